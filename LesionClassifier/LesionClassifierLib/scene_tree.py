@@ -1,0 +1,110 @@
+"""The scene as a whole: result tables, the tree that Slicer's Data module shows, and the file it is saved to."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Iterable, Mapping, Sequence
+from numbers import Integral, Real
+from pathlib import Path
+
+import vtk
+from LesionLib.errors import OutputError
+from slicer import vtkMRMLMessageCollection, vtkMRMLNode, vtkMRMLScene, vtkMRMLTableNode
+
+# In Slicer, plug-ins claim the items of the tree; an item without its plug-in's name has no icon and no menu there.
+_TREE_PLUGINS = {
+    "vtkMRMLSegmentationNode": "Segmentations",
+    "vtkMRMLLabelMapVolumeNode": "LabelMaps",
+    "vtkMRMLVolumeNode": "Volumes",
+    "vtkMRMLMarkupsNode": "Markups",
+    "vtkMRMLTableNode": "Tables",
+    "vtkMRMLTextNode": "Texts",
+    "vtkMRMLTransformNode": "Transforms",
+}
+
+
+def addResultsTableNode(scene: vtkMRMLScene, columns: Mapping[str, Sequence], *, name: str) -> vtkMRMLTableNode:
+    """A table of equally long columns: all-integer ones as int, numbers as double (None as NaN), others as text.
+
+    Raises `ValueError` where the columns differ in length.
+    """
+    lengths = {len(values) for values in columns.values()}
+    if len(lengths) > 1:
+        msg = f"{name}: the columns differ in length ({', '.join(f'{k}: {len(v)}' for k, v in columns.items())})."
+        raise ValueError(msg)
+    node = scene.AddNewNodeByClass("vtkMRMLTableNode")
+    node.SetName(name)
+    node.SetUseColumnTitleAsColumnHeader(True)
+    for title, values in columns.items():
+        node.AddColumn(_columnArray(title, values))
+    return node
+
+
+def placeUnderStudy(scene: vtkMRMLScene, nodes: Iterable[vtkMRMLNode], *, studyName: str) -> int:
+    """Put nodes under a study in the subject hierarchy, in the order given, and return the study's item ID.
+
+    A study of that name at the top of the tree is used again.
+    """
+    tree = scene.GetSubjectHierarchyNode()
+    top = tree.GetSceneItemID()
+    study = tree.GetItemChildWithName(top, studyName) or tree.CreateStudyItem(top, studyName)
+    _claim(tree, study, "DICOM")
+    for node in nodes:
+        item = tree.GetItemByDataNode(node)
+        # Inside Slicer the item is there already; without the application nobody has made it.
+        if item:
+            tree.SetItemParent(item, study)
+        else:
+            item = tree.CreateItem(study, node)
+        _claim(tree, item, next((plugin for kind, plugin in _TREE_PLUGINS.items() if node.IsA(kind)), "Default"))
+    return study
+
+
+def saveScene(scene: vtkMRMLScene, path: Path) -> None:
+    """Save everything in the scene to one .mrb file; an older file of that name is replaced only when all is written.
+
+    Raises `OutputError`.
+    """
+    if path.suffix.lower() != ".mrb":
+        msg = f"{path}: a scene is saved as .mrb; give a name that ends so."
+        raise OutputError(msg)
+    messages = vtkMRMLMessageCollection()
+    try:
+        with tempfile.TemporaryDirectory(dir=path.parent, prefix=".lesionlens-") as folder:
+            # The same file name, because the scene inside the .mrb is named after it.
+            partial = Path(folder) / path.name
+            if not scene.WriteToMRB(str(partial), None, messages) or not partial.is_file():
+                reasons = messages.GetAllMessagesAsString().split("\n")
+                msg = f"the scene cannot be saved to {path}: {reasons[0] or 'no reason given'}"
+                raise OutputError(msg)
+            os.replace(partial, path)
+    except OSError as error:
+        msg = f"the scene cannot be saved to {path} ({error.strerror}); choose a folder that exists and is writable."
+        raise OutputError(msg) from error
+
+
+def _claim(tree: vtkMRMLNode, item: int, plugin: str) -> None:
+    if not tree.GetItemOwnerPluginName(item):
+        tree.SetItemOwnerPluginName(item, plugin)
+
+
+def _columnArray(title: str, values: Sequence) -> vtk.vtkAbstractArray:
+    if values and all(isinstance(value, Integral) and not isinstance(value, bool) for value in values):
+        column, convert = vtk.vtkLongLongArray(), int
+    elif values and all(value is None or (isinstance(value, Real) and not isinstance(value, bool)) for value in values):
+        column, convert = vtk.vtkDoubleArray(), _numberOrNaN
+    else:
+        column, convert = vtk.vtkStringArray(), _textOrNothing
+    column.SetName(title)
+    for value in values:
+        column.InsertNextValue(convert(value))
+    return column
+
+
+def _numberOrNaN(value: float | None) -> float:
+    return float("nan") if value is None else float(value)
+
+
+def _textOrNothing(value: object) -> str:
+    return "" if value is None else str(value)

@@ -1,0 +1,101 @@
+"""CT volumes: from a volume node to a `CTVolume` and back, without a copy and without losing geometry."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import slicer.util
+import vtk
+from LesionLib.errors import LesionLensError, OutputError, VolumeError
+from LesionLib.geometry import CTVolume
+from slicer import (
+    vtkMRMLNode,
+    vtkMRMLNRRDStorageNode,
+    vtkMRMLScalarVolumeNode,
+    vtkMRMLScene,
+    vtkMRMLTransformableNode,
+    vtkMRMLVolumeNode,
+)
+from vtk.util.numpy_support import vtk_to_numpy
+
+# vtkImageData holds neither; the wider type holds every value.
+_WIDENED = {np.dtype(bool): np.uint8, np.dtype(np.float16): np.float32}
+
+
+def nodesOfClass(scene: vtkMRMLScene, className: str) -> list[vtkMRMLNode]:
+    """All nodes of a class (or derived from it) in this scene, in scene order."""
+    return [scene.GetNthNodeByClass(n, className) for n in range(scene.GetNumberOfNodesByClass(className))]
+
+
+def volumeFromNode(volumeNode: vtkMRMLVolumeNode) -> CTVolume:
+    """The node's voxels and where they lie in world RAS mm, parent transforms included.
+
+    The array is the node's own memory, not a copy: treat it as read-only. Raises `VolumeError` for a node without an
+    image, with several values per voxel (colour, vector), or under a non-linear transform.
+    """
+    name = volumeNode.GetName() or "volume"
+    image = volumeNode.GetImageData()
+    scalars = image.GetPointData().GetScalars() if image is not None else None
+    if scalars is None or scalars.GetNumberOfTuples() == 0:
+        msg = f"{name}: the volume holds no image; load a CT into it."
+        raise VolumeError(msg)
+    if scalars.GetNumberOfComponents() != 1:
+        count = scalars.GetNumberOfComponents()
+        msg = f"{name}: the volume has {count} values per voxel (a colour or vector image); choose a CT."
+        raise VolumeError(msg)
+    ijkToNode = vtk.vtkMatrix4x4()
+    volumeNode.GetIJKToRASMatrix(ijkToNode)
+    ijkToRAS = parentToWorld(volumeNode, VolumeError) @ slicer.util.arrayFromVTKMatrix(ijkToNode)
+    return CTVolume(vtk_to_numpy(scalars).reshape(image.GetDimensions()[::-1]), ijkToRAS, name=name)
+
+
+def addVolumeNode(
+    scene: vtkMRMLScene, volume: CTVolume, *, windowHU: float = 1500.0, levelHU: float = -600.0
+) -> vtkMRMLScalarVolumeNode:
+    """A CT as a new volume node, shown with a window (lung by default; width and centre in HU).
+
+    The voxel type is kept, int16 stays int16. What the reader of the file noticed becomes the node's description.
+    """
+    node = addScalarVolume(scene, volume.array, volume.ijkToRAS, name=volume.name)
+    node.SetDescription(" ".join(volume.warnings))
+    display = node.GetDisplayNode()
+    display.SetAndObserveColorNodeID("vtkMRMLColorTableNodeGrey")
+    display.AutoWindowLevelOff()
+    display.SetWindowLevel(windowHU, levelHU)
+    return node
+
+
+def addScalarVolume(
+    scene: vtkMRMLScene, array: np.ndarray, ijkToRAS: np.ndarray, *, name: str
+) -> vtkMRMLScalarVolumeNode:
+    """A volume node with default display from an array (k, j, i), which is copied, and its 4x4 to RAS mm."""
+    node = scene.AddNewNodeByClass("vtkMRMLScalarVolumeNode")
+    node.SetName(name)
+    dtype = _WIDENED.get(array.dtype, array.dtype.newbyteorder("="))
+    slicer.util.updateVolumeFromArray(node, np.ascontiguousarray(array, dtype=dtype))
+    node.SetIJKToRASMatrix(slicer.util.vtkMatrixFromArray(ijkToRAS))
+    node.CreateDefaultDisplayNodes()
+    return node
+
+
+def parentToWorld(node: vtkMRMLTransformableNode, errorClass: type[LesionLensError]) -> np.ndarray:
+    """4x4 of all transforms above the node; identity without any. Raises ``errorClass`` where one is not linear."""
+    parent = node.GetParentTransformNode()
+    if parent is None:
+        return np.eye(4)
+    matrix = vtk.vtkMatrix4x4()
+    if not parent.IsTransformToWorldLinear() or not parent.GetMatrixTransformToWorld(matrix):
+        msg = f"{node.GetName()} is under the non-linear transform {parent.GetName()}; harden the transform first."
+        raise errorClass(msg)
+    return slicer.util.arrayFromVTKMatrix(matrix)
+
+
+def writeVolumeFile(volumeNode: vtkMRMLScalarVolumeNode, path: Path) -> None:
+    """Write the voxels and their geometry to a compressed .nrrd; the node stays as it is. Raises `OutputError`."""
+    storage = vtkMRMLNRRDStorageNode()
+    storage.SetFileName(str(path))
+    storage.SetUseCompression(True)
+    if not storage.WriteData(volumeNode):
+        msg = f"{path} cannot be written; choose a folder that exists, is writable and has room."
+        raise OutputError(msg)

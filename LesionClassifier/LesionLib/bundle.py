@@ -1,0 +1,186 @@
+"""A model as a folder of data: manifest, safetensors, card, licence. Verified when loaded, never executed."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import numpy as np
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load as load_tensors
+
+from .errors import BundleError
+from .golden import golden_case
+from .manifest_schema import MANIFEST_SCHEMA
+from .networks import LesionNet, build_network
+from .sampling import AxialStackSpec, axial_stack, windowed
+
+MANIFEST, WEIGHTS, CARD, LICENSE = "configs/metadata.json", "models/model.safetensors", "docs/README.md", "LICENSE"
+TEMPERATURE = "calibration.temperature"
+_NETWORK_PREFIX = "network."
+_LARGEST_FILE = 2 * 1024**3
+_GOLDEN_TOLERANCE = 5e-3
+
+
+@dataclass(frozen=True, eq=False)
+class Bundle:
+    """A verified model, ready to answer. ``sha256`` names it: the hash of its manifest, which names every file's hash."""
+
+    name: str
+    version: str
+    sha256: str
+    network: LesionNet
+    spec: AxialStackSpec
+    class_names: tuple[str, ...]
+    class_colors: tuple[tuple[float, float, float], ...]
+    temperature: float
+    box_size_mm: tuple[float, float]
+    slice_distance_mm: tuple[float, float]
+    manifest: Mapping[str, Any]
+    folder: Path
+
+
+def model_roots() -> list[Path]:
+    """Where models are looked for by name: ``LESIONLENS_MODELS``, the source tree, the installed extension or wheel."""
+    here = Path(__file__).resolve().parent
+    roots = [Path(p) for p in os.environ.get("LESIONLENS_MODELS", "").split(os.pathsep) if p]
+    return [*roots, here.parents[1] / "Resources" / "Models", here.parent / "Resources" / "Models", here / "Models"]
+
+
+def find_bundle(model: str | Path) -> Path:
+    """The folder of a model given by name or by path. Raises `BundleError` naming the models there are."""
+    if Path(model, MANIFEST).is_file():
+        return Path(model)
+    found = {p.parents[1].name: p.parents[1] for root in reversed(model_roots()) for p in root.glob(f"*/{MANIFEST}")}
+    if str(model) not in found:
+        msg = f"unknown model {str(model)!r}; known are {', '.join(sorted(found)) or 'none'}, or give the path of a model folder."
+        raise BundleError(msg)
+    return found[str(model)]
+
+
+def load_bundle(model: str | Path, *, device: torch.device | str = "cpu") -> Bundle:
+    """Load and verify a model. Raises `BundleError`: unknown, incomplete, tampered with, or answering differently here."""
+    folder = find_bundle(model)
+    manifest = _read_manifest(folder)
+    ours = manifest["lesionlens"]
+    for required in (WEIGHTS, CARD, LICENSE):
+        if required not in ours["files"]:
+            msg = f"model {folder.name}: its manifest does not list {required}; get the model again."
+            raise BundleError(msg)
+    contents = {name: _checked_bytes(folder, name, digest) for name, digest in ours["files"].items()}
+    tensors = _tensors(folder, contents[WEIGHTS])
+    bundle = Bundle(
+        name=manifest["name"],
+        version=manifest["version"],
+        sha256=manifest["sha256"],
+        network=_network(folder, ours, tensors).to(device),
+        spec=spec_from_manifest(ours["input"]),
+        class_names=tuple(c["name"] for c in ours["classes"]),
+        class_colors=tuple(tuple(c["colorRGB"]) for c in ours["classes"]),
+        temperature=float(tensors.get(TEMPERATURE, torch.ones(1))[0]),
+        box_size_mm=tuple(ours["box_size_mm"]),
+        slice_distance_mm=tuple(ours["slice_distance_mm"]),
+        manifest=manifest,
+        folder=folder,
+    )
+    _check_golden(bundle, np.array(ours["golden_logits"]))
+    return bundle
+
+
+def spec_from_manifest(section: Mapping[str, Any]) -> AxialStackSpec:
+    """The manifest's ``input`` section as a sampling specification."""
+    values = {key: value for key, value in section.items() if key != "kind"}
+    return AxialStackSpec(**{**values, "windows_hu": tuple(tuple(w) for w in section["windows_hu"])})
+
+
+def golden_logits(network: LesionNet, spec: AxialStackSpec) -> np.ndarray:
+    """Logits (slice, class) of `golden_case` by this network, through the whole way from the CT."""
+    volume, box = golden_case()
+    pictures = torch.from_numpy(windowed(axial_stack(volume, box, spec).hu, spec.windows_hu))
+    device = next(network.parameters()).device
+    with torch.inference_mode():
+        return network(pictures.to(device)).float().cpu().numpy()
+
+
+def manifest_sha256(manifest: Mapping[str, Any]) -> str:
+    """SHA-256 of the manifest without its own ``sha256``, as compact JSON with sorted keys."""
+    rest = {key: value for key, value in manifest.items() if key != "sha256"}
+    return hashlib.sha256(json.dumps(rest, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+
+
+def network_tensors(network: LesionNet) -> dict[str, torch.Tensor]:
+    """The network's weights under the names they have in a bundle."""
+    return {_NETWORK_PREFIX + name: tensor.contiguous() for name, tensor in network.state_dict().items()}
+
+
+def _read_manifest(folder: Path) -> dict[str, Any]:
+    try:
+        manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+        jsonschema.validate(manifest, MANIFEST_SCHEMA)
+    except (OSError, ValueError, RecursionError) as error:
+        msg = f"model {folder.name}: {MANIFEST} cannot be read: {_first_line(error)}. Get the model again."
+        raise BundleError(msg) from error
+    except jsonschema.ValidationError as error:
+        msg = f"model {folder.name}: {MANIFEST} is not as it should be at {error.json_path}: {_first_line(error.message)}."
+        raise BundleError(msg) from error
+    if manifest_sha256(manifest) != manifest["sha256"]:
+        msg = f"model {folder.name}: {MANIFEST} was changed after it was made (its SHA-256 differs). Get the model again."
+        raise BundleError(msg)
+    return manifest
+
+
+def _checked_bytes(folder: Path, name: str, digest: str) -> bytes:
+    path = folder / name
+    if path.is_symlink() or not path.resolve().is_relative_to(folder.resolve()) or not path.is_file():
+        msg = f"model {folder.name}: {name} is missing or not a plain file of the model folder. Get the model again."
+        raise BundleError(msg)
+    if path.stat().st_size > _LARGEST_FILE:
+        msg = f"model {folder.name}: {name} is larger than {_LARGEST_FILE // 1024**3} GiB; this is not a model of ours."
+        raise BundleError(msg)
+    # The bytes that were hashed are the bytes that are used: a file swapped in between has no effect.
+    content = path.read_bytes()
+    if hashlib.sha256(content).hexdigest() != digest:
+        msg = f"model {folder.name}: {name} was changed after the model was made (its SHA-256 differs). Get the model again."
+        raise BundleError(msg)
+    return content
+
+
+def _tensors(folder: Path, content: bytes) -> dict[str, torch.Tensor]:
+    try:
+        return load_tensors(content)
+    except (SafetensorError, ValueError) as error:
+        msg = f"model {folder.name}: {WEIGHTS} is not a safetensors file: {_first_line(error)}."
+        raise BundleError(msg) from error
+
+
+def _network(folder: Path, ours: Mapping[str, Any], tensors: Mapping[str, torch.Tensor]) -> LesionNet:
+    network = build_network(ours["architecture"], ours["arguments"])
+    weights = {k.removeprefix(_NETWORK_PREFIX): v for k, v in tensors.items() if k.startswith(_NETWORK_PREFIX)}
+    try:
+        network.load_state_dict(weights, strict=True)
+    except RuntimeError as error:
+        msg = f"model {folder.name}: {WEIGHTS} does not fit the architecture {ours['architecture']}: {_first_line(error)}"
+        raise BundleError(msg) from error
+    return network.eval()
+
+
+def _check_golden(bundle: Bundle, stored: np.ndarray) -> None:
+    here = golden_logits(bundle.network, bundle.spec)
+    if here.shape != stored.shape or not np.allclose(here, stored, atol=_GOLDEN_TOLERANCE):
+        difference = np.abs(here - stored).max() if here.shape == stored.shape else float("nan")
+        msg = (
+            f"model {bundle.folder.name} answers its own test case differently here (largest difference {difference:.2g}); "
+            "update LesionLens or get the model again."
+        )
+        raise BundleError(msg)
+
+
+def _first_line(error: object) -> str:
+    return str(error).strip().splitlines()[0][:200] if str(error).strip() else type(error).__name__

@@ -1,0 +1,170 @@
+"""A folder of DICOM files as one CT: choose the series, sort its slices, take the geometry from their positions."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pydicom
+import SimpleITK as sitk
+from pydicom.errors import InvalidDicomError
+
+from .errors import VolumeError
+from .geometry import CTVolume
+from .readers import LPS_TO_RAS
+
+_TAGS = [
+    "SeriesInstanceUID", "Modality", "ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing", "Rows", "Columns",
+    "SeriesNumber", "PatientID", "SliceThickness", "SamplesPerPixel", "NumberOfFrames",
+]  # fmt: skip
+_UNEVEN_SHARE = 0.05
+
+
+@dataclass(frozen=True)
+class _Slice:
+    path: Path
+    header: pydicom.Dataset
+
+
+@dataclass(frozen=True, eq=False)
+class DicomSeries:
+    """The slices of one series, as found. ``patient_id`` is for excluding the same patient; it is never written."""
+
+    uid: str
+    modality: str
+    number: str
+    patient_id: str
+    slices: tuple[_Slice, ...]
+
+    @property
+    def summary(self) -> str:
+        """One line for a list to choose from; names nobody."""
+        header = self.slices[0].header
+        size = f"{header.get('Columns', '?')} x {header.get('Rows', '?')}"
+        return f"{self.modality or 'no modality'}, series number {self.number or '?'}, {len(self.slices)} images of {size}"
+
+
+def find_series(folder: Path) -> list[DicomSeries]:
+    """Every series of images under ``folder``, in the order of their UIDs. Raises `VolumeError` where there is none."""
+    by_uid: dict[str, list[_Slice]] = {}
+    for path in sorted(p for p in folder.rglob("*") if p.is_file()):
+        header = _header(path)
+        if header is not None and "Rows" in header and header.get("SeriesInstanceUID"):
+            by_uid.setdefault(str(header.SeriesInstanceUID), []).append(_Slice(path, header))
+    if not by_uid:
+        msg = f"{folder} holds no DICOM images; give the folder of a CT series, or an NRRD or NIfTI file."
+        raise VolumeError(msg)
+    return [_series(uid, slices) for uid, slices in sorted(by_uid.items())]
+
+
+def choose_series(folder: Path, wanted: str | None) -> DicomSeries:
+    """The only series, or the one ``wanted`` by its place in the list (1, 2, …) or its UID. Raises `VolumeError`."""
+    series = find_series(folder)
+    if wanted is None and len(series) == 1:
+        return series[0]
+    for place, candidate in enumerate(series, start=1):
+        if wanted is not None and wanted in (str(place), candidate.uid):
+            return candidate
+    listed = "; ".join(f"{place}: {candidate.summary}" for place, candidate in enumerate(series, start=1))
+    what = f"has no series {wanted!r}" if wanted else f"holds {len(series)} series"
+    msg = f"{folder} {what}; choose one with --series NUMBER: {listed}."
+    raise VolumeError(msg)
+
+
+def read_series(series: DicomSeries, *, name: str) -> CTVolume:
+    """The series as a CT in HU (rescale applied by the reader), gantry tilt kept as a shear in ``ijkToRAS``."""
+    slices, positions = _sorted_slices(series, name)
+    reader = sitk.ImageSeriesReader()
+    reader.SetFileNames([str(s.path) for s in slices])
+    try:
+        array = sitk.GetArrayFromImage(reader.Execute())
+    except RuntimeError as error:
+        msg = f"{name}: the images of the series cannot be read together; export the series again."
+        raise VolumeError(msg) from error
+    if array.ndim != 3:
+        msg = f"{name}: the series holds {array.ndim}-D or colour images; a CT volume is 3-D and grey."
+        raise VolumeError(msg)
+    warnings = (*_modality_warnings(series), *_spacing_warnings(slices[0].header, positions))
+    return CTVolume(_smallest_integers(array), _ijk_to_ras(slices, positions), name=name, warnings=warnings)
+
+
+def _header(path: Path) -> pydicom.Dataset | None:
+    try:
+        return pydicom.dcmread(path, stop_before_pixels=True, specific_tags=_TAGS)
+    except (InvalidDicomError, OSError, ValueError, EOFError):
+        return None
+
+
+def _series(uid: str, slices: list[_Slice]) -> DicomSeries:
+    header = slices[0].header
+    number, patient = str(header.get("SeriesNumber") or ""), str(header.get("PatientID") or "")
+    return DicomSeries(uid, str(header.get("Modality", "")), number, patient, tuple(slices))
+
+
+def _sorted_slices(series: DicomSeries, name: str) -> tuple[list[_Slice], np.ndarray]:
+    """Slices from the first to the last along their normal, and their positions (n, 3) in LPS mm."""
+    for key in ("ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing"):
+        if any(s.header.get(key) is None for s in series.slices):
+            msg = f"{name}: images without {key}; give a CT series with geometry (not a report, a scout or a multi-frame file)."
+            raise VolumeError(msg)
+    first = series.slices[0].header
+    if any(int(s.header.get("SamplesPerPixel", 1)) != 1 for s in series.slices):
+        msg = f"{name}: the series holds colour images; give the CT itself."
+        raise VolumeError(msg)
+    same = all(
+        np.allclose(s.header.ImageOrientationPatient, first.ImageOrientationPatient, atol=1e-3)
+        and (s.header.Rows, s.header.Columns) == (first.Rows, first.Columns)
+        and np.allclose(s.header.PixelSpacing, first.PixelSpacing, rtol=1e-3)
+        for s in series.slices
+    )
+    if not same:
+        msg = f"{name}: the images differ in size or direction (a scout among them?); give a folder with one stack of slices."
+        raise VolumeError(msg)
+    row, column = np.array(first.ImageOrientationPatient, dtype=float).reshape(2, 3)
+    positions = np.array([s.header.ImagePositionPatient for s in series.slices], dtype=float)
+    depths = positions @ np.cross(row, column)
+    order = np.argsort(depths, kind="stable")
+    if len(order) > 1 and np.diff(depths[order]).min() < 1e-3:
+        msg = f"{name}: several images lie at the same place (more than one phase or a 4-D series); give one phase."
+        raise VolumeError(msg)
+    return [series.slices[i] for i in order], positions[order]
+
+
+def _ijk_to_ras(slices: Sequence[_Slice], positions: np.ndarray) -> np.ndarray:
+    header = slices[0].header
+    row, column = np.array(header.ImageOrientationPatient, dtype=float).reshape(2, 3)
+    between_rows, between_columns = (float(s) for s in header.PixelSpacing)
+    if len(slices) > 1:
+        step = (positions[-1] - positions[0]) / (len(slices) - 1)
+    else:
+        step = np.cross(row, column) * float(header.get("SliceThickness") or 1.0)
+    matrix = np.eye(4)
+    matrix[:3, :3] = np.stack([row * between_columns, column * between_rows, step], axis=1)
+    matrix[:3, 3] = positions[0]
+    return LPS_TO_RAS @ matrix
+
+
+def _smallest_integers(array: np.ndarray) -> np.ndarray:
+    """int16 where that loses nothing: the reader gives 32 bits to rescaled values, twice the memory of a CT."""
+    fits = array.dtype.kind in "iu" and array.min() >= -(2**15) and array.max() < 2**15
+    return array.astype(np.int16) if fits else array
+
+
+def _modality_warnings(series: DicomSeries) -> tuple[str, ...]:
+    if series.modality == "CT":
+        return ()
+    return (f"The series is marked {series.modality or 'without modality'}, not CT: probabilities mean little.",)
+
+
+def _spacing_warnings(header: pydicom.Dataset, positions: np.ndarray) -> tuple[str, ...]:
+    if len(positions) < 2:
+        return (f"The series is one slice; its thickness is taken as {float(header.get('SliceThickness') or 1.0):g} mm.",)
+    gaps = np.linalg.norm(np.diff(positions, axis=0), axis=1)
+    if np.ptp(gaps) <= _UNEVEN_SHARE * np.median(gaps):
+        return ()
+    return (
+        f"The slices are unevenly spaced ({gaps.min():.2f} to {gaps.max():.2f} mm; slices missing?): places along the "
+        "body axis can be off.",
+    )

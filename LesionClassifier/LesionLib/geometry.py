@@ -1,0 +1,166 @@
+"""Where things are: a CT on its lattice, and a lesion's box, both in RAS millimetres."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+from scipy.optimize import lsq_linear
+
+from .errors import BoxError, VolumeError
+
+_MIN_BOX_MM = 0.1
+
+
+def transformed_points(matrix: np.ndarray, points: np.ndarray) -> np.ndarray:
+    """Apply a 4x4 affine to points of shape (..., 3)."""
+    points = np.asarray(points, dtype=float)
+    return points @ matrix[:3, :3].T + matrix[:3, 3]
+
+
+@dataclass(frozen=True, eq=False)
+class CTVolume:
+    """A CT on its voxel lattice.
+
+    ``array`` has shape (k, j, i), in HU as far as anyone can tell; ``ijkToRAS`` is the 4x4 affine from voxel
+    index (i, j, k) to RAS mm. Any invertible affine is allowed: oblique, left-handed, sheared (gantry tilt).
+    ``warnings`` are what the reader noticed; they travel on to every result made from this volume.
+    """
+
+    array: np.ndarray
+    ijkToRAS: np.ndarray
+    name: str = "CT"
+    warnings: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        """Refuse what is not a finite 3-D image with an invertible geometry (`VolumeError`)."""
+        if self.array.ndim != 3:
+            msg = f"{self.name}: the image has {self.array.ndim} dimensions; a CT volume has 3. Give one 3-D volume."
+            raise VolumeError(msg)
+        if min(self.array.shape) < 1:
+            msg = f"{self.name}: the image is empty (size {self.array.shape[::-1]})."
+            raise VolumeError(msg)
+        if np.issubdtype(self.array.dtype, np.floating) and not np.isfinite(self.array).all():
+            bad = int((~np.isfinite(self.array)).sum())
+            msg = f"{self.name}: {bad} voxels are NaN or infinite; replace them (for example by -1000 HU) first."
+            raise VolumeError(msg)
+        matrix = np.asarray(self.ijkToRAS, dtype=float)
+        if matrix.shape != (4, 4) or not np.isfinite(matrix).all() or abs(np.linalg.det(matrix[:3, :3])) < 1e-9:
+            msg = f"{self.name}: the geometry is broken (voxel axes do not span space); export the volume again."
+            raise VolumeError(msg)
+        object.__setattr__(self, "ijkToRAS", matrix)
+
+    @property
+    def sizeIJK(self) -> tuple[int, int, int]:
+        """Number of voxels along i, j, k."""
+        return tuple(int(n) for n in self.array.shape[::-1])
+
+    @property
+    def spacingMm(self) -> np.ndarray:
+        """Length of one voxel step along i, j, k, in mm."""
+        return np.linalg.norm(self.ijkToRAS[:3, :3], axis=0)
+
+    @property
+    def rasToIJK(self) -> np.ndarray:
+        """4x4 affine from RAS mm to continuous voxel index (i, j, k)."""
+        return np.linalg.inv(self.ijkToRAS)
+
+    @property
+    def sliceNormalRAS(self) -> np.ndarray:
+        """Unit normal of the acquired slices (the i-j plane), pointing the way k grows."""
+        normal = np.cross(self.ijkToRAS[:3, 0], self.ijkToRAS[:3, 1])
+        normal /= np.linalg.norm(normal)
+        return normal if normal @ self.ijkToRAS[:3, 2] > 0 else -normal
+
+    @property
+    def sliceDistanceMm(self) -> float:
+        """Distance between neighbouring slices, measured along their normal."""
+        return float(self.sliceNormalRAS @ self.ijkToRAS[:3, 2])
+
+
+@dataclass(frozen=True, eq=False)
+class LesionBox:
+    """A box around a lesion, in RAS mm.
+
+    ``axesRAS`` has shape (3, 3); its columns are the unit vectors of the box's own x, y, z axes. ``sizeMm`` are
+    the full edge lengths along them.
+    """
+
+    centerRAS: np.ndarray
+    sizeMm: np.ndarray
+    axesRAS: np.ndarray = field(default_factory=lambda: np.eye(3))
+    name: str = "lesion"
+
+    def __post_init__(self) -> None:
+        """Refuse boxes without size, place or right angles (`BoxError`)."""
+        for key, shape in (("centerRAS", (3,)), ("sizeMm", (3,)), ("axesRAS", (3, 3))):
+            value = np.array(getattr(self, key), dtype=float)
+            if value.shape != shape or not np.isfinite(value).all():
+                msg = f"box {self.name!r}: {key} must be {shape} finite numbers, not {getattr(self, key)!r}."
+                raise BoxError(msg)
+            object.__setattr__(self, key, value)
+        if (self.sizeMm < _MIN_BOX_MM).any():
+            size = " x ".join(f"{s:g}" for s in self.sizeMm)
+            msg = f"box {self.name!r}: its size is {size} mm; draw it around the lesion so that every side has a length."
+            raise BoxError(msg)
+        if np.abs(self.axesRAS.T @ self.axesRAS - np.eye(3)).max() > 1e-4:
+            msg = f"box {self.name!r}: its axes are not at right angles; remove shear or scaling from its transform."
+            raise BoxError(msg)
+
+    @property
+    def boxToRAS(self) -> np.ndarray:
+        """4x4 affine from box millimetres (origin at the centre) to RAS mm."""
+        matrix = np.eye(4)
+        matrix[:3, :3], matrix[:3, 3] = self.axesRAS, self.centerRAS
+        return matrix
+
+    @property
+    def cornersRAS(self) -> np.ndarray:
+        """The eight corners, shape (8, 3), RAS mm."""
+        signs = np.array(np.meshgrid([-1, 1], [-1, 1], [-1, 1], indexing="ij")).reshape(3, 8).T
+        return transformed_points(self.boxToRAS, signs * self.sizeMm / 2)
+
+    def grown(self, margin_mm: float) -> LesionBox:
+        """The same box with ``margin_mm`` more on every side."""
+        return replace(self, sizeMm=self.sizeMm + 2 * margin_mm)
+
+    def jittered(
+        self, rng: np.random.Generator, *, shift_mm: float = 0.0, grow_mm: float = 0.0, turn_degrees: float = 0.0
+    ) -> LesionBox:
+        """As another reader might have drawn it: moved, grown by up to ``grow_mm`` a side, turned about its z axis."""
+        angle = np.deg2rad(rng.uniform(-turn_degrees, turn_degrees))
+        turn = np.array([[np.cos(angle), -np.sin(angle), 0], [np.sin(angle), np.cos(angle), 0], [0, 0, 1]])
+        return replace(
+            self,
+            centerRAS=self.centerRAS + self.axesRAS @ rng.uniform(-shift_mm, shift_mm, 3),
+            sizeMm=self.sizeMm + 2 * rng.uniform(0, grow_mm, 3),
+            axesRAS=self.axesRAS @ turn,
+        )
+
+
+def distance_outside_mm(volume: CTVolume, box: LesionBox) -> float:
+    """How far the box lies from the volume; 0 where they overlap or touch.
+
+    The closest pair of points of two parallelepipeds is a bounded linear least-squares problem in six unknowns.
+    """
+    size = np.array(volume.sizeIJK)
+    origin = transformed_points(volume.ijkToRAS, [-0.5, -0.5, -0.5])
+    edges = volume.ijkToRAS[:3, :3] * size
+    solution = lsq_linear(
+        np.hstack([box.axesRAS, -edges]),
+        origin - box.centerRAS,
+        bounds=(np.r_[-box.sizeMm / 2, 0, 0, 0], np.r_[box.sizeMm / 2, 1, 1, 1]),
+    )
+    distance = float(np.sqrt(2 * solution.cost))
+    return 0.0 if distance < 1e-3 else distance
+
+
+def require_overlap(volume: CTVolume, box: LesionBox) -> None:
+    """Refuse a box that lies outside the volume, and say by how far (`BoxError`)."""
+    distance = distance_outside_mm(volume, box)
+    if distance > 0:
+        msg = (
+            f"box {box.name!r} lies outside the volume by {distance:.1f} mm; check that its frame (RAS or LPS) is right "
+            f"and that it belongs to {volume.name}."
+        )
+        raise BoxError(msg)

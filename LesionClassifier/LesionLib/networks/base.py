@@ -1,0 +1,41 @@
+"""What every network promises: features, head, embedding."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+
+class LesionNet(nn.Module, ABC):
+    """``forward(x) = head(features(x))``: Grad-CAM then differentiates the head alone.
+
+    ``x``: float32, shape (batch, channel, row, column), scaled to -1 … 1.
+    """
+
+    @abstractmethod
+    def features(self, x: Tensor) -> Tensor:
+        """The map that Grad-CAM weighs: (batch, feature, h, w)."""
+
+    @abstractmethod
+    def head(self, f: Tensor) -> Tensor:
+        """Logits (batch, class) from a feature map."""
+
+    @abstractmethod
+    def descriptor(self, f: Tensor) -> Tensor:
+        """What is compared in retrieval, (batch, d), from a feature map; not normalised."""
+
+    def embed(self, x: Tensor) -> Tensor:
+        """L2-normalised descriptor, (batch, d)."""
+        return functional.normalize(self.descriptor(self.features(x)), dim=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Logits, (batch, class)."""
+        return self.head(self.features(x))
+
+
+def device_of(network: nn.Module) -> torch.device:
+    """Where the network's weights are."""
+    return next(network.parameters()).device

@@ -1,0 +1,104 @@
+"""What is said of one lesion, and how it is written down: JSON and CSV with stable keys."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from .geometry import LesionBox
+from .heat_map import HeatMap
+
+
+@dataclass(frozen=True)
+class SimilarCase:
+    """A case of the library and its cosine similarity to the lesion."""
+
+    case_id: str
+    label: str
+    similarity: float
+
+
+@dataclass(frozen=True, eq=False)
+class LesionResult:
+    """The answer for one box. ``embedding`` is L2-normalised float32; ``heat_map`` explains ``label``."""
+
+    name: str
+    box: LesionBox
+    label: str
+    probabilities: dict[str, float]
+    embedding: np.ndarray
+    heat_map: HeatMap | None
+    warnings: tuple[str, ...] = ()
+    similar_cases: tuple[SimilarCase, ...] = field(default=())
+
+
+@dataclass(frozen=True)
+class RunInfo:
+    """What all results of a run share."""
+
+    volume: str
+    model_name: str
+    model_version: str
+    model_sha256: str
+    device: str
+
+
+def heat_map_file(number: int) -> str:
+    """File name of the Grad-CAM volume of the n-th result, counted from 1."""
+    return f"gradcam_{number}.nrrd"
+
+
+def as_json(run: RunInfo, results: Sequence[LesionResult]) -> dict:
+    """The content of ``results.json``."""
+    return {
+        "volume": run.volume,
+        "model": {"name": run.model_name, "version": run.model_version, "sha256": run.model_sha256},
+        "device": run.device,
+        "results": [_result_as_json(number, result) for number, result in enumerate(results, start=1)],
+        "notice": "Research use only, not for diagnosis.",
+    }
+
+
+def as_csv(run: RunInfo, results: Sequence[LesionResult]) -> str:
+    """The content of ``results.csv``: one row a lesion, one column a class."""
+    classes = list(results[0].probabilities) if results else []
+    header = ["name", "label", *(f"p_{name}" for name in classes)]
+    header += ["center_r", "center_a", "center_s", "size_x", "size_y", "size_z", "grad_cam", "warnings"]
+    header += ["volume", "model", "model_version", "model_sha256", "device"]
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(header)
+    for number, result in enumerate(results, start=1):
+        numbers = [f"{p:.6f}" for p in result.probabilities.values()]
+        place = [f"{value:.3f}" for value in (*result.box.centerRAS, *result.box.sizeMm)]
+        picture = heat_map_file(number) if result.heat_map else ""
+        shared = [run.volume, run.model_name, run.model_version, run.model_sha256, run.device]
+        writer.writerow([result.name, result.label, *numbers, *place, picture, " | ".join(result.warnings), *shared])
+    return text.getvalue()
+
+
+def _result_as_json(number: int, result: LesionResult) -> dict:
+    return {
+        "name": result.name,
+        "box": {
+            "centerRAS": _rounded(result.box.centerRAS),
+            "sizeMm": _rounded(result.box.sizeMm),
+            "axesRAS": _rounded(result.box.axesRAS),
+        },
+        "label": result.label,
+        "probabilities": {name: round(p, 6) for name, p in result.probabilities.items()},
+        "warnings": list(result.warnings),
+        "gradCam": heat_map_file(number) if result.heat_map else None,
+        "similarCases": [
+            {"caseId": case.case_id, "label": case.label, "similarity": round(case.similarity, 6)}
+            for case in result.similar_cases
+        ],
+    }
+
+
+def _rounded(values: np.ndarray) -> list:
+    return np.round(values, 6).tolist()

@@ -1,0 +1,64 @@
+"""``lesionlens classify``: files in, a folder of results out."""
+
+from __future__ import annotations
+
+import argparse
+from contextlib import ExitStack
+
+from LesionClassifierLib.headless import startHeadlessSlicer
+from LesionClassifierLib.nodes import addVolumeNode
+from LesionLib.bundle import Bundle
+from LesionLib.dicom import choose_series
+from LesionLib.errors import LesionLensError
+from LesionLib.readers import read_volume
+from LesionLib.results import LesionResult
+from LesionRetrievalLib.library import CaseLibrary
+from LesionRetrievalLib.pseudonyms import Pseudonymiser
+
+from .console import Steps
+from .inputs import addBoxes, addSegments
+from .library_build import default_key_path
+from .pipeline import Job, run_job
+
+
+def classify_files(options: argparse.Namespace, bundle: Bundle, steps: Steps) -> list[LesionResult]:
+    """Answer the boxes of ``options.boxes`` or ``options.segmentation`` on ``options.volume``; writes ``options.out``.
+
+    Raises a `LesionLensError` for bad input; then nothing is written.
+    """
+    if not (0 <= options.margin_mm <= 100 and 1 <= options.similar <= 1000):
+        msg = f"--margin-mm is {options.margin_mm:g} (0 to 100 mm) and --similar is {options.similar} (1 to 1000)."
+        raise LesionLensError(msg)
+    with ExitStack() as stack:
+        library = stack.enter_context(CaseLibrary.open(options.library)) if options.library else None
+        if library is not None:
+            library.require_model(bundle.sha256)
+        steps.begin(f"Reading {options.volume.name}")
+        volume = read_volume(options.volume, series=options.series)
+        running = startHeadlessSlicer()
+        volumeNode = addVolumeNode(running.scene, volume)
+        volumeNode.SetName(options.name or volume.name)
+        if options.boxes:
+            roiNodes = addBoxes(running.scene, options.boxes)
+        else:
+            roiNodes = addSegments(running.scene, options.segmentation, marginMm=options.margin_mm)
+        job = Job(
+            running,
+            volumeNode,
+            roiNodes,
+            bundle,
+            library=library,
+            k=options.similar,
+            excludePatient=_patient_hash(options) if library is not None else None,
+            extraWarnings=volume.warnings,
+        )
+        return run_job(job, options.out, steps, overwrite=options.overwrite)
+
+
+def _patient_hash(options: argparse.Namespace) -> str | None:
+    """The pseudonym of the patient on a DICOM CT, where the owner's key is at hand."""
+    key = options.key or default_key_path()
+    if not options.volume.is_dir() or not (options.key or key.exists()):
+        return None
+    patient = choose_series(options.volume, options.series).patient_id
+    return Pseudonymiser.load(key).hash(patient) if patient else None

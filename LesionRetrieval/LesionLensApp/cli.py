@@ -1,0 +1,131 @@
+"""The command line: ``lesionlens demo | classify | library build``."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from LesionLib.errors import LesionLensError
+
+from .console import NOTICE, Steps, print_results
+
+DEFAULT_MODEL = "lung-nodule-malignancy"
+BAD_INPUT, INTERRUPTED = 2, 130
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; 0 when done, 2 for bad input (one line on standard error), 130 when interrupted."""
+    options = build_parser().parse_args(arguments)
+    command: Callable[[argparse.Namespace], None] = options.command
+    try:
+        command(options)
+    except LesionLensError as error:
+        print(f"lesionlens: error: {' '.join(str(error).split())}", file=sys.stderr)
+        return BAD_INPUT
+    except KeyboardInterrupt:
+        print("lesionlens: interrupted; nothing was written.", file=sys.stderr)
+        return INTERRUPTED
+    return 0
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """All commands and their options."""
+    parser = argparse.ArgumentParser(prog="lesionlens", description=f"Lesions on CT: what, why, and what similar ones were. {NOTICE}")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    _add_demo(commands)
+    _add_classify(commands)
+    library = commands.add_parser("library", help="case libraries").add_subparsers(required=True, metavar="COMMAND")
+    _add_library_build(library)
+    return parser
+
+
+def _add_demo(commands: argparse._SubParsersAction) -> None:
+    parser = commands.add_parser("demo", help="the whole way on a computed phantom, without any data")
+    parser.add_argument("--out", type=Path, default=Path("demo-out"), help="folder for the results (default: demo-out)")
+    parser.add_argument("--model", default=DEFAULT_MODEL, help="name or folder of a model")
+    parser.add_argument("--seed", type=int, default=0, help="another seed, another phantom")
+    parser.set_defaults(command=_demo)
+
+
+def _add_classify(commands: argparse._SubParsersAction) -> None:
+    parser = commands.add_parser("classify", help="answer the boxes on a CT")
+    parser.add_argument("volume", type=Path, help="DICOM folder, NRRD or NIfTI file")
+    where = parser.add_mutually_exclusive_group(required=True)
+    where.add_argument("--boxes", type=Path, help="boxes as .csv, or a Slicer markups file (.mrk.json)")
+    where.add_argument("--segmentation", type=Path, help="label map or .seg.nrrd: every segment becomes a box")
+    parser.add_argument("--margin-mm", type=float, default=2.0, help="margin around a segment (default: 2)")
+    parser.add_argument("--model", default=DEFAULT_MODEL, help=f"name or folder of a model (default: {DEFAULT_MODEL})")
+    parser.add_argument("--library", type=Path, help="case library to compare with")
+    parser.add_argument("--similar", type=int, default=9, metavar="K", help="how many similar cases (default: 9)")
+    parser.add_argument("--key", type=Path, help="pseudonym key of the library: leaves out cases of the same patient")
+    parser.add_argument("--series", help="which series of a DICOM folder: its number in the list, or its UID")
+    parser.add_argument("--name", help="what to call the volume in results (default: name of the file or folder)")
+    parser.add_argument("--out", type=Path, required=True, help="folder for the results")
+    parser.add_argument("--overwrite", action="store_true", help="replace earlier results in --out")
+    parser.set_defaults(command=_classify)
+
+
+def _add_library_build(commands: argparse._SubParsersAction) -> None:
+    parser = commands.add_parser("build", help="a library from a folder of cases: one CSV table, image/ and mask/")
+    parser.add_argument("folder", type=Path, help="folder with the table, image/ and mask/")
+    parser.add_argument("--model", default=DEFAULT_MODEL, help="name or folder of the model that embeds the cases")
+    parser.add_argument("--out", type=Path, required=True, help="the library file to write")
+    parser.add_argument("--label-column", help="column with the answers (default: label, or malignant)")
+    parser.add_argument("--label-source", help="how the answers were established, in a few words")
+    parser.add_argument("--organ", default="not stated", help="organ or site of the lesions")
+    parser.add_argument("--pictures", action="store_true", help="store three small grey pictures a case")
+    parser.add_argument("--key", type=Path, help="pseudonym key file (default: one for all your libraries)")
+    parser.add_argument("--overwrite", action="store_true", help="replace an existing library")
+    parser.set_defaults(command=_library_build)
+
+
+# The imports below are late on purpose: --help and a mistyped option answer at once.
+
+
+def _demo(options: argparse.Namespace) -> None:
+    steps = Steps()
+    steps.begin("Loading torch and the model")
+    bundle = _bundle(options.model)
+    from .demo import run_demo  # noqa: PLC0415
+
+    print_results(run_demo(options.out, bundle, steps, seed=options.seed), options.out)
+
+
+def _classify(options: argparse.Namespace) -> None:
+    from .output_folder import check_output  # noqa: PLC0415
+
+    check_output(options.out, overwrite=options.overwrite)
+    steps = Steps()
+    steps.begin("Loading torch and the model")
+    bundle = _bundle(options.model)
+    from .classify_command import classify_files  # noqa: PLC0415
+
+    print_results(classify_files(options, bundle, steps), options.out)
+
+
+def _library_build(options: argparse.Namespace) -> None:
+    steps = Steps()
+    steps.begin("Loading torch and the model")
+    bundle = _bundle(options.model)
+    from .library_build import LibraryPlan, build_library, default_key_path  # noqa: PLC0415
+
+    plan = LibraryPlan(options.label_column, options.label_source, options.organ, options.pictures)
+    key_path = options.key or default_key_path()
+    count = build_library(
+        options.folder, bundle, options.out, plan=plan, key_path=key_path, steps=steps, overwrite=options.overwrite
+    )
+    pictures = "with three small pictures each" if options.pictures else "without pictures (--pictures stores them)"
+    print(f"{options.out}: {count} cases, {pictures}. Patients are salted hashes; their key is {key_path}, keep it private.")
+
+
+def _bundle(model: str) -> object:
+    from LesionLib.bundle import load_bundle  # noqa: PLC0415
+    from LesionLib.classify import best_device  # noqa: PLC0415
+
+    return load_bundle(model, device=best_device())
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,54 @@
+"""What the command line shows: steps as they begin, a bar for long ones, a table at the end."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import TypeVar
+
+from LesionLib.results import LesionResult
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+from rich.text import Text
+
+NOTICE = "Research use only, not for diagnosis."
+_T = TypeVar("_T")
+
+
+class Steps:
+    """Tells on standard error what is being done; standard output stays for the answer."""
+
+    def __init__(self) -> None:
+        self._console = Console(stderr=True, highlight=False)
+        self._start = time.monotonic()
+
+    def begin(self, what: str) -> None:
+        """One line: the time since the start, and what begins now."""
+        self._console.print(Text(f"{time.monotonic() - self._start:6.1f} s  {what}"))
+
+    def each(self, items: Sequence[_T] | Iterable[_T], what: str, *, total: int | None = None) -> Iterator[_T]:
+        """The items again, with a bar where there is a terminal to draw it on."""
+        self.begin(what)
+        columns = [TextColumn("         "), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()]
+        with Progress(*columns, console=self._console, transient=True) as progress:
+            yield from progress.track(items, total=total if total is not None else len(items))
+
+
+def print_results(results: Sequence[LesionResult], out: Path) -> None:
+    """The table of answers, and where to look."""
+    console = Console(highlight=False)
+    table = Table(title="LesionLens", caption=NOTICE)
+    for heading in ("lesion", "answer", "probabilities", "most similar cases", "warnings"):
+        table.add_column(heading)
+    for result in results:
+        probabilities = "  ".join(f"{name} {p:.2f}" for name, p in result.probabilities.items())
+        similar = ", ".join(f"{case.label} {case.similarity:.2f}" for case in result.similar_cases[:3]) or "-"
+        warnings = str(len(result.warnings)) if result.warnings else "-"
+        table.add_row(*(Text(cell) for cell in (result.name, result.label, probabilities, similar, warnings)))
+    console.print(table)
+    for result in results:
+        for warning in result.warnings:
+            console.print(Text(f"{result.name}: {warning}", style="yellow"))
+    console.print(Text(f"Open {out / 'report.html'} in a browser, {out / 'scene.mrb'} in 3D Slicer."))

@@ -1,0 +1,63 @@
+"""The whole way without any outside data: a chest CT phantom, its nodules, a library of phantom nodules."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+from LesionClassifierLib.headless import startHeadlessSlicer
+from LesionClassifierLib.nodes import addRoiNode, addVolumeNode
+from LesionLib.bundle import Bundle
+from LesionLib.classify import Classifier
+from LesionLib.phantom.chest import chest_phantom
+from LesionLib.phantom.nodules import KINDS, nodule_patch
+from LesionLib.results import LesionResult
+from LesionRetrievalLib.case_pictures import case_pictures
+from LesionRetrievalLib.library import Case, CaseEntry, CaseLibrary
+from LesionRetrievalLib.pseudonyms import Pseudonymiser
+
+from .console import Steps
+from .library_build import write_library
+from .pipeline import Job, run_job
+
+_DIAMETERS_MM = (8.0, 11.0, 14.0, 17.0, 20.0)
+_BOX_MARGIN_MM = 1.5
+_NOTE = "This is a computed phantom: the model was trained on real nodules, so its answer here is an example, not evidence."
+
+
+def run_demo(out: Path, bundle: Bundle, steps: Steps, *, seed: int = 0) -> list[LesionResult]:
+    """Make the phantom, answer its boxes, and leave everything in ``out``; an earlier demo there is replaced."""
+    steps.begin("Computing a chest CT phantom")
+    phantom = chest_phantom(seed=seed)
+    steps.begin("Loading it into a MRML scene")
+    running = startHeadlessSlicer()
+    volumeNode = addVolumeNode(running.scene, phantom.volume)
+    roiNodes = [addRoiNode(running.scene, nodule.box.grown(_BOX_MARGIN_MM)) for nodule in phantom.nodules]
+    with tempfile.TemporaryDirectory(prefix="lesionlens-") as folder:
+        path = Path(folder) / "phantoms.lesionlib"
+        total = len(KINDS) * len(_DIAMETERS_MM)
+        key = Pseudonymiser.create(Path(folder) / "pseudonym.key")
+        cases = steps.each(phantom_cases(bundle, key, seed=seed), f"Building a library of {total} phantoms", total=total)
+        write_library(path, bundle, cases)
+        with CaseLibrary.open(path) as library:
+            job = Job(running, volumeNode, roiNodes, bundle, library=library, extraWarnings=(_NOTE,))
+            return run_job(job, out, steps, overwrite=True)
+
+
+def phantom_cases(bundle: Bundle, key: Pseudonymiser, *, seed: int) -> Iterator[CaseEntry]:
+    """One library case for every kind and size of nodule."""
+    recipes = [(kind, diameter) for kind in KINDS for diameter in _DIAMETERS_MM]
+    for place, (kind, diameter) in enumerate(recipes, start=1):
+        volume, nodule = nodule_patch(kind=kind, diameter_mm=diameter, seed=1000 * seed + place)
+        case = Case(
+            case_id=f"phantom-{place:03d}",
+            label=kind,
+            label_source="how the phantom was made",
+            organ="lung",
+            patient_hash=key.hash(f"phantom {place}"),
+            study_hash=key.hash(f"phantom {place}", domain="study"),
+            attributes={"diameter_mm": diameter},
+        )
+        box = nodule.box.grown(_BOX_MARGIN_MM)
+        yield CaseEntry(case, Classifier(bundle, volume).embed(box), case_pictures(volume, box))

@@ -1,0 +1,89 @@
+"""The whole way once: a CT and its boxes in a scene, answers, similar cases, and everything that is left on disk."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from LesionClassifierLib.classification import ShownResults, classifyNodes, runInfo, showResults
+from LesionClassifierLib.headless import HeadlessSlicer
+from LesionClassifierLib.nodes import saveScene, writeVolumeFile
+from LesionLib.bundle import Bundle
+from LesionLib.results import LesionResult, RunInfo, as_csv, as_json, heat_map_file
+from LesionRetrievalLib.library import CaseLibrary, Neighbour
+from LesionRetrievalLib.similar import find_similar
+from slicer import vtkMRMLMarkupsROINode, vtkMRMLScalarVolumeNode
+
+from .console import Steps
+from .output_folder import staged_output
+from .report import write_report
+from .report_pictures import lesion_pictures
+from .sliceviews import SliceRenderer
+
+
+@dataclass(frozen=True, eq=False)
+class Job:
+    """What to answer: nodes of a running scene, a model, and perhaps a library to compare with.
+
+    ``excludePatient`` is the pseudonym of the patient on the CT, whose own cases are not shown as similar.
+    """
+
+    running: HeadlessSlicer
+    volumeNode: vtkMRMLScalarVolumeNode
+    roiNodes: Sequence[vtkMRMLMarkupsROINode]
+    bundle: Bundle
+    library: CaseLibrary | None = None
+    k: int = 9
+    excludePatient: str | None = None
+    extraWarnings: tuple[str, ...] = ()
+
+
+def run_job(job: Job, out: Path, steps: Steps, *, overwrite: bool) -> list[LesionResult]:
+    """Answer every box and leave report, scene, tables and heat maps in ``out``; nothing is left where it fails."""
+    bundle = job.bundle
+    if job.library is not None:
+        job.library.require_model(bundle.sha256)
+    with staged_output(out, overwrite=overwrite) as folder:
+        run = runInfo(job.volumeNode, bundle)
+        steps.begin(f"Classifying {len(job.roiNodes)} lesions with {bundle.name} {bundle.version} on {run.device}")
+        results = _classified(job)
+        neighbours: list[list[Neighbour]] = [[] for _ in results]
+        if job.library is not None:
+            steps.begin(f"Searching {len(job.library)} cases")
+            results, neighbours = find_similar(
+                results, job.library, model_sha256=bundle.sha256, k=job.k, exclude_patient=job.excludePatient
+            )
+        scene = job.running.scene
+        shown = showResults(scene, job.volumeNode, job.roiNodes, results, run=run, bundle=bundle)
+        _write_tables(folder, run, results)
+        _write_heat_maps(folder, shown)
+        steps.begin("Saving the scene")
+        saveScene(scene, folder / "scene.mrb")
+        renderer = SliceRenderer(job.running)
+        pictures = [
+            lesion_pictures(renderer, job.volumeNode, roiNode, heatMapNode, result)
+            for roiNode, heatMapNode, result in steps.each(
+                list(zip(job.roiNodes, shown.heatMapNodes, results, strict=True)), "Drawing the report's pictures"
+            )
+        ]
+        write_report(folder / "report.html", run, results, pictures, neighbours, job.library, bundle)
+    return results
+
+
+def _classified(job: Job) -> list[LesionResult]:
+    results = classifyNodes(job.volumeNode, job.roiNodes, job.bundle)
+    return [replace(result, warnings=(*job.extraWarnings, *result.warnings)) for result in results]
+
+
+def _write_tables(folder: Path, run: RunInfo, results: list[LesionResult]) -> None:
+    text = json.dumps(as_json(run, results), indent=2, ensure_ascii=False)
+    (folder / "results.json").write_text(text + "\n", encoding="utf-8")
+    (folder / "results.csv").write_text(as_csv(run, results), encoding="utf-8")
+
+
+def _write_heat_maps(folder: Path, shown: ShownResults) -> None:
+    for number, node in enumerate(shown.heatMapNodes, start=1):
+        if node is not None:
+            writeVolumeFile(node, folder / heat_map_file(number))

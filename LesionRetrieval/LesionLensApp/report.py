@@ -1,0 +1,93 @@
+"""One self-contained page: what was said of each lesion, why, and what similar cases turned out to be."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from LesionLib.bundle import Bundle
+from LesionLib.results import LesionResult, RunInfo, heat_map_file
+from LesionRetrievalLib.library import CaseLibrary, Neighbour
+
+from .console import NOTICE
+from .report_pictures import PlanePicture, png_data_uri
+
+_TEMPLATES = Path(__file__).resolve().parent / "templates"
+_SHOWN_ATTRIBUTES = 6
+
+
+@dataclass(frozen=True)
+class CaseCard:
+    """A similar case as the page shows it: ``picture`` is a data URI, None where the library holds no picture."""
+
+    case_id: str
+    label: str
+    similarity: float
+    label_source: str
+    attributes: list[tuple[str, str]]
+    picture: str | None
+
+
+def write_report(
+    path: Path,
+    run: RunInfo,
+    results: Sequence[LesionResult],
+    pictures: Sequence[Sequence[PlanePicture]],
+    neighbours: Sequence[Sequence[Neighbour]],
+    library: CaseLibrary | None,
+    bundle: Bundle,
+) -> None:
+    """Write the page; nothing in it is fetched from anywhere."""
+    environment = Environment(loader=FileSystemLoader(_TEMPLATES), autoescape=True, undefined=StrictUndefined)
+    colors = dict(zip(bundle.class_names, bundle.class_colors, strict=True))
+    lesions = [
+        {
+            "result": result,
+            "heat_map_file": heat_map_file(number) if result.heat_map else None,
+            "pictures": pictures[number - 1],
+            "bars": [(name, p, _css(colors[name])) for name, p in result.probabilities.items()],
+            "cards": [_card(neighbour, library) for neighbour in neighbours[number - 1]],
+            "vote": _vote(neighbours[number - 1]),
+        }
+        for number, result in enumerate(results, start=1)
+    ]
+    page = environment.get_template("report.html.j2").render(
+        run=run,
+        lesions=lesions,
+        notice=NOTICE,
+        description=bundle.manifest["description"],
+        intended_use=bundle.manifest["intended_use"],
+        library=library,
+        colors={name: _css(color) for name, color in colors.items()},
+    )
+    path.write_text(page, encoding="utf-8")
+
+
+def _card(neighbour: Neighbour, library: CaseLibrary | None) -> CaseCard:
+    pictures = library.pictures(neighbour.case_id) if library is not None else {}
+    shown = [
+        (name.replace("_", " "), f"{value:g}" if isinstance(value, float) else str(value))
+        for name, value in neighbour.attributes.items()
+        if value is not None
+    ]
+    return CaseCard(
+        case_id=neighbour.case_id,
+        label=neighbour.label,
+        similarity=neighbour.similarity,
+        label_source=neighbour.label_source,
+        attributes=shown[:_SHOWN_ATTRIBUTES],
+        picture=png_data_uri(pictures["axial"]) if "axial" in pictures else None,
+    )
+
+
+def _vote(neighbours: Sequence[Neighbour]) -> str:
+    """How the labels of the similar cases are spread, most frequent first."""
+    counts = Counter(neighbour.label for neighbour in neighbours)
+    return ", ".join(f"{count} of {len(neighbours)} {label}" for label, count in counts.most_common())
+
+
+def _css(color: Sequence[float]) -> str:
+    return "rgb({:.0f},{:.0f},{:.0f})".format(*(255 * value for value in color))

@@ -1,0 +1,281 @@
+"""Pictures of the scene by Slicer's own slice views, drawn without a window.
+
+Each view is what Slicer puts behind a slice widget: a slice logic that reslices and blends the volumes, and
+displayable managers that draw the markups over them.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Collection
+from contextlib import ExitStack
+
+import numpy as np
+import slicer
+import vtk
+from LesionClassifierLib.headless import HeadlessSlicer
+from LesionClassifierLib.nodes import nodesOfClass
+from LesionLib.errors import LesionLensError
+from slicer import (
+    vtkMRMLMarkupsROINode,
+    vtkMRMLNode,
+    vtkMRMLScalarVolumeNode,
+    vtkMRMLSliceLogic,
+    vtkMRMLSliceNode,
+)
+from vtk.util.numpy_support import vtk_to_numpy
+
+# Slicer's names for its three slice views, so that a saved scene opens there as it was drawn here.
+_LAYOUT_NAMES = {"Axial": "Red", "Sagittal": "Yellow", "Coronal": "Green"}
+_DISPLAYABLE_MANAGERS = ("vtkMRMLMarkupsDisplayableManager", "vtkMRMLRulerDisplayableManager")
+_SLICE_THICKNESS_MM = 1.0
+
+
+class NoOpenGLError(LesionLensError):
+    """There is nothing to draw with on this machine."""
+
+
+class SliceRenderer:
+    """Draws slices of a scene. Its three views are made when first needed and used again.
+
+    ``size``: width and height of the pictures in pixels. Close it, or use it in a ``with`` statement; what is left
+    open is closed before the scene goes. Raises `NoOpenGLError` where nothing can be drawn.
+    """
+
+    def __init__(self, headless: HeadlessSlicer, size: tuple[int, int] = (320, 320)) -> None:
+        _requireOpenGL()
+        self._headless = headless
+        self._size = size
+        self._views: dict[str, _SliceView] = {}
+        headless.callBeforeStop(self.close)
+
+    def render(  # noqa: PLR0913 - all but the first by name, and half of them optional
+        self,
+        orientation: str,
+        *,
+        centerRAS: np.ndarray,
+        fieldOfViewMm: float,
+        volumeNode: vtkMRMLScalarVolumeNode,
+        heatMapNode: vtkMRMLScalarVolumeNode | None = None,
+        opacity: float = 0.5,
+        visibleRois: Collection[vtkMRMLMarkupsROINode] | None = None,
+        names: bool = False,
+        ruler: bool = True,
+    ) -> np.ndarray:
+        """One slice as uint8 pixels (height, width, RGB), top row first.
+
+        ``orientation``: "Axial", "Sagittal" or "Coronal", shown as in Slicer: the patient's left on the right of an
+        axial picture, anterior on top. ``centerRAS``: RAS mm of the picture's centre. ``fieldOfViewMm``: what the
+        shorter side of the picture shows. ``visibleRois``: draw these boxes only; None draws what the scene shows.
+        ``names``: write their names too, which Slicer puts over the middle of the lesion. ``ruler``: a scale bar.
+        Afterwards the scene looks as before; only the place of the view has changed.
+        """
+        view = self.view(orientation)
+        view.place(centerRAS, fieldOfViewMm)
+        rois = nodesOfClass(self._headless.scene, "vtkMRMLMarkupsROINode")
+        with ExitStack() as afterwards:
+            view.showLayers(afterwards, volumeNode, heatMapNode, opacity)
+            view.showRuler(afterwards, ruler)
+            _showRois(afterwards, rois, visibleRois, names)
+            return view.grab()
+
+    def view(self, orientation: str) -> _SliceView:
+        """The view of one orientation, made when first asked for."""
+        if orientation not in _LAYOUT_NAMES:
+            msg = f"orientation is {orientation!r}; it must be one of {', '.join(_LAYOUT_NAMES)}."
+            raise ValueError(msg)
+        if orientation not in self._views:
+            self._views[orientation] = _SliceView(self._headless, orientation, self._size)
+        return self._views[orientation]
+
+    def close(self) -> None:
+        """Release the views and their graphics memory. The scene keeps its slice nodes."""
+        for view in self._views.values():
+            view.close()
+        self._views.clear()
+        self._headless.forget(self.close)
+
+    def __enter__(self) -> SliceRenderer:
+        return self
+
+    def __exit__(self, *_exception: object) -> None:
+        self.close()
+
+
+class _SliceView:
+    """One orientation: slice node, slice logic, displayable managers and an off-screen window."""
+
+    def __init__(self, headless: HeadlessSlicer, orientation: str, size: tuple[int, int]) -> None:
+        self._headless = headless
+        self._orientation = orientation
+        self._size = size
+        self._window, self._imageRenderer, self._markupsRenderer = _twoLayerWindow(size)
+        self._imageMapper, self._imageActor = _imageActor()
+        self._imageRenderer.AddViewProp(self._imageActor)
+        self._logic = _sliceLogic(headless, _LAYOUT_NAMES[orientation])
+        self._managers = _displayableManagers(headless, self._markupsRenderer, self.sliceNode)
+
+    @property
+    def sliceNode(self) -> vtkMRMLSliceNode:
+        """Where the slice lies (`GetXYToRAS`: pixels, counted from the lower left, to RAS mm)."""
+        return self._logic.GetSliceNode()
+
+    def place(self, centerRAS: np.ndarray, fieldOfViewMm: float) -> None:
+        """Put ``centerRAS`` (RAS mm) in the middle; the shorter side shows ``fieldOfViewMm``."""
+        width, height = self._size
+        mmPerPixel = fieldOfViewMm / min(width, height)
+        node = self.sliceNode
+        node.SetOrientation(self._orientation)
+        node.SetDimensions(width, height, 1)
+        node.SetFieldOfView(width * mmPerPixel, height * mmPerPixel, _SLICE_THICKNESS_MM)
+        node.JumpSliceByCentering(*(float(value) for value in centerRAS))
+        node.UpdateMatrices()
+
+    def showLayers(
+        self,
+        afterwards: ExitStack,
+        background: vtkMRMLScalarVolumeNode,
+        foreground: vtkMRMLScalarVolumeNode | None,
+        opacity: float,
+    ) -> None:
+        """Show ``foreground`` (None: nothing) over ``background`` until ``afterwards`` ends."""
+        composite = self._logic.GetSliceCompositeNode()
+        _set(afterwards, composite, "BackgroundVolumeID", background.GetID())
+        _set(
+            afterwards,
+            composite,
+            "ForegroundVolumeID",
+            foreground.GetID() if foreground is not None else None,
+        )
+        _set(afterwards, composite, "ForegroundOpacity", opacity)
+
+    def showRuler(self, afterwards: ExitStack, shown: bool) -> None:
+        """Show a scale bar, or none, until ``afterwards`` ends."""
+        node = self.sliceNode
+        _set(afterwards, node, "RulerType", node.RulerTypeThin if shown else node.RulerTypeNone)
+        _set(afterwards, node, "RulerColor", node.RulerColorYellow)
+
+    def grab(self) -> np.ndarray:
+        """Draw, and return the pixels (height, width, 3), top row first."""
+        image = self._logic.GetImageDataConnection()
+        self._imageMapper.SetInputConnection(image)
+        self._imageActor.SetVisibility(image is not None)
+        self._window.Render()
+        grabber = vtk.vtkWindowToImageFilter()
+        grabber.SetInput(self._window)
+        grabber.ReadFrontBufferOff()
+        grabber.Update()
+        width, height = self._size
+        pixels = vtk_to_numpy(grabber.GetOutput().GetPointData().GetScalars())
+        # VTK counts rows from below.
+        return pixels.reshape(height, width, 3)[::-1].copy()
+
+    def close(self) -> None:
+        """Take everything apart in the order in which it holds on to each other."""
+        self._managers.SetMRMLDisplayableNode(None)
+        self._managers = None
+        self._imageMapper.RemoveAllInputs()
+        self._headless.applicationLogic.GetSliceLogics().RemoveItem(self._logic)
+        self._logic.SetMRMLScene(None)
+        self._logic = None
+        self._window.Finalize()
+
+
+def _requireOpenGL() -> None:
+    if sys.platform.startswith("linux") and not os.environ.get("DISPLAY"):
+        # Without this, VTK tries X first and complains.
+        os.environ.setdefault("VTK_DEFAULT_OPENGL_WINDOW", "vtkEGLRenderWindow")
+    window = vtk.vtkRenderWindow()
+    window.SetOffScreenRendering(1)
+    window.Initialize()
+    usable = window.GetInitialized()
+    window.Finalize()
+    if not usable:
+        msg = "pictures need OpenGL, which is not here; on Debian and Ubuntu install libegl1 and libgl1-mesa-dri."
+        raise NoOpenGLError(msg)
+
+
+def _twoLayerWindow(size: tuple[int, int]) -> tuple[vtk.vtkRenderWindow, vtk.vtkRenderer, vtk.vtkRenderer]:
+    """A window with the image below and the markups above: in one layer, translucent markups hide the image."""
+    window = vtk.vtkRenderWindow()
+    window.SetOffScreenRendering(1)
+    window.SetMultiSamples(4)
+    window.SetAlphaBitPlanes(1)
+    window.SetSize(*size)
+    window.SetNumberOfLayers(2)
+    renderers = []
+    for layer in (0, 1):
+        renderer = vtk.vtkRenderer()
+        renderer.SetLayer(layer)
+        renderer.GetActiveCamera().ParallelProjectionOn()
+        window.AddRenderer(renderer)
+        renderers.append(renderer)
+    # Some displayable managers ask the window for its interactor.
+    interactor = vtk.vtkRenderWindowInteractor()
+    interactor.SetRenderWindow(window)
+    return window, *renderers
+
+
+def _imageActor() -> tuple[vtk.vtkImageMapper, vtk.vtkActor2D]:
+    mapper = vtk.vtkImageMapper()
+    # The slice logic delivers 8-bit colours: show them as they are.
+    mapper.SetColorWindow(255)
+    mapper.SetColorLevel(127.5)
+    actor = vtk.vtkActor2D()
+    actor.SetMapper(mapper)
+    actor.GetProperty().SetDisplayLocationToBackground()
+    return mapper, actor
+
+
+def _sliceLogic(headless: HeadlessSlicer, layoutName: str) -> vtkMRMLSliceLogic:
+    logic = vtkMRMLSliceLogic()
+    logic.SetMRMLApplicationLogic(headless.applicationLogic)
+    headless.applicationLogic.GetSliceLogics().AddItem(logic)
+    logic.SetMRMLScene(headless.scene)
+    existing = headless.scene.GetSingletonNode(layoutName, "vtkMRMLSliceNode")
+    if existing is not None:
+        logic.SetSliceNode(existing)
+    else:
+        logic.AddSliceNode(layoutName)
+    return logic
+
+
+def _displayableManagers(
+    headless: HeadlessSlicer, renderer: vtk.vtkRenderer, sliceNode: vtkMRMLSliceNode
+) -> slicer.vtkMRMLDisplayableManagerGroup:
+    factory = slicer.vtkMRMLSliceViewDisplayableManagerFactory.GetInstance()
+    factory.SetMRMLApplicationLogic(headless.applicationLogic)
+    for name in _DISPLAYABLE_MANAGERS:
+        if not factory.IsDisplayableManagerRegistered(name):
+            factory.RegisterDisplayableManager(name)
+    group = slicer.vtkMRMLDisplayableManagerGroup()
+    group.Initialize(factory, renderer)
+    group.SetMRMLDisplayableNode(sliceNode)
+    return group
+
+
+def _showRois(
+    afterwards: ExitStack,
+    rois: Collection[vtkMRMLMarkupsROINode],
+    visible: Collection[vtkMRMLMarkupsROINode] | None,
+    names: bool,
+) -> None:
+    wanted = None if visible is None else {roi.GetID() for roi in visible}
+    for roi in rois:
+        display = roi.GetDisplayNode()
+        if display is None:
+            continue
+        if wanted is not None:
+            _set(afterwards, display, "Visibility", roi.GetID() in wanted)
+        _set(afterwards, display, "HandlesInteractive", False)
+        if not names:
+            _set(afterwards, display, "PropertiesLabelVisibility", False)
+            _set(afterwards, display, "GlyphScale", 0.0)
+
+
+def _set(afterwards: ExitStack, node: vtkMRMLNode, name: str, value: object) -> None:
+    """Set one property of a node and have it set back afterwards."""
+    setter = getattr(node, f"Set{name}")
+    afterwards.callback(setter, getattr(node, f"Get{name}")())
+    setter(value)

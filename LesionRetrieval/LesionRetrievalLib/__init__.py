@@ -1,0 +1,1 @@
+"""Similar cases: the library of known lesions and what is made of it."""

@@ -1,0 +1,259 @@
+"""What a case library may hold: cases, vectors and pictures, checked on entry, and the tables for them."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+import numpy as np
+from LesionLib.errors import CaseLibraryError
+
+from .pseudonyms import is_pseudonym
+
+APPLICATION_ID = 0x4C4C636C  # "LLcl", in the file's header: tells our libraries from any other SQLite file
+SCHEMA_VERSION = 1
+PLANES = ("axial", "coronal", "sagittal")
+MAX_PICTURE_SIDE = 2048
+CASE_COLUMNS = (
+    "case_id",
+    "label",
+    "label_source",
+    "organ",
+    "patient_hash",
+    "study_hash",
+    "attributes",
+    "note",
+)
+
+TABLES = {
+    "models": """CREATE TABLE models (
+        sha256 TEXT PRIMARY KEY NOT NULL, name TEXT NOT NULL, version TEXT NOT NULL,
+        dimension INTEGER NOT NULL CHECK (dimension > 0))""",
+    "cases": """CREATE TABLE cases (
+        case_id TEXT PRIMARY KEY NOT NULL, label TEXT NOT NULL, label_source TEXT NOT NULL,
+        organ TEXT NOT NULL, patient_hash TEXT NOT NULL, study_hash TEXT NOT NULL,
+        attributes TEXT NOT NULL, note TEXT NOT NULL, created TEXT NOT NULL)""",
+    "vectors": """CREATE TABLE vectors (
+        case_id TEXT NOT NULL REFERENCES cases ON DELETE CASCADE,
+        model_sha256 TEXT NOT NULL REFERENCES models, vector BLOB NOT NULL,
+        PRIMARY KEY (case_id, model_sha256))""",
+    "pictures": """CREATE TABLE pictures (
+        case_id TEXT NOT NULL REFERENCES cases ON DELETE CASCADE,
+        plane TEXT NOT NULL CHECK (plane IN ('axial', 'coronal', 'sagittal')),
+        height INTEGER NOT NULL CHECK (height > 0), width INTEGER NOT NULL CHECK (width > 0),
+        grey BLOB NOT NULL CHECK (length(grey) = height * width),
+        PRIMARY KEY (case_id, plane))""",
+}
+
+_CASE_ID = re.compile(r"(?!\.)[A-Za-z0-9._-]{1,64}")  # no leading dot: ids become file names on export
+_SHA256 = re.compile(r"[0-9a-f]{64}")
+_CONTROL = re.compile(r"[\x00-\x1f\x7f\ud800-\udfff]")
+_DICOM_UID = re.compile(r"(?<![\d.])(?:[0-2](?:\.\d+){4,}|2\.25\.\d{10,})(?![\d.])")
+_IDENTIFYING_KEYS = {"patientid", "patientname", "patientbirthdate", "patientaddress", "otherpatientids"}
+_IDENTIFYING_KEYS |= {"accessionnumber", "studyid", "studyinstanceuid", "seriesinstanceuid", "sopinstanceuid"}
+_IDENTIFYING_KEYS |= {"frameofreferenceuid", "mrn", "dob", "birthdate", "dateofbirth", "fullname"}
+
+Scalar = str | int | float | bool | None
+
+
+@dataclass(frozen=True)
+class ModelIdentity:
+    """Which model made the vectors: name and version for people, the bundle's SHA-256 for certainty."""
+
+    name: str
+    version: str
+    sha256: str
+
+    def __post_init__(self) -> None:
+        """Refuse empty names and what is not a SHA-256 (`CaseLibraryError`)."""
+        _checked_text(self.name, "model name", low=1, high=100)
+        _checked_text(self.version, "model version", low=1, high=100)
+        if not isinstance(self.sha256, str) or not _SHA256.fullmatch(self.sha256):
+            msg = f"The model's sha256 is {self.sha256!r}; give 64 lower-case hexadecimal characters."
+            raise CaseLibraryError(msg)
+
+    def __str__(self) -> str:
+        return f"{self.name} {self.version} (sha256 {self.sha256[:12]}…)"
+
+
+@dataclass(frozen=True)
+class Case:
+    """One known lesion as it goes into a library, and comes back out. Malformed values: `CaseLibraryError`.
+
+    ``case_id`` is chosen by us (1 to 64 of A-Z a-z 0-9 . _ -), never taken from a file name or an accession
+    number; ``label`` is the diagnosis and ``label_source`` how it was established ("histology", "follow-up
+    24 months"). ``patient_hash`` and ``study_hash`` come from `Pseudonymiser.hash`; anything else is refused,
+    so that a raw identifier can't enter by mistake. ``attributes`` are free scalars: text up to 200
+    characters, int, finite float, bool, None. ``note`` is free text up to 2000 characters.
+    """
+
+    case_id: str
+    label: str
+    label_source: str
+    organ: str
+    patient_hash: str
+    study_hash: str
+    attributes: Mapping[str, Scalar] = field(default_factory=dict, hash=False)
+    note: str = ""
+
+    def __post_init__(self) -> None:
+        """Check every field; keep an own copy of the attributes with NumPy scalars made plain."""
+        checked_case_id(self.case_id)
+        for name in ("label", "label_source", "organ"):
+            _checked_text(getattr(self, name), name, low=1, high=100)
+        checked_hash(self.patient_hash, "patient_hash")
+        checked_hash(self.study_hash, "study_hash")
+        object.__setattr__(self, "attributes", _checked_attributes(self.attributes))
+        _checked_text(self.note, "note", low=0, high=2000, lines=True)
+
+    def as_row(self) -> tuple[str, ...]:
+        """Return the values of `CASE_COLUMNS`, attributes as a JSON object."""
+        attributes = json.dumps(self.attributes, allow_nan=False, ensure_ascii=False)
+        return (*(getattr(self, name) for name in CASE_COLUMNS[:6]), attributes, self.note)
+
+
+@dataclass(frozen=True)
+class Neighbour:
+    """One case found by a search; ``similarity`` is the cosine, -1 to 1. The other fields are `Case`'s."""
+
+    case_id: str
+    label: str
+    similarity: float
+    label_source: str
+    organ: str
+    patient_hash: str
+    study_hash: str
+    attributes: Mapping[str, Scalar] = field(hash=False)
+    note: str
+
+
+class CaseEntry(NamedTuple):
+    """One item of `CaseLibrary.add_many`; plain tuples (case, vector[, pictures]) will do."""
+
+    case: Case
+    vector: Any
+    pictures: Mapping[str, np.ndarray] | None = None
+
+
+def case_fields(row: tuple) -> dict[str, Any]:
+    """Return a row of `CASE_COLUMNS` by name, attributes as a dict; `CaseLibraryError` if not JSON."""
+    fields = dict(zip(CASE_COLUMNS, row, strict=True))
+    try:
+        fields["attributes"] = json.loads(fields["attributes"])
+    except (ValueError, TypeError) as error:
+        msg = f"Case {fields['case_id']!r}: its attributes are damaged; restore the library from a copy."
+        raise CaseLibraryError(msg) from error
+    return fields
+
+
+def checked_case_id(value: object) -> str:
+    """Return ``value`` if it may be a case id; `CaseLibraryError`, without repeating it, otherwise."""
+    if not isinstance(value, str) or not _CASE_ID.fullmatch(value):
+        msg = (
+            "The case id has a form that is not taken; give 1 to 64 of A-Z a-z 0-9 . _ - and no dot in front."
+        )
+        raise CaseLibraryError(msg)
+    _refuse_uid(value, "case_id")
+    return value
+
+
+def checked_hash(value: object, name: str) -> str:
+    """Return ``value`` if it is a pseudonym; `CaseLibraryError` otherwise, without repeating the value."""
+    if not is_pseudonym(value):
+        msg = f"{name} is not a salted hash of 32 hex characters; make it by Pseudonymiser.hash."
+        raise CaseLibraryError(msg)
+    return str(value)
+
+
+def unit_vector(vector: Any, dimension: int) -> np.ndarray:
+    """Return ``vector`` as float64 of shape (dimension,) and length 1; `CaseLibraryError` if it can't be."""
+    try:
+        array = np.asarray(vector)
+    except (TypeError, ValueError, RuntimeError) as error:
+        msg = (
+            f"The vector cannot be read as numbers ({type(vector).__name__}); give {dimension} real numbers."
+        )
+        raise CaseLibraryError(msg) from error
+    if array.shape != (dimension,) or array.dtype.kind not in "fiu":
+        msg = f"The vector is {array.dtype} of shape {array.shape}; give {dimension} real numbers."
+        raise CaseLibraryError(msg)
+    array = array.astype(np.float64)
+    largest = np.abs(array).max()
+    if not np.isfinite(largest) or largest == 0:
+        fault = "all zero" if largest == 0 else "not finite"
+        msg = f"The vector is {fault}; check the model and the crop it was given."
+        raise CaseLibraryError(msg)
+    # Scaled before squaring, so that very small and very large vectors neither underflow nor overflow.
+    array /= largest
+    return array / np.linalg.norm(array)
+
+
+def checked_pictures(pictures: Mapping[str, np.ndarray] | None) -> dict[str, np.ndarray]:
+    """Return the pictures, plane to uint8 grey of shape (height, width); `CaseLibraryError` for any other."""
+    if not isinstance(pictures or {}, Mapping):
+        msg = f"pictures is a {type(pictures).__name__}; give a mapping from plane to a uint8 grey image."
+        raise CaseLibraryError(msg)
+    for plane, picture in (pictures or {}).items():
+        if plane not in PLANES:
+            msg = f"There is no plane {plane!r}; give one of {', '.join(PLANES)}."
+            raise CaseLibraryError(msg)
+        shape, dtype = getattr(picture, "shape", ()), getattr(picture, "dtype", type(picture).__name__)
+        if dtype != np.uint8 or len(shape) != 2 or not all(0 < side <= MAX_PICTURE_SIDE for side in shape):
+            msg = f"The {plane} picture is {dtype} {shape}; give uint8 (height, width)."
+            raise CaseLibraryError(msg)
+    return dict(pictures or {})
+
+
+def _checked_attributes(attributes: object) -> dict[str, Scalar]:
+    if not isinstance(attributes, Mapping):
+        msg = f"attributes is a {type(attributes).__name__}; give a mapping from name to a single value."
+        raise CaseLibraryError(msg)
+    return {_checked_key(key): _checked_scalar(key, value) for key, value in attributes.items()}
+
+
+def _checked_key(key: object) -> str:
+    text = _checked_text(key, "attribute name", low=1, high=64)
+    if re.sub(r"[^a-z]", "", text.lower()) in _IDENTIFYING_KEYS:
+        msg = (
+            f"The attribute {text!r} would identify a patient; leave it out, or keep it outside the library."
+        )
+        raise CaseLibraryError(msg)
+    return text
+
+
+def _checked_scalar(key: str, value: object) -> Scalar:
+    if isinstance(value, np.generic):
+        value = value.item()
+    if isinstance(value, str):
+        return _checked_text(value, f"attribute {key!r}", low=0, high=200)
+    if value is None or isinstance(value, bool):
+        return value
+    if (isinstance(value, int) and abs(value) < 2**63) or (isinstance(value, float) and math.isfinite(value)):
+        return value
+    kind = type(value).__name__
+    msg = f"Attribute {key!r} cannot be kept ({kind}); give text, a finite number, bool or None."
+    raise CaseLibraryError(msg)
+
+
+def _checked_text(value: object, name: str, *, low: int, high: int, lines: bool = False) -> str:
+    if not isinstance(value, str):
+        msg = f"{name} is a {type(value).__name__}; give text."
+        raise CaseLibraryError(msg)
+    if not low <= len(value) <= high:
+        msg = f"{name} has {len(value)} characters; give {low} to {high}."
+        raise CaseLibraryError(msg)
+    if _CONTROL.search(re.sub(r"[\n\t]", " ", value) if lines else value):
+        msg = f"{name} has characters that cannot be shown; give plain text{'' if lines else ' on one line'}."
+        raise CaseLibraryError(msg)
+    _refuse_uid(value, name)
+    return value
+
+
+def _refuse_uid(value: str, name: str) -> None:
+    if _DICOM_UID.search(value):
+        msg = f"{name} contains a DICOM UID, which leads back to the patient; leave it out."
+        raise CaseLibraryError(msg)

@@ -1,0 +1,112 @@
+"""Patient and study identifiers to salted hashes; the salt stays with its owner, apart from every library."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import os
+import re
+import secrets
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from LesionLib.errors import CaseLibraryError
+
+SALT_BYTES = 32
+HASH_CHARS = 32
+_HASH = re.compile(rf"[0-9a-f]{{{HASH_CHARS}}}")
+_KEY_HEADER = "LesionLens pseudonym key 1; keep private, never beside a library you share"
+_DOMAINS = ("patient", "study")
+
+
+def is_pseudonym(value: object) -> bool:
+    """Whether ``value`` has the form of a hash made here: 32 lower-case hexadecimal characters."""
+    return isinstance(value, str) and _HASH.fullmatch(value) is not None
+
+
+@dataclass(frozen=True)
+class Pseudonymiser:
+    """Turns identifiers into hashes that only the holder of the same key file can make again.
+
+    ``salt`` is 32 random bytes. It is left out of ``repr``: logs must not carry it.
+    """
+
+    salt: bytes = field(repr=False)
+
+    def __post_init__(self) -> None:
+        """Refuse a salt that is not 32 bytes (`CaseLibraryError`)."""
+        if not isinstance(self.salt, bytes) or len(self.salt) != SALT_BYTES:
+            msg = f"A pseudonym salt is {SALT_BYTES} bytes; use Pseudonymiser.create or Pseudonymiser.load."
+            raise CaseLibraryError(msg)
+
+    @classmethod
+    def create(cls, path: str | Path) -> Pseudonymiser:
+        """Write a new key file at ``path``, readable by its owner only (mode 0600), and return it.
+
+        `CaseLibraryError` when the file exists (a lost salt can't be made again, so none is ever
+        overwritten) or can't be written.
+        """
+        path = Path(path)
+        salt = secrets.token_bytes(SALT_BYTES)
+        try:
+            # The mode is given at creation: a chmod afterwards would leave a moment open to everyone.
+            descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        except FileExistsError as error:
+            msg = f"{path} exists; load it, or give another name: a key that is overwritten is lost for ever."
+            raise CaseLibraryError(msg) from error
+        except OSError as error:
+            msg = f"{path}: the key file cannot be written ({error.strerror}); choose another folder."
+            raise CaseLibraryError(msg) from error
+        try:
+            with os.fdopen(descriptor, "w", encoding="ascii", newline="\n") as file:
+                file.write(f"{_KEY_HEADER}\n{salt.hex()}\n")
+                file.flush()
+                os.fsync(file.fileno())
+        except OSError as error:
+            path.unlink(missing_ok=True)
+            msg = f"{path}: the key file cannot be written ({error.strerror}); make room on the disk."
+            raise CaseLibraryError(msg) from error
+        return cls(salt)
+
+    @classmethod
+    def load(cls, path: str | Path) -> Pseudonymiser:
+        """Read the key file at ``path``.
+
+        `CaseLibraryError` when it is missing, is not a key file, or others on this computer may read it.
+        """
+        path = Path(path)
+        try:
+            if os.name == "posix" and path.stat().st_mode & 0o077:
+                msg = f"{path}: others may read this key; make it private first (chmod 600)."
+                raise CaseLibraryError(msg)
+            lines = path.read_text(encoding="ascii").splitlines()
+        except OSError as error:
+            msg = f"{path}: the key file cannot be read ({error.strerror}); create one or give its place."
+            raise CaseLibraryError(msg) from error
+        except UnicodeDecodeError:
+            lines = []
+        if len(lines) != 2 or lines[0] != _KEY_HEADER or not re.fullmatch(r"[0-9a-f]{64}", lines[1]):
+            msg = f"{path} is not a pseudonym key file; give the file that Pseudonymiser.create wrote."
+            raise CaseLibraryError(msg)
+        return cls(bytes.fromhex(lines[1]))
+
+    def hash(self, identifier: str, *, domain: Literal["patient", "study"] = "patient") -> str:
+        """Return the 32-character hash of ``identifier``; same key, domain and identifier, same hash.
+
+        Padding that DICOM puts around values (spaces, NUL) is ignored. The domain keeps a patient and a study
+        that happen to share an identifier apart. `CaseLibraryError` for an empty or non-text identifier.
+        """
+        if domain not in _DOMAINS:
+            msg = f"The domain is {domain!r}; give one of {', '.join(_DOMAINS)}."
+            raise CaseLibraryError(msg)
+        if not isinstance(identifier, str) or not identifier.strip(" \0"):
+            # The value stays out of the message: messages end up in logs.
+            msg = f"An empty or non-text {domain} identifier cannot be hashed; give the identifier as text."
+            raise CaseLibraryError(msg)
+        return hmac.new(self.salt, _message(domain, identifier), hashlib.sha256).hexdigest()[:HASH_CHARS]
+
+
+def _message(domain: str, identifier: str) -> bytes:
+    bare = identifier.strip(" \0")
+    return f"lesionlens\0{domain}\0{bare}".encode("utf-8", "surrogatepass")

@@ -1,0 +1,45 @@
+# make demo: everything from nothing, then the demonstration. make test: everything from nothing, then the tests.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+TORCH := 2.13.0
+TORCH_CPU_INDEX := https://download.pytorch.org/whl/cpu
+STAMP := $(VENV)/.installed
+
+.PHONY: demo test lint train library clean help
+
+help:
+	@echo "make demo     install into .venv, then classify a phantom into demo-out/"
+	@echo "make test     install into .venv, then run all checks"
+	@echo "make train DATA=folder IMAGENET=file    build the shipped model again"
+	@echo "make clean    remove .venv and demo-out"
+
+$(STAMP): pyproject.toml Makefile
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed; give one by make PYTHON=python3.12")'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	@# torch first and pinned, so that nothing below pulls another build. Without an NVIDIA GPU its CPU build is enough:
+	@# 200 MB instead of several GB. Where PyTorch's own index is out of reach, the local version or PyPI answers.
+	@if command -v nvidia-smi >/dev/null 2>&1 && nvidia-smi >/dev/null 2>&1; then \
+	  $(BIN)/python -m pip install --quiet torch==$(TORCH); \
+	else \
+	  $(BIN)/python -m pip install --quiet torch==$(TORCH)+cpu || \
+	  $(BIN)/python -m pip install --quiet --index-url $(TORCH_CPU_INDEX) torch==$(TORCH) || \
+	  $(BIN)/python -m pip install --quiet torch==$(TORCH); \
+	fi
+	$(BIN)/python -m pip install --quiet -e ".[dev]"
+	@touch $@
+
+demo: $(STAMP)
+	$(BIN)/lesionlens demo --out demo-out
+
+test: $(STAMP)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/pytest
+
+train: $(STAMP)
+	$(BIN)/lesiontrain lung-nodules --data $(DATA) --imagenet $(IMAGENET) --out Resources/Models/lung-nodule-malignancy
+
+clean:
+	rm -rf $(VENV) demo-out

@@ -1,0 +1,1 @@
+"""Offline model building and honest evaluation. Imports LesionLib; nothing in the extension imports this."""

@@ -1,0 +1,163 @@
+"""The recipe of ``lung-nodule-malignancy``: frozen ImageNet trunk, linear head, patient-wise folds, honest figures."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from LesionLib.networks import LesionNet, build_network
+from LesionLib.sampling import AxialStackSpec
+
+from .baselines import BASELINES, out_of_fold_probability
+from .calibration import cross_fitted_probability, fit_temperature, lesion_probability
+from .descriptors import Looseness, slice_descriptors
+from .imagenet import load_imagenet
+from .linear_head import Drawing, LinearHead, fit_head
+from .metrics import METRICS, Figure, auc, paired_difference, patient_draws, with_interval
+from .nodules import Nodule, patientwise, read_nodules
+
+ARCHITECTURE = "mobilenet_v2"
+ARGUMENTS = {"classes": 2, "stem_stride": 1, "output_stride": 8}
+GROUPS: dict[str, Callable[[Nodule], bool]] = {
+    "all nodules": lambda nodule: True,
+    "nodules of 5-12 mm": lambda nodule: 5 <= nodule.diameter_mm <= 12,
+}
+NETWORK, LOOSE = "this model", "this model, loose boxes"
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """All that decides the model besides the data and the ImageNet weights."""
+
+    spec: AxialStackSpec = AxialStackSpec()
+    looseness: Looseness = Looseness()
+    loose_drawings: int = 3
+    strengths: tuple[float, ...] = (1e-3, 3e-3, 1e-2)
+    bootstrap_draws: int = 2000
+    seed: int = 0
+
+
+@dataclass(frozen=True, eq=False)
+class Group:
+    """Figures of one group of nodules: by row and metric, and AUC differences to the baselines."""
+
+    name: str
+    nodules: int
+    malignant: int
+    patients: int
+    rows: dict[str, dict[str, Figure]]
+    auc_difference: dict[str, Figure]
+
+
+@dataclass(frozen=True, eq=False)
+class Trained:
+    """The network to ship, its temperature, and the figures of the recipe under cross-validation."""
+
+    network: LesionNet
+    temperature: float
+    strength: float
+    groups: list[Group]
+    moved_patients: tuple[str, ...]
+    box_size_mm: tuple[float, float]
+    slice_distance_mm: tuple[float, float]
+    device: str
+
+
+def train(data: Path, imagenet: Path, recipe: Recipe, say: Callable[[str], None]) -> Trained:
+    """Cross-validate the recipe on the patient-wise folds, then fit what is shipped on all nodules."""
+    nodules, moved = patientwise(read_nodules(data))
+    say(f"{len(nodules)} nodules of {len({n.patient for n in nodules})} patients; {len(moved)} patient(s) moved to one fold")
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    network = build_network(ARCHITECTURE, ARGUMENTS).to(device)
+    report = load_imagenet(network, imagenet)
+    say(f"{len(report.taken)} tensors from ImageNet weights, {len(report.left_random)} to be learned")
+    truth = np.array([nodule.malignant for nodule in nodules])
+    drawings = _drawings(network, nodules, recipe, say)
+    unseen = slice_descriptors(network, nodules, recipe.looseness.boxes(nodules, recipe.seed + 1000), recipe.spec)
+    say("cross-validating")
+    logits = _out_of_fold_logits(nodules, drawings, [drawings[0], unseen], recipe)
+    groups = _figures(nodules, logits, recipe)
+    head = fit_head(drawings, truth, np.array([n.patient for n in nodules]), recipe.strengths)
+    edges = np.array([nodule.box.sizeMm for nodule in nodules])
+    distances = [nodule.volume.sliceDistanceMm for nodule in nodules]
+    return Trained(
+        network=_with_head(network.cpu(), head),
+        temperature=fit_temperature(logits[0], truth),
+        strength=head.strength,
+        groups=groups,
+        moved_patients=moved,
+        box_size_mm=(float(edges.min()), float(edges.max() + 2 * recipe.looseness.grow_mm)),
+        slice_distance_mm=(float(min(distances)), float(max(distances))),
+        device=device.type,
+    )
+
+
+def _drawings(network: LesionNet, nodules: Sequence[Nodule], recipe: Recipe, say: Callable[[str], None]) -> list[Drawing]:
+    """Descriptors for the tight boxes first, then for each loose drawing."""
+    boxes = [[nodule.box for nodule in nodules]]
+    boxes += [recipe.looseness.boxes(nodules, recipe.seed + number) for number in range(1, recipe.loose_drawings + 1)]
+    drawings = []
+    for number, drawn in enumerate(boxes, start=1):
+        say(f"descriptors of drawing {number} of {len(boxes)}")
+        drawings.append(slice_descriptors(network, nodules, drawn, recipe.spec))
+    return drawings
+
+
+def _out_of_fold_logits(
+    nodules: Sequence[Nodule], drawings: Sequence[Drawing], tested: Sequence[Drawing], recipe: Recipe
+) -> list[list[np.ndarray]]:
+    """For each tested drawing: logits of every nodule by the head that never saw its patient."""
+    folds = np.array([nodule.fold for nodule in nodules])
+    truth = np.array([nodule.malignant for nodule in nodules])
+    patients = np.array([nodule.patient for nodule in nodules])
+    answers: list[list[np.ndarray]] = [[np.empty(0)] * len(nodules) for _ in tested]
+    for fold in np.unique(folds):
+        rest, here = np.flatnonzero(folds != fold), np.flatnonzero(folds == fold)
+        head = fit_head([[d[i] for i in rest] for d in drawings], truth[rest], patients[rest], recipe.strengths)
+        for answer, drawing in zip(answers, tested, strict=True):
+            for index, logits in zip(here, head.logits([drawing[i] for i in here]), strict=True):
+                answer[index] = logits
+    return answers
+
+
+def _figures(nodules: Sequence[Nodule], logits: Sequence[list[np.ndarray]], recipe: Recipe) -> list[Group]:
+    folds = np.array([nodule.fold for nodule in nodules])
+    truth = np.array([nodule.malignant for nodule in nodules])
+    tight, loose = logits
+    scores = {NETWORK: cross_fitted_probability(tight, truth, folds)}
+    scores |= {name: out_of_fold_probability(nodules, features(nodules)) for name, features in BASELINES.items()}
+    scores[LOOSE] = lesion_probability(loose, fit_temperature(tight, truth))
+    return [_group(name, belongs, nodules, truth, scores, recipe) for name, belongs in GROUPS.items()]
+
+
+def _group(
+    name: str,
+    belongs: Callable[[Nodule], bool],
+    nodules: Sequence[Nodule],
+    truth: np.ndarray,
+    scores: dict[str, np.ndarray],
+    recipe: Recipe,
+) -> Group:
+    kept = np.array([belongs(nodule) for nodule in nodules])
+    patients = [nodule.patient for nodule, keep in zip(nodules, kept, strict=True) if keep]
+    drawn = patient_draws(patients, draws=recipe.bootstrap_draws, seed=recipe.seed)
+    rows = {
+        row: {metric: with_interval(measure, truth[kept], score[kept], drawn) for metric, measure in METRICS.items()}
+        for row, score in scores.items()
+    }
+    differences = {
+        row: paired_difference(auc, truth[kept], scores[NETWORK][kept], scores[row][kept], drawn) for row in BASELINES
+    }
+    return Group(name, int(kept.sum()), int(truth[kept].sum()), len(set(patients)), rows, differences)
+
+
+def _with_head(network: LesionNet, head: LinearHead) -> LesionNet:
+    linear = network.classifier[1]
+    weight = torch.from_numpy(head.weight).float()
+    with torch.no_grad():
+        linear.weight.copy_(torch.stack([-weight / 2, weight / 2]))
+        linear.bias.copy_(torch.tensor([-head.bias / 2, head.bias / 2]))
+    return network.eval()

@@ -1,0 +1,59 @@
+"""The LIDC-IDRI nodule set: cut-out CTs with masks, readers' ratings, and folds that no patient crosses."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from LesionLib.case_table import CaseRow, read_case_table
+from LesionLib.geometry import CTVolume, LesionBox
+
+COLUMNS = ("patient_id", "luna16_subset", "diameter_mm", "malignant", "volume_mm3")
+
+
+@dataclass(frozen=True, eq=False)
+class Nodule:
+    """One nodule: its CT cut-out, the tight box of its mask, and what the table says of it.
+
+    ``mean_hu`` is taken inside the mask; ``malignant`` is true where at least two readers rated above 3.
+    """
+
+    volume: CTVolume
+    box: LesionBox
+    patient: str
+    fold: int
+    malignant: bool
+    diameter_mm: float
+    volume_mm3: float
+    mean_hu: float
+
+
+def read_nodules(folder: Path) -> list[Nodule]:
+    """Every nodule of the folder's table, folds as in ``luna16_subset``. Raises `CaseTableError` naming the line."""
+    return [_nodule(row) for row in read_case_table(folder, columns=COLUMNS)]
+
+
+def patientwise(nodules: list[Nodule]) -> tuple[list[Nodule], tuple[str, ...]]:
+    """The nodules with every patient in one fold, and the patients that had to be moved.
+
+    The published subsets are per series; a patient scanned twice can stand in two. Such a patient goes whole to the lowest.
+    """
+    folds_of: dict[str, set[int]] = {}
+    for nodule in nodules:
+        folds_of.setdefault(nodule.patient, set()).add(nodule.fold)
+    moved = tuple(sorted(patient for patient, folds in folds_of.items() if len(folds) > 1))
+    return [replace(nodule, fold=min(folds_of[nodule.patient])) for nodule in nodules], moved
+
+
+def _nodule(row: CaseRow) -> Nodule:
+    volume, box, mask = row.load()
+    return Nodule(
+        volume=volume,
+        box=box,
+        patient=row.values["patient_id"],
+        fold=int(row.number("luna16_subset")),
+        malignant=row.number("malignant") > 0,
+        diameter_mm=row.number("diameter_mm"),
+        volume_mm3=row.number("volume_mm3"),
+        mean_hu=float(volume.array[mask].mean()),
+    )

@@ -6,10 +6,12 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 import pytest
+import slicer.util
+import vtk
 from LesionClassifierLib.headless import HeadlessSlicer, startHeadlessSlicer
-from LesionLib.geometry import CTVolume
+from LesionLib.geometry import CTVolume, LesionBox
 from scipy.spatial.transform import Rotation
-from slicer import vtkMRMLScene
+from slicer import vtkMRMLLinearTransformNode, vtkMRMLScene, vtkMRMLTransformNode
 
 
 @pytest.fixture(scope="session")
@@ -42,3 +44,57 @@ def an_oblique_ct(turned: Callable[..., np.ndarray]) -> Callable[..., CTVolume]:
         return CTVolume(array, ijkToRAS, name="CT")
 
     return make
+
+
+@pytest.fixture
+def a_linear_transform(scene: vtkMRMLScene) -> Callable[..., vtkMRMLLinearTransformNode]:
+    """A transform node from a 3x3 or 4x4 matrix, on demand under another one."""
+
+    def make(matrix, *, above=None):
+        transform = scene.AddNewNodeByClass("vtkMRMLLinearTransformNode")
+        full = np.eye(4)
+        full[: len(matrix), : len(matrix)] = matrix
+        transform.SetMatrixTransformToParent(slicer.util.vtkMatrixFromArray(full))
+        if above is not None:
+            transform.SetAndObserveTransformNodeID(above.GetID())
+        return transform
+
+    return make
+
+
+@pytest.fixture
+def a_bending_transform(scene: vtkMRMLScene) -> Callable[[], vtkMRMLTransformNode]:
+    """A thin-plate spline: not linear, and not near it."""
+
+    def make():
+        spline = vtk.vtkThinPlateSplineTransform()
+        points, moved = vtk.vtkPoints(), vtk.vtkPoints()
+        for corner in np.ndindex(2, 2, 2):
+            points.InsertNextPoint(*(100.0 * np.array(corner)))
+            moved.InsertNextPoint(*(100.0 * np.array(corner) + 10 * np.sin(np.arange(3) + sum(corner) ** 2)))
+        spline.SetSourceLandmarks(points)
+        spline.SetTargetLandmarks(moved)
+        spline.SetBasisToR()
+        transform = scene.AddNewNodeByClass("vtkMRMLTransformNode")
+        transform.SetAndObserveTransformToParent(spline)
+        return transform
+
+    return make
+
+
+@pytest.fixture
+def a_box(turned: Callable[..., np.ndarray]) -> Callable[..., LesionBox]:
+    """A turned box, with changes."""
+    usual = {"centerRAS": [12, -30, 45.5], "sizeMm": [20, 30, 14], "axesRAS": turned(10, 20, 30)}
+    return lambda **changes: LesionBox(**{**usual, **changes})
+
+
+@pytest.fixture
+def same_place() -> Callable[[LesionBox, np.ndarray], bool]:
+    """Whether a box has these corners, in any order."""
+
+    def check(box, corners):
+        distances = np.linalg.norm(box.cornersRAS[:, None] - corners[None], axis=-1)
+        return bool((distances.min(axis=0) < 1e-6).all() and (distances.min(axis=1) < 1e-6).all())
+
+    return check

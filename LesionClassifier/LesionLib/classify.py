@@ -67,7 +67,7 @@ class Classifier:
         pictures = torch.from_numpy(windowed(stack.hu, self.bundle.spec.windows_hu)).to(device_of(network))
         with torch.no_grad():
             features = network.features(pictures)
-            probabilities = (network.head(features) / self.bundle.temperature).softmax(dim=1).mean(dim=0)
+            probabilities = network.probabilities(network.head(features), self.bundle.temperature).mean(dim=0)
             descriptor = functional.normalize(network.descriptor(features), dim=1).mean(dim=0)
         return features, probabilities.cpu().numpy(), functional.normalize(descriptor, dim=0).cpu().numpy()
 

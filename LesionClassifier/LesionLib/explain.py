@@ -17,4 +17,5 @@ def grad_cam(network: LesionNet, features: Tensor, class_index: int) -> Tensor:
     with torch.enable_grad():
         f = features.detach().requires_grad_()
         (gradient,) = torch.autograd.grad(network.head(f)[:, class_index].sum(), f)
-    return functional.relu((gradient.mean(dim=(2, 3), keepdim=True) * f.detach()).sum(dim=1))
+    weights = gradient.mean(dim=tuple(range(2, gradient.ndim)), keepdim=True)
+    return functional.relu((weights * f.detach()).sum(dim=1))

@@ -48,7 +48,8 @@ def print_results(results: Sequence[LesionResult], out: Path) -> None:
         warnings = str(len(result.warnings)) if result.warnings else "-"
         table.add_row(*(Text(cell) for cell in (result.name, result.label, probabilities, similar, warnings)))
     console.print(table)
-    for result in results:
-        for warning in result.warnings:
-            console.print(Text(f"{result.name}: {warning}", style="yellow"))
+    for warning in dict.fromkeys(warning for result in results for warning in result.warnings):
+        names = [result.name for result in results if warning in result.warnings]
+        whose = "All lesions" if len(names) == len(results) > 1 else ", ".join(names)
+        console.print(Text(f"{whose}: {warning}", style="yellow"))
     console.print(Text(f"Open {out / 'report.html'} in a browser, {out / 'scene.mrb'} in 3D Slicer."))

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
+from importlib import import_module
 from typing import Any
 
 from ..errors import BundleError
 from .base import LesionNet
-from .mobilenet_v2 import MobileNetV2
 
-ARCHITECTURES: Mapping[str, Callable[..., LesionNet]] = {"mobilenet_v2": MobileNetV2}
+# Name -> file of this folder and class in it. Imported when asked for: some need MONAI, which takes seconds.
+ARCHITECTURES: Mapping[str, tuple[str, str]] = {
+    "mobilenet_v2": ("mobilenet_v2", "MobileNetV2"),
+}
 
 
 def build_network(name: str, arguments: Mapping[str, Any]) -> LesionNet:
@@ -17,8 +20,10 @@ def build_network(name: str, arguments: Mapping[str, Any]) -> LesionNet:
     if name not in ARCHITECTURES:
         msg = f"unknown architecture {name!r}; this version knows {', '.join(sorted(ARCHITECTURES))}. Update LesionLens."
         raise BundleError(msg)
+    module, class_name = ARCHITECTURES[name]
+    network_class = getattr(import_module(f".{module}", __package__), class_name)
     try:
-        return ARCHITECTURES[name](**arguments).eval()
+        return network_class(**arguments).eval()
     except (TypeError, ValueError) as error:
         msg = f"architecture {name!r} does not take the arguments {dict(arguments)!r}: {error}."
         raise BundleError(msg) from error

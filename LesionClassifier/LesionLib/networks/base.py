@@ -12,12 +12,12 @@ from torch.nn import functional
 class LesionNet(nn.Module, ABC):
     """``forward(x) = head(features(x))``: Grad-CAM then differentiates the head alone.
 
-    ``x``: float32, shape (batch, channel, row, column), scaled to -1 … 1.
+    ``x``: float32, shape (batch, channel, row, column), or (batch, channel, slice, row, column) for 3-D networks.
     """
 
     @abstractmethod
     def features(self, x: Tensor) -> Tensor:
-        """The map that Grad-CAM weighs: (batch, feature, h, w)."""
+        """The map that Grad-CAM weighs: (batch, feature, h, w) or (batch, feature, d, h, w)."""
 
     @abstractmethod
     def head(self, f: Tensor) -> Tensor:
@@ -30,6 +30,10 @@ class LesionNet(nn.Module, ABC):
     def embed(self, x: Tensor) -> Tensor:
         """L2-normalised descriptor, (batch, d)."""
         return functional.normalize(self.descriptor(self.features(x)), dim=1)
+
+    def probabilities(self, logits: Tensor, temperature: float = 1.0) -> Tensor:
+        """Class probabilities (batch, class) from what `head` returns."""
+        return (logits / temperature).softmax(dim=1)
 
     def forward(self, x: Tensor) -> Tensor:
         """Logits, (batch, class)."""

@@ -62,7 +62,9 @@ class LesionClassifierLogic(ScriptedLoadableModuleLogic):
 
         bundle = load_bundle(model, device=best_device())
         results = classifyNodes(volumeNode, roiNodes, bundle, progress=progress)
-        showResults(volumeNode.GetScene(), volumeNode, roiNodes, results, run=runInfo(volumeNode, bundle), bundle=bundle)
+        showResults(
+            volumeNode.GetScene(), volumeNode, roiNodes, results, run=runInfo(volumeNode, bundle), bundle=bundle
+        )
         return results
 
 

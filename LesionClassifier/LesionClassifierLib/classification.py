@@ -10,7 +10,15 @@ from LesionLib.geometry import CTVolume, LesionBox, require_overlap
 from LesionLib.results import LesionResult, RunInfo
 from slicer import vtkMRMLMarkupsROINode, vtkMRMLScalarVolumeNode, vtkMRMLScene, vtkMRMLTableNode
 
-from .nodes import addHeatMapNode, addResultsTableNode, boxFromRoi, placeUnderStudy, setLayers, showAsOutline, volumeFromNode
+from .nodes import (
+    addHeatMapNode,
+    addResultsTableNode,
+    boxFromRoi,
+    placeUnderStudy,
+    setLayers,
+    showAsOutline,
+    volumeFromNode,
+)
 
 if TYPE_CHECKING:
     from LesionLib.bundle import Bundle
@@ -38,7 +46,7 @@ def classifyNodes(
 
     Every box is checked before the first is classified. Raises `VolumeError` or `BoxError`.
     """
-    from LesionLib.classify import Classifier  # noqa: PLC0415  torch is not there when Slicer starts
+    from LesionLib.classify import Classifier
 
     volume: CTVolume = volumeFromNode(volumeNode)
     boxes: list[LesionBox] = [boxFromRoi(roiNode) for roiNode in roiNodes]
@@ -55,8 +63,8 @@ def classifyNodes(
 
 def runInfo(volumeNode: vtkMRMLScalarVolumeNode, bundle: Bundle) -> RunInfo:
     """What all answers on this volume by this model share."""
-    from LesionLib.classify import device_name  # noqa: PLC0415
-    from LesionLib.networks.base import device_of  # noqa: PLC0415
+    from LesionLib.classify import device_name
+    from LesionLib.networks.base import device_of
 
     device = device_name(device_of(bundle.network))
     return RunInfo(volumeNode.GetName(), bundle.name, bundle.version, bundle.sha256, device)

@@ -131,7 +131,9 @@ def _read_manifest(folder: Path) -> dict[str, Any]:
         msg = f"model {folder.name}: {MANIFEST} is not as it should be at {error.json_path}: {_first_line(error.message)}."
         raise BundleError(msg) from error
     if manifest_sha256(manifest) != manifest["sha256"]:
-        msg = f"model {folder.name}: {MANIFEST} was changed after it was made (its SHA-256 differs). Get the model again."
+        msg = (
+            f"model {folder.name}: {MANIFEST} was changed after it was made (its SHA-256 differs). Get the model again."
+        )
         raise BundleError(msg)
     return manifest
 
@@ -166,7 +168,9 @@ def _network(folder: Path, ours: Mapping[str, Any], tensors: Mapping[str, torch.
     try:
         network.load_state_dict(weights, strict=True)
     except RuntimeError as error:
-        msg = f"model {folder.name}: {WEIGHTS} does not fit the architecture {ours['architecture']}: {_first_line(error)}"
+        msg = (
+            f"model {folder.name}: {WEIGHTS} does not fit the architecture {ours['architecture']}: {_first_line(error)}"
+        )
         raise BundleError(msg) from error
     return network.eval()
 

@@ -43,7 +43,9 @@ class DicomSeries:
         """One line for a list to choose from; names nobody."""
         header = self.slices[0].header
         size = f"{header.get('Columns', '?')} x {header.get('Rows', '?')}"
-        return f"{self.modality or 'no modality'}, series number {self.number or '?'}, {len(self.slices)} images of {size}"
+        return (
+            f"{self.modality or 'no modality'}, series number {self.number or '?'}, {len(self.slices)} images of {size}"
+        )
 
 
 def find_series(folder: Path) -> list[DicomSeries]:
@@ -160,11 +162,11 @@ def _modality_warnings(series: DicomSeries) -> tuple[str, ...]:
 
 def _spacing_warnings(header: pydicom.Dataset, positions: np.ndarray) -> tuple[str, ...]:
     if len(positions) < 2:
-        return (f"The series is one slice; its thickness is taken as {float(header.get('SliceThickness') or 1.0):g} mm.",)
+        return (
+            f"The series is one slice; its thickness is taken as {float(header.get('SliceThickness') or 1.0):g} mm.",
+        )
     gaps = np.linalg.norm(np.diff(positions, axis=0), axis=1)
     if np.ptp(gaps) <= _UNEVEN_SHARE * np.median(gaps):
         return ()
-    return (
-        f"The slices are unevenly spaced ({gaps.min():.2f} to {gaps.max():.2f} mm; slices missing?): places along the "
-        "body axis can be off.",
-    )
+    uneven = f"The slices are unevenly spaced ({gaps.min():.2f} to {gaps.max():.2f} mm; slices missing?)"
+    return (f"{uneven}: places along the body axis can be off.",)

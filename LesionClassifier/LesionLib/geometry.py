@@ -101,7 +101,9 @@ class LesionBox:
             object.__setattr__(self, key, value)
         if (self.sizeMm < _MIN_BOX_MM).any():
             size = " x ".join(f"{s:g}" for s in self.sizeMm)
-            msg = f"box {self.name!r}: its size is {size} mm; draw it around the lesion so that every side has a length."
+            msg = (
+                f"box {self.name!r}: its size is {size} mm; draw it around the lesion so that every side has a length."
+            )
             raise BoxError(msg)
         if np.abs(self.axesRAS.T @ self.axesRAS - np.eye(3)).max() > 1e-4:
             msg = f"box {self.name!r}: its axes are not at right angles; remove shear or scaling from its transform."

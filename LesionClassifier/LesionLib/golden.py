@@ -24,7 +24,8 @@ def golden_case() -> tuple[CTVolume, LesionBox]:
     wave = 25.0 * np.sin(points @ [0.9, 0.5, 0.3])
     hu = -850.0 + wave + 880.0 / (1.0 + np.exp((radius - 6.0) / 0.6)) + 150.0 * np.exp(-((radius / 2.5) ** 2))
     volume = CTVolume(np.round(hu).astype(np.int16), ijk_to_ras, name="golden case")
-    box = LesionBox(center + [0.5, -0.7, 0.3], [13.0, 12.0, 14.0], _turn(2, 0.25), name="golden lesion")
+    off_center = np.array([0.5, -0.7, 0.3])
+    box = LesionBox(center + off_center, [13.0, 12.0, 14.0], _turn(2, 0.25), name="golden lesion")
     return volume, box
 
 

@@ -26,7 +26,12 @@ _CLASS = {
     "properties": {
         "name": {"type": "string", "pattern": "^[A-Za-z0-9][A-Za-z0-9 _-]{0,63}$"},
         "description": {"type": "string"},
-        "colorRGB": {"type": "array", "items": {"type": "number", "minimum": 0, "maximum": 1}, "minItems": 3, "maxItems": 3},
+        "colorRGB": {
+            "type": "array",
+            "items": {"type": "number", "minimum": 0, "maximum": 1},
+            "minItems": 3,
+            "maxItems": 3,
+        },
     },
 }
 

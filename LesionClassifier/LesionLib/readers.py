@@ -31,7 +31,7 @@ def read_volume(path: Path, *, series: str | None = None) -> CTVolume:
         msg = f"{path} does not exist; give a DICOM folder or one of {', '.join(IMAGE_SUFFIXES)}."
         raise VolumeError(msg)
     if path.is_dir():
-        from .dicom import choose_series, read_series  # noqa: PLC0415  pydicom only where there is DICOM
+        from .dicom import choose_series, read_series
 
         return read_series(choose_series(path, series), name=path.resolve().name)
     if series is not None:

@@ -74,9 +74,7 @@ def windowed(hu: np.ndarray, windows_hu: tuple[tuple[float, float], ...]) -> np.
     return np.clip(np.stack(channels, axis=1), -1.0, 1.0).astype(np.float32)
 
 
-def resample(
-    volume: CTVolume, sampleToRAS: np.ndarray, sizeIJK: tuple[int, int, int]
-) -> tuple[np.ndarray, np.ndarray]:
+def resample(volume: CTVolume, sampleToRAS: np.ndarray, sizeIJK: tuple[int, int, int]) -> tuple[np.ndarray, np.ndarray]:
     """Linear interpolation of ``volume`` on another lattice: crop first, resample the crop, float output.
 
     Returns HU as float32 of shape ``sizeIJK[::-1]`` and a bool array of the same shape, true where the point lies

@@ -51,7 +51,9 @@ def _segment_names(image: sitk.Image, layer: int) -> dict[int, str]:
         in_layer = int(image.GetMetaData(prefix + "Layer")) if image.HasMetaDataKey(prefix + "Layer") else 0
         if in_layer == layer:
             named = image.HasMetaDataKey(prefix + "Name")
-            names[int(image.GetMetaData(key))] = image.GetMetaData(prefix + "Name") if named else f"segment {match.group(1)}"
+            names[int(image.GetMetaData(key))] = (
+                image.GetMetaData(prefix + "Name") if named else f"segment {match.group(1)}"
+            )
     return names
 
 

@@ -36,7 +36,9 @@ def box_warnings(volume: CTVolume, box: LesionBox, stack: AxialStack, bundle: Bu
     smallest, largest = bundle.box_size_mm
     if box.sizeMm.min() < smallest or box.sizeMm.max() > largest:
         size = " x ".join(f"{edge:.1f}" for edge in box.sizeMm)
-        found.append(f"The box is {size} mm; the model was trained on boxes with edges from {smallest:g} to {largest:g} mm.")
+        found.append(
+            f"The box is {size} mm; the model was trained on boxes with edges from {smallest:g} to {largest:g} mm."
+        )
     thickest = bundle.slice_distance_mm[1]
     if volume.sliceDistanceMm > thickest * 1.01:
         found.append(

@@ -32,7 +32,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def build_parser() -> argparse.ArgumentParser:
     """All commands and their options."""
-    parser = argparse.ArgumentParser(prog="lesionlens", description=f"Lesions on CT: what, why, and what similar ones were. {NOTICE}")
+    parser = argparse.ArgumentParser(
+        prog="lesionlens", description=f"Lesions on CT: what, why, and what similar ones were. {NOTICE}"
+    )
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     _add_demo(commands)
     _add_classify(commands)
@@ -88,19 +90,19 @@ def _demo(options: argparse.Namespace) -> None:
     steps = Steps()
     steps.begin("Loading torch and the model")
     bundle = _bundle(options.model)
-    from .demo import run_demo  # noqa: PLC0415
+    from .demo import run_demo
 
     print_results(run_demo(options.out, bundle, steps, seed=options.seed), options.out)
 
 
 def _classify(options: argparse.Namespace) -> None:
-    from .output_folder import check_output  # noqa: PLC0415
+    from .output_folder import check_output
 
     check_output(options.out, overwrite=options.overwrite)
     steps = Steps()
     steps.begin("Loading torch and the model")
     bundle = _bundle(options.model)
-    from .classify_command import classify_files  # noqa: PLC0415
+    from .classify_command import classify_files
 
     print_results(classify_files(options, bundle, steps), options.out)
 
@@ -109,7 +111,7 @@ def _library_build(options: argparse.Namespace) -> None:
     steps = Steps()
     steps.begin("Loading torch and the model")
     bundle = _bundle(options.model)
-    from .library_build import LibraryPlan, build_library, default_key_path  # noqa: PLC0415
+    from .library_build import LibraryPlan, build_library, default_key_path
 
     plan = LibraryPlan(options.label_column, options.label_source, options.organ, options.pictures)
     key_path = options.key or default_key_path()
@@ -117,12 +119,14 @@ def _library_build(options: argparse.Namespace) -> None:
         options.folder, bundle, options.out, plan=plan, key_path=key_path, steps=steps, overwrite=options.overwrite
     )
     pictures = "with three small pictures each" if options.pictures else "without pictures (--pictures stores them)"
-    print(f"{options.out}: {count} cases, {pictures}. Patients are salted hashes; their key is {key_path}, keep it private.")
+    print(
+        f"{options.out}: {count} cases, {pictures}. Patients are salted hashes; their key is {key_path}, keep it private."
+    )
 
 
 def _bundle(model: str) -> object:
-    from LesionLib.bundle import load_bundle  # noqa: PLC0415
-    from LesionLib.classify import best_device  # noqa: PLC0415
+    from LesionLib.bundle import load_bundle
+    from LesionLib.classify import best_device
 
     return load_bundle(model, device=best_device())
 

@@ -23,7 +23,9 @@ from .pipeline import Job, run_job
 
 _DIAMETERS_MM = (8.0, 11.0, 14.0, 17.0, 20.0)
 _BOX_MARGIN_MM = 1.5
-_NOTE = "This is a computed phantom: the model was trained on real nodules, so its answer here is an example, not evidence."
+_NOTE = (
+    "This is a computed phantom: the model was trained on real nodules, so its answer here is an example, not evidence."
+)
 
 
 def run_demo(out: Path, bundle: Bundle, steps: Steps, *, seed: int = 0) -> list[LesionResult]:
@@ -38,7 +40,9 @@ def run_demo(out: Path, bundle: Bundle, steps: Steps, *, seed: int = 0) -> list[
         path = Path(folder) / "phantoms.lesionlib"
         total = len(KINDS) * len(_DIAMETERS_MM)
         key = Pseudonymiser.create(Path(folder) / "pseudonym.key")
-        cases = steps.each(phantom_cases(bundle, key, seed=seed), f"Building a library of {total} phantoms", total=total)
+        cases = steps.each(
+            phantom_cases(bundle, key, seed=seed), f"Building a library of {total} phantoms", total=total
+        )
         write_library(path, bundle, cases)
         with CaseLibrary.open(path) as library:
             job = Job(running, volumeNode, roiNodes, bundle, library=library, extraWarnings=(_NOTE,))

@@ -47,15 +47,11 @@ class CaseLibrary:
         self.read_only = read_only
         self._connection = connection
         self._index: SearchIndex | None = None
-        name, version, sha256, self.dimension = self._rows(
-            "SELECT name, version, sha256, dimension FROM models"
-        )[0]
+        name, version, sha256, self.dimension = self._rows("SELECT name, version, sha256, dimension FROM models")[0]
         self.model = ModelIdentity(name, version, sha256)
 
     @classmethod
-    def create(
-        cls, path: str | Path, *, model: ModelIdentity, dimension: int, overwrite: bool = False
-    ) -> CaseLibrary:
+    def create(cls, path: str | Path, *, model: ModelIdentity, dimension: int, overwrite: bool = False) -> CaseLibrary:
         """Make an empty library for vectors of ``dimension`` numbers from ``model``, opened for writing.
 
         An existing file is refused; with ``overwrite`` it is replaced, if it is a LesionLens library.

@@ -70,9 +70,7 @@ def write_empty(path: Path, model: ModelIdentity, dimension: int) -> None:
             for statement in TABLES.values():
                 connection.execute(statement)
             row = (model.sha256, model.name, model.version, dimension)
-            connection.execute(
-                "INSERT INTO models (sha256, name, version, dimension) VALUES (?, ?, ?, ?)", row
-            )
+            connection.execute("INSERT INTO models (sha256, name, version, dimension) VALUES (?, ?, ?, ?)", row)
             connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
             connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
             connection.execute("COMMIT")
@@ -103,9 +101,7 @@ def _raw_connection(path: Path, mode: str) -> sqlite3.Connection:
     uri = f"file://{'' if posix.startswith('/') else '/'}{quote(os.fsencode(posix), safe='/:')}?mode={mode}"
     connection = sqlite3.connect(uri, uri=True, isolation_level=None)
     connection.execute("PRAGMA foreign_keys = ON")
-    connection.execute(
-        "PRAGMA trusted_schema = OFF"
-    )  # libraries are passed on: their views may not call functions
+    connection.execute("PRAGMA trusted_schema = OFF")  # libraries are passed on: their views may not call functions
     if mode != "ro":
         # A rollback journal, not WAL: WAL needs shared memory and a second writable file beside the library,
         # even for readers, so it fails on read-only folders and is unsafe on network shares.
@@ -125,7 +121,5 @@ def _require_library(connection: sqlite3.Connection, path: Path) -> None:
     objects = connection.execute("SELECT name FROM sqlite_master WHERE name NOT LIKE 'sqlite%'").fetchall()
     models = connection.execute("SELECT count(*) FROM models").fetchone()[0] if ("models",) in objects else 0
     if version < 1 or {name for (name,) in objects} != set(TABLES) or models != 1:
-        msg = (
-            f"{path} was changed by another program (tables are missing or foreign); restore it from a copy."
-        )
+        msg = f"{path} was changed by another program (tables are missing or foreign); restore it from a copy."
         raise CaseLibraryError(msg)

@@ -153,9 +153,7 @@ def case_fields(row: tuple) -> dict[str, Any]:
 def checked_case_id(value: object) -> str:
     """Return ``value`` if it may be a case id; `CaseLibraryError`, without repeating it, otherwise."""
     if not isinstance(value, str) or not _CASE_ID.fullmatch(value):
-        msg = (
-            "The case id has a form that is not taken; give 1 to 64 of A-Z a-z 0-9 . _ - and no dot in front."
-        )
+        msg = "The case id has a form that is not taken; give 1 to 64 of A-Z a-z 0-9 . _ - and no dot in front."
         raise CaseLibraryError(msg)
     _refuse_uid(value, "case_id")
     return value
@@ -174,9 +172,7 @@ def unit_vector(vector: Any, dimension: int) -> np.ndarray:
     try:
         array = np.asarray(vector)
     except (TypeError, ValueError, RuntimeError) as error:
-        msg = (
-            f"The vector cannot be read as numbers ({type(vector).__name__}); give {dimension} real numbers."
-        )
+        msg = f"The vector cannot be read as numbers ({type(vector).__name__}); give {dimension} real numbers."
         raise CaseLibraryError(msg) from error
     if array.shape != (dimension,) or array.dtype.kind not in "fiu":
         msg = f"The vector is {array.dtype} of shape {array.shape}; give {dimension} real numbers."
@@ -218,9 +214,7 @@ def _checked_attributes(attributes: object) -> dict[str, Scalar]:
 def _checked_key(key: object) -> str:
     text = _checked_text(key, "attribute name", low=1, high=64)
     if re.sub(r"[^a-z]", "", text.lower()) in _IDENTIFYING_KEYS:
-        msg = (
-            f"The attribute {text!r} would identify a patient; leave it out, or keep it outside the library."
-        )
+        msg = f"The attribute {text!r} would identify a patient; leave it out, or keep it outside the library."
         raise CaseLibraryError(msg)
     return text
 

@@ -85,9 +85,7 @@ def test_the_shipped_model_looks_at_the_nodule_in_the_corner_of_a_box_on_an_obli
     volume = oblique_ct(middle, spacing=(0.7, 0.7, 1.25))
     hu = volume.array.astype(float)
     nodule = middle + np.array([6.0, -5.0, 4.0])
-    paint_nodule(
-        hu, volume.ijkToRAS, kind="spiculated", centerRAS=nodule, diameter_mm=14.0, seed=3, name="corner"
-    )
+    paint_nodule(hu, volume.ijkToRAS, kind="spiculated", centerRAS=nodule, diameter_mm=14.0, seed=3, name="corner")
     box = LesionBox(middle, [34.0, 32.0, 28.0], turned((0, 0, 1), 20), name="corner")
     result = Classifier(shipped, replace(volume, array=hu.astype(np.float32))).classify(box, class_name="malignant")
     assert np.linalg.norm(result.heat_map.peakRAS - nodule) < 14.0 / 2 + 5.0

@@ -168,9 +168,7 @@ def test_another_model_is_refused_and_both_are_named(library):
         lambda: library.search(np.ones(4), model_sha256=OTHER_SHA256),
         lambda: library.add(a_case(), np.ones(4), model_sha256=OTHER_SHA256),
     ):
-        with pytest.raises(
-            CaseLibraryError, match=r"made with orthopatch 1\.2\.0 .*aaaa.* bbbb.*build the lib"
-        ):
+        with pytest.raises(CaseLibraryError, match=r"made with orthopatch 1\.2\.0 .*aaaa.* bbbb.*build the lib"):
             call()
 
 
@@ -287,9 +285,7 @@ def test_a_case_that_may_not_enter_is_refused_in_one_line(changes):
 
 
 def test_numpy_scalars_are_kept_as_plain_ones():
-    attributes = a_case(
-        attributes={"size": np.float32(2.5), "n": np.int64(3), "b": np.bool_(True)}
-    ).attributes
+    attributes = a_case(attributes={"size": np.float32(2.5), "n": np.int64(3), "b": np.bool_(True)}).attributes
     assert attributes == {"size": 2.5, "n": 3, "b": True}
     assert [type(value) for value in attributes.values()] == [float, int, bool]
 
@@ -513,9 +509,7 @@ def test_the_file_holds_no_identifier_only_its_hash(library):
     case = a_case(patient="DOE^JANE 0012345678")
     library.add(case, np.ones(4), model_sha256=MODEL.sha256)
     with pytest.raises(CaseLibraryError, match="patient_hash is not a salted hash"):
-        library.add(
-            replace(case, case_id="c2", patient_hash="0012345678"), np.ones(4), model_sha256=MODEL.sha256
-        )
+        library.add(replace(case, case_id="c2", patient_hash="0012345678"), np.ones(4), model_sha256=MODEL.sha256)
     library.close()
     content = library.path.read_bytes()
     assert case.patient_hash.encode() in content

@@ -30,9 +30,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _lung_nodules(options: argparse.Namespace) -> None:
-    from .export import write_bundle  # noqa: PLC0415  --help answers without torch
-    from .lung_nodules import Recipe, train  # noqa: PLC0415
-    from .model_card import LICENSE_TEXT, card, manifest_head, manifest_section  # noqa: PLC0415
+    from .export import write_bundle
+    from .lung_nodules import Recipe, train
+    from .model_card import LICENSE_TEXT, card, manifest_head, manifest_section
 
     start = time.monotonic()
 

@@ -12,7 +12,17 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from LesionLib.bundle import CARD, LICENSE, MANIFEST, TEMPERATURE, WEIGHTS, golden_logits, load_bundle, manifest_sha256, network_tensors
+from LesionLib.bundle import (
+    CARD,
+    LICENSE,
+    MANIFEST,
+    TEMPERATURE,
+    WEIGHTS,
+    golden_logits,
+    load_bundle,
+    manifest_sha256,
+    network_tensors,
+)
 from LesionLib.manifest_schema import SCHEMA_VERSION
 from LesionLib.networks import LesionNet
 from LesionLib.sampling import AxialStackSpec

@@ -31,7 +31,9 @@ class LinearHead:
         return [np.stack([-half, half], axis=1) for half in halves]
 
 
-def fit_head(drawings: Sequence[Drawing], truth: np.ndarray, patients: np.ndarray, strengths: Sequence[float]) -> LinearHead:
+def fit_head(
+    drawings: Sequence[Drawing], truth: np.ndarray, patients: np.ndarray, strengths: Sequence[float]
+) -> LinearHead:
     """Fit on several drawings of the same lesions; C is chosen by inner folds that no patient crosses.
 
     The first drawing (the tight boxes) weighs as much as all others together, so that neither way to draw a box is favoured.
@@ -52,10 +54,16 @@ def fit_head(drawings: Sequence[Drawing], truth: np.ndarray, patients: np.ndarra
 def _fit(drawings: Sequence[Drawing], truth: np.ndarray, strength: float) -> LinearHead:
     rows = [descriptors for drawing in drawings for descriptors in drawing]
     x = np.concatenate(rows).astype(np.float64)
-    y = np.concatenate([np.full(len(row), label) for drawing in drawings for row, label in zip(drawing, truth, strict=True)])
+    y = np.concatenate(
+        [np.full(len(row), label) for drawing in drawings for row, label in zip(drawing, truth, strict=True)]
+    )
     shares = [1.0] if len(drawings) == 1 else [0.5] + [0.5 / (len(drawings) - 1)] * (len(drawings) - 1)
     weights = np.concatenate(
-        [np.full(len(row), share / len(row)) for share, drawing in zip(shares, drawings, strict=True) for row in drawing]
+        [
+            np.full(len(row), share / len(row))
+            for share, drawing in zip(shares, drawings, strict=True)
+            for row in drawing
+        ]
     )
     mean, scale = x.mean(axis=0), x.std(axis=0) + 1e-6
     of_class = np.where(truth, len(truth) / (2 * truth.sum()), len(truth) / (2 * (~truth).sum()))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -32,8 +32,8 @@ NETWORK, LOOSE = "this model", "this model, loose boxes"
 class Recipe:
     """All that decides the model besides the data and the ImageNet weights."""
 
-    spec: AxialStackSpec = AxialStackSpec()
-    looseness: Looseness = Looseness()
+    spec: AxialStackSpec = field(default_factory=AxialStackSpec)
+    looseness: Looseness = field(default_factory=Looseness)
     loose_drawings: int = 3
     strengths: tuple[float, ...] = (1e-3, 3e-3, 1e-2)
     bootstrap_draws: int = 2000
@@ -69,7 +69,9 @@ class Trained:
 def train(data: Path, imagenet: Path, recipe: Recipe, say: Callable[[str], None]) -> Trained:
     """Cross-validate the recipe on the patient-wise folds, then fit what is shipped on all nodules."""
     nodules, moved = patientwise(read_nodules(data))
-    say(f"{len(nodules)} nodules of {len({n.patient for n in nodules})} patients; {len(moved)} patient(s) moved to one fold")
+    say(
+        f"{len(nodules)} nodules of {len({n.patient for n in nodules})} patients; {len(moved)} patient(s) moved to one fold"
+    )
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     network = build_network(ARCHITECTURE, ARGUMENTS).to(device)
     report = load_imagenet(network, imagenet)
@@ -95,7 +97,9 @@ def train(data: Path, imagenet: Path, recipe: Recipe, say: Callable[[str], None]
     )
 
 
-def _drawings(network: LesionNet, nodules: Sequence[Nodule], recipe: Recipe, say: Callable[[str], None]) -> list[Drawing]:
+def _drawings(
+    network: LesionNet, nodules: Sequence[Nodule], recipe: Recipe, say: Callable[[str], None]
+) -> list[Drawing]:
     """Descriptors for the tight boxes first, then for each loose drawing."""
     boxes = [[nodule.box for nodule in nodules]]
     boxes += [recipe.looseness.boxes(nodules, recipe.seed + number) for number in range(1, recipe.loose_drawings + 1)]

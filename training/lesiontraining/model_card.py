@@ -80,7 +80,11 @@ MobileNetV2, Google Coral, Apache-2.0. Weights: Apache-2.0; see LICENSE.
 def card(trained: Trained, recipe: Recipe) -> str:
     """The model card as Markdown."""
     everyone = trained.groups[0]
-    moved = f" ({len(trained.moved_patients)} patient scanned twice was moved into one fold)" if trained.moved_patients else ""
+    moved = (
+        f" ({len(trained.moved_patients)} patient scanned twice was moved into one fold)"
+        if trained.moved_patients
+        else ""
+    )
     return _CARD.format(
         version=VERSION,
         intended_use=INTENDED_USE,
@@ -133,7 +137,9 @@ def manifest_head() -> dict[str, Any]:
                     "channel_def": {"0": "lung window", "1": "soft-tissue window", "2": "calcium window"},
                 }
             },
-            "outputs": {"pred": {"type": "probabilities", "num_channels": 2, "channel_def": {"0": "benign", "1": "malignant"}}},
+            "outputs": {
+                "pred": {"type": "probabilities", "num_channels": 2, "channel_def": {"0": "benign", "1": "malignant"}}
+            },
         },
     }
 
@@ -144,13 +150,25 @@ def manifest_section(trained: Trained) -> dict[str, Any]:
         "architecture": ARCHITECTURE,
         "arguments": ARGUMENTS,
         "classes": [
-            {"name": "benign", "description": "fewer than two readers rated above 3 of 5", "colorRGB": [0.18, 0.55, 0.34]},
-            {"name": "malignant", "description": "at least two readers rated above 3 of 5", "colorRGB": [0.80, 0.20, 0.16]},
+            {
+                "name": "benign",
+                "description": "fewer than two readers rated above 3 of 5",
+                "colorRGB": [0.18, 0.55, 0.34],
+            },
+            {
+                "name": "malignant",
+                "description": "at least two readers rated above 3 of 5",
+                "colorRGB": [0.80, 0.20, 0.16],
+            },
         ],
         "aggregation": "mean_slice_probability",
         "box_size_mm": [round(edge, 2) for edge in trained.box_size_mm],
         "slice_distance_mm": [round(distance, 2) for distance in trained.slice_distance_mm],
-        "training": {"command": COMMAND, "device": trained.device, "groups": [_group_as_json(g) for g in trained.groups]},
+        "training": {
+            "command": COMMAND,
+            "device": trained.device,
+            "groups": [_group_as_json(g) for g in trained.groups],
+        },
         "not_for_clinical_use": True,
     }
 
@@ -161,7 +179,9 @@ def _table(group: Group) -> str:
         "| | " + " | ".join(METRICS) + " |",
         "|---|" + "---|" * len(METRICS),
     ]
-    lines += [f"| {row} | " + " | ".join(str(figures[m]) for m in METRICS) + " |" for row, figures in group.rows.items()]
+    lines += [
+        f"| {row} | " + " | ".join(str(figures[m]) for m in METRICS) + " |" for row, figures in group.rows.items()
+    ]
     differences = "; ".join(f"minus {row} {figure}" for row, figure in group.auc_difference.items())
     return "\n".join(lines) + f"\n\nAUC of this model, paired: {differences}.\n"
 

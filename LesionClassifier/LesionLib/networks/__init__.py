@@ -18,7 +18,9 @@ ARCHITECTURES: Mapping[str, tuple[str, str]] = {
 def build_network(name: str, arguments: Mapping[str, Any]) -> LesionNet:
     """The network ``name`` with random weights, in evaluation mode. Raises `BundleError` for what is not known here."""
     if name not in ARCHITECTURES:
-        msg = f"unknown architecture {name!r}; this version knows {', '.join(sorted(ARCHITECTURES))}. Update LesionLens."
+        msg = (
+            f"unknown architecture {name!r}; this version knows {', '.join(sorted(ARCHITECTURES))}. Update LesionLens."
+        )
         raise BundleError(msg)
     module, class_name = ARCHITECTURES[name]
     network_class = getattr(import_module(f".{module}", __package__), class_name)

@@ -87,9 +87,7 @@ class MobileNetV2(LesionNet):
             stride_so_far *= stride
             for repeat in range(repeats):
                 first = stride if repeat == 0 else 1
-                blocks.append(
-                    InvertedResidual(inputs, outputs, expansion=expansion, stride=first, dilation=dilation)
-                )
+                blocks.append(InvertedResidual(inputs, outputs, expansion=expansion, stride=first, dilation=dilation))
                 inputs = outputs
         return blocks
 

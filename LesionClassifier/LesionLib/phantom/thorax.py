@@ -183,7 +183,9 @@ def _paint_spine_and_sternum(hu: np.ndarray, x: np.ndarray, y: np.ndarray, z: np
     level = (z + 400.0) % 24.0
     disc = (level < 5.0) & (y > -200)
     body = _ellipse(x, y + 66.0, 18.5, 15.5, 2.4)
-    process = ((np.abs(x) < 3.5) & (y < -92) & (y > -110)) | ((np.abs(x) < 30) & (np.abs(y + 90.0 + 0.12 * np.abs(x)) < 4.5))
+    process = ((np.abs(x) < 3.5) & (y < -92) & (y > -110)) | (
+        (np.abs(x) < 30) & (np.abs(y + 90.0 + 0.12 * np.abs(x)) < 4.5)
+    )
     bony = process & (level > 8.0) & (level < 19.0)
     arch = (_ellipse(x, y + 88.0, 14, 12) < 1) & (_ellipse(x, y + 87.0, 9, 7.5) >= 1) & (level > 6.0)
     np.copyto(hu, np.float32(420.0), where=bony | arch)

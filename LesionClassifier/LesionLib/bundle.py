@@ -47,18 +47,37 @@ class Bundle:
     folder: Path
 
 
+def user_model_root() -> Path:
+    """Where models are installed: the first folder of ``LESIONLENS_MODELS``, else one in the user's data folder."""
+    named = [Path(p) for p in os.environ.get("LESIONLENS_MODELS", "").split(os.pathsep) if p]
+    data = Path(os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share")
+    return named[0] if named else data / "lesionlens" / "models"
+
+
 def model_roots() -> list[Path]:
-    """Where models are looked for by name: ``LESIONLENS_MODELS``, the source tree, the installed extension or wheel."""
+    """Where models are looked for by name: ``LESIONLENS_MODELS``, the user's, the source tree, the installed extension."""
     here = Path(__file__).resolve().parent
     roots = [Path(p) for p in os.environ.get("LESIONLENS_MODELS", "").split(os.pathsep) if p]
-    return [*roots, here.parents[1] / "Resources" / "Models", here.parent / "Resources" / "Models", here / "Models"]
+    return [
+        *roots,
+        user_model_root(),
+        here.parents[1] / "Resources" / "Models",
+        here.parent / "Resources" / "Models",
+        here / "Models",
+    ]
+
+
+def installed_bundles() -> dict[str, Path]:
+    """Folder of every model there is, by name; of two with the same name, the one found first."""
+    roots = reversed(model_roots())
+    return {path.parents[1].name: path.parents[1] for root in roots for path in sorted(root.glob(f"[!.]*/{MANIFEST}"))}
 
 
 def find_bundle(model: str | Path) -> Path:
     """The folder of a model given by name or by path. Raises `BundleError` naming the models there are."""
     if Path(model, MANIFEST).is_file():
         return Path(model)
-    found = {p.parents[1].name: p.parents[1] for root in reversed(model_roots()) for p in root.glob(f"*/{MANIFEST}")}
+    found = installed_bundles()
     if str(model) not in found:
         msg = f"unknown model {str(model)!r}; known are {', '.join(sorted(found)) or 'none'}, or give the path of a model folder."
         raise BundleError(msg)
@@ -68,7 +87,7 @@ def find_bundle(model: str | Path) -> Path:
 def load_bundle(model: str | Path, *, device: torch.device | str = "cpu") -> Bundle:
     """Load and verify a model. Raises `BundleError`: unknown, incomplete, tampered with, or answering differently here."""
     folder = find_bundle(model)
-    manifest = _read_manifest(folder)
+    manifest = read_manifest(folder)
     ours = manifest["lesionlens"]
     for required in (WEIGHTS, CARD, LICENSE):
         if required not in ours["files"]:
@@ -120,7 +139,8 @@ def network_tensors(network: LesionNet) -> dict[str, torch.Tensor]:
     return {_NETWORK_PREFIX + name: tensor.contiguous() for name, tensor in network.state_dict().items()}
 
 
-def _read_manifest(folder: Path) -> dict[str, Any]:
+def read_manifest(folder: Path) -> dict[str, Any]:
+    """The manifest of a model folder, checked against its schema and its own hash. Raises `BundleError`."""
     try:
         manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
         jsonschema.validate(manifest, MANIFEST_SCHEMA)

@@ -1,4 +1,4 @@
-"""The command line: ``lesionlens demo | classify | library build``."""
+"""The command line: ``lesionlens demo | classify | library build | models``."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from pathlib import Path
 from LesionLib.errors import LesionLensError
 
 from .console import NOTICE, Steps, print_results
+from .models_command import add_models_commands
 
 DEFAULT_MODEL = "lung-nodule-malignancy"
 BAD_INPUT, INTERRUPTED = 2, 130
@@ -40,6 +41,7 @@ def build_parser() -> argparse.ArgumentParser:
     _add_classify(commands)
     library = commands.add_parser("library", help="case libraries").add_subparsers(required=True, metavar="COMMAND")
     _add_library_build(library)
+    add_models_commands(commands)
     return parser
 
 

@@ -14,6 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 NOTICE = "Research use only, not for diagnosis."
+_SHOWN_WARNINGS = 8
 _T = TypeVar("_T")
 
 
@@ -48,8 +49,13 @@ def print_results(results: Sequence[LesionResult], out: Path) -> None:
         warnings = str(len(result.warnings)) if result.warnings else "-"
         table.add_row(*(Text(cell) for cell in (result.name, result.label, probabilities, similar, warnings)))
     console.print(table)
-    for warning in dict.fromkeys(warning for result in results for warning in result.warnings):
+    warnings = list(dict.fromkeys(warning for result in results for warning in result.warnings))
+    for warning in warnings[:_SHOWN_WARNINGS]:
         names = [result.name for result in results if warning in result.warnings]
         whose = "All lesions" if len(names) == len(results) > 1 else ", ".join(names)
         console.print(Text(f"{whose}: {warning}", style="yellow"))
+    if len(warnings) > _SHOWN_WARNINGS:
+        console.print(
+            Text(f"{len(warnings) - _SHOWN_WARNINGS} more warnings are in {out / 'results.csv'}.", style="yellow")
+        )
     console.print(Text(f"Open {out / 'report.html'} in a browser, {out / 'scene.mrb'} in 3D Slicer."))

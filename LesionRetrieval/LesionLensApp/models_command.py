@@ -1,0 +1,73 @@
+"""``lesionlens models list | show | verify | install``."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+# LesionLib.bundle is imported where it is used: it brings torch, and a mistyped option should be answered at once.
+
+
+def add_models_commands(commands: argparse._SubParsersAction) -> None:
+    """Add the ``models`` commands to the command line."""
+    models = commands.add_parser("models", help="the models there are").add_subparsers(required=True, metavar="COMMAND")
+    listing = models.add_parser("list", help="all models, with version and what they answer")
+    listing.set_defaults(command=_list)
+    show = models.add_parser("show", help="the card of a model: what it is for, and its figures")
+    verify = models.add_parser("verify", help="check a model's files and that it answers its own test case")
+    for parser, command in ((show, _show), (verify, _verify)):
+        parser.add_argument("model", help="name or folder")
+        parser.set_defaults(command=command)
+    install = models.add_parser("install", help="install a model from a .zip file")
+    install.add_argument("archive", type=Path, help="the .zip file")
+    install.add_argument("--overwrite", action="store_true", help="replace an installed model of the same name")
+    install.set_defaults(command=_install)
+
+
+def _list(_options: argparse.Namespace) -> None:
+    from LesionLib.bundle import installed_bundles, read_manifest
+    from LesionLib.errors import BundleError
+
+    table = Table(caption="Research use only, not for diagnosis.")
+    for heading in ("model", "version", "answers", "folder"):
+        table.add_column(heading)
+    for name, folder in sorted(installed_bundles().items()):
+        try:
+            manifest = read_manifest(folder)
+            row = (name, manifest["version"], manifest["description"], str(folder))
+        except BundleError as error:
+            row = (name, "-", f"cannot be used: {error}", str(folder))
+        table.add_row(*(Text(cell) for cell in row))
+    Console(highlight=False).print(table)
+
+
+def _show(options: argparse.Namespace) -> None:
+    from LesionLib.bundle import CARD, load_bundle
+
+    bundle = load_bundle(options.model)
+    print((bundle.folder / CARD).read_text(encoding="utf-8"))
+    print(json.dumps({"input": bundle.manifest["lesionlens"]["input"], "sha256": bundle.sha256}, indent=2))
+
+
+def _verify(options: argparse.Namespace) -> None:
+    from LesionLib.bundle import load_bundle
+
+    bundle = load_bundle(options.model)
+    print(
+        f"{bundle.name} {bundle.version}: all files are as they were made, and its test case is answered as it should be."
+    )
+    print(f"sha256 {bundle.sha256}")
+
+
+def _install(options: argparse.Namespace) -> None:
+    from LesionLib.bundle import load_bundle
+    from LesionLib.bundle_install import install_bundle
+
+    folder = install_bundle(options.archive, overwrite=options.overwrite)
+    bundle = load_bundle(folder)
+    print(f"{bundle.name} {bundle.version} is installed in {folder}.")

@@ -1,0 +1,160 @@
+"""Small CTs and files for the command line, made from phantoms."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pydicom
+import pytest
+import SimpleITK as sitk
+from LesionLensApp.cli import main
+from LesionLib.geometry import CTVolume, LesionBox
+from LesionLib.phantom.nodules import PhantomNodule, nodule_patch
+from LesionLib.readers import LPS_TO_RAS
+from pydicom.dataset import FileDataset, FileMetaDataset
+from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian
+
+PATIENT_NAME, PATIENT_ID = "Doe^Jane", "HOSPITAL-4711"
+SERIES_UID = "1.2.826.0.1.3680043.8.498.1"
+
+
+@dataclass(frozen=True)
+class Ran:
+    """What a command did."""
+
+    code: int
+    out: str
+    err: str
+
+
+@pytest.fixture
+def run(capsys, monkeypatch, tmp_path) -> Callable[..., Ran]:
+    """The command line in this process, with an empty configuration folder of its own."""
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
+
+    def call(*arguments: object) -> Ran:
+        capsys.readouterr()
+        code = main([str(argument) for argument in arguments])
+        captured = capsys.readouterr()
+        return Ran(code, captured.out, captured.err)
+
+    return call
+
+
+@pytest.fixture(scope="session")
+def patch() -> tuple[CTVolume, PhantomNodule]:
+    return nodule_patch(kind="spiculated", diameter_mm=14.0, seed=3, size_mm=44.0)
+
+
+def to_sitk(array: np.ndarray, ijk_to_ras: np.ndarray) -> sitk.Image:
+    lps = LPS_TO_RAS @ ijk_to_ras
+    spacing = np.linalg.norm(lps[:3, :3], axis=0)
+    image = sitk.GetImageFromArray(array)
+    image.SetSpacing(spacing.tolist())
+    image.SetDirection((lps[:3, :3] / spacing).ravel().tolist())
+    image.SetOrigin(lps[:3, 3].tolist())
+    return image
+
+
+@pytest.fixture(scope="session")
+def write_image() -> Callable[[Path, np.ndarray, np.ndarray], Path]:
+    def write(path: Path, array: np.ndarray, ijk_to_ras: np.ndarray) -> Path:
+        sitk.WriteImage(to_sitk(array, ijk_to_ras), str(path))
+        return path
+
+    return write
+
+
+@pytest.fixture(scope="session")
+def nrrd(patch, write_image, tmp_path_factory) -> Path:
+    volume, _ = patch
+    return write_image(tmp_path_factory.mktemp("ct") / "patch.nrrd", volume.array, volume.ijkToRAS)
+
+
+def boxes_text(*boxes: LesionBox, frame: str = "RAS") -> str:
+    sign = np.array([-1, -1, 1]) if frame == "LPS" else np.ones(3)
+    lines = ["name,frame,center_x,center_y,center_z,size_x,size_y,size_z"]
+    lines += [",".join([b.name, frame, *(f"{v:.6f}" for v in (*(b.centerRAS * sign), *b.sizeMm))]) for b in boxes]
+    return "\n".join(lines) + "\n"
+
+
+@pytest.fixture(scope="session")
+def write_boxes() -> Callable[..., Path]:
+    def write(path: Path, *boxes: LesionBox, frame: str = "RAS") -> Path:
+        path.write_text(boxes_text(*boxes, frame=frame))
+        return path
+
+    return write
+
+
+@pytest.fixture(scope="session")
+def lesion(patch) -> LesionBox:
+    """The nodule's box, its axes those of RAS."""
+    return LesionBox(patch[1].box.centerRAS, patch[1].box.sizeMm + 3.0, name="L1")
+
+
+@pytest.fixture
+def boxes(tmp_path, lesion, write_boxes) -> Path:
+    return write_boxes(tmp_path / "boxes.csv", lesion)
+
+
+@pytest.fixture(scope="session")
+def write_dicom() -> Callable[..., Path]:
+    def write(folder: Path, volume: CTVolume, *, series: str = SERIES_UID, number: int = 1) -> Path:
+        folder.mkdir(parents=True, exist_ok=True)
+        lps = LPS_TO_RAS @ volume.ijkToRAS
+        spacing = np.linalg.norm(lps[:3, :3], axis=0)
+        for k, pixels in enumerate(volume.array):
+            meta = FileMetaDataset()
+            meta.MediaStorageSOPClassUID, meta.TransferSyntaxUID = CTImageStorage, ExplicitVRLittleEndian
+            meta.MediaStorageSOPInstanceUID = f"{series}.{k + 1}"
+            data = FileDataset(None, {}, file_meta=meta, preamble=b"\0" * 128)
+            data.SOPClassUID, data.SOPInstanceUID = CTImageStorage, meta.MediaStorageSOPInstanceUID
+            data.PatientName, data.PatientID, data.PatientBirthDate = PATIENT_NAME, PATIENT_ID, "19700102"
+            data.StudyInstanceUID, data.SeriesInstanceUID = "1.2.826.0.1.3680043.8.498.9", series
+            data.Modality, data.SeriesNumber, data.InstanceNumber = "CT", number, k + 1
+            data.ImageOrientationPatient = [float(v) for v in (*(lps[:3, 0] / spacing[0]), *(lps[:3, 1] / spacing[1]))]
+            data.ImagePositionPatient = [float(v) for v in lps[:3, 3] + k * lps[:3, 2]]
+            data.PixelSpacing = [float(spacing[1]), float(spacing[0])]
+            data.SliceThickness = float(spacing[2])
+            data.Rows, data.Columns = pixels.shape
+            data.SamplesPerPixel, data.PhotometricInterpretation = 1, "MONOCHROME2"
+            data.BitsAllocated = data.BitsStored = 16
+            data.HighBit, data.PixelRepresentation = 15, 0
+            data.RescaleSlope, data.RescaleIntercept = 1, -1024
+            data.PixelData = (pixels.astype(np.int32) + 1024).clip(0).astype(np.uint16).tobytes()
+            pydicom.dcmwrite(folder / f"{(k * 7919) % 1000:03d}-{k}.dcm", data, enforce_file_format=True)
+        return folder
+
+    return write
+
+
+@pytest.fixture(scope="session")
+def cases_folder(tmp_path_factory, write_image) -> Path:
+    """Six phantom nodules of three patients in the form that `library build` reads."""
+    folder = tmp_path_factory.mktemp("cases")
+    (folder / "image").mkdir()
+    (folder / "mask").mkdir()
+    lines = ["file,patient_id,luna16_subset,diameter_mm,malignant,texture"]
+    for number in range(6):
+        kind = ("spiculated", "round")[number % 2]
+        volume, nodule = nodule_patch(kind=kind, diameter_mm=9.0 + number, seed=number, size_mm=40.0)
+        low = np.round(volume.rasToIJK @ [*nodule.box.cornersRAS.min(axis=0), 1])[:3]
+        high = np.round(volume.rasToIJK @ [*nodule.box.cornersRAS.max(axis=0), 1])[:3]
+        first, last = np.minimum(low, high).astype(int), np.maximum(low, high).astype(int)
+        mask = np.zeros(volume.array.shape, np.uint8)
+        mask[first[2] : last[2], first[1] : last[1], first[0] : last[0]] = 1
+        write_image(folder / "image" / f"p{number}.nii.gz", volume.array, volume.ijkToRAS)
+        write_image(folder / "mask" / f"p{number}.nii.gz", mask, volume.ijkToRAS)
+        lines.append(f"p{number}.nii.gz,SECRET-{number // 2},{number // 2},{9.0 + number},{1 - number % 2},solid")
+    (folder / "nodules.csv").write_text("\n".join(lines) + "\n")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def result_of() -> Callable[[Path], dict]:
+    return lambda out: json.loads((out / "results.json").read_text())

@@ -36,6 +36,7 @@ def classify_files(options: argparse.Namespace, bundle: Bundle, steps: Steps) ->
         steps.begin(f"Reading {options.volume.name}")
         volume = read_volume(options.volume, series=options.series)
         running = startHeadlessSlicer()
+        running.scene.Clear(False)  # one process may run several commands
         volumeNode = addVolumeNode(running.scene, volume)
         volumeNode.SetName(options.name or volume.name)
         if options.boxes:

@@ -34,6 +34,7 @@ def run_demo(out: Path, bundle: Bundle, steps: Steps, *, seed: int = 0) -> list[
     phantom = chest_phantom(seed=seed)
     steps.begin("Loading it into a MRML scene")
     running = startHeadlessSlicer()
+    running.scene.Clear(False)  # one process may run several commands
     volumeNode = addVolumeNode(running.scene, phantom.volume)
     roiNodes = [addRoiNode(running.scene, nodule.box.grown(_BOX_MARGIN_MM)) for nodule in phantom.nodules]
     with tempfile.TemporaryDirectory(prefix="lesionlens-") as folder:

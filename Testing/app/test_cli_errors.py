@@ -97,7 +97,9 @@ def test_nans_are_refused_and_counted(refused, boxes, patch, write_image, tmp_pa
 
 
 @pytest.mark.parametrize("low", [0, 1000])
-def test_a_volume_that_is_not_in_hu_is_answered_with_a_warning(run, boxes, patch, write_image, tmp_path, result_of, low):
+def test_a_volume_that_is_not_in_hu_is_answered_with_a_warning(
+    run, boxes, patch, write_image, tmp_path, result_of, low
+):
     scaled = (patch[0].array.astype(float) + 1024) / 2200 * 255 + low
     path = write_image(tmp_path / "grey.nrrd", scaled.astype(np.int16), patch[0].ijkToRAS)
     assert run("classify", path, "--boxes", boxes, "--out", tmp_path / "out").code == 0

@@ -76,7 +76,7 @@ def test_the_backend_the_library_and_training_know_no_slicer(room):
 
 def test_nothing_of_slicer_s_side_imports_torch_when_it_is_loaded():
     waiting = [ROOT / name / f"{name}.py" for name in MODULES]
-    waiting += [path for path in ROOMS["LesionClassifierLib"].glob("*.py")]
+    waiting += list(ROOMS["LesionClassifierLib"].glob("*.py"))
     seen: set[Path] = set()
     while waiting:
         path = waiting.pop()

@@ -47,17 +47,17 @@ def _round(points: np.ndarray, radius: float, rng: np.random.Generator) -> _Shap
 
 def _lobulated(points: np.ndarray, radius: float, rng: np.random.Generator) -> _Shape:
     """Several balls grown together: a central one and lobes on its surface."""
-    lobes = _directions(rng, 6) * radius * 0.62
+    lobes = _directions(rng, 6) * radius * 0.56
     distance = np.linalg.norm(points, axis=-1) - 0.62 * radius
     for lobe in lobes:
-        distance = np.minimum(distance, np.linalg.norm(points - lobe, axis=-1) - rng.uniform(0.33, 0.42) * radius)
+        distance = np.minimum(distance, np.linalg.norm(points - lobe, axis=-1) - rng.uniform(0.34, 0.5) * radius)
     return _Shape(_edge(distance, 0.4), np.full(distance.shape, _SOFT_HU))
 
 
 def _spiculated(points: np.ndarray, radius: float, rng: np.random.Generator) -> _Shape:
     """An uneven ball with thin tapering strands into the lung."""
     share = _lobulated(points, 0.9 * radius, rng).share
-    for direction in _directions(rng, 34):
+    for direction in _directions(rng, 60):
         along = points @ direction
         across = np.linalg.norm(points - along[..., None] * direction, axis=-1)
         reach = radius * rng.uniform(1.25, _SPICULE_REACH)
@@ -165,8 +165,13 @@ def _paint_vessel(hu: np.ndarray, points: np.ndarray, rng: np.random.Generator, 
 
 
 def _directions(rng: np.random.Generator, count: int) -> np.ndarray:
-    """Unit vectors, evenly spread with some chance, shape (count, 3)."""
-    vectors = rng.normal(size=(count, 3))
+    """Unit vectors, evenly spread (a Fibonacci spiral), turned and shaken by chance, shape (count, 3)."""
+    height = 1.0 - (2.0 * np.arange(count) + 1.0) / count
+    turn = np.pi * (3.0 - np.sqrt(5.0)) * np.arange(count)
+    around = np.sqrt(1.0 - height**2)
+    spiral = np.stack([around * np.cos(turn), around * np.sin(turn), height], axis=1)
+    rotation, _ = np.linalg.qr(rng.normal(size=(3, 3)))
+    vectors = spiral @ rotation + rng.normal(0, 0.12, (count, 3))
     return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
 
 

@@ -1,0 +1,58 @@
+"""`lesionlens demo`: the whole way in a process of its own, as `make demo` runs it."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+
+import pytest
+
+
+@pytest.fixture(scope="module")
+def demo(tmp_path_factory):
+    out = tmp_path_factory.mktemp("demo") / "demo-out"
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(p for p in sys.path if p)}
+    command = [sys.executable, "-m", "LesionLensApp.cli", "demo", "--out", str(out)]
+    ran = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=200, check=False)
+    return out, ran
+
+
+def test_it_ends_well_and_shows_progress_and_a_table(demo):
+    _out, ran = demo
+    assert ran.returncode == 0, ran.stderr
+    assert "Computing a chest CT phantom" in ran.stderr
+    for kind in ("round", "lobulated", "spiculated", "ground-glass", "calcified"):
+        assert kind in ran.stdout
+    assert "report.html" in ran.stdout
+    assert "vtk" not in ran.stderr.lower()
+
+
+def test_it_leaves_exactly_what_is_promised(demo):
+    out, _ = demo
+    expected = {"report.html", "scene.mrb", "results.json", "results.csv", *(f"gradcam_{n}.nrrd" for n in range(1, 6))}
+    assert {path.name for path in out.iterdir()} == expected
+    assert not [path for path in out.parent.iterdir() if path != out]
+
+
+def test_the_report_stands_alone(demo):
+    page = (demo[0] / "report.html").read_text()
+    assert not re.findall(r"""(?:src|href)\s*=\s*["'](?!data:|#)""", page)
+    assert "Content-Security-Policy" in page
+    assert page.count('class="card"') == 5 * 9
+    assert page.count("<figure>") == 5 * 6
+    assert page.count("Research use only, not for diagnosis") >= 2
+
+
+def test_the_most_similar_phantom_is_mostly_of_the_same_kind(demo):
+    results = json.loads((demo[0] / "results.json").read_text())["results"]
+    same = [result["similarCases"][0]["label"] in result["name"] for result in results]
+    assert len(same) == 5
+    assert sum(same) >= 3
+
+
+def test_every_answer_says_that_it_is_a_phantom(demo):
+    results = json.loads((demo[0] / "results.json").read_text())["results"]
+    assert all(any("computed phantom" in str(w) for w in result["warnings"]) for result in results)

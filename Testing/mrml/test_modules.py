@@ -1,0 +1,60 @@
+"""The very module files that Slicer loads, on slicer-core."""
+
+from __future__ import annotations
+
+import importlib
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import slicer
+from LesionClassifierLib.headless import startHeadlessSlicer
+
+ROOT = Path(__file__).resolve().parents[2]
+STANDINS = Path(__file__).with_name("slicer_standins")
+NAMES = ("LesionClassifier", "LesionRetrieval")
+
+
+@pytest.fixture(scope="module", params=NAMES)
+def module(request):
+    startHeadlessSlicer()
+    slicer.__path__.append(str(STANDINS))
+    sys.path.append(str(ROOT / request.param))
+    yield importlib.import_module(request.param)
+    sys.path.remove(str(ROOT / request.param))
+    slicer.__path__.remove(str(STANDINS))
+
+
+def test_the_module_says_what_it_is_and_that_it_is_for_research(module):
+    parent = SimpleNamespace()
+    getattr(module, module.__name__)(parent)
+    assert parent.title.startswith("Lesion ")
+    assert parent.contributors
+    assert "no panel" in parent.helpText
+    assert parent.hidden
+
+
+def test_its_own_self_test_passes(module):
+    getattr(module, f"{module.__name__}Test")().runTest()
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_it_loads_where_there_is_no_torch(name):
+    code = f"""
+import sys
+class NoTorch:
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] in ("torch", "safetensors", "jsonschema", "monai"):
+            raise ModuleNotFoundError(name)
+sys.meta_path.insert(0, NoTorch())
+import slicer
+slicer.__path__.append({str(STANDINS)!r})
+sys.path[:0] = [{str(ROOT / "LesionClassifier")!r}, {str(ROOT / "LesionRetrieval")!r}]
+import {name}
+import LesionClassifierLib.classification, LesionClassifierLib.nodes
+print("loaded", "torch" in sys.modules)
+"""
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False)
+    assert ran.stdout.strip().endswith("loaded False"), ran.stderr

@@ -61,13 +61,12 @@ def run_job(job: Job, out: Path, steps: Steps, *, overwrite: bool) -> list[Lesio
         _write_heat_maps(folder, shown)
         steps.begin("Saving the scene")
         saveScene(scene, folder / "scene.mrb")
-        renderer = SliceRenderer(job.running)
-        pictures = [
-            lesion_pictures(renderer, job.volumeNode, roiNode, heatMapNode, result)
-            for roiNode, heatMapNode, result in steps.each(
-                list(zip(job.roiNodes, shown.heatMapNodes, results, strict=True)), "Drawing the report's pictures"
-            )
-        ]
+        lesions = list(zip(job.roiNodes, shown.heatMapNodes, results, strict=True))
+        with SliceRenderer(job.running) as renderer:
+            pictures = [
+                lesion_pictures(renderer, job.volumeNode, roiNode, heatMapNode, result)
+                for roiNode, heatMapNode, result in steps.each(lesions, "Drawing the report's pictures")
+            ]
         write_report(folder / "report.html", run, results, pictures, neighbours, job.library, bundle)
     return results
 

@@ -12,6 +12,7 @@ from .bundle import Bundle
 from .explain import grad_cam
 from .geometry import CTVolume, LesionBox
 from .heat_map import HeatMap, paint
+from .input_warning import InputWarning, WarningName
 from .networks.base import device_of
 from .results import LesionResult
 from .sampling import AxialStack, axial_stack, windowed
@@ -47,7 +48,8 @@ class Classifier:
         heat_map = self._heat_map(features, stack, box, class_name or label)
         warnings = (*volume_warnings(self.volume), *box_warnings(self.volume, box, stack, self.bundle))
         if heat_map.is_empty:
-            warnings += (f"The Grad-CAM is empty: nothing in the box speaks for {heat_map.class_name!r}.",)
+            text = f"The Grad-CAM is empty: nothing in the box speaks for {heat_map.class_name!r}."
+            warnings += (InputWarning(WarningName.EMPTY_HEAT_MAP, text),)
         return LesionResult(
             name=box.name,
             box=box,

@@ -13,6 +13,7 @@ from pydicom.errors import InvalidDicomError
 
 from .errors import VolumeError
 from .geometry import CTVolume
+from .input_warning import InputWarning, WarningName
 from .readers import LPS_TO_RAS
 
 _TAGS = [
@@ -154,19 +155,21 @@ def _smallest_integers(array: np.ndarray) -> np.ndarray:
     return array.astype(np.int16) if fits else array
 
 
-def _modality_warnings(series: DicomSeries) -> tuple[str, ...]:
+def _modality_warnings(series: DicomSeries) -> tuple[InputWarning, ...]:
     if series.modality == "CT":
         return ()
-    return (f"The series is marked {series.modality or 'without modality'}, not CT: probabilities mean little.",)
+    text = f"The series is marked {series.modality or 'without modality'}, not CT: probabilities mean little."
+    return (InputWarning(WarningName.MODALITY, text),)
 
 
-def _spacing_warnings(header: pydicom.Dataset, positions: np.ndarray) -> tuple[str, ...]:
+def _spacing_warnings(header: pydicom.Dataset, positions: np.ndarray) -> tuple[InputWarning, ...]:
     if len(positions) < 2:
-        return (
-            f"The series is one slice; its thickness is taken as {float(header.get('SliceThickness') or 1.0):g} mm.",
-        )
+        thickness = float(header.get("SliceThickness") or 1.0)
+        text = f"The series is one slice; its thickness is taken as {thickness:g} mm."
+        return (InputWarning(WarningName.SINGLE_SLICE, text),)
     gaps = np.linalg.norm(np.diff(positions, axis=0), axis=1)
     if np.ptp(gaps) <= _UNEVEN_SHARE * np.median(gaps):
         return ()
-    uneven = f"The slices are unevenly spaced ({gaps.min():.2f} to {gaps.max():.2f} mm; slices missing?)"
-    return (f"{uneven}: places along the body axis can be off.",)
+    range_mm = f"{gaps.min():.2f} to {gaps.max():.2f} mm"
+    text = f"The slices are unevenly spaced ({range_mm}; slices missing?): places along the body axis can be off."
+    return (InputWarning(WarningName.UNEVEN_SLICES, text),)

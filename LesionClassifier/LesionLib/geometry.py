@@ -8,6 +8,7 @@ import numpy as np
 from scipy.optimize import lsq_linear
 
 from .errors import BoxError, VolumeError
+from .input_warning import InputWarning
 
 _MIN_BOX_MM = 0.1
 
@@ -30,7 +31,7 @@ class CTVolume:
     array: np.ndarray
     ijkToRAS: np.ndarray
     name: str = "CT"
-    warnings: tuple[str, ...] = ()
+    warnings: tuple[InputWarning, ...] = ()
 
     def __post_init__(self) -> None:
         """Refuse what is not a finite 3-D image with an invertible geometry (`VolumeError`)."""

@@ -9,6 +9,7 @@ import SimpleITK as sitk
 
 from .errors import VolumeError
 from .geometry import CTVolume
+from .input_warning import InputWarning
 
 LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
 IMAGE_SUFFIXES = (".nrrd", ".nhdr", ".nii", ".nii.gz", ".mha", ".mhd")
@@ -54,7 +55,7 @@ def read_sitk(path: Path) -> sitk.Image:
         raise VolumeError(msg) from error
 
 
-def volume_from_image(image: sitk.Image, *, name: str, warnings: tuple[str, ...] = ()) -> CTVolume:
+def volume_from_image(image: sitk.Image, *, name: str, warnings: tuple[InputWarning, ...] = ()) -> CTVolume:
     """Check what only the image knows (dimensions, colour) and hand over array and geometry."""
     if image.GetNumberOfComponentsPerPixel() != 1:
         msg = (

@@ -11,6 +11,7 @@ import numpy as np
 
 from .geometry import LesionBox
 from .heat_map import HeatMap
+from .input_warning import InputWarning
 
 
 @dataclass(frozen=True)
@@ -32,7 +33,7 @@ class LesionResult:
     probabilities: dict[str, float]
     embedding: np.ndarray
     heat_map: HeatMap | None
-    warnings: tuple[str, ...] = ()
+    warnings: tuple[InputWarning, ...] = ()
     similar_cases: tuple[SimilarCase, ...] = field(default=())
 
 
@@ -91,7 +92,8 @@ def _result_as_json(number: int, result: LesionResult) -> dict:
         },
         "label": result.label,
         "probabilities": {name: round(p, 6) for name, p in result.probabilities.items()},
-        "warnings": list(result.warnings),
+        "warnings": [str(warning) for warning in result.warnings],
+        "warningNames": [str(warning.name) for warning in result.warnings],
         "gradCam": heat_map_file(number) if result.heat_map else None,
         "similarCases": [
             {"caseId": case.case_id, "label": case.label, "similarity": round(case.similarity, 6)}

@@ -6,13 +6,16 @@ import numpy as np
 
 from .bundle import Bundle
 from .geometry import CTVolume, LesionBox
+from .input_warning import InputWarning, WarningName
 from .sampling import AxialStack
 
 _MOST_OUTSIDE = 0.02
 _SAMPLED_VOXELS = 200_000
+_FEWEST_SLICES = 2
+_COARSEST_PIXELS = 1.5  # of the model's own pixels
 
 
-def volume_warnings(volume: CTVolume) -> tuple[str, ...]:
+def volume_warnings(volume: CTVolume) -> tuple[InputWarning, ...]:
     """What the reader noticed, and whether the values look like Hounsfield units."""
     stride = max(1, volume.array.size // _SAMPLED_VOXELS)
     low, high = np.percentile(volume.array.ravel()[::stride], [0.5, 99.5])
@@ -23,25 +26,56 @@ def volume_warnings(volume: CTVolume) -> tuple[str, ...]:
         f"The values run from {low:g} to {high:g} and do not look like Hounsfield units (air is near -1000, water 0): "
         "probabilities mean little. Load the CT with its rescale slope and intercept applied."
     )
-    return (*volume.warnings, text)
+    return (*volume.warnings, InputWarning(WarningName.NOT_HU, text))
 
 
-def box_warnings(volume: CTVolume, box: LesionBox, stack: AxialStack, bundle: Bundle) -> tuple[str, ...]:
+def box_warnings(volume: CTVolume, box: LesionBox, stack: AxialStack, bundle: Bundle) -> tuple[InputWarning, ...]:
     """What is unusual about one box, beside what the model was trained on."""
-    found = []
-    if stack.outside_share > _MOST_OUTSIDE:
-        found.append(
-            f"{stack.outside_share:.0%} of the box with its margin lies outside the volume; there the edge is repeated."
-        )
+    found = [
+        _outside(stack),
+        _box_size(box, bundle),
+        _slice_distance(volume, bundle),
+        _pixel_spacing(volume, bundle),
+        _few_slices(stack),
+    ]
+    return tuple(warning for warning in found if warning is not None)
+
+
+def _outside(stack: AxialStack) -> InputWarning | None:
+    if stack.outside_share <= _MOST_OUTSIDE:
+        return None
+    share = f"{stack.outside_share:.0%}"
+    text = f"{share} of the box with its margin lies outside the volume; there the edge is repeated."
+    return InputWarning(WarningName.OUTSIDE_VOLUME, text)
+
+
+def _box_size(box: LesionBox, bundle: Bundle) -> InputWarning | None:
     smallest, largest = bundle.box_size_mm
-    if box.sizeMm.min() < smallest or box.sizeMm.max() > largest:
-        size = " x ".join(f"{edge:.1f}" for edge in box.sizeMm)
-        found.append(
-            f"The box is {size} mm; the model was trained on boxes with edges from {smallest:g} to {largest:g} mm."
-        )
+    if smallest <= box.sizeMm.min() and box.sizeMm.max() <= largest:
+        return None
+    size = " x ".join(f"{edge:.1f}" for edge in box.sizeMm)
+    text = f"The box is {size} mm; the model was trained on boxes with edges from {smallest:g} to {largest:g} mm."
+    return InputWarning(WarningName.BOX_SIZE, text)
+
+
+def _slice_distance(volume: CTVolume, bundle: Bundle) -> InputWarning | None:
     thickest = bundle.slice_distance_mm[1]
-    if volume.sliceDistanceMm > thickest * 1.01:
-        found.append(
-            f"The slices are {volume.sliceDistanceMm:.2f} mm apart; the model was trained on at most {thickest:g} mm."
-        )
-    return tuple(found)
+    if volume.sliceDistanceMm <= thickest * 1.01:
+        return None
+    text = f"The slices are {volume.sliceDistanceMm:.2f} mm apart; the model was trained on at most {thickest:g} mm."
+    return InputWarning(WarningName.SLICE_DISTANCE, text)
+
+
+def _pixel_spacing(volume: CTVolume, bundle: Bundle) -> InputWarning | None:
+    coarsest = float(volume.spacingMm[:2].max())
+    wanted = bundle.spec.spacing_mm
+    if coarsest <= _COARSEST_PIXELS * wanted:
+        return None
+    text = f"The CT's pixels are {coarsest:.2f} mm; the model looks at {wanted:g} mm, finer than the CT shows."
+    return InputWarning(WarningName.PIXEL_SPACING, text)
+
+
+def _few_slices(stack: AxialStack) -> InputWarning | None:
+    if len(stack.hu) >= _FEWEST_SLICES:
+        return None
+    return InputWarning(WarningName.FEW_SLICES, "Only one slice passes through the box; the answer rests on it alone.")

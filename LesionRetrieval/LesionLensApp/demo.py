@@ -10,6 +10,7 @@ from LesionClassifierLib.headless import startHeadlessSlicer
 from LesionClassifierLib.nodes import addRoiNode, addVolumeNode
 from LesionLib.bundle import Bundle
 from LesionLib.classify import Classifier
+from LesionLib.input_warning import InputWarning, WarningName
 from LesionLib.phantom.chest import chest_phantom
 from LesionLib.phantom.nodules import KINDS, nodule_patch
 from LesionLib.results import LesionResult
@@ -23,8 +24,9 @@ from .pipeline import Job, run_job
 
 _DIAMETERS_MM = (8.0, 11.0, 14.0, 17.0, 20.0)
 _BOX_MARGIN_MM = 1.5
-_NOTE = (
-    "This is a computed phantom: the model was trained on real nodules, so its answer here is an example, not evidence."
+_NOTE = InputWarning(
+    WarningName.PHANTOM,
+    "This is a computed phantom: the model was trained on real nodules, so its answer here is an example, not evidence.",
 )
 
 

@@ -11,6 +11,7 @@ from LesionClassifierLib.classification import ShownResults, classifyNodes, runI
 from LesionClassifierLib.headless import HeadlessSlicer
 from LesionClassifierLib.nodes import saveScene, writeVolumeFile
 from LesionLib.bundle import Bundle
+from LesionLib.input_warning import InputWarning
 from LesionLib.results import LesionResult, RunInfo, as_csv, as_json, heat_map_file
 from LesionRetrievalLib.library import CaseLibrary, Neighbour
 from LesionRetrievalLib.similar import find_similar
@@ -37,7 +38,7 @@ class Job:
     library: CaseLibrary | None = None
     k: int = 9
     excludePatient: str | None = None
-    extraWarnings: tuple[str, ...] = ()
+    extraWarnings: tuple[InputWarning, ...] = ()
 
 
 def run_job(job: Job, out: Path, steps: Steps, *, overwrite: bool) -> list[LesionResult]:

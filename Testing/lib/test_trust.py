@@ -1,0 +1,82 @@
+"""What is unusual about the input is named and said; what is usual is not."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from LesionLib.bundle import Bundle, load_bundle
+from LesionLib.classify import Classifier
+from LesionLib.geometry import CTVolume, LesionBox
+from LesionLib.input_warning import InputWarning, WarningName
+from LesionLib.phantom.nodules import nodule_patch
+from LesionLib.results import RunInfo, as_csv, as_json
+from LesionLib.trust import volume_warnings
+
+
+@pytest.fixture(scope="module")
+def bundle() -> Bundle:
+    return load_bundle("lung-nodule-malignancy")
+
+
+@pytest.fixture(scope="module")
+def patch():
+    return nodule_patch(kind="lobulated", diameter_mm=14.0, seed=1)
+
+
+def named(bundle: Bundle, volume: CTVolume, box: LesionBox) -> set[WarningName]:
+    return {warning.name for warning in Classifier(bundle, volume).classify(box).warnings}
+
+
+def test_an_ordinary_nodule_on_an_ordinary_ct_has_no_warning(bundle, patch):
+    assert named(bundle, patch[0], patch[1].box.grown(1.5)) == set()
+
+
+@pytest.mark.parametrize(
+    "change", [lambda a: (a + 1024) / 8, lambda a: a + 1024, lambda a: a * 0 + 40, lambda a: a / 1000]
+)
+def test_values_that_are_not_hu_are_named(patch, change):
+    (warning,) = volume_warnings(replace(patch[0], array=change(patch[0].array.astype(np.float32))))
+    assert warning.name is WarningName.NOT_HU
+    assert "Hounsfield" in warning
+
+
+def test_what_the_reader_noticed_travels_on(patch):
+    noticed = InputWarning(WarningName.UNEVEN_SLICES, "The slices are unevenly spaced.")
+    assert volume_warnings(replace(patch[0], warnings=(noticed,))) == (noticed,)
+
+
+def test_boxes_unlike_those_in_training_are_named(bundle, patch):
+    center = patch[1].box.centerRAS
+    assert WarningName.BOX_SIZE in named(bundle, patch[0], LesionBox(center, [1.0, 8.0, 8.0]))
+    assert {WarningName.BOX_SIZE, WarningName.OUTSIDE_VOLUME} <= named(
+        bundle, patch[0], LesionBox(center, [80, 80, 80])
+    )
+
+
+def test_a_box_half_outside_is_named_with_its_share(bundle, patch):
+    edge = patch[0].ijkToRAS @ [-0.5, 30, 20, 1]
+    result = Classifier(bundle, patch[0]).classify(LesionBox(edge[:3], [10, 10, 10]))
+    (warning,) = [w for w in result.warnings if w.name is WarningName.OUTSIDE_VOLUME]
+    assert "% of the box" in warning
+
+
+def test_thick_slices_coarse_pixels_and_a_single_slice_are_named(bundle):
+    volume, nodule = nodule_patch(kind="round", diameter_mm=14.0, seed=2, spacing_mm=(1.4, 1.4, 6.0))
+    thin = LesionBox(nodule.box.centerRAS, [14, 14, 4.0])
+    assert {WarningName.SLICE_DISTANCE, WarningName.PIXEL_SPACING, WarningName.FEW_SLICES} <= named(
+        bundle, volume, thin
+    )
+
+
+def test_a_warning_is_written_as_its_sentence_with_its_name_beside_it(bundle, patch):
+    result = Classifier(bundle, patch[0]).classify(LesionBox(patch[1].box.centerRAS, [1.0, 8.0, 8.0], name="a"))
+    run = RunInfo("CT", "m", "1.0.0", "0" * 64, "cpu")
+    (written,) = json.loads(json.dumps(as_json(run, [result])))["results"]
+    assert "box-size" in written["warningNames"]
+    assert len(written["warnings"]) == len(written["warningNames"])
+    header, row = as_csv(run, [result]).splitlines()
+    assert header.startswith("name,label,p_benign,p_malignant,center_r,center_a,center_s,size_x,size_y,size_z,grad_cam")
+    assert "The box is 1.0 x 8.0 x 8.0 mm" in row

@@ -19,6 +19,7 @@ from .readers import LPS_TO_RAS
 _TAGS = [
     "SeriesInstanceUID", "Modality", "ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing", "Rows", "Columns",
     "SeriesNumber", "PatientID", "SliceThickness", "SamplesPerPixel", "NumberOfFrames",
+    "BitsAllocated",
 ]  # fmt: skip
 _UNEVEN_SHARE = 0.05
 
@@ -112,6 +113,7 @@ def _sorted_slices(series: DicomSeries, name: str) -> tuple[list[_Slice], np.nda
         if any(s.header.get(key) is None for s in series.slices):
             msg = f"{name}: images without {key}; give a CT series with geometry (not a report, a scout or a multi-frame file)."
             raise VolumeError(msg)
+    _require_whole_files(series, name)
     first = series.slices[0].header
     if any(int(s.header.get("SamplesPerPixel", 1)) != 1 for s in series.slices):
         msg = f"{name}: the series holds colour images; give the CT itself."
@@ -133,6 +135,19 @@ def _sorted_slices(series: DicomSeries, name: str) -> tuple[list[_Slice], np.nda
         msg = f"{name}: several images lie at the same place (more than one phase or a 4-D series); give one phase."
         raise VolumeError(msg)
     return [series.slices[i] for i in order], positions[order]
+
+
+def _require_whole_files(series: DicomSeries, name: str) -> None:
+    """The reader fills up what a file lacks without a word; a CT with invented rows is worse than none."""
+    for one in series.slices:
+        meta = getattr(one.header, "file_meta", None)
+        syntax = getattr(meta, "TransferSyntaxUID", None)
+        if syntax is None or syntax.is_compressed:
+            continue
+        needed = int(one.header.Rows) * int(one.header.Columns) * int(one.header.get("BitsAllocated", 16)) // 8
+        if one.path.stat().st_size < needed:
+            msg = f"{name}: an image of the series is cut short (file {one.path.name}); copy the series again."
+            raise VolumeError(msg)
 
 
 def _ijk_to_ras(slices: Sequence[_Slice], positions: np.ndarray) -> np.ndarray:

@@ -19,7 +19,6 @@ from LesionLib.networks import build_network
 from LesionLib.phantom.nodules import nodule_patch
 from lesiontraining import lung_nodules
 from lesiontraining.export import write_bundle
-from lesiontraining.imagenet import load_imagenet
 from lesiontraining.model_card import LICENSE_TEXT, card, manifest_head, manifest_section
 from lesiontraining.nodules import Nodule, patientwise
 
@@ -62,19 +61,6 @@ def trained(nodules, weights, recipe):
     result = lung_nodules.train(None, weights, recipe, lambda _text: None)
     patch.undo()
     return result
-
-
-def test_published_weights_are_taken_whole_and_what_is_random_is_said(weights):
-    network = build_network("mobilenet_v2", {"classes": 2, "stem_stride": 1, "output_stride": 8})
-    report = load_imagenet(network, weights)
-    assert set(report.left_random) == {"classifier.1.weight", "classifier.1.bias"}
-    assert len(report.taken) == 312
-
-
-def test_weights_of_another_network_are_refused(tmp_path):
-    torch.save({"conv1.weight": torch.zeros(1)}, tmp_path / "other.pth")
-    with pytest.raises(ValueError, match="the trunk does not match"):
-        load_imagenet(build_network("mobilenet_v2", {}), tmp_path / "other.pth")
 
 
 def test_a_patient_in_two_folds_is_moved_whole_into_one(nodules):

@@ -9,12 +9,12 @@ from pathlib import Path
 import numpy as np
 import torch
 from LesionLib.networks import LesionNet, build_network
+from LesionLib.networks.weights import load_pretrained
 from LesionLib.sampling import AxialStackSpec
 
 from .baselines import BASELINES, out_of_fold_probability
 from .calibration import cross_fitted_probability, fit_temperature, lesion_probability
 from .descriptors import Looseness, slice_descriptors
-from .imagenet import load_imagenet
 from .linear_head import Drawing, LinearHead, fit_head
 from .metrics import METRICS, Figure, auc, paired_difference, patient_draws, with_interval
 from .nodules import Nodule, patientwise, read_nodules
@@ -74,8 +74,8 @@ def train(data: Path, imagenet: Path, recipe: Recipe, say: Callable[[str], None]
     )
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     network = build_network(ARCHITECTURE, ARGUMENTS).to(device)
-    report = load_imagenet(network, imagenet)
-    say(f"{len(report.taken)} tensors from ImageNet weights, {len(report.left_random)} to be learned")
+    report = load_pretrained(network, imagenet)
+    say(f"{len(report.taken)} tensors from ImageNet weights, {len(report.left)} to be learned")
     truth = np.array([nodule.malignant for nodule in nodules])
     drawings = _drawings(network, nodules, recipe, say)
     unseen = slice_descriptors(network, nodules, recipe.looseness.boxes(nodules, recipe.seed + 1000), recipe.spec)

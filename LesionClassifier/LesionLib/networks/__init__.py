@@ -11,7 +11,13 @@ from .base import LesionNet
 
 # Name -> file of this folder and class in it. Imported when asked for: some need MONAI, which takes seconds.
 ARCHITECTURES: Mapping[str, tuple[str, str]] = {
+    "dadrn": ("dadrn", "DADRN"),
+    "dmrn": ("dmrn", "DMRN"),
     "mobilenet_v2": ("mobilenet_v2", "MobileNetV2"),
+    "resnet": ("resnet", "ResNet"),
+    "resnet3d": ("resnet3d", "ResNet3D"),
+    "se_resnet50": ("resnet", "SEResNet50"),
+    "siamese": ("siamese", "SiameseNet"),
 }
 
 

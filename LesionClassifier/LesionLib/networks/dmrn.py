@@ -1,0 +1,130 @@
+"""DMRN: deep multi-scale resemblance network, for adrenal masses.
+
+A ResNet learned from pairs: at each of its four stages a residual pooling unit makes a descriptor, and a contrastive loss
+compares the pair's descriptors there (paper, eq. 1 to 5). The answer comes from a linear support vector machine on the
+last descriptor. "Combining" the scales (paper, eq. 2) is read as the sum of the four losses; the concatenated descriptor
+is a variant.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from .base import LesionNet
+from .resnet import chosen, last_map, resnet_trunk, stage_channels, stage_maps
+from .svm_head import LinearSVM
+
+_STAGES = 4
+
+
+class ResidualPoolingUnit(nn.Module):
+    """FC(average(x + conv(ReLU(conv(ReLU(x)))))): RefineNet's residual unit (Lin et al., CVPR 2017), no batch norm.
+
+    The descriptor has a quarter of the map's channels. ``width``: channels inside, after a 1 x 1 convolution; None (the
+    paper) keeps the map's, which costs 76.55 M parameters at 2048.
+    """
+
+    def __init__(self, channels: int, width: int | None) -> None:
+        super().__init__()
+        if width is not None and width < 1:
+            msg = f"rpu_width must be at least 1, or None for the map's own, not {width}"
+            raise ValueError(msg)
+        self.inner = channels if width is None else width
+        self.descriptor_size = channels // 4
+        self.reduce = nn.Identity() if width is None else nn.Conv2d(channels, width, 1)
+        self.conv1 = nn.Conv2d(self.inner, self.inner, 3, padding=1)
+        self.conv2 = nn.Conv2d(self.inner, self.inner, 3, padding=1)
+        self.fc = nn.Linear(self.inner, self.descriptor_size)
+
+    def refine(self, x: Tensor) -> Tensor:
+        """What is averaged: (batch, channels, h, w) -> (batch, inner, h, w)."""
+        x = self.reduce(x)
+        return x + self.conv2(functional.relu(self.conv1(functional.relu(x))))
+
+    def pool(self, refined: Tensor) -> Tensor:
+        """(batch, inner, h, w) -> (batch, descriptor_size)."""
+        return self.fc(refined.mean(dim=(2, 3)))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(batch, channels, h, w) -> (batch, channels / 4)."""
+        return self.pool(self.refine(x))
+
+
+class DMRN(LesionNet):
+    """ResNet, residual pooling units at its last ``supervised_stages`` stages, linear support vector machine.
+
+    ``supervised_stages`` 4 trains as in the paper; 1 is its "without multi-scale" and all that an answer from the last
+    descriptor needs: see `inference_state`. ``descriptor``: "last" (512 for ResNet-101) or "concat" (64 + 128 + 256 + 512).
+
+    The features are the trunk's last map for "last"; the pooling unit belongs to the head, so that Grad-CAM explains the
+    margin of the support vector machine. For "concat" they are all refined maps, averaged down to the last one's grid,
+    one after the other along the channels: where sizes divide, the average of averages is the average, so that the head
+    finds the very descriptors in them. Rows and columns must therefore be multiples of 32.
+    """
+
+    def __init__(
+        self,
+        *,
+        depth: int = 101,
+        classes: int = 5,
+        channels: int = 3,
+        descriptor: str = "last",
+        supervised_stages: int = 4,
+        rpu_width: int | None = None,
+        width: str = "full",
+    ) -> None:
+        super().__init__()
+        chosen(descriptor, ("last", "concat"), "descriptor")
+        chosen(supervised_stages, tuple(range(1, _STAGES + 1)), "supervised_stages")
+        if descriptor == "concat" and supervised_stages != _STAGES:
+            msg = f"descriptor 'concat' needs the units of all {_STAGES} stages, not of {supervised_stages}"
+            raise ValueError(msg)
+        self.trunk = resnet_trunk(depth=depth, channels=channels, width=width)
+        self.concatenates = descriptor == "concat"
+        stages = range(_STAGES - supervised_stages, _STAGES)
+        stage_sizes = stage_channels(depth, width)
+        self.units = nn.ModuleDict({f"stage{s + 1}": ResidualPoolingUnit(stage_sizes[s], rpu_width) for s in stages})
+        sizes = [unit.descriptor_size for unit in self.units.values()]
+        self.svm = LinearSVM(sum(sizes) if self.concatenates else sizes[-1], classes)
+
+    def stage_descriptors(self, x: Tensor) -> list[Tensor]:
+        """One descriptor (batch, d) per supervised stage, first to last, for the sum of losses over the stages."""
+        return [unit(f) for unit, f in self._units_and_maps(x)]
+
+    def features(self, x: Tensor) -> Tensor:
+        """(batch, 2048, row / 32, column / 32); for "concat" (batch, 256 + 512 + 1024 + 2048, row / 32, column / 32)."""
+        if not self.concatenates:
+            return last_map(self.trunk, x)
+        if x.shape[2] % 32 or x.shape[3] % 32:
+            msg = f"descriptor 'concat' takes rows and columns in multiples of 32, not {x.shape[2]} x {x.shape[3]}"
+            raise ValueError(msg)
+        grid = (x.shape[2] // 32, x.shape[3] // 32)
+        refined = [functional.adaptive_avg_pool2d(unit.refine(f), grid) for unit, f in self._units_and_maps(x)]
+        return torch.cat(refined, dim=1)
+
+    def descriptor(self, f: Tensor) -> Tensor:
+        """(batch, 512), or (batch, 960) for "concat", not normalised."""
+        if not self.concatenates:
+            return self.units[f"stage{_STAGES}"](f)
+        units = list(self.units.values())
+        parts = f.split([unit.inner for unit in units], dim=1)
+        return torch.cat([unit.pool(part) for unit, part in zip(units, parts, strict=True)], dim=1)
+
+    def head(self, f: Tensor) -> Tensor:
+        """Decision values of the support vector machine, (batch, class)."""
+        return self.svm(self.descriptor(f))
+
+    def probabilities(self, logits: Tensor, temperature: float = 1.0) -> Tensor:
+        """Its calibrated probabilities, (batch, class)."""
+        return self.svm.probabilities(logits, temperature)
+
+    def inference_state(self) -> dict[str, Tensor]:
+        """The weights that an answer reads; for "last" they fit the same network with ``supervised_stages=1``."""
+        read = ("trunk.", "svm.", "units." if self.concatenates else f"units.stage{_STAGES}.")
+        return {name: tensor for name, tensor in self.state_dict().items() if name.startswith(read)}
+
+    def _units_and_maps(self, x: Tensor) -> list[tuple[ResidualPoolingUnit, Tensor]]:
+        maps = list(stage_maps(self.trunk, x))
+        return list(zip(self.units.values(), maps[-len(self.units) :], strict=True))

@@ -1,0 +1,206 @@
+"""ResNet and SE-ResNet with the published parameter names, dense enough for small lesions.
+
+He et al., CVPR 2016; Hu et al., CVPR 2018. Blocks are MONAI's, whose ResNet takes the published ImageNet files as they
+are. Strides beyond ``output_stride`` are left out and replaced by dilation (Yu et al., CVPR 2017): same weights, and at
+every k-th position the same numbers, but a finer map.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable, Iterator
+
+from monai.networks.nets.resnet import ResNet as MonaiResNet
+from monai.networks.nets.senet import SENet as MonaiSENet
+from torch import Tensor, nn
+
+from .base import LesionNet
+
+# depth -> block, blocks per stage (He et al., table 1)
+_DEPTHS = {
+    18: ("basic", [2, 2, 2, 2]),
+    34: ("basic", [3, 4, 6, 3]),
+    50: ("bottleneck", [3, 4, 6, 3]),
+    101: ("bottleneck", [3, 4, 23, 3]),
+    152: ("bottleneck", [3, 8, 36, 3]),
+}
+_PLANES = (64, 128, 256, 512)
+WIDTH_DIVISORS = {"full": 1, "tiny": 16}  # tiny: all layers of the full network, a sixteenth of its channels
+# stem -> kernel, stride, pooled; "small" is that of small pictures (He et al., section 4.2)
+_STEMS = {"imagenet": (7, 2, True), "small": (3, 1, False)}
+
+
+def chosen(value: object, allowed: Iterable[object], name: str) -> None:
+    """Raise ValueError unless ``value`` is one of ``allowed``; types count: True is not 1."""
+    if not any(type(value) is type(a) and value == a for a in allowed):
+        msg = f"{name} must be one of {', '.join(map(repr, allowed))}, not {value!r}"
+        raise ValueError(msg)
+
+
+def stage_channels(depth: int, width: str) -> tuple[int, int, int, int]:
+    """Channels of the four stages' maps: 256, 512, 1024, 2048 for ResNet-50 and deeper."""
+    expansion = 4 if _DEPTHS[depth][0] == "bottleneck" else 1
+    return tuple(planes // WIDTH_DIVISORS[width] * expansion for planes in _PLANES)
+
+
+def resnet_trunk(
+    *,
+    depth: int,
+    channels: int,
+    width: str,
+    output_stride: int = 32,
+    stem: str = "imagenet",
+    spatial_dims: int = 2,
+    stem_stride: int | None = None,
+) -> MonaiResNet:
+    """MONAI's ResNet without its classifier. ``stem_stride`` replaces the stem's own. Raises ValueError."""
+    chosen(depth, _DEPTHS, "depth")
+    chosen(width, WIDTH_DIVISORS, "width")
+    chosen(output_stride, (32, 16, 8), "output_stride")
+    chosen(stem, _STEMS, "stem")
+    block, layers = _DEPTHS[depth]
+    kernel, own_stride, pooled = _STEMS[stem]
+    stride = stem_stride or own_stride
+    trunk = MonaiResNet(
+        block=block,
+        layers=layers,
+        block_inplanes=[planes // WIDTH_DIVISORS[width] for planes in _PLANES],
+        spatial_dims=spatial_dims,
+        n_input_channels=channels,
+        conv1_t_size=kernel,
+        conv1_t_stride=stride,
+        no_max_pool=not pooled,
+        feed_forward=False,
+        bias_downsample=False,
+    )
+    replace_strides(stages_of(trunk), stride_so_far=stride * (2 if pooled else 1), output_stride=output_stride)
+    return trunk
+
+
+def stages_of(trunk: nn.Module) -> list[nn.Sequential]:
+    """The four stages."""
+    return [trunk.layer1, trunk.layer2, trunk.layer3, trunk.layer4]
+
+
+def stage_maps(trunk: MonaiResNet, x: Tensor) -> Iterator[Tensor]:
+    """The maps after the four stages, first to last; each is computed when it is asked for."""
+    x = trunk.act(trunk.bn1(trunk.conv1(x)))
+    x = x if trunk.no_max_pool else trunk.maxpool(x)
+    for stage in stages_of(trunk):
+        x = stage(x)
+        yield x
+
+
+def last_map(trunk: MonaiResNet, x: Tensor) -> Tensor:
+    """The map after the fourth stage."""
+    return deque(stage_maps(trunk, x), maxlen=1).pop()  # earlier maps are let go as soon as they are used
+
+
+def replace_strides(stages: list[nn.Sequential], *, stride_so_far: int, output_stride: int) -> None:
+    """Leave out the strides beyond ``output_stride`` (in place) and dilate what comes after them."""
+    dilation = 1
+    for stage in stages:
+        convs = [m for m in stage.modules() if isinstance(m, nn.Conv2d | nn.Conv3d)]
+        strided = any(max(conv.stride) > 1 for conv in convs)
+        if strided and stride_so_far < output_stride:
+            stride_so_far *= 2
+        elif strided:
+            dilation = _dilate(convs, dilation)
+
+
+def _dilate(convs: list[nn.Module], dilation: int) -> int:
+    # The convolution that loses its stride still sees its input as before; those after it see a map twice as dense.
+    # torchvision and timm do the same; fyu/drn keeps the whole first block of a stage undilated, with equal shapes.
+    current = dilation
+    for conv in convs:
+        if conv.kernel_size[0] > 1:
+            conv.dilation = conv.padding = (current,) * len(conv.kernel_size)
+        if max(conv.stride) > 1:
+            conv.stride = (1,) * len(conv.kernel_size)
+            current = 2 * dilation
+    return current
+
+
+class PooledNet(LesionNet):
+    """Last map -> global average -> dropout -> linear; Grad-CAM of such a network is its CAM."""
+
+    def __init__(self, feature_count: int, classes: int, dropout: float) -> None:
+        super().__init__()
+        self.classifier = nn.Sequential(nn.Dropout(dropout), nn.Linear(feature_count, classes))
+
+    def descriptor(self, f: Tensor) -> Tensor:
+        """Global average of the map, (batch, feature)."""
+        return f.flatten(2).mean(dim=2)
+
+    def head(self, f: Tensor) -> Tensor:
+        """Logits (batch, class)."""
+        return self.classifier(self.descriptor(f))
+
+
+class ResNet(PooledNet):
+    """ResNet-18 to 152. ``output_stride`` is the largest stride of the last map; with the small stem it is at most 8."""
+
+    def __init__(
+        self,
+        *,
+        depth: int = 50,
+        classes: int = 2,
+        channels: int = 3,
+        output_stride: int = 32,
+        stem: str = "imagenet",
+        width: str = "full",
+        dropout: float = 0.0,
+    ) -> None:
+        trunk = resnet_trunk(depth=depth, channels=channels, width=width, output_stride=output_stride, stem=stem)
+        super().__init__(stage_channels(depth, width)[-1], classes, dropout)
+        self.trunk = trunk
+
+    def features(self, x: Tensor) -> Tensor:
+        """(batch, channel, row, column) -> (batch, 2048 or 512, row / output_stride, column / output_stride)."""
+        return last_map(self.trunk, x)
+
+
+class _SENet(MonaiSENet):
+    """MONAI's SE-ResNet-50 whose stages can be narrow: its own constructor fixes their channels."""
+
+    def __init__(self, channels: int, divisor: int) -> None:
+        self.divisor = divisor
+        super().__init__(
+            spatial_dims=2,
+            in_channels=channels,
+            block="se_resnet_bottleneck",
+            layers=_DEPTHS[50][1],
+            groups=1,
+            reduction=16,
+            dropout_prob=None,
+            inplanes=64 // divisor,
+            downsample_kernel_size=1,
+            input_3x3=False,
+        )
+        del self.last_linear, self.adaptive_avg_pool
+
+    def _make_layer(self, block: type, planes: int, blocks: int, **arguments: int) -> nn.Sequential:
+        return super()._make_layer(block, planes // self.divisor, blocks, **arguments)
+
+
+class SEResNet50(PooledNet):
+    """ResNet-50 with squeeze and excitation, strides in the first 1 x 1 convolutions as in the published weights."""
+
+    def __init__(
+        self,
+        *,
+        classes: int = 2,
+        channels: int = 3,
+        output_stride: int = 32,
+        width: str = "full",
+        dropout: float = 0.0,
+    ) -> None:
+        chosen(width, WIDTH_DIVISORS, "width")
+        chosen(output_stride, (32, 16, 8), "output_stride")
+        super().__init__(stage_channels(50, width)[-1], classes, dropout)
+        self.trunk = _SENet(channels, WIDTH_DIVISORS[width])
+        replace_strides(stages_of(self.trunk), stride_so_far=4, output_stride=output_stride)
+
+    def features(self, x: Tensor) -> Tensor:
+        """(batch, channel, row, column) -> (batch, 2048, row / output_stride, column / output_stride)."""
+        return self.trunk.features(x)

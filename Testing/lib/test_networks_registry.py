@@ -1,0 +1,93 @@
+"""Architectures are known by name, built from plain arguments, and keep the protocol."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+import torch
+from LesionLib.errors import BundleError
+from LesionLib.networks import ARCHITECTURES, LesionNet, build_network
+
+SMALL = {
+    "dadrn": {"width": "tiny"},
+    "dmrn": {"depth": 18, "width": "tiny"},
+    "mobilenet_v2": {"width": 0.25},
+    "resnet": {"depth": 18, "width": "tiny"},
+    "resnet3d": {"width": "tiny", "stem_stride": 2},
+    "se_resnet50": {"width": "tiny"},
+    "siamese": {"depth": 18, "width": "tiny"},
+}
+
+
+def picture(name: str) -> torch.Tensor:
+    torch.manual_seed(0)
+    return torch.rand(2, 1, 28, 28, 28) if name == "resnet3d" else torch.rand(2, 3, 64, 64)
+
+
+def test_every_architecture_has_a_small_form_here():
+    assert set(SMALL) == set(ARCHITECTURES)
+
+
+@pytest.mark.parametrize("name", sorted(ARCHITECTURES))
+def test_every_architecture_keeps_the_protocol(name):
+    network = build_network(name, SMALL[name])
+    assert isinstance(network, LesionNet)
+    assert not network.training
+    x = picture(name)
+    with torch.no_grad():
+        f = network.features(x)
+        torch.testing.assert_close(network(x), network.head(f))
+        embedding = network.embed(x)
+    assert embedding.ndim == 2
+    torch.testing.assert_close(embedding.norm(dim=1), torch.ones(2))
+
+
+@pytest.mark.parametrize("name", sorted(set(ARCHITECTURES) - {"siamese"}))
+def test_probabilities_add_up_to_one(name):
+    network = build_network(name, SMALL[name])
+    with torch.no_grad():
+        p = network.probabilities(network(picture(name)))
+    torch.testing.assert_close(p.sum(dim=1), torch.ones(2))
+    assert (p >= 0).all()
+
+
+@pytest.mark.parametrize(("name", "arguments"), [("os", {}), ("__init__", {}), ("resnet.ResNet", {}), ("", {})])
+def test_what_is_not_in_the_table_is_refused(name, arguments):
+    with pytest.raises(BundleError, match="unknown architecture"):
+        build_network(name, arguments)
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments"),
+    [
+        ("resnet", {"depth": 19}),
+        ("mobilenet_v2", {"stem_stride": 3}),
+        ("mobilenet_v2", {"path": "x"}),
+        ("dadrn", {"attention": "both"}),
+        ("dmrn", {"descriptor": 3}),
+    ],
+)
+def test_arguments_an_architecture_does_not_take_are_refused(name, arguments):
+    with pytest.raises(BundleError, match="does not take the arguments"):
+        build_network(name, arguments)
+
+
+def test_mobilenet_v2_has_the_published_size_and_a_finer_map_on_demand():
+    with torch.device("meta"):
+        published = build_network("mobilenet_v2", {"classes": 1000})
+        assert sum(p.numel() for p in published.parameters()) == 3_504_872
+        x = torch.empty(1, 3, 64, 64)
+        for stem, stride, size in ((2, 32, 2), (2, 16, 4), (2, 8, 8), (1, 8, 8), (1, 16, 4)):
+            fine = build_network("mobilenet_v2", {"stem_stride": stem, "output_stride": stride})
+            assert fine.features(x).shape == (1, 1280, size, size)
+
+
+def test_a_network_without_monai_does_not_load_it():
+    code = """import sys
+from LesionLib.networks import build_network
+build_network("mobilenet_v2", {})
+print("monai" in sys.modules)"""
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
+    assert ran.stdout.strip() == "False"

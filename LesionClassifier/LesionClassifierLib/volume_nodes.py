@@ -19,8 +19,8 @@ from slicer import (
 )
 from vtk.util.numpy_support import vtk_to_numpy
 
-# vtkImageData holds neither; the wider type holds every value.
-_WIDENED = {np.dtype(bool): np.uint8, np.dtype(np.float16): np.float32}
+# vtkImageData does not hold it; the wider type holds every value.
+_WIDENED = {np.dtype(np.float16): np.float32}
 
 
 def nodesOfClass(scene: vtkMRMLScene, className: str) -> list[vtkMRMLNode]:

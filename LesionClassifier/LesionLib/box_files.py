@@ -35,14 +35,14 @@ def parse_boxes_csv(text: str, *, source: str) -> list[LesionBox]:
         raise BoxError(msg) from error
     header = [cell.strip() for cell in rows[0]] if rows else []
     if sorted(header) != sorted(HEADER):
-        msg = f"{source}, line 1: the header must be {','.join(HEADER)}, not {','.join(header)[:200] or 'empty'}."
+        msg = f"{source}, line 1: the header must be {','.join(HEADER)}, not {','.join(header)[:200]!r}."
         raise BoxError(msg)
     filled = [(line, row) for line, row in enumerate(rows[1:], start=2) if any(cell.strip() for cell in row)]
     if not filled or len(filled) > _MOST_ROWS:
         msg = f"{source} holds {len(filled)} boxes; give at least one, at most {_MOST_ROWS}."
         raise BoxError(msg)
     boxes = [_box(dict(zip(header, row, strict=False)), len(row), f"{source}, line {line}") for line, row in filled]
-    _require_different_names(boxes, source)
+    _require_different_names(boxes, [line for line, _ in filled], source)
     return boxes
 
 
@@ -73,10 +73,10 @@ def _box(row: dict[str, str], cells: int, where: str) -> LesionBox:
         raise BoxError(msg) from error
 
 
-def _require_different_names(boxes: list[LesionBox], source: str) -> None:
+def _require_different_names(boxes: list[LesionBox], lines: list[int], source: str) -> None:
     seen: set[str] = set()
-    for box in boxes:
+    for box, line in zip(boxes, lines, strict=True):
         if box.name in seen:
-            msg = f"{source}: two boxes are named {box.name!r}; give each its own name."
+            msg = f"{source}, line {line}: two boxes are named {box.name!r}; give each its own name."
             raise BoxError(msg)
         seen.add(box.name)

@@ -55,18 +55,23 @@ def read_case_table(folder: Path, *, columns: Sequence[str]) -> list[CaseRow]:
         found = ", ".join(table.name for table in tables) or "none"
         msg = f"{folder} must hold one CSV table beside image/ and mask/; found: {found}."
         raise CaseTableError(msg)
-    with tables[0].open(newline="", encoding="utf-8-sig") as handle:
-        rows = list(csv.DictReader(handle))
-    missing = [name for name in ("file", *columns) if not rows or name not in rows[0]]
+    try:
+        with tables[0].open(newline="", encoding="utf-8-sig") as handle:
+            reader = csv.DictReader(handle, restval="")
+            rows = [(reader.line_num, values) for values in reader]
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        msg = f"{tables[0]} cannot be read as a CSV table in UTF-8; save it as such."
+        raise CaseTableError(msg) from error
+    missing = [name for name in ("file", *columns) if not rows or name not in rows[0][1]]
     if missing:
         msg = f"{tables[0]} has no rows or lacks the column(s) {', '.join(missing)}."
         raise CaseTableError(msg)
     return list(_checked(folder, tables[0].name, rows))
 
 
-def _checked(folder: Path, table: str, rows: list[dict[str, str]]) -> Iterator[CaseRow]:
+def _checked(folder: Path, table: str, rows: list[tuple[int, dict[str, str]]]) -> Iterator[CaseRow]:
     seen: dict[str, int] = {}
-    for line, values in enumerate(rows, start=2):
+    for line, values in rows:
         where, name = f"{table}, line {line}", values["file"]
         if name in seen:
             msg = f"{where}: {name} stands in line {seen[name]} already."

@@ -109,13 +109,13 @@ def _series(uid: str, slices: list[_Slice]) -> DicomSeries:
 
 def _sorted_slices(series: DicomSeries, name: str) -> tuple[list[_Slice], np.ndarray]:
     """Slices from the first to the last along their normal, and their positions (n, 3) in LPS mm."""
-    for key in ("ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing"):
-        if any(s.header.get(key) is None for s in series.slices):
+    for key, count in (("ImagePositionPatient", 3), ("ImageOrientationPatient", 6), ("PixelSpacing", 2)):
+        if not all(_has_numbers(s.header.get(key), count) for s in series.slices):
             msg = f"{name}: images without {key}; give a CT series with geometry (not a report, a scout or a multi-frame file)."
             raise VolumeError(msg)
     _require_whole_files(series, name)
     first = series.slices[0].header
-    if any(int(s.header.get("SamplesPerPixel", 1)) != 1 for s in series.slices):
+    if any(int(s.header.get("SamplesPerPixel") or 1) != 1 for s in series.slices):
         msg = f"{name}: the series holds colour images; give the CT itself."
         raise VolumeError(msg)
     same = all(
@@ -137,6 +137,14 @@ def _sorted_slices(series: DicomSeries, name: str) -> tuple[list[_Slice], np.nda
     return [series.slices[i] for i in order], positions[order]
 
 
+def _has_numbers(value: object, count: int) -> bool:
+    try:
+        numbers = np.asarray(value, dtype=float)
+    except (TypeError, ValueError):
+        return False
+    return numbers.shape == (count,) and bool(np.isfinite(numbers).all())
+
+
 def _require_whole_files(series: DicomSeries, name: str) -> None:
     """The reader fills up what a file lacks without a word; a CT with invented rows is worse than none."""
     for one in series.slices:
@@ -144,7 +152,7 @@ def _require_whole_files(series: DicomSeries, name: str) -> None:
         syntax = getattr(meta, "TransferSyntaxUID", None)
         if syntax is None or syntax.is_compressed:
             continue
-        needed = int(one.header.Rows) * int(one.header.Columns) * int(one.header.get("BitsAllocated", 16)) // 8
+        needed = int(one.header.Rows) * int(one.header.Columns) * int(one.header.get("BitsAllocated") or 16) // 8
         if one.path.stat().st_size < needed:
             msg = f"{name}: an image of the series is cut short (file {one.path.name}); copy the series again."
             raise VolumeError(msg)

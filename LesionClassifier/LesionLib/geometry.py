@@ -41,6 +41,9 @@ class CTVolume:
         if min(self.array.shape) < 1:
             msg = f"{self.name}: the image is empty (size {self.array.shape[::-1]})."
             raise VolumeError(msg)
+        if self.array.dtype.kind not in "iuf":
+            msg = f"{self.name}: its voxels are of type {self.array.dtype}; a CT has real numbers. Give the CT itself."
+            raise VolumeError(msg)
         if np.issubdtype(self.array.dtype, np.floating) and not np.isfinite(self.array).all():
             bad = int((~np.isfinite(self.array)).sum())
             msg = f"{self.name}: {bad} voxels are NaN or infinite; replace them (for example by -1000 HU) first."

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gzip
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -49,10 +51,32 @@ def read_image(path: Path) -> CTVolume:
 def read_sitk(path: Path) -> sitk.Image:
     """The file as SimpleITK reads it, with a readable error (`VolumeError`)."""
     try:
-        return sitk.ReadImage(str(path))
+        image = sitk.ReadImage(str(path))
     except RuntimeError as error:
         msg = f"{path} cannot be read as an image; give a DICOM folder or one of {', '.join(IMAGE_SUFFIXES)}."
         raise VolumeError(msg) from error
+    if path.name.lower().endswith((".nii", ".nii.gz")) and not _is_whole_nifti(path, image):
+        msg = f"{path} is cut short or damaged; copy it again."
+        raise VolumeError(msg)
+    return image
+
+
+def _is_whole_nifti(path: Path, image: sitk.Image) -> bool:
+    """Whether the file holds all its voxels: the NIfTI reader fills up what is missing without a word."""
+    bits, offset = (float(image.GetMetaData(k)) if image.HasMetaDataKey(k) else 0 for k in ("bitpix", "vox_offset"))
+    needed = offset + image.GetNumberOfPixels() * bits / 8
+    with path.open("rb") as handle:
+        is_packed = handle.read(2) == b"\x1f\x8b"
+    if not is_packed:
+        return path.stat().st_size >= needed
+    held = 0
+    try:
+        with gzip.open(path) as handle:
+            while chunk := handle.read(2**20):
+                held += len(chunk)
+    except (OSError, EOFError, zlib.error):
+        return False
+    return held >= needed
 
 
 def volume_from_image(image: sitk.Image, *, name: str, warnings: tuple[InputWarning, ...] = ()) -> CTVolume:

@@ -15,6 +15,7 @@ from .geometry import LesionBox, transformed_points
 from .readers import ijk_to_ras, read_sitk
 
 _SEGMENT_KEY = re.compile(r"Segment(\d+)_LabelValue")
+_LARGEST_LABEL = 65_535
 
 
 def read_segment_boxes(path: Path, *, margin_mm: float) -> list[LesionBox]:
@@ -25,13 +26,19 @@ def read_segment_boxes(path: Path, *, margin_mm: float) -> list[LesionBox]:
     image = read_sitk(path)
     labels = sitk.GetArrayFromImage(image)
     is_layered = image.GetNumberOfComponentsPerPixel() > 1
-    if image.GetDimension() != 3 or (not is_layered and labels.dtype.kind == "f" and (labels % 1 != 0).any()):
-        msg = f"{path.name} is not a segmentation (whole-numbered labels in 3-D); give a label map or a .seg.nrrd."
+    is_whole = labels.dtype.kind in "iu" or (labels.dtype.kind == "f" and not (labels % 1 != 0).any())
+    if image.GetDimension() != 3 or not is_whole or labels.max() > _LARGEST_LABEL:
+        msg = (
+            f"{path.name} is not a segmentation (whole-numbered labels up to {_LARGEST_LABEL} in 3-D); "
+            "give a label map or a .seg.nrrd."
+        )
         raise BoxError(msg)
     layers = np.moveaxis(labels, -1, 0) if is_layered else labels[None]
     boxes = []
     for layer, array in enumerate(layers):
-        names = _segment_names(image, layer) or {int(v): f"label {int(v)}" for v in np.unique(array) if v > 0}
+        names = _segment_names(image, layer, path.name) or {
+            int(v): f"label {int(v)}" for v in np.unique(array) if v > 0
+        }
         found = boxes_from_label_array(array.astype(np.int32), ijk_to_ras(image), names, margin_mm=margin_mm)
         boxes.extend(found)
     if not boxes:
@@ -40,7 +47,7 @@ def read_segment_boxes(path: Path, *, margin_mm: float) -> list[LesionBox]:
     return boxes
 
 
-def _segment_names(image: sitk.Image, layer: int) -> dict[int, str]:
+def _segment_names(image: sitk.Image, layer: int, file_name: str) -> dict[int, str]:
     """Label value -> segment name, from the keys that Slicer writes into a ``.seg.nrrd``; empty for other files."""
     names = {}
     for key in image.GetMetaDataKeys():
@@ -48,13 +55,23 @@ def _segment_names(image: sitk.Image, layer: int) -> dict[int, str]:
         if match is None:
             continue
         prefix = f"Segment{match.group(1)}_"
-        in_layer = int(image.GetMetaData(prefix + "Layer")) if image.HasMetaDataKey(prefix + "Layer") else 0
+        in_layer = _whole_number(image, prefix + "Layer", file_name) if image.HasMetaDataKey(prefix + "Layer") else 0
         if in_layer == layer:
             named = image.HasMetaDataKey(prefix + "Name")
-            names[int(image.GetMetaData(key))] = (
+            names[_whole_number(image, key, file_name)] = (
                 image.GetMetaData(prefix + "Name") if named else f"segment {match.group(1)}"
             )
     return names
+
+
+def _whole_number(image: sitk.Image, key: str, file_name: str) -> int:
+    try:
+        return int(image.GetMetaData(key))
+    except ValueError as error:
+        msg = (
+            f"{file_name}: {key} is {image.GetMetaData(key)!r}; a whole number is needed. Save the segmentation again."
+        )
+        raise BoxError(msg) from error
 
 
 def boxes_from_label_array(

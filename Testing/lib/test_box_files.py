@@ -77,3 +77,83 @@ def test_what_is_written_is_read(rows):
     lines = [f"L{i},RAS,{','.join(repr(v) for v in row)}" for i, row in enumerate(rows)]
     for row, box in zip(rows, parse(TOP, *lines), strict=True):
         np.testing.assert_array_equal([*box.centerRAS, *box.sizeMm], row)
+
+
+@pytest.mark.parametrize("rows", [(), ("",), (" , ,",), (",,,,,,,", "")])
+def test_a_table_without_a_filled_line_is_refused(rows):
+    with pytest.raises(BoxError, match="holds 0 boxes; give at least one"):
+        parse(TOP, *rows)
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        "",
+        "a,b",
+        f"{TOP},comment",
+        TOP.replace("frame", "name"),
+        TOP.upper(),
+        TOP.replace(",", ";"),
+        '"a\nb",c',
+        "a\x1b",
+    ],
+)
+def test_a_wrong_header_is_refused_in_one_printable_line(header):
+    with pytest.raises(BoxError, match=r"b\.csv, line 1: the header must be name,frame,center_x") as error:
+        parse(header, "L1,RAS,1,2,3,4,5,6")
+    assert str(error.value).isprintable()
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ("L1,RAS,1,2,,4,5,6", "center_z is ''"),
+        ("L1,RAS,1,2,inf,4,5,6", "finite"),
+        ("L1,RAS,1,2,3,4,-inf,6", "finite"),
+        ("L1,RAS,1,2,3,4,-5,6", "4 x -5 x 6 mm"),
+        ("L1,,1,2,3,4,5,6", "frame is ''"),
+        ('L1,RAS,"1,5",2,3,4,5,6', "center_x is '1,5'"),
+        ("L\x07,RAS,1,2,3,4,5,6", "not printable"),
+        ("L0,lps,1,2,3,4,5,6", "two boxes are named 'L0'"),
+    ],
+)
+def test_the_line_of_a_mistake_counts_blank_lines_and_good_ones(line, said):
+    with pytest.raises(BoxError, match=f"b.csv, line 5: .*{said}") as error:
+        parse(TOP, "", "L0,RAS,1,2,3,4,5,6", "", line)
+    assert str(error.value).isprintable()
+
+
+def test_more_boxes_than_anyone_drew_are_refused():
+    with pytest.raises(BoxError, match="holds 10001 boxes"):
+        parse(TOP, *(f"L{n},RAS,1,2,3,4,5,6" for n in range(10_001)))
+
+
+def test_a_folder_and_a_missing_file_are_refused_by_name(tmp_path):
+    for path in (tmp_path, tmp_path / "absent.csv"):
+        with pytest.raises(BoxError, match="cannot be read as a text file of boxes") as error:
+            read_boxes_csv(path)
+        assert path.name in str(error.value)
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.lists(st.text(alphabet="LRAS,.-019e\"'\n\r\t\x1b\x00é ", max_size=30), max_size=4), st.booleans())
+def test_every_message_is_one_line_whatever_the_text(lines, with_header):
+    try:
+        parse("L1,RAS".join(lines) if not with_header else "\n".join([TOP, *lines]))
+    except BoxError as error:
+        assert str(error).isprintable()
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.permutations(HEADER),
+    st.sampled_from(["RAS", "LPS"]),
+    st.tuples(*[st.floats(-500, 500)] * 3, *[st.floats(0.2, 300)] * 3),
+)
+def test_any_order_of_columns_and_either_frame_gives_the_same_box(order, frame, numbers):
+    cells = dict(zip(HEADER, ["L1", frame, *map(repr, numbers)], strict=True))
+    (box,) = parse(",".join(order), ",".join(cells[key] for key in order))
+    sign = np.array([1, 1, 1] if frame == "RAS" else [-1, -1, 1])
+    np.testing.assert_array_equal(box.centerRAS, np.array(numbers[:3]) * sign)
+    np.testing.assert_array_equal(box.sizeMm, numbers[3:])
+    np.testing.assert_array_equal(box.axesRAS, np.eye(3))

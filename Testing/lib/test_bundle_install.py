@@ -161,7 +161,7 @@ def test_no_name_in_a_zip_writes_outside_or_raises_anything_but_a_bundle_error(t
         for name in dict.fromkeys(names):
             try:
                 opened.writestr(name, b"x")
-            except (ValueError, UnicodeEncodeError):
+            except (ValueError, UnicodeEncodeError, IndexError):  # zipfile itself cannot write such a name
                 return
     before = set(tmp_path.rglob("*"))
     with pytest.raises(BundleError):

@@ -76,3 +76,43 @@ def test_an_empty_mask_or_one_of_another_size_is_refused(folder):
     for row in read_case_table(folder, columns=[]):
         with pytest.raises(CaseTableError, match="empty or of another size"):
             row.load()
+
+
+def test_blank_lines_count_in_the_line_that_is_named(folder):
+    write(folder, "0.nrrd,A,1", "", "", "9.nrrd,B,2")
+    with pytest.raises(CaseTableError, match=r"cases\.csv, line 5: .*9\.nrrd is missing"):
+        read_case_table(folder, columns=[])
+
+
+def test_a_short_row_is_named_like_any_other_mistake(folder):
+    write(folder, "0.nrrd,A")
+    (row,) = read_case_table(folder, columns=["diameter"])
+    with pytest.raises(CaseTableError, match="line 2: diameter is ''; a number is needed"):
+        row.number("diameter")
+    (folder / "cases.csv").write_text("patient_id,file\nA\n")
+    with pytest.raises(CaseTableError, match=r"line 2: .* is missing"):
+        read_case_table(folder, columns=[])
+
+
+def test_a_table_that_is_not_utf_8_is_refused_and_a_byte_order_mark_is_no_hindrance(folder):
+    (folder / "cases.csv").write_bytes("file,patient_id\n0.nrrd,Müller\n".encode("latin-1"))
+    with pytest.raises(CaseTableError, match=r"cases\.csv cannot be read as a CSV table in UTF-8"):
+        read_case_table(folder, columns=[])
+    (folder / "cases.csv").write_text("\ufefffile,patient_id\n0.nrrd,7\n", encoding="utf-8")
+    assert read_case_table(folder, columns=["patient_id"])[0].values["patient_id"] == "7"
+
+
+@pytest.mark.parametrize("part", ["image", "mask"])
+def test_a_row_whose_image_or_mask_is_gone_is_named_with_the_missing_file(folder, part):
+    (folder / part / "1.nrrd").unlink()
+    with pytest.raises(CaseTableError, match=rf"line 3: .*{part}.1\.nrrd is missing"):
+        read_case_table(folder, columns=[])
+
+
+def test_a_mask_of_several_values_counts_as_one_lesion(folder):
+    mask = np.zeros((4, 5, 6), np.int16)
+    mask[0, 0, 0], mask[3, 4, 5], mask[2, 2, 2] = 1, 200, -5
+    sitk.WriteImage(sitk.GetImageFromArray(mask), str(folder / "mask" / "0.nrrd"))
+    _, box, found = read_case_table(folder, columns=[])[0].load()
+    assert found.sum() == 2
+    np.testing.assert_allclose(box.sizeMm, [6, 5, 4])

@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from LesionLib.errors import BoxError, VolumeError
 from LesionLib.geometry import CTVolume, LesionBox, distance_outside_mm, require_overlap, transformed_points
+from scipy.spatial import cKDTree
 
 
 def turned(axis: tuple[float, float, float], degrees: float) -> np.ndarray:
@@ -125,3 +126,94 @@ def test_jitter_is_seeded_and_stays_within_its_bounds():
         assert ((other.sizeMm >= box.sizeMm) & (other.sizeMm <= box.sizeMm + 6)).all()
         assert other.axesRAS[0, 0] >= np.cos(np.deg2rad(15)) - 1e-12
     np.testing.assert_array_equal(box.grown(2).sizeMm, [14, 16, 18])
+
+
+def test_a_box_turned_in_its_place_keeps_its_exact_distance_to_a_face():
+    # Turned by 45 degrees about z, a square of 4 x 4 mm reaches 2 * sqrt(2) from its centre.
+    box = LesionBox([30, 10, 5], [4, 4, 4], turned((0, 0, 1), 45))
+    assert distance_outside_mm(volume(), box) == pytest.approx(30 - 2 * np.sqrt(2) - 19.5, abs=1e-6)
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_the_distance_to_a_sheared_or_left_handed_volume_agrees_with_dense_sampling(seed):
+    rng = np.random.default_rng(seed)
+    sheared = np.eye(3)
+    sheared[1, 2] = 0.4
+    ct = volume(turned(tuple(rng.normal(size=3)), 50) @ sheared, spacing=(1.0, 1.0, -2.0 if seed % 2 else 2.0))
+    away = rng.normal(size=3)
+    center = transformed_points(ct.ijkToRAS, [9.5, 14.5, 4.5]) + 45 * away / np.linalg.norm(away)
+    box = LesionBox(center, rng.uniform(4, 12, 3), turned(tuple(rng.normal(size=3)), 65))
+    unit = np.stack(np.meshgrid(*[np.linspace(0, 1, 31)] * 3, indexing="ij"), -1)
+    surface = unit[((unit == 0) | (unit == 1)).any(axis=-1)]
+    in_ct = transformed_points(ct.ijkToRAS, surface * ct.sizeIJK - 0.5)
+    on_box = transformed_points(box.boxToRAS, (surface - 0.5) * box.sizeMm)
+    found = cKDTree(in_ct).query(on_box)[0].min()
+    distance = distance_outside_mm(ct, box)
+    assert distance <= found + 1e-6
+    assert distance == pytest.approx(found, abs=0.5)  # the samples on the volume are up to 1 mm apart
+
+
+def test_boxes_anywhere_inside_a_large_oblique_volume_are_not_outside():
+    rng = np.random.default_rng(0)
+    axes = turned((1, 2, 3), 33)
+    array = np.broadcast_to(np.int16(0), (600, 512, 512))
+    matrix = np.eye(4)
+    matrix[:3, :3], matrix[:3, 3] = axes @ np.diag([-0.7, -0.7, 1.0]), [900, -400, 250]
+    ct = CTVolume(array, matrix)
+    for _ in range(60):
+        center = transformed_points(matrix, rng.uniform(0, 1, 3) * ct.sizeIJK - 0.5)
+        box = LesionBox(center, rng.uniform(0.2, 60, 3), turned(tuple(rng.normal(size=3)), rng.uniform(0, 180)))
+        assert distance_outside_mm(ct, box) == 0
+
+
+@pytest.mark.parametrize(
+    ("array", "said"),
+    [
+        (np.zeros((0, 3, 3)), "is empty"),
+        (np.full((2, 2, 2), np.inf), "8 voxels are NaN or infinite"),
+        (np.zeros((2, 2, 2), np.complex64), "complex64"),
+        (np.zeros((2, 2, 2), bool), "type bool"),
+    ],
+)
+def test_an_array_that_is_no_ct_is_refused_by_the_name_of_its_volume(array, said):
+    with pytest.raises(VolumeError, match=f"my scan: .*{said}"):
+        CTVolume(array, np.eye(4), name="my scan")
+
+
+@pytest.mark.parametrize("matrix", [np.eye(3), np.full((4, 4), np.nan), np.zeros((4, 4))])
+def test_a_geometry_that_is_no_invertible_affine_is_refused(matrix):
+    with pytest.raises(VolumeError, match="geometry is broken"):
+        CTVolume(np.zeros((2, 2, 2)), matrix)
+
+
+@pytest.mark.parametrize("stack_step", [2.5, -2.5])
+@pytest.mark.parametrize("row_sign", [1, -1])
+def test_the_normal_of_a_sheared_lattice_is_that_of_its_slices_whatever_its_handedness(stack_step, row_sign):
+    turn = turned((3, 1, 2), 35)
+    matrix = np.eye(4)
+    matrix[:3, :3] = turn @ np.array([[0.7, 0, 0.3], [0, row_sign * 0.7, -1.1], [0, 0, stack_step]])
+    ct = CTVolume(np.zeros((4, 5, 6), np.int16), matrix)
+    np.testing.assert_allclose(ct.sliceNormalRAS, turn[:, 2] * np.sign(stack_step), atol=1e-12)
+    assert ct.sliceDistanceMm == pytest.approx(2.5)
+    np.testing.assert_allclose(ct.rasToIJK @ ct.ijkToRAS, np.eye(4), atol=1e-12)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.tuples(numbers, numbers, numbers), st.tuples(*[st.floats(0.2, 100)] * 3), st.floats(-180, 180))
+def test_corners_go_to_box_millimetres_and_back(center, size, degrees):
+    box = LesionBox(center, size, turned((3, -1, 2), degrees))
+    in_box = transformed_points(np.linalg.inv(box.boxToRAS), box.cornersRAS)
+    np.testing.assert_allclose(np.ptp(in_box, axis=0), size, atol=1e-9)
+    np.testing.assert_allclose(transformed_points(box.boxToRAS, in_box), box.cornersRAS, atol=1e-9)
+    assert len(np.unique(np.round(np.sign(in_box)), axis=0)) == 8
+
+
+def test_jitter_moves_and_turns_along_the_box_s_own_axes():
+    axes = turned((1, 1, 0), 50)
+    box = LesionBox([5, 6, 7], [10, 12, 14], axes, name="L1")
+    moved = box.jittered(np.random.default_rng(1), shift_mm=2, grow_mm=3, turn_degrees=15)
+    np.testing.assert_allclose(moved.axesRAS[:, 2], axes[:, 2], atol=1e-12)
+    assert (np.abs(axes.T @ (moved.centerRAS - box.centerRAS)) <= 2).all()
+    assert moved.name == "L1"
+    still = box.jittered(np.random.default_rng(1))
+    np.testing.assert_array_equal(still.cornersRAS, box.cornersRAS)

@@ -175,3 +175,139 @@ def test_windows_become_channels_from_minus_one_to_one():
     assert x.shape == (1, 2, 1, 5)
     np.testing.assert_allclose(x[0, 0, 0], [-1, -1, 0, 1, 1])
     np.testing.assert_allclose(x[0, 1, 0], [-1, -1, -1, 1, 1])
+
+
+def test_the_crop_gives_the_values_that_the_whole_volume_gives(ct):
+    """Also beyond the volume's edge, where the nearest voxel is repeated."""
+    image = sitk.GetImageFromArray(ct.array.astype(np.float32))
+    for seed in range(4):
+        rng = np.random.default_rng(seed)
+        to_ras = lattice_at(ct, turned(tuple(rng.normal(size=3)), rng.uniform(0, 180)), 0.9, 12)
+        to_ras[:3, 3] += ct.ijkToRAS[:3, :3] @ (rng.uniform(-0.6, 0.6, 3) * ct.sizeIJK)
+        between = ct.rasToIJK @ to_ras
+        whole = sitk.ResampleImageFilter()
+        whole.SetSize((12, 12, 12))
+        whole.SetTransform(sitk.AffineTransform(between[:3, :3].ravel().tolist(), between[:3, 3].tolist()))
+        whole.SetInterpolator(sitk.sitkLinear)
+        whole.SetUseNearestNeighborExtrapolator(True)
+        hu, _ = resample(ct, to_ras, (12, 12, 12))
+        np.testing.assert_allclose(hu, sitk.GetArrayFromImage(whole.Execute(image)), atol=0.01)
+
+
+def test_a_lattice_of_one_point_at_a_voxel_gives_that_voxel(ct):
+    for index in ((0, 0, 0), (59, 63, 29), (17, 5, 22)):
+        to_ras = np.eye(4)
+        to_ras[:3, 3] = transformed_points(ct.ijkToRAS, index)
+        hu, inside = resample(ct, to_ras, (1, 1, 1))
+        assert hu.item() == pytest.approx(ct.array[index[::-1]], abs=0.01)
+        assert inside.all()
+
+
+@pytest.mark.parametrize(("height", "most"), [(81.0, 16), (81.0, 7), (49.0, 16), (51.0, 16), (81.0, 1), (81.0, 2)])
+@pytest.mark.parametrize("degrees", [0, 180, 40])
+def test_slices_are_evenly_spaced_and_as_centred_as_the_ct_s_own_allow(height, most, degrees):
+    ct = CTVolume(np.zeros((60, 40, 40), np.int16), np.diag([1.0, 1.0, 3.0, 1.0]))
+    box = LesionBox([20, 20, 88.4], [10, 10, height], turned((1, 0, 0), degrees))
+    stack = axial_stack(ct, box, AxialStackSpec(max_slices=most))
+    count = len(stack.hu)
+    assert 1 <= count <= most
+    along = (stack.sampleToRAS[:3, 3] - box.centerRAS) @ box.axesRAS[:, 2] + stack.slice_step_mm * np.arange(count)
+    assert (np.abs(along) <= height / 2 + 1e-6).all()
+    assert count == 1 or stack.slice_step_mm % 3.0 == pytest.approx(0, abs=1e-6)
+    # What is left out is shared fairly between both ends.
+    below, above = along[0] + height / 2, height / 2 - along[-1]
+    assert abs(below - above) <= 2 * 3.0
+    if count > 1:
+        assert max(below, above) < stack.slice_step_mm + 3.0
+
+
+def test_a_box_turned_by_half_a_degree_still_gets_the_ct_s_own_slices_at_its_centre():
+    ct = CTVolume(np.random.default_rng(0).integers(-900, 200, (12, 60, 60)).astype(np.int16), np.diag([1, 1, 4.0, 1]))
+    box = LesionBox([30, 30, 21.0], [8, 8, 14], turned((1, 0, 0), 0.5))
+    stack = axial_stack(ct, box, AxialStackSpec(size=33, spacing_mm=1.0, margin_mm=0.0))
+    positions = transformed_points(stack.sampleToRAS, [[16, 16, k] for k in range(len(stack.hu))])
+    np.testing.assert_allclose(positions[:, 2], [16, 20, 24, 28], atol=1e-6)
+
+
+@pytest.mark.parametrize(("center", "expected"), [(21.9, 7), (22.6, 8), (-1.4, 0), (58.4, 19)])
+def test_a_box_between_two_slices_gets_the_nearest_one_unblurred(center, expected):
+    array = np.random.default_rng(2).integers(-1000, 400, (20, 40, 40)).astype(np.int16)
+    ct = CTVolume(array, np.diag([1.0, 1.0, 3.0, 1.0]))
+    box = LesionBox([19.5, 19.5, center], [10, 10, 0.5])
+    stack = axial_stack(ct, box, AxialStackSpec(size=16, spacing_mm=1.0))
+    assert stack.hu.shape == (1, 16, 16)
+    assert stack.slice_step_mm == 3.0
+    np.testing.assert_allclose(stack.hu[0], array[expected, 12:28, 12:28], atol=0.01)
+
+
+@pytest.mark.parametrize("tilt", [0.0, 0.5])
+def test_a_parallel_box_gets_the_exact_slices_of_an_oblique_or_sheared_ct(tilt):
+    """The picture's pixels are laid on the voxels of the middle slice; the others are shifted by the shear."""
+    axes = turned((1, 2, 3), 40)
+    array = np.random.default_rng(3).integers(-1000, 400, (9, 40, 40)).astype(np.int16)
+    matrix = np.eye(4)
+    matrix[:3, :3] = axes @ np.array([[0.7, 0, 0], [0, 0.7, tilt * 2.0], [0, 0, 2.0]])
+    ct = CTVolume(array, matrix)
+    box = LesionBox(transformed_points(matrix, [19.5, 19.5, 4]), [8, 8, 9], axes)
+    stack = axial_stack(ct, box, AxialStackSpec(size=24, spacing_mm=0.7, margin_mm=4.4))
+    assert len(stack.hu) == 5
+    np.testing.assert_allclose(stack.hu[2], array[4, 8:32, 8:32], atol=0.02)
+    index = transformed_points(ct.rasToIJK @ stack.sampleToRAS, [[0, 0, k] for k in range(5)])
+    np.testing.assert_allclose(index[:, 2], [2, 3, 4, 5, 6], atol=1e-9)
+
+
+@pytest.mark.parametrize("tilt", [(0, 0, 1, 35), (1, 0, 0, 30), (2, -1, 1, 70)])
+def test_a_soft_ball_is_found_at_its_true_place_within_a_pixel(ct, tilt):
+    target = middle(ct) + [1.3, -0.8, 0.4]
+    points = transformed_points(ct.ijkToRAS, np.moveaxis(np.indices(ct.array.shape)[::-1], 0, -1))
+    width = 2.0 if ct.sliceDistanceMm < 4 else 4.0
+    ball = 1500 * np.exp(-((np.linalg.norm(points - target, axis=-1) / width) ** 2)) - 1000
+    axes = turned(tilt[:3], tilt[3])
+    box = LesionBox(target + axes @ [1.0, 2.0, -0.7], [24, 24, 24], axes)
+    spec = AxialStackSpec(size=80, spacing_mm=0.5, margin_mm=2.0, max_slices=64)
+    stack = axial_stack(replace(ct, array=np.round(ball).astype(np.int16)), box, spec)
+    weight = np.where(stack.region, np.clip(stack.hu + 990, 0, None), 0)
+    index = np.moveaxis(np.indices(stack.hu.shape)[::-1], 0, -1)
+    center = (index * weight[..., None]).sum(axis=(0, 1, 2)) / weight.sum()
+    assert np.linalg.norm(transformed_points(stack.sampleToRAS, center) - target) < stack.pixel_mm
+
+
+def test_pixels_beyond_the_volume_but_in_the_region_repeat_its_edge_and_are_not_fill():
+    array = np.full((5, 20, 20), -500, np.int16)
+    ct = CTVolume(array, np.eye(4))
+    stack = axial_stack(ct, LesionBox([-0.5, 10, 2], [8, 8, 3]), AxialStackSpec(size=32, spacing_mm=1.0, fill_hu=77.0))
+    np.testing.assert_array_equal(stack.hu[:, stack.region], -500)
+    np.testing.assert_array_equal(stack.hu[:, ~stack.region], 77)
+    assert stack.outside_share == pytest.approx(0.5)
+
+
+def test_the_volume_is_not_changed_and_any_number_type_will_do(ct):
+    box = LesionBox(middle(ct), [10, 10, 8])
+    before = ct.array.copy()
+    expected = axial_stack(ct, box, AxialStackSpec()).hu
+    np.testing.assert_array_equal(ct.array, before)
+    for dtype in (np.int32, np.float32, np.float64, ">i2"):
+        got = axial_stack(replace(ct, array=ct.array.astype(dtype)), box, AxialStackSpec()).hu
+        np.testing.assert_array_equal(got, expected)
+    got = axial_stack(replace(ct, array=np.asfortranarray(ct.array)), box, AxialStackSpec()).hu
+    np.testing.assert_array_equal(got, expected)
+
+
+def test_windowed_input_is_float32_and_finite_for_extreme_values():
+    hu = np.array([[[-32768.0, 32767.0]]], np.float32)
+    x = windowed(hu, AxialStackSpec().windows_hu)
+    assert x.dtype == np.float32
+    assert x.shape == (1, 3, 1, 2)
+    np.testing.assert_array_equal(x[0, :, 0], [[-1, 1]] * 3)
+
+
+@pytest.mark.parametrize("axis", [0, 1, 2])
+def test_the_volume_reaches_half_a_voxel_beyond_its_outermost_voxel_centres(ct, axis):
+    last = np.array(ct.sizeIJK) - 1
+    for end, outward in ((0, -1), (last[axis], 1)):
+        for beyond, expected in ((0.49, True), (0.51, False)):
+            index = last / 2
+            index[axis] = end + outward * beyond
+            to_ras = np.eye(4)
+            to_ras[:3, 3] = transformed_points(ct.ijkToRAS, index)
+            assert resample(ct, to_ras, (1, 1, 1))[1].item() is expected

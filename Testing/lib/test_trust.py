@@ -11,9 +11,11 @@ from LesionLib.bundle import Bundle, load_bundle
 from LesionLib.classify import Classifier
 from LesionLib.geometry import CTVolume, LesionBox
 from LesionLib.input_warning import InputWarning, WarningName
+from LesionLib.phantom.chest import chest_phantom
 from LesionLib.phantom.nodules import nodule_patch
 from LesionLib.results import RunInfo, as_csv, as_json
-from LesionLib.trust import volume_warnings
+from LesionLib.sampling import AxialStack, axial_stack
+from LesionLib.trust import box_warnings, volume_warnings
 
 
 @pytest.fixture(scope="module")
@@ -80,3 +82,73 @@ def test_a_warning_is_written_as_its_sentence_with_its_name_beside_it(bundle, pa
     header, row = as_csv(run, [result]).splitlines()
     assert header.startswith("name,label,p_benign,p_malignant,center_r,center_a,center_s,size_x,size_y,size_z,grad_cam")
     assert "The box is 1.0 x 8.0 x 8.0 mm" in row
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "dtype"), [(0, 256, np.uint8), (0, 4096, np.uint16), (0, 4096, np.int16), (-1, 1, np.float32)]
+)
+def test_pictures_and_raw_scanner_values_are_not_taken_for_hu(low, high, dtype):
+    array = np.random.default_rng(0).uniform(low, high, (10, 20, 30)).astype(dtype)
+    (warning,) = volume_warnings(CTVolume(array, np.eye(4)))
+    assert warning.name is WarningName.NOT_HU
+    assert "\n" not in warning
+
+
+def test_a_whole_chest_and_a_large_one_look_like_hu():
+    chest = chest_phantom(seed=0, spacing_mm=(4.0, 4.0, 6.0), kinds=()).volume
+    assert volume_warnings(chest) == ()
+    large = replace(chest, array=np.tile(chest.array, (3, 2, 2)))
+    assert large.array.size > 400_000
+    assert volume_warnings(large) == ()
+
+
+def test_a_few_metal_voxels_do_not_make_a_ct_suspect(patch):
+    array = patch[0].array.copy()
+    array.ravel()[:: array.size // 20] = 20_000
+    assert volume_warnings(replace(patch[0], array=array)) == ()
+
+
+@pytest.fixture
+def stack(bundle, patch) -> AxialStack:
+    return axial_stack(patch[0], patch[1].box, bundle.spec)
+
+
+def names(found: tuple[InputWarning, ...]) -> set[WarningName]:
+    return {warning.name for warning in found}
+
+
+@pytest.mark.parametrize(("factor", "expected"), [(0.99, True), (1.0, False)])
+def test_edges_shorter_than_any_in_training_are_named(bundle, patch, stack, factor, expected):
+    smallest, largest = bundle.box_size_mm
+    box = LesionBox(patch[1].box.centerRAS, [smallest * factor, largest, largest])
+    assert (WarningName.BOX_SIZE in names(box_warnings(patch[0], box, stack, bundle))) is expected
+
+
+@pytest.mark.parametrize(("factor", "expected"), [(1.01, True), (1.0, False)])
+def test_edges_longer_than_any_in_training_are_named_with_both_sizes(bundle, patch, stack, factor, expected):
+    smallest, largest = bundle.box_size_mm
+    box = LesionBox(patch[1].box.centerRAS, [smallest, smallest, largest * factor])
+    found = [w for w in box_warnings(patch[0], box, stack, bundle) if w.name is WarningName.BOX_SIZE]
+    assert bool(found) is expected
+    assert all(f"from {smallest:g} to {largest:g} mm" in warning for warning in found)
+
+
+@pytest.mark.parametrize(("share", "expected"), [(0.0, False), (0.02, False), (0.021, True), (1.0, True)])
+def test_a_share_outside_of_more_than_a_fiftieth_is_named(bundle, patch, stack, share, expected):
+    found = box_warnings(patch[0], patch[1].box, replace(stack, outside_share=share), bundle)
+    assert (WarningName.OUTSIDE_VOLUME in names(found)) is expected
+
+
+@pytest.mark.parametrize(("factor", "expected"), [(1.0, False), (1.05, True)])
+def test_slices_further_apart_than_in_training_are_named_by_their_true_distance(bundle, patch, stack, factor, expected):
+    thickest = bundle.slice_distance_mm[1]
+    matrix = np.diag([0.7, 0.7, thickest * factor, 1.0])
+    matrix[1, 2] = 2.0  # a tilted gantry makes the step longer than the distance
+    found = box_warnings(replace(patch[0], ijkToRAS=matrix), patch[1].box, stack, bundle)
+    assert (WarningName.SLICE_DISTANCE in names(found)) is expected
+
+
+def test_one_slice_is_named_and_two_are_not(bundle, patch, stack):
+    for count, expected in ((1, True), (2, False)):
+        found = box_warnings(patch[0], patch[1].box, replace(stack, hu=stack.hu[:count]), bundle)
+        assert (WarningName.FEW_SLICES in names(found)) is expected

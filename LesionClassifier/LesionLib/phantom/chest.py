@@ -41,6 +41,10 @@ def chest_phantom(
     The lattice is laid as a CT's: i grows to the patient's left, j to the back, k to the head, the middle at RAS 0.
     ``oblique_degrees`` turns lattice and truth about an oblique axis. ``kinds``: one nodule each, named N1, N2, …
     """
+    unknown = [kind for kind in kinds if kind not in KINDS]
+    if unknown:
+        msg = f"kind is {unknown[0]!r}; it must be one of {', '.join(KINDS)}"
+        raise ValueError(msg)
     tell = progress or (lambda _share, _what: None)
     rng = np.random.default_rng(seed)
     ijk_to_ras, size = _lattice(spacing_mm)
@@ -95,17 +99,16 @@ def _places(lung: np.ndarray, grid: Grid, kinds: tuple[str, ...], rng: np.random
     kept = lung[:: coarse[2], :: coarse[1], :: coarse[0]]
     room = ndimage.distance_transform_edt(kept, sampling=(grid.spacing_mm * coarse)[::-1])
     z, y, x = grid.z[:: coarse[2]], grid.y[:: coarse[1]], grid.x[:: coarse[0]]
-    places: list[np.ndarray] = []
+    places: dict[int, np.ndarray] = {}
     # The largest first: they find the fewest places.
-    for kind in sorted(kinds, key=lambda name: -_DIAMETERS_MM[name]):
-        candidates = np.argwhere(room > 0.85 * _DIAMETERS_MM[kind] + 4.0)
+    for number in sorted(range(len(kinds)), key=lambda n: -_DIAMETERS_MM[kinds[n]]):
+        candidates = np.argwhere(room > 0.85 * _DIAMETERS_MM[kinds[number]] + 4.0)
         points = np.stack([x[candidates[:, 2]], y[candidates[:, 1]], z[candidates[:, 0]]], axis=1)
         free = np.hypot(np.abs(points[:, 0]) - 30.0, points[:, 2] - 5.0) > _CLEAR_OF_HILUM_MM
-        for other in places:
+        for other in places.values():
             free &= np.linalg.norm(points - other, axis=1) > _CLEAR_OF_EACH_OTHER_MM
         if not free.any():
             msg = f"there is no room for {len(kinds)} nodules in the lungs; ask for fewer kinds"
             raise ValueError(msg)
-        places.append(points[free][rng.integers(free.sum())])
-    by_kind = dict(zip(sorted(kinds, key=lambda name: -_DIAMETERS_MM[name]), places, strict=True))
-    return [by_kind[kind] for kind in kinds]
+        places[number] = points[free][rng.integers(free.sum())]
+    return [places[number] for number in range(len(kinds))]

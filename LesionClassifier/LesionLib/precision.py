@@ -1,0 +1,127 @@
+"""Whether bfloat16 pays on this CPU: measured once per network, believed only where the answer stays the same."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from statistics import median
+from time import perf_counter
+from weakref import WeakKeyDictionary
+
+import torch
+from torch import Tensor
+
+from .networks import LesionNet
+from .networks.base import device_of
+from .runner_types import Precision
+
+_ROUNDS = 5
+_BUDGET_S = 2.0  # large networks are measured in fewer rounds
+_WORTH_IT = 1.2  # times faster; less is noise
+_LARGEST_CHANGE = 0.02  # of a probability of the test case
+_CLOSE_CALL = 0.1  # between the two likeliest classes: five times the change that is accepted
+_chosen: WeakKeyDictionary[LesionNet, Precision] = WeakKeyDictionary()
+
+
+class Bfloat16Features(LesionNet):
+    """A network whose ``features`` are computed in bfloat16 with channels last; all that follows stays float32.
+
+    Where the two likeliest classes are close, rounding could turn the answer: such a lesion is computed in float32.
+    """
+
+    def __init__(self, exact: LesionNet, *, dimensions: int, temperature: float = 1.0) -> None:
+        super().__init__()
+        self._format = torch.channels_last_3d if dimensions == 5 else torch.channels_last
+        self._temperature = temperature
+        self.exact = exact
+        self.rounded = copy.deepcopy(exact).to(torch.bfloat16).to(memory_format=self._format)
+        self.eval()
+
+    def rounded_features(self, x: Tensor) -> Tensor:
+        """The map computed in bfloat16, as float32."""
+        return self.rounded.features(x.to(torch.bfloat16, memory_format=self._format)).float()
+
+    def features(self, x: Tensor) -> Tensor:
+        """The map computed in bfloat16; in float32 for a close call."""
+        rounded = self.rounded_features(x)
+        best = mean_probabilities(self.exact, rounded, self._temperature).topk(2).values
+        return self.exact.features(x) if float(best[0] - best[1]) < _CLOSE_CALL else rounded
+
+    def head(self, f: Tensor) -> Tensor:
+        """Logits by the float32 head."""
+        return self.exact.head(f)
+
+    def descriptor(self, f: Tensor) -> Tensor:
+        """The float32 network's descriptor of the map."""
+        return self.exact.descriptor(f)
+
+    def probabilities(self, logits: Tensor, temperature: float = 1.0) -> Tensor:
+        """As the float32 network makes them."""
+        return self.exact.probabilities(logits, temperature)
+
+
+def choose_precision(network: LesionNet, pictures: Tensor) -> Precision:
+    """Measure both on ``pictures`` (batch of the golden case) and say what to use; measured once per network.
+
+    bfloat16 is chosen only where it is at least 1.2 times as fast, the class stays the same and no probability
+    moves by more than 0.02. On a GPU nothing is measured: float32.
+    """
+    if network not in _chosen:
+        _chosen[network] = _choice(network, pictures)
+    return _chosen[network]
+
+
+def in_precision(network: LesionNet, precision: Precision, *, dimensions: int, temperature: float) -> LesionNet:
+    """The network that computes in ``precision``; ``dimensions`` of its input are 4, or 5 for 3-D networks."""
+    if precision.name == "float32":
+        return network
+    return Bfloat16Features(network, dimensions=dimensions, temperature=temperature)
+
+
+def mean_probabilities(network: LesionNet, features: Tensor, temperature: float = 1.0) -> Tensor:
+    """Class probabilities of a lesion: the mean of its pictures'."""
+    return network.probabilities(network.head(features), temperature).mean(dim=0)
+
+
+def _choice(network: LesionNet, pictures: Tensor) -> Precision:
+    if device_of(network).type != "cpu":
+        return Precision("float32", "on a GPU float32 is used")
+    try:
+        rounded = Bfloat16Features(network, dimensions=pictures.ndim)
+        with torch.no_grad():
+            float32_ms, bfloat16_ms = _interleaved_ms(
+                lambda: network.features(pictures), lambda: rounded.rounded_features(pictures)
+            )
+            here = mean_probabilities(network, network.features(pictures))
+            there = mean_probabilities(network, rounded.rounded_features(pictures))
+    except (RuntimeError, TypeError, NotImplementedError) as error:
+        return Precision("float32", f"this network does not run in bfloat16: {str(error).splitlines()[0]}")
+    return _verdict(float32_ms, bfloat16_ms, here, there)
+
+
+def _verdict(float32_ms: float, bfloat16_ms: float, here: Tensor, there: Tensor) -> Precision:
+    times = f"{bfloat16_ms:.1f} ms instead of {float32_ms:.1f} ms"
+    change = float((here - there).abs().max())
+    if float32_ms < _WORTH_IT * bfloat16_ms:
+        return Precision("float32", f"bfloat16 does not pay on this CPU: {times}", float32_ms, bfloat16_ms)
+    # Written so that a NaN is refused too.
+    if here.argmax() != there.argmax() or not change <= _LARGEST_CHANGE:
+        reason = f"bfloat16 would change the test case's answer: a probability moves by {change:.3f}"
+        return Precision("float32", reason, float32_ms, bfloat16_ms)
+    return Precision("bfloat16", f"bfloat16 pays on this CPU: {times}, same class", float32_ms, bfloat16_ms)
+
+
+def _interleaved_ms(first: Callable[[], object], second: Callable[[], object]) -> tuple[float, float]:
+    """Median times of both, taken in turns so that a busy moment hits both; the first call of each is not counted."""
+    started = perf_counter()
+    _ms(first), _ms(second)
+    rounds = [(_ms(first), _ms(second))]
+    while len(rounds) < _ROUNDS and perf_counter() - started < _BUDGET_S:
+        rounds.append((_ms(first), _ms(second)))
+    return median(a for a, _ in rounds), median(b for _, b in rounds)
+
+
+def _ms(function: Callable[[], object]) -> float:
+    started = perf_counter()
+    function()
+    return (perf_counter() - started) * 1e3

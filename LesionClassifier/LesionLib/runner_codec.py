@@ -1,0 +1,151 @@
+"""Requests and answers as frames, field by field: what is not named here does not cross the process border."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import asdict
+from typing import Any
+
+import numpy as np
+
+from . import errors
+from .geometry import CTVolume, LesionBox
+from .heat_map import HeatMap
+from .input_warning import InputWarning, WarningName
+from .results import LesionResult, RunInfo
+from .runner_types import Precision, RunAnswer, RunnerError, RunnerWarning, RunOptions, RunRequest
+from .runner_wire import Frame
+
+_ERRORS = {
+    error.__name__: error
+    for error in (
+        errors.LesionLensError,
+        errors.VolumeError,
+        errors.BoxError,
+        errors.BundleError,
+        errors.CaseLibraryError,
+        errors.OutputError,
+        RunnerError,
+    )
+}
+
+
+def request_to_frame(request: RunRequest) -> Frame:
+    """Header and the CT's array. Raises `VolumeError` for voxels that are not plain numbers."""
+    volume = request.volume
+    if volume.array.dtype.kind not in "biuf" or volume.array.dtype.itemsize > 8:
+        msg = f"{volume.name}: voxels of type {volume.array.dtype} cannot be used; convert them to int16 or float32."
+        raise errors.VolumeError(msg)
+    header = {
+        "model": request.model,
+        "volume": {
+            "ijkToRAS": volume.ijkToRAS.tolist(),
+            "name": volume.name,
+            "warnings": _warnings_to_json(volume.warnings),
+        },
+        "boxes": [_box_to_json(box) for box in request.boxes],
+        "options": asdict(request.options),
+    }
+    return Frame(header, [volume.array])
+
+
+def request_from_frame(frame: Frame) -> RunRequest:
+    """The request. Raises `VolumeError` or `BoxError` for what cannot be used."""
+    header, (array,) = frame.header, frame.arrays
+    place = header["volume"]
+    volume = CTVolume(array, np.array(place["ijkToRAS"]), place["name"], _warnings_from_json(place["warnings"]))
+    boxes = [_box_from_json(box) for box in header["boxes"]]
+    return RunRequest(header["model"], volume, boxes, RunOptions(**header["options"]))
+
+
+def answer_to_frame(answer: RunAnswer) -> Frame:
+    """Header and the arrays of the results: of each its embedding, then its heat map where it has one."""
+    header = {
+        "results": [_result_to_json(result) for result in answer.results],
+        "info": asdict(answer.info),
+        "class_names": answer.class_names,
+        "class_colors": answer.class_colors,
+        "precision": asdict(answer.precision),
+    }
+    return Frame(header, [array for result in answer.results for array in _arrays_of(result)])
+
+
+def answer_from_frame(frame: Frame, request: RunRequest) -> RunAnswer:
+    """The answer to ``request``, whose own boxes are those of the results."""
+    header, arrays = frame.header, iter(frame.arrays)
+    pairs = zip(header["results"], request.boxes, strict=True)
+    return RunAnswer(
+        results=[_result_from_json(values, box, arrays) for values, box in pairs],
+        info=RunInfo(**header["info"]),
+        class_names=tuple(header["class_names"]),
+        class_colors=tuple(tuple(color) for color in header["class_colors"]),
+        precision=Precision(**header["precision"]),
+    )
+
+
+def error_to_json(error: errors.LesionLensError) -> dict[str, str]:
+    """Kind and text of an error that a user can mend."""
+    known = next(kind for kind in type(error).__mro__ if kind.__name__ in _ERRORS)
+    return {"error": known.__name__, "message": str(error)}
+
+
+def error_from_json(values: dict[str, str]) -> errors.LesionLensError:
+    """The error as it was raised on the other side."""
+    return _ERRORS.get(values["error"], RunnerError)(values["message"])
+
+
+def _box_to_json(box: LesionBox) -> dict[str, Any]:
+    return {
+        "centerRAS": box.centerRAS.tolist(),
+        "sizeMm": box.sizeMm.tolist(),
+        "axesRAS": box.axesRAS.tolist(),
+        "name": box.name,
+    }
+
+
+def _box_from_json(values: dict[str, Any]) -> LesionBox:
+    return LesionBox(values["centerRAS"], values["sizeMm"], np.array(values["axesRAS"]), values["name"])
+
+
+def _warnings_to_json(warnings: tuple[InputWarning, ...]) -> list[list[str | None]]:
+    return [[getattr(warning, "name", None), str(warning)] for warning in warnings]
+
+
+def _warnings_from_json(pairs: list[list[str | None]]) -> tuple[InputWarning, ...]:
+    return tuple(text if name is None else InputWarning(_warning_name(name), text) for name, text in pairs)
+
+
+def _warning_name(name: str) -> WarningName | RunnerWarning:
+    return RunnerWarning(name) if name in set(RunnerWarning) else WarningName(name)
+
+
+def _result_to_json(result: LesionResult) -> dict[str, Any]:
+    heat_map = result.heat_map
+    return {
+        "name": result.name,
+        "label": result.label,
+        "probabilities": result.probabilities,
+        "warnings": _warnings_to_json(result.warnings),
+        "heat_map": heat_map
+        and {"ijkToRAS": heat_map.ijkToRAS.tolist(), "peak": heat_map.peak, "class_name": heat_map.class_name},
+    }
+
+
+def _arrays_of(result: LesionResult) -> list[np.ndarray]:
+    return [result.embedding] if result.heat_map is None else [result.embedding, result.heat_map.array]
+
+
+def _result_from_json(values: dict[str, Any], box: LesionBox, arrays: Iterator[np.ndarray]) -> LesionResult:
+    embedding, heat_map = next(arrays), None
+    if values["heat_map"] is not None:
+        place = values["heat_map"]
+        heat_map = HeatMap(next(arrays), np.array(place["ijkToRAS"]), place["peak"], place["class_name"])
+    return LesionResult(
+        name=values["name"],
+        box=box,
+        label=values["label"],
+        probabilities=values["probabilities"],
+        embedding=embedding,
+        heat_map=heat_map,
+        warnings=_warnings_from_json(values["warnings"]),
+    )

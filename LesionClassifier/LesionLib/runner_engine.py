@@ -1,0 +1,131 @@
+"""Answers a request, box by box: what the worker process and the in-process runner share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import replace
+
+import torch
+
+from .classify import Classifier, device_name
+from .errors import BundleError
+from .geometry import LesionBox, require_overlap
+from .input_warning import InputWarning
+from .results import LesionResult, RunInfo
+from .runner_models import LoadedModel, ModelCache, chosen_device
+from .runner_types import (
+    PrecisionChoice,
+    Progress,
+    RunAnswer,
+    RunnerCancelled,
+    RunnerError,
+    RunnerWarning,
+    RunOptions,
+    RunRequest,
+)
+
+_OUT_OF_GPU_MEMORY = InputWarning(
+    RunnerWarning.GPU_MEMORY,
+    "The GPU ran out of memory; this lesion was answered on the CPU. Close other programs that use the GPU.",
+)
+
+
+class Engine:
+    """Keeps models warm and answers with them. One request at a time: not safe for several threads."""
+
+    def __init__(self, *, default_precision: PrecisionChoice) -> None:
+        self._models = ModelCache()
+        self._default_precision = default_precision
+
+    def warm(self, model: str, options: RunOptions) -> None:
+        """Load a model now, so that the first request finds it. Raises what `load_bundle` raises, or `RunnerError`."""
+        self._model(model, options)
+
+    def run(
+        self, request: RunRequest, *, progress: Progress | None = None, is_cancelled: Callable[[], bool] = lambda: False
+    ) -> RunAnswer:
+        """Answer all boxes; every box is checked before the first is classified.
+
+        ``progress(done, total, name)`` comes before each box, with the name of that box, and once at the end with
+        ``done == total`` and no name. Falls back to the CPU where the GPU's memory does not suffice.
+        Raises `BoxError`, `BundleError`, `RunnerError`, and `RunnerCancelled` between two boxes.
+        """
+        model, warnings = self._model(request.model, request.options)
+        _check(request, model)
+        total, results = len(request.boxes), []
+        for done, box in enumerate(request.boxes):
+            _tell(progress, done, total, box.name)
+            if is_cancelled():
+                msg = f"cancelled after {done} of {total} lesions."
+                raise RunnerCancelled(msg)
+            result = _classified(model, request, box)
+            if result is None:
+                model, warnings = self._on_cpu(request.model, request.options), (_OUT_OF_GPU_MEMORY,)
+                result = _required(_classified(model, request, box), box)
+            results.append(replace(result, warnings=(*result.warnings, *warnings)))
+        _tell(progress, total, total, "")
+        return _answer(request, model, results)
+
+    def close(self) -> None:
+        """Forget the models."""
+        self._models.clear()
+
+    def _model(self, name: str, options: RunOptions) -> tuple[LoadedModel, tuple[InputWarning, ...]]:
+        precision = options.precision or self._default_precision
+        # Out of the except block before the CPU is tried: a traceback would keep the GPU's tensors alive.
+        with suppress(torch.OutOfMemoryError):
+            return self._models.get(name, chosen_device(options.device), precision), ()
+        return self._on_cpu(name, options), (_OUT_OF_GPU_MEMORY,)
+
+    def _on_cpu(self, name: str, options: RunOptions) -> LoadedModel:
+        self._models.clear()
+        return self._models.get(name, torch.device("cpu"), options.precision or self._default_precision)
+
+
+def _check(request: RunRequest, model: LoadedModel) -> None:
+    for box in request.boxes:
+        require_overlap(request.volume, box)
+    wanted, known = request.options.class_name, model.bundle.class_names
+    if wanted is not None and wanted not in known:
+        msg = f"model {model.bundle.name} has no class {wanted!r} to explain; it knows {', '.join(known)}."
+        raise BundleError(msg)
+
+
+def _classified(model: LoadedModel, request: RunRequest, box: LesionBox) -> LesionResult | None:
+    """The answer for one box; None where the GPU's memory does not suffice. Raises `RunnerError` for the CPU's."""
+    try:
+        return Classifier(model.bundle, request.volume).classify(box, class_name=request.options.class_name)
+    except torch.OutOfMemoryError:
+        return None
+    except MemoryError:
+        return _required(None, box)
+
+
+def _required(result: LesionResult | None, box: LesionBox) -> LesionResult:
+    if result is None:
+        msg = f"there is not enough memory to answer box {box.name!r}; close other programs, or crop the CT around it."
+        raise RunnerError(msg)
+    return result
+
+
+def _tell(progress: Progress | None, done: int, total: int, name: str) -> None:
+    if progress is not None:
+        progress(done, total, name)
+
+
+def _answer(request: RunRequest, model: LoadedModel, results: list[LesionResult]) -> RunAnswer:
+    bundle, suffix = model.bundle, ", bfloat16" if model.precision.name == "bfloat16" else ""
+    return RunAnswer(
+        results=results,
+        info=RunInfo(
+            volume=request.volume.name,
+            model_name=bundle.name,
+            model_version=bundle.version,
+            model_sha256=bundle.sha256,
+            device=device_name(model.device) + suffix,
+        ),
+        class_names=bundle.class_names,
+        class_colors=bundle.class_colors,
+        precision=model.precision,
+    )

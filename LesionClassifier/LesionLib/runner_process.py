@@ -1,0 +1,161 @@
+"""The worker as an operating-system process: which Python starts it, its pipes, its last words, its end."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from collections import deque
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+from threading import Lock, Thread
+from typing import Any
+
+import numpy as np
+
+from .runner_types import RunnerError
+from .runner_wire import Frame, WireError, read_first_frame, read_frame, write_frame
+
+WORKER_ARGUMENTS = ("-m", "LesionLib.worker")
+_KEPT_LINES, _LONGEST_LINE, _QUOTED_LINES = 50, 2000, 4
+_END_S = 2.0
+
+
+def worker_python() -> Path:
+    """The Python that runs the worker. Inside 3D Slicer that is PythonSlicer: ``sys.executable`` may be Slicer itself."""
+    if not sys.executable:
+        msg = "this Python does not know its own executable; start the worker from Slicer or an ordinary Python."
+        raise RunnerError(msg)
+    slicers = Path(sys.executable).parent / ("PythonSlicer.exe" if os.name == "nt" else "PythonSlicer")
+    return slicers if slicers.is_file() else Path(sys.executable)
+
+
+def worker_threads() -> int:
+    """Threads for the worker: one core stays free for the interface."""
+    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, usable - 1)
+
+
+def worker_environment() -> dict[str, str]:
+    """The environment of the worker: finds LesionLib, never the working folder's files; waits without burning a core."""
+    here = str(Path(__file__).resolve().parents[1])
+    return {
+        **os.environ,
+        "PYTHONPATH": os.pathsep.join(p for p in (here, os.environ.get("PYTHONPATH", "")) if p),
+        "PYTHONSAFEPATH": "1",
+        "PYTHONUTF8": "1",
+        "PYTHONFAULTHANDLER": "1",
+        "OMP_WAIT_POLICY": "PASSIVE",
+        "OMP_NUM_THREADS": str(worker_threads()),
+        "MKL_NUM_THREADS": str(worker_threads()),
+    }
+
+
+class WorkerGoneError(Exception):
+    """The worker does not read or write any more, or what it wrote is not a message."""
+
+
+class WorkerProcess:
+    """One child process. It ends when its input is closed, so it never outlives this process.
+
+    ``was_ready``: it has imported everything and answered at least once. Raises `RunnerError` where it cannot start.
+    """
+
+    def __init__(self, arguments: Sequence[str] = WORKER_ARGUMENTS) -> None:
+        self.was_ready = False
+        self._sending = Lock()
+        self._stderr_lines: deque[str] = deque(maxlen=_KEPT_LINES)
+        self._popen = _started([str(worker_python()), *arguments])
+        self._stderr_reader = Thread(target=self._keep_stderr, name="LesionLens worker stderr", daemon=True)
+        self._stderr_reader.start()
+
+    @property
+    def pid(self) -> int:
+        """Process id, for tests and logs."""
+        return self._popen.pid
+
+    @property
+    def is_alive(self) -> bool:
+        """Whether it still runs."""
+        return self._popen.poll() is None
+
+    def send(self, header: Mapping[str, Any], arrays: Sequence[np.ndarray] = ()) -> None:
+        """Send one message. Raises `WorkerGoneError`."""
+        with self._sending:
+            try:
+                write_frame(self._popen.stdin, header, arrays)
+            except (OSError, ValueError) as error:  # ValueError: closed by another thread
+                raise WorkerGoneError from error
+
+    def send_if_free(self, header: Mapping[str, Any]) -> None:
+        """Send a short message unless another one is still on its way, or the worker is gone."""
+        if self._sending.acquire(blocking=False):
+            with suppress(OSError, ValueError):
+                write_frame(self._popen.stdin, header)
+            self._sending.release()
+
+    def receive(self) -> Frame:
+        """Wait for a message. Raises `WorkerGoneError` where none can come any more."""
+        read = read_frame if self.was_ready else read_first_frame
+        try:
+            frame = read(self._popen.stdout)
+        except (EOFError, OSError, ValueError, WireError) as error:
+            raise WorkerGoneError from error
+        self.was_ready = True
+        return frame
+
+    def kill(self) -> None:
+        """End it now, with all it started. Whoever waits in `receive` or `send` is freed."""
+        if os.name == "posix" and self.is_alive:
+            with suppress(ProcessLookupError, PermissionError):
+                os.killpg(self._popen.pid, signal.SIGKILL)
+        self._popen.kill()
+        # PythonSlicer is a launcher: what it launched survives it, but ends when its input does.
+        if self._sending.acquire(timeout=0.2):
+            self._popen.stdin.close()
+            self._sending.release()
+
+    def end(self) -> str:
+        """Wait for its end, kill it where that takes long, close the pipes; how it ended and its last words."""
+        with suppress(OSError):
+            self._popen.stdin.close()
+        try:
+            self._popen.wait(_END_S)
+        except subprocess.TimeoutExpired:
+            self.kill()
+            self._popen.wait()
+        self._popen.stdout.close()
+        self._stderr_reader.join(_END_S)
+        said = " | ".join(list(self._stderr_lines)[-_QUOTED_LINES:])
+        return _how_it_ended(self._popen.returncode) + (f"; it last said: {said}" if said else "")
+
+    def _keep_stderr(self) -> None:
+        with self._popen.stderr as stream:
+            while line := stream.readline(_LONGEST_LINE):
+                text = line.decode("utf-8", errors="replace").strip()
+                if text:
+                    self._stderr_lines.append(text[:300])
+
+
+def _started(command: Sequence[str]) -> subprocess.Popen[bytes]:
+    # Its own session: Ctrl+C in a terminal is ours to handle, and one signal ends the worker with all it started.
+    apart = {"creationflags": subprocess.CREATE_NO_WINDOW} if os.name == "nt" else {"start_new_session": True}
+    pipes = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
+    try:
+        return subprocess.Popen(command, bufsize=0, env=worker_environment(), **pipes, **apart)
+    except OSError as error:
+        msg = f"the worker process cannot be started with {command[0]}: {error}. Use the in-process runner instead."
+        raise RunnerError(msg) from error
+
+
+def _how_it_ended(returncode: int) -> str:
+    if returncode >= 0:
+        return f"it ended with exit code {returncode}"
+    try:
+        name = signal.Signals(-returncode).name
+    except ValueError:
+        name = str(-returncode)
+    memory = ", often because the computer ran out of memory" if name == "SIGKILL" else ""
+    return f"it was ended by {name}{memory}"

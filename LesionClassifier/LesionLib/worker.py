@@ -1,0 +1,128 @@
+"""Main of the worker process: requests come in by standard input, answers leave by standard output.
+
+Both pipes are taken over before anything else is imported, so that whatever prints afterwards prints into standard
+error. Input is read in a thread of its own: a cancellation arrives in the middle of a request, and the end of the input
+ends the process at once, so that none outlives the one that started it.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import traceback
+from io import RawIOBase
+from queue import Queue
+from threading import Thread
+from typing import TYPE_CHECKING, Any
+
+from .errors import LesionLensError
+from .runner_wire import Frame, ReusedMemory, WireError, read_frame, write_frame
+
+if TYPE_CHECKING:
+    from .runner_engine import Engine
+
+
+class Inbox:
+    """What has come in: requests to be answered in turn, and the numbers of those that were cancelled."""
+
+    def __init__(self, stream: RawIOBase) -> None:
+        self.requests: Queue[Frame] = Queue()
+        self._cancelled: set[int] = set()
+        self._stream, self._memory = stream, ReusedMemory()  # one request at a time: the runner sees to it
+        Thread(target=self._read, name="LesionLens requests", daemon=True).start()
+
+    def is_cancelled(self, number: int) -> bool:
+        """Whether the request ``number`` is not wanted any more."""
+        return number in self._cancelled
+
+    def _read(self) -> None:
+        while True:
+            try:
+                frame = read_frame(self._stream, self._memory)
+            except (EOFError, OSError):
+                os._exit(0)
+            except WireError:
+                traceback.print_exc()
+                os._exit(3)
+            if frame.header["kind"] == "cancel":
+                self._cancelled.add(frame.header["id"])
+            else:
+                self.requests.put(frame)
+
+
+def main() -> None:
+    """Serve until the input ends."""
+    requests, replies = _take_over_pipes()
+    inbox = Inbox(requests)
+    engine = _engine()
+    write_frame(replies, {"kind": "ready", "id": 0})
+    while True:
+        frame = inbox.requests.get()
+        header, arrays = _reply(engine, inbox, frame, replies)
+        try:
+            write_frame(replies, {**header, "id": frame.header["id"]}, arrays)
+        except OSError:  # nobody listens any more
+            return
+
+
+def _take_over_pipes() -> tuple[RawIOBase, RawIOBase]:
+    requests, replies = os.dup(0), os.dup(1)
+    if sys.platform == "win32":
+        import msvcrt
+
+        msvcrt.setmode(requests, os.O_BINARY)
+        msvcrt.setmode(replies, os.O_BINARY)
+    nothing = os.open(os.devnull, os.O_RDONLY)
+    os.dup2(nothing, 0)
+    os.close(nothing)
+    os.dup2(2, 1)
+    return open(requests, "rb", buffering=0), open(replies, "wb", buffering=0)
+
+
+def _engine() -> Engine:
+    import torch
+
+    from .runner_engine import Engine
+    from .runner_process import worker_threads
+
+    torch.set_num_threads(worker_threads())
+    return Engine(default_precision="auto")
+
+
+def _reply(engine: Engine, inbox: Inbox, frame: Frame, replies: RawIOBase) -> tuple[dict[str, Any], list]:
+    from .runner_codec import error_to_json
+    from .runner_types import RunnerCancelled
+
+    try:
+        return _answer(engine, inbox, frame, replies)
+    except RunnerCancelled as cancelled:
+        return {"kind": "cancelled", "message": str(cancelled)}, []
+    except LesionLensError as error:
+        return {"kind": "error", **error_to_json(error)}, []
+    except Exception as error:  # the worker serves on; the text names what happened, standard error has the rest
+        traceback.print_exc()
+        msg = f"the worker failed with {type(error).__name__}: {str(error).strip()[:300]}. Please report this."
+        return {"kind": "error", "error": "RunnerError", "message": msg}, []
+
+
+def _answer(engine: Engine, inbox: Inbox, frame: Frame, replies: RawIOBase) -> tuple[dict[str, Any], list]:
+    from .runner_codec import answer_to_frame, request_from_frame
+    from .runner_types import RunOptions
+
+    number = frame.header["id"]
+    if frame.header["kind"] == "warm":
+        if frame.header["model"] is not None:
+            engine.warm(frame.header["model"], RunOptions(**frame.header["options"]))
+        return {"kind": "warm"}, []
+
+    def progress(done: int, total: int, name: str) -> None:
+        write_frame(replies, {"kind": "progress", "id": number, "done": done, "total": total, "name": name})
+
+    request = request_from_frame(frame)
+    answer = engine.run(request, progress=progress, is_cancelled=lambda: inbox.is_cancelled(number))
+    answered = answer_to_frame(answer)
+    return {"kind": "answer", **answered.header}, answered.arrays
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,137 @@
+"""bfloat16 is used where it is measured to be faster and leaves the answer alone; nowhere else."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from LesionLib import precision
+from LesionLib.bundle import load_bundle
+from LesionLib.networks import LesionNet
+from LesionLib.precision import choose_precision, in_precision, mean_probabilities
+from LesionLib.runner_models import chosen_device
+from torch import nn
+
+
+class SmallNet(LesionNet):
+    """One convolution, average, linear head whose logits are multiplied by ``gain``."""
+
+    def __init__(self, *, gain: float = 4.0, offset: float = 0.0) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.convolution, self.linear = nn.Conv2d(3, 8, 3), nn.Linear(8, 2)
+        self.gain, self.offset = gain, offset
+        self.eval()
+
+    def features(self, x):
+        return self.convolution(x)
+
+    def descriptor(self, f):
+        return f.mean(dim=(2, 3))
+
+    def head(self, f):
+        return self.gain * (self.linear(self.descriptor(f)) + torch.tensor([self.offset, 0.0]))
+
+
+class StubbornNet(SmallNet):
+    def features(self, x):
+        if x.dtype != torch.float32:
+            msg = "only float32 here\nand a long trace"
+            raise RuntimeError(msg)
+        return super().features(x)
+
+
+def pictures(count: int = 4, seed: int = 1) -> torch.Tensor:
+    return torch.randn(count, 3, 16, 16, generator=torch.Generator().manual_seed(seed))
+
+
+@pytest.fixture
+def measured(monkeypatch):
+    """Say what was measured, so that the decision can be tested on any CPU."""
+
+    def say(float32_ms: float, bfloat16_ms: float) -> list:
+        calls = []
+        monkeypatch.setattr(precision, "_interleaved_ms", lambda *_: calls.append(1) or (float32_ms, bfloat16_ms))
+        return calls
+
+    return say
+
+
+def test_the_probe_measures_both_and_gives_a_reason():
+    choice = choose_precision(SmallNet(), pictures())
+    assert choice.float32_ms > 0
+    assert choice.bfloat16_ms > 0
+    assert choice.reason
+
+
+def test_bfloat16_is_chosen_where_it_is_faster_and_changes_nothing(measured):
+    measured(60.0, 20.0)
+    choice = choose_precision(SmallNet(), pictures())
+    assert choice.name == "bfloat16"
+    assert "20.0 ms instead of 60.0 ms" in choice.reason
+
+
+@pytest.mark.parametrize("bfloat16_ms", [55.0, 200.0])
+def test_bfloat16_is_refused_where_it_is_not_clearly_faster(measured, bfloat16_ms):
+    measured(60.0, bfloat16_ms)
+    choice = choose_precision(SmallNet(), pictures())
+    assert (choice.name, choice.bfloat16_ms) == ("float32", bfloat16_ms)
+    assert "does not pay" in choice.reason
+
+
+def test_bfloat16_is_refused_where_it_moves_the_test_case_s_answer(measured):
+    measured(60.0, 20.0)
+    trembling = SmallNet(gain=1e5)
+    with torch.no_grad():
+        middle = trembling.linear(trembling.descriptor(trembling.features(pictures(1))))[0]
+    trembling.offset = float(middle[1] - middle[0])
+    choice = choose_precision(trembling, pictures(1))
+    assert choice.name == "float32"
+    assert "would change the test case's answer" in choice.reason
+
+
+def test_a_network_that_does_not_run_in_bfloat16_stays_in_float32():
+    choice = choose_precision(StubbornNet(), pictures())
+    assert choice.name == "float32"
+    assert choice.reason == "this network does not run in bfloat16: only float32 here"
+
+
+def test_a_network_is_measured_once(measured):
+    calls = measured(60.0, 20.0)
+    network = SmallNet()
+    assert choose_precision(network, pictures()) is choose_precision(network, pictures())
+    assert len(calls) == 1
+
+
+def test_the_class_of_every_lesion_is_that_of_float32():
+    exact = SmallNet(gain=20.0)
+    fast = in_precision(exact, precision.Precision("bfloat16", "test"), dimensions=4, temperature=1.0)
+    rounded = 0
+    for seed in range(50):
+        x = pictures(seed=seed)
+        with torch.no_grad():
+            a, b = exact.features(x), fast.features(x)
+        assert b.dtype == torch.float32
+        assert mean_probabilities(exact, a).argmax() == mean_probabilities(fast, b).argmax()
+        rounded += not torch.equal(a, b)
+    assert rounded > 0
+
+
+def test_a_close_call_is_computed_in_float32():
+    exact = SmallNet(gain=0.0)
+    fast = in_precision(exact, precision.Precision("bfloat16", "test"), dimensions=4, temperature=1.0)
+    with torch.no_grad():
+        assert torch.equal(fast.features(pictures()), exact.features(pictures()))
+        assert not torch.equal(fast.rounded_features(pictures()), exact.features(pictures()))
+
+
+def test_float32_is_the_network_itself():
+    network = SmallNet()
+    choice = precision.Precision("float32", "test")
+    assert in_precision(network, choice, dimensions=4, temperature=1.0) is network
+
+
+def test_the_shipped_model_keeps_its_weights_in_float32_when_it_is_probed():
+    bundle = load_bundle("lung-nodule-malignancy")
+    choose_precision(bundle.network, torch.zeros(1, 3, 64, 64))
+    assert {p.dtype for p in bundle.network.parameters()} == {torch.float32}
+    assert chosen_device("cpu").type == "cpu"

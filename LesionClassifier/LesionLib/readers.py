@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import zlib
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,7 @@ from .geometry import CTVolume
 from .input_warning import InputWarning
 
 LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
+_NIFTI_FLOATS = {16: "f4", 64: "f8"}  # the header's datatype codes
 IMAGE_SUFFIXES = (".nrrd", ".nhdr", ".nii", ".nii.gz", ".mha", ".mhd")
 
 
@@ -55,28 +57,57 @@ def read_sitk(path: Path) -> sitk.Image:
     except RuntimeError as error:
         msg = f"{path} cannot be read as an image; give a DICOM folder or one of {', '.join(IMAGE_SUFFIXES)}."
         raise VolumeError(msg) from error
-    if path.name.lower().endswith((".nii", ".nii.gz")) and not _is_whole_nifti(path, image):
-        msg = f"{path} is cut short or damaged; copy it again."
-        raise VolumeError(msg)
+    if path.name.lower().endswith((".nii", ".nii.gz")):
+        _require_sound_nifti(path, image)
     return image
 
 
-def _is_whole_nifti(path: Path, image: sitk.Image) -> bool:
-    """Whether the file holds all its voxels: the NIfTI reader fills up what is missing without a word."""
-    bits, offset = (float(image.GetMetaData(k)) if image.HasMetaDataKey(k) else 0 for k in ("bitpix", "vox_offset"))
-    needed = offset + image.GetNumberOfPixels() * bits / 8
+def _require_sound_nifti(path: Path, image: sitk.Image) -> None:
+    """Look at the file's own bytes: the NIfTI reader fills up missing voxels, and turns NaN into 0, without a word."""
+    bits, offset, kind = (int(float(image.GetMetaData(key))) for key in ("bitpix", "vox_offset", "datatype"))
+    needed = offset + image.GetNumberOfPixels() * bits // 8
+    if kind not in _NIFTI_FLOATS:
+        held, not_finite = _nifti_size(path), 0
+    else:
+        held, not_finite = _nifti_floats(path, offset, np.dtype(_NIFTI_FLOATS[kind]))
+    if held < needed:
+        msg = f"{path} is cut short or damaged; copy it again."
+        raise VolumeError(msg)
+    if not_finite:
+        msg = f"{path.name}: {not_finite} voxels are NaN or infinite; replace them (for example by -1000 HU) first."
+        raise VolumeError(msg)
+
+
+def _nifti_chunks(path: Path) -> Iterator[bytes]:
+    """The unpacked bytes of a .nii or .nii.gz, as far as they can be read."""
     with path.open("rb") as handle:
         is_packed = handle.read(2) == b"\x1f\x8b"
-    if not is_packed:
-        return path.stat().st_size >= needed
-    held = 0
-    try:
-        with gzip.open(path) as handle:
+    with gzip.open(path) if is_packed else path.open("rb") as handle:
+        try:
             while chunk := handle.read(2**20):
-                held += len(chunk)
-    except (OSError, EOFError, zlib.error):
-        return False
-    return held >= needed
+                yield chunk
+        except (OSError, EOFError, zlib.error):
+            return
+
+
+def _nifti_size(path: Path) -> int:
+    return sum(len(chunk) for chunk in _nifti_chunks(path))
+
+
+def _nifti_floats(path: Path, offset: int, dtype: np.dtype) -> tuple[int, int]:
+    """Bytes in the file, and how many of its numbers are not finite."""
+    held = not_finite = 0
+    left = b""
+    for number, chunk in enumerate(_nifti_chunks(path)):
+        held += len(chunk)
+        if number == 0:
+            is_little = int.from_bytes(chunk[:4], "little") in (348, 540)
+            dtype = dtype.newbyteorder("<" if is_little else ">")
+        whole = left + (chunk[offset:] if number == 0 else chunk)
+        usable = len(whole) // dtype.itemsize * dtype.itemsize
+        not_finite += int((~np.isfinite(np.frombuffer(whole[:usable], dtype))).sum())
+        left = whole[usable:]
+    return held, not_finite
 
 
 def volume_from_image(image: sitk.Image, *, name: str, warnings: tuple[InputWarning, ...] = ()) -> CTVolume:

@@ -25,7 +25,7 @@ def similarity_map(
     of a class score; only the descriptor is differentiated. The map asks which places would make the two *more* alike:
     where they are the same lesion nothing would, and the map is zero. With ``length_is_fixed`` the division by
     |descriptor| is not differentiated. Then, where the descriptor is an average of the features, the map before its
-    negative part is cut averages to the cosine similarity itself: each place's share of it (Stylianou et al., WACV
+    negative part is cut adds up to the cosine similarity itself: each place's share of it (Stylianou et al., WACV
     2019); it asks which places *are* alike, and does not vanish. Raises ValueError where ``other`` does not fit.
     """
     with torch.enable_grad():

@@ -19,7 +19,8 @@ def volume_warnings(volume: CTVolume) -> tuple[InputWarning, ...]:
     """What the reader noticed, and whether the values look like Hounsfield units."""
     stride = max(1, volume.array.size // _SAMPLED_VOXELS)
     low, high = np.percentile(volume.array.ravel()[::stride], [0.5, 99.5])
-    looks_like_hu = low < -300 and -200 < high < 4000
+    # Fat or air below water, and something denser than lung: true of any CT, even a crop of the liver.
+    looks_like_hu = low < -20 and -200 < high < 4000
     if looks_like_hu:
         return volume.warnings
     text = (

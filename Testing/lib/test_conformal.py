@@ -82,6 +82,13 @@ def test_the_quantile_is_the_rank_that_the_formula_names():
         np.testing.assert_allclose(fit_quantile(p, y, alpha).scores, score)
 
 
+@pytest.mark.parametrize("alpha", [0.05, 0.1, 0.37])
+def test_the_lesion_that_set_the_quantile_is_in_its_own_set(alpha):
+    p, y = simulated(200, np.random.default_rng(5))
+    held = coverage(p, y, fit_quantile(p, y, alpha), never_empty=False)
+    assert held.covered == ceil(round(201 * (1 - alpha), 9))
+
+
 @settings(deadline=None)
 @given(st.integers(1, 300), st.floats(0.01, 0.99))
 def test_the_fewest_lesions_are_enough_and_one_less_is_not(n, alpha):

@@ -156,3 +156,14 @@ def test_a_series_number_for_a_file_and_a_path_that_is_not_there_are_refused(tmp
     (tmp_path / "text.nrrd").write_text("no image")
     with pytest.raises(VolumeError, match="cannot be read as an image"):
         read_volume(tmp_path / "text.nrrd")
+
+
+@pytest.mark.parametrize("name", ["nan.nii", "nan.nii.gz", "nan.nrrd", "nan.mha"])
+def test_nans_are_refused_in_every_format(tmp_path, name):
+    array = np.full((5, 6, 7), -700, np.float32)
+    array[2, 3, 4], array[0, 0, 0] = np.nan, np.inf
+    sitk.WriteImage(sitk.GetImageFromArray(array), str(tmp_path / name))
+    with pytest.raises(VolumeError, match="2 voxels are NaN or infinite"):
+        read_volume(tmp_path / name)
+    sitk.WriteImage(sitk.GetImageFromArray(np.nan_to_num(array, posinf=0)), str(tmp_path / name))
+    assert read_volume(tmp_path / name).sizeIJK == (7, 6, 5)

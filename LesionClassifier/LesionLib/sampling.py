@@ -56,7 +56,7 @@ def axial_stack(volume: CTVolume, box: LesionBox, spec: AxialStackSpec) -> Axial
     """
     require_overlap(volume, box)
     pixel_mm = max(spec.spacing_mm, float(box.sizeMm[:2].max() + 2 * spec.margin_mm) / spec.size)
-    offsets_mm = _slice_offsets_mm(volume, box, spec.max_slices)
+    offsets_mm = slice_offsets_mm(volume, box, spec.max_slices)
     step_mm = float(offsets_mm[1] - offsets_mm[0]) if len(offsets_mm) > 1 else volume.sliceDistanceMm
     sample_to_ras = _stack_to_ras(box, pixel_mm, step_mm, offsets_mm[0], spec.size)
     in_mm = (np.arange(spec.size) - (spec.size - 1) / 2) * pixel_mm
@@ -104,7 +104,7 @@ def lattice_points(sizeIJK: tuple[int, int, int]) -> np.ndarray:
     return np.stack([i, j, k], axis=-1)
 
 
-def _slice_offsets_mm(volume: CTVolume, box: LesionBox, max_slices: int) -> np.ndarray:
+def slice_offsets_mm(volume: CTVolume, box: LesionBox, max_slices: int) -> np.ndarray:
     """Evenly spaced positions of the slices along the box's z axis, in mm from its centre."""
     normal, distance = volume.sliceNormalRAS, volume.sliceDistanceMm
     half = box.sizeMm[2] / 2

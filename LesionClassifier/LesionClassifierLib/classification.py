@@ -40,11 +40,13 @@ def classifyNodes(
     roiNodes: Sequence[vtkMRMLMarkupsROINode],
     bundle: Bundle,
     *,
+    redrawn: int = 0,
     progress: Progress | None = None,
 ) -> list[LesionResult]:
     """One answer a box, in the order given; changes nothing in the scene.
 
-    Every box is checked before the first is classified. Raises `VolumeError` or `BoxError`.
+    Every box is checked before the first is classified. ``redrawn``: boxes drawn a little differently that are asked too,
+    for the spread of the answer. Raises `VolumeError` or `BoxError`.
     """
     from LesionLib.classify import Classifier
 
@@ -52,12 +54,12 @@ def classifyNodes(
     boxes: list[LesionBox] = [boxFromRoi(roiNode) for roiNode in roiNodes]
     for box in boxes:
         require_overlap(volume, box)
-    classifier = Classifier(bundle, volume)
+    answers = Classifier(bundle, volume).classify_all(boxes, redrawn=redrawn)
     results = []
     for done, box in enumerate(boxes):
         if progress is not None:
             progress(done, len(boxes), box.name)
-        results.append(classifier.classify(box))
+        results.append(next(answers))
     return results
 
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,11 +17,15 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load as load_tensors
 
+from .batches import cut_lesion, in_channels_last
+from .conformal import ConformalQuantile
 from .errors import BundleError
 from .golden import golden_case
 from .manifest_schema import MANIFEST_SCHEMA
 from .networks import LesionNet, build_network
-from .sampling import AxialStackSpec, axial_stack, windowed
+from .networks.base import device_of
+from .out_of_distribution import OutOfDistribution
+from .sampling_kinds import Spec, spec_from_section
 
 MANIFEST, WEIGHTS, CARD, LICENSE = "configs/metadata.json", "models/model.safetensors", "docs/README.md", "LICENSE"
 TEMPERATURE = "calibration.temperature"
@@ -31,16 +36,21 @@ _GOLDEN_TOLERANCE = 5e-3
 
 @dataclass(frozen=True, eq=False)
 class Bundle:
-    """A verified model, ready to answer. ``sha256`` names it: the hash of its manifest, which names every file's hash."""
+    """A verified model, ready to answer. ``sha256`` names it: the hash of its manifest, which names every file's hash.
+
+    ``conformal`` makes prediction sets, ``ood`` tells unusual lesions; None where the model brings neither.
+    """
 
     name: str
     version: str
     sha256: str
     network: LesionNet
-    spec: AxialStackSpec
+    spec: Spec
     class_names: tuple[str, ...]
     class_colors: tuple[tuple[float, float, float], ...]
     temperature: float
+    conformal: ConformalQuantile | None
+    ood: OutOfDistribution | None
     box_size_mm: tuple[float, float]
     slice_distance_mm: tuple[float, float]
     manifest: Mapping[str, Any]
@@ -95,37 +105,32 @@ def load_bundle(model: str | Path, *, device: torch.device | str = "cpu") -> Bun
             raise BundleError(msg)
     contents = {name: _checked_bytes(folder, name, digest) for name, digest in ours["files"].items()}
     tensors = _tensors(folder, contents[WEIGHTS])
-    bundle = Bundle(
+    network, spec = _network(folder, ours, tensors).to(device), spec_from_section(ours["input"])
+    descriptor_size = _checked_golden(folder, network, spec, np.array(ours["golden_logits"]))
+    with _naming(folder):
+        conformal = ConformalQuantile.from_tensors(tensors, classes=len(ours["classes"]))
+        ood = OutOfDistribution.from_tensors(tensors, size=descriptor_size)
+    return Bundle(
         name=manifest["name"],
         version=manifest["version"],
         sha256=manifest["sha256"],
-        network=_network(folder, ours, tensors).to(device),
-        spec=spec_from_manifest(ours["input"]),
+        network=network,
+        spec=spec,
         class_names=tuple(c["name"] for c in ours["classes"]),
         class_colors=tuple(tuple(c["colorRGB"]) for c in ours["classes"]),
         temperature=float(tensors.get(TEMPERATURE, torch.ones(1))[0]),
+        conformal=conformal,
+        ood=ood,
         box_size_mm=tuple(ours["box_size_mm"]),
         slice_distance_mm=tuple(ours["slice_distance_mm"]),
         manifest=manifest,
         folder=folder,
     )
-    _check_golden(bundle, np.array(ours["golden_logits"]))
-    return bundle
 
 
-def spec_from_manifest(section: Mapping[str, Any]) -> AxialStackSpec:
-    """The manifest's ``input`` section as a sampling specification."""
-    values = {key: value for key, value in section.items() if key != "kind"}
-    return AxialStackSpec(**{**values, "windows_hu": tuple(tuple(w) for w in section["windows_hu"])})
-
-
-def golden_logits(network: LesionNet, spec: AxialStackSpec) -> np.ndarray:
-    """Logits (slice, class) of `golden_case` by this network, through the whole way from the CT."""
-    volume, box = golden_case()
-    pictures = torch.from_numpy(windowed(axial_stack(volume, box, spec).hu, spec.windows_hu))
-    device = next(network.parameters()).device
-    with torch.inference_mode():
-        return network(pictures.to(device)).float().cpu().numpy()
+def golden_logits(network: LesionNet, spec: Spec) -> np.ndarray:
+    """What this network says of `golden_case`, (picture, n), through the whole way from the CT."""
+    return _golden_answer(network, spec)[0]
 
 
 def manifest_sha256(manifest: Mapping[str, Any]) -> str:
@@ -155,6 +160,8 @@ def read_manifest(folder: Path) -> dict[str, Any]:
             f"model {folder.name}: {MANIFEST} was changed after it was made (its SHA-256 differs). Get the model again."
         )
         raise BundleError(msg)
+    with _naming(folder):
+        spec_from_section(manifest["lesionlens"]["input"])
     return manifest
 
 
@@ -192,18 +199,45 @@ def _network(folder: Path, ours: Mapping[str, Any], tensors: Mapping[str, torch.
             f"model {folder.name}: {WEIGHTS} does not fit the architecture {ours['architecture']}: {_first_line(error)}"
         )
         raise BundleError(msg) from error
-    return network.eval()
+    return network.eval().to(memory_format=torch.channels_last)
 
 
-def _check_golden(bundle: Bundle, stored: np.ndarray) -> None:
-    here = golden_logits(bundle.network, bundle.spec)
+def _golden_answer(network: LesionNet, spec: Spec) -> tuple[np.ndarray, int]:
+    """The reference values (picture, n) of the golden case, and the size of a descriptor."""
+    pictures = in_channels_last(torch.from_numpy(cut_lesion(*golden_case(), spec).pictures))
+    with torch.inference_mode():
+        features = network.features(pictures.to(device_of(network)))
+        values, descriptor = network.reference_values(features), network.descriptor(features)
+    return values.float().cpu().numpy(), descriptor.shape[1]
+
+
+def _checked_golden(folder: Path, network: LesionNet, spec: Spec, stored: np.ndarray) -> int:
+    """The size of a descriptor, where the network answers its golden case as it should."""
+    try:
+        here, descriptor_size = _golden_answer(network, spec)
+    except (RuntimeError, ValueError, IndexError) as error:
+        if isinstance(error, torch.OutOfMemoryError):
+            raise
+        msg = f"model {folder.name}: its network cannot take the input that its manifest names: {_first_line(error)}."
+        raise BundleError(msg) from error
     if here.shape != stored.shape or not np.allclose(here, stored, atol=_GOLDEN_TOLERANCE):
         difference = np.abs(here - stored).max() if here.shape == stored.shape else float("nan")
         msg = (
-            f"model {bundle.folder.name} answers its own test case differently here (largest difference {difference:.2g}); "
+            f"model {folder.name} answers its own test case differently here (largest difference {difference:.2g}); "
             "update LesionLens or get the model again."
         )
         raise BundleError(msg)
+    return descriptor_size
+
+
+@contextmanager
+def _naming(folder: Path) -> Iterator[None]:
+    """Put the model's name before what is wrong with it."""
+    try:
+        yield
+    except BundleError as error:
+        msg = f"model {folder.name}: {error}"
+        raise BundleError(msg) from error
 
 
 def _first_line(error: object) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from math import ceil
 from typing import TYPE_CHECKING
@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from .errors import BundleError
+from .proportion import Proportion, proportion
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -66,25 +67,18 @@ class ConformalQuantile:
 
 @dataclass(frozen=True)
 class Coverage:
-    """In how many of ``n`` lesions the set held the true class; ``low`` and ``high``: Wilson's 95 % interval."""
+    """In how many lesions the set held the true class, beside what was ``promised``; ``mean_size``: classes in a set."""
 
-    covered: int
-    n: int
-    low: float
-    high: float
+    covered: Proportion
     mean_size: float
     promised: float
 
-    @property
-    def value(self) -> float:
-        """The share covered."""
-        return self.covered / self.n
-
     def __str__(self) -> str:
         """One sentence for a model card."""
+        share = self.covered
         return (
-            f"The set held the true class in {self.covered} of {self.n} lesions, {self.value:.1%} "
-            f"(95 % interval {self.low:.1%} to {self.high:.1%}; promised {self.promised:.0%}); "
+            f"The set held the true class in {share.hits} of {share.n} lesions, {share.value:.1%} "
+            f"(95 % interval {share.low:.1%} to {share.high:.1%}; promised {self.promised:.0%}); "
             f"it held {self.mean_size:.2f} classes on average."
         )
 
@@ -147,31 +141,10 @@ def coverage(
     probabilities: np.ndarray, labels: np.ndarray, quantile: ConformalQuantile, *, never_empty: bool = True
 ) -> Coverage:
     """The empirical coverage on lesions that took no part in the fit, e.g. of one class where their labels are all it."""
-    from scipy.stats import binomtest
-
     p, y = _checked(probabilities, labels)
     held = prediction_sets(p, quantile, never_empty=never_empty)
     covered = int(held[np.arange(len(y)), y].sum())
-    interval = binomtest(covered, len(y)).proportion_ci(method="wilson")
-    return Coverage(
-        covered=covered,
-        n=len(y),
-        low=float(interval.low),
-        high=float(interval.high),
-        mean_size=float(held.sum(axis=1).mean()),
-        promised=1.0 - quantile.alpha,
-    )
-
-
-def sentence(chosen: Sequence[int], class_names: Sequence[str], quantile: ConformalQuantile) -> str:
-    """The set in plain words."""
-    names = " or ".join(class_names[c] for c in chosen)
-    share = f"{1.0 - quantile.alpha:.0%}"
-    if len(chosen) == len(class_names):
-        return (
-            f"No class can be ruled out: {names} (sets made like this hold the true class in {share} of such lesions)."
-        )
-    return f"{names} (sets made like this hold the true class in {share} of lesions like those of the calibration)."
+    return Coverage(proportion(covered, len(y)), float(held.sum(axis=1).mean()), 1.0 - quantile.alpha)
 
 
 def _corrected(scores: np.ndarray, alpha: float, of: str) -> float:

@@ -87,13 +87,15 @@ class LesionBox:
     """A box around a lesion, in RAS mm.
 
     ``axesRAS`` has shape (3, 3); its columns are the unit vectors of the box's own x, y, z axes. ``sizeMm`` are
-    the full edge lengths along them.
+    the full edge lengths along them. ``segment``: the mask the box was drawn around, 0 and 1 on any lattice (cropped
+    around the lesion is fine); None where there is only the box.
     """
 
     centerRAS: np.ndarray
     sizeMm: np.ndarray
     axesRAS: np.ndarray = field(default_factory=lambda: np.eye(3))
     name: str = "lesion"
+    segment: CTVolume | None = None
 
     def __post_init__(self) -> None:
         """Refuse boxes without size, place or right angles (`BoxError`)."""

@@ -1,6 +1,6 @@
 """One lesion computed from a formula, on an oblique lattice: what a model must answer the same everywhere.
 
-Every bundle stores its logits for this case. They match only if sampling, windows, weights and network code agree.
+Every bundle stores what its network says of this case. They match only if sampling, windows, weights and network code agree.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ _SIZE_IJK = (48, 44, 24)
 
 
 def golden_case() -> tuple[CTVolume, LesionBox]:
-    """A soft sphere of 12 mm with a denser core in lung, 0.8 x 0.8 x 2 mm voxels, turned lattice, turned box."""
+    """A soft sphere of 12 mm with a denser core in lung, 0.8 x 0.8 x 2 mm voxels, turned lattice, turned box; its segment."""
     ijk_to_ras = np.eye(4)
     ijk_to_ras[:3, :3] = _turn(0, 0.2) @ _turn(2, 0.3) @ np.diag([-0.8, -0.8, 2.0])
     ijk_to_ras[:3, 3] = [10.0, -20.0, 30.0]
@@ -24,8 +24,9 @@ def golden_case() -> tuple[CTVolume, LesionBox]:
     wave = 25.0 * np.sin(points @ [0.9, 0.5, 0.3])
     hu = -850.0 + wave + 880.0 / (1.0 + np.exp((radius - 6.0) / 0.6)) + 150.0 * np.exp(-((radius / 2.5) ** 2))
     volume = CTVolume(np.round(hu).astype(np.int16), ijk_to_ras, name="golden case")
+    segment = CTVolume((radius < 6.0).astype(np.uint8), ijk_to_ras, name="golden segment")
     off_center = np.array([0.5, -0.7, 0.3])
-    box = LesionBox(center + off_center, [13.0, 12.0, 14.0], _turn(2, 0.25), name="golden lesion")
+    box = LesionBox(center + off_center, [13.0, 12.0, 14.0], _turn(2, 0.25), name="golden lesion", segment=segment)
     return volume, box
 
 

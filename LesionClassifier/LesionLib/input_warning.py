@@ -19,6 +19,8 @@ class WarningName(StrEnum):
     FEW_SLICES = "few-slices"
     EMPTY_HEAT_MAP = "empty-heat-map"
     PHANTOM = "phantom"
+    OUT_OF_DISTRIBUTION = "out-of-distribution"
+    GPU_MEMORY = "gpu-memory"
 
 
 class InputWarning(str):

@@ -12,21 +12,14 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import ndimage
 
-from .geometry import LesionBox, transformed_points
+from .geometry import CTVolume, LesionBox, transformed_points
 from .heat_map import HeatMap
+from .proportion import Proportion, proportion
 from .sampling import lattice_points
 
 THRESHOLDS = tuple(round(0.05 * step, 2) for step in range(1, 20))
 BOXES = ("largest", "any", "whole")
 _AS_HOT = 1.0 - 1e-6
-
-
-@dataclass(frozen=True, eq=False)
-class SegmentMask:
-    """A segment on its own lattice: ``array`` bool, (k, j, i); ``ijkToRAS`` 4x4."""
-
-    array: np.ndarray
-    ijkToRAS: np.ndarray
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,33 +46,14 @@ class LocalisationCase:
 
 
 @dataclass(frozen=True)
-class Share:
-    """``hits`` of ``n`` with Wilson's 95 % interval, which takes the n to be independent; slices of a patient are not."""
-
-    hits: int
-    n: int
-    low: float
-    high: float
-
-    @property
-    def value(self) -> float:
-        """hits / n."""
-        return self.hits / self.n
-
-    def __str__(self) -> str:
-        """``0.599 (0.515-0.677, n = 137)``."""
-        return f"{self.value:.3f} ({self.low:.3f}-{self.high:.3f}, n = {self.n})"
-
-
-@dataclass(frozen=True)
 class ClassLocalisation:
     """The figures of one class, or of all. ``gt_known``: IoU of at least ``iou``; ``top_1``: and the class answered right;
     ``pointing``: the hottest point on the lesion. ``empty``: maps without any heat; they count as misses.
     """
 
-    gt_known: Share
-    top_1: Share
-    pointing: Share
+    gt_known: Proportion
+    top_1: Proportion
+    pointing: Proportion
     empty: int
 
 
@@ -98,8 +72,8 @@ class Localisation:
         return float(np.mean([figures.gt_known.value for figures in self.classes.values()]))
 
 
-def energy_share(heat_map: HeatMap, region: LesionBox | SegmentMask) -> float:
-    """Share of the heat that lies inside a box or a segment, 0 to 1; 0 for an empty map.
+def energy_share(heat_map: HeatMap, region: LesionBox | CTVolume) -> float:
+    """Share of the heat that lies inside a box or a segment (0 and 1), 0 to 1; 0 for an empty map.
 
     The energy-based pointing game (Wang et al., "Score-CAM", CVPR workshops 2020, section 4.3) on the CT's voxels: a voxel
     is inside where its centre is.
@@ -209,7 +183,7 @@ def _around(mask: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _upsampled(case: LocalisationCase) -> np.ndarray:
-    """The map on the truth's pixels, linear between the centres of its cells as `heat_map.paint` lays it."""
+    """The map on the truth's pixels, linear between the centres of its cells as `painting.paint` lays it."""
     axes = [
         (np.arange(fine) + 0.5) * coarse / fine - 0.5
         for coarse, fine in zip(case.cam.shape, case.truth.shape, strict=True)
@@ -223,7 +197,7 @@ def _in_box(points: np.ndarray, box: LesionBox) -> np.ndarray:
     return (np.abs(in_box) <= box.sizeMm / 2).all(axis=-1)
 
 
-def _in_mask(points: np.ndarray, mask: SegmentMask) -> np.ndarray:
+def _in_mask(points: np.ndarray, mask: CTVolume) -> np.ndarray:
     ijk = np.rint(transformed_points(np.linalg.inv(mask.ijkToRAS), points)).astype(int)
     size = np.array(mask.array.shape[::-1])
     inside = ((ijk >= 0) & (ijk < size)).all(axis=-1)
@@ -231,8 +205,5 @@ def _in_mask(points: np.ndarray, mask: SegmentMask) -> np.ndarray:
     return inside & mask.array[k, j, i].astype(bool)
 
 
-def _share(hits: np.ndarray) -> Share:
-    from scipy.stats import binomtest
-
-    interval = binomtest(int(hits.sum()), len(hits)).proportion_ci(method="wilson")
-    return Share(int(hits.sum()), len(hits), float(interval.low), float(interval.high))
+def _share(hits: np.ndarray) -> Proportion:
+    return proportion(int(hits.sum()), len(hits))

@@ -4,20 +4,8 @@ SCHEMA_VERSION = 1
 _SHA256 = {"type": "string", "pattern": "^[0-9a-f]{64}$"}
 _NUMBER_PAIR = {"type": "array", "items": {"type": "number"}, "minItems": 2, "maxItems": 2}
 
-_INPUT = {
-    "type": "object",
-    "additionalProperties": False,
-    "required": ["kind", "size", "spacing_mm", "margin_mm", "max_slices", "fill_hu", "windows_hu"],
-    "properties": {
-        "kind": {"const": "axial_stack"},
-        "size": {"type": "integer", "minimum": 8, "maximum": 1024},
-        "spacing_mm": {"type": "number", "exclusiveMinimum": 0, "maximum": 10},
-        "margin_mm": {"type": "number", "minimum": 0, "maximum": 200},
-        "max_slices": {"type": "integer", "minimum": 1, "maximum": 256},
-        "fill_hu": {"type": "number"},
-        "windows_hu": {"type": "array", "items": _NUMBER_PAIR, "minItems": 1, "maxItems": 16},
-    },
-}
+# What else belongs to it depends on the kind: `sampling_kinds.KIND_SCHEMAS`.
+_INPUT = {"type": "object", "required": ["kind"], "properties": {"kind": {"type": "string"}}}
 
 _CLASS = {
     "type": "object",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from statistics import median
 from time import perf_counter
 from weakref import WeakKeyDictionary
@@ -42,10 +42,17 @@ class Bfloat16Features(LesionNet):
         return self.rounded.features(x.to(torch.bfloat16, memory_format=self._format)).float()
 
     def features(self, x: Tensor) -> Tensor:
-        """The map computed in bfloat16; in float32 for a close call."""
-        rounded = self.rounded_features(x)
-        best = mean_probabilities(self.exact, rounded, self._temperature).topk(2).values
-        return self.exact.features(x) if float(best[0] - best[1]) < _CLOSE_CALL else rounded
+        """The map computed in bfloat16; in float32 for a close call. All pictures are one lesion's."""
+        return self.features_of_lesions(x, [len(x)])
+
+    def features_of_lesions(self, x: Tensor, counts: Sequence[int]) -> Tensor:
+        """The maps computed in bfloat16, those of lesions that are close calls again in float32."""
+        rounded = list(self.rounded_features(x).split(list(counts)))
+        for lesion, pictures in enumerate(x.split(list(counts))):
+            best = mean_probabilities(self.exact, rounded[lesion], self._temperature).topk(2).values
+            if float(best[0] - best[1]) < _CLOSE_CALL:
+                rounded[lesion] = self.exact.features(pictures)
+        return torch.cat(rounded)
 
     def head(self, f: Tensor) -> Tensor:
         """Logits by the float32 head."""

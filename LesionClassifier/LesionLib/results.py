@@ -12,6 +12,7 @@ import numpy as np
 from .geometry import LesionBox
 from .heat_map import HeatMap
 from .input_warning import InputWarning
+from .reliability import Reliability
 
 
 @dataclass(frozen=True)
@@ -35,6 +36,7 @@ class LesionResult:
     heat_map: HeatMap | None
     warnings: tuple[InputWarning, ...] = ()
     similar_cases: tuple[SimilarCase, ...] = field(default=())
+    reliability: Reliability = field(default_factory=Reliability)
 
 
 @dataclass(frozen=True)
@@ -69,6 +71,7 @@ def as_csv(run: RunInfo, results: Sequence[LesionResult]) -> str:
     classes = list(results[0].probabilities) if results else []
     header = ["name", "label", *(f"p_{name}" for name in classes)]
     header += ["center_r", "center_a", "center_s", "size_x", "size_y", "size_z", "grad_cam", "warnings"]
+    header += list(_reliability_columns(None))
     header += ["volume", "model", "model_version", "model_sha256", "device"]
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
@@ -78,8 +81,30 @@ def as_csv(run: RunInfo, results: Sequence[LesionResult]) -> str:
         place = [f"{value:.3f}" for value in (*result.box.centerRAS, *result.box.sizeMm)]
         picture = heat_map_file(number) if result.heat_map else ""
         shared = [run.volume, run.model_name, run.model_version, run.model_sha256, run.device]
-        writer.writerow([result.name, result.label, *numbers, *place, picture, " | ".join(result.warnings), *shared])
+        trust = _reliability_columns(result).values()
+        warnings = " | ".join(result.warnings)
+        writer.writerow([result.name, result.label, *numbers, *place, picture, warnings, *trust, *shared])
     return text.getvalue()
+
+
+def _reliability_columns(result: LesionResult | None) -> dict[str, str]:
+    """Always the same columns; empty where the model or the run does not measure."""
+    known = Reliability() if result is None else result.reliability
+    numbers = {
+        "set_coverage": known.promised,
+        "distance": known.distance,
+        "usual_distance": known.usual_distance,
+        "heat_inside": known.heat_inside,
+        "redrawn_min": None,
+        "redrawn_max": None,
+        "redrawn_same_answer": None,
+    }
+    if known.spread is not None and known.spread.answered:
+        spread = known.spread
+        numbers["redrawn_min"], numbers["redrawn_max"] = spread.minimum[spread.label], spread.maximum[spread.label]
+        numbers["redrawn_same_answer"] = spread.share_keeping
+    written = {name: "" if value is None else f"{value:.6f}" for name, value in numbers.items()}
+    return {"prediction_set": " | ".join(known.prediction_set or ()), **written}
 
 
 def _result_as_json(number: int, result: LesionResult) -> dict:
@@ -92,6 +117,7 @@ def _result_as_json(number: int, result: LesionResult) -> dict:
         },
         "label": result.label,
         "probabilities": {name: round(p, 6) for name, p in result.probabilities.items()},
+        "reliability": result.reliability.to_json(),
         "warnings": [str(warning) for warning in result.warnings],
         "warningNames": [str(warning.name) for warning in result.warnings],
         "gradCam": heat_map_file(number) if result.heat_map else None,

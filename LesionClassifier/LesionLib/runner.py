@@ -26,7 +26,6 @@ from .runner_types import (
     RunAnswer,
     RunnerCancelled,
     RunnerError,
-    RunnerWarning,
     RunOptions,
     RunRequest,
 )
@@ -147,6 +146,8 @@ class WorkerRunner:
 
     def run(self, request: RunRequest, *, progress: Progress | None = None) -> RunAnswer:
         """See `InferenceRunner.run`. Starts the worker where `start` was not called."""
+        if self._closed:  # another thread may still be closing it, and would look busy
+            raise RunnerError(_CLOSED)
         with _Turn(self._busy):
             request = replace(request, model=_resolved(request.model))
             self._wanted = (request.model, request.options)
@@ -290,6 +291,5 @@ __all__ = [
     "RunRequest",
     "RunnerCancelled",
     "RunnerError",
-    "RunnerWarning",
     "WorkerRunner",
 ]

@@ -12,8 +12,9 @@ from . import errors
 from .geometry import CTVolume, LesionBox
 from .heat_map import HeatMap
 from .input_warning import InputWarning, WarningName
+from .reliability import Reliability
 from .results import LesionResult, RunInfo
-from .runner_types import Precision, RunAnswer, RunnerError, RunnerWarning, RunOptions, RunRequest
+from .runner_types import Precision, RunAnswer, RunnerError, RunOptions, RunRequest
 from .runner_wire import Frame
 
 _ERRORS = {
@@ -38,23 +39,19 @@ def request_to_frame(request: RunRequest) -> Frame:
         raise errors.VolumeError(msg)
     header = {
         "model": request.model,
-        "volume": {
-            "ijkToRAS": volume.ijkToRAS.tolist(),
-            "name": volume.name,
-            "warnings": _warnings_to_json(volume.warnings),
-        },
+        "volume": _volume_to_json(volume),
         "boxes": [_box_to_json(box) for box in request.boxes],
         "options": asdict(request.options),
     }
-    return Frame(header, [volume.array])
+    segments = [box.segment.array for box in request.boxes if box.segment is not None]
+    return Frame(header, [volume.array, *segments])
 
 
 def request_from_frame(frame: Frame) -> RunRequest:
     """The request. Raises `VolumeError` or `BoxError` for what cannot be used."""
-    header, (array,) = frame.header, frame.arrays
-    place = header["volume"]
-    volume = CTVolume(array, np.array(place["ijkToRAS"]), place["name"], _warnings_from_json(place["warnings"]))
-    boxes = [_box_from_json(box) for box in header["boxes"]]
+    header, arrays = frame.header, iter(frame.arrays)
+    volume = _volume_from_json(header["volume"], arrays)
+    boxes = [_box_from_json(box, arrays) for box in header["boxes"]]
     return RunRequest(header["model"], volume, boxes, RunOptions(**header["options"]))
 
 
@@ -94,8 +91,22 @@ def error_from_json(values: dict[str, str]) -> errors.LesionLensError:
     return _ERRORS.get(values["error"], RunnerError)(values["message"])
 
 
+def _volume_to_json(volume: CTVolume) -> dict[str, Any]:
+    return {
+        "ijkToRAS": volume.ijkToRAS.tolist(),
+        "name": volume.name,
+        "warnings": _warnings_to_json(volume.warnings),
+    }
+
+
+def _volume_from_json(values: dict[str, Any], arrays: Iterator[np.ndarray]) -> CTVolume:
+    warnings = _warnings_from_json(values["warnings"])
+    return CTVolume(next(arrays), np.array(values["ijkToRAS"]), values["name"], warnings)
+
+
 def _box_to_json(box: LesionBox) -> dict[str, Any]:
     return {
+        "segment": None if box.segment is None else _volume_to_json(box.segment),
         "centerRAS": box.centerRAS.tolist(),
         "sizeMm": box.sizeMm.tolist(),
         "axesRAS": box.axesRAS.tolist(),
@@ -103,8 +114,9 @@ def _box_to_json(box: LesionBox) -> dict[str, Any]:
     }
 
 
-def _box_from_json(values: dict[str, Any]) -> LesionBox:
-    return LesionBox(values["centerRAS"], values["sizeMm"], np.array(values["axesRAS"]), values["name"])
+def _box_from_json(values: dict[str, Any], arrays: Iterator[np.ndarray]) -> LesionBox:
+    segment = None if values["segment"] is None else _volume_from_json(values["segment"], arrays)
+    return LesionBox(values["centerRAS"], values["sizeMm"], np.array(values["axesRAS"]), values["name"], segment)
 
 
 def _warnings_to_json(warnings: tuple[InputWarning, ...]) -> list[list[str | None]]:
@@ -112,11 +124,7 @@ def _warnings_to_json(warnings: tuple[InputWarning, ...]) -> list[list[str | Non
 
 
 def _warnings_from_json(pairs: list[list[str | None]]) -> tuple[InputWarning, ...]:
-    return tuple(text if name is None else InputWarning(_warning_name(name), text) for name, text in pairs)
-
-
-def _warning_name(name: str) -> WarningName | RunnerWarning:
-    return RunnerWarning(name) if name in set(RunnerWarning) else WarningName(name)
+    return tuple(text if name is None else InputWarning(WarningName(name), text) for name, text in pairs)
 
 
 def _result_to_json(result: LesionResult) -> dict[str, Any]:
@@ -126,6 +134,7 @@ def _result_to_json(result: LesionResult) -> dict[str, Any]:
         "label": result.label,
         "probabilities": result.probabilities,
         "warnings": _warnings_to_json(result.warnings),
+        "reliability": result.reliability.to_json(),
         "heat_map": heat_map
         and {"ijkToRAS": heat_map.ijkToRAS.tolist(), "peak": heat_map.peak, "class_name": heat_map.class_name},
     }
@@ -148,4 +157,5 @@ def _result_from_json(values: dict[str, Any], box: LesionBox, arrays: Iterator[n
         embedding=embedding,
         heat_map=heat_map,
         warnings=_warnings_from_json(values["warnings"]),
+        reliability=Reliability.from_json(values["reliability"]),
     )

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import replace
+from typing import NoReturn
 
 import torch
 
 from .classify import Classifier, device_name
 from .errors import BundleError
 from .geometry import LesionBox, require_overlap
-from .input_warning import InputWarning
+from .input_warning import InputWarning, WarningName
 from .results import LesionResult, RunInfo
 from .runner_models import LoadedModel, ModelCache, chosen_device
 from .runner_types import (
@@ -20,13 +21,12 @@ from .runner_types import (
     RunAnswer,
     RunnerCancelled,
     RunnerError,
-    RunnerWarning,
     RunOptions,
     RunRequest,
 )
 
 _OUT_OF_GPU_MEMORY = InputWarning(
-    RunnerWarning.GPU_MEMORY,
+    WarningName.GPU_MEMORY,
     "The GPU ran out of memory; this lesion was answered on the CPU. Close other programs that use the GPU.",
 )
 
@@ -53,17 +53,28 @@ class Engine:
         """
         model, warnings = self._model(request.model, request.options)
         _check(request, model)
-        total, results = len(request.boxes), []
-        for done, box in enumerate(request.boxes):
-            _tell(progress, done, total, box.name)
-            if is_cancelled():
-                msg = f"cancelled after {done} of {total} lesions."
-                raise RunnerCancelled(msg)
-            result = _classified(model, request, box)
-            if result is None:
+        total, results, most_lesions = len(request.boxes), [], None
+        while len(results) < total:
+            left = request.boxes[len(results) :]
+            answers = _answers(model, request, left, most_lesions)
+            for box in left:
+                _tell(progress, len(results), total, box.name)
+                if is_cancelled():
+                    msg = f"cancelled after {len(results)} of {total} lesions."
+                    raise RunnerCancelled(msg)
+                result = _next_answer(answers, box)
+                if result is None:
+                    break
+                results.append(replace(result, warnings=(*result.warnings, *warnings)))
+            else:
+                break
+            # One lesion at a time may fit where several did not; then the CPU; then nothing is left to try.
+            if most_lesions is None and total - len(results) > 1:
+                most_lesions = 1
+            elif warnings:
+                _refuse_for_memory(request.boxes[len(results)])
+            else:
                 model, warnings = self._on_cpu(request.model, request.options), (_OUT_OF_GPU_MEMORY,)
-                result = _required(_classified(model, request, box), box)
-            results.append(replace(result, warnings=(*result.warnings, *warnings)))
         _tell(progress, total, total, "")
         return _answer(request, model, results)
 
@@ -92,21 +103,29 @@ def _check(request: RunRequest, model: LoadedModel) -> None:
         raise BundleError(msg)
 
 
-def _classified(model: LoadedModel, request: RunRequest, box: LesionBox) -> LesionResult | None:
-    """The answer for one box; None where the GPU's memory does not suffice. Raises `RunnerError` for the CPU's."""
+def _answers(
+    model: LoadedModel, request: RunRequest, boxes: Sequence[LesionBox], most_lesions: int | None
+) -> Iterator[LesionResult]:
+    options = request.options
+    classifier = Classifier(model.bundle, request.volume)
+    return classifier.classify_all(
+        boxes, class_name=options.class_name, redrawn=options.redrawn, most_lesions=most_lesions
+    )
+
+
+def _next_answer(answers: Iterator[LesionResult], box: LesionBox) -> LesionResult | None:
+    """The next answer; None where the GPU's memory does not suffice. Raises `RunnerError` for the CPU's."""
     try:
-        return Classifier(model.bundle, request.volume).classify(box, class_name=request.options.class_name)
+        return next(answers)
     except torch.OutOfMemoryError:
         return None
     except MemoryError:
-        return _required(None, box)
+        _refuse_for_memory(box)
 
 
-def _required(result: LesionResult | None, box: LesionBox) -> LesionResult:
-    if result is None:
-        msg = f"there is not enough memory to answer box {box.name!r}; close other programs, or crop the CT around it."
-        raise RunnerError(msg)
-    return result
+def _refuse_for_memory(box: LesionBox) -> NoReturn:
+    msg = f"there is not enough memory to answer box {box.name!r}; close other programs, or crop the CT around it."
+    raise RunnerError(msg)
 
 
 def _tell(progress: Progress | None, done: int, total: int, name: str) -> None:

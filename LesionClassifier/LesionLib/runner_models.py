@@ -8,11 +8,11 @@ from pathlib import Path
 
 import torch
 
+from .batches import cut_lesion
 from .bundle import MANIFEST, WEIGHTS, Bundle, find_bundle, load_bundle
 from .golden import golden_case
 from .precision import choose_precision, in_precision
 from .runner_types import Precision, PrecisionChoice, RunnerError
-from .sampling import axial_stack, windowed
 
 _KEPT = 3
 _NOT_ASKED = Precision("float32", "bfloat16 was not asked for")
@@ -66,8 +66,7 @@ def _loaded(folder: Path, device: torch.device, choice: PrecisionChoice) -> Load
     bundle = load_bundle(folder, device=device)
     if choice != "auto":
         return LoadedModel(bundle, device, _NOT_ASKED)
-    volume, box = golden_case()
-    pictures = torch.from_numpy(windowed(axial_stack(volume, box, bundle.spec).hu, bundle.spec.windows_hu))
+    pictures = torch.from_numpy(cut_lesion(*golden_case(), bundle.spec).pictures)
     precision = choose_precision(bundle.network, pictures)
     network = in_precision(bundle.network, precision, dimensions=pictures.ndim, temperature=bundle.temperature)
     return LoadedModel(replace(bundle, network=network), device, precision)

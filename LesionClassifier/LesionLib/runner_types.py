@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from enum import StrEnum
 from typing import Literal
 
 from .errors import LesionLensError
@@ -24,17 +23,12 @@ class RunnerCancelled(RunnerError):
     """The request was cancelled; there is no answer."""
 
 
-class RunnerWarning(StrEnum):
-    """Names of the warnings that a runner adds to results."""
-
-    GPU_MEMORY = "gpu-memory"
-
-
 @dataclass(frozen=True)
 class RunOptions:
     """How to answer.
 
-    ``class_name``: the class that the Grad-CAM explains (None: the one that is answered). ``device``: "auto" is the
+    ``class_name``: the class that the Grad-CAM explains (None: the one that is answered). ``redrawn``: how many boxes drawn
+    a little differently are asked too, for the spread of the answer. ``device``: "auto" is the
     GPU where there is one. ``precision``: "auto" measures once whether bfloat16 pays on this CPU, "float32" never
     does; None is the runner's own default ("auto" in a worker, "float32" in the process itself).
     """
@@ -42,6 +36,7 @@ class RunOptions:
     class_name: str | None = None
     device: Device = "auto"
     precision: PrecisionChoice | None = None
+    redrawn: int = 0
 
 
 @dataclass(frozen=True, eq=False)

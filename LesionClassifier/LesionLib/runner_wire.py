@@ -11,6 +11,7 @@ import struct
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from io import RawIOBase
+from itertools import chain, repeat
 from math import prod
 from typing import Any
 
@@ -48,7 +49,7 @@ def write_frame(stream: RawIOBase, header: Mapping[str, Any], arrays: Sequence[n
 
 
 class ReusedMemory:
-    """Memory for the arrays of one frame at a time: an array is valid until the next frame is read.
+    """Memory for the first array of one frame at a time: it is valid until the next frame is read.
 
     The first touch of fresh memory costs several times the transfer itself, so a CT is read into the same place again.
     """
@@ -67,7 +68,7 @@ class ReusedMemory:
 def read_frame(stream: RawIOBase, allocate: Callable[..., np.ndarray] = np.empty) -> Frame:
     """Wait for one message. Raises `EOFError` where the other side is gone, `WireError` for what is not a frame.
 
-    ``allocate(shape, dtype)`` gives the memory of the arrays; `ReusedMemory` is for frames with one array at most.
+    ``allocate(shape, dtype)`` gives the memory of the first array, as a rule the largest: the CT.
     """
     magic, length = _HEAD.unpack(_read_exactly(stream, _HEAD.size))
     if magic != _MAGIC or length > _LARGEST_HEADER:
@@ -100,7 +101,8 @@ def _rest_of_frame(stream: RawIOBase, length: int, allocate: Callable[..., np.nd
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         msg = f"the header of a frame cannot be read: {error}"
         raise WireError(msg) from error
-    return Frame(header, [_read_array(stream, dtype, shape, allocate) for dtype, shape in described])
+    ways = chain([allocate], repeat(np.empty))
+    return Frame(header, [_read_array(stream, *one, way) for one, way in zip(described, ways, strict=False)])
 
 
 def _read_array(

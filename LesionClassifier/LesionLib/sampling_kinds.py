@@ -1,4 +1,4 @@
-"""The kinds of network input: what a manifest says of each, how each is cut, fed to a network, and painted back."""
+"""The kinds of network input: what a manifest says of each, how each is cut, and how it is fed to a network."""
 
 from __future__ import annotations
 
@@ -8,12 +8,10 @@ from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 import numpy as np
-from scipy import ndimage
 
-from .errors import BoxError, BundleError
-from .geometry import CTVolume, LesionBox, transformed_points
-from .heat_map import HeatMap
-from .sampling import AxialStack, AxialStackSpec, axial_stack, lattice_points, windowed
+from .errors import BundleError
+from .geometry import CTVolume, LesionBox
+from .sampling import AxialStack, AxialStackSpec, axial_stack, windowed
 from .sampling_planes import (
     KeySliceSpec,
     OrthogonalPlanesSpec,
@@ -78,14 +76,14 @@ def kind_name(spec: Spec) -> str:
     return _NAMES[type(spec)]
 
 
-def cut(volume: CTVolume, box: LesionBox, spec: Spec, mask: CTVolume | None = None) -> Sample:
+def cut(volume: CTVolume, box: LesionBox, spec: Spec) -> Sample:
     """Cut ``box`` out of ``volume`` as ``spec`` says. Raises `BoxError` for a box outside.
 
-    ``mask``: the lesion's segment, 0 and 1 on any lattice; "shape_mask" needs it, "orthogonal_planes" goes by it where
-    there is one, the other kinds do not look at it.
+    "shape_mask" needs the box's ``segment``, "orthogonal_planes" goes by it where there is one, the other kinds do not
+    look at it.
     """
     kind = KINDS[kind_name(spec)]
-    return kind.cut(volume, box, spec, mask=mask) if kind.takes_mask else kind.cut(volume, box, spec)
+    return kind.cut(volume, box, spec, mask=box.segment) if kind.takes_mask else kind.cut(volume, box, spec)
 
 
 def network_input(sample: Sample, spec: Spec) -> np.ndarray:
@@ -94,89 +92,6 @@ def network_input(sample: Sample, spec: Spec) -> np.ndarray:
     Windows are scaled to -1 … 1; where a picture has several planes and windows, the windows of a plane stand together.
     """
     return KINDS[kind_name(spec)].network_input(sample, spec)
-
-
-def paint_sample(cam: np.ndarray, sample: Sample, box: LesionBox, volume: CTVolume, class_name: str) -> HeatMap:
-    """Lay the maps of a sample over the CT's own voxels; 0 where the model did not look (or saw padding).
-
-    ``cam``: (picture, h, w), or (1, d, h, w) for a cube. A plane is painted one slice step thick. Slices: the map belongs
-    to the slice itself, not to its neighbours. Orthogonal planes: the three are channels of one picture, so a cell of its
-    one map speaks for the same pixel of all three, and is painted in each; which of the planes it came from cannot be
-    told. Where painted planes meet, the strongest counts. Raises `BoxError` for maps that are not of this sample.
-    """
-    panes = _panes(cam, sample, box)
-    ranges = [_touched_voxels(volume, pane) for pane in panes]
-    low = np.min([first for first, _ in ranges], axis=0)
-    high = np.max([last for _, last in ranges], axis=0)
-    ijk_to_ras = _moved(volume.ijkToRAS, low)
-    array = np.zeros(tuple(high - low)[::-1], dtype=np.float32)
-    for pane, (first, last) in zip(panes, ranges, strict=True):
-        i, j, k = (slice(a, b) for a, b in zip(first - low, last - low, strict=True))
-        for depth, part in enumerate(array[k, j, i]):  # slice by slice: a whole block of points may not fit in memory
-            np.maximum(part, _painted(pane, _moved(volume.ijkToRAS, first + [0, 0, depth]), part.shape), out=part)
-    peak = float(array.max(initial=0.0))
-    return HeatMap(array / peak if peak > 0 else array, ijk_to_ras, peak, class_name)
-
-
-@dataclass(frozen=True, eq=False)
-class _Pane:
-    """A map and the part of space it belongs to; a plane is a pane of one slice.
-
-    ``map``: (d, h, w). ``toRAS``: 4x4 from the sample's (column, row, slice). ``region``: bool, (slice, row, column).
-    """
-
-    map: np.ndarray
-    toRAS: np.ndarray
-    region: np.ndarray
-
-
-def _panes(cam: np.ndarray, sample: Sample, box: LesionBox) -> list[_Pane]:
-    cam = np.asarray(cam, dtype=np.float32)
-    expected = "(1, d, h, w)" if isinstance(sample, CubeSample) else f"({len(sample.hu)}, h, w)"
-    if len(cam) != len(sample.hu) or cam.ndim != (4 if isinstance(sample, CubeSample) else 3):
-        msg = f"box {box.name!r}: its maps have shape {cam.shape}, its input needs {expected}; paint the maps of this box."
-        raise BoxError(msg)
-    if isinstance(sample, AxialStack):  # as `paint`: between its slices the maps are interpolated
-        return [_Pane(cam, sample.sampleToRAS, np.broadcast_to(sample.region, sample.hu.shape))]
-    if isinstance(sample, CubeSample):
-        return [_Pane(cam[0], sample.sampleToRAS, np.broadcast_to(np.True_, sample.hu.shape[2:]))]
-    return [
-        _Pane(picture_map[None], sample.sampleToRAS[picture, channel], sample.region[channel][None])
-        for picture, picture_map in enumerate(cam)
-        for channel in sample.mapped_channels
-    ]
-
-
-def _touched_voxels(volume: CTVolume, pane: _Pane) -> tuple[np.ndarray, np.ndarray]:
-    """Half-open index range of the voxels in a pane's region; at least one voxel."""
-    along = [np.flatnonzero(pane.region.any(axis=others)) for others in ((0, 1), (0, 2), (1, 2))]
-    low, high = (np.array([index[end] for index in along]) for end in (0, -1))
-    low, high = low - 0.5, high + 0.5
-    corners = low + lattice_points((2, 2, 2)).reshape(-1, 3) * (high - low)
-    ijk = transformed_points(volume.rasToIJK @ pane.toRAS, corners)
-    last = np.array(volume.sizeIJK) - 1
-    first = np.clip(np.ceil(ijk.min(axis=0) - 1e-6), 0, last).astype(int)
-    return first, np.maximum(np.clip(np.floor(ijk.max(axis=0) + 1e-6), 0, last).astype(int), first) + 1
-
-
-def _painted(pane: _Pane, ijk_to_ras: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
-    """The pane's map on the first slice of a lattice, ``shape`` = (j, i); 0 outside the pane's region."""
-    points = lattice_points((shape[1], shape[0], 1))[0]
-    index = transformed_points(np.linalg.inv(pane.toRAS) @ ijk_to_ras, points)[..., ::-1]
-    samples = np.array(pane.region.shape)
-    # Centres of cells that are several samples wide: (x + 0.5) * cells / samples - 0.5.
-    cells = (index + 0.5) * (np.array(pane.map.shape) / samples) - 0.5
-    values = ndimage.map_coordinates(pane.map, np.moveaxis(cells, -1, 0), order=1, mode="nearest")
-    nearest = np.floor(index + 0.5 + 1e-6).astype(int)
-    inside = ((index >= -0.5 - 1e-6) & (index <= samples - 0.5 + 1e-6)).all(axis=-1)
-    slice_, row, column = np.moveaxis(np.clip(nearest, 0, samples - 1), -1, 0)
-    return np.where(inside & pane.region[slice_, row, column], values, 0.0)
-
-
-def _moved(ijk_to_ras: np.ndarray, first: np.ndarray) -> np.ndarray:
-    moved = ijk_to_ras.copy()
-    moved[:3, 3] = transformed_points(ijk_to_ras, first)
-    return moved
 
 
 def _windowed_stack(sample: AxialStack, spec: AxialStackSpec) -> np.ndarray:

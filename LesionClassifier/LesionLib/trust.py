@@ -8,6 +8,8 @@ from .bundle import Bundle
 from .geometry import CTVolume, LesionBox
 from .input_warning import InputWarning, WarningName
 from .sampling import AxialStack
+from .sampling_kinds import Sample
+from .sampling_volumes import ShapeMaskSpec
 
 _MOST_OUTSIDE = 0.02
 _SAMPLED_VOXELS = 200_000
@@ -30,22 +32,22 @@ def volume_warnings(volume: CTVolume) -> tuple[InputWarning, ...]:
     return (*volume.warnings, InputWarning(WarningName.NOT_HU, text))
 
 
-def box_warnings(volume: CTVolume, box: LesionBox, stack: AxialStack, bundle: Bundle) -> tuple[InputWarning, ...]:
+def box_warnings(volume: CTVolume, box: LesionBox, sample: Sample, bundle: Bundle) -> tuple[InputWarning, ...]:
     """What is unusual about one box, beside what the model was trained on."""
     found = [
-        _outside(stack),
+        _outside(sample),
         _box_size(box, bundle),
         _slice_distance(volume, bundle),
-        _pixel_spacing(volume, bundle),
-        _few_slices(stack),
+        _pixel_spacing(volume, sample, bundle),
+        _few_slices(sample),
     ]
     return tuple(warning for warning in found if warning is not None)
 
 
-def _outside(stack: AxialStack) -> InputWarning | None:
-    if stack.outside_share <= _MOST_OUTSIDE:
+def _outside(sample: Sample) -> InputWarning | None:
+    if sample.outside_share <= _MOST_OUTSIDE:
         return None
-    share = f"{stack.outside_share:.0%}"
+    share = f"{sample.outside_share:.0%}"
     text = f"{share} of the box with its margin lies outside the volume; there the edge is repeated."
     return InputWarning(WarningName.OUTSIDE_VOLUME, text)
 
@@ -67,16 +69,17 @@ def _slice_distance(volume: CTVolume, bundle: Bundle) -> InputWarning | None:
     return InputWarning(WarningName.SLICE_DISTANCE, text)
 
 
-def _pixel_spacing(volume: CTVolume, bundle: Bundle) -> InputWarning | None:
+def _pixel_spacing(volume: CTVolume, sample: Sample, bundle: Bundle) -> InputWarning | None:
     coarsest = float(volume.spacingMm[:2].max())
-    wanted = bundle.spec.spacing_mm
-    if coarsest <= _COARSEST_PIXELS * wanted:
+    wanted = sample.pixel_mm
+    if coarsest <= _COARSEST_PIXELS * wanted or isinstance(bundle.spec, ShapeMaskSpec):
         return None
     text = f"The CT's pixels are {coarsest:.2f} mm; the model looks at {wanted:g} mm, finer than the CT shows."
     return InputWarning(WarningName.PIXEL_SPACING, text)
 
 
-def _few_slices(stack: AxialStack) -> InputWarning | None:
-    if len(stack.hu) >= _FEWEST_SLICES:
+def _few_slices(sample: Sample) -> InputWarning | None:
+    is_stack = isinstance(sample, AxialStack)  # the other kinds take one slice, or three planes, by design
+    if not is_stack or len(sample.hu) >= _FEWEST_SLICES:
         return None
     return InputWarning(WarningName.FEW_SLICES, "Only one slice passes through the box; the answer rests on it alone.")

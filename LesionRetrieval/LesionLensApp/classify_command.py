@@ -26,8 +26,11 @@ def classify_files(options: argparse.Namespace, bundle: Bundle, steps: Steps) ->
 
     Raises a `LesionLensError` for bad input; then nothing is written.
     """
-    if not (0 <= options.margin_mm <= 100 and 1 <= options.similar <= 1000):
-        msg = f"--margin-mm is {options.margin_mm:g} (0 to 100 mm) and --similar is {options.similar} (1 to 1000)."
+    if not (0 <= options.margin_mm <= 100 and 1 <= options.similar <= 1000 and 0 <= options.redrawn <= 100):
+        msg = (
+            f"--margin-mm is {options.margin_mm:g} (0 to 100 mm), --similar is {options.similar} (1 to 1000) and "
+            f"--redrawn is {options.redrawn} (0 to 100)."
+        )
         raise LesionLensError(msg)
     with ExitStack() as stack:
         library = stack.enter_context(CaseLibrary.open(options.library)) if options.library else None
@@ -52,6 +55,7 @@ def classify_files(options: argparse.Namespace, bundle: Bundle, steps: Steps) ->
             k=options.similar,
             excludePatient=_patient_hash(options) if library is not None else None,
             extraWarnings=volume.warnings,
+            redrawn=options.redrawn,
         )
         return run_job(job, options.out, steps, overwrite=options.overwrite)
 

@@ -63,6 +63,10 @@ def _add_classify(commands: argparse._SubParsersAction) -> None:
     parser.add_argument("--model", default=DEFAULT_MODEL, help=f"name or folder of a model (default: {DEFAULT_MODEL})")
     parser.add_argument("--library", type=Path, help="case library to compare with")
     parser.add_argument("--similar", type=int, default=9, metavar="K", help="how many similar cases (default: 9)")
+    parser.add_argument(
+        "--redrawn", type=int, default=0, metavar="N",
+        help="ask N boxes drawn a little differently too, and say how the answer moves (default: 0; 8 is a good number)",
+    )  # fmt: skip
     parser.add_argument("--key", type=Path, help="pseudonym key of the library: leaves out cases of the same patient")
     parser.add_argument("--series", help="which series of a DICOM folder: its number in the list, or its UID")
     parser.add_argument("--name", help="what to call the volume in results (default: name of the file or folder)")

@@ -28,7 +28,8 @@ from .sliceviews import SliceRenderer
 class Job:
     """What to answer: nodes of a running scene, a model, and perhaps a library to compare with.
 
-    ``excludePatient`` is the pseudonym of the patient on the CT, whose own cases are not shown as similar.
+    ``redrawn``: boxes drawn a little differently that are asked too, for the spread of the answer. ``excludePatient`` is
+    the pseudonym of the patient on the CT, whose own cases are not shown as similar.
     """
 
     running: HeadlessSlicer
@@ -39,6 +40,7 @@ class Job:
     k: int = 9
     excludePatient: str | None = None
     extraWarnings: tuple[InputWarning, ...] = ()
+    redrawn: int = 0
 
 
 def run_job(job: Job, out: Path, steps: Steps, *, overwrite: bool) -> list[LesionResult]:
@@ -73,7 +75,7 @@ def run_job(job: Job, out: Path, steps: Steps, *, overwrite: bool) -> list[Lesio
 
 
 def _classified(job: Job) -> list[LesionResult]:
-    results = classifyNodes(job.volumeNode, job.roiNodes, job.bundle)
+    results = classifyNodes(job.volumeNode, job.roiNodes, job.bundle, redrawn=job.redrawn)
     return [replace(result, warnings=(*job.extraWarnings, *result.warnings)) for result in results]
 
 

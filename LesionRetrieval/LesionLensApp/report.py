@@ -51,6 +51,7 @@ def write_report(
             "bars": [(name, p, _css(colors[name])) for name, p in result.probabilities.items()],
             "cards": [_card(neighbour, library) for neighbour in neighbours[number - 1]],
             "vote": _vote(neighbours[number - 1]),
+            "reliability": result.reliability.sentences(tuple(result.probabilities)),
         }
         for number, result in enumerate(results, start=1)
     ]

@@ -11,8 +11,8 @@ from LesionLib.bundle import Bundle, load_bundle
 from LesionLib.classify import Classifier
 from LesionLib.explain import grad_cam
 from LesionLib.geometry import CTVolume, LesionBox, transformed_points
-from LesionLib.heat_map import paint
 from LesionLib.networks import LesionNet, build_network
+from LesionLib.painting import paint
 from LesionLib.phantom.nodules import paint_nodule
 from LesionLib.sampling import AxialStackSpec, axial_stack, lattice_points
 from torch import Tensor, nn
@@ -112,7 +112,7 @@ def test_heat_stays_inside_the_box_and_its_margin(shipped):
     heat = Classifier(with_network(shipped, BrightnessNet()), volume).classify(box, class_name="malignant").heat_map
     points = transformed_points(heat.ijkToRAS, lattice_points(heat.array.shape[::-1]))
     in_box = np.abs((points - middle) @ box.axesRAS)[heat.array > 0]
-    assert (in_box[:, :2] <= box.sizeMm[:2] / 2 + shipped.spec.margin_mm + 1e-6).all()
+    assert (in_box[:, :2] <= box.sizeMm[:2] / 2 + shipped.spec.margin_mm + shipped.spec.spacing_mm / 2).all()
     assert (in_box[:, 2] <= box.sizeMm[2] / 2 + volume.sliceDistanceMm).all()
 
 
@@ -151,7 +151,7 @@ def test_painting_puts_the_centre_of_a_map_cell_where_its_pixels_were():
     stack = axial_stack(volume, box, AxialStackSpec())
     cam = np.zeros((len(stack.hu), 8, 8), dtype=np.float32)
     cam[len(cam) // 2, 5, 2] = 1.0
-    heat = paint(cam, stack, box, volume, margin_mm=3.0, class_name="any")
+    heat = paint(cam, stack, box, volume, "any")
     column, row = 2 * 8 + 3.5, 5 * 8 + 3.5
     expected = transformed_points(stack.sampleToRAS, [column, row, len(cam) // 2])
     assert np.linalg.norm(heat.peakRAS - expected) < 1.0

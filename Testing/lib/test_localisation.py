@@ -10,12 +10,11 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
-from LesionLib.geometry import LesionBox, transformed_points
+from LesionLib.geometry import CTVolume, LesionBox, transformed_points
 from LesionLib.heat_map import HeatMap
 from LesionLib.localisation import (
     THRESHOLDS,
     LocalisationCase,
-    SegmentMask,
     box_iou,
     choose_threshold,
     energy_share,
@@ -81,12 +80,12 @@ def test_energy_in_a_segment_is_found_over_a_lattice_of_its_own():
     ball = np.linalg.norm(transformed_points(own, lattice_points((41, 41, 41))) - center, axis=-1) < 6
     distance = np.linalg.norm(transformed_points(matrix, lattice_points((18, 16, 10))) - center, axis=-1)
     expected = array[distance < 6].sum() / array.sum()
-    assert energy_share(heat(array, matrix), SegmentMask(ball, own)) == pytest.approx(expected, abs=0.01)
+    assert energy_share(heat(array, matrix), CTVolume(ball.astype(np.uint8), own)) == pytest.approx(expected, abs=0.01)
 
 
 def test_heat_outside_the_segment_s_lattice_is_outside_and_an_empty_map_has_no_share():
     matrix = np.eye(4)
-    mask = SegmentMask(np.ones((4, 4, 4), bool), matrix)
+    mask = CTVolume(np.ones((4, 4, 4), np.uint8), matrix)
     array = np.zeros((8, 8, 8))
     array[1, 1, 1], array[6, 6, 6] = 1.0, 3.0
     assert energy_share(heat(array, matrix), mask) == 0.25

@@ -8,15 +8,20 @@ import json
 
 import numpy as np
 import pytest
+from LesionLib.box_spread import BoxSpread
 from LesionLib.geometry import LesionBox
 from LesionLib.heat_map import HeatMap
 from LesionLib.input_warning import InputWarning, WarningName
+from LesionLib.reliability import Reliability
 from LesionLib.results import LesionResult, RunInfo, SimilarCase, as_csv, as_json, heat_map_file
 
+# One box was answered: its deviation cannot be computed.
+SPREAD = BoxSpread(*(np.array([0.2, 0.8]),) * 3, np.full(2, np.nan), 1, 1, 1, 2, 2.0, 2.0)
 RUN = RunInfo('chest, "CT" 1', "lung-nodule-malignancy", "1.2.3", "ab" * 32, "cpu")
 COLUMNS = [
     "name", "label", "p_benign", "p_malignant", "center_r", "center_a", "center_s", "size_x", "size_y", "size_z",
-    "grad_cam", "warnings", "volume", "model", "model_version", "model_sha256", "device",
+    "grad_cam", "warnings", "prediction_set", "set_coverage", "distance", "usual_distance", "heat_inside", "redrawn_min",
+    "redrawn_max", "redrawn_same_answer", "volume", "model", "model_version", "model_sha256", "device",
 ]  # fmt: skip
 
 
@@ -38,6 +43,7 @@ def results() -> list[LesionResult]:
                 InputWarning(WarningName.BOX_SIZE, "The box is large, see there."),
                 InputWarning(WarningName.FEW_SLICES, "Only one slice."),
             ),
+            reliability=Reliability(("malignant", "benign"), 0.9, 3.5, 4.0, SPREAD, 0.75),
             similar_cases=(SimilarCase("case-7", "benign", 0.98765432), SimilarCase("case-9", "malignant", 0.5)),
         ),
         LesionResult(
@@ -57,7 +63,7 @@ def test_the_json_has_exactly_these_keys(results):
     assert written["model"] == {"name": "lung-nodule-malignancy", "version": "1.2.3", "sha256": "ab" * 32}
     for result in written["results"]:
         assert list(result) == [
-            "name", "box", "label", "probabilities", "warnings", "warningNames", "gradCam", "similarCases",
+            "name", "box", "label", "probabilities", "reliability", "warnings", "warningNames", "gradCam", "similarCases",
         ]  # fmt: skip
         assert list(result["box"]) == ["centerRAS", "sizeMm", "axesRAS"]
     assert written["notice"] == "Research use only, not for diagnosis."
@@ -85,6 +91,11 @@ def test_the_csv_has_stable_columns_and_as_many_in_every_row(results):
     assert first["warnings"] == "The box is large, see there. | Only one slice."
     assert first["grad_cam"] == "gradcam_1.nrrd"
     assert second["grad_cam"] == ""
+    assert (first["prediction_set"], first["set_coverage"]) == ("malignant | benign", "0.900000")
+    assert (first["redrawn_min"], first["redrawn_same_answer"]) == ("0.800000", "1.000000")
+    assert {second[name] for name in ("prediction_set", "set_coverage", "distance", "heat_inside", "redrawn_max")} == {
+        ""
+    }
     assert second["name"] == 'two, "quoted"\nlines'
     assert first["volume"] == RUN.volume
 

@@ -22,7 +22,6 @@ from LesionLib.runner import (
     InProcessRunner,
     RunnerCancelled,
     RunnerError,
-    RunnerWarning,
     RunOptions,
     RunRequest,
     WorkerRunner,
@@ -33,15 +32,15 @@ MODEL = "lung-nodule-malignancy"
 FLOAT32 = RunOptions(precision="float32")
 posix_only = pytest.mark.skipif(os.name != "posix", reason="signals are POSIX's")
 
-# The process border is where faults are made: the worker's own main, with a classifier that does what a box's name says.
+# The process border is where faults are made: the worker's own main, with a way of cutting that does what a box's name says.
 FAULTY = """
 import os, time, torch
 os.write(1, b"printed before the worker took hold of its output\\n")
-from LesionLib.classify import Classifier
+from LesionLib import batches
 from LesionLib.worker import main
-honest, memory_is_full = Classifier.classify, True
-def classify(self, box, *, class_name=None):
-    global memory_is_full
+honest, tries_that_find_memory_full = batches.cut, 2
+def cut(volume, box, spec):
+    global tries_that_find_memory_full
     if box.name == "sleep":
         time.sleep(60)
     if box.name == "hold the interpreter":
@@ -52,11 +51,11 @@ def classify(self, box, *, class_name=None):
         print("a stray print", flush=True); os.write(1, b"\\0LLW1 and bytes from C")
     if box.name == "bug":
         raise KeyError("a bug of ours")
-    if box.name == "out of memory" and memory_is_full:
-        memory_is_full = False
+    if box.name == "out of memory" and tries_that_find_memory_full:
+        tries_that_find_memory_full -= 1
         raise torch.cuda.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
-    return honest(self, box, class_name=class_name)
-Classifier.classify = classify
+    return honest(volume, box, spec)
+batches.cut = cut
 main()
 """
 
@@ -177,7 +176,7 @@ def test_stray_prints_of_the_worker_are_harmless(faulty):
 def test_out_of_gpu_memory_falls_back_to_the_cpu_with_a_warning_that_has_a_name(faulty):
     answer = faulty.run(a_request("before", "out of memory", "later"))
     names = [[w.name for w in result.warnings] for result in answer.results]
-    assert names == [[], [RunnerWarning.GPU_MEMORY], [RunnerWarning.GPU_MEMORY]]
+    assert names == [[], [WarningName.GPU_MEMORY], [WarningName.GPU_MEMORY]]
     assert "answered on the CPU" in answer.results[1].warnings[0]
     assert answer.info.device == "cpu"
     assert len({result.label for result in answer.results}) == 1
@@ -205,9 +204,10 @@ def test_a_callback_that_raises_ends_the_request_and_the_next_one_works(faulty):
 def test_a_long_box_is_cancelled_within_a_second_and_the_next_request_works(faulty, box):
     pressed = []
 
-    def press(done, *_):
-        if done == 1:
-            after(0.2, lambda: pressed.extend([monotonic(), faulty.cancel()]))
+    def press(*_):
+        if not pressed:
+            pressed.append(monotonic() + 0.2)
+            after(0.2, faulty.cancel)
 
     with pytest.raises(RunnerCancelled):
         faulty.run(a_request("lesion", box, "never reached"), progress=press)

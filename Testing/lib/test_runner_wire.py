@@ -16,8 +16,9 @@ from LesionLib.geometry import CTVolume, LesionBox
 from LesionLib.golden import golden_case
 from LesionLib.heat_map import HeatMap
 from LesionLib.input_warning import InputWarning, WarningName
+from LesionLib.reliability import Reliability
 from LesionLib.results import LesionResult
-from LesionLib.runner import RunnerError, RunnerWarning, RunRequest
+from LesionLib.runner import RunnerError, RunRequest
 from LesionLib.runner_codec import error_from_json, error_to_json, request_from_frame, request_to_frame
 from LesionLib.runner_process import worker_environment, worker_python
 from LesionLib.runner_wire import ReusedMemory, WireError, read_first_frame, read_frame, write_frame
@@ -25,11 +26,14 @@ from LesionLib.runner_wire import ReusedMemory, WireError, read_first_frame, rea
 ROOT = Path(__file__).resolve().parents[2]
 CROSSING = {
     CTVolume: {"array", "ijkToRAS", "name", "warnings"},
-    LesionBox: {"centerRAS", "sizeMm", "axesRAS", "name"},
+    LesionBox: {"centerRAS", "sizeMm", "axesRAS", "name", "segment"},
     HeatMap: {"array", "ijkToRAS", "peak", "class_name"},
     # Similar cases are added in the parent, from its library.
-    LesionResult: {"name", "box", "label", "probabilities", "embedding", "heat_map", "warnings", "similar_cases"},
-}
+    LesionResult: {
+        "name", "box", "label", "probabilities", "embedding", "heat_map", "warnings", "similar_cases", "reliability",
+    },
+    Reliability: {"prediction_set", "promised", "distance", "usual_distance", "spread", "heat_inside"},
+}  # fmt: skip
 
 
 @pytest.mark.parametrize("kind", CROSSING)
@@ -39,13 +43,16 @@ def test_every_field_crosses_the_process_border(kind):
 
 def test_a_request_comes_out_as_it_went_in():
     volume, box = golden_case()
-    kinds = (WarningName.PHANTOM, RunnerWarning.GPU_MEMORY)
+    kinds = (WarningName.PHANTOM, WarningName.GPU_MEMORY)
     volume = replace(volume, warnings=tuple(InputWarning(kind, "text") for kind in kinds))
-    sent = RunRequest("model", volume, [box])
+    sent = RunRequest("model", volume, [box, replace(box, segment=None)])
     got = request_from_frame(request_to_frame(sent))
     np.testing.assert_array_equal(got.volume.array, volume.array)
     np.testing.assert_array_equal(got.volume.ijkToRAS, volume.ijkToRAS)
     np.testing.assert_array_equal(got.boxes[0].cornersRAS, box.cornersRAS)
+    np.testing.assert_array_equal(got.boxes[0].segment.array, box.segment.array)
+    np.testing.assert_array_equal(got.boxes[0].segment.ijkToRAS, box.segment.ijkToRAS)
+    assert got.boxes[1].segment is None
     assert (got.model, got.options, got.volume.name, got.boxes[0].name) == (
         "model",
         sent.options,
@@ -81,6 +88,14 @@ def test_memory_that_is_used_again_is_used_again():
     assert (first.shape, second.shape, second.dtype) == ((4, 5), (3, 3), np.int16)
     assert np.shares_memory(first, second)
     assert not np.shares_memory(first, memory((100, 100), np.dtype(float)))
+
+
+def test_a_second_array_does_not_take_the_memory_of_the_first():
+    stream = BytesIO()
+    write_frame(stream, {}, [np.arange(6), np.zeros(6)])
+    first, second = read_frame(BytesIO(stream.getvalue()), ReusedMemory()).arrays
+    np.testing.assert_array_equal(first, np.arange(6))
+    np.testing.assert_array_equal(second, np.zeros(6))
 
 
 def test_importing_the_runner_imports_no_torch():

@@ -8,8 +8,8 @@ import torch
 from LesionLib.bundle import load_bundle
 from LesionLib.classify import Classifier
 from LesionLib.geometry import CTVolume, LesionBox
-from LesionLib.heat_map import paint
 from LesionLib.networks import LesionNet, build_network
+from LesionLib.painting import paint
 from LesionLib.sampling import axial_stack, windowed
 from LesionLib.similarity_map import similarity_map
 from torch import Tensor
@@ -139,7 +139,7 @@ def test_painted_into_an_oblique_ct_it_lies_on_the_ball_that_both_lesions_have()
     network = DirectionNet().eval()
     features = network.features(torch.from_numpy(windowed(stack.hu, shipped.spec.windows_hu)))
     cam = similarity_map(network, features, np.array([1.0, 0.0], dtype=np.float32)).numpy()
-    heat = paint(cam, stack, box, volume, margin_mm=shipped.spec.margin_mm, class_name="similar")
+    heat = paint(cam, stack, box, volume, "similar")
     assert np.linalg.norm(heat.peakRAS - ball_ras) < 4.0
 
 

@@ -7,10 +7,11 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from LesionLib.batches import cut_lesion, stacked
 from LesionLib.geometry import LesionBox
 from LesionLib.networks import LesionNet
 from LesionLib.networks.base import device_of
-from LesionLib.sampling import AxialStackSpec, axial_stack, windowed
+from LesionLib.sampling_kinds import Spec
 
 from .nodules import Nodule
 
@@ -31,13 +32,13 @@ class Looseness:
 
 
 def slice_descriptors(
-    network: LesionNet, nodules: Sequence[Nodule], boxes: Sequence[LesionBox], spec: AxialStackSpec
+    network: LesionNet, nodules: Sequence[Nodule], boxes: Sequence[LesionBox], spec: Spec
 ) -> list[np.ndarray]:
     """Descriptors (slice, d) of each nodule, float32, cut as they are cut in use."""
     found = []
     with torch.inference_mode():
         for nodule, box in zip(nodules, boxes, strict=True):
-            pictures = torch.from_numpy(windowed(axial_stack(nodule.volume, box, spec).hu, spec.windows_hu))
-            features = network.features(pictures.to(device_of(network)))
+            pictures = stacked([cut_lesion(nodule.volume, box, spec)], device_of(network))
+            features = network.features(pictures)
             found.append(network.descriptor(features).float().cpu().numpy())
     return found

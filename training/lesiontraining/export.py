@@ -7,7 +7,6 @@ import json
 import shutil
 import tempfile
 from collections.abc import Mapping
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +24,7 @@ from LesionLib.bundle import (
 )
 from LesionLib.manifest_schema import SCHEMA_VERSION
 from LesionLib.networks import LesionNet
-from LesionLib.sampling import AxialStackSpec
+from LesionLib.sampling_kinds import Spec, section_from_spec
 from safetensors.torch import save_file
 
 
@@ -35,7 +34,7 @@ def write_bundle(
     head: Mapping[str, Any],
     lesionlens: Mapping[str, Any],
     network: LesionNet,
-    spec: AxialStackSpec,
+    spec: Spec,
     temperature: float,
     card: str,
     license_text: str,
@@ -55,7 +54,7 @@ def write_bundle(
         section = {
             "schema": SCHEMA_VERSION,
             **lesionlens,
-            "input": {"kind": "axial_stack", **json.loads(json.dumps(asdict(spec)))},
+            "input": section_from_spec(spec),
             "golden_logits": golden_logits(network, spec).round(5).tolist(),
             "files": {name: _sha256(folder / name) for name in (WEIGHTS, CARD, LICENSE)},
         }

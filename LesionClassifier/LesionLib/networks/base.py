@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
@@ -26,6 +27,14 @@ class LesionNet(nn.Module, ABC):
     @abstractmethod
     def descriptor(self, f: Tensor) -> Tensor:
         """What is compared in retrieval, (batch, d), from a feature map; not normalised."""
+
+    def features_of_lesions(self, x: Tensor, counts: Sequence[int]) -> Tensor:
+        """`features` of the pictures of several lesions, ``counts[i]`` of the i-th; for networks that must tell them apart."""
+        return self.features(x)
+
+    def reference_values(self, f: Tensor) -> Tensor:
+        """What must be the same on every machine, (batch, n), continuous in the features: the logits."""
+        return self.head(f)
 
     def embed(self, x: Tensor) -> Tensor:
         """L2-normalised descriptor, (batch, d)."""

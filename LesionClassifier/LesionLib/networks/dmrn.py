@@ -116,6 +116,10 @@ class DMRN(LesionNet):
         """Decision values of the support vector machine, (batch, class)."""
         return self.svm(self.descriptor(f))
 
+    def reference_values(self, f: Tensor) -> Tensor:
+        """The one-vs-one margins, (batch, pair): votes are steps, and a rounding error could turn one."""
+        return self.svm.pairwise_margins(self.descriptor(f))
+
     def probabilities(self, logits: Tensor, temperature: float = 1.0) -> Tensor:
         """Its calibrated probabilities, (batch, class)."""
         return self.svm.probabilities(logits, temperature)

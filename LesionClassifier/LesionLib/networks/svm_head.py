@@ -42,13 +42,17 @@ class LinearSVM(nn.Module):
         scikit-learn's ``decision_function_shape="ovr"``; its two-class margin speaks for class 1. The gradient is that of
         the confidence: votes are steps.
         """
-        pairwise = ((descriptor - self.mean) / self.scale) @ self.weight.T + self.bias
+        pairwise = self.pairwise_margins(descriptor)
         if pairwise.shape[1] == 1:
             return torch.cat([-pairwise, pairwise], dim=1)
         first_wins = (pairwise >= 0).to(pairwise.dtype)
         votes = first_wins @ self.sides.clamp(min=0) + (1 - first_wins) @ (-self.sides).clamp(min=0)
         confidence = pairwise @ self.sides
         return votes + confidence / (3 * (confidence.abs() + 1))
+
+    def pairwise_margins(self, descriptor: Tensor) -> Tensor:
+        """LIBSVM's one-vs-one margins, (batch, pair)."""
+        return ((descriptor - self.mean) / self.scale) @ self.weight.T + self.bias
 
     def probabilities(self, margins: Tensor, temperature: float = 1.0) -> Tensor:
         """Calibrated probabilities (batch, class); ``temperature`` 1 is scikit-learn's answer."""

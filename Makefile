@@ -6,11 +6,12 @@ TORCH := 2.13.0
 TORCH_CPU_INDEX := https://download.pytorch.org/whl/cpu
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test lint train library clean help
+.PHONY: demo test bench train clean help
 
 help:
 	@echo "make demo     install into .venv, then classify a phantom into demo-out/"
 	@echo "make test     install into .venv, then run all checks"
+	@echo "make bench    how fast lesions are answered, beside the usual way (some minutes)"
 	@echo "make train DATA=folder IMAGENET=file    build the shipped model again"
 	@echo "make clean    remove .venv and demo-out"
 
@@ -37,6 +38,9 @@ test: $(STAMP)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/pytest
+
+bench: $(STAMP)
+	$(BIN)/python Testing/benchmarks/bench_classify.py
 
 train: $(STAMP)
 	$(BIN)/lesiontrain lung-nodules --data $(DATA) --imagenet $(IMAGENET) --out Resources/Models/lung-nodule-malignancy

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from .geometry import CTVolume, LesionBox
+from .networks import LesionNet
 from .sampling_kinds import Sample, Spec, cut, network_input
 
 # More makes a CPU no faster, and a run is cancelled between two batches.
@@ -60,6 +61,12 @@ def stacked(batch: list[Lesion], device: torch.device) -> Tensor:
 def in_channels_last(pictures: Tensor) -> Tensor:
     """The same numbers in the order in which convolutions are fastest on CPUs and GPUs alike."""
     return pictures.contiguous(memory_format=torch.channels_last_3d if pictures.ndim == 5 else torch.channels_last)
+
+
+def network_in_channels_last(network: LesionNet) -> LesionNet:
+    """The network with its weights in the order of `in_channels_last`, in place."""
+    is_3d = any(parameter.ndim == 5 for parameter in network.parameters())
+    return network.to(memory_format=torch.channels_last_3d if is_3d else torch.channels_last)
 
 
 def _weight(lesion: Lesion) -> float:

@@ -17,7 +17,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load as load_tensors
 
-from .batches import cut_lesion, in_channels_last
+from .batches import cut_lesion, in_channels_last, network_in_channels_last
 from .conformal import ConformalQuantile
 from .errors import BundleError
 from .golden import golden_case
@@ -38,7 +38,8 @@ _GOLDEN_TOLERANCE = 5e-3
 class Bundle:
     """A verified model, ready to answer. ``sha256`` names it: the hash of its manifest, which names every file's hash.
 
-    ``conformal`` makes prediction sets, ``ood`` tells unusual lesions; None where the model brings neither.
+    ``class_names`` is empty for a model that only compares lesions. ``conformal`` makes prediction sets, ``ood`` tells
+    unusual lesions; None where the model brings neither.
     """
 
     name: str
@@ -199,7 +200,7 @@ def _network(folder: Path, ours: Mapping[str, Any], tensors: Mapping[str, torch.
             f"model {folder.name}: {WEIGHTS} does not fit the architecture {ours['architecture']}: {_first_line(error)}"
         )
         raise BundleError(msg) from error
-    return network.eval().to(memory_format=torch.channels_last)
+    return network_in_channels_last(network.eval())
 
 
 def _golden_answer(network: LesionNet, spec: Spec) -> tuple[np.ndarray, int]:

@@ -14,6 +14,7 @@ from .batches import Lesion, batches, cut_lesion, stacked
 from .box_spread import box_spread
 from .bundle import Bundle
 from .conformal import prediction_set
+from .errors import BundleError
 from .explain import grad_cam
 from .geometry import CTVolume, LesionBox
 from .heat_map import HeatMap
@@ -61,8 +62,9 @@ class Classifier:
 
         The pictures of several boxes, at most ``most_lesions``, go through the network at once. The probability of a
         lesion is the mean of its pictures' (DMRN's rule). ``redrawn``: boxes drawn a little differently that are asked
-        too, for the spread of the answer. Raises `BoxError` for a box outside.
+        too, for the spread of the answer. Raises `BoxError` for a box outside, `BundleError` for a model without classes.
         """
+        self._require_classes()
         warnings = volume_warnings(self.volume)
         device = device_of(self.bundle.network)
         for batch in batches(self.volume, boxes, self.bundle.spec, device=device, most_lesions=most_lesions):
@@ -74,34 +76,44 @@ class Classifier:
 
     def embed(self, box: LesionBox) -> np.ndarray:
         """The L2-normalised embedding of a lesion, float32, shape (d,)."""
-        return self._answer(box).embedding
+        lesion = cut_lesion(self.volume, box, self.bundle.spec)
+        features = self._features([lesion])
+        with torch.no_grad():
+            return self._embedding(features)
 
     def probabilities(self, box: LesionBox) -> np.ndarray:
         """The class probabilities of a lesion alone, float32, shape (class,)."""
-        return self._answer(box).probabilities
+        self._require_classes()
+        return self._answers([cut_lesion(self.volume, box, self.bundle.spec)])[0].probabilities
 
     def similarity_to(self, box: LesionBox, embedding: np.ndarray, *, name: str = "similar") -> HeatMap:
         """What in a lesion makes it resemble the lesion of ``embedding`` (L2-normalised, (d,)), painted into the CT."""
         lesion = cut_lesion(self.volume, box, self.bundle.spec)
-        (answer,) = self._answers([lesion])
-        found = similarity_map(self.bundle.network, answer.features, embedding, length_is_fixed=True)
+        found = similarity_map(self.bundle.network, self._features([lesion]), embedding, length_is_fixed=True)
         return paint(found.cpu().numpy(), lesion.sample, box, self.volume, name)
 
-    def _answer(self, box: LesionBox) -> _Answer:
-        return self._answers([cut_lesion(self.volume, box, self.bundle.spec)])[0]
+    def _require_classes(self) -> None:
+        if not self.bundle.class_names:
+            msg = f"model {self.bundle.name} only compares lesions, it knows no classes; use it with a case library."
+            raise BundleError(msg)
 
     def _answers(self, batch: list[Lesion]) -> list[_Answer]:
         network, counts = self.bundle.network, [len(lesion.pictures) for lesion in batch]
-        pictures = stacked(batch, device_of(network))
+        features = self._features(batch)
         with torch.no_grad():
-            features = network.features_of_lesions(pictures, counts)
             probabilities = network.probabilities(network.head(features), self.bundle.temperature)
-            descriptors = functional.normalize(network.descriptor(features), dim=1)
-        parts = zip(features.split(counts), probabilities.split(counts), descriptors.split(counts), strict=True)
-        return [
-            _Answer(f, p.mean(dim=0).cpu().numpy(), functional.normalize(d.mean(dim=0), dim=0).cpu().numpy())
-            for f, p, d in parts
-        ]
+            parts = zip(features.split(counts), probabilities.split(counts), strict=True)
+            return [_Answer(f, p.mean(dim=0).cpu().numpy(), self._embedding(f)) for f, p in parts]
+
+    def _features(self, batch: list[Lesion]) -> Tensor:
+        network, counts = self.bundle.network, [len(lesion.pictures) for lesion in batch]
+        with torch.no_grad():
+            return network.features_of_lesions(stacked(batch, device_of(network)), counts)
+
+    def _embedding(self, features: Tensor) -> np.ndarray:
+        """Of one lesion: the mean of its pictures' directions, normalised."""
+        directions = functional.normalize(self.bundle.network.descriptor(features), dim=1)
+        return functional.normalize(directions.mean(dim=0), dim=0).cpu().numpy()
 
     def _heat_maps(self, batch: list[Lesion], answers: list[_Answer], class_name: str | None) -> list[HeatMap]:
         names = self.bundle.class_names

@@ -35,7 +35,10 @@ _LESIONLENS = {
         "architecture": {"type": "string", "pattern": "^[a-z0-9_]{1,64}$"},
         "arguments": {"type": "object", "additionalProperties": {"type": ["number", "integer", "string", "boolean", "null"]}},
         "input": _INPUT,
-        "classes": {"type": "array", "items": _CLASS, "minItems": 2, "maxItems": 200},
+        "classes": {
+            "type": "array", "items": _CLASS, "maxItems": 200, "not": {"minItems": 1, "maxItems": 1},
+            "description": "none for a model that only compares lesions",
+        },
         "aggregation": {"const": "mean_slice_probability"},
         "box_size_mm": {**_NUMBER_PAIR, "description": "smallest and largest box edge seen in training"},
         "slice_distance_mm": {**_NUMBER_PAIR, "description": "thinnest and thickest slices seen in training"},

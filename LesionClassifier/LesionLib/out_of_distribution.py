@@ -157,15 +157,62 @@ def fit_out_of_distribution(
     of at most 1 - ``quantile``. Training lesions lie too near their own mean to set it: validation must be other lesions.
     Raises ValueError for too few of them.
     """
-    train, other = _checked(training), _checked(validation, size=np.shape(training)[-1])
+    distance, other = _distance(training, labels, method, k), _checked(validation, size=np.shape(training)[-1])
+    return OutOfDistribution(distance, _threshold(distance.of(other), quantile), float(quantile))
+
+
+def cross_fitted(
+    embeddings: np.ndarray,
+    folds: np.ndarray,
+    *,
+    labels: np.ndarray | None = None,
+    method: str = "mahalanobis",
+    quantile: float = 0.95,
+    k: int = 10,
+) -> tuple[OutOfDistribution, np.ndarray]:
+    """`fit_out_of_distribution` on all lesions, its threshold from scores of lesions whose fold the distance did not see.
+
+    For models that are fitted on everything there is. ``folds``: (n,), patients never across. Also returns what the same
+    procedure says of each fold when it is fitted, threshold and all, on the others: bool (n,), whether a lesion was warned
+    of; its share is the honest figure beside 1 - ``quantile``. Raises ValueError where there are fewer than three folds.
+    """
+    e, of_fold = _checked(embeddings), np.asarray(folds)
+    if of_fold.shape != (len(e),) or len(np.unique(of_fold)) < 3:
+        msg = f"{len(e)} lesions in at least 3 folds are needed, not folds of shape {of_fold.shape}"
+        raise ValueError(msg)
+    scores = _out_of_fold_scores(e, of_fold, labels, method, k)
+    warned = np.empty(len(e), dtype=bool)
+    for fold in np.unique(of_fold):
+        rest, here = of_fold != fold, of_fold == fold
+        inner = _out_of_fold_scores(e[rest], of_fold[rest], _of(labels, rest), method, k)
+        warned[here] = scores[here] > _threshold(inner, quantile)
+    whole = _distance(e, labels, method, k)
+    return OutOfDistribution(whole, _threshold(scores, quantile), float(quantile)), warned
+
+
+def _out_of_fold_scores(
+    embeddings: np.ndarray, folds: np.ndarray, labels: np.ndarray | None, method: str, k: int
+) -> np.ndarray:
+    scores = np.empty(len(embeddings))
+    for fold in np.unique(folds):
+        rest = folds != fold
+        scores[~rest] = _distance(embeddings[rest], _of(labels, rest), method, k).of(embeddings[~rest])
+    return scores
+
+
+def _of(labels: np.ndarray | None, chosen: np.ndarray) -> np.ndarray | None:
+    return None if labels is None else np.asarray(labels)[chosen]
+
+
+def _distance(training: np.ndarray, labels: np.ndarray | None, method: str, k: int) -> Distance:
+    train = _checked(training)
     if method not in ("mahalanobis", "neighbours"):
         msg = f"method must be 'mahalanobis' or 'neighbours', not {method!r}"
         raise ValueError(msg)
     if method == "neighbours" and not 1 <= k <= len(train):
         msg = f"k must lie between 1 and the number of training lesions, {len(train)}; not {k}"
         raise ValueError(msg)
-    distance = _mahalanobis(train, labels) if method == "mahalanobis" else Neighbours(train, k)
-    return OutOfDistribution(distance, _threshold(distance.of(other), quantile), float(quantile))
+    return _mahalanobis(train, labels) if method == "mahalanobis" else Neighbours(train, k)
 
 
 def ledoit_wolf(centered: np.ndarray) -> tuple[np.ndarray, float]:

@@ -146,6 +146,12 @@ def _needed_voxels(
 
 
 def _inside(volume: CTVolume, sample_to_ijk: np.ndarray, sizeIJK: tuple[int, int, int]) -> np.ndarray:
-    ijk = transformed_points(sample_to_ijk, lattice_points(sizeIJK))
     edge = np.array(volume.sizeIJK) - 0.5
-    return ((ijk >= -0.5) & (ijk <= edge)).all(axis=-1)
+
+    def is_inside(points: np.ndarray) -> np.ndarray:
+        ijk = transformed_points(sample_to_ijk, points)
+        return ((ijk >= -0.5) & (ijk <= edge)).all(axis=-1)
+
+    if is_inside(lattice_points((2, 2, 2)).reshape(-1, 3) * (np.array(sizeIJK) - 1)).all():
+        return np.ones(sizeIJK[::-1], dtype=bool)  # the volume is convex: with all corners, all is inside
+    return is_inside(lattice_points(sizeIJK))

@@ -1,4 +1,4 @@
-"""``lesionlens models list | show | verify | install``."""
+"""``lesionlens models list | show | verify | install | architectures``."""
 
 from __future__ import annotations
 
@@ -23,6 +23,8 @@ def add_models_commands(commands: argparse._SubParsersAction) -> None:
     for parser, command in ((show, _show), (verify, _verify)):
         parser.add_argument("model", help="name or folder")
         parser.set_defaults(command=command)
+    architectures = models.add_parser("architectures", help="the networks a model can be made of, for model builders")
+    architectures.set_defaults(command=_architectures)
     install = models.add_parser("install", help="install a model from a .zip file")
     install.add_argument("archive", type=Path, help="the .zip file")
     install.add_argument("--overwrite", action="store_true", help="replace an installed model of the same name")
@@ -62,6 +64,19 @@ def _verify(options: argparse.Namespace) -> None:
         f"{bundle.name} {bundle.version}: all files are as they were made, and its test case is answered as it should be."
     )
     print(f"sha256 {bundle.sha256}")
+
+
+def _architectures(_options: argparse.Namespace) -> None:
+    from LesionLib.networks import ARCHITECTURES, EXAMPLE_INPUTS, sizes_of
+
+    table = Table(caption="With the arguments they have by default. Shapes without the batch.")
+    for heading in ("architecture", "parameters", "input", "map", "descriptor"):
+        table.add_column(heading, justify="left" if heading == "architecture" else "right")
+    for name in ARCHITECTURES:
+        sizes = sizes_of(name)
+        shapes = (" x ".join(map(str, shape)) for shape in (EXAMPLE_INPUTS[name], sizes.map, sizes.descriptor))
+        table.add_row(name, f"{sizes.parameters:,}", *shapes)
+    Console(highlight=False).print(table)
 
 
 def _install(options: argparse.Namespace) -> None:

@@ -8,7 +8,7 @@ import sys
 import pytest
 import torch
 from LesionLib.errors import BundleError
-from LesionLib.networks import ARCHITECTURES, LesionNet, build_network
+from LesionLib.networks import ARCHITECTURES, EXAMPLE_INPUTS, LesionNet, build_network, sizes_of
 
 SMALL = {
     "dadrn": {"width": "tiny"},
@@ -91,3 +91,11 @@ build_network("mobilenet_v2", {})
 print("monai" in sys.modules)"""
     ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
     assert ran.stdout.strip() == "False"
+
+
+@pytest.mark.parametrize("name", sorted(ARCHITECTURES))
+def test_every_architecture_tells_its_sizes_without_taking_memory(name):
+    sizes = sizes_of(name)
+    assert sizes.parameters > 1_000_000
+    assert len(sizes.map) == len(EXAMPLE_INPUTS[name])
+    assert len(sizes.descriptor) == 1

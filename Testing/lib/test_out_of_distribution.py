@@ -12,6 +12,7 @@ from LesionLib.errors import BundleError
 from LesionLib.out_of_distribution import (
     Mahalanobis,
     OutOfDistribution,
+    cross_fitted,
     fit_out_of_distribution,
     ledoit_wolf,
 )
@@ -201,3 +202,25 @@ def test_the_warning_is_a_plain_sentence_and_only_where_it_is_due():
     text = ood.warning(-train[0])
     assert "looks unlike those it learned from" in text
     assert "95% of its validation lesions" in text
+
+
+@pytest.mark.parametrize("method", ["mahalanobis", "neighbours"])
+def test_cross_fitting_warns_of_as_many_unseen_lesions_as_it_says(method):
+    rng = np.random.default_rng(8)
+    e = rng.normal(size=(1200, 6)) + [4, 0, 0, 0, 0, 0]
+    e /= np.linalg.norm(e, axis=1, keepdims=True)
+    fitted, warned = cross_fitted(e, np.arange(1200) % 6, method=method, quantile=0.9)
+    # Binomial: 10 % of 1200, three standard deviations.
+    assert abs(warned.mean() - 0.1) < 3 * (0.09 / 1200) ** 0.5
+    assert fitted.score(np.array([-1.0, 0, 0, 0, 0, 0])) > fitted.threshold
+
+
+def test_a_fold_s_scores_come_from_the_other_folds():
+    rng = np.random.default_rng(9)
+    groups = np.repeat(np.eye(4), 30, axis=0) + rng.normal(scale=0.01, size=(120, 4))
+    e = groups / np.linalg.norm(groups, axis=1, keepdims=True)
+    # Each fold is a cluster of its own: unlike all others, so every score is large, and the threshold with it.
+    fitted, _ = cross_fitted(e, np.repeat(np.arange(4), 30), method="neighbours", quantile=0.9)
+    assert fitted.threshold > 1.3
+    with pytest.raises(ValueError, match="at least 3 folds"):
+        cross_fitted(e, np.repeat([0, 1], 60))

@@ -13,7 +13,7 @@ import pytest
 import torch
 from LesionLib.bundle import CARD, find_bundle, load_bundle
 from LesionLib.classify import Classifier
-from LesionLib.geometry import LesionBox
+from LesionLib.geometry import CTVolume, LesionBox
 from LesionLib.golden import golden_case
 from LesionLib.networks import build_network
 from LesionLib.phantom.nodules import nodule_patch
@@ -24,15 +24,16 @@ from lesiontraining.nodules import Nodule, patientwise
 
 
 def phantom_nodule(number: int) -> Nodule:
-    """Malignant is spiculated here; two nodules a patient, six patients a fold."""
+    """Malignant is spiculated here; two nodules a patient, four patients a fold."""
     kind = ("spiculated", "round")[number % 2]
     volume, truth = nodule_patch(
         kind=kind, diameter_mm=8 + number % 7, seed=number, spacing_mm=(0.9, 0.9, 2.0), size_mm=40
     )
-    box = LesionBox(truth.box.centerRAS, truth.box.sizeMm)
+    segment = CTVolume((volume.array > -500).astype(np.uint8), volume.ijkToRAS, "nodule")
+    box = LesionBox(truth.box.centerRAS, truth.box.sizeMm, segment=segment)
     size = float(truth.diameter_mm)
     patient = number // 2
-    return Nodule(volume, box, f"P{patient}", patient % 2, kind == "spiculated", size, size**3 / 2, float(number % 5))
+    return Nodule(volume, box, f"P{patient}", patient % 4, kind == "spiculated", size, size**3 / 2, float(number % 5))
 
 
 @pytest.fixture(scope="module")
@@ -51,7 +52,9 @@ def weights(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def recipe():
-    return lung_nodules.Recipe(loose_drawings=1, strengths=(1e-3, 1e-2), bootstrap_draws=50)
+    return lung_nodules.Recipe(
+        loose_drawings=1, strengths=(1e-3, 1e-2), bootstrap_draws=50, alpha=0.25, sanity_pictures=4
+    )
 
 
 @pytest.fixture(scope="module")
@@ -79,6 +82,26 @@ def test_every_group_has_the_baselines_beside_the_model(trained):
     assert trained.groups[0].patients == 16
 
 
+def test_what_tells_how_far_to_rely_on_it_is_checked_on_nodules_that_took_no_part(trained):
+    fit = trained.reliability
+    assert {group: share.covered.n for group, share in fit.coverage.items()} == {
+        "all": 32,
+        "benign": 16,
+        "malignant": 16,
+    }
+    assert fit.coverage["all"].promised == 0.75
+    assert fit.warned.n == 32
+    assert fit.sanity.pictures + fit.sanity.left_out == 4
+    assert {name.partition(".")[0] for name in fit.tensors()} == {"conformal", "ood"}
+
+
+def test_where_the_heat_lies_is_counted_beside_chance(trained):
+    everyone = trained.heat["all"]
+    assert everyone.peak_inside.n == 32 == sum(f.peak_inside.n for name, f in trained.heat.items() if name != "all")
+    assert 0 < everyone.chance < 1
+    assert 0 <= everyone.energy <= 1
+
+
 def test_no_head_answers_for_a_patient_it_was_fitted_on(nodules, recipe, monkeypatch):
     seen = []
     real = lung_nodules.fit_head
@@ -90,8 +113,8 @@ def test_no_head_answers_for_a_patient_it_was_fitted_on(nodules, recipe, monkeyp
     monkeypatch.setattr(lung_nodules, "fit_head", watched)
     drawing = [np.random.default_rng(i).normal(size=(3, 8)) for i in range(32)]
     lung_nodules._out_of_fold_logits(nodules, [drawing], [drawing], recipe)
-    by_fold = [{n.patient for n in nodules if n.fold == fold} for fold in (0, 1)]
-    assert [patients & held_out for patients, held_out in zip(seen, by_fold, strict=True)] == [set(), set()]
+    by_fold = [{n.patient for n in nodules if n.fold == fold} for fold in range(4)]
+    assert [patients & held_out for patients, held_out in zip(seen, by_fold, strict=True)] == [set()] * 4
 
 
 def test_the_exported_model_answers_the_same_where_there_is_no_sklearn(trained, recipe, nodules, tmp_path):
@@ -102,12 +125,15 @@ def test_the_exported_model_answers_the_same_where_there_is_no_sklearn(trained, 
         lesionlens=manifest_section(trained),
         network=trained.network,
         spec=recipe.spec,
-        temperature=trained.temperature,
+        calibration=trained.calibration(),
         card=card(trained, recipe),
         license_text=LICENSE_TEXT,
     )
     volume, box = golden_case()
-    here = Classifier(load_bundle(folder), volume).classify(box).probabilities["malignant"]
+    result = Classifier(load_bundle(folder), volume).classify(box)
+    here = result.probabilities["malignant"]
+    assert result.reliability.promised == 0.75
+    assert result.reliability.distance > 0
     code = f"""
 import sys
 from LesionLib.bundle import load_bundle
@@ -121,6 +147,13 @@ assert not {{"sklearn", "lightning", "lesiontraining", "monai"}} & set(sys.modul
     assert float(ran.stdout) == pytest.approx(here, abs=1e-5), ran.stderr
 
 
+def is_printed(figure: dict[str, float], text: str) -> bool:
+    """Whether the text has it; the manifest has four digits, a text three."""
+    printed = re.findall(r"(\d\.\d{3}) \((\d\.\d{3})-(\d\.\d{3})\)", text)
+    wanted = (figure["value"], figure["low"], figure["high"])
+    return any(np.allclose([float(v) for v in row], wanted, atol=6e-4) for row in printed)
+
+
 def test_the_card_that_ships_prints_the_figures_of_its_manifest():
     folder = find_bundle("lung-nodule-malignancy")
     manifest = json.loads((folder / "configs" / "metadata.json").read_text())
@@ -128,10 +161,7 @@ def test_the_card_that_ships_prints_the_figures_of_its_manifest():
     for group in manifest["lesionlens"]["training"]["groups"]:
         for figures in group["figures"].values():
             for figure in figures.values():
-                # Four digits in the manifest, three on the card.
-                printed = re.findall(r"(\d\.\d{3}) \((\d\.\d{3})-(\d\.\d{3})\)", text)
-                wanted = (figure["value"], figure["low"], figure["high"])
-                assert any(np.allclose([float(v) for v in row], wanted, atol=6e-4) for row in printed)
+                assert is_printed(figure, text)
 
 
 def test_the_readme_quotes_the_card_that_ships():
@@ -140,5 +170,4 @@ def test_the_readme_quotes_the_card_that_ships():
     readme = (folder.parents[2] / "README.md").read_text()
     for group in groups:
         for row in ("this model", "volume only", "size + mean HU"):
-            figure = group["figures"][row]["AUC"]
-            assert f"{figure['value']:.3f} ({figure['low']:.3f}-{figure['high']:.3f})" in readme
+            assert is_printed(group["figures"][row]["AUC"], readme)

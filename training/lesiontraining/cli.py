@@ -49,7 +49,7 @@ def _lung_nodules(options: argparse.Namespace) -> None:
         lesionlens=manifest_section(trained),
         network=trained.network,
         spec=recipe.spec,
-        temperature=trained.temperature,
+        calibration=trained.calibration(),
         card=text,
         license_text=LICENSE_TEXT,
     )

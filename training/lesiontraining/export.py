@@ -15,7 +15,6 @@ from LesionLib.bundle import (
     CARD,
     LICENSE,
     MANIFEST,
-    TEMPERATURE,
     WEIGHTS,
     golden_logits,
     load_bundle,
@@ -35,13 +34,14 @@ def write_bundle(
     lesionlens: Mapping[str, Any],
     network: LesionNet,
     spec: Spec,
-    temperature: float,
+    calibration: Mapping[str, torch.Tensor],
     card: str,
     license_text: str,
 ) -> str:
     """Write the model folder ``out`` (replacing one that is there), load it once to verify it, return its SHA-256.
 
-    ``head``: name, version, description and MONAI's other keys; ``lesionlens``: our section without input, files, golden.
+    ``head``: name, version, description and MONAI's other keys; ``lesionlens``: our section without input, files, golden;
+    ``calibration``: what the bundle's tensors hold besides weights: temperature, conformal quantile and the like.
     """
     with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}-") as staging:
         folder = Path(staging) / out.name
@@ -49,7 +49,7 @@ def write_bundle(
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             (folder / name).write_text(text, encoding="utf-8")
         (folder / WEIGHTS).parent.mkdir()
-        save_file({**network_tensors(network), TEMPERATURE: torch.tensor([temperature])}, folder / WEIGHTS)
+        save_file({**network_tensors(network), **calibration}, folder / WEIGHTS)
         (folder / WEIGHTS).chmod(0o644)  # safetensors writes for the owner only
         section = {
             "schema": SCHEMA_VERSION,

@@ -8,19 +8,26 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from LesionLib.batches import cut_lesion
+from LesionLib.bundle import TEMPERATURE
 from LesionLib.networks import LesionNet, build_network
+from LesionLib.networks.base import device_of
 from LesionLib.networks.weights import load_pretrained
 from LesionLib.sampling import AxialStackSpec
+from LesionLib.sanity_check import sanity_check
 
 from .baselines import BASELINES, out_of_fold_probability
 from .calibration import cross_fitted_probability, fit_temperature, lesion_probability
 from .descriptors import Looseness, slice_descriptors
+from .heat_figures import HeatFigures, heat_figures
 from .linear_head import Drawing, LinearHead, fit_head
 from .metrics import METRICS, Figure, auc, paired_difference, patient_draws, with_interval
 from .nodules import Nodule, patientwise, read_nodules
+from .reliability_fit import ReliabilityFit, fit_reliability
 
 ARCHITECTURE = "mobilenet_v2"
 ARGUMENTS = {"classes": 2, "stem_stride": 1, "output_stride": 8}
+CLASS_NAMES = ("benign", "malignant")
 GROUPS: dict[str, Callable[[Nodule], bool]] = {
     "all nodules": lambda nodule: True,
     "nodules of 5-12 mm": lambda nodule: 5 <= nodule.diameter_mm <= 12,
@@ -37,6 +44,8 @@ class Recipe:
     loose_drawings: int = 3
     strengths: tuple[float, ...] = (1e-3, 3e-3, 1e-2)
     bootstrap_draws: int = 2000
+    alpha: float = 0.1
+    sanity_pictures: int = 32
     seed: int = 0
 
 
@@ -60,10 +69,16 @@ class Trained:
     temperature: float
     strength: float
     groups: list[Group]
+    reliability: ReliabilityFit
+    heat: dict[str, HeatFigures]
     moved_patients: tuple[str, ...]
     box_size_mm: tuple[float, float]
     slice_distance_mm: tuple[float, float]
     device: str
+
+    def calibration(self) -> dict[str, torch.Tensor]:
+        """What the bundle's tensors hold besides the weights."""
+        return {TEMPERATURE: torch.tensor([self.temperature]), **self.reliability.tensors()}
 
 
 def train(data: Path, imagenet: Path, recipe: Recipe, say: Callable[[str], None]) -> Trained:
@@ -83,13 +98,20 @@ def train(data: Path, imagenet: Path, recipe: Recipe, say: Callable[[str], None]
     logits = _out_of_fold_logits(nodules, drawings, [drawings[0], unseen], recipe)
     groups = _figures(nodules, logits, recipe)
     head = fit_head(drawings, truth, np.array([n.patient for n in nodules]), recipe.strengths)
+    network, temperature = _with_head(network, head), fit_temperature(logits[0], truth)
+    say("fitting what tells how far to rely on an answer")
+    reliability = _reliability(network, nodules, drawings[0], logits[0], recipe)
+    say("measuring where the heat maps lie")
+    heat = heat_figures(network, nodules, recipe.spec, CLASS_NAMES)
     edges = np.array([nodule.box.sizeMm for nodule in nodules])
     distances = [nodule.volume.sliceDistanceMm for nodule in nodules]
     return Trained(
-        network=_with_head(network.cpu(), head),
-        temperature=fit_temperature(logits[0], truth),
+        network=network.cpu(),
+        temperature=temperature,
         strength=head.strength,
         groups=groups,
+        reliability=reliability,
+        heat=heat,
         moved_patients=moved,
         box_size_mm=(float(edges.min()), float(edges.max() + 2 * recipe.looseness.grow_mm)),
         slice_distance_mm=(float(min(distances)), float(max(distances))),
@@ -127,6 +149,32 @@ def _out_of_fold_logits(
     return answers
 
 
+def _reliability(
+    network: LesionNet, nodules: Sequence[Nodule], tight: Drawing, logits: list[np.ndarray], recipe: Recipe
+) -> ReliabilityFit:
+    truth = np.array([nodule.malignant for nodule in nodules])
+    folds = np.array([nodule.fold for nodule in nodules])
+    malignant = cross_fitted_probability(logits, truth, folds)
+    shown = np.linspace(0, len(nodules) - 1, min(recipe.sanity_pictures, len(nodules))).astype(int)
+    stacks = [cut_lesion(nodules[i].volume, nodules[i].box, recipe.spec).pictures for i in shown]
+    middles = torch.from_numpy(np.stack([pictures[len(pictures) // 2] for pictures in stacks]))
+    return fit_reliability(
+        np.stack([1 - malignant, malignant], axis=1),
+        truth.astype(int),
+        np.stack([_embedding(descriptors) for descriptors in tight]),
+        folds,
+        class_names=CLASS_NAMES,
+        sanity=sanity_check(network, middles.to(device_of(network)), seed=recipe.seed),
+        alpha=recipe.alpha,
+    )
+
+
+def _embedding(descriptors: np.ndarray) -> np.ndarray:
+    """As `Classifier.embed`: the mean of the slices' directions, normalised."""
+    unit = descriptors / np.linalg.norm(descriptors, axis=1, keepdims=True)
+    return unit.mean(axis=0) / np.linalg.norm(unit.mean(axis=0))
+
+
 def _figures(nodules: Sequence[Nodule], logits: Sequence[list[np.ndarray]], recipe: Recipe) -> list[Group]:
     folds = np.array([nodule.fold for nodule in nodules])
     truth = np.array([nodule.malignant for nodule in nodules])
@@ -160,7 +208,7 @@ def _group(
 
 def _with_head(network: LesionNet, head: LinearHead) -> LesionNet:
     linear = network.classifier[1]
-    weight = torch.from_numpy(head.weight).float()
+    weight = torch.from_numpy(head.weight).float().to(linear.weight.device)
     with torch.no_grad():
         linear.weight.copy_(torch.stack([-weight / 2, weight / 2]))
         linear.bias.copy_(torch.tensor([-head.bias / 2, head.bias / 2]))

@@ -6,8 +6,9 @@ from typing import Any
 
 from .lung_nodules import ARCHITECTURE, ARGUMENTS, LOOSE, Group, Recipe, Trained
 from .metrics import METRICS
+from .reliability_fit import ReliabilityFit
 
-NAME, VERSION = "lung-nodule-malignancy", "1.0.0"
+NAME, VERSION = "lung-nodule-malignancy", "1.1.0"
 COMMAND = "lesiontrain lung-nodules --data lung_nodules --imagenet mobilenet_v2.pth --out Resources/Models/lung-nodule-malignancy"
 INTENDED_USE = (
     "Research and teaching on solid, part-solid and ground-glass lung nodules on chest CT. Not for diagnosis, screening or "
@@ -50,6 +51,20 @@ used in fitting).
 
 **Read this first:** size alone answers almost as well. Malignant nodules of this collection are larger, and the readers
 knew. {verdict}
+
+## How far to rely on an answer
+
+- **Prediction sets**, fitted for each class (conformal, {promised:.0%} promised), checked on folds that took no part in the
+  fit:
+{coverage}
+- **Unlike the training lesions**: the distance to the tenth nearest of them, warned of beyond the {ood_quantile:.0%} point. Of
+  held-out nodules {warned.hits} of {warned.n} were warned of ({warned_value:.1%}; 95 % interval {warned.low:.1%} to
+  {warned.high:.1%}; {ood_expected:.0%} expected). It is no guard against every misuse: many places in a chest CT that hold no
+  nodule at all look usual to it.
+- **Grad-CAM, sanity check** (Adebayo et al., NeurIPS 2018): {sanity}
+- **Grad-CAM, where it lies** (shipped head, tight boxes, map of the answered class). It shows where the model looked, not where
+  disease is:
+{heat}
 
 Tuning the whole network on the nodules instead of the head alone is not part of this model and its gain is not measured.
 
@@ -107,7 +122,21 @@ def card(trained: Trained, recipe: Recipe) -> str:
         strength=trained.strength,
         temperature=trained.temperature,
         seed=recipe.seed,
+        **_reliability_fields(trained.reliability),
+        heat="\n".join(f"  - {group}: {figures}." for group, figures in trained.heat.items()),
     )
+
+
+def _reliability_fields(fit: ReliabilityFit) -> dict[str, Any]:
+    return {
+        "promised": 1.0 - fit.conformal.alpha,
+        "coverage": "\n".join(f"  - {group}: {measured}" for group, measured in fit.coverage.items()),
+        "ood_quantile": fit.ood.quantile,
+        "ood_expected": 1.0 - fit.ood.quantile,
+        "warned": fit.warned,
+        "warned_value": fit.warned.value,
+        "sanity": fit.sanity,
+    }
 
 
 def manifest_head() -> dict[str, Any]:
@@ -115,7 +144,10 @@ def manifest_head() -> dict[str, Any]:
     return {
         "name": NAME,
         "version": VERSION,
-        "changelog": {"1.0.0": "first release"},
+        "changelog": {
+            "1.0.0": "first release",
+            "1.1.0": "dilation as in ResNet; prediction sets, unlike-training distance",
+        },
         "task": "Lung nodule malignancy as rated by readers, from a box on CT",
         "description": "benign or malignant as LIDC readers would rate it; MobileNetV2 on the axial slices of a box",
         "authors": "The LesionLens developers",
@@ -168,6 +200,8 @@ def manifest_section(trained: Trained) -> dict[str, Any]:
             "command": COMMAND,
             "device": trained.device,
             "groups": [_group_as_json(g) for g in trained.groups],
+            "reliability": trained.reliability.as_json(),
+            "grad_cam": {group: figures.as_json() for group, figures in trained.heat.items()},
         },
         "not_for_clinical_use": True,
     }

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import numpy as np
 from LesionLib.case_table import CaseRow, read_case_table
 from LesionLib.geometry import CTVolume, LesionBox
 
@@ -13,7 +14,7 @@ COLUMNS = ("patient_id", "luna16_subset", "diameter_mm", "malignant", "volume_mm
 
 @dataclass(frozen=True, eq=False)
 class Nodule:
-    """One nodule: its CT cut-out, the tight box of its mask, and what the table says of it.
+    """One nodule: its CT cut-out, the tight box of its mask with the mask itself, and what the table says of it.
 
     ``mean_hu`` is taken inside the mask; ``malignant`` is true where at least two readers rated above 3.
     """
@@ -47,6 +48,7 @@ def patientwise(nodules: list[Nodule]) -> tuple[list[Nodule], tuple[str, ...]]:
 
 def _nodule(row: CaseRow) -> Nodule:
     volume, box, mask = row.load()
+    box = replace(box, segment=CTVolume(mask.astype(np.uint8), volume.ijkToRAS, "nodule"))
     return Nodule(
         volume=volume,
         box=box,

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from importlib import import_module
 from typing import Any
+
+import torch
 
 from ..errors import BundleError
 from .base import LesionNet
@@ -19,6 +22,36 @@ ARCHITECTURES: Mapping[str, tuple[str, str]] = {
     "se_resnet50": ("resnet", "SEResNet50"),
     "siamese": ("siamese", "SiameseNet"),
 }
+
+# What each is made for; (channel, row, column) or (channel, slice, row, column).
+EXAMPLE_INPUTS: Mapping[str, tuple[int, ...]] = {
+    "dadrn": (3, 224, 224),
+    "dmrn": (3, 224, 224),
+    "mobilenet_v2": (3, 224, 224),
+    "resnet": (3, 224, 224),
+    "resnet3d": (1, 28, 28, 28),
+    "se_resnet50": (3, 224, 224),
+    "siamese": (3, 224, 224),
+}
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """Of an architecture with its default arguments: number of parameters, shapes of map and descriptor without batch."""
+
+    parameters: int
+    map: tuple[int, ...]
+    descriptor: tuple[int, ...]
+
+
+def sizes_of(name: str) -> Sizes:
+    """Found without memory for weights, in a moment."""
+    with torch.device("meta"), torch.no_grad():
+        network = build_network(name, {})
+        features = network.features(torch.zeros(1, *EXAMPLE_INPUTS[name]))
+        descriptor = network.descriptor(features)
+    count = sum(parameter.numel() for parameter in network.parameters())
+    return Sizes(count, tuple(features.shape[1:]), tuple(descriptor.shape[1:]))
 
 
 def build_network(name: str, arguments: Mapping[str, Any]) -> LesionNet:
@@ -37,4 +70,4 @@ def build_network(name: str, arguments: Mapping[str, Any]) -> LesionNet:
         raise BundleError(msg) from error
 
 
-__all__ = ["ARCHITECTURES", "LesionNet", "build_network"]
+__all__ = ["ARCHITECTURES", "EXAMPLE_INPUTS", "LesionNet", "Sizes", "build_network", "sizes_of"]

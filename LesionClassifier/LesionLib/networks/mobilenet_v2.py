@@ -2,7 +2,8 @@
 
 Sandler et al., "MobileNetV2: Inverted Residuals and Linear Bottlenecks", CVPR 2018, table 2. With ``stem_stride=1`` and
 ``output_stride=8`` the 64 x 64 picture of a nodule gives an 8 x 8 map instead of 2 x 2; the weights keep their shapes,
-so that ImageNet weights still load. Strides that are left out are replaced by dilation (Yu et al., CVPR 2017).
+so that ImageNet weights still load. Strides that are left out are replaced by dilation (Yu et al., CVPR 2017) in the blocks
+after them, as in `resnet`.
 """
 
 from __future__ import annotations
@@ -81,13 +82,14 @@ class MobileNetV2(LesionNet):
         blocks: list[nn.Module] = []
         dilation = 1
         for expansion, channels, repeats, stage_stride in _STAGES:
-            outputs, stride = _scaled(channels, width), stage_stride
+            outputs, stride, before = _scaled(channels, width), stage_stride, dilation
             if stride == 2 and stride_so_far >= output_stride:
                 stride, dilation = 1, dilation * 2
             stride_so_far *= stride
             for repeat in range(repeats):
-                first = stride if repeat == 0 else 1
-                blocks.append(InvertedResidual(inputs, outputs, expansion=expansion, stride=first, dilation=dilation))
+                # The block that loses its stride still sees an undilated map; those after it make up for it.
+                step, spread = (stride, before) if repeat == 0 else (1, dilation)
+                blocks.append(InvertedResidual(inputs, outputs, expansion=expansion, stride=step, dilation=spread))
                 inputs = outputs
         return blocks
 

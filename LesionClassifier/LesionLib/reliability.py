@@ -79,7 +79,10 @@ def _set_sentence(chosen: Sequence[str], promised: float, class_names: Sequence[
         return (
             f"No class can be ruled out: {names} (sets made like this hold the true class in {share} of such lesions)."
         )
-    return f"{names} (sets made like this hold the true class in {share} of lesions like those of the calibration)."
+    return (
+        f"Cannot be ruled out: {names} (sets made like this hold the true class in {share} of lesions like those of the "
+        "calibration)."
+    )
 
 
 def _numbers(values: np.ndarray) -> list[float | None]:

@@ -13,17 +13,19 @@ from LesionLib.networks import ARCHITECTURES, EXAMPLE_INPUTS, LesionNet, build_n
 SMALL = {
     "dadrn": {"width": "tiny"},
     "dmrn": {"depth": 18, "width": "tiny"},
+    "lesionsearch": {"width": "tiny"},
     "mobilenet_v2": {"width": 0.25},
     "resnet": {"depth": 18, "width": "tiny"},
     "resnet3d": {"width": "tiny", "stem_stride": 2},
     "se_resnet50": {"width": "tiny"},
     "siamese": {"depth": 18, "width": "tiny"},
+    "vae_encoder": {"width": "tiny"},
 }
 
 
 def picture(name: str) -> torch.Tensor:
     torch.manual_seed(0)
-    return torch.rand(2, 1, 28, 28, 28) if name == "resnet3d" else torch.rand(2, 3, 64, 64)
+    return torch.rand(2, 1, 28, 28, 28) if name == "resnet3d" else torch.rand(2, EXAMPLE_INPUTS[name][0], 64, 64)
 
 
 def test_every_architecture_has_a_small_form_here():

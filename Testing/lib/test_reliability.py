@@ -23,7 +23,7 @@ def test_a_model_that_measures_nothing_says_so():
 def test_a_set_of_one_class_and_a_set_of_all_are_said_differently():
     (one,) = Reliability(("malignant",), 0.9).sentences(CLASSES)
     (all_,) = Reliability(("malignant", "benign"), 0.9).sentences(CLASSES)
-    assert one.startswith("malignant (sets made like this hold the true class in 90%")
+    assert one.startswith("Cannot be ruled out: malignant (sets made like this hold the true class in 90%")
     assert all_.startswith("No class can be ruled out: malignant or benign")
 
 

@@ -16,22 +16,26 @@ from .base import LesionNet
 ARCHITECTURES: Mapping[str, tuple[str, str]] = {
     "dadrn": ("dadrn", "DADRN"),
     "dmrn": ("dmrn", "DMRN"),
+    "lesionsearch": ("lesionsearch", "LesionSearchNet"),
     "mobilenet_v2": ("mobilenet_v2", "MobileNetV2"),
     "resnet": ("resnet", "ResNet"),
     "resnet3d": ("resnet3d", "ResNet3D"),
     "se_resnet50": ("resnet", "SEResNet50"),
     "siamese": ("siamese", "SiameseNet"),
+    "vae_encoder": ("vae_encoder", "VAEEncoder"),
 }
 
 # What each is made for; (channel, row, column) or (channel, slice, row, column).
 EXAMPLE_INPUTS: Mapping[str, tuple[int, ...]] = {
     "dadrn": (3, 224, 224),
     "dmrn": (3, 224, 224),
+    "lesionsearch": (1, 64, 64),
     "mobilenet_v2": (3, 224, 224),
     "resnet": (3, 224, 224),
     "resnet3d": (1, 28, 28, 28),
     "se_resnet50": (3, 224, 224),
     "siamese": (3, 224, 224),
+    "vae_encoder": (1, 64, 64),
 }
 
 

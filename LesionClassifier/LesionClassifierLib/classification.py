@@ -65,11 +65,11 @@ def classifyNodes(
 
 def runInfo(volumeNode: vtkMRMLScalarVolumeNode, bundle: Bundle) -> RunInfo:
     """What all answers on this volume by this model share."""
-    from LesionLib.classify import device_name
+    from LesionLib.classify import device_name, software_versions
     from LesionLib.networks.base import device_of
 
     device = device_name(device_of(bundle.network))
-    return RunInfo(volumeNode.GetName(), bundle.name, bundle.version, bundle.sha256, device)
+    return RunInfo(volumeNode.GetName(), bundle.name, bundle.version, bundle.sha256, device, software_versions())
 
 
 def showResults(

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import platform
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -10,15 +12,17 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from . import __version__
 from .batches import Lesion, batches, cut_lesion, stacked
 from .box_spread import box_spread
 from .bundle import Bundle
 from .conformal import prediction_set
-from .errors import BundleError
+from .errors import BoxError, BundleError
 from .explain import grad_cam
 from .geometry import CTVolume, LesionBox
 from .heat_map import HeatMap
 from .input_warning import InputWarning, WarningName
+from .lesion_statistics import LesionStatistics, lesion_statistics
 from .localisation import energy_share
 from .networks.base import device_of
 from .painting import paint
@@ -36,6 +40,11 @@ def best_device() -> torch.device:
 def device_name(device: torch.device) -> str:
     """How a device is named in results."""
     return f"cuda: {torch.cuda.get_device_name(device)}" if device.type == "cuda" else device.type
+
+
+def software_versions() -> str:
+    """What computes here, for results: ``LesionLens 0.1.0, torch 2.13.0, Python 3.12.1``."""
+    return f"LesionLens {__version__}, torch {torch.__version__}, Python {platform.python_version()}"
 
 
 @dataclass(frozen=True, eq=False)
@@ -145,6 +154,7 @@ class Classifier:
             heat_map=heat_map,
             warnings=warnings,
             reliability=self._reliability(lesion.box, answer, heat_map),
+            statistics=_statistics(self.volume, lesion.box),
         )
 
     def _reliability(self, box: LesionBox, answer: _Answer, heat_map: HeatMap) -> Reliability:
@@ -161,6 +171,13 @@ class Classifier:
     def _with_spread(self, result: LesionResult, answer: _Answer, redrawn: int) -> LesionResult:
         spread = box_spread(self.probabilities, result.box, self.volume, probabilities=answer.probabilities, n=redrawn)
         return replace(result, reliability=replace(result.reliability, spread=spread))
+
+
+def _statistics(volume: CTVolume, box: LesionBox) -> LesionStatistics | None:
+    """None where a segment lies beside the CT: the box is answered all the same."""
+    with suppress(BoxError):
+        return lesion_statistics(volume, box)
+    return None
 
 
 @dataclass(frozen=True, eq=False)

@@ -12,6 +12,7 @@ import numpy as np
 from .geometry import LesionBox
 from .heat_map import HeatMap
 from .input_warning import InputWarning
+from .lesion_statistics import LesionStatistics
 from .reliability import Reliability
 
 
@@ -37,17 +38,19 @@ class LesionResult:
     warnings: tuple[InputWarning, ...] = ()
     similar_cases: tuple[SimilarCase, ...] = field(default=())
     reliability: Reliability = field(default_factory=Reliability)
+    statistics: LesionStatistics | None = None
 
 
 @dataclass(frozen=True)
 class RunInfo:
-    """What all results of a run share."""
+    """What all results of a run share. ``software``: what computed them, with versions."""
 
     volume: str
     model_name: str
     model_version: str
     model_sha256: str
     device: str
+    software: str = ""
 
 
 def heat_map_file(number: int) -> str:
@@ -61,6 +64,7 @@ def as_json(run: RunInfo, results: Sequence[LesionResult]) -> dict:
         "volume": run.volume,
         "model": {"name": run.model_name, "version": run.model_version, "sha256": run.model_sha256},
         "device": run.device,
+        "software": run.software,
         "results": [_result_as_json(number, result) for number, result in enumerate(results, start=1)],
         "notice": "Research use only, not for diagnosis.",
     }
@@ -71,8 +75,8 @@ def as_csv(run: RunInfo, results: Sequence[LesionResult]) -> str:
     classes = list(results[0].probabilities) if results else []
     header = ["name", "label", *(f"p_{name}" for name in classes)]
     header += ["center_r", "center_a", "center_s", "size_x", "size_y", "size_z", "grad_cam", "warnings"]
-    header += list(_reliability_columns(None))
-    header += ["volume", "model", "model_version", "model_sha256", "device"]
+    header += [*_reliability_columns(None), *_statistics_columns(None)]
+    header += ["volume", "model", "model_version", "model_sha256", "device", "software"]
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(header)
@@ -80,8 +84,8 @@ def as_csv(run: RunInfo, results: Sequence[LesionResult]) -> str:
         numbers = [f"{p:.6f}" for p in result.probabilities.values()]
         place = [f"{value:.3f}" for value in (*result.box.centerRAS, *result.box.sizeMm)]
         picture = heat_map_file(number) if result.heat_map else ""
-        shared = [run.volume, run.model_name, run.model_version, run.model_sha256, run.device]
-        trust = _reliability_columns(result).values()
+        shared = [run.volume, run.model_name, run.model_version, run.model_sha256, run.device, run.software]
+        trust = [*_reliability_columns(result).values(), *_statistics_columns(result.statistics).values()]
         warnings = " | ".join(result.warnings)
         writer.writerow([result.name, result.label, *numbers, *place, picture, warnings, *trust, *shared])
     return text.getvalue()
@@ -107,6 +111,45 @@ def _reliability_columns(result: LesionResult | None) -> dict[str, str]:
     return {"prediction_set": " | ".join(known.prediction_set or ()), **written}
 
 
+def _statistics_columns(known: LesionStatistics | None) -> dict[str, str]:
+    """Always the same columns; empty where nothing was measured."""
+    if known is None:
+        names = (
+            "measured_in",
+            "longest_edge_mm",
+            "volume_ml",
+            "hu_mean",
+            "hu_sd",
+            "hu_minimum",
+            "hu_median",
+            "hu_maximum",
+        )
+        return dict.fromkeys(names, "")
+    hu = (known.hu_mean, known.hu_sd, known.hu_minimum, known.hu_median, known.hu_maximum)
+    numbers = [
+        known.measured_in,
+        f"{known.edges_mm[0]:.3f}",
+        f"{known.volume_ml:.4f}",
+        *(f"{value:.1f}" for value in hu),
+    ]
+    return dict(zip(_statistics_columns(None), numbers, strict=True))
+
+
+def _statistics_as_json(known: LesionStatistics) -> dict:
+    return {
+        "measuredIn": known.measured_in,
+        "edgesMm": [round(edge, 3) for edge in known.edges_mm],
+        "volumeMl": round(known.volume_ml, 4),
+        "hu": {
+            "mean": round(known.hu_mean, 2),
+            "sd": round(known.hu_sd, 2),
+            "minimum": round(known.hu_minimum, 2),
+            "median": round(known.hu_median, 2),
+            "maximum": round(known.hu_maximum, 2),
+        },
+    }
+
+
 def _result_as_json(number: int, result: LesionResult) -> dict:
     return {
         "name": result.name,
@@ -117,6 +160,7 @@ def _result_as_json(number: int, result: LesionResult) -> dict:
         },
         "label": result.label,
         "probabilities": {name: round(p, 6) for name, p in result.probabilities.items()},
+        "statistics": None if result.statistics is None else _statistics_as_json(result.statistics),
         "reliability": result.reliability.to_json(),
         "warnings": [str(warning) for warning in result.warnings],
         "warningNames": [str(warning.name) for warning in result.warnings],

@@ -12,6 +12,7 @@ from . import errors
 from .geometry import CTVolume, LesionBox
 from .heat_map import HeatMap
 from .input_warning import InputWarning, WarningName
+from .lesion_statistics import LesionStatistics
 from .reliability import Reliability
 from .results import LesionResult, RunInfo
 from .runner_types import Precision, RunAnswer, RunnerError, RunOptions, RunRequest
@@ -135,9 +136,14 @@ def _result_to_json(result: LesionResult) -> dict[str, Any]:
         "probabilities": result.probabilities,
         "warnings": _warnings_to_json(result.warnings),
         "reliability": result.reliability.to_json(),
+        "statistics": None if result.statistics is None else asdict(result.statistics),
         "heat_map": heat_map
         and {"ijkToRAS": heat_map.ijkToRAS.tolist(), "peak": heat_map.peak, "class_name": heat_map.class_name},
     }
+
+
+def _statistics_from_json(values: dict[str, Any] | None) -> LesionStatistics | None:
+    return None if values is None else LesionStatistics(**{**values, "edges_mm": tuple(values["edges_mm"])})
 
 
 def _arrays_of(result: LesionResult) -> list[np.ndarray]:
@@ -158,4 +164,5 @@ def _result_from_json(values: dict[str, Any], box: LesionBox, arrays: Iterator[n
         heat_map=heat_map,
         warnings=_warnings_from_json(values["warnings"]),
         reliability=Reliability.from_json(values["reliability"]),
+        statistics=_statistics_from_json(values["statistics"]),
     )

@@ -9,7 +9,7 @@ from typing import NoReturn
 
 import torch
 
-from .classify import Classifier, device_name
+from .classify import Classifier, device_name, software_versions
 from .errors import BundleError
 from .geometry import LesionBox, require_overlap
 from .input_warning import InputWarning, WarningName
@@ -143,6 +143,7 @@ def _answer(request: RunRequest, model: LoadedModel, results: list[LesionResult]
             model_version=bundle.version,
             model_sha256=bundle.sha256,
             device=device_name(model.device) + suffix,
+            software=software_versions(),
         ),
         class_names=bundle.class_names,
         class_colors=bundle.class_colors,

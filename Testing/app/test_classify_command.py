@@ -39,12 +39,12 @@ def library(tmp_path_factory, cases_folder):
 def test_results_have_the_agreed_shape(run, nrrd, boxes, library, tmp_path, result_of):
     assert run("classify", nrrd, "--boxes", boxes, "--library", library, "--out", tmp_path / "out").code == 0
     content = result_of(tmp_path / "out")
-    assert set(content) == {"volume", "model", "device", "results", "notice"}
+    assert set(content) == {"volume", "model", "device", "software", "results", "notice"}
     assert content["volume"] == "patch.nrrd"
     assert set(content["model"]) == {"name", "version", "sha256"}
     (result,) = content["results"]
     promised = {"name", "box", "label", "probabilities", "warnings", "gradCam", "similarCases"}
-    assert set(result) == promised | {"warningNames", "reliability"}
+    assert set(result) == promised | {"warningNames", "reliability", "statistics"}
     assert set(result["box"]) == {"centerRAS", "sizeMm", "axesRAS"}
     assert sum(result["probabilities"].values()) == pytest.approx(1, abs=1e-5)
     assert result["label"] == max(result["probabilities"], key=result["probabilities"].get)

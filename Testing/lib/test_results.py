@@ -12,16 +12,18 @@ from LesionLib.box_spread import BoxSpread
 from LesionLib.geometry import LesionBox
 from LesionLib.heat_map import HeatMap
 from LesionLib.input_warning import InputWarning, WarningName
+from LesionLib.lesion_statistics import LesionStatistics
 from LesionLib.reliability import Reliability
 from LesionLib.results import LesionResult, RunInfo, SimilarCase, as_csv, as_json, heat_map_file
 
 # One box was answered: its deviation cannot be computed.
 SPREAD = BoxSpread(*(np.array([0.2, 0.8]),) * 3, np.full(2, np.nan), 1, 1, 1, 2, 2.0, 2.0)
-RUN = RunInfo('chest, "CT" 1', "lung-nodule-malignancy", "1.2.3", "ab" * 32, "cpu")
+RUN = RunInfo('chest, "CT" 1', "lung-nodule-malignancy", "1.2.3", "ab" * 32, "cpu", "LesionLens 0.1.0, torch 2.13.0")
 COLUMNS = [
     "name", "label", "p_benign", "p_malignant", "center_r", "center_a", "center_s", "size_x", "size_y", "size_z",
     "grad_cam", "warnings", "prediction_set", "set_coverage", "distance", "usual_distance", "heat_inside", "redrawn_min",
-    "redrawn_max", "redrawn_same_answer", "volume", "model", "model_version", "model_sha256", "device",
+    "redrawn_max", "redrawn_same_answer", "measured_in", "longest_edge_mm", "volume_ml", "hu_mean", "hu_sd", "hu_minimum",
+    "hu_median", "hu_maximum", "volume", "model", "model_version", "model_sha256", "device", "software",
 ]  # fmt: skip
 
 
@@ -44,6 +46,7 @@ def results() -> list[LesionResult]:
                 InputWarning(WarningName.FEW_SLICES, "Only one slice."),
             ),
             reliability=Reliability(("malignant", "benign"), 0.9, 3.5, 4.0, SPREAD, 0.75),
+            statistics=LesionStatistics("segment", (6.0, 5.0, 4.0), 0.061, -12.3, 40.0, -200.0, 0.0, 90.5),
             similar_cases=(SimilarCase("case-7", "benign", 0.98765432), SimilarCase("case-9", "malignant", 0.5)),
         ),
         LesionResult(
@@ -59,11 +62,12 @@ def results() -> list[LesionResult]:
 
 def test_the_json_has_exactly_these_keys(results):
     written = json.loads(json.dumps(as_json(RUN, results)))
-    assert list(written) == ["volume", "model", "device", "results", "notice"]
+    assert list(written) == ["volume", "model", "device", "software", "results", "notice"]
     assert written["model"] == {"name": "lung-nodule-malignancy", "version": "1.2.3", "sha256": "ab" * 32}
     for result in written["results"]:
         assert list(result) == [
-            "name", "box", "label", "probabilities", "reliability", "warnings", "warningNames", "gradCam", "similarCases",
+            "name", "box", "label", "probabilities", "statistics", "reliability", "warnings", "warningNames", "gradCam",
+            "similarCases",
         ]  # fmt: skip
         assert list(result["box"]) == ["centerRAS", "sizeMm", "axesRAS"]
     assert written["notice"] == "Research use only, not for diagnosis."
@@ -92,6 +96,8 @@ def test_the_csv_has_stable_columns_and_as_many_in_every_row(results):
     assert first["grad_cam"] == "gradcam_1.nrrd"
     assert second["grad_cam"] == ""
     assert (first["prediction_set"], first["set_coverage"]) == ("malignant | benign", "0.900000")
+    assert (first["measured_in"], first["volume_ml"], first["hu_minimum"]) == ("segment", "0.0610", "-200.0")
+    assert second["volume_ml"] == ""
     assert (first["redrawn_min"], first["redrawn_same_answer"]) == ("0.800000", "1.000000")
     assert {second[name] for name in ("prediction_set", "set_coverage", "distance", "heat_inside", "redrawn_max")} == {
         ""

@@ -21,6 +21,7 @@ _WRAPPERS = ("state_dict", "model_state_dict", "model")
 # Parameters under these names are the published part; in a network without them it is all but the classifier.
 _TRUNKS = ("trunk.", "features_.")
 _HEADS = ("classifier.", "svm.", "units.", "attention.", "projection.", "head.", "fc.")
+_HEADS += ("convs.", "pool.", "reduction.", "mean.", "log_variance.")
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""The Slicer module LesionClassifier: for now without a panel, to be used from Slicer's Python console and scripts."""
+"""The Slicer module LesionClassifier: boxes on a CT get class probabilities, Grad-CAM volumes and a word on reliability."""
 
 from __future__ import annotations
 
@@ -15,8 +15,10 @@ from slicer.ScriptedLoadableModule import (
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
+    from pathlib import Path
 
     from LesionLib.results import LesionResult
+    from LesionLib.runner import InferenceRunner
 
 DEFAULT_MODEL = "lung-nodule-malignancy"
 
@@ -28,7 +30,7 @@ class LesionClassifier(ScriptedLoadableModule):
         ScriptedLoadableModule.__init__(self, parent)
         self.parent.title = _("Lesion Classifier")
         self.parent.categories = [translate("qSlicerAbstractCoreModule", "Quantification")]
-        self.parent.dependencies = ["Markups", "Volumes"]
+        self.parent.dependencies = ["Markups", "Volumes", "Segmentations"]
         self.parent.contributors = ["The LesionLens developers"]
         self.parent.helpText = _(
             "Class probabilities and Grad-CAM volumes for boxes (markups ROIs) on a CT. Research use only, not for "
@@ -42,30 +44,60 @@ class LesionClassifier(ScriptedLoadableModule):
 
 
 class LesionClassifierLogic(ScriptedLoadableModuleLogic):
-    """Everything the module can do, without a screen."""
+    """Everything the module can do, without a screen. A script uses it as the panel does."""
+
+    def __init__(self, parent=None, *, runner: InferenceRunner | None = None):
+        """``runner``: where the models run; None is in this very process, when it is first needed."""
+        ScriptedLoadableModuleLogic.__init__(self, parent)
+        self._runner = runner
+
+    @property
+    def runner(self) -> InferenceRunner:
+        """Where the models run."""
+        if self._runner is None:
+            from LesionLib.runner import InProcessRunner
+
+            self._runner = InProcessRunner()
+        return self._runner
 
     def classify(
         self,
         volumeNode: slicer.vtkMRMLScalarVolumeNode,
         roiNodes: Sequence[slicer.vtkMRMLMarkupsROINode],
         *,
-        model: str = DEFAULT_MODEL,
+        model: str | Path = DEFAULT_MODEL,
+        className: str | None = None,
+        device: str = "auto",
+        redrawn: int = 0,
         progress: Callable[[int, int, str], None] | None = None,
     ) -> list[LesionResult]:
-        """Answer every box and show the answers in the scene: box colours, Grad-CAM volumes, a table.
+        """Answer every box and show the answers in the scene: box and segment colours, Grad-CAM volumes, a table.
 
-        Needs torch, safetensors and jsonschema. Raises `LesionLib.errors.LesionLensError` in plain English.
+        ``className``: the class that the Grad-CAM explains (default: the answer). ``redrawn``: how many boxes drawn a
+        little differently are asked too. Raises `LesionLib.errors.LesionLensError` in plain English.
         """
-        from LesionClassifierLib.classification import classifyNodes, runInfo, showResults
-        from LesionLib.bundle import load_bundle
-        from LesionLib.classify import best_device
+        from LesionClassifierLib.classification import answerNodes
+        from LesionLib.runner_types import RunOptions
 
-        bundle = load_bundle(model, device=best_device())
-        results = classifyNodes(volumeNode, roiNodes, bundle, progress=progress)
-        showResults(
-            volumeNode.GetScene(), volumeNode, roiNodes, results, run=runInfo(volumeNode, bundle), bundle=bundle
-        )
-        return results
+        options = RunOptions(class_name=className, device=device, redrawn=redrawn)
+        answer, _shown = answerNodes(self.runner, volumeNode, roiNodes, model, options, progress=progress)
+        return answer.results
+
+    def addSegments(
+        self, segmentationNode: slicer.vtkMRMLSegmentationNode, *, marginMm: float = 2.0
+    ) -> list[slicer.vtkMRMLMarkupsROINode]:
+        """Every segment as a lesion, with ``marginMm`` around it; give them to `classify`."""
+        from LesionClassifierLib.lesion_nodes import addLesionsFromSegmentation
+
+        return addLesionsFromSegmentation(segmentationNode.GetScene(), segmentationNode, marginMm=marginMm)
+
+    def exportCsv(self, path: str | Path, roiNodes: Sequence[slicer.vtkMRMLMarkupsROINode]) -> int:
+        """Write the answers of these lesions as CSV, and return how many there are."""
+        from pathlib import Path
+
+        from LesionClassifierLib.exports import exportCsv
+
+        return exportCsv(Path(path), roiNodes)
 
 
 class LesionClassifierTest(ScriptedLoadableModuleTest):

@@ -5,13 +5,13 @@ from __future__ import annotations
 import base64
 import json
 import zlib
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 
 import numpy as np
+from LesionLib.errors import LesionLensError
 from LesionLib.geometry import CTVolume, LesionBox
-from LesionLib.input_warning import InputWarning, WarningName
-from LesionLib.reliability import Reliability
 from LesionLib.results import LesionResult, RunInfo
+from LesionLib.runner_codec import box_from_json, box_to_json, result_from_json, result_to_json
 from slicer import vtkMRMLMarkupsROINode, vtkMRMLNode, vtkMRMLScalarVolumeNode
 
 HEAT_MAP_ROLE, VOLUME_ROLE = "LesionLens.HeatMap", "LesionLens.Volume"
@@ -26,14 +26,11 @@ RGB = tuple[float, float, float]
 class StoredResult:
     """What a lesion's node says of its answer; ``fingerprint`` is of the box, the CT and their transforms at that time.
 
-    ``explained``: the class that the heat map speaks for. ``classColors``: by class name, 0 ... 1.
+    ``result``: without heat map, which is a node of its own, and without the mask of its segment. ``explained``: the class
+    that the heat map speaks for. ``classColors``: by class name, 0 ... 1.
     """
 
-    label: str
-    probabilities: dict[str, float]
-    reliability: Reliability
-    warnings: tuple[InputWarning, ...]
-    embedding: np.ndarray
+    result: LesionResult
     explained: str
     run: RunInfo
     classColors: dict[str, RGB]
@@ -51,10 +48,8 @@ def storeResult(
 ) -> None:
     """Write the answer on the lesion's node: one attribute to read it back, and plain ones for people and scripts."""
     content = {
-        "label": result.label,
-        "probabilities": result.probabilities,
-        "reliability": result.reliability.to_json(),
-        "warnings": [[str(warning.name), str(warning)] for warning in result.warnings],
+        "result": result_to_json(replace(result, heat_map=None)),
+        "box": box_to_json(replace(result.box, segment=None)),
         "embedding": base64.b64encode(result.embedding.astype("<f4").tobytes()).decode(),
         "explained": result.heat_map.class_name if result.heat_map is not None else "",
         "run": asdict(run),
@@ -73,18 +68,15 @@ def storedResult(roiNode: vtkMRMLMarkupsROINode) -> StoredResult | None:
         return None
     try:
         content = json.loads(text)
+        embedding = np.frombuffer(base64.b64decode(content["embedding"]), dtype="<f4")
         return StoredResult(
-            label=content["label"],
-            probabilities=content["probabilities"],
-            reliability=Reliability.from_json(content["reliability"]),
-            warnings=tuple(InputWarning(WarningName(name), said) for name, said in content["warnings"]),
-            embedding=np.frombuffer(base64.b64decode(content["embedding"]), dtype="<f4"),
+            result=result_from_json(content["result"], box_from_json(content["box"], iter(())), iter([embedding])),
             explained=content["explained"],
             run=RunInfo(**content["run"]),
             classColors={name: tuple(color) for name, color in content["classColors"].items()},
             fingerprint=content["fingerprint"],
         )
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, LesionLensError):
         return None
 
 

@@ -28,6 +28,7 @@ from .networks.base import device_of
 from .painting import paint
 from .reliability import Reliability
 from .results import LesionResult
+from .seen import seen_boxes
 from .similarity_map import similarity_map
 from .trust import box_warnings, volume_warnings
 
@@ -155,6 +156,7 @@ class Classifier:
             warnings=warnings,
             reliability=self._reliability(lesion.box, answer, heat_map),
             statistics=_statistics(self.volume, lesion.box),
+            seen=seen_boxes(lesion.sample, lesion.box.name),
         )
 
     def _reliability(self, box: LesionBox, answer: _Answer, heat_map: HeatMap) -> Reliability:

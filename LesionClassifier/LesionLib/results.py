@@ -27,7 +27,10 @@ class SimilarCase:
 
 @dataclass(frozen=True, eq=False)
 class LesionResult:
-    """The answer for one box. ``embedding`` is L2-normalised float32; ``heat_map`` explains ``label``."""
+    """The answer for one box. ``embedding`` is L2-normalised float32; ``heat_map`` explains ``label``.
+
+    ``seen``: what the model really looked at, padding left out.
+    """
 
     name: str
     box: LesionBox
@@ -39,6 +42,7 @@ class LesionResult:
     similar_cases: tuple[SimilarCase, ...] = field(default=())
     reliability: Reliability = field(default_factory=Reliability)
     statistics: LesionStatistics | None = None
+    seen: tuple[LesionBox, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -41,7 +41,7 @@ def request_to_frame(request: RunRequest) -> Frame:
     header = {
         "model": request.model,
         "volume": _volume_to_json(volume),
-        "boxes": [_box_to_json(box) for box in request.boxes],
+        "boxes": [box_to_json(box) for box in request.boxes],
         "options": asdict(request.options),
     }
     segments = [box.segment.array for box in request.boxes if box.segment is not None]
@@ -52,14 +52,14 @@ def request_from_frame(frame: Frame) -> RunRequest:
     """The request. Raises `VolumeError` or `BoxError` for what cannot be used."""
     header, arrays = frame.header, iter(frame.arrays)
     volume = _volume_from_json(header["volume"], arrays)
-    boxes = [_box_from_json(box, arrays) for box in header["boxes"]]
+    boxes = [box_from_json(box, arrays) for box in header["boxes"]]
     return RunRequest(header["model"], volume, boxes, RunOptions(**header["options"]))
 
 
 def answer_to_frame(answer: RunAnswer) -> Frame:
     """Header and the arrays of the results: of each its embedding, then its heat map where it has one."""
     header = {
-        "results": [_result_to_json(result) for result in answer.results],
+        "results": [result_to_json(result) for result in answer.results],
         "info": asdict(answer.info),
         "class_names": answer.class_names,
         "class_colors": answer.class_colors,
@@ -73,7 +73,7 @@ def answer_from_frame(frame: Frame, request: RunRequest) -> RunAnswer:
     header, arrays = frame.header, iter(frame.arrays)
     pairs = zip(header["results"], request.boxes, strict=True)
     return RunAnswer(
-        results=[_result_from_json(values, box, arrays) for values, box in pairs],
+        results=[result_from_json(values, box, arrays) for values, box in pairs],
         info=RunInfo(**header["info"]),
         class_names=tuple(header["class_names"]),
         class_colors=tuple(tuple(color) for color in header["class_colors"]),
@@ -105,7 +105,8 @@ def _volume_from_json(values: dict[str, Any], arrays: Iterator[np.ndarray]) -> C
     return CTVolume(next(arrays), np.array(values["ijkToRAS"]), values["name"], warnings)
 
 
-def _box_to_json(box: LesionBox) -> dict[str, Any]:
+def box_to_json(box: LesionBox) -> dict[str, Any]:
+    """All but the array of its segment."""
     return {
         "segment": None if box.segment is None else _volume_to_json(box.segment),
         "centerRAS": box.centerRAS.tolist(),
@@ -115,7 +116,8 @@ def _box_to_json(box: LesionBox) -> dict[str, Any]:
     }
 
 
-def _box_from_json(values: dict[str, Any], arrays: Iterator[np.ndarray]) -> LesionBox:
+def box_from_json(values: dict[str, Any], arrays: Iterator[np.ndarray]) -> LesionBox:
+    """The inverse of `box_to_json`; ``arrays`` gives that of the segment, where there is one."""
     segment = None if values["segment"] is None else _volume_from_json(values["segment"], arrays)
     return LesionBox(values["centerRAS"], values["sizeMm"], np.array(values["axesRAS"]), values["name"], segment)
 
@@ -128,7 +130,8 @@ def _warnings_from_json(pairs: list[list[str | None]]) -> tuple[InputWarning, ..
     return tuple(text if name is None else InputWarning(WarningName(name), text) for name, text in pairs)
 
 
-def _result_to_json(result: LesionResult) -> dict[str, Any]:
+def result_to_json(result: LesionResult) -> dict[str, Any]:
+    """All but its box, and its arrays: the embedding, then the heat map where there is one."""
     heat_map = result.heat_map
     return {
         "name": result.name,
@@ -136,6 +139,7 @@ def _result_to_json(result: LesionResult) -> dict[str, Any]:
         "probabilities": result.probabilities,
         "warnings": _warnings_to_json(result.warnings),
         "reliability": result.reliability.to_json(),
+        "seen": [box_to_json(box) for box in result.seen],
         "statistics": None if result.statistics is None else asdict(result.statistics),
         "heat_map": heat_map
         and {"ijkToRAS": heat_map.ijkToRAS.tolist(), "peak": heat_map.peak, "class_name": heat_map.class_name},
@@ -150,7 +154,8 @@ def _arrays_of(result: LesionResult) -> list[np.ndarray]:
     return [result.embedding] if result.heat_map is None else [result.embedding, result.heat_map.array]
 
 
-def _result_from_json(values: dict[str, Any], box: LesionBox, arrays: Iterator[np.ndarray]) -> LesionResult:
+def result_from_json(values: dict[str, Any], box: LesionBox, arrays: Iterator[np.ndarray]) -> LesionResult:
+    """The inverse of `result_to_json`."""
     embedding, heat_map = next(arrays), None
     if values["heat_map"] is not None:
         place = values["heat_map"]
@@ -164,5 +169,6 @@ def _result_from_json(values: dict[str, Any], box: LesionBox, arrays: Iterator[n
         heat_map=heat_map,
         warnings=_warnings_from_json(values["warnings"]),
         reliability=Reliability.from_json(values["reliability"]),
+        seen=tuple(box_from_json(box, iter(())) for box in values["seen"]),
         statistics=_statistics_from_json(values["statistics"]),
     )

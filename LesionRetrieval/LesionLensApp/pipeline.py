@@ -7,9 +7,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from LesionClassifierLib.classification import ShownResults, classifyNodes, runInfo, showResults
+from LesionClassifierLib.classification import classifyNodes, runInfo
 from LesionClassifierLib.headless import HeadlessSlicer
-from LesionClassifierLib.nodes import saveScene, writeVolumeFile
+from LesionClassifierLib.nodes import saveScene, volumeFromNode, writeVolumeFile
+from LesionClassifierLib.showing import ShownResults, showResults
 from LesionLib.bundle import Bundle
 from LesionLib.input_warning import InputWarning
 from LesionLib.results import LesionResult, RunInfo, as_csv, as_json, heat_map_file
@@ -59,7 +60,15 @@ def run_job(job: Job, out: Path, steps: Steps, *, overwrite: bool) -> list[Lesio
                 results, job.library, model_sha256=bundle.sha256, k=job.k, exclude_patient=job.excludePatient
             )
         scene = job.running.scene
-        shown = showResults(scene, job.volumeNode, job.roiNodes, results, run=run, bundle=bundle)
+        shown = showResults(
+            scene,
+            job.volumeNode,
+            job.roiNodes,
+            results,
+            volume=volumeFromNode(job.volumeNode),
+            run=run,
+            classColors=dict(zip(bundle.class_names, bundle.class_colors, strict=True)),
+        )
         _write_tables(folder, run, results)
         _write_heat_maps(folder, shown)
         steps.begin("Saving the scene")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -18,6 +17,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load as load_tensors
 
 from .batches import cut_lesion, in_channels_last, network_in_channels_last
+from .bundle_folder import CARD, LICENSE, MANIFEST, WEIGHTS, find_bundle
 from .conformal import ConformalQuantile
 from .errors import BundleError
 from .golden import golden_case
@@ -27,7 +27,6 @@ from .networks.base import device_of
 from .out_of_distribution import OutOfDistribution
 from .sampling_kinds import Spec, spec_from_section
 
-MANIFEST, WEIGHTS, CARD, LICENSE = "configs/metadata.json", "models/model.safetensors", "docs/README.md", "LICENSE"
 TEMPERATURE = "calibration.temperature"
 _NETWORK_PREFIX = "network."
 _LARGEST_FILE = 2 * 1024**3
@@ -56,43 +55,6 @@ class Bundle:
     slice_distance_mm: tuple[float, float]
     manifest: Mapping[str, Any]
     folder: Path
-
-
-def user_model_root() -> Path:
-    """Where models are installed: the first folder of ``LESIONLENS_MODELS``, else one in the user's data folder."""
-    named = [Path(p) for p in os.environ.get("LESIONLENS_MODELS", "").split(os.pathsep) if p]
-    data = Path(os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share")
-    return named[0] if named else data / "lesionlens" / "models"
-
-
-def model_roots() -> list[Path]:
-    """Where models are looked for by name: ``LESIONLENS_MODELS``, the user's, the source tree, the installed extension."""
-    here = Path(__file__).resolve().parent
-    roots = [Path(p) for p in os.environ.get("LESIONLENS_MODELS", "").split(os.pathsep) if p]
-    return [
-        *roots,
-        user_model_root(),
-        here.parents[1] / "Resources" / "Models",
-        here.parent / "Resources" / "Models",
-        here / "Models",
-    ]
-
-
-def installed_bundles() -> dict[str, Path]:
-    """Folder of every model there is, by name; of two with the same name, the one found first."""
-    roots = reversed(model_roots())
-    return {path.parents[1].name: path.parents[1] for root in roots for path in sorted(root.glob(f"[!.]*/{MANIFEST}"))}
-
-
-def find_bundle(model: str | Path) -> Path:
-    """The folder of a model given by name or by path. Raises `BundleError` naming the models there are."""
-    if Path(model, MANIFEST).is_file():
-        return Path(model)
-    found = installed_bundles()
-    if str(model) not in found:
-        msg = f"unknown model {str(model)!r}; known are {', '.join(sorted(found)) or 'none'}, or give the path of a model folder."
-        raise BundleError(msg)
-    return found[str(model)]
 
 
 def load_bundle(model: str | Path, *, device: torch.device | str = "cpu") -> Bundle:

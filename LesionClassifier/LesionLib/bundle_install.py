@@ -8,7 +8,8 @@ import tempfile
 import zipfile
 from pathlib import Path, PurePosixPath
 
-from .bundle import CARD, LICENSE, MANIFEST, WEIGHTS, load_bundle, user_model_root
+from .bundle import load_bundle
+from .bundle_folder import CARD, LICENSE, MANIFEST, WEIGHTS, user_model_root
 from .errors import BundleError
 
 KNOWN_FILES = frozenset({MANIFEST, WEIGHTS, CARD, LICENSE})

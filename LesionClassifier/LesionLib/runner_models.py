@@ -9,7 +9,8 @@ from pathlib import Path
 import torch
 
 from .batches import cut_lesion
-from .bundle import MANIFEST, WEIGHTS, Bundle, find_bundle, load_bundle
+from .bundle import Bundle, load_bundle
+from .bundle_folder import MANIFEST, WEIGHTS, find_bundle
 from .golden import golden_case
 from .precision import choose_precision, in_precision
 from .runner_types import Precision, PrecisionChoice, RunnerError

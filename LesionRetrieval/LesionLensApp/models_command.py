@@ -32,7 +32,8 @@ def add_models_commands(commands: argparse._SubParsersAction) -> None:
 
 
 def _list(_options: argparse.Namespace) -> None:
-    from LesionLib.bundle import installed_bundles, read_manifest
+    from LesionLib.bundle import read_manifest
+    from LesionLib.bundle_folder import installed_bundles
     from LesionLib.errors import BundleError
 
     table = Table(caption="Research use only, not for diagnosis.")
@@ -49,7 +50,8 @@ def _list(_options: argparse.Namespace) -> None:
 
 
 def _show(options: argparse.Namespace) -> None:
-    from LesionLib.bundle import CARD, load_bundle
+    from LesionLib.bundle import load_bundle
+    from LesionLib.bundle_folder import CARD
 
     bundle = load_bundle(options.model)
     print((bundle.folder / CARD).read_text(encoding="utf-8"))

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import SimpleITK as sitk
-from LesionLib.bundle import CARD, LICENSE, MANIFEST, WEIGHTS, find_bundle
+from LesionLib.bundle_folder import CARD, LICENSE, MANIFEST, WEIGHTS, find_bundle
 from LesionLib.geometry import LesionBox
 from LesionRetrievalLib.library import CaseLibrary, ModelIdentity
 

@@ -31,7 +31,7 @@ CROSSING = {
     # Similar cases are added in the parent, from its library.
     LesionResult: {
         "name", "box", "label", "probabilities", "embedding", "heat_map", "warnings", "similar_cases", "reliability",
-        "statistics",
+        "statistics", "seen",
     },
     Reliability: {"prediction_set", "promised", "distance", "usual_distance", "spread", "heat_inside"},
 }  # fmt: skip

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 import torch
 from LesionLib.box_spread import BoxSpread
-from LesionLib.bundle import MANIFEST, WEIGHTS, load_bundle, manifest_sha256
+from LesionLib.bundle import load_bundle, manifest_sha256
+from LesionLib.bundle_folder import MANIFEST, WEIGHTS
 from LesionLib.classify import Classifier
 from LesionLib.conformal import ConformalQuantile
 from LesionLib.errors import BoxError, BundleError

@@ -11,7 +11,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from LesionLib.bundle import CARD, find_bundle, load_bundle
+from LesionLib.bundle import load_bundle
+from LesionLib.bundle_folder import CARD, find_bundle
 from LesionLib.classify import Classifier
 from LesionLib.geometry import CTVolume, LesionBox
 from LesionLib.golden import golden_case

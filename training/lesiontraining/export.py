@@ -11,16 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from LesionLib.bundle import (
-    CARD,
-    LICENSE,
-    MANIFEST,
-    WEIGHTS,
-    golden_logits,
-    load_bundle,
-    manifest_sha256,
-    network_tensors,
-)
+from LesionLib.bundle import golden_logits, load_bundle, manifest_sha256, network_tensors
+from LesionLib.bundle_folder import CARD, LICENSE, MANIFEST, WEIGHTS
 from LesionLib.manifest_schema import SCHEMA_VERSION
 from LesionLib.networks import LesionNet
 from LesionLib.sampling_kinds import Spec, section_from_spec

@@ -1,0 +1,70 @@
+"""Where models lie, and what is in their folders. Needs no torch: an interface can list them before it is there."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from .errors import BundleError
+
+MANIFEST, WEIGHTS, CARD, LICENSE = "configs/metadata.json", "models/model.safetensors", "docs/README.md", "LICENSE"
+
+
+def user_model_root() -> Path:
+    """Where models are installed: the first folder of ``LESIONLENS_MODELS``, else one in the user's data folder."""
+    named = [Path(p) for p in os.environ.get("LESIONLENS_MODELS", "").split(os.pathsep) if p]
+    data = Path(os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share")
+    return named[0] if named else data / "lesionlens" / "models"
+
+
+def model_roots() -> list[Path]:
+    """Where models are looked for by name: ``LESIONLENS_MODELS``, the user's, the source tree, the installed extension."""
+    here = Path(__file__).resolve().parent
+    roots = [Path(p) for p in os.environ.get("LESIONLENS_MODELS", "").split(os.pathsep) if p]
+    return [
+        *roots,
+        user_model_root(),
+        here.parents[1] / "Resources" / "Models",
+        here.parent / "Resources" / "Models",
+        here / "Models",
+    ]
+
+
+def installed_bundles() -> dict[str, Path]:
+    """Folder of every model there is, by name; of two with the same name, the one found first."""
+    roots = reversed(model_roots())
+    return {path.parents[1].name: path.parents[1] for root in roots for path in sorted(root.glob(f"[!.]*/{MANIFEST}"))}
+
+
+def find_bundle(model: str | Path) -> Path:
+    """The folder of a model given by name or by path. Raises `BundleError` naming the models there are."""
+    if Path(model, MANIFEST).is_file():
+        return Path(model)
+    found = installed_bundles()
+    if str(model) not in found:
+        msg = f"unknown model {str(model)!r}; known are {', '.join(sorted(found)) or 'none'}, or give the path of a model folder."
+        raise BundleError(msg)
+    return found[str(model)]
+
+
+def unchecked_manifest(folder: Path) -> dict[str, Any]:
+    """What a model says of itself, for a list or its card; nothing of it is verified. Raises `BundleError`."""
+    try:
+        manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        msg = f"model {folder.name}: {MANIFEST} cannot be read ({type(error).__name__}). Get the model again."
+        raise BundleError(msg) from error
+    if not isinstance(manifest, dict) or not isinstance(manifest.get("lesionlens"), dict):
+        msg = f"model {folder.name}: {MANIFEST} is not a manifest of LesionLens. Get the model again."
+        raise BundleError(msg)
+    return manifest
+
+
+def class_names(folder: Path) -> list[str]:
+    """The classes a model names, unverified; none where its manifest cannot be read so."""
+    try:
+        return [str(entry["name"]) for entry in unchecked_manifest(folder)["lesionlens"]["classes"]]
+    except (BundleError, KeyError, TypeError):
+        return []

@@ -40,6 +40,7 @@ test: $(STAMP)
 	$(BIN)/pytest
 
 bench: $(STAMP)
+	$(BIN)/python Testing/benchmarks/bench_frangi.py
 	$(BIN)/python Testing/benchmarks/bench_classify.py
 
 train: $(STAMP)

@@ -5,13 +5,16 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import slicer
+import vtk
 from slicer.i18n import tr as _
 from slicer.i18n import translate
 from slicer.ScriptedLoadableModule import (
     ScriptedLoadableModule,
     ScriptedLoadableModuleLogic,
     ScriptedLoadableModuleTest,
+    ScriptedLoadableModuleWidget,
 )
+from slicer.util import VTKObservationMixin
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -33,14 +36,103 @@ class LesionClassifier(ScriptedLoadableModule):
         self.parent.dependencies = ["Markups", "Volumes", "Segmentations"]
         self.parent.contributors = ["The LesionLens developers"]
         self.parent.helpText = _(
-            "Class probabilities and Grad-CAM volumes for boxes (markups ROIs) on a CT. Research use only, not for "
-            "diagnosis. This version has no panel; in the Python console: "
-            "<pre>from LesionClassifier import LesionClassifierLogic\n"
-            "LesionClassifierLogic().classify(getNode('CT'), [getNode('R')])</pre>"
+            "What is this lesion on CT, why, and how far can the answer be relied on? Place boxes or take the segments of a "
+            "segmentation, and press Classify all. <b>Research use only, not for diagnosis.</b><br>The same from the "
+            "Python console: <pre>from LesionClassifier import LesionClassifierLogic\n"
+            "LesionClassifierLogic().classify(getNode('CT'), [getNode('L1')])</pre>"
         )
         self.parent.acknowledgementText = _("The lung-nodule-malignancy model was made from LIDC-IDRI (CC BY 3.0).")
-        # No entry in the menus until there is a panel to open.
-        self.parent.hidden = True
+        slicer.app.connect("startupCompleted()", registerSampleData)
+
+
+def registerSampleData():
+    """Offer data to try the module with, once Slicer has started."""
+    from LesionClassifierLib.sample_data import registerSampleData as register
+
+    register()
+
+
+class LesionClassifierWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
+    """The panel's place in Slicer: what it does is in LesionClassifierLib."""
+
+    def __init__(self, parent=None):
+        ScriptedLoadableModuleWidget.__init__(self, parent)
+        VTKObservationMixin.__init__(self)
+        self.logic = self.panel = self._parameterNode = self._guiTag = None
+
+    def setup(self):
+        """Build the panel; nothing heavy is imported here."""
+        ScriptedLoadableModuleWidget.setup(self)
+        import qt
+        from LesionClassifierLib.classifier_panel import ClassifierPanel
+        from LesionLib.runner import WorkerRunner
+
+        uiWidget = slicer.util.loadUI(self.resourcePath("UI/LesionClassifier.ui"))
+        self.layout.addWidget(uiWidget)
+        self.ui = slicer.util.childWidgetVariables(uiWidget)
+        uiWidget.setMRMLScene(slicer.mrmlScene)
+        self.logic = LesionClassifierLogic(runner=WorkerRunner())
+        self.panel = ClassifierPanel(self.ui, self.logic, requirements=self.resourcePath("requirements.txt"))
+        self.addObserver(slicer.mrmlScene, slicer.mrmlScene.StartCloseEvent, self.onSceneStartClose)
+        self.addObserver(slicer.mrmlScene, slicer.mrmlScene.EndCloseEvent, self.onSceneEndClose)
+        self.addObserver(slicer.mrmlScene, slicer.mrmlScene.EndImportEvent, self.onSceneEndClose)
+        for keys, slot in (("Ctrl+Return", self.panel.classifyAll), ("Ctrl+Enter", self.panel.classifyAll)):
+            shortcut = qt.QShortcut(qt.QKeySequence(keys), uiWidget)
+            shortcut.connect("activated()", slot)
+        delete = qt.QShortcut(qt.QKeySequence("Del"), self.ui.lesionTable)
+        delete.setContext(qt.Qt.WidgetShortcut)
+        delete.connect("activated()", self.panel.lesions.deleteSelected)
+        self.initializeParameterNode()
+
+    def cleanup(self):
+        """Slicer closes or reloads the module: end the run and its worker."""
+        self.removeObservers()
+        if self.panel is not None:
+            self.panel.close()
+            self.setParameterNode(None)
+        if self.logic is not None:
+            self.logic.close()
+
+    def enter(self):
+        """The module is shown: warm the worker while the user still looks for the lesion."""
+        self.initializeParameterNode()
+        self.panel.checkSetup()
+        self.panel.warmUp()
+
+    def exit(self):
+        """Another module is shown; what runs goes on."""
+
+    def onSceneStartClose(self, _caller=None, _event=None):
+        """Let go of all nodes."""
+        self.setParameterNode(None)
+
+    def onSceneEndClose(self, _caller=None, _event=None):
+        """Show the scene that is there now."""
+        if self.parent is None or self.parent.isEntered:
+            self.initializeParameterNode()
+
+    def initializeParameterNode(self):
+        """Show the scene's parameter node, made if need be; the only CT there is is chosen."""
+        self.setParameterNode(self.logic.getParameterNode())
+        if self._parameterNode.volume is None:
+            volumes = slicer.mrmlScene.GetFirstNodeByClass("vtkMRMLScalarVolumeNode")
+            if volumes is not None:
+                self._parameterNode.volume = volumes
+
+    def setParameterNode(self, parameterNode):
+        """Connect panel and parameter node, or with None let go of both."""
+        if self._parameterNode is not None:
+            self._parameterNode.disconnectGui(self._guiTag)
+            self.removeObserver(self._parameterNode, vtk.vtkCommand.ModifiedEvent, self.onParametersModified)
+        self._parameterNode = parameterNode
+        if parameterNode is not None:
+            self._guiTag = parameterNode.connectGui(self.ui)
+            self.addObserver(parameterNode, vtk.vtkCommand.ModifiedEvent, self.onParametersModified)
+        self.panel.setScene(slicer.mrmlScene if parameterNode is not None else None, parameterNode)
+
+    def onParametersModified(self, _caller=None, _event=None):
+        """A widget or a script changed a parameter."""
+        self.panel.parametersChanged()
 
 
 class LesionClassifierLogic(ScriptedLoadableModuleLogic):
@@ -59,6 +151,23 @@ class LesionClassifierLogic(ScriptedLoadableModuleLogic):
 
             self._runner = InProcessRunner()
         return self._runner
+
+    def getParameterNode(self):
+        """The panel's parameters, kept in the scene."""
+        from LesionClassifierLib.parameters import LesionClassifierParameterNode
+
+        return LesionClassifierParameterNode(super().getParameterNode())
+
+    def close(self):
+        """End the process or free the memory of the models."""
+        if self._runner is not None:
+            self._runner.close()
+
+    def restartRunner(self):
+        """End what runs the models, and make a fresh one of the same kind."""
+        fresh = type(self.runner)
+        self.close()
+        self._runner = fresh()
 
     def classify(
         self,

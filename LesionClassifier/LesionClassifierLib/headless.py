@@ -90,6 +90,9 @@ class HeadlessApplication:
         """The same as `coreIOManager`."""
         return self._ioManager
 
+    def connect(self, _signal: str, _slot: Callable[[], None]) -> None:
+        """Nothing is ever signalled: there is no start-up to complete, no window to close."""
+
     def layoutManager(self) -> None:
         """None: there are no windows."""
 

@@ -109,13 +109,18 @@ def writeProvenance(node: vtkMRMLNode, result: LesionResult, run: RunInfo) -> No
         node.SetAttribute(name, value)
 
 
-def fingerprint(volume: CTVolume, box: LesionBox) -> str:
-    """Changes when the box, the CT's voxels (sampled) or its place in world RAS mm change; the same after a reload."""
+def voxelChecksum(volume: CTVolume) -> int:
+    """Of a sample of the voxels; the same after a reload."""
     stride = max(1, volume.array.size // _SAMPLED_VOXELS)
-    sampled = np.ascontiguousarray(volume.array.ravel()[::stride])
+    return zlib.crc32(np.ascontiguousarray(volume.array.ravel()[::stride]).tobytes())
+
+
+def fingerprint(volume: CTVolume, box: LesionBox, *, voxels: int | None = None) -> str:
+    """Changes when the box, the CT's voxels or its place in world RAS mm change. ``voxels``: `voxelChecksum`, where known."""
+    known = voxelChecksum(volume) if voxels is None else voxels
     place = [np.round(values, 3) + 0.0 for values in (volume.ijkToRAS, np.sort(box.cornersRAS, axis=0), box.sizeMm)]
     content = b"".join(values.astype("<f8").tobytes() for values in place) + str(volume.array.shape).encode()
-    return f"{zlib.crc32(content):08x}{zlib.crc32(sampled.tobytes()):08x}"
+    return f"{zlib.crc32(content):08x}{known:08x}"
 
 
 _PROVENANCE = tuple(

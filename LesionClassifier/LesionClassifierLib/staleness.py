@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from LesionLib.errors import LesionLensError
-from slicer import vtkMRMLMarkupsROINode
+from LesionLib.geometry import CTVolume
+from slicer import vtkMRMLMarkupsROINode, vtkMRMLScalarVolumeNode
 
-from .result_nodes import VOLUME_ROLE, fingerprint, storedResult
+from .result_nodes import VOLUME_ROLE, fingerprint, storedResult, voxelChecksum
 from .roi_nodes import boxFromRoi
 from .volume_nodes import volumeFromNode
+
+_MOST_KEPT = 50
+_checksums: dict[int, int] = {}  # when an image was modified (VTK counts for all objects together) -> its checksum
 
 
 def whyStale(roiNode: vtkMRMLMarkupsROINode) -> str:
@@ -19,9 +23,21 @@ def whyStale(roiNode: vtkMRMLMarkupsROINode) -> str:
     if volumeNode is None:
         return "The CT of this answer is no longer in the scene."
     try:
-        now = fingerprint(volumeFromNode(volumeNode), boxFromRoi(roiNode))
+        volume = volumeFromNode(volumeNode)
+        now = fingerprint(volume, boxFromRoi(roiNode), voxels=_voxels(volumeNode, volume))
     except LesionLensError as error:
         return f"This answer cannot be checked any more: {error}"
     if now == stored.fingerprint:
         return ""
     return "The box, the CT or a transform has changed since this answer: classify again."
+
+
+def _voxels(volumeNode: vtkMRMLScalarVolumeNode, volume: CTVolume) -> int:
+    """The checksum is taken once for each state of an image: fifty lesions on one CT are checked at every change."""
+    image = volumeNode.GetImageData()
+    changed = max(image.GetMTime(), image.GetPointData().GetScalars().GetMTime())
+    if changed not in _checksums:
+        if len(_checksums) >= _MOST_KEPT:
+            _checksums.clear()
+        _checksums[changed] = voxelChecksum(volume)
+    return _checksums[changed]

@@ -15,6 +15,7 @@ SMALL = {
     "dmrn": {"depth": 18, "width": "tiny"},
     "lesionsearch": {"width": "tiny"},
     "mobilenet_v2": {"width": 0.25},
+    "orthopatch": {"width": "tiny"},
     "resnet": {"depth": 18, "width": "tiny"},
     "resnet3d": {"width": "tiny", "stem_stride": 2},
     "se_resnet50": {"width": "tiny"},
@@ -25,7 +26,8 @@ SMALL = {
 
 def picture(name: str) -> torch.Tensor:
     torch.manual_seed(0)
-    return torch.rand(2, 1, 28, 28, 28) if name == "resnet3d" else torch.rand(2, EXAMPLE_INPUTS[name][0], 64, 64)
+    side = 96 if name == "orthopatch" else 64
+    return torch.rand(2, 1, 28, 28, 28) if name == "resnet3d" else torch.rand(2, EXAMPLE_INPUTS[name][0], side, side)
 
 
 def test_every_architecture_has_a_small_form_here():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import json
 import re
 import tomllib
 from pathlib import Path
@@ -141,3 +142,16 @@ def test_the_two_commands_stand_on_the_readme_s_first_screen():
     assert any(line.startswith("make demo") for line in first_screen)
     assert any(line.startswith("make test") for line in first_screen)
     assert "exec make test" in (ROOT / ".ci" / "run").read_text()
+
+
+def test_the_entry_for_slicer_s_extensions_index_agrees_with_the_build_file():
+    entry = json.loads((ROOT / "Resources" / "LesionLens.json").read_text())
+    build = (ROOT / "CMakeLists.txt").read_text()
+    (homepage,) = re.findall(r'EXTENSION_HOMEPAGE "(.*?)"', build)
+    (depends,) = re.findall(r'EXTENSION_DEPENDS "(.*?)"', build)
+    assert re.search(r"project\((\w+)\)", build).group(1) == "LesionLens"
+    assert entry["scm_url"] == homepage + ".git"
+    assert entry["build_dependencies"] == depends.split()
+    assert {"$schema", "category", "scm_url"} <= set(entry)
+    for picture in re.findall(r"main/(Resources/\S+?\.png)", build):
+        assert (ROOT / picture).is_file()

@@ -9,7 +9,10 @@ import pytest
 import torch
 from LesionLib.networks.dadrn import DADRN
 from LesionLib.networks.dmrn import DMRN
+from LesionLib.networks.inception_resnet_v2 import InceptionResNetV2
+from LesionLib.networks.inception_v3 import InceptionV3
 from LesionLib.networks.mobilenet_v2 import MobileNetV2
+from LesionLib.networks.orthopatch import OrthoPatch
 from LesionLib.networks.resnet import ResNet, SEResNet50
 from LesionLib.networks.siamese import SiameseNet
 from LesionLib.networks.weights import load_pretrained
@@ -128,6 +131,83 @@ def test_cadene_s_se_resnet50_is_read_although_its_names_and_its_squeezes_differ
     kept = {name for name in report.left if name.startswith("trunk.")}
     assert all(name.endswith("num_batches_tracked") for name in kept)
     assert set(report.unused) == {"last_linear.weight", "last_linear.bias"}
+
+
+def inception(network_class):
+    """The published network, narrow, in evaluation mode, and its tensors under the published names."""
+    network = network_class(width="tiny").eval()
+    published = tensors({name: tuple(tensor.shape) for name, tensor in network.state_dict().items()})
+    network.load_state_dict(published)
+    return network, published
+
+
+NEW_HEAD = {f"{layer}.{part}" for layer in ("hidden.0", "hidden.3", "classifier.1") for part in ("weight", "bias")}
+
+
+@pytest.mark.parametrize(
+    ("network_class", "backbone", "unused"),
+    [
+        (InceptionV3, "inception_v3", ("AuxLogits.", "fc.")),
+        (InceptionResNetV2, "inception_resnet_v2", ("last_linear.",)),
+    ],
+)
+def test_published_inceptions_fill_the_trunk_of_orthopatch_which_then_sees_as_they_do(network_class, backbone, unused):
+    original, published = inception(network_class)
+    network = OrthoPatch(backbone=backbone, width="tiny").eval()
+    report = load_pretrained(network, published)
+    assert report.source == backbone
+    assert set(report.left) == NEW_HEAD
+    assert set(report.unused) == {name for name in published if name.startswith(unused)}
+    assert (report.mismatched, report.adapted) == ({}, ())
+    x = torch.randn(1, 3, 110, 96)
+    with torch.no_grad():
+        expected = super(network_class, original).forward(x)
+        assert torch.equal(network.features(x), expected)
+
+
+def test_timm_s_inception_resnet_v2_differs_only_in_its_classifier_s_name():
+    _, published = inception(InceptionResNetV2)
+    timm = {name.replace("last_linear.", "classif."): tensor for name, tensor in published.items()}
+    report = load_pretrained(OrthoPatch(backbone="inception_resnet_v2", width="tiny"), timm)
+    assert (report.source, set(report.unused)) == ("inception_resnet_v2", {"classif.weight", "classif.bias"})
+
+
+def test_the_published_auxiliary_classifier_is_taken_where_the_network_has_one():
+    _, published = inception(InceptionV3)
+    network = OrthoPatch(auxiliary=True, width="tiny")
+    report = load_pretrained(network, published)
+    assert torch.equal(network.auxiliary.conv1.conv.weight, published["AuxLogits.conv1.conv.weight"])
+    assert set(report.left) == NEW_HEAD | {"auxiliary.fc.weight", "auxiliary.fc.bias"}
+    assert report.mismatched["auxiliary.fc.bias"] == ((1000,), (2,))
+    whole = load_pretrained(OrthoPatch(auxiliary=True, width="tiny", classes=1000), published)
+    assert set(whole.left) == NEW_HEAD
+
+
+def test_an_inception_published_without_its_auxiliary_classifier_leaves_ours_as_it_was():
+    published = {name: tensor for name, tensor in inception(InceptionV3)[1].items() if "AuxLogits" not in name}
+    network = OrthoPatch(auxiliary=True, width="tiny")
+    before = network.auxiliary.conv0.conv.weight.clone()
+    report = load_pretrained(network, published)
+    assert torch.equal(network.auxiliary.conv0.conv.weight, before)
+    assert "auxiliary.conv0.conv.weight" in report.left
+
+
+def test_orthopatch_of_one_channel_takes_the_summed_first_convolution():
+    _, published = inception(InceptionV3)
+    network = OrthoPatch(channels=1, width="tiny")
+    report = load_pretrained(network, published)
+    assert report.adapted == ("trunk.Conv2d_1a_3x3.conv.weight: 3 input channels made 1 (summed)",)
+    first = published["Conv2d_1a_3x3.conv.weight"]
+    torch.testing.assert_close(network.trunk.Conv2d_1a_3x3.conv.weight, first.sum(dim=1, keepdim=True))
+
+
+def test_an_inception_is_not_filled_by_the_other_one_nor_by_a_resnet():
+    _, published = inception(InceptionResNetV2)
+    for other in (published, tensors(torchvision_shapes(18))):
+        with pytest.raises(ValueError, match=r"trunk\.Conv2d_1a_3x3\.conv\.weight \(not in the file\)"):
+            load_pretrained(OrthoPatch(width="tiny"), other)
+    with pytest.raises(ValueError, match=r"trunk\.conv1\.weight \(not in the file\)"):
+        load_pretrained(ResNet(depth=18, width="tiny"), published)
 
 
 @pytest.mark.parametrize("wrapper", ["state_dict", "model", "model_state_dict"])

@@ -229,6 +229,7 @@ def test_an_answer_is_stale_once_box_ct_or_transform_change(scene, a_case, runne
         roi.SetSize(*(np.array(roi.GetSize()) + 1.0))
     elif what == "voxels":
         slicer.util.arrayFromVolume(ct)[:] += 5
+        slicer.util.arrayFromVolumeModified(ct)
     elif what == "CT gone":
         scene.RemoveNode(ct)
     else:

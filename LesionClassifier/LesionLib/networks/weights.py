@@ -21,7 +21,7 @@ _WRAPPERS = ("state_dict", "model_state_dict", "model")
 # Parameters under these names are the published part; in a network without them it is all but the classifier.
 _TRUNKS = ("trunk.", "features_.")
 _HEADS = ("classifier.", "svm.", "units.", "attention.", "projection.", "head.", "fc.")
-_HEADS += ("convs.", "pool.", "reduction.", "mean.", "log_variance.")
+_HEADS += ("convs.", "pool.", "reduction.", "mean.", "log_variance.", "hidden.", "auxiliary.")
 
 
 @dataclass(frozen=True)
@@ -47,9 +47,10 @@ def load_pretrained(
     """Copy published weights into ``network`` where name and shape fit.
 
     ``path_or_state_dict``: a ``.safetensors`` file, a file of ``torch.save`` (read with ``weights_only=True``), or their
-    content. ``source``: "own" (names as in the network or in a bundle), "resnet" (torchvision, timm), "mobilenet_v2" (torchvision),
-    "se_resnet" (Cadene), or "auto", the form with most tensors that fit. A first convolution for another number of input
-    channels is adapted: it answers a grey picture as before. Raises ValueError when the trunk would not be whole.
+    content. ``source``: "own" (names as in the network or in a bundle), "resnet" (torchvision, timm), "mobilenet_v2"
+    (torchvision), "se_resnet" (Cadene), "inception_v3" (torchvision, timm), "inception_resnet_v2" (Cadene, timm), or
+    "auto", the form with most tensors that fit. A first convolution for another number of input channels is adapted: it
+    answers a grey picture as before. Raises ValueError when the trunk would not be whole.
     """
     if source != "auto" and source not in _RENAMERS:
         msg = f"source must be 'auto' or one of {', '.join(map(repr, _RENAMERS))}, not {source!r}"
@@ -157,6 +158,18 @@ def _own_name(name: str) -> str:
     return name.removeprefix("network.")  # as bundles write them
 
 
+def _inception_v3_name(name: str) -> str:
+    """Only what is Inception-V3's gets a place here; its classifier has none, for the head is another one."""
+    if name.startswith("AuxLogits."):
+        return "auxiliary." + name.removeprefix("AuxLogits.")
+    return "trunk." + name if name.startswith(("Conv2d_", "Mixed_")) else name
+
+
+def _inception_resnet_v2_name(name: str) -> str:
+    """Cadene's trunk and timm's have the same names; their classifiers, last_linear and classif, have no place here."""
+    return "trunk." + name if name.startswith(("conv2d_", "mixed_", "repeat", "block8.")) else name
+
+
 def _resnet_name(name: str) -> str:
     return "classifier.1." + name.removeprefix("fc.") if name.startswith("fc.") else "trunk." + name
 
@@ -187,6 +200,8 @@ _SE_RESNET = (
 
 _RENAMERS: Mapping[str, Callable[[str], str]] = {
     "own": _own_name,
+    "inception_v3": _inception_v3_name,  # before "resnet", which takes any name: of equals the first is chosen
+    "inception_resnet_v2": _inception_resnet_v2_name,
     "resnet": _resnet_name,
     "mobilenet_v2": _mobilenet_v2_name,
     "se_resnet": _se_resnet_name,

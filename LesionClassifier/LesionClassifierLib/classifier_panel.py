@@ -1,0 +1,228 @@
+"""The whole panel: its parts, and what passes between them. All it does is a call on the logic or on a Lib function."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import qt
+import slicer.util
+from LesionLib.bundle_folder import user_model_root
+from LesionLib.errors import LesionLensError
+from LesionLib.runner_types import RunOptions
+from slicer import vtkMRMLScene
+from slicer.i18n import tr as _
+
+from .background_run import Outcome
+from .explanation_panel import ExplanationPanel
+from .lesion_nodes import startPlacingLesion
+from .lesions_panel import LesionsPanel
+from .models_panel import ModelsPanel
+from .result_panel import ResultPanel
+from .run_panel import RunPanel
+from .scene_watch import SceneWatch
+from .setup_step import explain, install, missingPackages
+
+
+class ClassifierPanel:
+    """``ui``: the widgets of LesionClassifier.ui by name; ``parameters`` is the parameter node, None between two scenes."""
+
+    def __init__(self, ui, logic, *, requirements: Path, missing=missingPackages) -> None:
+        self._ui, self._logic, self._requirements, self._missing = ui, logic, requirements, missing
+        self.parameters = None
+        self._scene: vtkMRMLScene | None = None
+        self.models = ModelsPanel(ui, onChosen=self._modelChosen, onError=self._tellError)
+        self.result = ResultPanel(ui)
+        self.explanation = ExplanationPanel(ui, onAsk=self._explain)
+        self.run = RunPanel(ui, logic, onEnded=self._ended, onError=self._tellError)
+        self.lesions = LesionsPanel(ui.lesionTable, onChanged=self._showCurrent, onError=self._tellError)
+        self.watch = SceneWatch(self.lesions.refresh)
+        for button, slot in (
+            (ui.placeButton, self._place), (ui.jumpButton, self.lesions.jump), (ui.deleteButton, self._delete),
+            (ui.addSegmentsButton, self._addSegments), (ui.classifyButton, self.classifyAll),
+            (ui.classifySelectedButton, self.classifySelected), (ui.exportCsvButton, self._exportCsv),
+            (ui.exportReportButton, self._exportReport), (ui.restartButton, self._restart),
+            (ui.setupButton, self._setUp), (ui.setupOfflineButton, self._setUpOffline),
+        ):  # fmt: skip
+            button.connect("clicked()", slot)
+        self.models.showDevice(_("Decided at the first answer: the GPU where there is one."))
+        self.checkSetup()
+
+    def setScene(self, scene: vtkMRMLScene | None, parameters) -> None:
+        """Show a scene and its parameter node; None for both while scenes change."""
+        self._scene, self.parameters = scene, parameters
+        if scene is None:
+            self.run.forget()
+        if parameters is not None:
+            self.models.choose(parameters.model, parameters.device)
+        self.watch.setScene(scene)
+        self.result.setScene(scene)
+        self.lesions.setScene(scene)
+
+    def parametersChanged(self) -> None:
+        """A parameter was changed, here or by a script."""
+        if self.parameters is not None:
+            self.models.choose(self.parameters.model, self.parameters.device)
+            self._showCurrent()
+
+    def checkSetup(self) -> None:
+        """Show the set-up step where something is missing."""
+        missing = self._missing()
+        self._ui.setupFrame.visible = bool(missing)
+        if missing:
+            self._ui.setupLabel.text = explain(missing, user_model_root())
+
+    def warmUp(self) -> None:
+        """Start the worker with the chosen model, so that the first answer comes soon."""
+        start = getattr(self._logic.runner, "start", None)
+        if not self._missing() and self.models.model and start is not None and not self.run.isRunning:
+            try:
+                start(self.models.model, self._options())
+            except LesionLensError as error:
+                self._ui.statusLabel.text = str(error)
+
+    def close(self) -> None:
+        """The module goes away: end what runs."""
+        self.watch.setScene(None)
+        self.run.stop()
+
+    def whyNot(self) -> str:
+        """Why nothing can be classified now, in plain words; empty where it can."""
+        if self._missing():
+            return _("Something is missing: see the set-up step above.")
+        if self.run.isRunning:
+            return _("A run is under way.")
+        if self.parameters is None or self.parameters.volume is None:
+            return _("Choose a CT.")
+        if not self.lesions.lesions:
+            return _("Place a box around a lesion, or add the segments of a segmentation.")
+        if not self.models.model:
+            return _("There is no model: install one from a file.")
+        return ""
+
+    def classifyAll(self) -> None:
+        """Answer all lesions."""
+        self._classify(self.lesions.lesions)
+
+    def classifySelected(self) -> None:
+        """Answer the selected lesions."""
+        self._classify(self.lesions.selected)
+
+    def _classify(self, roiNodes, className: str | None = None) -> None:
+        reason = self.whyNot() or ("" if roiNodes else _("Select a lesion."))
+        if reason:
+            self._ui.statusLabel.text = reason
+            return
+        p = self.parameters
+        self.run.start(p.volume, roiNodes, self.models.model, self._options(className), colorSegments=p.colorSegments)
+        self._updateButtons()
+
+    def _options(self, className: str | None = None) -> RunOptions:
+        redrawn = self.parameters.redrawnBoxes if self.parameters is not None else 0
+        return RunOptions(class_name=className, device=self._ui.deviceSelector.currentText or "auto", redrawn=redrawn)
+
+    def _explain(self, className: str) -> None:
+        current = self.lesions.current
+        if current is not None:
+            self._classify([current], className)
+
+    def _ended(self, outcome: Outcome) -> None:
+        if outcome.answer is not None:
+            info, precision = outcome.answer.info, outcome.answer.precision
+            self.models.showDevice(f"{info.device} ({precision.reason})")
+        self.lesions.refresh()
+
+    def _showCurrent(self) -> None:
+        current = self.lesions.current
+        self.result.show(current)
+        if self.parameters is not None:
+            self.explanation.show(current, self.parameters)
+        self._updateButtons()
+
+    def _updateButtons(self) -> None:
+        ui, reason = self._ui, self.whyNot()
+        selected = bool(self.lesions.selected)
+        ui.classifyButton.enabled = not reason
+        ui.classifyButton.toolTip = reason or _("Answer all lesions. (Ctrl+Return)")
+        ui.classifySelectedButton.enabled = not reason and selected
+        ui.classifySelectedButton.toolTip = reason or (
+            _("Answer the selected lesions.") if selected else _("Select a lesion.")
+        )
+        ui.cancelButton.enabled = self.run.isRunning
+        ui.jumpButton.enabled, ui.deleteButton.enabled = self.lesions.current is not None, selected
+        ui.placeButton.enabled = self._scene is not None
+        ui.addSegmentsButton.enabled = self.parameters is not None and self.parameters.segmentation is not None
+        isAnswered = any(node.GetAttribute("LesionLens.Result") for node in self.lesions.lesions)
+        ui.exportCsvButton.enabled = ui.exportReportButton.enabled = isAnswered
+        if reason and not self.run.isRunning and not ui.statusLabel.text:
+            ui.statusLabel.text = reason
+
+    def _modelChosen(self, model: str, device: str) -> None:
+        if self.parameters is not None:
+            self.parameters.model, self.parameters.device = model, device
+        self.warmUp()
+        self._updateButtons()
+
+    def _place(self) -> None:
+        node = startPlacingLesion(self._scene)
+        self.lesions.refresh()
+        self.lesions.select(node)
+        self._ui.statusLabel.text = _("Click the middle of the lesion in a slice view, then a corner of its box.")
+
+    def _delete(self) -> None:
+        self.lesions.deleteSelected()
+
+    def _addSegments(self) -> None:
+        try:
+            nodes = self._logic.addSegments(self.parameters.segmentation, marginMm=self.parameters.marginMm)
+        except LesionLensError as error:
+            self._tellError(str(error))
+            return
+        self.lesions.refresh()
+        self._ui.statusLabel.text = _("{0} segments are lesions now.").format(len(nodes))
+
+    def _exportCsv(self) -> None:
+        path = qt.QFileDialog.getSaveFileName(
+            slicer.util.mainWindow(), _("Export the answers"), "lesions.csv", _("CSV (*.csv)")
+        )
+        if path:
+            self._tryTo(lambda: _("{0} lesions written.").format(self._logic.exportCsv(path, self.lesions.lesions)))
+
+    def _exportReport(self) -> None:
+        path = qt.QFileDialog.getSaveFileName(
+            slicer.util.mainWindow(), _("Export a DICOM structured report"), "lesions.dcm", _("DICOM (*.dcm)")
+        )
+        if path:
+            self._tryTo(lambda: _("{0} lesions written.").format(self._logic.exportReport(path, self.lesions.lesions)))
+
+    def _tryTo(self, action) -> None:
+        try:
+            self._ui.statusLabel.text = action()
+        except LesionLensError as error:
+            self._tellError(str(error))
+
+    def _restart(self) -> None:
+        self.run.cancel()
+        self._logic.restartRunner()
+        self.warmUp()
+        self._ui.statusLabel.text = _("The worker was restarted.")
+
+    def _setUp(self) -> None:
+        self._install(None)
+
+    def _setUpOffline(self) -> None:
+        folder = qt.QFileDialog.getExistingDirectory(slicer.util.mainWindow(), _("A folder of .whl files"))
+        if folder:
+            self._install(Path(folder))
+
+    def _install(self, wheelFolder: Path | None) -> None:
+        try:
+            install(self._missing(), requirements=self._requirements, wheelFolder=wheelFolder)
+        except LesionLensError as error:
+            self._tellError(str(error))
+        self.checkSetup()
+        self.warmUp()
+        self._updateButtons()
+
+    def _tellError(self, text: str) -> None:
+        self._ui.statusLabel.text = text
+        slicer.util.errorDisplay(text)

@@ -1,0 +1,25 @@
+"""What the panel keeps in the scene: its parameter node."""
+
+from typing import Annotated
+
+from slicer import vtkMRMLScalarVolumeNode, vtkMRMLSegmentationNode
+from slicer.parameterNodeWrapper import Default, WithinRange, parameterNodeWrapper
+
+DEFAULT_MODEL = "lung-nodule-malignancy"
+
+
+@parameterNodeWrapper
+class LesionClassifierParameterNode:
+    """``redrawnBoxes``: boxes drawn a little differently that are asked too. ``device``: auto, cpu or cuda."""
+
+    volume: vtkMRMLScalarVolumeNode
+    segmentation: vtkMRMLSegmentationNode
+    marginMm: Annotated[float, WithinRange(0.0, 50.0), Default(2.0)]
+    model: Annotated[str, Default(DEFAULT_MODEL)]
+    device: Annotated[str, Default("auto")]
+    redrawnBoxes: Annotated[int, WithinRange(0, 32), Default(0)]
+    heatOpacity: Annotated[float, WithinRange(0.0, 1.0), Default(0.5)]
+    heatThreshold: Annotated[float, WithinRange(0.0, 1.0), Default(0.15)]
+    showHeat: Annotated[bool, Default(True)]
+    showSeen: Annotated[bool, Default(False)]
+    colorSegments: Annotated[bool, Default(True)]

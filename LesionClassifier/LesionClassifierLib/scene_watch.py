@@ -1,0 +1,61 @@
+"""Tells when lesions, the CT or what lies above them change; many changes in a row are told once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import qt
+import slicer
+import vtk
+from slicer import vtkMRMLNode, vtkMRMLScene
+from slicer.util import VTKObservationMixin
+
+from .lesion_nodes import lesionNodes
+from .result_nodes import VOLUME_ROLE
+
+_PAUSE_MS = 150
+
+
+class SceneWatch(VTKObservationMixin):
+    """Watches one scene. ``onChanged`` is called on the main thread, a moment after the last change."""
+
+    def __init__(self, onChanged: Callable[[], None]) -> None:
+        VTKObservationMixin.__init__(self)
+        self._onChanged = onChanged
+        self._scene: vtkMRMLScene | None = None
+        self._timer = qt.QTimer()
+        self._timer.setSingleShot(True)
+        self._timer.setInterval(_PAUSE_MS)
+        self._timer.connect("timeout()", self._tell)
+
+    def setScene(self, scene: vtkMRMLScene | None) -> None:
+        """Watch another scene; None watches nothing."""
+        self.removeObservers()
+        self._timer.stop()
+        self._scene = scene
+        if scene is not None:
+            for event in (vtkMRMLScene.NodeAddedEvent, vtkMRMLScene.NodeRemovedEvent):
+                self.addObserver(scene, event, self._note)
+            self._watchNodes()
+
+    def _watchNodes(self) -> None:
+        for roiNode in lesionNodes(self._scene):
+            self._watch(roiNode, slicer.vtkMRMLMarkupsNode.PointModifiedEvent)
+            self._watch(roiNode, slicer.vtkMRMLTransformableNode.TransformModifiedEvent)
+            self._watch(roiNode, vtk.vtkCommand.ModifiedEvent)
+            volumeNode = roiNode.GetNodeReference(VOLUME_ROLE)
+            if volumeNode is not None:
+                self._watch(volumeNode, slicer.vtkMRMLTransformableNode.TransformModifiedEvent)
+                self._watch(volumeNode, slicer.vtkMRMLVolumeNode.ImageDataModifiedEvent)
+
+    def _watch(self, node: vtkMRMLNode, event: int) -> None:
+        if not self.hasObserver(node, event, self._note):
+            self.addObserver(node, event, self._note)
+
+    def _note(self, _caller=None, _event=None) -> None:
+        self._timer.start()
+
+    def _tell(self) -> None:
+        if self._scene is not None:
+            self._watchNodes()
+            self._onChanged()

@@ -11,6 +11,7 @@ from LesionLib.errors import LesionLensError
 
 from .console import NOTICE, Steps, print_results
 from .models_command import add_models_commands
+from .quiz_commands import add_quiz_commands
 
 DEFAULT_MODEL = "lung-nodule-malignancy"
 BAD_INPUT, INTERRUPTED = 2, 130
@@ -42,6 +43,7 @@ def build_parser() -> argparse.ArgumentParser:
     library = commands.add_parser("library", help="case libraries").add_subparsers(required=True, metavar="COMMAND")
     _add_library_build(library)
     add_models_commands(commands)
+    add_quiz_commands(commands)
     return parser
 
 

@@ -1,0 +1,178 @@
+"""``lesionlens quiz make | score``: a quiz for a class, and what the class made of it."""
+
+from __future__ import annotations
+
+import argparse
+from contextlib import ExitStack
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from .console import Steps
+
+if TYPE_CHECKING:
+    from LesionLib.bundle import Bundle
+    from LesionRetrievalLib.library import CaseLibrary
+    from LesionRetrievalLib.quiz_sources import QuizCaseSource
+
+_DEFAULT_MODEL = "lung-nodule-malignancy"
+_PHANTOMS_SAY = (
+    "The nodules here are computed; the model learned from real ones, so that its answers are examples, not evidence."
+)
+# What is heavy is imported where it is used: a mistyped option should be answered at once.
+
+
+def add_quiz_commands(commands: argparse._SubParsersAction) -> None:
+    """Add the ``quiz`` commands to the command line."""
+    quiz = commands.add_parser("quiz", help="a quiz for teaching").add_subparsers(required=True, metavar="COMMAND")
+    _add_make(quiz)
+    score = quiz.add_parser("score", help="score sheet and summary page of all learners")
+    score.add_argument("quiz", type=Path, help="the quiz file")
+    score.add_argument("answers", type=Path, help="folder with the learners' files (attempt-CODE.jsonl)")
+    score.add_argument("--out", type=Path, required=True, help="folder for score.csv and summary.html")
+    score.add_argument("--overwrite", action="store_true", help="replace an earlier score in --out")
+    score.set_defaults(command=_score)
+
+
+def _add_make(quiz: argparse._SubParsersAction) -> None:
+    make = quiz.add_parser("make", help="a quiz file with its own CT patches and the model's answers")
+    where = make.add_mutually_exclusive_group(required=True)
+    where.add_argument("--from", dest="folder", type=Path, help="folder with one CSV table, image/ and mask/")
+    where.add_argument("--phantom", action="store_true", help="computed nodules, without any data")
+    make.add_argument("--cases", type=int, default=10, metavar="N", help="how many cases (default: 10)")
+    make.add_argument("--seed", type=int, default=0, help="another seed, other cases in another order")
+    make.add_argument("--model", default=_DEFAULT_MODEL, help=f"name or folder of a model (default: {_DEFAULT_MODEL})")
+    make.add_argument("--library", type=Path, help="case library for the similar cases")
+    make.add_argument("--similar", type=int, default=9, metavar="K", help="how many similar cases (default: 9)")
+    make.add_argument("--key", type=Path, help="pseudonym key of the library: leaves out cases of the same patient")
+    make.add_argument(
+        "--other-patients", action="store_true", help="the library holds none of these patients, so no key is needed"
+    )
+    make.add_argument(
+        "--boxes", choices=("given", "placed", "free"), default="given",
+        help="whose box: the teacher's, the learner's, or as the learner likes (default: given)",
+    )  # fmt: skip
+    make.add_argument(
+        "--window", type=float, nargs=2, metavar=("LOW", "HIGH"), default=(-1350.0, 150.0),
+        help="HU shown black and white at first (default: -1350 150, for the lung)",
+    )  # fmt: skip
+    make.add_argument("--title", default="Quiz", help="title of the quiz")
+    make.add_argument("--instructions", default="", help="what the learners read first")
+    make.add_argument("--margin-mm", type=float, default=25.0, help="CT packed around each box (default: 25)")
+    make.add_argument(
+        "--redrawn", type=int, default=0, metavar="N", help="ask N boxes drawn a little differently too (default: 0)"
+    )
+    make.add_argument("--label-column", help="column with the answers (default: label, or malignant)")
+    make.add_argument("--label-source", help="how the answers were established, in a few words")
+    make.add_argument("--organ", default="not stated", help="organ or site of the lesions")
+    make.add_argument("--out", type=Path, required=True, help="the quiz file to write (.json)")
+    make.add_argument("--overwrite", action="store_true", help="replace an existing quiz")
+    make.set_defaults(command=_make)
+
+
+def _make(options: argparse.Namespace) -> None:
+    from LesionRetrievalLib.quiz_file import require_place, save_quiz
+    from LesionRetrievalLib.quiz_making import QuizPlan, make_quiz
+    from LesionRetrievalLib.quiz_schema import MOST_CASES, QuizError
+    from LesionRetrievalLib.quiz_sources import choose_cases
+
+    require_place(options.out, overwrite=options.overwrite)
+    if not (1 <= options.cases <= MOST_CASES and options.seed >= 0 and 0 <= options.redrawn <= 100):
+        msg = (
+            f"--cases is {options.cases} (1 to {MOST_CASES}), --seed is {options.seed} (0 or more) and --redrawn is "
+            f"{options.redrawn} (0 to 100)."
+        )
+        raise QuizError(msg)
+    steps = Steps()
+    steps.begin("Loading torch and the model")
+    from LesionLib.bundle import load_bundle
+    from LesionLib.classify import Classifier, best_device
+    from LesionRetrievalLib.library import CaseLibrary, ModelIdentity
+
+    bundle = load_bundle(options.model, device=best_device())
+    with ExitStack() as stack:
+        library = stack.enter_context(CaseLibrary.open(options.library)) if options.library else None
+        source = _source(options, bundle, library)
+        chosen = choose_cases(source, options.cases, seed=options.seed)
+        lesions = steps.each(
+            (source.load(place) for place in chosen), f"Packing {len(chosen)} cases", total=len(chosen)
+        )
+        quiz = make_quiz(
+            lesions,
+            plan=QuizPlan(
+                title=options.title,
+                instructions=options.instructions or (_PHANTOMS_SAY if options.phantom else ""),
+                boxes=options.boxes,
+                seed=options.seed,
+                margin_mm=options.margin_mm,
+                window_hu=tuple(options.window),
+                similar=options.similar,
+            ),
+            model=ModelIdentity(bundle.name, bundle.version, bundle.sha256),
+            classes=_classes(bundle),
+            answer=lambda volume, box: Classifier(bundle, volume).classify(box, redrawn=options.redrawn),
+            library=library,
+        )
+    save_quiz(quiz, options.out, overwrite=options.overwrite)
+    size = options.out.stat().st_size / 1e6
+    print(
+        f"{options.out}: {len(quiz.cases)} cases, {size:.1f} MB. It holds the answers: keep it from curious learners."
+    )
+
+
+def _source(options: argparse.Namespace, bundle: Bundle, library: CaseLibrary | None) -> QuizCaseSource:
+    from LesionRetrievalLib.pseudonyms import Pseudonymiser
+    from LesionRetrievalLib.quiz_schema import QuizError
+    from LesionRetrievalLib.quiz_sources import CaseFolder, PhantomNodules
+
+    from .library_build import default_key_path
+
+    if options.phantom:
+        return PhantomNodules(options.cases, seed=options.seed, class_names=bundle.class_names)
+    key = options.key or default_key_path()
+    if library is not None and not options.other_patients and not key.exists():
+        msg = (
+            f"{key} is not there, so that a patient's own cases cannot be left out of the similar ones; give the library's "
+            "key by --key, or --other-patients where the library holds none of these patients."
+        )
+        raise QuizError(msg)
+    hashing = Pseudonymiser.load(key).hash if library is not None and not options.other_patients else None
+    return CaseFolder(
+        options.folder,
+        class_names=bundle.class_names,
+        label_column=options.label_column,
+        label_source=options.label_source,
+        organ=options.organ,
+        patient_hash=hashing,
+    )
+
+
+def _classes(bundle: Bundle) -> list:
+    from LesionRetrievalLib.quiz_model import QuizClass
+
+    described = bundle.manifest["lesionlens"]["classes"]
+    return [QuizClass(c["name"], c["description"], tuple(c["colorRGB"])) for c in described]
+
+
+def _score(options: argparse.Namespace) -> None:
+    from LesionRetrievalLib.quiz_file import load_quiz
+    from LesionRetrievalLib.quiz_log import read_attempts
+    from LesionRetrievalLib.quiz_score import score_rows
+    from LesionRetrievalLib.quiz_summary import summarise
+
+    from .quiz_report import write_score
+
+    quiz = load_quiz(options.quiz)
+    attempts = read_attempts(quiz, options.answers)
+    rows = score_rows(quiz, attempts)
+    learners = [attempt.learner for attempt in attempts]
+    summary = summarise(rows, cases_per_learner=len(quiz.cases), learners=learners)
+    write_score(options.out, quiz, rows, summary, overwrite=options.overwrite)
+    if summary is None:
+        print(f"Nobody of {len(learners)} has answered a case yet; {options.out / 'score.csv'} has no rows.")
+        return
+    everyone = summary.everyone
+    print(f"{len(summary.learners)} learners, {everyone.n} answered cases.")
+    print(f"right before the reveal  {everyone.before.right}")
+    print(f"right after the reveal   {everyone.after.right}")
+    print(f"the model                {everyone.ai}")
+    print(f"Open {options.out / 'summary.html'} in a browser; the sheet is {options.out / 'score.csv'}.")

@@ -1,0 +1,221 @@
+"""The quiz file: a quiz as one JSON text, and back with every byte of it distrusted."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from LesionLib.errors import LesionLensError
+from LesionLib.geometry import CTVolume, LesionBox
+from LesionLib.heat_map import HeatMap
+from LesionLib.reliability import Reliability
+
+from .quiz_arrays import Pack, digest_array, pack_array, unpack_array
+from .quiz_model import KnownTruth, Quiz, QuizAnswer, QuizCase, QuizClass, QuizNeighbour
+from .quiz_schema import FORMAT, MOST_PIXELS, MOST_VOXELS, NOTICE, QUIZ_SCHEMA, SCHEMA_VERSION, QuizError, checked_json
+
+_LARGEST_FILE = 1024**3
+
+
+def quiz_sha256(quiz: Quiz) -> str:
+    """The quiz's fingerprint: its content, whichever way it was packed. A learner's answers belong to it."""
+    text = json.dumps(_document(quiz, digest_array), sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def save_quiz(quiz: Quiz, path: str | Path, *, overwrite: bool = False) -> None:
+    """Write the quiz to ``path``; the file appears when it is whole. Raises `QuizError`."""
+    path = Path(path)
+    require_place(path, overwrite=overwrite)
+    text = json.dumps(_document(quiz, pack_array), indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+    checked_json(text, QUIZ_SCHEMA, where="the quiz")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        descriptor, partial = tempfile.mkstemp(prefix=f".{path.name}-", dir=path.parent)
+        try:
+            with os.fdopen(descriptor, "w", encoding="utf-8", newline="\n") as file:
+                file.write(text)
+            Path(partial).chmod(0o644)  # mkstemp keeps it to its owner; a class reads it
+            os.replace(partial, path)
+        finally:
+            Path(partial).unlink(missing_ok=True)
+    except OSError as error:
+        msg = f"{path} cannot be written ({error.strerror}); choose another place."
+        raise QuizError(msg) from error
+
+
+def require_place(path: Path, *, overwrite: bool) -> None:
+    """Refuse early what could not be written later (`QuizError`); only a quiz is ever overwritten."""
+    if path.exists() and not overwrite:
+        msg = f"{path} exists; give another name, or --overwrite to replace the quiz."
+        raise QuizError(msg)
+    if path.exists() and not _looks_like_a_quiz(path):
+        msg = f"{path} is not a quiz; it is not overwritten. Give another name."
+        raise QuizError(msg)
+
+
+def load_quiz(path: str | Path) -> Quiz:
+    """Read a quiz and check all of it. Raises `QuizError` saying where it is not what it should be."""
+    path = Path(path)
+    try:
+        if path.stat().st_size > _LARGEST_FILE:
+            msg = f"{path} is larger than {_LARGEST_FILE // 1024**3} GiB; this is not a quiz of ours."
+            raise QuizError(msg)
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or "it is not text"
+        msg = f"{path} cannot be read ({reason}); give a quiz that `lesionlens quiz make` wrote."
+        raise QuizError(msg) from error
+    document = checked_json(text, QUIZ_SCHEMA, where=path.name)
+    try:
+        return _from_document(document)
+    except LesionLensError as error:
+        msg = f"{path.name}: {error}"
+        raise QuizError(msg) from error
+
+
+def box_document(box: LesionBox) -> dict[str, Any]:
+    """A box as JSON; its name stays out, which may be anything."""
+    return {"centerRAS": box.centerRAS.tolist(), "sizeMm": box.sizeMm.tolist(), "axesRAS": box.axesRAS.tolist()}
+
+
+def box_from_document(document: Mapping[str, Any], *, name: str) -> LesionBox:
+    """The inverse of `box_document`. Raises `BoxError`."""
+    return LesionBox(document["centerRAS"], document["sizeMm"], np.array(document["axesRAS"]), name=name)
+
+
+def _document(quiz: Quiz, pack: Pack) -> dict[str, Any]:
+    return {
+        "format": FORMAT,
+        "schema": SCHEMA_VERSION,
+        "notice": NOTICE,
+        "title": quiz.title,
+        "instructions": quiz.instructions,
+        "boxes": quiz.boxes,
+        "seed": quiz.seed,
+        "windowHU": [float(value) for value in quiz.window_hu],
+        "model": dict(zip(("name", "version", "sha256"), quiz.model, strict=True)),
+        "classes": [
+            {"name": c.name, "description": c.description, "colorRGB": [float(v) for v in c.color]}
+            for c in quiz.classes
+        ],
+        "cases": [_case_document(case, pack) for case in quiz.cases],
+    }
+
+
+def _case_document(case: QuizCase, pack: Pack) -> dict[str, Any]:
+    heat, known = case.answer.heat_map, case.known
+    return {
+        "id": case.case_id,
+        "patch": {"hu": pack(case.volume.array), "ijkToRAS": case.volume.ijkToRAS.tolist()},
+        "box": box_document(case.box),
+        "known": {
+            "label": known.label,
+            "labelSource": known.label_source,
+            "organ": known.organ,
+            "attributes": dict(known.attributes),
+        },
+        "answer": {
+            "label": case.answer.label,
+            "probabilities": dict(case.answer.probabilities),
+            "reliability": case.answer.reliability.to_json(),
+            "warnings": list(case.answer.warnings),
+            "heatMap": None if heat is None else _heat_document(heat, pack),
+        },
+        "similar": [_similar_document(neighbour, pack) for neighbour in case.answer.similar],
+    }
+
+
+def _heat_document(heat: HeatMap, pack: Pack) -> dict[str, Any]:
+    return {
+        "values": pack(np.round(np.clip(heat.array, 0, 1) * 255).astype(np.uint8)),
+        "ijkToRAS": np.asarray(heat.ijkToRAS, dtype=float).tolist(),
+        "peak": float(heat.peak),
+        "className": heat.class_name,
+    }
+
+
+def _similar_document(neighbour: QuizNeighbour, pack: Pack) -> dict[str, Any]:
+    return {
+        "caseId": neighbour.case_id,
+        "label": neighbour.label,
+        "similarity": float(neighbour.similarity),
+        "labelSource": neighbour.label_source,
+        "organ": neighbour.organ,
+        "attributes": dict(neighbour.attributes),
+        "pictures": {plane: pack(picture) for plane, picture in neighbour.pictures.items()},
+    }
+
+
+def _from_document(document: Mapping[str, Any]) -> Quiz:
+    return Quiz(
+        title=document["title"],
+        instructions=document["instructions"],
+        boxes=document["boxes"],
+        seed=document["seed"],
+        window_hu=tuple(document["windowHU"]),
+        model=tuple(document["model"][key] for key in ("name", "version", "sha256")),
+        classes=tuple(QuizClass(c["name"], c["description"], tuple(c["colorRGB"])) for c in document["classes"]),
+        cases=tuple(_case(case) for case in document["cases"]),
+    )
+
+
+def _case(document: Mapping[str, Any]) -> QuizCase:
+    case_id, known, patch = document["id"], document["known"], document["patch"]
+    where = f"case {case_id}"
+    hu = unpack_array(patch["hu"], most=MOST_VOXELS, where=f"{where}, patch")
+    return QuizCase(
+        case_id=case_id,
+        volume=CTVolume(hu, np.array(patch["ijkToRAS"]), name=case_id),
+        box=box_from_document(document["box"], name=case_id),
+        known=KnownTruth(known["label"], known["labelSource"], known["organ"], known["attributes"]),
+        answer=_answer(document["answer"], document["similar"], where),
+    )
+
+
+def _answer(document: Mapping[str, Any], similar: Sequence[Mapping[str, Any]], where: str) -> QuizAnswer:
+    heat = document["heatMap"]
+    return QuizAnswer(
+        label=document["label"],
+        probabilities=document["probabilities"],
+        reliability=Reliability.from_json(document["reliability"]),
+        warnings=tuple(document["warnings"]),
+        heat_map=None if heat is None else _heat_map(heat, where),
+        similar=tuple(_neighbour(one, where) for one in similar),
+    )
+
+
+def _heat_map(document: Mapping[str, Any], where: str) -> HeatMap:
+    values = unpack_array(document["values"], most=MOST_VOXELS, where=f"{where}, heat map")
+    array = values.astype(np.float32) / np.float32(255)
+    return HeatMap(array, np.array(document["ijkToRAS"]), document["peak"], document["className"])
+
+
+def _neighbour(document: Mapping[str, Any], where: str) -> QuizNeighbour:
+    pictures = {
+        plane: unpack_array(picture, most=MOST_PIXELS, where=f"{where}, picture of {document['caseId']}")
+        for plane, picture in document["pictures"].items()
+    }
+    return QuizNeighbour(
+        case_id=document["caseId"],
+        label=document["label"],
+        similarity=document["similarity"],
+        label_source=document["labelSource"],
+        organ=document["organ"],
+        attributes=document["attributes"],
+        pictures=pictures,
+    )
+
+
+def _looks_like_a_quiz(path: Path) -> bool:
+    try:
+        with path.open(encoding="utf-8") as file:
+            return f'"format": "{FORMAT}"' in file.read(200)
+    except (OSError, UnicodeDecodeError):
+        return False

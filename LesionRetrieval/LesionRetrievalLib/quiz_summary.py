@@ -1,0 +1,149 @@
+"""What a score sheet says: right answers before and after the reveal, confusion, calibration, influence of the AI, time."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from LesionLib.proportion import Proportion, proportion
+
+from .quiz_attempt import CASE_STEPS, Step
+from .quiz_score import Change, ScoreRow
+
+_BINS = 10
+
+
+@dataclass(frozen=True)
+class Bin:
+    """Answers whose confidence lies from ``low`` up to ``high`` (the last bin: and equal to it)."""
+
+    low: float
+    high: float
+    mean_confidence: float
+    share_right: float
+    n: int
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """Whether stated confidence is worth what it says. ``bins``: those with answers.
+
+    ``ece``: expected calibration error, sum of n_bin / n * |share right - mean confidence| over 10 equal bins (Guo et al.,
+    ICML 2017, eq. 3). ``brier``: mean of (confidence - right)^2 (Brier 1950). ``overconfidence``: mean confidence minus
+    share right; above 0 promises too much.
+    """
+
+    bins: tuple[Bin, ...]
+    ece: float
+    brier: float
+    overconfidence: float
+
+
+@dataclass(frozen=True)
+class Side:
+    """The answers before the reveal, or after it. ``confusion``: (truth, answer) -> count."""
+
+    right: Proportion
+    confusion: dict[tuple[str, str], int]
+    calibration: Calibration
+    agreed_with_ai: Proportion
+
+
+@dataclass(frozen=True)
+class Group:
+    """Some rows together: one learner's, one case's or all. ``changes``: every kind, 0 included.
+
+    ``followed_right``, ``followed_wrong``: of the first answers that differed from a right (wrong) answer of the AI, how
+    many took it over; None where there is none. ``median_seconds``: per step, where it was done. ``median_overlap``: of
+    the boxes that learners placed.
+    """
+
+    name: str
+    n: int
+    before: Side
+    after: Side
+    ai: Proportion
+    changes: dict[Change, int]
+    followed_right: Proportion | None
+    followed_wrong: Proportion | None
+    median_seconds: dict[Step, float]
+    median_total: float
+    median_overlap: float | None
+
+
+@dataclass(frozen=True)
+class Summary:
+    """All rows, and the same by learner and by case. ``unfinished``: learner -> cases without a second answer."""
+
+    everyone: Group
+    learners: tuple[Group, ...]
+    cases: tuple[Group, ...]
+    unfinished: dict[str, int]
+
+
+def summarise(rows: Sequence[ScoreRow], *, cases_per_learner: int, learners: Sequence[str]) -> Summary | None:
+    """The summary; None where nobody has answered a case yet. ``learners``: all who began."""
+    if not rows:
+        return None
+    done = Counter(row.learner for row in rows)
+    return Summary(
+        everyone=group("everyone", rows),
+        learners=tuple(group(name, [row for row in rows if row.learner == name]) for name in learners if done[name]),
+        cases=tuple(group(case, [r for r in rows if r.case_id == case]) for case in sorted({r.case_id for r in rows})),
+        unfinished={name: cases_per_learner - done[name] for name in learners if done[name] < cases_per_learner},
+    )
+
+
+def group(name: str, rows: Sequence[ScoreRow]) -> Group:
+    """The figures of ``rows``, at least one."""
+    overlaps = [row.box_overlap for row in rows if row.box_overlap is not None]
+    counted = Counter(row.change for row in rows)
+    per_step = {step: [row.seconds[step] for row in rows if step in row.seconds] for step in CASE_STEPS}
+    return Group(
+        name=name,
+        n=len(rows),
+        before=_side(rows, [row.first for row in rows], [row.first_confidence for row in rows]),
+        after=_side(rows, [row.second for row in rows], [row.second_confidence for row in rows]),
+        ai=proportion(sum(row.model_is_right for row in rows), len(rows)),
+        changes={change: counted[change] for change in Change},
+        followed_right=_followed([row for row in rows if row.model_is_right]),
+        followed_wrong=_followed([row for row in rows if not row.model_is_right]),
+        median_seconds={step: float(np.median(seconds)) for step, seconds in per_step.items() if seconds},
+        median_total=float(np.median([sum(row.seconds.values()) for row in rows])),
+        median_overlap=float(np.median(overlaps)) if overlaps else None,
+    )
+
+
+def calibration(confidence: Sequence[float], right: Sequence[bool]) -> Calibration:
+    """How ``confidence``, 0 … 1, fits whether the answers are ``right``; at least one answer. See `Calibration`."""
+    stated, hits = np.array(confidence, dtype=float), np.array(right, dtype=float)
+    place = np.minimum((stated * _BINS + 1e-9).astype(int), _BINS - 1)  # 0.3 * 10 is 2.9999…
+    bins = tuple(
+        Bin(b / _BINS, (b + 1) / _BINS, float(stated[place == b].mean()), float(hits[place == b].mean()), int(n))
+        for b, n in enumerate(np.bincount(place, minlength=_BINS))
+        if n
+    )
+    return Calibration(
+        bins=bins,
+        ece=sum(b.n * abs(b.share_right - b.mean_confidence) for b in bins) / len(stated),
+        brier=float(((stated - hits) ** 2).mean()),
+        overconfidence=float(stated.mean() - hits.mean()),
+    )
+
+
+def _side(rows: Sequence[ScoreRow], answers: Sequence[str], confidence: Sequence[float]) -> Side:
+    right = [answer == row.truth for answer, row in zip(answers, rows, strict=True)]
+    agreed = sum(answer == row.model for answer, row in zip(answers, rows, strict=True))
+    return Side(
+        right=proportion(sum(right), len(rows)),
+        confusion=dict(Counter((row.truth, answer) for answer, row in zip(answers, rows, strict=True))),
+        calibration=calibration(confidence, right),
+        agreed_with_ai=proportion(agreed, len(rows)),
+    )
+
+
+def _followed(rows: Sequence[ScoreRow]) -> Proportion | None:
+    differed = [row for row in rows if row.first != row.model]
+    return proportion(sum(row.second == row.model for row in differed), len(differed)) if differed else None

@@ -1,0 +1,208 @@
+"""`lesionlens quiz make | score`: from cases to a file for a class, and from its answers to a page."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import re
+from xml.etree import ElementTree
+
+import pytest
+from LesionRetrievalLib.quiz import QuizSession, Step, load_quiz
+
+TITLE = "Nodules <b>& more</b>"
+
+
+@pytest.fixture(scope="module")
+def out(tmp_path_factory):
+    return tmp_path_factory.mktemp("quiz")
+
+
+@pytest.fixture
+def quiz_path(run, out):
+    """A quiz of four phantoms, made once."""
+    path = out / "quiz.json"
+    if not path.exists():
+        ran = run("quiz", "make", "--phantom", "--cases", 4, "--title", TITLE, "--boxes", "free", "--out", path)
+        assert ran.code == 0, ran.err
+        assert "4 cases" in ran.out
+    return path
+
+
+def learn(quiz, folder, learner, *, cases=99, confidence=0.8):
+    """Answer the first class, then what the model says; the box moved by half of it."""
+    session = QuizSession.open(quiz, folder, learner=learner, clock=iter(range(10_000)).__next__)
+    while session.step is not Step.DONE and session.position <= cases:
+        session.finish_looking()
+        session.take_box()
+        session.answer(quiz.class_names[0], confidence)
+        said = session.model_answer.label
+        session.finish_reveal()
+        session.answer(said, confidence)
+        session.next_case()
+
+
+def sheet(folder):
+    return list(csv.DictReader(io.StringIO((folder / "score.csv").read_text())))
+
+
+def test_the_quiz_holds_all_that_a_classroom_needs(quiz_path):
+    quiz = load_quiz(quiz_path)
+    assert (quiz.title, quiz.boxes, len(quiz.cases)) == (TITLE, "free", 4)
+    assert "computed" in quiz.instructions
+    assert sorted(case.known.label for case in quiz.cases) == ["benign", "benign", "malignant", "malignant"]
+    for case in quiz.cases:
+        assert sum(case.answer.probabilities.values()) == pytest.approx(1, abs=1e-6)
+        assert case.answer.heat_map.array.max() == pytest.approx(1)
+        assert case.answer.reliability.prediction_set
+        assert -1100 < case.volume.array.min() < -700
+
+
+def test_the_class_gets_a_sheet_and_a_page(run, quiz_path, tmp_path):
+    quiz = load_quiz(quiz_path)
+    learn(quiz, tmp_path / "answers", "L1")
+    learn(quiz, tmp_path / "answers", "L2", cases=2, confidence=0.55)
+    ran = run("quiz", "score", quiz_path, tmp_path / "answers", "--out", tmp_path / "score")
+    assert ran.code == 0, ran.err
+    rows = sheet(tmp_path / "score")
+    assert [row["learner"] for row in rows] == ["L1"] * 4 + ["L2"] * 2
+    assert sum(int(row["first_right"]) for row in rows[:4]) == 2
+    assert all(row["agreed_after"] == "1" for row in rows)
+    assert "n = 6" in ran.out
+    page = (tmp_path / "score" / "summary.html").read_text()
+    assert "L2 (2 left)" in page
+    assert {p.name for p in (tmp_path / "score").iterdir()} == {"score.csv", "summary.html"}
+
+
+def test_the_page_fetches_nothing_runs_nothing_and_says_its_notice(run, quiz_path, tmp_path):
+    learn(load_quiz(quiz_path), tmp_path / "answers", "L1")
+    run("quiz", "score", quiz_path, tmp_path / "answers", "--out", tmp_path / "score")
+    page = (tmp_path / "score" / "summary.html").read_text()
+    assert "<script" not in page
+    assert not re.search(r"https?:|@import|url\(", page)
+    assert all(where.startswith("data:image/png") for where in re.findall(r'(?:src|href)="([^"]*)', page))
+    assert "Research use only, not for diagnosis." in page
+    assert "<b>&amp; more" not in page
+    assert "&lt;b&gt;&amp; more&lt;/b&gt;" in page
+    charts = re.findall(r"<svg.*?</svg>", page, flags=re.S)
+    assert len(charts) == 5
+    for chart in charts:
+        ElementTree.fromstring(chart)  # well-formed
+
+
+def test_figures_on_the_page_are_those_of_the_sheet(run, quiz_path, tmp_path):
+    learn(load_quiz(quiz_path), tmp_path / "answers", "L1")
+    run("quiz", "score", quiz_path, tmp_path / "answers", "--out", tmp_path / "score")
+    rows = sheet(tmp_path / "score")
+    page = (tmp_path / "score" / "summary.html").read_text()
+    for column in ("first_right", "second_right", "ai_right"):
+        assert f"<span>{sum(int(row[column]) for row in rows)} of 4; 95% interval" in page
+
+
+def test_a_class_that_has_not_begun_has_an_empty_sheet_and_no_page(run, quiz_path, tmp_path):
+    QuizSession.open(load_quiz(quiz_path), tmp_path / "answers", learner="L1")
+    ran = run("quiz", "score", quiz_path, tmp_path / "answers", "--out", tmp_path / "score")
+    assert (ran.code, "Nobody of 1" in ran.out) == (0, True)
+    assert [p.name for p in (tmp_path / "score").iterdir()] == ["score.csv"]
+
+
+def test_an_earlier_score_is_replaced_only_when_asked_and_other_files_stay(run, quiz_path, tmp_path):
+    learn(load_quiz(quiz_path), tmp_path / "answers", "L1")
+    arguments = ("quiz", "score", quiz_path, tmp_path / "answers", "--out", tmp_path / "score")
+    assert run(*arguments).code == 0
+    (tmp_path / "score" / "notes.txt").write_text("mine")
+    ran = run(*arguments)
+    assert (ran.code, "--overwrite" in ran.err) == (2, True)
+    assert run(*arguments, "--overwrite").code == 0
+    assert (tmp_path / "score" / "notes.txt").read_text() == "mine"
+
+
+def test_answers_beside_another_quiz_are_refused_in_one_line(run, quiz_path, tmp_path):
+    learn(load_quiz(quiz_path), tmp_path / "answers", "L1")
+    content = json.loads(quiz_path.read_text())
+    content["title"] = "Another"
+    (tmp_path / "other.json").write_text(json.dumps(content))
+    ran = run("quiz", "score", tmp_path / "other.json", tmp_path / "answers", "--out", tmp_path / "score")
+    assert (ran.code, ran.err.count("\n"), "another quiz" in ran.err) == (2, 1, True)
+    assert not (tmp_path / "score").exists()
+
+
+# --- from a folder, with a library
+
+
+@pytest.fixture
+def from_folder(run, cases_folder, tmp_path):
+    def make(*extra: object):
+        path = tmp_path / "q.json"
+        return path, run("quiz", "make", "--from", cases_folder, "--cases", 4, "--out", path, *extra)
+
+    return make
+
+
+@pytest.fixture
+def library(run, cases_folder, tmp_path):
+    path = tmp_path / "cases.lesionlib"
+    ran = run("library", "build", cases_folder, "--out", path, "--key", tmp_path / "k", "--pictures")
+    assert ran.code == 0
+    return path
+
+
+def test_a_folder_of_cases_becomes_a_quiz_without_identifiers(from_folder):
+    path, ran = from_folder("--label-source", "how it was made", "--organ", "lung")
+    assert ran.code == 0, ran.err
+    text = path.read_text()
+    assert "SECRET" not in text
+    assert "nii.gz" not in text
+    assert "luna16" not in text
+    case = load_quiz(path).cases[0]
+    assert (case.known.label_source, case.known.organ) == ("how it was made", "lung")
+    assert case.known.attributes["texture"] == "solid"
+
+
+def test_a_patient_s_own_cases_are_not_among_the_similar_ones(from_folder, library, tmp_path):
+    """Three patients with two nodules each: four of the six library cases are left for every case."""
+    path, ran = from_folder("--library", library, "--key", tmp_path / "k")
+    assert ran.code == 0, ran.err
+    for case in load_quiz(path).cases:
+        assert len(case.answer.similar) == 4
+        assert set(case.answer.similar[0].pictures) == {"axial", "coronal", "sagittal"}
+
+
+def test_without_the_key_a_library_is_only_used_for_other_patients(from_folder, library):
+    path, ran = from_folder("--library", library)
+    assert (ran.code, "--other-patients" in ran.err) == (2, True)
+    assert not path.exists()
+    path, ran = from_folder("--library", library, "--other-patients")
+    assert ran.code == 0
+    assert all(len(case.answer.similar) == 5 for case in load_quiz(path).cases)  # the very lesion is left out
+
+
+@pytest.mark.parametrize(
+    ("extra", "reason"),
+    [
+        (("--cases", 0), "--cases is 0"),
+        (("--cases", 7), "there are 6"),
+        (("--seed", -1), "--seed is -1"),
+        (("--margin-mm", -1), "margin"),
+        (("--window", 100, -100), "window"),
+        (("--label-column", "diagnosis"), "diagnosis"),
+        (("--label-column", "texture"), "'solid' is no class"),
+        (("--title", ""), "title"),
+    ],
+)
+def test_bad_options_are_refused_in_one_line_and_leave_nothing(from_folder, extra, reason):
+    path, ran = from_folder(*extra)
+    assert ran.code == 2
+    assert reason in ran.err
+    assert ran.err.strip().splitlines()[-1].startswith("lesionlens: error:")
+    assert not path.exists()
+
+
+def test_an_existing_quiz_is_replaced_only_when_asked(from_folder):
+    path, _ = from_folder()
+    before = path.read_bytes()
+    assert from_folder("--seed", 5)[1].code == 2
+    assert path.read_bytes() == before
+    assert from_folder("--seed", 5, "--overwrite")[1].code == 0
+    assert path.read_bytes() != before

@@ -86,10 +86,10 @@ class LesionClassifierWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
 
     def cleanup(self):
         """Slicer closes or reloads the module: end the run and its worker."""
-        self.removeObservers()
         if self.panel is not None:
             self.panel.close()
             self.setParameterNode(None)
+        self.removeObservers()
         if self.logic is not None:
             self.logic.close()
 

@@ -36,6 +36,7 @@ class BackgroundRun:
         self._runner, self._request, self._clock = runner, request, clock
         self._started = clock()
         self._outcome: Outcome | None = None
+        self._isCancelled = self._isCancelTold = False
         self.done, self.total, self.name = 0, len(request.boxes), request.boxes[0].name if request.boxes else ""
         self._thread = Thread(target=self._work, name="LesionLens run", daemon=True)
         self._thread.start()
@@ -53,12 +54,21 @@ class BackgroundRun:
     def look(self) -> Outcome | None:
         """The outcome once there is one; call it every few hundredths of a second."""
         if self._thread.is_alive():
+            self._tellCancel()
             time.sleep(_LETTING_GO_S)
+        if self._outcome is not None and self._isCancelled:
+            return Outcome(None)  # an answer that came after all is not wanted any more
         return self._outcome
 
     def cancel(self) -> None:
         """Ask for the end; `look` tells when it has come."""
-        self._runner.cancel()
+        self._isCancelled = True
+        self._tellCancel()
+
+    def _tellCancel(self) -> None:
+        """Until the runner has heard it: a request that has not reached it yet cannot be stopped there."""
+        if self._isCancelled and not self._isCancelTold:
+            self._isCancelTold = self._runner.cancel()
 
     def _work(self) -> None:
         try:

@@ -44,7 +44,7 @@ class ClassifierPanel:
             (ui.setupButton, self._setUp), (ui.setupOfflineButton, self._setUpOffline),
         ):  # fmt: skip
             button.connect("clicked()", slot)
-        self.models.showDevice(_("Decided at the first answer: the GPU where there is one."))
+        self.models.showDevice(_("decided at the first answer"), _("The GPU where there is one, else the CPU."))
         self.checkSetup()
 
     def setScene(self, scene: vtkMRMLScene | None, parameters) -> None:
@@ -128,7 +128,7 @@ class ClassifierPanel:
     def _ended(self, outcome: Outcome) -> None:
         if outcome.answer is not None:
             info, precision = outcome.answer.info, outcome.answer.precision
-            self.models.showDevice(f"{info.device} ({precision.reason})")
+            self.models.showDevice(info.device, f"{info.software}; {precision.reason}")
         self.lesions.refresh()
 
     def _showCurrent(self) -> None:

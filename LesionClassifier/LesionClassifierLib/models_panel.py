@@ -47,6 +47,7 @@ class ModelsPanel:
             self.choose(chosen, self._ui.deviceSelector.currentText)
         finally:
             self._filling = False
+        self._ui.modelSelector.toolTip = _description_of(self.model)
 
     def choose(self, model: str, device: str) -> None:
         """Show a choice made elsewhere; an unknown one leaves what is shown."""
@@ -81,9 +82,9 @@ class ModelsPanel:
         self.cardDialog.resize(820, 640)
         self.cardDialog.show()
 
-    def showDevice(self, text: str) -> None:
-        """What is used and why."""
-        self._ui.deviceLabel.text = text
+    def showDevice(self, device: str, reason: str) -> None:
+        """What is used, and on hovering why."""
+        self._ui.deviceLabel.text, self._ui.deviceLabel.toolTip = device, reason
 
     def installFrom(self, path: Path) -> str:
         """Install a model from a .zip file, verified, and choose it. Raises `BundleError`."""

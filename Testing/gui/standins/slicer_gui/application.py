@@ -1,0 +1,123 @@
+"""``slicer.app`` with windows: the headless application, and what needs Qt."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import qt
+import slicer
+from LesionClassifierLib.headless import HeadlessApplication, HeadlessSlicer
+
+from .layout import LayoutManager
+
+
+class ModuleManager:
+    """What a module's widget connects to; nothing is ever unloaded here."""
+
+    def connect(self, _signal: str, _slot: Callable[..., object]) -> bool:
+        """As Qt's."""
+        return True
+
+    def disconnect(self, _signal: str, _slot: Callable[..., object]) -> bool:
+        """As Qt's."""
+        return True
+
+    def module(self, name: str) -> object | None:
+        """A module by name."""
+        return getattr(slicer.modules, name.lower(), None)
+
+    def factoryManager(self) -> ModuleManager:
+        """Itself, as far as asked."""
+        return self
+
+    def isLoaded(self, name: str) -> bool:
+        """Whether there is such a module."""
+        return self.module(name) is not None
+
+
+class GuiApplication(HeadlessApplication):
+    """One a test. ``startupCompleted()`` is emitted by `completeStartup`."""
+
+    def __init__(self, headless: HeadlessSlicer) -> None:
+        super().__init__(headless.scene, headless.applicationLogic, headless.temporaryPath)
+        self._layoutManager = LayoutManager(headless.scene)
+        self._moduleManager = ModuleManager()
+        self._slots: dict[str, list[Callable[..., object]]] = {}
+        self.restarts = 0
+
+    def connect(self, signal: str, slot: Callable[..., object]) -> bool:
+        """Connect to a signal of the application, such as ``startupCompleted()``."""
+        self._slots.setdefault(signal, []).append(slot)
+        return True
+
+    def disconnect(self, signal: str, slot: Callable[..., object]) -> bool:
+        """Take back `connect`."""
+        isThere = slot in self._slots.get(signal, [])
+        if isThere:
+            self._slots[signal].remove(slot)
+        return isThere
+
+    def testingEnabled(self) -> bool:
+        """False: what the user would be told goes to `Told`, and so do errors in ``tryWithErrorDisplay``."""
+        return False
+
+    def completeStartup(self) -> None:
+        """Emit ``startupCompleted()``."""
+        for slot in self._slots.pop("startupCompleted()", []):
+            slot()
+
+    def processEvents(self, *flags: object) -> None:
+        """Let Qt do what is due."""
+        qt.QApplication.processEvents(*flags)
+
+    def settings(self) -> qt.QSettings:
+        """The settings, in a file of this process."""
+        return qt.QSettings()
+
+    def userSettings(self) -> qt.QSettings:
+        """The same as `settings`."""
+        return qt.QSettings()
+
+    def revisionUserSettings(self) -> qt.QSettings:
+        """The same as `settings`."""
+        return qt.QSettings()
+
+    def layoutManager(self) -> LayoutManager:
+        """A layout without views."""
+        return self._layoutManager
+
+    def moduleManager(self) -> ModuleManager:
+        """The modules that are there."""
+        return self._moduleManager
+
+    def topLevelWidgets(self) -> list[qt.QWidget]:
+        """All windows; none of them is Slicer's main window."""
+        return qt.QApplication.topLevelWidgets()
+
+    def activeWindow(self) -> qt.QWidget | None:
+        """The window that has the keyboard."""
+        return qt.QApplication.activeWindow()
+
+    def clipboard(self) -> qt.QClipboard:
+        """The clipboard."""
+        return qt.QApplication.clipboard()
+
+    def keyboardModifiers(self) -> qt.Qt.KeyboardModifier:
+        """The keys that are held down."""
+        return qt.QApplication.keyboardModifiers()
+
+    def palette(self) -> qt.QPalette:
+        """The colours."""
+        return qt.QApplication.palette()
+
+    def setOverrideCursor(self, cursor: qt.QCursor) -> None:
+        """Show another cursor."""
+        qt.QApplication.setOverrideCursor(cursor)
+
+    def restoreOverrideCursor(self) -> None:
+        """Take back `setOverrideCursor`."""
+        qt.QApplication.restoreOverrideCursor()
+
+    def restart(self) -> None:
+        """Only counted."""
+        self.restarts += 1

@@ -208,6 +208,17 @@ class LesionClassifierLogic(ScriptedLoadableModuleLogic):
 
         return exportCsv(Path(path), roiNodes)
 
+    def exportReport(self, path: str | Path, roiNodes: Sequence[slicer.vtkMRMLMarkupsROINode], *, files=None) -> int:
+        """Write the answers as a DICOM structured report (TID 1500), and return how many there are.
+
+        ``files``: where the CT's DICOM files are (default: Slicer's DICOM database).
+        """
+        from pathlib import Path
+
+        from LesionClassifierLib.exports import exportReport
+
+        return exportReport(Path(path), roiNodes, files or getattr(slicer, "dicomDatabase", None))
+
 
 class LesionClassifierTest(ScriptedLoadableModuleTest):
     """Runs in Slicer and on slicer-core alike."""

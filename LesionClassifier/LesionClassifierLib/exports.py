@@ -1,4 +1,4 @@
-"""Answers of a scene as files: CSV with stable columns."""
+"""Answers of a scene as files: CSV with stable columns, DICOM structured report."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ from LesionLib.errors import OutputError
 from LesionLib.results import LesionResult, RunInfo, as_csv
 from slicer import vtkMRMLMarkupsROINode
 
-from .result_nodes import storedResult
+from .result_nodes import VOLUME_ROLE, storedResult
+from .structured_report_sources import DicomFiles, sourceDatasets
 
 
 def resultsOfLesions(roiNodes: Sequence[vtkMRMLMarkupsROINode]) -> tuple[RunInfo, list[LesionResult]]:
@@ -37,4 +38,23 @@ def exportCsv(path: Path, roiNodes: Sequence[vtkMRMLMarkupsROINode]) -> int:
     except OSError as error:
         msg = f"{path} cannot be written ({error.strerror}); choose another place."
         raise OutputError(msg) from error
+    return len(results)
+
+
+def exportReport(path: Path, roiNodes: Sequence[vtkMRMLMarkupsROINode], files: DicomFiles | None) -> int:
+    """Write a DICOM structured report of all lesions that have an answer, and return how many.
+
+    ``files``: where the DICOM files of the CT are. Raises `OutputError`, or `StructuredReportError` for a CT without DICOM.
+    """
+    from .structured_report import writeStructuredReport
+
+    run, results = resultsOfLesions(roiNodes)
+    volumeNodes = {
+        node.GetID(): node for node in (roi.GetNodeReference(VOLUME_ROLE) for roi in roiNodes) if node is not None
+    }
+    if len(volumeNodes) != 1:
+        msg = "the CT of these answers is no longer in the scene; load it and classify again."
+        raise OutputError(msg)
+    (volumeNode,) = volumeNodes.values()
+    writeStructuredReport(path, results, run, sourceDatasets(volumeNode, files), overwrite=True)
     return len(results)

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import argparse
 from contextlib import ExitStack
+from pathlib import Path
 
 from LesionClassifierLib.headless import startHeadlessSlicer
 from LesionClassifierLib.nodes import addVolumeNode
+from LesionClassifierLib.structured_report_sources import StructuredReportError
 from LesionLib.bundle import Bundle
 from LesionLib.dicom import choose_series
 from LesionLib.errors import LesionLensError
@@ -56,8 +58,22 @@ def classify_files(options: argparse.Namespace, bundle: Bundle, steps: Steps) ->
             excludePatient=_patient_hash(options) if library is not None else None,
             extraWarnings=volume.warnings,
             redrawn=options.redrawn,
+            dicomFiles=_dicom_files(options),
         )
         return run_job(job, options.out, steps, overwrite=options.overwrite)
+
+
+def _dicom_files(options: argparse.Namespace) -> list[Path]:
+    """The files of the CT's series, where a structured report is asked for. Raises `StructuredReportError`."""
+    if not options.dicom_sr:
+        return []
+    if not options.volume.is_dir():
+        msg = (
+            f"--dicom-sr: {options.volume.name} is not a folder of DICOM files, so there is no study that a report could "
+            "belong to; leave the option out."
+        )
+        raise StructuredReportError(msg)
+    return [one.path for one in choose_series(options.volume, options.series).slices]
 
 
 def _patient_hash(options: argparse.Namespace) -> str | None:

@@ -11,6 +11,8 @@ from LesionClassifierLib.classification import classifyNodes, runInfo
 from LesionClassifierLib.headless import HeadlessSlicer
 from LesionClassifierLib.nodes import saveScene, volumeFromNode, writeVolumeFile
 from LesionClassifierLib.showing import ShownResults, showResults
+from LesionClassifierLib.structured_report import writeStructuredReport
+from LesionClassifierLib.structured_report_sources import readDatasets
 from LesionLib.bundle import Bundle
 from LesionLib.input_warning import InputWarning
 from LesionLib.results import LesionResult, RunInfo, as_csv, as_json, heat_map_file
@@ -24,13 +26,16 @@ from .report import write_report
 from .report_pictures import lesion_pictures
 from .sliceviews import SliceRenderer
 
+REPORT_FILE = "results.dcm"
+
 
 @dataclass(frozen=True, eq=False)
 class Job:
     """What to answer: nodes of a running scene, a model, and perhaps a library to compare with.
 
     ``redrawn``: boxes drawn a little differently that are asked too, for the spread of the answer. ``excludePatient`` is
-    the pseudonym of the patient on the CT, whose own cases are not shown as similar.
+    the pseudonym of the patient on the CT, whose own cases are not shown as similar. ``dicomFiles``: those of the CT's
+    series, where a structured report is wanted.
     """
 
     running: HeadlessSlicer
@@ -42,6 +47,7 @@ class Job:
     excludePatient: str | None = None
     extraWarnings: tuple[InputWarning, ...] = ()
     redrawn: int = 0
+    dicomFiles: Sequence[Path] = ()
 
 
 def run_job(job: Job, out: Path, steps: Steps, *, overwrite: bool) -> list[LesionResult]:
@@ -71,6 +77,9 @@ def run_job(job: Job, out: Path, steps: Steps, *, overwrite: bool) -> list[Lesio
         )
         _write_tables(folder, run, results)
         _write_heat_maps(folder, shown)
+        if job.dicomFiles:
+            steps.begin("Writing the structured report")
+            writeStructuredReport(folder / REPORT_FILE, results, run, readDatasets(job.dicomFiles))
         steps.begin("Saving the scene")
         saveScene(scene, folder / "scene.mrb")
         lesions = list(zip(job.roiNodes, shown.heatMapNodes, results, strict=True))

@@ -12,7 +12,8 @@ How to write a test of a panel:
 5. ``screenshot(panel, "answered")`` writes a PNG into $LESIONLENS_TEST_ARTEFACTS (default: pytest's folder), returns its path.
 6. An exception in a slot or observer fails the test unless the user was shown its text; so does a connection to a signal
    that does not exist, and any Qt warning. Expected ones: look at ``slot_errors`` or ``qt_warnings`` and ``.clear()`` them.
-7. Leaving and coming back: ``leave(panel)``, ``return_to(panel)``. At the end every panel is left, cleaned up and deleted.
+7. Leaving and coming back: ``leave(panel)``, ``return_to(panel)``. At the end every panel is left, cleaned up and deleted,
+   and the scene is closed: a panel that still listens then (no ``disconnectGui``, no ``removeObservers``) fails the test.
 8. ``import qt`` or ``ctk`` inside tests, not at the top of the file: without PySide6 these tests skip and say so.
 9. ``slicer.app.completeStartup()`` emits ``startupCompleted()``; ``slicer.app.settings()`` is empty for each test.
 10. Not stood in for: 2D and 3D views (Testing/mrml draws those), Slicer's style, units, the module manager.
@@ -64,6 +65,9 @@ def gui(headless: HeadlessSlicer, monkeypatch: pytest.MonkeyPatch) -> Iterator[A
     monkeypatch.setattr(slicer, "app", application)
     yield application
     qt.QApplication.closeAllWindows()
+    # Parameter nodes outlive a closed scene; the next test is to have its own.
+    for node in slicer.util.getNodesByClass("vtkMRMLScriptedModuleNode"):
+        headless.scene.RemoveNode(node)
     headless.scene.Clear(False)
 
 
@@ -159,6 +163,8 @@ def module_widget(
         window.deleteLater()
     qt.QApplication.sendPostedEvents(None, qt.QEvent.DeferredDelete)
     spin(0)
+    # A panel that still listens to the scene or to its parameter node shows now.
+    scene.Clear(False)
 
 
 def _parent(scene: slicer.vtkMRMLScene) -> Any:

@@ -267,6 +267,15 @@ def test_the_table_is_exported_where_the_user_says(answered, monkeypatch, tmp_pa
     assert "1 lesions written" in answered.ui.statusLabel.text
 
 
+def test_a_structured_report_of_a_ct_without_dicom_is_refused_in_plain_words(answered, monkeypatch, told, tmp_path):
+    import qt
+
+    monkeypatch.setattr(qt.QFileDialog, "getSaveFileName", lambda *_: str(tmp_path / "out.dcm"))
+    answered.ui.exportReportButton.click()
+    assert "was not loaded from DICOM" in told
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_what_is_missing_is_said_and_nothing_can_be_started(panel, a_case, monkeypatch, spin):
     from LesionClassifierLib import setup_step
 

@@ -27,6 +27,7 @@ class ScriptedLoadableModule:
         return os.path.join(os.path.dirname(self.parent.path), "Resources", filename)
 
     def getDefaultModuleDocumentationLink(self, docPage=None):
+        """Nothing: there is no documentation of Slicer's to point at."""
         return ""
 
     def runTest(self, msec=100, **given):

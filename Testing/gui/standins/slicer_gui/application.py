@@ -38,12 +38,15 @@ class ModuleManager:
 class GuiApplication(HeadlessApplication):
     """One a test. ``startupCompleted()`` is emitted by `completeStartup`."""
 
+    documentationBaseUrl = "https://slicer.readthedocs.io/en/latest/"
+
     def __init__(self, headless: HeadlessSlicer) -> None:
         super().__init__(headless.scene, headless.applicationLogic, headless.temporaryPath)
         self._layoutManager = LayoutManager(headless.scene)
         self._moduleManager = ModuleManager()
         self._slots: dict[str, list[Callable[..., object]]] = {}
         self.restarts = 0
+        self.defaultScenePath = self.temporaryPath
 
     def connect(self, signal: str, slot: Callable[..., object]) -> bool:
         """Connect to a signal of the application, such as ``startupCompleted()``."""
@@ -117,6 +120,10 @@ class GuiApplication(HeadlessApplication):
     def restoreOverrideCursor(self) -> None:
         """Take back `setOverrideCursor`."""
         qt.QApplication.restoreOverrideCursor()
+
+    def moduleDocumentationUrl(self, moduleName: str) -> str:
+        """Where Slicer's documentation would have the module."""
+        return f"{self.documentationBaseUrl}user_guide/modules/{moduleName.lower()}.html"
 
     def restart(self) -> None:
         """Only counted."""

@@ -19,7 +19,6 @@ class qMRMLNodeComboBox(qt.QWidget):
     currentNodeChanged = Signal((object,), (bool,))
     currentNodeIDChanged = Signal(str)
     nodeActivated = Signal(object)
-    nodeAdded = Signal(object)
     nodeAddedByUser = Signal(object)
     currentNodeRenamed = Signal(str)
 
@@ -31,6 +30,7 @@ class qMRMLNodeComboBox(qt.QWidget):
         self._flags |= {"hidden": False, "childTypes": True, "selectNew": True}
         self._noneDisplay, self._baseName = "None", ""
         self._attributes: dict[tuple[str, str], object] = {}
+        self._typeLabels: dict[str, str] = {}
         self._ids: list[str] = []
         self._current, self._requested = _NONE, _NONE
         self._sceneEvents, self._nodeEvents = Observation(self, "_update"), Observation(self, "_update")
@@ -136,16 +136,26 @@ class qMRMLNodeComboBox(qt.QWidget):
         self._combo.blockSignals(False)
         self._show()
 
+    def nodeTypeLabel(self, nodeType: str) -> str:
+        """What the user reads for a type: what was set, else the scene's word for it."""
+        known = self._scene.GetTagByClassName(nodeType) if self._scene is not None and nodeType else None
+        return self._typeLabels.get(nodeType) or known or "node"
+
+    def setNodeTypeLabel(self, label: str, nodeType: str) -> None:
+        """Set it."""
+        self._typeLabels[nodeType] = label
+        self._update()
+
     def _label(self) -> str:
-        known = self._types and self._scene is not None and self._scene.GetTagByClassName(self._types[0])
-        return known or "node"
+        return self.nodeTypeLabel(self._types[0] if self._types else "")
 
     def _actions(self) -> list[tuple[str, object]]:
         label, found = self._label(), []
         if self._flags["rename"]:
             found.append((f"Rename current {label}", self.renameCurrentNode))
         if self._flags["add"]:
-            found += [(f"Create new {self._label()}", lambda kind=kind: self.addNode(kind)) for kind in self._types]
+            kinds = [(kind, self.nodeTypeLabel(kind)) for kind in self._types]
+            found += [(f"Create new {shown}", lambda kind=kind: self.addNode(kind)) for kind, shown in kinds]
         if self._flags["remove"]:
             found.append((f"Delete current {label}", self.removeCurrentNode))
         return found
@@ -225,7 +235,6 @@ class qMRMLNodeComboBox(qt.QWidget):
             if node.IsA(attributeType):
                 node.SetAttribute(attribute, "" if value is None else str(value))
         node = self._scene.AddNode(node)
-        self.nodeAdded.emit(node)
         if self._flags["selectNew"]:
             self.setCurrentNode(node)
         self.nodeAddedByUser.emit(node)

@@ -1,0 +1,187 @@
+"""DICOM structured reports: read back number by number, and accepted by a validator that is not ours."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import highdicom as hd
+import numpy as np
+import pydicom
+import pytest
+from LesionClassifierLib.exports import exportReport
+from LesionClassifierLib.nodes import addRoiNode, addVolumeNode, volumeFromNode
+from LesionClassifierLib.result_nodes import fingerprint, storeResult
+from LesionClassifierLib.structured_report import writeStructuredReport
+from LesionClassifierLib.structured_report_sources import (
+    FolderOfDicomFiles,
+    StructuredReportError,
+    readDatasets,
+    rememberInstances,
+)
+from LesionLib.errors import LesionLensError
+from LesionLib.geometry import LesionBox
+from LesionLib.input_warning import InputWarning, WarningName
+from LesionLib.lesion_statistics import LesionStatistics
+from LesionLib.readers import read_volume
+from LesionLib.reliability import Reliability
+from LesionLib.results import LesionResult, RunInfo
+from pydicom.dataset import FileDataset, FileMetaDataset
+from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, generate_uid
+
+RUN = RunInfo(
+    "CT", "lung-nodule-malignancy", "1.1.0", "ab" * 32, "cpu", "LesionLens 0.1.0, torch 2.13.0, Python 3.12.1"
+)
+SECRET = "Doe^John"
+TILT = np.deg2rad(20)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory) -> Path:
+    """An oblique series of 6 slices."""
+    path = tmp_path_factory.mktemp("series")
+    study, series, frame = generate_uid(), generate_uid(), generate_uid()
+    normal = np.array([0, -np.sin(TILT), np.cos(TILT)])
+    for k in range(6):
+        meta = FileMetaDataset()
+        meta.MediaStorageSOPClassUID, meta.TransferSyntaxUID = CTImageStorage, ExplicitVRLittleEndian
+        meta.MediaStorageSOPInstanceUID = generate_uid()
+        data = FileDataset(None, {}, file_meta=meta, preamble=b"\0" * 128)
+        data.SOPClassUID, data.SOPInstanceUID = CTImageStorage, meta.MediaStorageSOPInstanceUID
+        data.PatientName, data.PatientID, data.PatientBirthDate, data.PatientSex = SECRET, "4711", "19500101", "O"
+        data.StudyInstanceUID, data.SeriesInstanceUID, data.FrameOfReferenceUID = study, series, frame
+        data.StudyDate, data.StudyTime, data.StudyID, data.AccessionNumber = "20200101", "120000", "1", "7"
+        data.ReferringPhysicianName, data.Modality, data.SeriesNumber, data.InstanceNumber = "", "CT", 3, k + 1
+        data.ImageOrientationPatient = [1, 0, 0, 0, np.cos(TILT), np.sin(TILT)]
+        data.ImagePositionPatient = [*(np.array([10.0, 20.0, 30.0]) + 2.0 * k * normal)]
+        data.PixelSpacing, data.SliceThickness = [0.8, 0.8], 2.0
+        data.Rows, data.Columns, data.SamplesPerPixel, data.PhotometricInterpretation = 8, 8, 1, "MONOCHROME2"
+        data.BitsAllocated, data.BitsStored, data.HighBit, data.PixelRepresentation = 16, 16, 15, 1
+        data.RescaleSlope, data.RescaleIntercept = 1, 0
+        data.PixelData = np.full((8, 8), 40, np.int16).tobytes()
+        pydicom.dcmwrite(path / f"{k}.dcm", data, enforce_file_format=True)
+    return path
+
+
+@pytest.fixture
+def results() -> list[LesionResult]:
+    axes = np.array([[1, 0, 0], [0, np.cos(TILT), -np.sin(TILT)], [0, np.sin(TILT), np.cos(TILT)]])
+    first = LesionResult(
+        name="L1", box=LesionBox([-12.0, -23.0, 34.0], [4.0, 3.0, 6.0], axes, name="L1"), label="malignant",
+        probabilities={"benign": 0.123456, "malignant": 0.876544}, embedding=np.ones(1, np.float32), heat_map=None,
+        warnings=(InputWarning(WarningName.BOX_SIZE, "The box is small."),),
+        reliability=Reliability(("malignant", "benign"), 0.9),
+        statistics=LesionStatistics("box", (6.0, 4.0, 3.0), 0.072, 40.0, 1.5, 30.0, 40.0, 50.0),
+    )  # fmt: skip
+    return [first, replace(first, name="L2", box=replace(first.box, name="L2", sizeMm=[2, 2, 2]), statistics=None)]
+
+
+def written(folder: Path, results: list[LesionResult], path: Path) -> Path:
+    writeStructuredReport(path, results, RUN, readDatasets(sorted(folder.glob("*.dcm"))))
+    return path
+
+
+def texts_of(item: pydicom.Dataset) -> list[str]:
+    """Every text value in a tree of content items."""
+    inner = [text for child in item.get("ContentSequence", []) for text in texts_of(child)]
+    return ([item.TextValue] if "TextValue" in item else []) + inner
+
+
+def groups_of(path: Path) -> list:
+    return hd.sr.srread(path).content.get_volumetric_roi_measurement_groups()
+
+
+def test_every_lesion_is_read_back_with_its_probabilities_class_and_algorithm(folder, results, tmp_path):
+    groups = groups_of(written(folder, results, tmp_path / "sr.dcm"))
+    assert [group.tracking_identifier for group in groups] == ["L1", "L2"]
+    assert len({group.tracking_uid for group in groups}) == 2
+    for group, result in zip(groups, results, strict=True):
+        values = {m.name.meaning: m.value for m in group.get_measurements()}
+        for name, p in result.probabilities.items():
+            assert values[f"Probability of {name}"] == pytest.approx(p, abs=1e-6)
+        said = [(e.name.meaning, e.value.meaning) for e in group.get_qualitative_evaluations()]
+        assert ("Answered class", "malignant") in said
+        assert [value for name, value in said if "ruled out" in name] == ["malignant", "benign"]
+        assert group.finding_type.meaning == "Lesion"
+    texts = texts_of(groups[0][0])
+    assert {"lung-nodule-malignancy", "1.1.0", f"sha256={RUN.model_sha256}", "device=cpu"} <= set(texts)
+    assert "Volume" in {m.name.meaning for m in groups[0].get_measurements()}
+
+
+def test_the_box_is_read_back_in_lps_to_a_thousandth_of_a_millimetre(folder, results, tmp_path):
+    for group, result in zip(groups_of(written(folder, results, tmp_path / "sr.dcm")), results, strict=True):
+        corners = np.concatenate([polygon[:4] for polygon in group.roi.graphic_data])
+        expected = result.box.cornersRAS * [-1, -1, 1]
+        distances = np.linalg.norm(corners[:, None] - expected[None], axis=-1)
+        assert distances.min(axis=0).max() < 1e-3
+        assert distances.min(axis=1).max() < 1e-3
+
+
+def test_it_belongs_to_its_patient_and_says_that_it_is_for_research(folder, results, tmp_path):
+    report = pydicom.dcmread(written(folder, results, tmp_path / "sr.dcm"))
+    source = pydicom.dcmread(folder / "0.dcm")
+    for name in ("PatientName", "PatientID", "StudyInstanceUID", "AccessionNumber"):
+        assert report[name].value == source[name].value
+    assert report.SeriesInstanceUID != source.SeriesInstanceUID
+    assert (report.VerificationFlag, report.CompletionFlag) == ("UNVERIFIED", "COMPLETE")
+    assert "not for diagnosis" in report.SeriesDescription
+    texts = texts_of(report)
+    assert texts.count("Research use only, not for diagnosis.") == 2
+    assert "The box is small." in texts
+
+
+@pytest.mark.skipif(shutil.which("dciodvfy") is None, reason="dciodvfy is not installed: apt install dicom3tools")
+def test_a_validator_that_is_not_ours_finds_no_error(folder, results, tmp_path):
+    path = written(folder, results, tmp_path / "sr.dcm")
+    said = subprocess.run(["dciodvfy", "-new", str(path)], capture_output=True, text=True, check=False, timeout=60)
+    lines = (said.stdout + said.stderr).splitlines()
+    assert [line for line in lines if line.startswith("Error")] == []
+    assert "Comprehensive3DSR" in lines
+
+
+def test_a_ct_without_dicom_gets_no_report_and_hears_why(scene, folder, results, tmp_path):
+    volumeNode = addVolumeNode(scene, read_volume(folder))
+    roi = addRoiNode(scene, results[0].box)
+    place = fingerprint(volumeFromNode(volumeNode), results[0].box)
+    colors = {"benign": (0.0, 1.0, 0.0), "malignant": (1.0, 0.0, 0.0)}
+    storeResult(roi, volumeNode, results[0], run=RUN, classColors=colors, fingerprint=place)
+    with pytest.raises(StructuredReportError, match="was not loaded from DICOM"):
+        exportReport(tmp_path / "sr.dcm", [roi], FolderOfDicomFiles(folder))
+    instances = [str(data.SOPInstanceUID) for data in readDatasets(sorted(folder.glob("*.dcm")))]
+    rememberInstances(volumeNode, [*instances, "1.2.3"])
+    with pytest.raises(StructuredReportError, match="1 of the 7 DICOM files of .* are gone"):
+        exportReport(tmp_path / "sr.dcm", [roi], FolderOfDicomFiles(folder))
+    assert not (tmp_path / "sr.dcm").exists()
+    rememberInstances(volumeNode, instances)
+    assert exportReport(tmp_path / "sr.dcm", [roi], FolderOfDicomFiles(folder)) == 1
+    assert groups_of(tmp_path / "sr.dcm")[0].tracking_identifier == "L1"
+
+
+def test_nothing_to_report_and_files_of_two_series_are_refused_without_a_word_about_the_patient(
+    folder, results, tmp_path
+):
+    sources = readDatasets(sorted(folder.glob("*.dcm")))
+    with pytest.raises(StructuredReportError, match="no answer to report"):
+        writeStructuredReport(tmp_path / "sr.dcm", [], RUN, sources)
+    sources[0].SeriesInstanceUID = "1.2.3"
+    with pytest.raises(StructuredReportError, match="name 2 series") as raised:
+        writeStructuredReport(tmp_path / "sr.dcm", results, RUN, sources)
+    assert "Doe" not in str(raised.value)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_file_that_is_there_is_not_overwritten_unasked(folder, results, tmp_path):
+    path = tmp_path / "sr.dcm"
+    path.write_text("mine")
+    with pytest.raises(LesionLensError, match="is there already"):
+        written(folder, results, path)
+    assert path.read_text() == "mine"
+
+
+def test_without_highdicom_it_is_said_where_to_get_it(folder, results, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "highdicom", None)
+    with pytest.raises(StructuredReportError, match="pip install highdicom"):
+        written(folder, results, tmp_path / "sr.dcm")

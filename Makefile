@@ -6,12 +6,13 @@ TORCH := 2.13.0
 TORCH_CPU_INDEX := https://download.pytorch.org/whl/cpu
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test bench train clean help
+.PHONY: demo test bench pictures train clean help
 
 help:
 	@echo "make demo     install into .venv, then classify a phantom into demo-out/"
 	@echo "make test     install into .venv, then run all checks"
 	@echo "make bench    how fast lesions are answered, beside the usual way (some minutes)"
+	@echo "make pictures draw the README's pictures of the panel and the slice views again"
 	@echo "make train DATA=folder IMAGENET=file    build the shipped model again"
 	@echo "make clean    remove .venv and demo-out"
 
@@ -42,6 +43,9 @@ test: $(STAMP)
 bench: $(STAMP)
 	$(BIN)/python Testing/benchmarks/bench_frangi.py
 	$(BIN)/python Testing/benchmarks/bench_classify.py
+
+pictures: $(STAMP)
+	LESIONLENS_TEST_ARTEFACTS=Resources/Screenshots $(BIN)/pytest -q Testing/gui/test_tutorial.py Testing/mrml/test_answer_pictures.py
 
 train: $(STAMP)
 	$(BIN)/lesiontrain lung-nodules --data $(DATA) --imagenet $(IMAGENET) --out Resources/Models/lung-nodule-malignancy

@@ -29,6 +29,7 @@ class LesionsPanel:
         table.setColumnCount(len(_COLUMNS))
         table.setHorizontalHeaderLabels([_(title) for title in _COLUMNS])
         table.horizontalHeader().setStretchLastSection(True)
+        table.horizontalHeader().setSectionResizeMode(_NAME, qt.QHeaderView.ResizeToContents)
         table.verticalHeader().hide()
         table.connect("itemSelectionChanged()", self._selectionChanged)
         table.connect("itemChanged(QTableWidgetItem*)", self._edited)

@@ -12,6 +12,8 @@ from .probability_chart import ProbabilityChart
 from .result_nodes import StoredResult, storedResult
 from .staleness import whyStale
 
+_HEADER_PX, _ROW_PX, _MOST_ROWS = 28, 30, 8
+
 
 class ResultPanel:
     """Shows what is stored on a lesion's node; ``ui`` has the widgets of the panel's file."""
@@ -58,11 +60,12 @@ class ResultPanel:
             label.setForeground(qt.QBrush(qt.QColor(red, green, blue)))
             table.setItem(row, 0, label)
             table.setItem(row, 1, qt.QTableWidgetItem(f"{p:.3f}"))
+        table.setFixedHeight(_HEADER_PX + _ROW_PX * min(len(rows), _MOST_ROWS))
 
     def _showWarnings(self, stale: str, stored: StoredResult) -> None:
         said = ([stale] if stale else []) + list(stored.result.warnings)
         self._ui.warningsLabel.visible = bool(said)
-        self._ui.warningsLabel.text = "<br>".join(f"&#9888; {html.escape(warning)}" for warning in said)
+        self._ui.warningsLabel.text = "<br>".join(f"\u26a0 {html.escape(warning)}" for warning in said)
 
 
 def _answerText(roiNode: vtkMRMLMarkupsROINode, stored: StoredResult) -> str:

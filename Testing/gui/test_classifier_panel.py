@@ -156,6 +156,7 @@ def test_moving_the_box_makes_the_answer_out_of_date(answered, a_case, spin):
     roi.SetSize(*(np.array(roi.GetSize()) + 2))
     spin(until=lambda: cell(answered, 0, 3) == "out of date", seconds=5)
     assert "classify again" in answered.ui.warningsLabel.text
+    assert "&" not in answered.ui.warningsLabel.text
 
 
 def test_place_box_adds_the_next_lesion_and_says_where_to_click(panel, scene, spin):

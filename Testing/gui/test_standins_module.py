@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+import sys
 
 import pytest
 import slicer
@@ -70,16 +71,24 @@ def a_module(tmp_path):
         (folder / "Resources" / "UI").mkdir(parents=True)
         (folder / "Resources" / "UI" / f"{name}.ui").write_text(_UI)
         (folder / f"{name}.py").write_text(_MODULE.format(name=name))
+        made.append(name)
         return folder / f"{name}.py"
 
+    made = []
+    make.names = made
     return make
 
 
 @pytest.fixture
 def calls():
-    import sys
-
     return lambda name: sys.modules[name].calls
+
+
+@pytest.fixture(autouse=True)
+def every_panel_is_left_and_cleaned_up_in_the_end(a_module, calls):
+    yield
+    for name in a_module.names:
+        assert calls(name)[-2:] == ["exit", "cleanup"]
 
 
 @pytest.mark.parametrize("name", ["ShownModule"])
@@ -121,11 +130,6 @@ def test_the_applications_start_is_told_once(name, a_module, module_widget, call
     slicer.app.completeStartup()
     slicer.app.completeStartup()
     assert calls(name).count("started") == 1
-
-
-def test_every_panel_was_left_and_cleaned_up_at_the_end_of_its_test(calls):
-    for name in ("ShownModule", "ParameterModule", "PictureModule", "StartedModule"):
-        assert calls(name)[-2:] == ["exit", "cleanup"]
 
 
 def test_a_module_that_is_not_there_is_an_error(module_widget):

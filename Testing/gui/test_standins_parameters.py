@@ -106,8 +106,11 @@ def test_a_value_of_another_type_or_out_of_its_range_is_refused_and_nothing_is_w
             "share": Annotated[float, WithinRange(0, 1), Default(0.5)],
             "device": Annotated[str, Choice(["cpu", "cuda"]), Default("cpu")],
             "node": slicer.vtkMRMLModelNode,
+            "maybe": int | None,
         }
     )
+    with pytest.raises(TypeError, match="True"):
+        wrapper.maybe = True
     with pytest.raises(ValueError, match=r"\[0, 1\], is 2"):
         wrapper.share = 2.0
     with pytest.raises(ValueError, match="cuda"):
@@ -191,6 +194,18 @@ def test_a_slider_takes_its_limits_from_the_annotation_and_needs_some(a_wrapper)
     assert wrapper.share == 0.75
     with pytest.raises(RuntimeError, match="limits"):
         wrapper.connectParametersToGui({"free": slider})
+
+
+def test_a_disconnected_widget_leaves_no_observer_behind(a_wrapper):
+    import qt
+
+    wrapper, tags = a_wrapper({"count": int}), []
+    wrapper.AddObserver = lambda *given: tags.append(wrapper.parameterNode.AddObserver(*given)) or tags[-1]
+    tag = wrapper.connectParametersToGui({"count": qt.QSpinBox()})
+    assert wrapper.parameterNode.HasObserver(vtk.vtkCommand.ModifiedEvent)
+    assert [wrapper.parameterNode.GetCommand(each) is not None for each in tags] == [True]
+    wrapper.disconnectGui(tag)
+    assert [wrapper.parameterNode.GetCommand(each) for each in tags] == [None]
 
 
 def test_a_selector_and_a_node_parameter_follow_each_other(a_wrapper, scene):

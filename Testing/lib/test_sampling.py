@@ -7,6 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import SimpleITK as sitk
+from lattices import LATTICES, noise_ct, turned
 from LesionLib.errors import BoxError
 from LesionLib.geometry import CTVolume, LesionBox, transformed_points
 from LesionLib.readers import LPS_TO_RAS
@@ -14,30 +15,9 @@ from LesionLib.sampling import AxialStackSpec, axial_stack, resample, windowed
 from scipy import ndimage
 
 
-def turned(axis: tuple[float, float, float], degrees: float) -> np.ndarray:
-    unit = np.array(axis) / np.linalg.norm(axis)
-    cross = -np.cross(np.eye(3), unit)
-    angle = np.deg2rad(degrees)
-    return np.eye(3) + np.sin(angle) * cross + (1 - np.cos(angle)) * cross @ cross
-
-
-LATTICES = {
-    "straight": np.diag([-0.7, -0.7, 1.25]),
-    "thick slices": np.diag([-0.8, -0.8, 5.0]),
-    "oblique": turned((1, 2, 3), 25) @ np.diag([-0.7, -0.8, 1.5]),
-    "left-handed": np.diag([-0.7, -0.7, -1.25]),
-    "gantry tilt": np.array([[-0.7, 0, 0], [0, -0.7, 0.9], [0, 0, 2.0]]),
-}
-
-
 @pytest.fixture(params=sorted(LATTICES))
 def ct(request) -> CTVolume:
-    rng = np.random.default_rng(1)
-    array = ndimage.gaussian_filter(rng.normal(-600, 900, (30, 64, 60)), 1.0).astype(np.int16)
-    matrix = np.eye(4)
-    matrix[:3, :3] = LATTICES[request.param]
-    matrix[:3, 3] = [12.0, -30.0, 55.0]
-    return CTVolume(array, matrix, name=request.param)
+    return noise_ct(request.param)
 
 
 def middle(ct: CTVolume) -> np.ndarray:

@@ -8,6 +8,7 @@ from dataclasses import fields, replace
 import jsonschema
 import numpy as np
 import pytest
+from lattices import UNUSUAL, noise_ct, turned
 from LesionLib.errors import BoxError, BundleError
 from LesionLib.geometry import CTVolume, LesionBox, transformed_points
 from LesionLib.golden import golden_case
@@ -27,20 +28,6 @@ from LesionLib.sampling_planes import KeySliceSpec, OrthogonalPlanesSpec, PlaneS
 from LesionLib.sampling_volumes import CubeSample, IsotropicCubeSpec, ShapeMaskSpec
 from scipy import ndimage
 
-
-def turned(axis: tuple[float, float, float], degrees: float) -> np.ndarray:
-    unit = np.array(axis) / np.linalg.norm(axis)
-    cross = -np.cross(np.eye(3), unit)
-    angle = np.deg2rad(degrees)
-    return np.eye(3) + np.sin(angle) * cross + (1 - np.cos(angle)) * cross @ cross
-
-
-LATTICES = {
-    "thick slices": np.diag([-0.8, -0.8, 5.0]),
-    "oblique": turned((1, 2, 3), 25) @ np.diag([-0.7, -0.8, 1.5]),
-    "left-handed": np.diag([-0.7, -0.7, -1.25]),
-    "gantry tilt": np.array([[-0.7, 0, 0], [0, -0.7, 0.9], [0, 0, 2.0]]),
-}
 TWO_WINDOWS = ((-1000.0, 400.0), (-160.0, 240.0))
 SPECS = {
     "axial stack": AxialStackSpec(size=32, spacing_mm=1.0),
@@ -55,13 +42,9 @@ SPECS = {
 }
 
 
-@pytest.fixture(params=sorted(LATTICES))
+@pytest.fixture(params=UNUSUAL)
 def ct(request) -> CTVolume:
-    array = np.random.default_rng(1).normal(-600, 300, (30, 64, 60)).astype(np.int16)
-    matrix = np.eye(4)
-    matrix[:3, :3] = LATTICES[request.param]
-    matrix[:3, 3] = [12.0, -30.0, 55.0]
-    return CTVolume(array, matrix, name=request.param)
+    return noise_ct(request.param)
 
 
 @pytest.fixture(params=sorted(SPECS))

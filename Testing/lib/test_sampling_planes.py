@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from lattices import UNUSUAL, noise_ct, turned
 from LesionLib.errors import BoxError
 from LesionLib.geometry import CTVolume, LesionBox, transformed_points
 from LesionLib.sampling_planes import (
@@ -19,20 +20,6 @@ from LesionLib.sampling_planes import (
 )
 from scipy import ndimage
 
-
-def turned(axis: tuple[float, float, float], degrees: float) -> np.ndarray:
-    unit = np.array(axis) / np.linalg.norm(axis)
-    cross = -np.cross(np.eye(3), unit)
-    angle = np.deg2rad(degrees)
-    return np.eye(3) + np.sin(angle) * cross + (1 - np.cos(angle)) * cross @ cross
-
-
-LATTICES = {
-    "thick slices": np.diag([-0.8, -0.8, 5.0]),
-    "oblique": turned((1, 2, 3), 25) @ np.diag([-0.7, -0.8, 1.5]),
-    "left-handed": np.diag([-0.7, -0.7, -1.25]),
-    "gantry tilt": np.array([[-0.7, 0, 0], [0, -0.7, 0.9], [0, 0, 2.0]]),
-}
 KINDS = {
     "slice with neighbours": (slice_with_neighbours, SliceWithNeighboursSpec(size=48, slices="every", max_slices=3)),
     "box with neighbours": (slice_with_neighbours, SliceWithNeighboursSpec(size=40, view="box", margin_mm=2.0)),
@@ -43,14 +30,9 @@ KINDS = {
 BOX_VIEWS = [name for name in KINDS if name != "slice with neighbours"]
 
 
-@pytest.fixture(params=sorted(LATTICES))
+@pytest.fixture(params=UNUSUAL)
 def ct(request) -> CTVolume:
-    rng = np.random.default_rng(1)
-    array = ndimage.gaussian_filter(rng.normal(-600, 900, (30, 64, 60)), 1.0).astype(np.int16)
-    matrix = np.eye(4)
-    matrix[:3, :3] = LATTICES[request.param]
-    matrix[:3, 3] = [12.0, -30.0, 55.0]
-    return CTVolume(array, matrix, name=request.param)
+    return noise_ct(request.param)
 
 
 @pytest.fixture(params=sorted(KINDS))

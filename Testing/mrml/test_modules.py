@@ -57,3 +57,19 @@ print("loaded", "torch" in sys.modules)
 """
     ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False)
     assert ran.stdout.strip().endswith("loaded False"), ran.stderr
+
+
+def test_the_classifier_s_self_test_leaves_out_what_needs_torch_and_says_so(monkeypatch):
+    startHeadlessSlicer()
+    monkeypatch.syspath_prepend(str(ROOT / "LesionClassifier"))
+    slicer.__path__.append(str(STANDINS))
+    from LesionClassifierLib import setup_step
+
+    without = setup_step.missingPackages(lambda name: name != "torch")
+    monkeypatch.setattr(setup_step, "missingPackages", lambda: without)
+    test = importlib.import_module("LesionClassifier").LesionClassifierTest()
+    said = []
+    test.delayDisplay = said.append
+    test.runTest()
+    assert said == ["Left out, because torch is missing: everything that answers."]
+    assert slicer.mrmlScene.GetNumberOfNodesByClass("vtkMRMLTableNode") == 0

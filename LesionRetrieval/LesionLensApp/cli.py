@@ -1,4 +1,4 @@
-"""The command line: ``lesionlens demo | classify | library build | models``."""
+"""The command line: ``lesionlens demo | classify | library | models | quiz``."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from pathlib import Path
 from LesionLib.errors import LesionLensError
 
 from .console import NOTICE, Steps, print_results
+from .library_commands import add_library_commands
 from .models_command import add_models_commands
 from .quiz_commands import add_quiz_commands
 
@@ -40,8 +41,7 @@ def build_parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     _add_demo(commands)
     _add_classify(commands)
-    library = commands.add_parser("library", help="case libraries").add_subparsers(required=True, metavar="COMMAND")
-    _add_library_build(library)
+    add_library_commands(commands, default_model=DEFAULT_MODEL)
     add_models_commands(commands)
     add_quiz_commands(commands)
     return parser
@@ -78,20 +78,6 @@ def _add_classify(commands: argparse._SubParsersAction) -> None:
     parser.set_defaults(command=_classify)
 
 
-def _add_library_build(commands: argparse._SubParsersAction) -> None:
-    parser = commands.add_parser("build", help="a library from a folder of cases: one CSV table, image/ and mask/")
-    parser.add_argument("folder", type=Path, help="folder with the table, image/ and mask/")
-    parser.add_argument("--model", default=DEFAULT_MODEL, help="name or folder of the model that embeds the cases")
-    parser.add_argument("--out", type=Path, required=True, help="the library file to write")
-    parser.add_argument("--label-column", help="column with the answers (default: label, or malignant)")
-    parser.add_argument("--label-source", help="how the answers were established, in a few words")
-    parser.add_argument("--organ", default="not stated", help="organ or site of the lesions")
-    parser.add_argument("--pictures", action="store_true", help="store three small grey pictures a case")
-    parser.add_argument("--key", type=Path, help="pseudonym key file (default: one for all your libraries)")
-    parser.add_argument("--overwrite", action="store_true", help="replace an existing library")
-    parser.set_defaults(command=_library_build)
-
-
 # The imports below are late on purpose: --help and a mistyped option answer at once.
 
 
@@ -114,23 +100,6 @@ def _classify(options: argparse.Namespace) -> None:
     from .classify_command import classify_files
 
     print_results(classify_files(options, bundle, steps), options.out)
-
-
-def _library_build(options: argparse.Namespace) -> None:
-    steps = Steps()
-    steps.begin("Loading torch and the model")
-    bundle = _bundle(options.model)
-    from .library_build import LibraryPlan, build_library, default_key_path
-
-    plan = LibraryPlan(options.label_column, options.label_source, options.organ, options.pictures)
-    key_path = options.key or default_key_path()
-    count = build_library(
-        options.folder, bundle, options.out, plan=plan, key_path=key_path, steps=steps, overwrite=options.overwrite
-    )
-    pictures = "with three small pictures each" if options.pictures else "without pictures (--pictures stores them)"
-    print(
-        f"{options.out}: {count} cases, {pictures}. Patients are salted hashes; their key is {key_path}, keep it private."
-    )
 
 
 def _bundle(model: str) -> object:

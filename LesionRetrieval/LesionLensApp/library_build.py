@@ -5,15 +5,19 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 
 from LesionLib.bundle import Bundle
 from LesionLib.case_table import CaseRow, CaseTableError, read_case_table
 from LesionLib.classify import Classifier
-from LesionLib.errors import OutputError
+from LesionLib.errors import CaseLibraryError, OutputError
+from LesionLib.geometry import CTVolume, LesionBox
 from LesionRetrievalLib.case_pictures import case_pictures
 from LesionRetrievalLib.library import Case, CaseEntry, CaseLibrary, ModelIdentity
+from LesionRetrievalLib.library_patch import HuPatch, lesion_patch
 from LesionRetrievalLib.pseudonyms import Pseudonymiser
 
 from .console import Steps
@@ -32,6 +36,7 @@ class LibraryPlan:
     label_source: str | None = None
     organ: str = "not stated"
     with_pictures: bool = False
+    with_patches: bool = False
 
 
 def default_key_path() -> Path:
@@ -74,21 +79,16 @@ def write_library(out: Path, bundle: Bundle, entries: Iterator[CaseEntry]) -> in
     model = ModelIdentity(bundle.name, bundle.version, bundle.sha256)
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
-        library = None
-        for entry in entries:
-            if library is None:
-                partial.unlink(missing_ok=True)
-                library = CaseLibrary.create(partial, model=model, dimension=len(entry.vector))
-                rows = [entry]
-            else:
-                rows.append(entry)
-        if library is None:
+        first = next(entries, None)
+        if first is None:
             msg = f"there is no case to put into {out}."
             raise CaseTableError(msg)
-        with library:
-            library.add_many(rows, model_sha256=bundle.sha256)
+        partial.unlink(missing_ok=True)
+        with CaseLibrary.create(partial, model=model, dimension=len(first.vector)) as library:
+            # As they come: with the CT around each lesion they would not all fit into memory.
+            count = library.add_many(chain([first], entries), model_sha256=bundle.sha256)
         os.replace(partial, out)
-        return len(rows)
+        return count
     except OSError as error:
         msg = f"{out} cannot be written ({error.strerror}); choose another place with --out."
         raise OutputError(msg) from error
@@ -119,7 +119,15 @@ def _entry(row: CaseRow, place: int, column: str, bundle: Bundle, plan: LibraryP
         attributes=_attributes(row, column),
     )
     pictures = case_pictures(volume, box) if plan.with_pictures else None
-    return CaseEntry(case, Classifier(bundle, volume).embed(box), pictures)
+    patch = _patch(volume, box) if plan.with_patches else None
+    return CaseEntry(case, Classifier(bundle, volume).embed(box), pictures, patch)
+
+
+def _patch(volume: CTVolume, box: LesionBox) -> HuPatch | None:
+    """None for a lesion too large for a library: it is kept all the same, and a reindex will name it."""
+    with suppress(CaseLibraryError):
+        return lesion_patch(volume, box)
+    return None
 
 
 def _label(value: str, bundle: Bundle) -> str:

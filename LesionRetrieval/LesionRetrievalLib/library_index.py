@@ -6,13 +6,14 @@ import sqlite3
 from collections import defaultdict
 from contextlib import closing
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from LesionLib.errors import CaseLibraryError
 
+from .library_columns import AttributeColumn, attribute_columns
+from .library_filter import SearchFilter
 from .library_schema import CASE_COLUMNS, Neighbour, case_fields
-
-_FILTERS = ("case_id", "patient_hash", "label", "organ")
 
 
 @dataclass(frozen=True, eq=False)
@@ -20,14 +21,13 @@ class SearchIndex:
     """All of a library in memory, rows ordered by case id.
 
     ``matrix`` is float32 (cases, dimension), each row of length 1; ``rows`` are the values of `CASE_COLUMNS`;
-    ``where`` maps column, then value, to the numbers of the rows that have it; ``data_version`` is SQLite's,
-    to see that another connection has changed the file since.
+    ``data_version`` is SQLite's, to see that another connection has changed the file since.
     """
 
+    model_sha256: str
     data_version: int
     matrix: np.ndarray
     rows: list[tuple]
-    where: dict[str, dict[str, list[int]]]
 
     @classmethod
     def load(
@@ -49,19 +49,20 @@ class SearchIndex:
                 rows.append(tuple(fields))
         matrix = np.frombuffer(buffer, "<f4").reshape(len(rows), dimension)
         _require_unit_length(matrix, rows)
-        return cls(data_version, matrix, rows, _where(rows))
+        return cls(model_sha256, data_version, matrix, rows)
 
-    def allowed(self, *, without: dict[str, str | None], only: dict[str, str | None]) -> np.ndarray:
-        """Return the numbers of the rows that the filters (column to value, or None) leave, ascending."""
+    def allowed(self, wanted: SearchFilter) -> np.ndarray:
+        """Return the numbers of the rows that the filter leaves, ascending."""
         keep = np.ones(len(self.rows), bool)
-        for column, value in without.items():
-            if value is not None:
-                keep[self.where[column].get(value, [])] = False
-        for column, value in only.items():
-            if value is not None:
-                inside = np.zeros(len(self.rows), bool)
-                inside[self.where[column].get(value, [])] = True
-                keep &= inside
+        for column, value in wanted.without():
+            keep[self._where(column).get(value, [])] = False
+        for column, value in wanted.only():
+            inside = np.zeros(len(self.rows), bool)
+            inside[self._where(column).get(value, [])] = True
+            keep &= inside
+        for name, value in wanted.attributes.items():
+            column = self._columns.get(name)
+            keep &= False if column is None else column.meets(value)
         return np.flatnonzero(keep)
 
     def nearest(self, query: np.ndarray, k: int, rows: np.ndarray) -> list[Neighbour]:
@@ -71,6 +72,23 @@ class SearchIndex:
         similarity = self._similarity(query, rows)
         order = np.argsort(-similarity, kind="stable")[:k]  # stable: rows are in the order of case ids
         return [Neighbour(similarity=float(similarity[i]), **case_fields(self.rows[rows[i]])) for i in order]
+
+    @cached_property
+    def _columns(self) -> dict[str, AttributeColumn]:
+        return attribute_columns([case_fields(row)["attributes"] for row in self.rows])
+
+    @cached_property
+    def _places(self) -> dict[str, dict[str, np.ndarray]]:
+        return {}
+
+    def _where(self, column: str) -> dict[str, np.ndarray]:
+        """Value -> numbers of the rows that have it, found when a column is first asked for."""
+        if column not in self._places:
+            place, numbers = CASE_COLUMNS.index(column), defaultdict(list)
+            for number, row in enumerate(self.rows):
+                numbers[row[place]].append(number)
+            self._places[column] = {value: np.array(found) for value, found in numbers.items()}
+        return self._places[column]
 
     def _similarity(self, query: np.ndarray, rows: np.ndarray) -> np.ndarray:
         # A float32 product depends on a row's place in the matrix, so equal vectors would not always tie;
@@ -101,13 +119,3 @@ def _damaged(case_id: str) -> CaseLibraryError:
     return CaseLibraryError(
         f"Case {case_id!r}: its vector is damaged; remove the case, or restore the library from a copy."
     )
-
-
-def _where(rows: list[tuple]) -> dict[str, dict[str, list[int]]]:
-    where: dict[str, dict[str, list[int]]] = {}
-    for column in _FILTERS:
-        place, numbers = CASE_COLUMNS.index(column), defaultdict(list)
-        for number, row in enumerate(rows):
-            numbers[row[place]].append(number)
-        where[column] = dict(numbers)
-    return where

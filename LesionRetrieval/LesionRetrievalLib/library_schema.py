@@ -1,4 +1,4 @@
-"""What a case library may hold: cases, vectors and pictures, checked on entry, and the tables for them."""
+"""What a case library may hold: cases, vectors and pictures, checked on entry."""
 
 from __future__ import annotations
 
@@ -12,10 +12,9 @@ from typing import Any, NamedTuple
 import numpy as np
 from LesionLib.errors import CaseLibraryError
 
+from .library_patch import HuPatch
 from .pseudonyms import is_pseudonym
 
-APPLICATION_ID = 0x4C4C636C  # "LLcl", in the file's header: tells our libraries from any other SQLite file
-SCHEMA_VERSION = 1
 PLANES = ("axial", "coronal", "sagittal")
 MAX_PICTURE_SIDE = 2048
 CASE_COLUMNS = (
@@ -28,26 +27,6 @@ CASE_COLUMNS = (
     "attributes",
     "note",
 )
-
-TABLES = {
-    "models": """CREATE TABLE models (
-        sha256 TEXT PRIMARY KEY NOT NULL, name TEXT NOT NULL, version TEXT NOT NULL,
-        dimension INTEGER NOT NULL CHECK (dimension > 0))""",
-    "cases": """CREATE TABLE cases (
-        case_id TEXT PRIMARY KEY NOT NULL, label TEXT NOT NULL, label_source TEXT NOT NULL,
-        organ TEXT NOT NULL, patient_hash TEXT NOT NULL, study_hash TEXT NOT NULL,
-        attributes TEXT NOT NULL, note TEXT NOT NULL, created TEXT NOT NULL)""",
-    "vectors": """CREATE TABLE vectors (
-        case_id TEXT NOT NULL REFERENCES cases ON DELETE CASCADE,
-        model_sha256 TEXT NOT NULL REFERENCES models, vector BLOB NOT NULL,
-        PRIMARY KEY (case_id, model_sha256))""",
-    "pictures": """CREATE TABLE pictures (
-        case_id TEXT NOT NULL REFERENCES cases ON DELETE CASCADE,
-        plane TEXT NOT NULL CHECK (plane IN ('axial', 'coronal', 'sagittal')),
-        height INTEGER NOT NULL CHECK (height > 0), width INTEGER NOT NULL CHECK (width > 0),
-        grey BLOB NOT NULL CHECK (length(grey) = height * width),
-        PRIMARY KEY (case_id, plane))""",
-}
 
 _CASE_ID = re.compile(r"(?!\.)[A-Za-z0-9._-]{1,64}")  # no leading dot: ids become file names on export
 _SHA256 = re.compile(r"[0-9a-f]{64}")
@@ -131,23 +110,36 @@ class Neighbour:
     note: str
 
 
+@dataclass(frozen=True)
+class IndexedModel:
+    """A model whose vectors a library holds: how long they are, of how many cases, and whether a reindex is unfinished."""
+
+    identity: ModelIdentity
+    dimension: int
+    cases: int
+    unfinished: bool
+
+
 class CaseEntry(NamedTuple):
-    """One item of `CaseLibrary.add_many`; plain tuples (case, vector[, pictures]) will do."""
+    """One item of `CaseLibrary.add_many`; plain tuples (case, vector[, pictures[, patch]]) will do."""
 
     case: Case
     vector: Any
     pictures: Mapping[str, np.ndarray] | None = None
+    patch: HuPatch | None = None
 
 
 def case_fields(row: tuple) -> dict[str, Any]:
-    """Return a row of `CASE_COLUMNS` by name, attributes as a dict; `CaseLibraryError` if not JSON."""
+    """Return a row of `CASE_COLUMNS` by name, attributes as a dict; `CaseLibraryError` if they are damaged."""
     fields = dict(zip(CASE_COLUMNS, row, strict=True))
     try:
-        fields["attributes"] = json.loads(fields["attributes"])
-    except (ValueError, TypeError) as error:
+        attributes = json.loads(fields["attributes"])
+        if not all(value is None or isinstance(value, str | int | float) for value in attributes.values()):
+            raise TypeError
+    except (ValueError, TypeError, AttributeError, RecursionError) as error:
         msg = f"Case {fields['case_id']!r}: its attributes are damaged; restore the library from a copy."
         raise CaseLibraryError(msg) from error
-    return fields
+    return {**fields, "attributes": attributes}
 
 
 def checked_case_id(value: object) -> str:

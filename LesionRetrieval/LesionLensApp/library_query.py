@@ -1,0 +1,144 @@
+"""``lesionlens library search``: the cases most similar to one of the library, or to lesions on a CT."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+from LesionLib.errors import CaseLibraryError
+from LesionRetrievalLib.library import CaseLibrary, Neighbour
+from LesionRetrievalLib.library_filter import SearchFilter
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from .console import NOTICE
+from .library_attributes import conditions_from
+
+if TYPE_CHECKING:
+    from LesionLib.bundle import Bundle
+
+
+@dataclass(frozen=True)
+class Answer:
+    """The cases found for one lesion, best first. ``patient``: the hash of whose it is, where that is known."""
+
+    lesion: str
+    patient: str | None
+    found: tuple[Neighbour, ...]
+
+
+def answer_query(options: argparse.Namespace, bundle: Callable[[], Bundle]) -> list[Answer]:
+    """One answer for each lesion asked for; ``bundle`` is only called where a CT has to be embedded.
+
+    Raises `LesionLensError` for bad input.
+    """
+    has_ct = options.volume is not None and (options.boxes or options.segmentation)
+    if bool(options.case) == bool(has_ct) or (options.case and options.volume):
+        msg = "Give either --case, or --volume with --boxes or --segmentation."
+        raise CaseLibraryError(msg)
+    wanted = {"label": options.label, "organ": options.organ, "attributes": conditions_from(options.attribute)}
+    with CaseLibrary.open(options.library) as library:
+        if options.case:
+            return [_of_case(library, options, SearchFilter(**wanted))]
+        return _of_ct(library, options, SearchFilter(**wanted), bundle)
+
+
+def print_answers(answers: Sequence[Answer]) -> None:
+    """One table a lesion."""
+    console = Console(highlight=False)
+    for answer in answers:
+        table = Table(title=f"Most similar to {answer.lesion}", caption=NOTICE)
+        for heading in ("", "case", "answer", "similarity", "established by", "organ", "patient"):
+            table.add_column(heading)
+        for place, case in enumerate(answer.found, start=1):
+            similarity, whose = f"{case.similarity:.3f}", _whose(case, answer.patient)
+            row = (str(place), case.case_id, case.label, similarity, case.label_source, case.organ, whose)
+            table.add_row(*map(Text, row))
+        console.print(table)
+
+
+def as_json_text(answers: Sequence[Answer]) -> str:
+    """All answers as a JSON list; without hashes, which are nobody's business outside the library."""
+    return json.dumps(
+        [
+            {"lesion": a.lesion, "found": [{**_shown(c), "patient": _whose(c, a.patient)} for c in a.found]}
+            for a in answers
+        ],
+        indent=2,
+        ensure_ascii=False,
+    )
+
+
+def _of_case(library: CaseLibrary, options: argparse.Namespace, wanted: SearchFilter) -> Answer:
+    case, model = library.case(options.case), library.model
+    hashes = (case.patient_hash, case.study_hash)
+    filters = _filters(options, replace(wanted, exclude_case=case.case_id), hashes)
+    vector = library.vector(case.case_id, model_sha256=model.sha256)
+    found = library.search(vector, k=options.similar, model_sha256=model.sha256, **filters)
+    return Answer(case.case_id, case.patient_hash, tuple(found))
+
+
+def _of_ct(
+    library: CaseLibrary, options: argparse.Namespace, wanted: SearchFilter, make_bundle: Callable[[], Bundle]
+) -> list[Answer]:
+    hashes = _hashes_of_ct(options)
+    filters = _filters(options, wanted, hashes)
+    bundle = make_bundle()
+    library.require_model(bundle.sha256)
+    from LesionLib.classify import Classifier
+
+    from .library_lesions import read_lesions
+
+    volume, boxes = read_lesions(options)
+    classifier = Classifier(bundle, volume)
+    patient = hashes[0] if hashes else None
+    return [
+        Answer(
+            box.name,
+            patient,
+            tuple(library.search(classifier.embed(box), k=options.similar, model_sha256=bundle.sha256, **filters)),
+        )
+        for box in boxes
+    ]
+
+
+def _hashes_of_ct(options: argparse.Namespace) -> tuple[str, str] | None:
+    """Patient and study, where both the identifier and the key that the library was made with are at hand."""
+    from LesionRetrievalLib.pseudonyms import Pseudonymiser
+
+    from .library_build import default_key_path
+    from .library_lesions import read_identity
+
+    key = options.key or default_key_path()
+    identity = read_identity(options)
+    needed = options.scope != "all" or options.exclude_study
+    if identity.patient and (options.key or key.exists()):
+        return identity.hashes(Pseudonymiser.load(key))
+    if needed:
+        lacking = f"the key {key}" if identity.patient else "the patient; give --patient"
+        msg = f"To tell cases of this patient or study from others, the search needs {lacking}."
+        raise CaseLibraryError(msg)
+    return None
+
+
+def _filters(options: argparse.Namespace, wanted: SearchFilter, hashes: tuple[str, str] | None) -> dict[str, Any]:
+    patient, study = hashes or (None, None)
+    complete = replace(
+        wanted, patient=patient, scope=options.scope, exclude_study=study if options.exclude_study else None
+    )
+    return dict(vars(complete))
+
+
+def _whose(case: Neighbour, patient: str | None) -> str:
+    if patient is None:
+        return "not known"
+    return "the same" if case.patient_hash == patient else "another"
+
+
+def _shown(case: Neighbour) -> dict[str, Any]:
+    names = ("case_id", "label", "similarity", "label_source", "organ", "attributes", "note")
+    return {name: getattr(case, name) for name in names}

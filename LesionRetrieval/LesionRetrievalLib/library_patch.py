@@ -1,0 +1,101 @@
+"""The CT around a lesion, small enough for a library: to be shown as a volume, and embedded again by another model."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+from LesionLib.errors import CaseLibraryError
+from LesionLib.geometry import CTVolume, LesionBox, require_overlap, transformed_points
+
+if TYPE_CHECKING:
+    from LesionLib.sampling_kinds import Spec
+
+MARGIN_MM = 25.0
+MIN_HALF_MM = 34.0  # a cube of 64 mm around the middle of a small lesion fits, with the voxels that interpolation needs
+MAX_VOXELS = 1 << 25
+_INT16 = np.iinfo(np.int16)
+
+
+@dataclass(frozen=True, eq=False)
+class HuPatch:
+    """A lesion with its surroundings: part of a CT on the CT's own lattice, and the box (with its segment, if any).
+
+    ``volume.array`` is int16, or float32 where the CT is not whole numbers; no value is changed. ``open_faces`` says
+    for low i, high i, low j, high j, low k, high k whether the CT goes on beyond the patch there. Names are left out.
+    """
+
+    volume: CTVolume
+    box: LesionBox
+    open_faces: tuple[bool, bool, bool, bool, bool, bool]
+
+
+def lesion_patch(volume: CTVolume, box: LesionBox, *, margin_mm: float = MARGIN_MM) -> HuPatch:
+    """Cut the box and ``margin_mm`` on every side, at least 34 mm from its middle, out of ``volume``.
+
+    Raises `BoxError` for a box outside the CT, `CaseLibraryError` for a patch beyond 2^25 voxels.
+    """
+    require_overlap(volume, box)
+    shown = replace(box, sizeMm=np.maximum(box.sizeMm + 2 * margin_mm, 2 * MIN_HALF_MM))
+    ijk = transformed_points(volume.rasToIJK, shown.cornersRAS)
+    size = np.array(volume.sizeIJK)
+    low = np.clip(np.floor(ijk.min(axis=0)), 0, size - 1).astype(int)
+    high = np.clip(np.ceil(ijk.max(axis=0)) + 1, low + 1, size).astype(int)
+    if np.prod(high - low) > MAX_VOXELS:
+        msg = f"The CT around the lesion has {np.prod(high - low)} voxels, more than {MAX_VOXELS}; keep it without a patch."
+        raise CaseLibraryError(msg)
+    open_faces = tuple(bool(face) for pair in zip(low > 0, high < size, strict=True) for face in pair)
+    segment = None if box.segment is None else _cropped_segment(box.segment)
+    plain = replace(box, name="lesion", segment=segment)
+    return HuPatch(_compact(_cropped(volume, low, high, name="patch")), plain, open_faces)
+
+
+def sees_beyond(patch: HuPatch, spec: Spec) -> bool:
+    """Whether a model with this input would look at what the patch no longer has, so that its answer would differ.
+
+    Raises `BoxError` where the lesion cannot be cut as ``spec`` says at all (a model of shapes, and no segment).
+    """
+    from LesionLib.sampling_kinds import cut, network_input
+
+    # What lies beyond is made very dark, then very bright: if the network's input notices, it looks there.
+    dark, bright = (network_input(cut(_extended(patch, hu), patch.box, spec), spec) for hu in (-30_000, 30_000))
+    return not np.array_equal(dark, bright)
+
+
+def _extended(patch: HuPatch, hu: float) -> CTVolume:
+    """The patch with one more layer of ``hu`` on its open faces."""
+    low_high = np.array(patch.open_faces, dtype=int).reshape(3, 2)
+    array = np.pad(patch.volume.array.astype(np.float32), low_high[::-1].tolist(), constant_values=hu)
+    ijk_to_ras = patch.volume.ijkToRAS.copy()
+    ijk_to_ras[:3, 3] = transformed_points(ijk_to_ras, -low_high[:, 0])
+    return CTVolume(array, ijk_to_ras, name="patch")
+
+
+def _cropped(volume: CTVolume, low: np.ndarray, high: np.ndarray, *, name: str) -> CTVolume:
+    """The voxels (i, j, k) from ``low`` to ``high``, which is out, at their place; warnings are left out."""
+    ijk_to_ras = volume.ijkToRAS.copy()
+    ijk_to_ras[:3, 3] = transformed_points(ijk_to_ras, low)
+    part = volume.array[low[2] : high[2], low[1] : high[1], low[0] : high[0]]
+    return CTVolume(part, ijk_to_ras, name=name)
+
+
+def _compact(volume: CTVolume) -> CTVolume:
+    """The same numbers as int16 where they fit, else as float32."""
+    array = volume.array
+    fits = array.dtype.kind in "iu" or bool((array == np.round(array)).all())
+    fits = fits and array.min() >= _INT16.min and array.max() <= _INT16.max
+    return replace(volume, array=np.ascontiguousarray(array, dtype=np.int16 if fits else np.float32))
+
+
+def _cropped_segment(segment: CTVolume) -> CTVolume:
+    """The segment with one empty voxel around it, uint8; whole where it is empty. `CaseLibraryError` if not a mask."""
+    if not np.isin(segment.array, (0, 1)).all():
+        msg = "The segment has values other than 0 and 1; give the mask of one segment."
+        raise CaseLibraryError(msg)
+    found = np.argwhere(segment.array)
+    low, high = np.zeros(3, int), np.array(segment.sizeIJK)
+    if len(found):
+        low, high = np.maximum(found.min(axis=0)[::-1] - 1, 0), np.minimum(found.max(axis=0)[::-1] + 2, high)
+    part = _cropped(segment, low, high, name="segment")
+    return replace(part, array=np.ascontiguousarray(part.array, dtype=np.uint8))

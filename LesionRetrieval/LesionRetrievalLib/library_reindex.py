@@ -1,0 +1,101 @@
+"""A library embedded again by another model, from its own HU patches: case by case, to be broken off and resumed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import numpy as np
+from LesionLib.errors import CaseLibraryError, LesionLensError
+
+from .library_patch import HuPatch, sees_beyond
+from .library_schema import ModelIdentity
+
+if TYPE_CHECKING:
+    from LesionLib.bundle import Bundle
+
+    from .library import CaseLibrary
+
+NO_PATCH = "the library holds no HU patch of it"
+BEYOND = "the model looks further than the HU patch of it reaches"
+Embedder = Callable[[HuPatch], np.ndarray]
+
+
+@dataclass(frozen=True)
+class ReindexReport:
+    """``embedded``: now. ``kept``: by an earlier run. ``left_out``: case id to the reason why it can't be embedded."""
+
+    model: ModelIdentity
+    embedded: int
+    kept: int
+    left_out: dict[str, str] = field(hash=False)
+
+
+def reindex(
+    library: CaseLibrary,
+    bundle: Bundle,
+    *,
+    progress: Callable[[int, int], None] | None = None,
+    embed: Embedder | None = None,
+) -> ReindexReport:
+    """Embed every case by ``bundle`` that is not yet, from its HU patch, and let it be searched with when done.
+
+    Each case is committed by itself: whatever stops this, the next call goes on there. ``progress`` is told (done, of)
+    before the first and after each case; an exception that it raises stops here. Vectors of other models stay.
+    Cases without a patch, or with one too small for the model, are left out and named; with none left it is an error.
+    ``embed`` takes the place of the bundle's network, where the caller has it running elsewhere.
+    """
+    with library.transaction():  # refused now rather than after the first case, if it may not be written
+        pass
+    model = ModelIdentity(bundle.name, bundle.version, bundle.sha256)
+    embed = embed or bundle_embedder(bundle)
+    todo = library.ids_without_vector(model.sha256)
+    kept = len(library) - len(todo)
+    left_out: dict[str, str] = {}
+    embedded = 0
+    if progress is not None:
+        progress(0, len(todo))
+    for done, case_id in enumerate(todo, start=1):
+        try:
+            library.add_vector(case_id, embed(_patch(library, case_id)), model=model)
+            embedded += 1
+        except _NotEmbedded as reason:
+            left_out[case_id] = str(reason)
+        if progress is not None:
+            progress(done, len(todo))
+    if not embedded and not kept:
+        reasons = "; ".join(dict.fromkeys(left_out.values())) or "it holds no cases"
+        msg = f"No case of {library.path} can be embedded by {model}: {reasons}. Build the library again from the CTs."
+        raise CaseLibraryError(msg)
+    library.finish_model(model.sha256)
+    return ReindexReport(model, embedded, kept, left_out)
+
+
+def bundle_embedder(bundle: Bundle) -> Embedder:
+    """How ``bundle`` embeds a patch as it would have embedded the CT; for cases where it can't, a reason is raised."""
+    from LesionLib.classify import Classifier
+
+    def embed(patch: HuPatch) -> np.ndarray:
+        try:
+            if sees_beyond(patch, bundle.spec):
+                raise _NotEmbedded(BEYOND)
+            return Classifier(bundle, patch.volume).embed(patch.box)
+        except LesionLensError as error:
+            raise _NotEmbedded(str(error)) from error
+
+    return embed
+
+
+class _NotEmbedded(Exception):
+    """Why a case is left out."""
+
+
+def _patch(library: CaseLibrary, case_id: str) -> HuPatch:
+    try:
+        patch = library.patch(case_id)
+    except CaseLibraryError as error:
+        raise _NotEmbedded(str(error)) from error
+    if patch is None:
+        raise _NotEmbedded(NO_PATCH)
+    return patch

@@ -1,0 +1,220 @@
+"""`lesionlens library search | list | remove | verify | export | reindex`."""
+
+from __future__ import annotations
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+from LesionLensApp.cli import main
+from LesionLib.bundle import load_bundle, manifest_sha256
+from LesionLib.bundle_folder import MANIFEST, find_bundle
+from LesionRetrievalLib.library import CaseLibrary
+
+MODEL = "lung-nodule-malignancy"
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory, cases_folder):
+    folder = tmp_path_factory.mktemp("built")
+    arguments = [
+        "library",
+        "build",
+        cases_folder,
+        "--out",
+        folder / "l",
+        "--key",
+        folder / "k",
+        "--pictures",
+        "--patches",
+    ]
+    assert main([str(argument) for argument in arguments]) == 0
+    return folder
+
+
+@pytest.fixture
+def library(built, tmp_path):
+    return shutil.copy(built / "l", tmp_path / "cases.lesionlib")
+
+
+@pytest.fixture
+def key(built):
+    return built / "k"
+
+
+def found(ran) -> list[list[str]]:
+    assert ran.code == 0, ran.err
+    return [[case["case_id"][-1] for case in answer["found"]] for answer in json.loads(ran.out)]
+
+
+def test_a_case_of_the_library_is_compared_with_the_others(run, library):
+    (all_others,) = found(run("library", "search", library, "--case", "case-00001", "--json"))
+    assert sorted(all_others) == list("23456")
+    assert found(run("library", "search", library, "--case", "case-00001", "--scope", "same-patient", "--json")) == [
+        ["2"]
+    ]
+    (others,) = found(run("library", "search", library, "--case", "case-00001", "--scope", "cross-patient", "--json"))
+    assert others == [case for case in all_others if case != "2"]
+    (best,) = found(run("library", "search", library, "--case", "case-00001", "--similar", 2, "--json"))
+    assert best == all_others[:2]
+
+
+def test_filters_of_the_command_line_reach_the_search(run, library):
+    def sorted_found(*extra):
+        return sorted(found(run("library", "search", library, "--case", "case-00001", "--json", *extra))[0])
+
+    assert sorted_found("--label", "benign") == list("246")
+    assert sorted_found("--organ", "not stated") == list("23456")
+    assert sorted_found("--attribute", "diameter_mm=10..12") == list("234")
+    assert sorted_found("--attribute", "diameter_mm=..11", "--attribute", "texture=solid") == list("23")
+    assert sorted_found("--exclude-study") == list("3456")
+
+
+def test_the_table_says_who_is_the_same_patient(run, library):
+    ran = run("library", "search", library, "--case", "case-00001")
+    assert ran.code == 0
+    assert ran.out.count("the same") == 1
+    assert ran.out.count("another") == 4
+    assert "Research use only" in ran.out
+
+
+def test_lesions_of_a_ct_are_compared_with_the_library(run, library, key, nrrd, boxes):
+    ran = run("library", "search", library, "--volume", nrrd, "--boxes", boxes, "--json")
+    assert sorted(found(ran)[0]) == list("123456")
+    assert {case["patient"] for case in json.loads(ran.out)[0]["found"]} == {"not known"}
+    same = ("--patient", "SECRET-1", "--key", key)
+    ran = run(
+        "library", "search", library, "--volume", nrrd, "--boxes", boxes, *same, "--scope", "cross-patient", "--json"
+    )
+    assert sorted(found(ran)[0]) == list("1256")
+
+
+@pytest.mark.parametrize(
+    ("extra", "reason"),
+    [
+        ((), "Give either --case, or --volume"),
+        (("--case", "case-00001", "--volume", "x"), "Give either --case, or --volume"),
+        (("--case", "nobody"), "not in this library"),
+        (("--case", "case-00001", "--attribute", "size"), "NAME=VALUE"),
+        (("--case", "case-00001", "--attribute", "size=a..b"), "LOW..HIGH"),
+        (("--case", "case-00001", "--similar", "0"), "whole number"),
+    ],
+)
+def test_a_search_that_cannot_be_made_says_why(run, library, extra, reason):
+    ran = run("library", "search", library, *extra)
+    assert ran.code == 2
+    assert reason in ran.err
+    assert ran.out == ""
+
+
+def test_other_patients_can_only_be_told_with_patient_and_key(run, library, key, nrrd, boxes, tmp_path):
+    asked = ("library", "search", library, "--volume", nrrd, "--boxes", boxes, "--scope", "cross-patient")
+    assert "give --patient" in run(*asked, "--key", key).err
+    assert "needs the key" in run(*asked, "--patient", "SECRET-1").err
+    assert not (tmp_path / "config").exists()  # a new key would tell nobody from anybody
+
+
+def test_the_list_shows_cases_models_and_what_is_stored(run, library, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "200")
+    ran = run("library", "list", library)
+    assert ran.code == 0
+    assert "6 cases: 3 benign, 3 malignant" in ran.out
+    assert "pictures, patch" in ran.out
+    assert f"Embedded by {MODEL}" in ran.out
+    listed = json.loads(run("library", "list", library, "--json").out)
+    assert [case["case_id"] for case in listed["cases"]] == [f"case-{n:05}" for n in range(1, 7)]
+    assert listed["models"][0]["sha256"] == load_bundle(MODEL).sha256
+    assert listed["models"][0]["cases"] == 6
+
+
+def test_cases_are_removed_all_or_none(run, library):
+    ran = run("library", "remove", library, "case-00001", "nobody")
+    assert ran.code == 2
+    assert len(json.loads(run("library", "list", library, "--json").out)["cases"]) == 6
+    assert run("library", "remove", library, "case-00001", "case-00002").code == 0
+    assert len(json.loads(run("library", "list", library, "--json").out)["cases"]) == 4
+
+
+def test_a_sound_library_is_verified_and_a_damaged_one_named(run, library):
+    ran = run("library", "verify", library)
+    assert (ran.code, "is sound: 6 cases" in ran.out) == (0, True)
+    with CaseLibrary.open(library, read_only=False) as opened:
+        opened._rows("UPDATE vectors SET vector = zeroblob(length(vector)) WHERE case_id = 'case-00003'")
+    ran = run("library", "verify", library)
+    assert ran.code == 2
+    assert "case case-00003: its vector is damaged" in ran.err
+
+
+def test_an_export_has_no_pictures_unless_asked_for(run, library, tmp_path):
+    ran = run("library", "export", library, tmp_path / "copy.lesionlib")
+    assert ran.code == 0
+    assert "6 cases, without pictures, patches" in ran.out
+    full = run("library", "export", library, tmp_path / "full.lesionlib", "--pictures", "--patches", "--without-notes")
+    assert "6 cases, without notes" in full.out
+    with CaseLibrary.open(tmp_path / "copy.lesionlib") as copy, CaseLibrary.open(tmp_path / "full.lesionlib") as whole:
+        assert set(copy.contents().values()) == {()}
+        assert set(whole.contents().values()) == {("pictures", "patch")}
+    assert run("library", "export", library, tmp_path / "copy.lesionlib").code == 2
+    assert run("library", "export", library, tmp_path / "copy.lesionlib", "--overwrite").code == 0
+
+
+@pytest.fixture
+def other_model(tmp_path):
+    """The shipped model under another name and hash: its vectors must come out the same."""
+    folder = shutil.copytree(find_bundle(MODEL), tmp_path / "twin")
+    manifest = json.loads((folder / MANIFEST).read_text())
+    manifest["version"] = "9.9.9"
+    manifest["sha256"] = manifest_sha256(manifest)
+    (folder / MANIFEST).write_text(json.dumps(manifest))
+    return folder
+
+
+def test_a_reindex_from_the_patches_gives_the_vectors_that_the_cts_gave(run, library, other_model, nrrd, boxes):
+    searched = ("library", "search", library, "--volume", nrrd, "--boxes", boxes, "--model", other_model, "--json")
+    refused = run(*searched)
+    assert refused.code == 2
+    assert "reindex the library" in refused.err
+    ran = run("library", "reindex", library, "--model", other_model)
+    assert ran.code == 0
+    assert "6 cases embedded" in ran.out
+    old, new = load_bundle(MODEL).sha256, load_bundle(other_model).sha256
+    with CaseLibrary.open(library) as opened:
+        for case in opened.cases():
+            of_ct, of_patch = (opened.vector(case.case_id, model_sha256=sha256) for sha256 in (old, new))
+            assert float(of_ct @ of_patch) > 0.9999
+            assert np.abs(of_ct - of_patch).max() < 1e-3
+    assert len(found(run(*searched))[0]) == 6
+    again = run("library", "reindex", library, "--model", other_model)
+    assert "0 cases embedded" in again.out
+    assert "6 were already" in again.out
+
+
+def test_a_reindex_names_the_cases_that_it_leaves_out(run, library, other_model, cases_folder):
+    with CaseLibrary.open(library, read_only=False) as opened:
+        for table in ("patches", "patch_boxes"):
+            opened._rows(f"DELETE FROM {table} WHERE case_id IN ('case-00002', 'case-00005')")
+    ran = run("library", "reindex", library, "--model", other_model)
+    assert ran.code == 0
+    assert "4 cases embedded" in ran.out
+    assert "2 cannot be: the library holds no HU patch of it (case-00002, case-00005)" in ran.out
+
+
+def test_an_interrupted_reindex_says_that_what_is_done_is_kept(run, library, other_model, monkeypatch, capsys):
+    from LesionRetrievalLib import library_reindex
+
+    real, calls = library_reindex.sees_beyond, []
+
+    def interrupted(*arguments):
+        calls.append(arguments)
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+        return real(*arguments)
+
+    monkeypatch.setattr(library_reindex, "sees_beyond", interrupted)
+    with pytest.raises(SystemExit) as ended:
+        run("library", "reindex", library, "--model", other_model)
+    assert ended.value.code == 130
+    assert "what is embedded is kept" in capsys.readouterr().err
+    assert "2 cases, not finished" in run("library", "verify", library).out
+    assert "4 cases embedded" in run("library", "reindex", library, "--model", other_model).out

@@ -1,0 +1,133 @@
+"""Nobody in a library can be told from the file."""
+
+import os
+import stat
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from LesionLib.errors import CaseLibraryError
+from LesionRetrievalLib.library import Case, CaseLibrary, ModelIdentity
+from LesionRetrievalLib.library_identifiers import require_anonymous
+from LesionRetrievalLib.pseudonyms import Pseudonymiser
+
+MODEL = ModelIdentity("orthopatch", "1.2.0", "a" * 64)
+OTHER_SHA256 = "b" * 64
+IDENTIFIERS = ("Doe^Jane", "PAT_0815", "19700102", "471100", "7")
+PSEUDONYMISER = Pseudonymiser(bytes(range(32)))
+
+
+def a_case(case_id="case-1", *, patient="P1", label="metastasis", **changes) -> Case:
+    case = Case(
+        case_id=case_id,
+        label=label,
+        label_source="histology",
+        organ="liver",
+        patient_hash=PSEUDONYMISER.hash(patient),
+        study_hash=PSEUDONYMISER.hash(f"{patient}-study", domain="study"),
+    )
+    return replace(case, **changes)
+
+
+def a_library_at(path, dimension=4) -> CaseLibrary:
+    return CaseLibrary.create(path, model=MODEL, dimension=dimension)
+
+
+def random_cases(count: int, dimension: int, *, seed=0):
+    vectors = np.random.default_rng(seed).standard_normal((count, dimension)).astype(np.float32)
+    return [(a_case(f"c{i:05}", patient=f"P{i // 3}"), vectors[i]) for i in range(count)]
+
+
+def ids(neighbours) -> list[str]:
+    return [neighbour.case_id for neighbour in neighbours]
+
+
+@pytest.fixture
+def path(tmp_path) -> Path:
+    return tmp_path / "cases #1 50%.sqlite"  # characters that mean something in a URI
+
+
+@pytest.fixture
+def library(path):
+    with a_library_at(path) as library:
+        yield library
+
+
+def search(library, vector=(1, 0, 0, 0), **options):
+    return library.search(vector, model_sha256=MODEL.sha256, **options)
+
+
+def test_the_file_holds_no_identifier_only_its_hash(library):
+    case = a_case(patient="DOE^JANE 0012345678")
+    library.add(case, np.ones(4), model_sha256=MODEL.sha256)
+    with pytest.raises(CaseLibraryError, match="patient_hash is not a salted hash"):
+        library.add(replace(case, case_id="c2", patient_hash="0012345678"), np.ones(4), model_sha256=MODEL.sha256)
+    library.close()
+    content = library.path.read_bytes()
+    assert case.patient_hash.encode() in content
+    assert b"DOE" not in content
+    assert b"0012345678" not in content
+
+
+def test_the_same_identifier_hashes_the_same_under_the_same_key_only(tmp_path):
+    first = Pseudonymiser.create(tmp_path / "first.key")
+    other = Pseudonymiser.create(tmp_path / "other.key")
+    again = Pseudonymiser.load(tmp_path / "first.key")
+    assert first.hash("0012345678") == again.hash("0012345678 ")  # DICOM pads to even length
+    assert first.hash("0012345678") != other.hash("0012345678")
+    assert first.hash("0012345678") != first.hash("0012345678", domain="study")
+    assert first.salt.hex() not in repr(first)
+    for nothing in ("", "  ", None, 12):
+        with pytest.raises(CaseLibraryError, match="cannot be hashed"):
+            first.hash(nothing)
+
+
+def test_the_key_file_is_private_and_never_overwritten(tmp_path):
+    key = tmp_path / "pseudonyms.key"
+    Pseudonymiser.create(key)
+    if os.name == "posix":
+        assert stat.S_IMODE(key.stat().st_mode) == 0o600
+    with pytest.raises(CaseLibraryError, match="exists"):
+        Pseudonymiser.create(key)
+    if os.name == "posix":
+        key.chmod(0o644)
+        with pytest.raises(CaseLibraryError, match="chmod 600"):
+            Pseudonymiser.load(key)
+        key.chmod(0o600)
+    key.write_text("something else")
+    with pytest.raises(CaseLibraryError, match="not a pseudonym key"):
+        Pseudonymiser.load(key)
+    with pytest.raises(CaseLibraryError, match="cannot be read"):
+        Pseudonymiser.load(tmp_path / "absent.key")
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"note": "DOE, seen twice"},
+        {"note": "born 02.01.1970"},
+        {"note": "born 2.1.1970"},
+        {"note": "1970-01-02"},
+        {"label": "cyst of jane"},
+        {"organ": "PAT_0815"},
+        {"label_source": "report pat 0815"},
+        {"case_id": "doe-1"},
+        {"attributes": {"accession": 471100}},
+        {"attributes": {"Jane": True}},
+    ],
+)
+def test_the_guard_finds_names_numbers_and_dates_as_people_write_them(changes):
+    with pytest.raises(CaseLibraryError, match="of the patient") as caught:
+        require_anonymous(a_case(**changes), IDENTIFIERS)
+    assert not any(word in str(caught.value).lower() for word in ("doe", "jane", "0815", "1970", "471100"))
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"note": "does not grow; Janet's atlas"}, {"note": "7 mm"}, {"attributes": {"size": 7, "slices": 4711}}],
+)
+def test_the_guard_lets_pass_what_only_looks_alike(changes):
+    case = a_case(**changes)
+    assert require_anonymous(case, IDENTIFIERS) is case
+    assert require_anonymous(case, []) is case

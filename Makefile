@@ -42,6 +42,7 @@ test: $(STAMP)
 
 bench: $(STAMP)
 	$(BIN)/python Testing/benchmarks/bench_frangi.py
+	$(BIN)/python Testing/benchmarks/bench_library.py
 	$(BIN)/python Testing/benchmarks/bench_classify.py
 
 pictures: $(STAMP)

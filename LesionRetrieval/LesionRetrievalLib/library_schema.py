@@ -7,13 +7,15 @@ import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from LesionLib.errors import CaseLibraryError
 
-from .library_patch import HuPatch
 from .pseudonyms import is_pseudonym
+
+if TYPE_CHECKING:
+    from .library_patch import HuPatch
 
 PLANES = ("axial", "coronal", "sagittal")
 MAX_PICTURE_SIDE = 2048

@@ -87,7 +87,7 @@ def test_a_patch_bears_no_names(ct):
 
 
 def test_a_patch_comes_back_from_the_library_number_for_number(ct, tmp_path):
-    box = a_lesion(ct, at=(0.02, 0.5, 0.97))
+    box = a_lesion(ct, at=(0.02, 0.5, 0.5))
     values = replace(ct, array=ct.array.astype(np.float32) + 0.25)
     with CaseLibrary.create(tmp_path / "l", model=MODEL, dimension=4) as library:
         for name, volume, lesion in (("int", ct, box), ("float", values, replace(box, segment=None))):
@@ -98,7 +98,7 @@ def test_a_patch_comes_back_from_the_library_number_for_number(ct, tmp_path):
             require_equal(back.volume, patch.volume)
             for key in ("centerRAS", "sizeMm", "axesRAS"):
                 np.testing.assert_array_equal(getattr(back.box, key), getattr(lesion, key))
-            assert back.open_faces == patch.open_faces == (False, True, True, True, True, False)
+            assert back.open_faces == patch.open_faces == (False, True, True, True, True, True)
             if lesion.segment is None:
                 assert back.box.segment is None
             else:
@@ -114,6 +114,14 @@ def require_equal(one: CTVolume, other: CTVolume) -> None:
     np.testing.assert_array_equal(one.array, other.array)
     assert one.array.dtype == other.array.dtype
     np.testing.assert_array_equal(one.ijkToRAS, other.ijkToRAS)
+
+
+def test_a_patch_reaches_25_mm_beyond_a_large_lesion_and_34_mm_from_the_middle_of_a_small_one(ct):
+    fine = replace(ct, array=np.zeros((200, 200, 200), np.int16), ijkToRAS=np.eye(4))
+    for size, reach in ((8.0, 34.0), (60.0, 55.0)):
+        patch = lesion_patch(fine, LesionBox([100, 100, 100], [size] * 3))
+        first = patch.volume.ijkToRAS[:3, 3]
+        np.testing.assert_allclose([first, first + patch.volume.sizeIJK], [[100 - reach] * 3, [101 + reach] * 3])
 
 
 def test_the_voxels_of_a_patch_lie_where_they_lay_in_the_ct(ct):

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from LesionLib.errors import CaseLibraryError
 from LesionLib.geometry import CTVolume, LesionBox
+from LesionLib.sampling_planes import SliceWithNeighboursSpec
 from LesionRetrievalLib.library import Case, CaseLibrary, ModelIdentity
 from LesionRetrievalLib.library_patch import lesion_patch
 from LesionRetrievalLib.library_reindex import NO_PATCH, reindex
@@ -114,3 +115,13 @@ def test_the_vector_of_a_case_can_be_asked_for(library):
     reindex(library, NEW, embed=embed)
     with pytest.raises(CaseLibraryError, match="never embedded"):
         library.vector("c3", model_sha256=NEW.sha256)
+
+
+def test_a_model_that_looks_beyond_the_patches_is_not_asked(tmp_path):
+    volume = CTVolume(np.zeros((120, 120, 120), np.int16), np.eye(4))
+    patch = lesion_patch(volume, LesionBox([60, 60, 60], [10, 10, 10]))
+    bundle = SimpleNamespace(**vars(NEW), spec=SliceWithNeighboursSpec(view="slice"), network=None)
+    with CaseLibrary.create(tmp_path / "l2", model=OLD, dimension=4) as library:
+        library.add(a_case("c"), np.ones(4), model_sha256=OLD.sha256, patch=patch)
+        with pytest.raises(CaseLibraryError, match="looks further than the HU patch"):
+            reindex(library, bundle)

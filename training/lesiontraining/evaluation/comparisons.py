@@ -1,0 +1,207 @@
+"""Tests of two models on the same lesions: McNemar's exact test, DeLong's of two AUCs, permutation by patient.
+
+The intervals of differences (`intervals.difference`) say how much; these say whether chance explains it. McNemar's test
+takes its rows to be independent: give it one row a study or a patient. The others know patients.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from itertools import product
+
+import numpy as np
+from scipy.stats import binomtest, norm, rankdata
+
+
+@dataclass(frozen=True)
+class McNemar:
+    """``only_first`` rows were right by the first model alone, ``only_second`` by the second alone."""
+
+    only_first: int
+    only_second: int
+    p_value: float
+
+
+@dataclass(frozen=True, eq=False)
+class DeLong:
+    """AUCs of several scores on the same lesions, (score,), and their covariance, (score, score)."""
+
+    auc: np.ndarray
+    covariance: np.ndarray
+
+    @property
+    def standard_error(self) -> np.ndarray:
+        """Of each AUC, (score,)."""
+        return np.sqrt(np.diag(self.covariance))
+
+    def interval(self, *, level: float = 0.95) -> np.ndarray:
+        """Normal-theory interval of each AUC, cut at 0 and 1, (score, 2). Its width is 0 where an AUC is 0 or 1."""
+        half = norm.ppf((1 + level) / 2) * self.standard_error
+        return np.clip(np.stack([self.auc - half, self.auc + half], axis=1), 0, 1)
+
+
+@dataclass(frozen=True)
+class AUCDifference:
+    """First AUC minus second, with z = difference / standard error and its two-sided p-value."""
+
+    first: float
+    second: float
+    standard_error: float
+    z: float
+    p_value: float
+
+    @property
+    def difference(self) -> float:
+        """First minus second."""
+        return self.first - self.second
+
+
+@dataclass(frozen=True)
+class Permutation:
+    """``difference``: of the metric, first minus second; ``exact``: all swaps were tried, not a random sample."""
+
+    difference: float
+    p_value: float
+    permutations: int
+    exact: bool
+
+
+def mcnemar(truth: np.ndarray, first: np.ndarray, second: np.ndarray) -> McNemar:
+    """Whether two models' accuracies differ: exact binomial test on the rows that only one of them got right.
+
+    Three arrays of class indices, (row,). The p-value is two-sided, 1 where there is no such row.
+    """
+    t, a, b = _same_length(truth, first, second)
+    only_first, only_second = int(((a == t) & (b != t)).sum()), int(((a != t) & (b == t)).sum())
+    discordant = only_first + only_second
+    p = binomtest(only_first, discordant, 0.5).pvalue if discordant else 1.0
+    return McNemar(only_first, only_second, float(p))
+
+
+def delong(truth: np.ndarray, scores: np.ndarray, *, patients: np.ndarray | None = None) -> DeLong:
+    """AUCs and their covariance without assumptions on the scores' distribution.
+
+    DeLong, DeLong and Clarke-Pearson, Biometrics 1988, by the mid-ranks of Sun and Xu, IEEE Signal Process Lett 2014.
+    ``truth``: bool, (lesion,); ``scores``: (score, lesion), or (lesion,) for one. ``patients``, (lesion,): lesions of a
+    patient are not independent, and are taken together (Obuchowski, Biometrics 1997); the same without, where each
+    patient has one lesion. Needs two positives and two negatives (of two patients each), else ValueError.
+    """
+    positive = np.asarray(truth, dtype=bool)
+    values = np.atleast_2d(np.asarray(scores, dtype=np.float64))
+    cluster = np.arange(len(positive)) if patients is None else np.unique(patients, return_inverse=True)[1]
+    if positive.ndim != 1 or values.shape[1:] != positive.shape or cluster.shape != positive.shape:
+        msg = f"truth is {positive.shape}, scores {values.shape}, patients {cluster.shape}; expected (n,), (m, n), (n,)"
+        raise ValueError(msg)
+    if np.isnan(values).any():
+        msg = "a score is not a number; a lesion without score has no rank"
+        raise ValueError(msg)
+    with_positive, with_negative = (len(np.unique(cluster[which])) for which in (positive, ~positive))
+    if min(with_positive, with_negative) < 2:
+        msg = f"positives of {with_positive} and negatives of {with_negative} patients; at least 2 of each are needed"
+        raise ValueError(msg)
+    area, above, below = _placements(positive, values)
+    x = _cluster_sums(above - area[:, None], cluster[positive], cluster.max() + 1)
+    y = _cluster_sums(below - area[:, None], cluster[~positive], cluster.max() + 1)
+    m, n, clusters = int(positive.sum()), int((~positive).sum()), int(cluster.max()) + 1
+    mixed = x @ y.T * clusters / (clusters - 1)
+    covariance = (
+        x @ x.T * with_positive / (with_positive - 1) / m**2
+        + y @ y.T * with_negative / (with_negative - 1) / n**2
+        + (mixed + mixed.T) / (m * n)
+    )
+    return DeLong(area, covariance)
+
+
+def delong_paired(
+    truth: np.ndarray, first: np.ndarray, second: np.ndarray, *, patients: np.ndarray | None = None
+) -> AUCDifference:
+    """Whether two scores of the same lesions differ in AUC."""
+    both = delong(truth, np.stack([first, second]), patients=patients)
+    variance = both.covariance[0, 0] + both.covariance[1, 1] - 2 * both.covariance[0, 1]
+    return _auc_difference(both.auc[0], both.auc[1], variance)
+
+
+def delong_unpaired(first: DeLong, second: DeLong) -> AUCDifference:
+    """Whether the AUCs of scores on different patients differ: the first score of each `delong`."""
+    return _auc_difference(first.auc[0], second.auc[0], first.covariance[0, 0] + second.covariance[0, 0])
+
+
+def paired_permutation(
+    metric: Callable[[np.ndarray, np.ndarray], float],
+    truth: np.ndarray,
+    first: np.ndarray,
+    second: np.ndarray,
+    *,
+    patients: np.ndarray,
+    permutations: int = 9999,
+    seed: int = 0,
+) -> Permutation:
+    """Whether metric(truth, first) and metric(truth, second) differ: were the models alike, their answers could be swapped.
+
+    All answers of a patient are swapped together. Where so few patients make it possible, every swap is tried and the
+    p-value is exact; else it counts the observed order among the ``permutations`` drawn (Phipson and Smyth 2010).
+    ``first`` and ``second``: what the metric takes, one row a lesion: (lesion,) or (lesion, class); on one scale, because
+    swapped answers stand beside kept ones. For an AUC of two scales, give the ranks of the scores.
+    """
+    t, a, b = _same_length(truth, first, second)
+    _, patient = np.unique(patients, return_inverse=True)
+    if patient.shape != (len(t),):
+        msg = f"patients must have shape ({len(t)},), not {patient.shape}"
+        raise ValueError(msg)
+    observed = float(metric(t, a) - metric(t, b))
+    if np.isnan(observed):
+        msg = "the metric is not a number on these lesions (does every class occur?); there is nothing to compare"
+        raise ValueError(msg)
+    count = int(patient.max()) + 1
+    exact = count < 63 and 2**count <= permutations
+    beyond = total = 0
+    for swap in _all_swaps(count) if exact else _random_swaps(count, permutations, seed):
+        where = swap[patient].reshape(-1, *[1] * (a.ndim - 1))
+        swapped = metric(t, np.where(where, b, a)) - metric(t, np.where(where, a, b))
+        beyond += abs(swapped) >= abs(observed) - 1e-12
+        total += 1
+    p_value = beyond / total if exact else (beyond + 1) / (total + 1)
+    return Permutation(observed, float(p_value), total, exact)
+
+
+def _placements(positive: np.ndarray, values: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """AUCs; of each positive the share of negatives below it; of each negative the share of positives above it."""
+    m, n = int(positive.sum()), int((~positive).sum())
+    ranks = rankdata(values, axis=1)
+    above = (ranks[:, positive] - rankdata(values[:, positive], axis=1)) / n
+    below = 1 - (ranks[:, ~positive] - rankdata(values[:, ~positive], axis=1)) / m
+    return above.mean(axis=1), above, below
+
+
+def _cluster_sums(values: np.ndarray, cluster: np.ndarray, clusters: int) -> np.ndarray:
+    return np.stack([np.bincount(cluster, weights=row, minlength=clusters) for row in values])
+
+
+def _auc_difference(first: float, second: float, variance: float) -> AUCDifference:
+    # Rounding can leave a variance of -1e-20 for two scores that order the lesions alike.
+    error, difference = float(np.sqrt(max(variance, 0.0))), float(first - second)
+    if abs(difference) < 1e-12:
+        z = 0.0
+    elif error < 1e-9:
+        z = float(np.copysign(np.inf, difference))
+    else:
+        z = difference / error
+    return AUCDifference(float(first), float(second), error, z, float(2 * norm.sf(abs(z))))
+
+
+def _all_swaps(patients: int) -> Iterator[np.ndarray]:
+    return (np.array(swap) for swap in product([False, True], repeat=patients))
+
+
+def _random_swaps(patients: int, permutations: int, seed: int) -> Iterator[np.ndarray]:
+    rng = np.random.default_rng(seed)
+    return (rng.random(patients) < 0.5 for _ in range(permutations))
+
+
+def _same_length(*arrays: np.ndarray) -> list[np.ndarray]:
+    columns = [np.asarray(array) for array in arrays]
+    if len({len(column) for column in columns}) > 1 or not len(columns[0]):
+        msg = f"the arrays have {[len(column) for column in columns]} rows; they must describe the same lesions, at least 1"
+        raise ValueError(msg)
+    return columns

@@ -1,0 +1,211 @@
+"""How well embeddings retrieve lesions of the same class: every lesion asks, all others (or some of them) answer.
+
+Cosine similarity, in blocks of queries, so that the 32,735 lesions of DeepLesion fit into memory. A query is never in its
+own gallery. Which others are is the patient rule; the paper's three settings are all, same and cross.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, fields
+
+import numpy as np
+
+from .rankings import ListFigures, list_figures
+from .retrieval_chance import chance_levels
+
+PATIENT_RULES = ("all", "same", "cross")
+UNANSWERABLE = ("drop", "zero")
+SIMILARITIES_AT_ONCE = 1 << 22
+FIGURES = ("p_at_1", "p_at_k", "ap_a", "ap_b", "ap_c", "ap_d", "ap", "ap_trapezoid", "reciprocal_rank")
+
+
+@dataclass(frozen=True, eq=False)
+class Retrieval:
+    """Figures of every query that counts; the rows of ``figures`` and ``chance`` belong to ``query``.
+
+    ``query``: rows of the embeddings, (query,), with their ``labels`` and ``patients``; ``chance``: what a random order
+    would score, by figure. ``no_candidate``: queries left out because nobody may answer them (the only lesion of a
+    patient under the rule "same"); ``unanswerable``: queries without a relevant candidate, dropped or counted as zero.
+    """
+
+    rule: str
+    query: np.ndarray
+    labels: np.ndarray
+    patients: np.ndarray
+    figures: ListFigures
+    chance: dict[str, np.ndarray]
+    no_candidate: int
+    unanswerable: int
+
+    def per_query(self, name: str) -> np.ndarray:
+        """One of `FIGURES` for each query, (query,)."""
+        if name not in FIGURES:
+            msg = f"no retrieval figure is called {name!r}; there are {', '.join(FIGURES)}"
+            raise ValueError(msg)
+        return getattr(self.figures, name)
+
+    def statistic(self, name: str, *, macro: bool = False) -> Callable[[np.ndarray], float]:
+        """The mean of a figure as a function of rows of queries, for `intervals`; the gallery stays as it is.
+
+        ``macro``: mean over the classes of the mean of their queries, NaN where a class has no query.
+        """
+        values = self.per_query(name)
+        if not macro:
+            return lambda rows: float(values[rows].mean()) if len(rows) else float("nan")
+        names, label = np.unique(self.labels, return_inverse=True)
+
+        def class_mean(rows: np.ndarray) -> float:
+            queries = np.bincount(label[rows], minlength=len(names))
+            sums = np.bincount(label[rows], weights=values[rows], minlength=len(names))
+            return float((sums / queries).mean()) if len(names) and queries.all() else float("nan")
+
+        return class_mean
+
+    def mean(self, name: str, *, macro: bool = False) -> float:
+        """Mean over the queries, or over the classes."""
+        return self.statistic(name, macro=macro)(np.arange(len(self.query)))
+
+    def chance_mean(self, name: str) -> float:
+        """What a random order would score on the same queries and galleries, mean over the queries."""
+        return float(self.chance[name].mean()) if len(self.query) else float("nan")
+
+    def mean_k_eff(self) -> float:
+        """Mean of min(k, candidates): below k where galleries are smaller than the list that is judged."""
+        return float(self.figures.k_eff.mean()) if len(self.query) else float("nan")
+
+    def precision_recall(self) -> np.ndarray:
+        """Mean over the queries of the interpolated precision at the recalls of `rankings.RECALL_LEVELS`, (11,)."""
+        return self.figures.precision_at_recall.mean(axis=0)
+
+
+def retrieve(
+    embeddings: np.ndarray,
+    labels: np.ndarray,
+    patients: np.ndarray,
+    *,
+    rule: str = "all",
+    k: int = 10,
+    studies: np.ndarray | None = None,
+    unanswerable: str = "drop",
+    seed: int = 0,
+) -> Retrieval:
+    """Rank each lesion's gallery by cosine similarity and judge it: the same label is relevant.
+
+    ``embeddings``: (lesion, dimension), any length but zero; ``labels``, ``patients`` and ``studies``: (lesion,).
+    ``rule``: "all" other lesions; "same" patient's; "cross": other patients' only, where ``studies`` are given also not
+    those of the same study. ``unanswerable``: queries without a relevant candidate are dropped, as TREC and
+    pytorch-metric-learning do, or count as "zero". Equal similarities are ordered by chance (``seed``), so that an
+    embedding that collapsed scores chance level and not the order of the table.
+    """
+    unit = _normalised(embeddings)
+    columns = {"labels": labels, "patients": patients} | ({} if studies is None else {"studies": studies})
+    codes = {name: _codes(name, values, len(unit)) for name, values in columns.items()}
+    _check(rule, unanswerable, k)
+    shuffled = np.random.default_rng(seed).permutation(len(unit))
+    parts, queries, alone = [], [], 0
+    for asking, gallery in _blocks(codes["patients"], shuffled, rule):
+        order, candidates = _ranked(unit, codes, asking, gallery, rule)
+        answered = candidates > 0
+        alone += int((~answered).sum())
+        hits = codes["labels"][gallery][order] == codes["labels"][asking][:, None]
+        if answered.any():
+            parts.append(list_figures(hits[answered], k=k, candidates=candidates[answered]))
+            queries.append(asking[answered])
+    query = np.concatenate([np.empty(0, dtype=int), *queries])
+    figures = _joined(parts, k)
+    return _counted(rule, query, np.asarray(labels), np.asarray(patients), figures, alone, unanswerable)
+
+
+def _blocks(patients: np.ndarray, shuffled: np.ndarray, rule: str) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Queries that share a gallery (before exclusions), and that gallery in its shuffled order."""
+    galleries = [shuffled]
+    if rule == "same":
+        by_patient = shuffled[np.argsort(patients[shuffled], kind="stable")]
+        galleries = np.split(by_patient, np.flatnonzero(np.diff(patients[by_patient])) + 1)
+    for gallery in galleries:
+        chunk = max(1, SIMILARITIES_AT_ONCE // max(len(gallery), 1))
+        for start in range(0, len(gallery), chunk):
+            yield np.sort(gallery)[start : start + chunk], gallery
+
+
+def _ranked(
+    unit: np.ndarray, codes: dict[str, np.ndarray], asking: np.ndarray, gallery: np.ndarray, rule: str
+) -> tuple[np.ndarray, np.ndarray]:
+    """Places in the gallery, nearest first, (query, rank), and how many of them are candidates; the rest is excluded."""
+    excluded = gallery == asking[:, None]
+    if rule == "cross":
+        for name in {"patients", "studies"} & codes.keys():
+            excluded |= codes[name][gallery] == codes[name][asking][:, None]
+    distance = -(unit[asking] @ unit[gallery].T)
+    distance[excluded] = np.inf
+    return np.argsort(distance, axis=1, kind="stable"), (~excluded).sum(axis=1)
+
+
+def _joined(parts: list[ListFigures], k: int) -> ListFigures:
+    if not parts:
+        return list_figures(np.zeros((0, 1), dtype=bool), k=k)
+    names = [field.name for field in fields(ListFigures) if field.name != "k"]
+    return ListFigures(k=k, **{name: np.concatenate([getattr(part, name) for part in parts]) for name in names})
+
+
+def _counted(
+    rule: str,
+    query: np.ndarray,
+    labels: np.ndarray,
+    patients: np.ndarray,
+    figures: ListFigures,
+    alone: int,
+    unanswerable: str,
+) -> Retrieval:
+    """The queries in the order of the table, those without an answer dropped or set to zero."""
+    chance = chance_levels(figures.candidates, figures.relevant, k=figures.k)
+    answerable = figures.relevant > 0
+    rows = np.argsort(query)
+    if unanswerable == "drop":
+        rows = rows[answerable[rows]]
+
+    def counted(values: np.ndarray) -> np.ndarray:
+        return np.where(np.isnan(values[rows]), 0.0, values[rows]) if values.dtype.kind == "f" else values[rows]
+
+    kept = {f.name: counted(getattr(figures, f.name)) for f in fields(ListFigures) if f.name != "k"}
+    return Retrieval(
+        rule=rule,
+        query=query[rows],
+        labels=labels[query[rows]],
+        patients=patients[query[rows]],
+        figures=ListFigures(k=figures.k, **kept),
+        chance={name: counted(values) for name, values in chance.items()},
+        no_candidate=alone,
+        unanswerable=int((~answerable).sum()),
+    )
+
+
+def _normalised(embeddings: np.ndarray) -> np.ndarray:
+    values = np.asarray(embeddings)
+    values = values if values.dtype in (np.float32, np.float64) else values.astype(np.float64)
+    if values.ndim != 2 or not np.isfinite(values).all():
+        msg = f"embeddings must be finite numbers in shape (lesion, dimension), not {values.shape} with NaN or infinity"
+        raise ValueError(msg)
+    length = np.linalg.norm(values, axis=1, keepdims=True)
+    if (length == 0).any():
+        msg = f"row {int(np.flatnonzero(length == 0)[0])} of the embeddings is zero everywhere: it has no direction"
+        raise ValueError(msg)
+    return values / length
+
+
+def _codes(name: str, values: np.ndarray, lesions: int) -> np.ndarray:
+    array = np.asarray(values)
+    if array.shape != (lesions,):
+        msg = f"{name} must have one value for each of the {lesions} embeddings, not shape {array.shape}"
+        raise ValueError(msg)
+    return np.unique(array, return_inverse=True)[1]
+
+
+def _check(rule: str, unanswerable: str, k: int) -> None:
+    if rule not in PATIENT_RULES or unanswerable not in UNANSWERABLE or k < 1:
+        msg = (
+            f"rule must be one of {', '.join(PATIENT_RULES)}, unanswerable one of {', '.join(UNANSWERABLE)} and k at "
+            f"least 1; not {rule!r}, {unanswerable!r} and {k}"
+        )
+        raise ValueError(msg)

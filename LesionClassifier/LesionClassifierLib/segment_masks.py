@@ -1,6 +1,8 @@
-"""The segments of a segmentation node as masks, each on the smallest lattice that holds it."""
+"""The segments of a segmentation node as masks, each on the smallest lattice that holds it, and masks as segments."""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 import numpy as np
 import slicer
@@ -9,8 +11,8 @@ import vtk
 from LesionLib.errors import BoxError
 from LesionLib.geometry import CTVolume, transformed_points
 from scipy import ndimage
-from slicer import vtkMRMLSegmentationNode
-from vtk.util.numpy_support import vtk_to_numpy
+from slicer import vtkMRMLScene, vtkMRMLSegmentationNode
+from vtk.util.numpy_support import numpy_to_vtk, vtk_to_numpy
 
 from .volume_nodes import parentToWorld
 
@@ -60,3 +62,24 @@ def _masksOfLayer(
         cropToRAS[:3, 3] = transformed_points(ijkToRAS, origin + [s.start for s in reversed(slices)])
         masks[idOfLabel[label]] = ((labels[slices] == label).astype(np.uint8), cropToRAS)
     return masks
+
+
+def addSegmentationNode(scene: vtkMRMLScene, masks: Sequence[CTVolume], *, name: str) -> vtkMRMLSegmentationNode:
+    """A segmentation with one segment a mask (0 and 1, world RAS mm), named as the mask; segments may overlap."""
+    node = scene.AddNewNodeByClass("vtkMRMLSegmentationNode", name)
+    node.CreateDefaultDisplayNodes()
+    segmentation = node.GetSegmentation()
+    representation = slicer.vtkSegmentationConverter.GetSegmentationBinaryLabelmapRepresentationName()
+    segmentation.SetSourceRepresentationName(representation)
+    for mask in masks:
+        image = slicer.vtkOrientedImageData()
+        image.SetDimensions(*mask.sizeIJK)
+        image.SetImageToWorldMatrix(slicer.util.vtkMatrixFromArray(mask.ijkToRAS))
+        scalars = numpy_to_vtk(mask.array.astype(np.uint8).ravel(), deep=True)
+        image.GetPointData().SetScalars(scalars)
+        segment = slicer.vtkSegment()
+        segment.SetName(mask.name)
+        segment.AddRepresentation(representation, image)
+        segmentation.AddSegment(segment)
+    segmentation.CollapseBinaryLabelmaps(False)
+    return node

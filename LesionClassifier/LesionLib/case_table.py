@@ -30,7 +30,10 @@ class CaseRow:
     where: str
 
     def load(self) -> tuple[CTVolume, LesionBox, np.ndarray]:
-        """The CT, the tight box of the mask, and the mask (bool, shape as the CT). Raises `CaseTableError`."""
+        """The CT, the tight box of the mask with the mask as its ``segment``, and the mask (bool, shape as the CT).
+
+        Raises `CaseTableError`.
+        """
         volume = read_image(self.image_path)
         mask = sitk.GetArrayFromImage(read_sitk(self.mask_path)) > 0
         if mask.shape != volume.array.shape or not mask.any():

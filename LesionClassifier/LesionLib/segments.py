@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,7 @@ import SimpleITK as sitk
 from scipy import ndimage
 
 from .errors import BoxError
-from .geometry import LesionBox, transformed_points
+from .geometry import CTVolume, LesionBox, transformed_points
 from .readers import ijk_to_ras, read_sitk
 
 _SEGMENT_KEY = re.compile(r"Segment(\d+)_LabelValue")
@@ -80,7 +81,8 @@ def boxes_from_label_array(
     """The tight box of each label in ``names`` that occurs, grown by ``margin_mm`` a side.
 
     ``labels``: integers, shape (k, j, i). The box is parallel to the lattice; it holds whole voxels. On a sheared lattice
-    it is parallel to the slices and holds the segment's voxels and their surroundings.
+    it is parallel to the slices and holds the segment's voxels and their surroundings. Each box has its label's voxels
+    as ``segment``, 0 and 1 on the smallest part of the lattice that holds them.
     """
     boxes = []
     highest = max(names, default=0)
@@ -89,8 +91,15 @@ def boxes_from_label_array(
             continue
         low = np.array([s.start for s in reversed(slices)]) - 0.5
         high = np.array([s.stop for s in reversed(slices)]) - 0.5
-        boxes.append(_box(low, high, ijkToRAS, names[label]).grown(margin_mm))
+        box = _box(low, high, ijkToRAS, names[label]).grown(margin_mm)
+        boxes.append(replace(box, segment=_mask(labels, label, slices, ijkToRAS, names[label])))
     return boxes
+
+
+def _mask(labels: np.ndarray, label: int, slices: tuple[slice, ...], ijkToRAS: np.ndarray, name: str) -> CTVolume:
+    cropToRAS = np.array(ijkToRAS, dtype=float)
+    cropToRAS[:3, 3] = transformed_points(cropToRAS, [s.start for s in reversed(slices)])
+    return CTVolume((labels[slices] == label).astype(np.uint8), cropToRAS, name)
 
 
 def _box(low: np.ndarray, high: np.ndarray, ijkToRAS: np.ndarray, name: str) -> LesionBox:

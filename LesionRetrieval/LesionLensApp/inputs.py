@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from LesionClassifierLib.lesion_nodes import addLesionsFromSegmentation
 from LesionClassifierLib.nodes import addRoiNode, loadRoiNodes
+from LesionClassifierLib.segment_masks import addSegmentationNode
 from LesionLib.box_files import read_boxes_csv
 from LesionLib.errors import BoxError
 from LesionLib.segments import read_segment_boxes
@@ -26,5 +28,10 @@ def addBoxes(scene: vtkMRMLScene, path: Path) -> list[vtkMRMLMarkupsROINode]:
 
 
 def addSegments(scene: vtkMRMLScene, path: Path, *, marginMm: float) -> list[vtkMRMLMarkupsROINode]:
-    """One ROI node around each segment of a segmentation file. Raises `BoxError` or `VolumeError`."""
-    return [addRoiNode(scene, box) for box in read_segment_boxes(path, margin_mm=marginMm)]
+    """The segments of a segmentation file as a segmentation node, and one ROI node around each.
+
+    Raises `BoxError` or `VolumeError`.
+    """
+    masks = [box.segment for box in read_segment_boxes(path, margin_mm=0.0)]
+    node = addSegmentationNode(scene, masks, name=path.name.split(".")[0])
+    return addLesionsFromSegmentation(scene, node, marginMm=marginMm)

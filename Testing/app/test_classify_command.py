@@ -113,6 +113,14 @@ def test_every_segment_becomes_a_box_with_its_margin(run, nrrd, patch, write_ima
     assert result["name"] == "label 3"
     expected = np.array([16, 20, 10]) * patch[0].spacingMm + 3.0
     np.testing.assert_allclose(np.sort(result["box"]["sizeMm"]), np.sort(expected), atol=1e-3)
+    scene = startHeadlessSlicer().scene
+    scene.Clear(0)
+    assert scene.ReadFromMRB(str(tmp_path / "out" / "scene.mrb"), True)
+    (node,) = nodesOfClass(scene, "vtkMRMLSegmentationNode")
+    (roi,) = nodesOfClass(scene, "vtkMRMLMarkupsROINode")
+    segment = node.GetSegmentation().GetNthSegment(0)
+    assert segment.GetName() == "label 3"
+    np.testing.assert_allclose(segment.GetColor(), roi.GetDisplayNode().GetSelectedColor(), atol=0.01)
 
 
 def test_the_heat_map_lies_on_the_ct_s_own_voxels(run, nrrd, boxes, tmp_path):

@@ -192,7 +192,7 @@ def test_the_patch_of_a_lesion_is_the_ct_around_it(add, nrrd, boxes, library, pa
     assert stored.open_faces == (False,) * 6
 
 
-def test_every_segment_of_a_segmentation_is_added_with_its_box(run, library, patch, write_image, tmp_path):
+def test_every_segment_of_a_segmentation_is_added_with_its_box_and_shape(run, library, patch, write_image, tmp_path):
     volume, nodule = patch
     ijk = np.moveaxis(np.indices(volume.array.shape), 0, -1)[..., ::-1]
     points = ijk @ volume.ijkToRAS[:3, :3].T + volume.ijkToRAS[:3, 3]
@@ -206,6 +206,7 @@ def test_every_segment_of_a_segmentation_is_added_with_its_box(run, library, pat
         box = opened.patch("s").box
         assert np.abs(box.centerRAS - nodule.box.centerRAS).max() < 1.0
         assert np.abs(box.sizeMm - (10 + 2 * 2.0)).max() < 2.0
+        assert box.segment.array.sum() == mask.sum()
 
 
 def test_boxes_of_a_markups_file_are_added_too(add, nrrd, lesion, library, tmp_path):

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 from LesionLib.errors import BoxError, VolumeError
+from LesionLib.geometry import transformed_points
 from LesionLib.segments import boxes_from_label_array, read_segment_boxes
 from scipy import ndimage
 
@@ -93,6 +94,17 @@ def test_every_label_of_a_file_becomes_a_tight_box_in_ras(tmp_path, oblique, suf
         np.testing.assert_allclose(box.centerRAS, lps * [-1, -1, 1], atol=1e-4)
     direction = np.array(oblique.GetDirection()).reshape(3, 3) * np.array([[-1], [-1], [1]])
     np.testing.assert_allclose(large.axesRAS, direction, atol=1e-5)
+
+
+def test_every_box_has_the_voxels_of_its_segment(tmp_path, oblique):
+    sitk.WriteImage(oblique, str(tmp_path / "s.nrrd"))
+    large, small = read_segment_boxes(tmp_path / "s.nrrd", margin_mm=2.0)
+    assert (large.segment.array == 1).all()
+    assert large.segment.sizeIJK == (4, 3, 2)
+    assert small.segment.sizeIJK == (1, 1, 1)
+    for box in (large, small):
+        middle = (np.array(box.segment.sizeIJK) - 1) / 2
+        np.testing.assert_allclose(transformed_points(box.segment.ijkToRAS, middle), box.centerRAS, atol=1e-4)
 
 
 def test_the_margin_is_added_on_every_side_and_moves_nothing(tmp_path, oblique):

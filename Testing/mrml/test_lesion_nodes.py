@@ -23,7 +23,7 @@ from LesionClassifierLib.lesion_nodes import (
 )
 from LesionClassifierLib.nodes import addRoiNode, addVolumeNode, boxFromRoi, saveScene
 from LesionClassifierLib.result_nodes import HEAT_MAP_ROLE, VOLUME_ROLE, storedResult
-from LesionClassifierLib.segment_masks import segmentMasks
+from LesionClassifierLib.segment_masks import addSegmentationNode, segmentMasks
 from LesionClassifierLib.showing import STUDY_NAME, removeResult, resultsTable
 from LesionClassifierLib.staleness import whyStale
 from LesionLib.errors import BoxError, OutputError
@@ -285,3 +285,26 @@ def test_an_error_in_the_background_reaches_the_main_thread_in_plain_words(scene
     while (outcome := run.look()) is None:
         pass
     assert "KeyError" in str(outcome.error)
+
+
+def test_masks_become_segments_and_come_back_voxel_for_voxel_even_where_they_overlap(scene, an_oblique_ct, tmp_path):
+    ct = an_oblique_ct(leftHanded=True)
+    rng = np.random.default_rng(5)
+    masks = []
+    for name, start in (("cyst", (3, 4, 5)), ("tumour", (4, 5, 6)), ("far", (20, 30, 40))):
+        shape = rng.integers(4, 8, 3)
+        array = rng.integers(0, 2, shape).astype(np.uint8)
+        array[tuple(np.indices((2, 2, 2)) * (shape - 1)[:, None, None, None])] = 1  # its corners: the crop is tight
+        ijkToRAS = ct.ijkToRAS.copy()
+        ijkToRAS[:3, 3] = (ct.ijkToRAS @ [*start, 1])[:3]
+        masks.append(CTVolume(array, ijkToRAS, name))
+    node = addSegmentationNode(scene, masks, name="Lesions")
+    saveScene(scene, tmp_path / "s.mrb")
+    scene.Clear(False)
+    slicer.util.loadScene(str(tmp_path / "s.mrb"))
+    node = slicer.util.getNode("Lesions")
+    found = segmentMasks(node)
+    assert [mask.name for mask in found.values()] == ["cyst", "tumour", "far"]
+    for mask, back in zip(masks, found.values(), strict=True):
+        np.testing.assert_array_equal(back.array, mask.array)
+        np.testing.assert_allclose(back.ijkToRAS, mask.ijkToRAS, atol=1e-3)

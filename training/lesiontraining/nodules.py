@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import numpy as np
 from LesionLib.case_table import CaseRow, read_case_table
 from LesionLib.geometry import CTVolume, LesionBox
 
@@ -48,7 +47,6 @@ def patientwise(nodules: list[Nodule]) -> tuple[list[Nodule], tuple[str, ...]]:
 
 def _nodule(row: CaseRow) -> Nodule:
     volume, box, mask = row.load()
-    box = replace(box, segment=CTVolume(mask.astype(np.uint8), volume.ijkToRAS, "nodule"))
     return Nodule(
         volume=volume,
         box=box,

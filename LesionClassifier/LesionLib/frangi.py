@@ -26,7 +26,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-MODES = ("blob", "vesselness", "contour", "released")
+from .sampling_planes import FRANGI_MODES
+
+MODES = FRANGI_MODES
 POLARITIES = ("both", "bright", "dark")
 SIGMAS = tuple(round(1.0 + 0.2 * step, 1) for step in range(41))
 TRUNCATE = 8.0  # at the usual 4 a second derivative's weights miss 0 by 1e-3, and a white picture isn't empty

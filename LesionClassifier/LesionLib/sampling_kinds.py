@@ -13,6 +13,7 @@ from .errors import BundleError
 from .geometry import CTVolume, LesionBox
 from .sampling import AxialStack, AxialStackSpec, axial_stack, windowed
 from .sampling_planes import (
+    FRANGI_MODES,
     KeySliceSpec,
     OrthogonalPlanesSpec,
     PlaneSample,
@@ -103,6 +104,15 @@ def _windowed_channels(sample: PlaneSample | CubeSample, spec: Any) -> np.ndarra
     return windowed(sample.hu.reshape(-1, *rest), spec.windows_hu).reshape(pictures, -1, *rest)
 
 
+def _key_slice_input(sample: PlaneSample, spec: KeySliceSpec) -> np.ndarray:
+    pictures = _windowed_channels(sample, spec)
+    if spec.frangi is None:
+        return pictures
+    from .frangi import frangi_input  # needs torch, sampling does not
+
+    return frangi_input(pictures, mode=spec.frangi).numpy()
+
+
 def _orthogonal_input(sample: PlaneSample, spec: OrthogonalPlanesSpec) -> np.ndarray:
     if spec.normalise == "windows":
         return _windowed_channels(sample, spec)
@@ -142,8 +152,9 @@ KINDS: dict[str, Kind] = {
         takes_mask=True,
     ),
     "key_slice": Kind(
-        KeySliceSpec, key_slice, _windowed_channels,
-        {"size": _PIXELS, "spacing_mm": {"anyOf": [_SPACING_MM, {"type": "null"}]}, "windows_hu": _WINDOWS_HU},
+        KeySliceSpec, key_slice, _key_slice_input,
+        {"size": _PIXELS, "spacing_mm": {"anyOf": [_SPACING_MM, {"type": "null"}]}, "windows_hu": _WINDOWS_HU,
+         "frangi": {"enum": [*FRANGI_MODES, None]}},
     ),
     "isotropic_cube": Kind(
         IsotropicCubeSpec, isotropic_cube, _windowed_channels,

@@ -17,6 +17,7 @@ _ORTHOGONAL = ((0, 1, 2), (0, 2, 1), (1, 2, 0))
 _THIN_MM = 0.1
 _SECTION_PIXELS = 128
 _MOST_SLICES = 1_000_000
+FRANGI_MODES = ("blob", "vesselness", "contour", "released")  # of `LesionLib.frangi`
 
 
 @dataclass(frozen=True)
@@ -63,12 +64,14 @@ class KeySliceSpec:
     """How the one slice through the middle of a box is cut, with its surroundings (Lesion Search, papers 1.4).
 
     ``spacing_mm`` is ours; None takes the CT's own pixels, as the paper does. A box larger than the picture is shown
-    smaller. Nothing is padded.
+    smaller. Nothing is padded. ``frangi``: the mode of `LesionLib.frangi` that every windowed picture goes through, None
+    for none.
     """
 
     size: int = 64
     spacing_mm: float | None = 0.8
     windows_hu: tuple[tuple[float, float], ...] = ((-160.0, 240.0),)
+    frangi: str | None = None
 
 
 @dataclass(frozen=True, eq=False)

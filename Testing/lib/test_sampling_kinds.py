@@ -8,8 +8,10 @@ from dataclasses import fields, replace
 import jsonschema
 import numpy as np
 import pytest
+import torch
 from lattices import UNUSUAL, noise_ct, turned
 from LesionLib.errors import BoxError, BundleError
+from LesionLib.frangi import MODES, frangi
 from LesionLib.geometry import CTVolume, LesionBox, transformed_points
 from LesionLib.golden import golden_case
 from LesionLib.heat_map import HeatMap
@@ -37,6 +39,7 @@ SPECS = {
     "orthogonal planes": OrthogonalPlanesSpec(rows=48, columns=40, margin_mm=3.0),
     "key slice": KeySliceSpec(size=40),
     "key slice at the CT's pixels": KeySliceSpec(size=40, spacing_mm=None),
+    "filtered key slice": KeySliceSpec(size=40, frangi="blob"),
     "cube": IsotropicCubeSpec(edge_mm=32.0, voxels=32, windows_hu=TWO_WINDOWS),
     "shape": ShapeMaskSpec(edge_mm=32.0, voxels=16, interpolation="nearest"),
 }
@@ -265,3 +268,20 @@ def test_an_empty_map_is_painted_empty(ct, spec):
     heat = paint(cam, sample, box, ct, "any")
     assert heat.is_empty
     assert heat.peak == 0
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_a_key_slice_goes_through_the_frangi_filter_window_by_window(mode):
+    ct = noise_ct("straight")
+    box = a_box(ct)
+    plain, filtered = (KeySliceSpec(size=40, windows_hu=TWO_WINDOWS, frangi=f) for f in (None, mode))
+    pictures = [network_input(cut(ct, box, spec), spec) for spec in (plain, filtered)]
+    assert pictures[1].shape == pictures[0].shape == (1, 2, 40, 40)
+    expected = frangi(torch.from_numpy(pictures[0][0] + 1) / 2, mode=mode).numpy() * 2 - 1
+    np.testing.assert_allclose(pictures[1][0], expected, atol=1e-6)
+    assert np.ptp(pictures[1]) > 0.01
+
+
+def test_an_unknown_frangi_mode_is_refused():
+    with pytest.raises(BundleError, match="frangi"):
+        spec_from_section({**section_from_spec(KeySliceSpec()), "frangi": "nicest"})

@@ -1,0 +1,82 @@
+"""2-D pictures with a table of labels: photographs of the retina, skin, and the like."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from hashlib import sha256
+from pathlib import Path
+
+from .lesion_row import LesionTable
+from .lesion_table import table_from_rows
+from .problems import Problem, one_problem, refuse
+from .table_text import read_rows
+
+LICENCE = "Your own pictures: their licence and source are what you give as credit."
+IDRID = "IDRiD (Porwal et al., Data 2018, doi:10.3390/data3030025), licence CC BY 4.0."
+_ENDINGS = (".jpg", ".jpeg", ".png", ".tif", ".tiff", ".bmp")
+
+
+def read_image_folder(
+    path: Path,
+    *,
+    label: str | None = "label",
+    classes: Sequence[str] | None = None,
+    table: str = "labels.csv",
+    images: str = "",
+    credit: str = "",
+) -> LesionTable:
+    """The pictures of ``table`` in the folder ``path``; its column ``image`` has their names, with or without ending.
+
+    Pictures lie beside the table, in ``images``, or in a folder named as the row's ``split``. Without a column ``patient``
+    each picture is a patient of its own, with a warning; copies of one picture (in IDRiD there are two) are one patient then.
+    Raises `TableError` with every bad row.
+    """
+    folder = Path(path)
+    header, rows = read_rows(folder / table)
+    if "image" not in header:
+        raise one_problem(table, "there is no column 'image' with the pictures' names", line=1)
+    found, problems = [], []
+    for line, values in rows:
+        place = _picture(folder, images, values.get("split", ""), values["image"])
+        if place is None:
+            problems.append(Problem(line, f"there is no picture {values['image']!r} ({', '.join(_ENDINGS)})"))
+            continue
+        found.append((line, {**values, "image": str(place), "lesion": values.get("lesion") or values["image"]}))
+    refuse(table, problems)
+    read = table_from_rows(
+        [*header, *({"lesion"} - set(header))], found, folder=folder, source=table, label=label, classes=classes,
+        credit=credit or (IDRID if "IDRiD" in rows[0][1]["image"] else LICENCE), own_patients=True,
+    )  # fmt: skip
+    return read if "patient" in header else _copies_as_one_patient(read)
+
+
+def _copies_as_one_patient(table: LesionTable) -> LesionTable:
+    """The same file under two names would otherwise be learned from and measured on."""
+    first: dict[str, str] = {}
+    rows = []
+    for row in table.rows:
+        digest = sha256(row.source.path.read_bytes()).hexdigest()
+        rows.append(replace(row, patient=first.setdefault(digest, row.patient)))
+    if len(first) == len(rows):
+        return table
+    labels: dict[str, set[str]] = {}
+    for row in rows:
+        labels.setdefault(row.patient, set()).add(row.label)
+    unlike = sum(len(theirs) > 1 for theirs in labels.values())
+    text = f"{len(rows) - len(first)} picture(s) are copies of another under a second name; they count as its patient."
+    text += f" {unlike} of them have another label than their copy." if unlike else ""
+    return replace(table, rows=tuple(rows), warnings=(*table.warnings, text))
+
+
+def _picture(folder: Path, images: str, split: str, name: str) -> Path | None:
+    """Where the picture is, relative to the folder."""
+    if not name or Path(name).is_absolute() or ".." in Path(name).parts or not name.isprintable():
+        return None
+    for part in dict.fromkeys((images, split, "")):
+        if part and (Path(part).is_absolute() or ".." in Path(part).parts):
+            continue
+        for candidate in (name, *(name + ending for ending in _ENDINGS)):
+            if (folder / part / candidate).is_file():
+                return Path(part, candidate)
+    return None

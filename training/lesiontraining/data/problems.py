@@ -1,0 +1,51 @@
+"""What is wrong with a table of lesions: everything at once, each problem with its row."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from LesionLib.errors import LesionLensError
+
+SHOWN = 20
+_LONGEST = 400  # characters of a problem that are printed
+
+
+@dataclass(frozen=True)
+class Problem:
+    """``line``: of the table, 0 where the problem is not of one row. ``text``: what is given, expected, to be done."""
+
+    line: int
+    text: str
+
+    def __str__(self) -> str:
+        """One line of a report."""
+        text = " ".join(self.text.split())
+        text = text if len(text) <= _LONGEST else text[:_LONGEST] + " ..."
+        return f"line {self.line}: {text}" if self.line else text
+
+
+class TableError(LesionLensError):
+    """A table of lesions cannot be used. ``problems`` holds all of them; the text shows the first and counts the rest."""
+
+    def __init__(self, source: str, problems: Iterable[Problem], *, shown: int = SHOWN) -> None:
+        self.source = source
+        self.problems = tuple(sorted(problems, key=lambda problem: problem.line))
+        count = len(self.problems)
+        lines = [f"  {problem}" for problem in self.problems[:shown]]
+        if count > shown:
+            lines.append(f"  and {count - shown} more")
+        head = f"{source} has {count} problem{'s' * (count != 1)}:"
+        super().__init__("\n".join([head, *lines]) if count != 1 else f"{source}: {self.problems[0]}")
+
+
+def one_problem(source: str, text: str, *, line: int = 0) -> TableError:
+    """A `TableError` with a single problem."""
+    return TableError(source, [Problem(line, text)])
+
+
+def refuse(source: str, problems: Iterable[Problem], *, shown: int = SHOWN) -> None:
+    """Raise `TableError` where there are problems."""
+    found = list(problems)
+    if found:
+        raise TableError(source, found, shown=shown)

@@ -1,24 +1,19 @@
-"""The Slicer module LesionRetrieval: for now without a panel, to be used from Slicer's Python console and scripts."""
+"""The Slicer module LesionRetrieval: the most similar known cases for a box on a CT, side by side with it, and a vote."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import slicer
+import vtk
+from LesionRetrievalLib.retrieval_logic import RetrievalLogic
 from slicer.i18n import tr as _
 from slicer.i18n import translate
 from slicer.ScriptedLoadableModule import (
     ScriptedLoadableModule,
     ScriptedLoadableModuleLogic,
     ScriptedLoadableModuleTest,
+    ScriptedLoadableModuleWidget,
 )
-
-if TYPE_CHECKING:
-    from pathlib import Path
-
-    from LesionRetrievalLib.library import Neighbour
-
-DEFAULT_MODEL = "lung-nodule-malignancy"
+from slicer.util import VTKObservationMixin
 
 
 class LesionRetrieval(ScriptedLoadableModule):
@@ -31,42 +26,113 @@ class LesionRetrieval(ScriptedLoadableModule):
         self.parent.dependencies = ["LesionClassifier"]
         self.parent.contributors = ["The LesionLens developers"]
         self.parent.helpText = _(
-            "The most similar cases of a case library for a box on a CT. Research use only, not for diagnosis. This "
-            "version has no panel; in the Python console: "
+            "What did similar lesions turn out to be? Open a case library, choose a box on a CT and press Find similar "
+            "cases. <b>Research use only, not for diagnosis.</b><br>The same from the Python console: "
             "<pre>from LesionRetrieval import LesionRetrievalLogic\n"
-            "LesionRetrievalLogic().findSimilar(getNode('CT'), getNode('R'), 'nodules.lesionlib')</pre>"
+            "logic = LesionRetrievalLogic()\n"
+            "logic.openLibrary('nodules.lesionlib')\n"
+            "found = logic.findSimilar(getNode('CT'), getNode('L1'))\n"
+            "print(logic.neighbourVote(found).shares)\n"
+            "logic.showSideBySide(getNode('CT'), getNode('L1'), found[0].case_id)</pre>"
         )
         self.parent.acknowledgementText = ""
-        # No entry in the menus until there is a panel to open.
-        self.parent.hidden = True
 
 
-class LesionRetrievalLogic(ScriptedLoadableModuleLogic):
-    """Everything the module can do, without a screen."""
+class LesionRetrievalWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
+    """The panel's place in Slicer: what it does is in LesionRetrievalLib."""
 
-    def findSimilar(
-        self,
-        volumeNode: slicer.vtkMRMLScalarVolumeNode,
-        roiNode: slicer.vtkMRMLMarkupsROINode,
-        libraryPath: str | Path,
-        *,
-        model: str = DEFAULT_MODEL,
-        k: int = 9,
-    ) -> list[Neighbour]:
-        """The ``k`` most similar cases of the library, best first; the scene stays as it is.
+    def __init__(self, parent=None):
+        ScriptedLoadableModuleWidget.__init__(self, parent)
+        VTKObservationMixin.__init__(self)
+        self.logic = self.panel = self.quiz = self._parameterNode = self._guiTag = None
 
-        Raises `LesionLib.errors.LesionLensError`: a box outside, a library made with another model, …
-        """
-        from LesionClassifierLib.nodes import boxFromRoi, volumeFromNode
-        from LesionLib.bundle import load_bundle
-        from LesionLib.classify import Classifier, best_device
-        from LesionRetrievalLib.library import CaseLibrary
+    def setup(self):
+        """Build the panel; nothing heavy is imported here."""
+        ScriptedLoadableModuleWidget.setup(self)
+        import qt
+        from LesionRetrievalLib.retrieval_panel import RetrievalPanel
+        from LesionRetrievalLib.retrieval_runner import WorkerLookRunner
 
-        bundle = load_bundle(model, device=best_device())
-        with CaseLibrary.open(libraryPath) as library:
-            library.require_model(bundle.sha256)
-            vector = Classifier(bundle, volumeFromNode(volumeNode)).embed(boxFromRoi(roiNode))
-            return library.search(vector, k=k, model_sha256=bundle.sha256)
+        uiWidget = slicer.util.loadUI(self.resourcePath("UI/LesionRetrieval.ui"))
+        self.layout.addWidget(uiWidget)
+        self.ui = slicer.util.childWidgetVariables(uiWidget)
+        uiWidget.setMRMLScene(slicer.mrmlScene)
+        self.logic = LesionRetrievalLogic(runner=WorkerLookRunner())
+        self.panel = RetrievalPanel(self.ui, self.logic)
+        self.ui.teachingRoomButton.visible = self.quiz is not None  # an empty section would only be in the way
+        self.addObserver(slicer.mrmlScene, slicer.mrmlScene.StartCloseEvent, self.onSceneStartClose)
+        self.addObserver(slicer.mrmlScene, slicer.mrmlScene.EndCloseEvent, self.onSceneEndClose)
+        self.addObserver(slicer.mrmlScene, slicer.mrmlScene.EndImportEvent, self.onSceneEndClose)
+        for keys in ("Ctrl+Return", "Ctrl+Enter"):
+            qt.QShortcut(qt.QKeySequence(keys), uiWidget).connect("activated()", self.panel.find)
+        self.initializeParameterNode()
+
+    def cleanup(self):
+        """Slicer closes or reloads the module: end the run and its worker."""
+        if self.panel is not None:
+            self.panel.close()
+            self.setParameterNode(None)
+        self.removeObservers()
+        if self.logic is not None:
+            self.logic.close()
+
+    def enter(self):
+        """The module is shown: warm the worker while the user still looks for the lesion."""
+        self.initializeParameterNode()
+        self.panel.checkSetup()
+        self.panel.warmUp()
+
+    def exit(self):
+        """Another module is shown; what runs goes on."""
+
+    def onSceneStartClose(self, _caller=None, _event=None):
+        """Let go of all nodes."""
+        self.setParameterNode(None)
+
+    def onSceneEndClose(self, _caller=None, _event=None):
+        """Show the scene that is there now."""
+        if self.parent is None or self.parent.isEntered:
+            self.initializeParameterNode()
+
+    def initializeParameterNode(self):
+        """Show the scene's parameter node, made if need be; the only CT and the first lesion there are are chosen."""
+        from LesionClassifierLib.lesion_nodes import lesionNodes
+
+        self.setParameterNode(self.logic.getParameterNode())
+        if self._parameterNode.volume is None:
+            self._parameterNode.volume = slicer.mrmlScene.GetFirstNodeByClass("vtkMRMLScalarVolumeNode")
+        if self._parameterNode.lesion is None:
+            self._parameterNode.lesion = next(iter(lesionNodes(slicer.mrmlScene)), None)
+
+    def setParameterNode(self, parameterNode):
+        """Connect panel and parameter node, or with None let go of both."""
+        if self._parameterNode is not None:
+            self._parameterNode.disconnectGui(self._guiTag)
+            self.removeObserver(self._parameterNode, vtk.vtkCommand.ModifiedEvent, self.onParametersModified)
+        self._parameterNode = parameterNode
+        if parameterNode is not None:
+            self._guiTag = parameterNode.connectGui(self.ui)
+            self.addObserver(parameterNode, vtk.vtkCommand.ModifiedEvent, self.onParametersModified)
+        self.panel.setScene(slicer.mrmlScene if parameterNode is not None else None, parameterNode)
+
+    def onParametersModified(self, _caller=None, _event=None):
+        """A widget or a script changed a parameter."""
+        self.panel.parametersChanged()
+
+
+class LesionRetrievalLogic(ScriptedLoadableModuleLogic, RetrievalLogic):
+    """Everything the module can do, without a screen: see `RetrievalLogic`."""
+
+    def __init__(self, parent=None, *, runner=None, keyPath=None):
+        """``runner``: where models run (None: in this process). ``keyPath``: the owner's key (None: the usual place)."""
+        ScriptedLoadableModuleLogic.__init__(self, parent)
+        RetrievalLogic.__init__(self, runner=runner, keyPath=keyPath)
+
+    def getParameterNode(self):
+        """The panel's parameters, kept in the scene."""
+        from LesionRetrievalLib.retrieval_parameters import LesionRetrievalParameterNode
+
+        return LesionRetrievalParameterNode(super().getParameterNode())
 
 
 class LesionRetrievalTest(ScriptedLoadableModuleTest):
@@ -77,31 +143,52 @@ class LesionRetrievalTest(ScriptedLoadableModuleTest):
         slicer.mrmlScene.Clear(0)
 
     def runTest(self):
-        """Run all tests, as Slicer's self-test asks."""
-        self.setUp()
-        self.test_a_lesion_is_most_similar_to_itself()
+        """Run all tests, as Slicer's self-test asks; what needs torch is left out where there is none, and says so."""
+        from LesionClassifierLib.setup_step import missingPackages
 
-    def test_a_lesion_is_most_similar_to_itself(self):
-        """One lesion in a library of one."""
+        self.setUp()
+        self.test_cases_vote_with_their_similarity()
+        missing = [package.name for package in missingPackages()]
+        if missing:
+            self.delayDisplay(f"Left out, because {', '.join(missing)} is missing: everything that asks a model.")
+            return
+        self.setUp()
+        self.test_a_lesion_is_most_similar_to_itself_and_is_shown_beside_it()
+
+    def test_cases_vote_with_their_similarity(self):
+        """Needs no torch."""
+        from LesionRetrievalLib.library import Neighbour
+
+        hashes = {"patient_hash": "0" * 32, "study_hash": "0" * 32, "attributes": {}, "note": ""}
+        found = [Neighbour("a", "cyst", 0.6, "histology", "liver", **hashes)]
+        found.append(Neighbour("b", "metastasis", 0.2, "histology", "liver", **hashes))
+        vote = LesionRetrievalLogic().neighbourVote(found)
+        self.assertEqual(vote.top, "cyst")
+        self.assertAlmostEqual(vote.shares["cyst"], 0.75)
+
+    def test_a_lesion_is_most_similar_to_itself_and_is_shown_beside_it(self):
+        """A library of one, from making it to looking at its case."""
         import tempfile
         from pathlib import Path
 
         from LesionClassifierLib.nodes import addRoiNode, addVolumeNode
-        from LesionLib.bundle import load_bundle
-        from LesionLib.classify import Classifier
         from LesionLib.golden import golden_case
-        from LesionRetrievalLib.library import Case, CaseLibrary, ModelIdentity
+        from LesionRetrievalLib.case_adding import NewCase
 
         volume, box = golden_case()
-        bundle = load_bundle(DEFAULT_MODEL)
-        vector = Classifier(bundle, volume).embed(box)
+        volumeNode, roiNode = addVolumeNode(slicer.mrmlScene, volume), addRoiNode(slicer.mrmlScene, box)
         with tempfile.TemporaryDirectory() as folder:
-            path = Path(folder) / "one.lesionlib"
-            model = ModelIdentity(bundle.name, bundle.version, bundle.sha256)
-            with CaseLibrary.create(path, model=model, dimension=len(vector)) as library:
-                case = Case("golden", "sphere", "a formula", "lung", "0" * 32, "0" * 32)
-                library.add(case, vector, model_sha256=bundle.sha256)
-            volumeNode, roiNode = addVolumeNode(slicer.mrmlScene, volume), addRoiNode(slicer.mrmlScene, box)
-            (found,) = LesionRetrievalLogic().findSimilar(volumeNode, roiNode, path)
-        self.assertEqual(found.case_id, "golden")
-        self.assertGreater(found.similarity, 0.999)
+            logic = LesionRetrievalLogic(keyPath=Path(folder) / "pseudonym.key")
+            logic.createLibrary(Path(folder) / "one.lesionlib")
+            case = NewCase("sphere", "a formula", organ="lung", with_pictures=True, with_patch=True)
+            caseId = logic.addCase(volumeNode, roiNode, case, patient="golden patient")
+            (found,) = logic.findSimilar(volumeNode, roiNode)
+            self.assertEqual(found.case_id, caseId)
+            self.assertGreater(found.similarity, 0.999)
+            self.assertEqual(logic.findSimilar(volumeNode, roiNode, patient="golden patient"), [])
+            volumes = slicer.mrmlScene.GetNumberOfNodesByClass("vtkMRMLScalarVolumeNode")
+            shown = logic.showSideBySide(volumeNode, roiNode, caseId)
+            self.assertEqual(slicer.mrmlScene.GetNumberOfNodesByClass("vtkMRMLScalarVolumeNode"), volumes + 1)
+            self.assertEqual(shown.roiNode.GetName(), "sphere")
+            logic.close()
+        self.assertEqual(slicer.mrmlScene.GetNumberOfNodesByClass("vtkMRMLScalarVolumeNode"), volumes)

@@ -1,6 +1,7 @@
 """The JSON schema of a model's ``configs/metadata.json``: MONAI's bundle keys and our ``lesionlens`` section."""
 
 SCHEMA_VERSION = 1
+CLASS_NAME_PATTERN = "^[A-Za-z0-9][A-Za-z0-9 _-]{0,63}$"
 _SHA256 = {"type": "string", "pattern": "^[0-9a-f]{64}$"}
 _NUMBER_PAIR = {"type": "array", "items": {"type": "number"}, "minItems": 2, "maxItems": 2}
 
@@ -12,7 +13,7 @@ _CLASS = {
     "additionalProperties": False,
     "required": ["name", "description", "colorRGB"],
     "properties": {
-        "name": {"type": "string", "pattern": "^[A-Za-z0-9][A-Za-z0-9 _-]{0,63}$"},
+        "name": {"type": "string", "pattern": CLASS_NAME_PATTERN},
         "description": {"type": "string"},
         "colorRGB": {
             "type": "array",

@@ -1,4 +1,4 @@
-"""The command line of model building: ``lesiontrain lung-nodules``."""
+"""The command line of model building: ``lesiontrain fit | evaluate | export | index``, and ``lung-nodules``."""
 
 from __future__ import annotations
 
@@ -10,17 +10,25 @@ from pathlib import Path
 
 from LesionLib.errors import LesionLensError
 
+_FIT = """Everything else is Lightning's: --config, --data.table, --model.init_args.lr, --trainer.max_epochs, --print_config, ...
+A first run:   lesiontrain fit --config dmrn-lung-nodules --data.table lung_nodules --out runs/dmrn
+Your table:    lesiontrain fit --config cross-entropy-table --data.table lesions.csv --data.label diagnosis --out runs/mine
+"""
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; 0 when done, 2 for bad input."""
     parser = argparse.ArgumentParser(prog="lesiontrain", description="Build models and measure them honestly.")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    nodules = commands.add_parser("lung-nodules", help="train, cross-validate and export lung-nodule-malignancy")
-    nodules.add_argument("--data", type=Path, required=True, help="folder with nodules.csv, image/ and mask/")
-    nodules.add_argument("--imagenet", type=Path, required=True, help="ImageNet weights of MobileNetV2 (.pth)")
-    nodules.add_argument("--out", type=Path, required=True, help="model folder to write")
-    nodules.set_defaults(command=_lung_nodules)
-    options = parser.parse_args(arguments)
+    _add_fit(commands)
+    _add_evaluate(commands)
+    _add_export(commands)
+    _add_index(commands)
+    _add_lung_nodules(commands)
+    options, rest = parser.parse_known_args(arguments)
+    if rest and options.command is not _fit:
+        parser.error(f"unknown: {' '.join(rest)}")
+    options.rest = rest
     try:
         options.command(options)
     except LesionLensError as error:
@@ -29,16 +37,129 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
+def _add_fit(commands: argparse._SubParsersAction) -> None:
+    fit = commands.add_parser(
+        "fit",
+        help="fit a recipe on the folds of a table of lesions",
+        epilog=_FIT,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    fit.add_argument("--out", type=Path, required=True, help="folder of the run; what is finished there is left")
+    fit.add_argument("--folds", default="0", help="the folds to hold out: 0, or 0,2, or all (default: 0)")
+    fit.set_defaults(command=_fit)
+
+
+def _add_evaluate(commands: argparse._SubParsersAction) -> None:
+    evaluate = commands.add_parser("evaluate", help="figures and a page from the test lesions of a run")
+    evaluate.add_argument("run", type=Path, nargs="+", help="the run; more runs on the same lesions stand beside it")
+    evaluate.add_argument("--out", type=Path, help="folder of the report (default: RUN/report)")
+    evaluate.add_argument("--draws", type=int, default=2000, help="bootstrap samples of patients (default: 2000)")
+    evaluate.set_defaults(command=_evaluate)
+
+
+def _add_export(commands: argparse._SubParsersAction) -> None:
+    export = commands.add_parser("export", help="a verified model folder from a run that was evaluated")
+    export.add_argument("run", type=Path)
+    export.add_argument("--out", type=Path, required=True, help="model folder to write")
+    export.add_argument("--fold", type=int, help="whose network (default: the first finished fold's)")
+    export.add_argument("--name", help="name of the model (default: that of the folder)")
+    export.add_argument("--version", default="0.1.0")
+    export.add_argument("--description", default="", help="what it answers, in a line")
+    export.add_argument(
+        "--intended-use", default="Research and teaching. Not for diagnosis or any decision about a patient."
+    )
+    export.add_argument("--license", type=Path, required=True, help="text file with the licence of weights and data")
+    export.set_defaults(command=_export)
+
+
+def _add_index(commands: argparse._SubParsersAction) -> None:
+    index = commands.add_parser("index", help="a case library from a table of lesions, by a model folder")
+    index.add_argument("table", type=Path)
+    index.add_argument("--model", required=True, help="model folder, or the name of a model that comes along")
+    index.add_argument("--out", type=Path, required=True, help="the library to write")
+    index.add_argument("--reader", default="table", help="how the table is read (default: table)")
+    index.add_argument("--label", default="label", help="the column with the answers")
+    index.add_argument("--label-source", required=True, help="how they were established, such as histology")
+    index.add_argument("--organ", default="not stated")
+    index.add_argument("--key", type=Path, required=True, help="the owner's pseudonym key; made there at the first use")
+    index.add_argument("--pictures", action="store_true", help="keep thumbnails of the CT")
+    index.add_argument("--patches", action="store_true", help="keep the CT around each lesion")
+    index.set_defaults(command=_index)
+
+
+def _add_lung_nodules(commands: argparse._SubParsersAction) -> None:
+    nodules = commands.add_parser("lung-nodules", help="train, cross-validate and export lung-nodule-malignancy")
+    nodules.add_argument("--data", type=Path, required=True, help="folder with nodules.csv, image/ and mask/")
+    nodules.add_argument("--imagenet", type=Path, required=True, help="ImageNet weights of MobileNetV2 (.pth)")
+    nodules.add_argument("--out", type=Path, required=True, help="model folder to write")
+    nodules.set_defaults(command=_lung_nodules)
+
+
+class _Clock:
+    """Says what happens, with the seconds since the start, on stderr."""
+
+    def __init__(self) -> None:
+        self.start = time.monotonic()
+
+    def __call__(self, text: str) -> None:
+        print(f"{time.monotonic() - self.start:6.0f} s  {text}", file=sys.stderr, flush=True)
+
+
+def _fit(options: argparse.Namespace) -> None:
+    from .fit_command import fit
+
+    run = fit(options.out, options.rest, folds=options.folds, say=_Clock())
+    print(f"lesiontrain evaluate {run.path} makes figures and a page of it.")
+
+
+def _evaluate(options: argparse.Namespace) -> None:
+    from .evaluate_command import evaluate
+
+    folder = evaluate(options.run, options.out, draws=options.draws, progress=_Clock())
+    print(f"Open {folder / 'report.html'} in a browser.")
+
+
+def _export(options: argparse.Namespace) -> None:
+    from .export_command import ExportError, ExportPlan, export
+
+    try:
+        license_text = options.license.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        msg = f"{options.license} cannot be read as text; give a file with the licence of the weights and the data."
+        raise ExportError(msg) from error
+    plan = ExportPlan(
+        options.name or options.out.name, options.version, options.description, options.intended_use, license_text
+    )
+    sha256 = export(options.run, options.out, plan, fold=options.fold)
+    print(f"{options.out}: verified, sha256 {sha256}")
+
+
+def _index(options: argparse.Namespace) -> None:
+    from LesionLib.bundle import load_bundle
+    from LesionLib.classify import best_device
+
+    from .data.readers import read_with
+    from .index_command import IndexPlan, index
+
+    table = read_with(options.reader, options.table, label=options.label, classes=None)
+    bundle = load_bundle(options.model, device=best_device())
+    plan = IndexPlan(options.label_source, options.organ, options.pictures, options.patches)
+    say = _Clock()
+
+    def progress(done: int, total: int) -> None:
+        if done % 50 == 0 or done == total:
+            say(f"{done} of {total} lesions")
+
+    count = index(table, bundle, options.out, plan=plan, key_path=options.key, progress=progress)
+    print(f"{options.out}: {count} cases by {bundle.name} {bundle.version}")
+
+
 def _lung_nodules(options: argparse.Namespace) -> None:
     from .export import write_bundle
     from .lung_nodules import Recipe, train
     from .model_card import LICENSE_TEXT, card, manifest_head, manifest_section
 
-    start = time.monotonic()
-
-    def say(text: str) -> None:
-        print(f"{time.monotonic() - start:6.0f} s  {text}", file=sys.stderr, flush=True)
-
+    say = _Clock()
     recipe = Recipe()
     trained = train(options.data, options.imagenet, recipe, say)
     options.out.parent.mkdir(parents=True, exist_ok=True)

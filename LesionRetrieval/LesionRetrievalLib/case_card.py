@@ -1,0 +1,137 @@
+"""One similar case as a card: its pictures, its answer, how alike it is. A button, so that click and keyboard choose it."""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Callable, Mapping
+
+import numpy as np
+import qt
+from slicer.i18n import tr as _
+
+from .attribute_lines import attributes_text
+from .library import Neighbour
+
+RGB = tuple[float, float, float]
+
+_BIG_PX, _SMALL_PX, _GAP_PX = 84, 41, 2
+_WIDTH_PX, _HEIGHT_PX = 140, 174
+_STYLE = "QPushButton:checked { border: 2px solid palette(highlight); border-radius: 4px; }"
+_MOST_LETTERS, _MOST_OF_ATTRIBUTES = 30, 58
+
+
+class CaseCard:
+    """Made empty; `show` fills it, or hides it. ``onChosen`` is called when it becomes the chosen one of its siblings."""
+
+    def __init__(self, parent, *, onChosen: Callable[[], None]) -> None:
+        self.button = qt.QPushButton(parent)
+        self.button.checkable = self.button.autoExclusive = True
+        self.button.minimumWidth, self.button.minimumHeight = _WIDTH_PX, _HEIGHT_PX
+        self.button.setStyleSheet(_STYLE)
+        self.button.connect("toggled(bool)", lambda isChosen: onChosen() if isChosen else None)
+        layout = qt.QVBoxLayout(self.button)
+        layout.setContentsMargins(6, 6, 6, 4)
+        layout.setSpacing(3)
+        self._pictures = {plane: self._picture() for plane in ("axial", "coronal", "sagittal")}
+        row, column = qt.QHBoxLayout(), qt.QVBoxLayout()
+        for each in (row, column):
+            each.setSpacing(_GAP_PX)
+        column.addWidget(self._pictures["coronal"])
+        column.addWidget(self._pictures["sagittal"])
+        row.addStretch(1)
+        row.addWidget(self._pictures["axial"])
+        row.addLayout(column)
+        row.addStretch(1)
+        layout.addLayout(row)
+        self._none = self._label()
+        self._none.alignment = qt.Qt.AlignCenter
+        self._none.minimumHeight = _BIG_PX
+        self._none.text = _("no pictures<br>in the library")
+        layout.addWidget(self._none)
+        self._head, self._more = self._label(), self._label()
+        self._more.wordWrap = True
+        layout.addWidget(self._head)
+        layout.addWidget(self._more)
+        layout.addStretch(1)
+        self.neighbour: Neighbour | None = None
+
+    def show(
+        self, neighbour: Neighbour | None, pictures: Mapping[str, np.ndarray], *,
+        rank: str, color: RGB, isMarked: bool = False,
+    ) -> None:  # fmt: skip
+        """Show a case; None shows an empty place. ``rank``: what stands in front. ``isMarked``: as not similar."""
+        self.neighbour = neighbour
+        self.button.visible = neighbour is not None
+        if neighbour is None:
+            return
+        for plane, label in self._pictures.items():
+            label.visible = bool(pictures)
+            side = _BIG_PX if plane == "axial" else _SMALL_PX
+            label.setFixedSize(side, side)
+            label.setPixmap(pixmapOf(pictures.get(plane), side))
+        self._none.visible = not pictures
+        red, green, blue = (round(255 * part) for part in color)
+        name = html.escape(_short(neighbour.label))
+        struck = f"<s>{name}</s>" if isMarked else name
+        self._head.text = (
+            f"{rank}&nbsp; <b style='color:rgb({red},{green},{blue})'>{struck}</b>&nbsp; {neighbour.similarity:.3f}"
+        )
+        source = _("marked as not similar") if isMarked else neighbour.label_source
+        attributes = f"{neighbour.organ} · {attributes_text(neighbour.attributes)}".strip(" ·")
+        lines = (_short(source), _short(attributes, _MOST_OF_ATTRIBUTES))
+        self._more.text = "<br>".join(f"<small>{html.escape(line)}</small>" for line in lines)
+        self.button.toolTip = cardToolTip(neighbour)
+        self.button.accessibleName = f"{rank} {neighbour.label} {neighbour.similarity:.3f}"
+
+    def choose(self) -> None:
+        """Make it the chosen one."""
+        self.button.checked = True
+
+    def _picture(self):
+        label = self._label()
+        label.alignment = qt.Qt.AlignCenter
+        return label
+
+    def _label(self):
+        """The button below takes the clicks."""
+        label = qt.QLabel()
+        label.setAttribute(qt.Qt.WA_TransparentForMouseEvents)
+        label.textFormat = qt.Qt.RichText
+        return label
+
+
+def pixmapOf(grey: np.ndarray | None, side: int):
+    """A grey picture (height, width) as a pixmap that fits into ``side`` pixels; black where there is none."""
+    if grey is None:
+        grey = np.zeros((1, 1), np.uint8)
+    height, width = grey.shape
+    # As text: bytes that are zero would end the data where PythonQt takes it for a C string.
+    text = f"P2 {width} {height} 255\n" + "\n".join(" ".join(map(str, row)) for row in grey.tolist())
+    pixmap = qt.QPixmap()
+    pixmap.loadFromData(qt.QByteArray(text.encode("ascii")), "PGM")
+    return pixmap.scaled(side, side, qt.Qt.KeepAspectRatio, qt.Qt.SmoothTransformation)
+
+
+def cardToolTip(neighbour: Neighbour) -> str:
+    """All that the library says of the case."""
+    lines = [
+        f"<b>{html.escape(neighbour.label)}</b> ({html.escape(neighbour.case_id)})",
+        _("similarity {0:.3f} (1 is the same)").format(neighbour.similarity),
+        _("established by {0}").format(html.escape(neighbour.label_source)),
+        html.escape(neighbour.organ),
+        *(html.escape(f"{name}: {value}") for name, value in neighbour.attributes.items()),
+        html.escape(neighbour.note),
+    ]
+    return "<br>".join(line for line in lines if line)
+
+
+def mosaic(pictures: Mapping[str, np.ndarray]) -> np.ndarray | None:
+    """The three planes as one grey picture, as on a card: axial large, coronal above sagittal beside it; None without any."""
+    if len(pictures) < 3:
+        return None
+    small = [pictures[plane][::2, ::2] for plane in ("coronal", "sagittal")]
+    return np.concatenate([pictures["axial"], np.concatenate(small)], axis=1)
+
+
+def _short(text: str, most: int = _MOST_LETTERS) -> str:
+    return text if len(text) <= most else text[: most - 1] + "…"

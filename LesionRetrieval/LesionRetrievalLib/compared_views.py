@@ -1,0 +1,148 @@
+"""The slice views of a comparison: their layout, and all that they change, remembered and given back."""
+
+from __future__ import annotations
+
+import slicer
+import slicer.util
+import vtk
+from LesionClassifierLib.volume_nodes import nodesOfClass
+from slicer import vtkMRMLScene, vtkMRMLSliceCompositeNode, vtkMRMLSliceNode
+
+# Orientation to the name of the view; the upper row are Slicer's own three.
+QUERY_VIEWS = {"Axial": "Red", "Coronal": "Green", "Sagittal": "Yellow"}
+CASE_VIEWS = {"Axial": "LesionLensAxial", "Coronal": "LesionLensCoronal", "Sagittal": "LesionLensSagittal"}
+LAYOUT_ID = 62011  # of ours among Slicer's custom layouts
+_COLORS = {"Axial": "#F34A33", "Coronal": "#6EB04B", "Sagittal": "#EDD54C"}
+_HIDDEN = "LesionLens.HiddenFromCaseViews"
+_COMPOSITE_FIELDS = ("BackgroundVolumeID", "LinkedControl", "HotLinkedControl")
+
+
+def layoutDescription() -> str:
+    """Two rows of three slice views: the lesion above, the case below."""
+    rows = "".join(_row(views, prefix) for views, prefix in ((QUERY_VIEWS, ""), (CASE_VIEWS, "Case ")))
+    return f'<layout type="vertical" split="true">{rows}</layout>'
+
+
+def showLayout(scene: vtkMRMLScene) -> None:
+    """Arrange the views; where nothing lays them out, only their nodes are made."""
+    node = _layoutNode(scene)
+    if node is not None:
+        if not node.IsLayoutDescription(LAYOUT_ID):
+            node.AddLayoutDescription(LAYOUT_ID, layoutDescription())
+        node.SetViewArrangement(LAYOUT_ID)
+
+
+def sliceNodeOf(scene: vtkMRMLScene, name: str) -> vtkMRMLSliceNode:
+    """The slice node of a view, made where nobody has made it."""
+    found = scene.GetSingletonNode(name, "vtkMRMLSliceNode")
+    if found is None:
+        node = scene.CreateNodeByClass("vtkMRMLSliceNode")  # with the scene's orientations
+        node.UnRegister(None)
+        node.SetLayoutName(name)
+        node.SetSingletonTag(name)
+        node.SetName(name)
+        found = scene.AddNode(node)
+    return found
+
+
+def compositeOf(scene: vtkMRMLScene, name: str) -> vtkMRMLSliceCompositeNode:
+    """The layers of a view, made where nobody has made them."""
+    for node in nodesOfClass(scene, "vtkMRMLSliceCompositeNode"):
+        if node.GetLayoutName() == name:
+            return node
+    node = vtkMRMLSliceCompositeNode()
+    node.SetLayoutName(name)
+    return scene.AddNode(node)
+
+
+class ViewState:
+    """How layout, slices, layers and displays are now; `restore` makes them so again."""
+
+    def __init__(self, scene: vtkMRMLScene) -> None:
+        self._scene = scene
+        layout = _layoutNode(scene)
+        self._arrangement = None if layout is None else layout.GetViewArrangement()
+        there = {node.GetLayoutName() for node in nodesOfClass(scene, "vtkMRMLSliceNode")}
+        self._slices = {name: _sliceState(sliceNodeOf(scene, name)) for name in QUERY_VIEWS.values() if name in there}
+        self._layers = {
+            node.GetID(): {field: getattr(node, f"Get{field}")() for field in _COMPOSITE_FIELDS}
+            for node in nodesOfClass(scene, "vtkMRMLSliceCompositeNode")
+        }
+        self._nodesThere = {n.GetID() for n in _viewNodes(scene)}
+
+    def restore(self) -> None:
+        """Give everything back that is still in the scene."""
+        layout = _layoutNode(self._scene)
+        if layout is not None and self._arrangement is not None:
+            layout.SetViewArrangement(self._arrangement)
+            if not self._scene.IsClosing():
+                slicer.app.processEvents()
+        showInAllViews(self._scene)
+        for nodeId, fields in self._layers.items():
+            node = self._scene.GetNodeByID(nodeId)
+            if node is not None:
+                for field, value in fields.items():
+                    if field != "BackgroundVolumeID" or not value or self._scene.GetNodeByID(value) is not None:
+                        getattr(node, f"Set{field}")(value)
+        for name, state in self._slices.items():
+            _restoreSlice(sliceNodeOf(self._scene, name), state)
+        if getattr(slicer.app, "layoutManager", lambda: None)() is None or layout is None:
+            for node in _viewNodes(self._scene):  # made here; a layout manager keeps its own
+                if node.GetID() not in self._nodesThere and node.GetLayoutName() in CASE_VIEWS.values():
+                    self._scene.RemoveNode(node)
+
+
+def hideFromCaseViews(scene: vtkMRMLScene) -> None:
+    """Boxes and segments of the query do not belong into the views of the case, where they would lie by accident."""
+    queryIds = [sliceNodeOf(scene, name).GetID() for name in QUERY_VIEWS.values()]
+    for display in _displays(scene):
+        if display.GetNumberOfViewNodeIDs() == 0 and display.GetSaveWithScene():
+            display.SetAttribute(_HIDDEN, "1")
+            for nodeId in queryIds:
+                display.AddViewNodeID(nodeId)
+
+
+def showInAllViews(scene: vtkMRMLScene) -> None:
+    """Take `hideFromCaseViews` back; also in a scene that was saved during a comparison."""
+    for display in _displays(scene):
+        if display.GetAttribute(_HIDDEN):
+            display.RemoveAttribute(_HIDDEN)
+            display.RemoveAllViewNodeIDs()
+
+
+def _displays(scene: vtkMRMLScene) -> list[slicer.vtkMRMLDisplayNode]:
+    classes = ("vtkMRMLMarkupsDisplayNode", "vtkMRMLSegmentationDisplayNode", "vtkMRMLModelDisplayNode")
+    return [display for name in classes for display in nodesOfClass(scene, name)]
+
+
+def _row(views: dict[str, str], prefix: str) -> str:
+    items = "".join(
+        f'<item><view class="vtkMRMLSliceNode" singletontag="{name}">'
+        f'<property name="orientation" action="default">{orientation}</property>'
+        f'<property name="viewlabel" action="default">{prefix}{orientation[0]}</property>'
+        f'<property name="viewcolor" action="default">{_COLORS[orientation]}</property></view></item>'
+        for orientation, name in views.items()
+    )
+    return f'<item><layout type="horizontal">{items}</layout></item>'
+
+
+def _layoutNode(scene: vtkMRMLScene) -> slicer.vtkMRMLLayoutNode | None:
+    return scene.GetFirstNodeByClass("vtkMRMLLayoutNode")
+
+
+def _viewNodes(scene: vtkMRMLScene) -> list:
+    return nodesOfClass(scene, "vtkMRMLSliceNode") + nodesOfClass(scene, "vtkMRMLSliceCompositeNode")
+
+
+def _sliceState(node: vtkMRMLSliceNode) -> tuple:
+    matrix = vtk.vtkMatrix4x4()
+    matrix.DeepCopy(node.GetSliceToRAS())
+    return matrix, node.GetXYZOrigin(), node.GetFieldOfView(), node.GetOrientation()
+
+
+def _restoreSlice(node: vtkMRMLSliceNode, state: tuple) -> None:
+    matrix, origin, field, _orientation = state
+    node.GetSliceToRAS().DeepCopy(matrix)
+    node.SetXYZOrigin(*origin)
+    node.SetFieldOfView(*field)
+    node.UpdateMatrices()

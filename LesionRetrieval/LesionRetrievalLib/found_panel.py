@@ -1,0 +1,272 @@
+"""What a search has found, and all that can be done with it: cards, vote, comparison, explanation, feedback."""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from LesionClassifierLib.result_nodes import storedResult
+from LesionClassifierLib.roi_nodes import boxFromRoi
+from LesionClassifierLib.staleness import whyStale
+from LesionClassifierLib.volume_nodes import volumeFromNode
+from LesionLib.errors import LesionLensError
+from slicer import vtkMRMLMarkupsROINode, vtkMRMLScalarVolumeNode
+from slicer.i18n import tr as _
+
+from .case_card import mosaic, pixmapOf
+from .case_pictures import case_pictures
+from .comparison_panel import ComparisonPanel
+from .gallery_panel import GalleryPanel
+from .library import Neighbour
+from .retrieval_actions import searchLibrary
+from .retrieval_types import LesionLook
+from .search_plan import SearchPlan
+from .similarity_volume import SIMILARITY_ATTRIBUTE, removeSimilarity, setOpacity, showSimilarity, similarityNodes
+from .vote_panel import VotePanel
+
+_QUERY_PX = 146
+
+
+@dataclass(frozen=True, eq=False)
+class Found:
+    """An answer, and what it answers: nodes by ID, for they may be gone."""
+
+    look: LesionLook
+    plan: SearchPlan
+    patient: str | None
+    neighbours: tuple[Neighbour, ...]
+    other: Neighbour | None
+    scene: Any
+    volumeId: str
+    roiId: str
+    corners: np.ndarray
+    picture: np.ndarray | None
+    words: str
+
+    @property
+    def volumeNode(self) -> vtkMRMLScalarVolumeNode | None:
+        """The CT, while it is there."""
+        return self.scene.GetNodeByID(self.volumeId)
+
+    @property
+    def roiNode(self) -> vtkMRMLMarkupsROINode | None:
+        """The lesion, while it is there."""
+        return self.scene.GetNodeByID(self.roiId)
+
+    def whyStale(self) -> str:
+        """Why the answer holds no longer; empty where it does."""
+        if self.volumeNode is None or self.roiNode is None:
+            return _("The lesion of this search is no longer in the scene.")
+        try:
+            corners = boxFromRoi(self.roiNode).cornersRAS
+        except LesionLensError as error:
+            return str(error)
+        return "" if np.allclose(corners, self.corners, atol=1e-3) else _("The box has changed since: search again.")
+
+
+def modelsWord(found: Found) -> tuple[str, Mapping[str, float]]:
+    """Name and probabilities: of the model that was asked, or, where it knows no classes, what Lesion Classifier said."""
+    stored = storedResult(found.roiNode) if not found.look.probabilities else None
+    if stored is not None and not whyStale(found.roiNode):
+        return stored.run.model_name, stored.result.probabilities
+    return found.look.model.name, found.look.probabilities
+
+
+class FoundPanel:
+    """``ask(volumeNode, roiNode, doing, answered, similarTo)`` has the model look at a lesion."""
+
+    def __init__(self, ui, logic, *, onChanged: Callable[[], None], onError: Callable[[str], None], ask) -> None:
+        self._ui, self._logic = ui, logic
+        self._onChanged, self._onError, self._ask = onChanged, onError, ask
+        self._found: Found | None = None
+        self._marked: set[str] = set()
+        self._opacity = 0.5
+        self.comparison = ComparisonPanel(ui, onAsk=self._do)
+        self.vote = VotePanel(ui.votePlace, ui.voteLabel)
+        self.gallery = GalleryPanel(ui.galleryPlace, onChosen=lambda _neighbour: self._onChanged())
+        self.clear()
+
+    @property
+    def hasAnswer(self) -> bool:
+        """Whether something was searched for."""
+        return self._found is not None
+
+    @property
+    def chosen(self) -> Neighbour | None:
+        """The case of the chosen card."""
+        return None if self._found is None else self.gallery.chosen
+
+    def search(self, look: LesionLook, plan: SearchPlan, patient: str | None, nodes: tuple, words: str) -> str:
+        """Search with what the model has seen, show it, and return what to say. ``nodes``: CT and lesion, None where gone."""
+        volumeNode, roiNode = nodes
+        if volumeNode is None or roiNode is None:
+            return _("The lesion was deleted meanwhile; the answer is not shown.")
+        try:
+            self._found = self._answer(look, plan, patient, volumeNode, roiNode, words)
+            self._marked = self._logic.notSimilar(look)
+            self._show()
+        except LesionLensError as error:
+            self._onError(str(error))
+            return str(error)
+        return _("{count} similar cases for {name}.").format(count=len(self._found.neighbours), name=roiNode.GetName())
+
+    def searchAgain(self) -> None:
+        """The library has changed: search it with what was seen before."""
+        f = self._found
+        if f is not None:
+            self.search(f.look, f.plan, f.patient, (f.volumeNode, f.roiNode), f.words)
+
+    def clear(self) -> None:
+        """Nothing was searched for."""
+        self._found = None
+        self.back()
+        self.gallery.clear()
+        self.vote.clear()
+        self._ui.queryPicture.visible = False
+        self.comparison.hideLarge()
+        self._ui.foundLabel.text = _("Choose a lesion and a library, then press Find similar cases.")
+
+    def forget(self) -> None:
+        """The scene closes."""
+        self.clear()
+
+    def back(self) -> None:
+        """Leave the comparison."""
+        self._logic.hideSideBySide()
+
+    def update(self, whyNotLook: str) -> None:
+        """Bring cards and buttons in line with the scene."""
+        found, neighbour = self._found, self.chosen
+        stale = "" if found is None else found.whyStale()
+        isMarked = neighbour is not None and neighbour.case_id in self._marked
+        self.comparison.show(
+            neighbour,
+            isMarked=isMarked,
+            isShown=self._logic.comparison is not None,
+            isPainted=neighbour is not None and self._isPainted(neighbour),
+            whyNot=stale or whyNotLook,
+        )
+        if found is not None:
+            self._ui.foundLabel.text = self._words(found, stale)
+
+    def setOpacity(self, opacity: float) -> None:
+        """Of the explanation over the CT."""
+        if opacity != self._opacity and self._found is not None:
+            for node in similarityNodes(self._found.scene):
+                setOpacity(node, opacity)
+        self._opacity = opacity
+
+    def _words(self, found: Found, stale: str) -> str:
+        lines = [html.escape(found.words)]
+        if not found.neighbours:
+            lines.insert(0, _("<b>No case meets the filters.</b>"))
+        if stale:
+            lines.insert(0, f"<b>\u26a0 {html.escape(stale)}</b>")
+        return "<br>".join(lines)
+
+    def _answer(
+        self, look: LesionLook, plan: SearchPlan, patient: str | None, volumeNode, roiNode, words: str
+    ) -> Found:
+        neighbours = searchLibrary(self._logic.library, look, plan, patient)
+        top, box = self._logic.neighbourVote(neighbours).top, boxFromRoi(roiNode)
+        return Found(
+            look=look,
+            plan=plan,
+            patient=patient,
+            neighbours=tuple(neighbours),
+            other=self._logic.nearestOtherClass(look, top, plan=plan, patientHash=patient) if top else None,
+            scene=volumeNode.GetScene(),
+            volumeId=volumeNode.GetID(),
+            roiId=roiNode.GetID(),
+            corners=box.cornersRAS,
+            picture=mosaic(case_pictures(volumeFromNode(volumeNode), box)),
+            words=words,
+        )
+
+    def _show(self) -> None:
+        found = self._found
+        self.gallery.show(
+            found.neighbours, found.other, pictures=self._logic.library.pictures, colors=found.look.class_colors,
+            marked=self._marked,
+        )  # fmt: skip
+        self._ui.queryPicture.visible = True
+        self._ui.queryPicture.setPixmap(pixmapOf(found.picture, _QUERY_PX))
+        vote = self._logic.neighbourVote(found.neighbours)
+        self.gallery.nameOther(vote.top)
+        if found.plan.label:
+            self.vote.say(_("Only cases labelled {0} were searched, so they cannot vote.").format(found.plan.label))
+        else:
+            model, probabilities = modelsWord(found)
+            self.vote.show(vote, probabilities, model=model)
+        self._onChanged()
+
+    def _do(self, what: str, neighbour: Neighbour | None) -> None:
+        actions = {"side by side": self._sideBySide, "why": self._why, "not similar": self._toggleMark}
+        try:
+            if what == "back":
+                self.back()
+                self.comparison.hideLarge()
+            else:
+                actions[what](neighbour)
+        except LesionLensError as error:
+            self._onError(str(error))
+        self._onChanged()
+
+    def _sideBySide(self, neighbour: Neighbour) -> None:
+        found, library = self._found, self._logic.library
+        if library.patch(neighbour.case_id) is None:
+            self.back()
+            pictures = library.pictures(neighbour.case_id)
+            self.comparison.showLarge(pictures)
+            said = _("The library holds no CT of {0}, so it cannot be laid beside the lesion.")
+            said += _(" These are its pictures.") if pictures else _(" It holds no pictures either.")
+            self.comparison.say(said.format(neighbour.case_id))
+            return
+        self._logic.showSideBySide(found.volumeNode, found.roiNode, neighbour.case_id)
+        self.comparison.showLarge({})
+        self.comparison.say(
+            _("Above the lesion, below {0}. The views are linked, the middles of both boxes lie on each other.").format(
+                neighbour.case_id
+            )
+        )
+
+    def _isPainted(self, neighbour: Neighbour) -> bool:
+        roiNode = self._found.roiNode
+        nodes = [] if roiNode is None else similarityNodes(self._found.scene, roiNode)
+        return any(node.GetAttribute(SIMILARITY_ATTRIBUTE) == neighbour.case_id for node in nodes)
+
+    def _why(self, neighbour: Neighbour) -> None:
+        found = self._found
+        if self._isPainted(neighbour):
+            removeSimilarity(found.scene, found.roiNode)
+            return
+        vector = self._logic.library.vector(neighbour.case_id, model_sha256=found.look.model.sha256)
+
+        def answered(look: LesionLook) -> str:
+            if self._found is not found or found.whyStale():
+                return _("The lesion has changed meanwhile; the map is not shown.")
+            if look.heat_map.is_empty:
+                removeSimilarity(found.scene, found.roiNode)
+                return _("Nothing in the lesion makes it resemble {0}.").format(neighbour.case_id)
+            showSimilarity(
+                found.volumeNode, found.roiNode, look.heat_map,
+                caseId=neighbour.case_id, model=look.model, opacity=self._opacity,
+            )  # fmt: skip
+            return _("Painted over the CT: what in the lesion makes it resemble {0}.").format(neighbour.case_id)
+
+        self._ask(found.volumeNode, found.roiNode, _("Comparing with {0}").format(neighbour.case_id), answered, vector)
+
+    def _toggleMark(self, neighbour: Neighbour) -> None:
+        isMarked = neighbour.case_id not in self._marked
+        path: Path = self._logic.markNotSimilar(self._found.look, neighbour.case_id, isMarked=isMarked)
+        (self._marked.add if isMarked else self._marked.discard)(neighbour.case_id)
+        self._show()
+        self.comparison.say(
+            _("Noted in {0}: the case and a fingerprint of the lesion, nothing that tells whose it is.").format(path)
+            if isMarked
+            else _("Taken back.")
+        )

@@ -1,0 +1,81 @@
+"""What the most similar cases turned out to be, as a vote, beside what the model says."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from .library_protocol import CaseStore
+from .library_schema import Neighbour
+
+
+@dataclass(frozen=True)
+class NeighbourVote:
+    """The share of each label among the cases found, weighted by similarity; strongest first, sums to 1.
+
+    ``counts``: how many cases have each label. Both are empty where nothing was found.
+    """
+
+    shares: Mapping[str, float]
+    counts: Mapping[str, int]
+
+    @property
+    def top(self) -> str:
+        """The label with the largest share; "" where nothing was found."""
+        return next(iter(self.shares), "")
+
+    @property
+    def total(self) -> int:
+        """How many cases voted."""
+        return sum(self.counts.values())
+
+
+def neighbour_vote(neighbours: Sequence[Neighbour]) -> NeighbourVote:
+    """Every case votes for its label with its cosine similarity; one that is not similar at all (below 0) with nothing.
+
+    Where no case is similar, each counts alike. Of equal shares the label of the more similar case comes first.
+    """
+    counts = Counter(neighbour.label for neighbour in neighbours)
+    weights = [max(neighbour.similarity, 0.0) for neighbour in neighbours]
+    if not sum(weights):
+        weights = [1.0] * len(neighbours)
+    shares = dict.fromkeys(counts, 0.0)
+    for neighbour, weight in zip(neighbours, weights, strict=True):
+        shares[neighbour.label] += weight / sum(weights)
+    ordered = sorted(shares.items(), key=lambda item: -item[1])  # stable: labels come in the order of their best case
+    return NeighbourVote(dict(ordered), {label: counts[label] for label, _ in ordered})
+
+
+def nearest_other_class(
+    library: CaseStore, vector: object, label: str, *, model_sha256: str, filters: Mapping[str, object] | None = None
+) -> Neighbour | None:
+    """The most similar case that is not ``label``: what else this might have been. None where the library has no other.
+
+    ``filters``: those of the search; one by label is passed over.
+    """
+    kept = {name: value for name, value in (filters or {}).items() if name != "label"}
+    best: Neighbour | None = None
+    for other in library.labels():
+        if other != label:
+            found = library.search(vector, k=1, model_sha256=model_sha256, label=other, **kept)
+            if found and (best is None or found[0].similarity > best.similarity):
+                best = found[0]
+    return best
+
+
+def agreement_sentence(vote: NeighbourVote, probabilities: Mapping[str, float] | None) -> str:
+    """Whether the cases found and the model say the same, in plain words."""
+    if not vote.shares:
+        return "No case was found, so there is no vote."
+    top = vote.top
+    among = f"{vote.counts[top]} of the {vote.total} cases are {top}"
+    if not probabilities:
+        return f"{among}. This model only compares lesions: it gives no probability of its own."
+    answer = max(probabilities, key=probabilities.__getitem__)
+    said = f"the model says {answer} (p = {probabilities[answer]:.2f})"
+    if set(vote.shares).isdisjoint(probabilities):
+        return f"{among}; {said}. The library and the model use different names, so the two cannot be compared."
+    if answer == top:
+        return f"Cases and model agree: {among}, and {said}."
+    return f"Cases and model disagree: {among}, but {said}. Look at both before you believe either."

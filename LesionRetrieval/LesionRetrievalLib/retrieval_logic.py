@@ -1,0 +1,232 @@
+"""Every button of the retrieval panel as one call that a script can make. Light to import: the rest comes with its use."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from slicer import vtkMRMLMarkupsROINode, vtkMRMLScalarVolumeNode, vtkMRMLScene
+
+    from .case_adding import NewCase
+    from .library import CaseLibrary, Neighbour
+    from .neighbour_vote import NeighbourVote
+    from .retrieval_runner import LookRunner
+    from .retrieval_types import LesionLook
+    from .search_plan import SearchPlan
+    from .side_by_side import SideBySide
+
+DEFAULT_MODEL = "lung-nodule-malignancy"
+
+
+class RetrievalLogic:
+    """``runner``: where models run (None: in this process). ``keyPath``: the owner's key (None: the usual place).
+
+    Faults are `LesionLib.errors.LesionLensError` in plain English.
+    """
+
+    def __init__(self, *, runner: LookRunner | None = None, keyPath: Path | None = None) -> None:
+        self._runner, self.keyPath = runner, keyPath
+        self.library: CaseLibrary | None = None
+        self.comparison: SideBySide | None = None
+
+    @property
+    def runner(self) -> LookRunner:
+        """Where the models run."""
+        if self._runner is None:
+            from .retrieval_runner import InProcessLookRunner
+
+            self._runner = InProcessLookRunner()
+        return self._runner
+
+    def close(self) -> None:
+        """Go back from a comparison, let go of the library and of the models."""
+        self.hideSideBySide()
+        self.closeLibrary()
+        if self._runner is not None:
+            self._runner.close()
+
+    def restartRunner(self) -> None:
+        """End what runs the models, and make a fresh one of the same kind."""
+        fresh = type(self.runner)
+        self._runner.close()
+        self._runner = fresh()
+
+    def openLibrary(self, path: str | Path, *, writable: bool = False) -> CaseLibrary:
+        """Open a case library, to read only or to change it too; one that was open is closed."""
+        from .library import CaseLibrary
+
+        library = CaseLibrary.open(path, read_only=not writable)
+        self.closeLibrary()
+        self.library = library
+        return library
+
+    def createLibrary(
+        self, path: str | Path, *, model: str | Path = DEFAULT_MODEL, look: LesionLook | None = None
+    ) -> CaseLibrary:
+        """Make an empty library for a model, and open it to be filled. ``look``: any answer of the model, where there is one."""
+        from .library import CaseLibrary
+        from .retrieval_types import describing_request
+
+        look = look or self.runner.run(describing_request(str(model)))
+        library = CaseLibrary.create(path, model=look.model, dimension=len(look.embedding))
+        self.closeLibrary()
+        self.library = library
+        return library
+
+    def closeLibrary(self) -> None:
+        """Let go of the file."""
+        if self.library is not None:
+            self.library.close()
+            self.library = None
+
+    def look(self, volumeNode, roiNode, *, model: str | Path = DEFAULT_MODEL, similarTo=None) -> LesionLook:
+        """How the model sees a lesion: its embedding, and its probabilities where the model knows classes."""
+        from .retrieval_actions import lookRequest
+
+        return self.runner.run(lookRequest(volumeNode, roiNode, model, similarTo=similarTo))
+
+    def addCase(
+        self,
+        volumeNode: vtkMRMLScalarVolumeNode,
+        roiNode: vtkMRMLMarkupsROINode,
+        case: NewCase,
+        *,
+        model: str | Path = DEFAULT_MODEL,
+        patient: str = "",
+        look: LesionLook | None = None,
+    ) -> str:
+        """Add the lesion to the library and return its case id. ``patient``: who it is, where the CT does not say; hashed."""
+        from .retrieval_actions import addLesion, dicomDatabase, requireLibrary
+
+        library = requireLibrary(self.library)
+        look = look or self.look(volumeNode, roiNode, model=model)
+        return addLesion(
+            library, volumeNode, roiNode, case,
+            look=look, patient=patient, keyPath=self.keyPath, database=dicomDatabase(),
+        )  # fmt: skip
+
+    def removeCase(self, caseId: str) -> None:
+        """Remove a case with its vector, pictures and CT from the library."""
+        from .retrieval_actions import requireLibrary
+
+        requireLibrary(self.library).remove(caseId)
+
+    def findSimilar(
+        self,
+        volumeNode: vtkMRMLScalarVolumeNode,
+        roiNode: vtkMRMLMarkupsROINode,
+        libraryPath: str | Path | None = None,
+        *,
+        model: str | Path = DEFAULT_MODEL,
+        k: int = 9,
+        plan: SearchPlan | None = None,
+        patient: str = "",
+    ) -> list[Neighbour]:
+        """The ``k`` most similar cases of the library (default: the open one), best first; the scene stays as it is.
+
+        ``plan``: what is left out and kept (default: cases of the same patient are left out, where it is known).
+        """
+        from .retrieval_actions import requireLibrary, searchLibrary
+        from .search_plan import SearchPlan
+
+        look, whose = self.look(volumeNode, roiNode, model=model), self.patientHash(volumeNode, patient=patient)
+        if libraryPath is None:
+            return searchLibrary(requireLibrary(self.library), look, plan or SearchPlan(), whose, k=k)
+        from .library import CaseLibrary
+
+        with CaseLibrary.open(libraryPath) as library:
+            return searchLibrary(library, look, plan or SearchPlan(), whose, k=k)
+
+    def patientHash(self, volumeNode: vtkMRMLScalarVolumeNode, *, patient: str = "") -> str | None:
+        """How a library knows this CT's patient; None where the patient or the owner's key is not known."""
+        from .patient_identity import identityOfVolume
+        from .retrieval_actions import dicomDatabase, patientHash
+
+        return patientHash(identityOfVolume(volumeNode, typed=patient, database=dicomDatabase()), self.keyPath)
+
+    def neighbourVote(self, neighbours: Sequence[Neighbour]) -> NeighbourVote:
+        """The share of each label among cases that were found, weighted by similarity."""
+        from .neighbour_vote import neighbour_vote
+
+        return neighbour_vote(neighbours)
+
+    def nearestOtherClass(
+        self, look: LesionLook, label: str, *, plan: SearchPlan | None = None, patientHash: str | None = None
+    ) -> Neighbour | None:
+        """The most similar case that is not ``label``: what else the lesion might be. ``plan``: that of the search."""
+        from .neighbour_vote import nearest_other_class
+        from .retrieval_actions import requireLibrary
+        from .search_plan import SearchPlan
+
+        filters = (plan or SearchPlan()).filters(patientHash)
+        library = requireLibrary(self.library)
+        return nearest_other_class(library, look.embedding, label, model_sha256=look.model.sha256, filters=filters)
+
+    def whySimilar(
+        self, volumeNode: vtkMRMLScalarVolumeNode, roiNode: vtkMRMLMarkupsROINode, caseId: str,
+        *, model: str | Path = DEFAULT_MODEL,
+    ) -> vtkMRMLScalarVolumeNode:  # fmt: skip
+        """What in the lesion makes it resemble the case, as a volume over the CT in all slice views."""
+        from .retrieval_actions import requireLibrary
+        from .similarity_volume import showSimilarity
+
+        library = requireLibrary(self.library)
+        vector = library.vector(caseId, model_sha256=library.model.sha256)
+        look = self.look(volumeNode, roiNode, model=model, similarTo=vector)
+        library.require_model(look.model.sha256)
+        return showSimilarity(volumeNode, roiNode, look.heat_map, caseId=caseId, model=look.model)
+
+    def showSideBySide(
+        self, volumeNode: vtkMRMLScalarVolumeNode, roiNode: vtkMRMLMarkupsROINode, caseId: str
+    ) -> SideBySide:
+        """The lesion above and the case below, in linked slice views; an earlier comparison goes."""
+        from .retrieval_actions import requireLibrary
+        from .side_by_side import SideBySide
+
+        library = requireLibrary(self.library)
+        case, patch = library.case(caseId), library.patch(caseId)
+        self.hideSideBySide()
+        self.comparison = SideBySide(volumeNode, roiNode, patch, caseId=caseId, label=case.label)
+        return self.comparison
+
+    def hideSideBySide(self) -> None:
+        """Layout and views as they were, and the case out of the scene."""
+        if self.comparison is not None:
+            self.comparison.close()
+            self.comparison = None
+
+    def markNotSimilar(self, look: LesionLook, caseId: str, *, isMarked: bool = True) -> Path:
+        """Note that a case is not similar to the lesion, or take that back; returns the file it stands in."""
+        log, query = self._feedback(look)
+        return log.mark(query, caseId) if isMarked else log.withdraw(query, caseId)
+
+    def notSimilar(self, look: LesionLook) -> set[str]:
+        """The ids of the cases that were marked for this lesion."""
+        log, query = self._feedback(look)
+        return log.marked(query)
+
+    def _feedback(self, look: LesionLook):
+        from .feedback import FeedbackLog, Query, query_fingerprint
+        from .retrieval_actions import requireLibrary
+
+        path = requireLibrary(self.library).path
+        return FeedbackLog(path), Query(query_fingerprint(look.embedding), look.model.sha256, path.name)
+
+    def saveAnnotations(self, path: str | Path, roiNodes: Sequence[vtkMRMLMarkupsROINode]) -> int:
+        """Write boxes with their labels and attributes as .mrk.json, which Slicer opens; returns how many."""
+        from pathlib import Path
+
+        from .annotation_nodes import saveAnnotations
+
+        return saveAnnotations(Path(path), roiNodes)
+
+    def loadAnnotations(self, scene: vtkMRMLScene, path: str | Path) -> list[vtkMRMLMarkupsROINode]:
+        """The boxes of a .mrk.json file as lesions, with their labels and attributes."""
+        from pathlib import Path
+
+        from .annotation_nodes import loadAnnotations
+
+        return loadAnnotations(scene, Path(path))

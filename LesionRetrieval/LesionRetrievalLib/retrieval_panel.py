@@ -1,0 +1,245 @@
+"""The whole panel: its parts, and what passes between them. All it does is a call on the logic or on a Lib function."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import slicer.util
+from LesionClassifierLib.lesion_nodes import markAsLesion, startPlacingLesion
+from LesionClassifierLib.models_panel import ModelsPanel
+from LesionClassifierLib.scene_watch import SceneWatch
+from LesionClassifierLib.setup_step import explain, missingPackages
+from LesionLib.bundle_folder import user_model_root
+from LesionLib.errors import LesionLensError
+from LesionLib.runner_types import RunOptions
+from slicer import vtkMRMLScene
+from slicer.i18n import tr as _
+
+from .compared_views import showInAllViews
+from .filters_panel import FiltersPanel
+from .found_panel import FoundPanel
+from .library_panel import LibraryPanel
+from .look_run import LookRun
+from .panel_work import PanelWork
+from .retrieval_actions import lookRequest
+from .retrieval_types import LesionLook
+from .segment_choice import SegmentChoice
+
+
+class RetrievalPanel:
+    """``ui``: the widgets of LesionRetrieval.ui by name; ``parameters`` is the parameter node, None between two scenes."""
+
+    def __init__(self, ui, logic, *, missing=missingPackages) -> None:
+        self._ui, self._logic, self._missing = ui, logic, missing
+        self.parameters = None
+        self.scene: vtkMRMLScene | None = None
+        self._searchedIn = self._hint = ""
+        self._isReady = False
+        self.models = ModelsPanel(ui, onChosen=self._modelChosen, onError=self._tellError)
+        self.segments = SegmentChoice(ui, onLesion=self._lesionMade, onError=self._tellError)
+        self.filters = FiltersPanel(ui, logic, onChanged=self.update)
+        self.run = LookRun(ui, logic, onEnded=self.update, onError=self._tellError)
+        self.work = PanelWork(self, ui, logic, tell=self._tellError)
+        self.found = FoundPanel(ui, logic, onChanged=self.update, onError=self._tellError, ask=self.ask)
+        self.library = LibraryPanel(
+            ui, logic, onOpened=self._libraryOpened, onNew=self.work.newLibrary, onError=self._tellError
+        )
+        self.watch = SceneWatch(self._sceneChanged)
+        for button, slot in (
+            (ui.placeButton, self._place), (ui.findButton, self.find), (ui.restartButton, self._restart),
+            (ui.setupButton, lambda: slicer.util.selectModule("LesionClassifier")),
+        ):  # fmt: skip
+            button.connect("clicked()", slot)
+        self.models.showDevice(_("decided at the first answer"), _("The GPU where there is one, else the CPU."))
+        self.checkSetup()
+        self._isReady = True
+
+    def setScene(self, scene: vtkMRMLScene | None, parameters) -> None:
+        """Show a scene and its parameter node; None for both while scenes change."""
+        self.scene, self.parameters = scene, parameters
+        if scene is None:
+            self.run.forget()
+            self.found.forget()
+        elif self._logic.comparison is None:
+            showInAllViews(scene)  # it may have been saved in the middle of a comparison
+        self.segments.setParameters(parameters)
+        self.filters.setParameters(parameters)
+        self.watch.setScene(scene)
+        if parameters is not None:
+            self.models.choose(parameters.model, parameters.device)
+            if parameters.libraryPath and parameters.libraryPath != self.library.path:
+                self._openOfScene(parameters.libraryPath)
+            elif self.library.path:
+                parameters.libraryPath = self.library.path
+        self.update()
+
+    def parametersChanged(self) -> None:
+        """A parameter was changed, here or by a script."""
+        if self.parameters is not None:
+            self.models.choose(self.parameters.model, self.parameters.device)
+            self.segments.show()
+            self.filters.show()
+            self.found.setOpacity(self.parameters.heatOpacity)
+            self.update()
+
+    def checkSetup(self) -> None:
+        """Show what is missing, if anything is."""
+        missing = self._missing()
+        self._ui.setupFrame.visible = bool(missing)
+        if missing:
+            self._ui.setupLabel.text = explain(missing, user_model_root())
+
+    def warmUp(self) -> None:
+        """Start the worker with the chosen model, so that the first answer comes soon."""
+        if not self._missing() and self.models.model and not self.run.isRunning:
+            try:
+                self._logic.runner.start(self.models.model, self.options())
+            except LesionLensError as error:
+                self._ui.statusLabel.text = str(error)
+
+    def close(self) -> None:
+        """The module goes away: end what runs."""
+        self.watch.setScene(None)
+        self.run.stop()
+        self.found.forget()
+
+    @property
+    def isSetUp(self) -> bool:
+        """Whether all that models need is there."""
+        return not self._missing()
+
+    def whyNotLook(self) -> str:
+        """Why no lesion can be looked at now, in plain words; empty where it can."""
+        p = self.parameters
+        for hinders, words in (
+            (not self.isSetUp, _("Something is missing: see above.")),
+            (self.run.isRunning, _("A search is under way.")),
+            (p is None or p.volume is None, _("Choose a CT.")),
+            (p is None or p.lesion is None, _("Choose a lesion: place a box around it, or use a segment.")),
+            (not self.models.model, _("There is no model: install one from a file.")),
+            (self._logic.library is None, _("Open a case library, or make a new one.")),
+        ):
+            if hinders:
+                return words
+        names = [each.identity.name for each in self._logic.library.models()]
+        if self.models.model in names:
+            return ""
+        return _("This library was made with {0}: choose that model.").format(_(" or ").join(names))
+
+    def whyNotFind(self) -> str:
+        """Why nothing can be searched for now."""
+        why = self.whyNotLook()
+        if not why and not len(self._logic.library):
+            why = _("The library is empty: add cases to it.")
+        return why or self.filters.whyNot()
+
+    def find(self) -> None:
+        """Search for the chosen lesion."""
+        why = self.whyNotFind()
+        if why:
+            self._ui.statusLabel.text = why
+            return
+        p = self.parameters
+        try:
+            plan, patient, words = self.filters.plan(), self.filters.patient(), self.filters.words()
+        except LesionLensError as error:
+            self._tellError(str(error))
+            return
+        volumeNode, roiNode = p.volume, p.lesion
+        scene, volumeId, roiId = self.scene, volumeNode.GetID(), roiNode.GetID()
+
+        def answered(look: LesionLook) -> str:
+            self.models.showDevice(look.device, str(look.model))
+            nodes = (scene.GetNodeByID(volumeId), scene.GetNodeByID(roiId))
+            return self.found.search(look, plan, patient, nodes, words)
+
+        self.ask(volumeNode, roiNode, _("Searching for {0}").format(roiNode.GetName()), answered)
+
+    def update(self) -> None:
+        """Bring buttons and words in line with everything."""
+        if not self._isReady:
+            return
+        ui = self._ui
+        why = self._safely(self.whyNotFind)
+        ui.findButton.enabled = not why
+        ui.findButton.toolTip = why or _("Search the library for the selected lesion. (Ctrl+Return)")
+        ui.cancelButton.enabled = self.run.isRunning
+        ui.placeButton.enabled = self.scene is not None
+        whyNotLook = self._safely(self.whyNotLook)
+        self.found.update(whyNotLook)
+        self.work.update(whyNotLook)
+        if not self.run.isRunning and ui.statusLabel.text in ("", self._hint):
+            # A hint gives way to the next one; what was said about a run stays.
+            ui.statusLabel.text = self._hint = why
+
+    def ask(self, volumeNode, roiNode, doing: str, answered, similarTo=None) -> None:
+        """Have the model look at a lesion; ``answered(look)`` says what to say. What is wrong with the input is told."""
+        try:
+            request = lookRequest(volumeNode, roiNode, self.models.model, self.options(), similarTo=similarTo)
+        except LesionLensError as error:
+            self._tellError(str(error))
+            return
+        self.run.start(request, doing, answered)
+        self.update()
+
+    def options(self) -> RunOptions:
+        """How the model is to run."""
+        return RunOptions(device=self._ui.deviceSelector.currentText or "auto")
+
+    def _libraryOpened(self) -> None:
+        library = self._logic.library
+        if self.parameters is not None:
+            self.parameters.libraryPath = self.library.path
+        if library is not None:
+            self.models.choose(library.model.name, self._ui.deviceSelector.currentText)
+            self._modelChosen(self.models.model, self._ui.deviceSelector.currentText)
+        self.work.libraryChanged()
+        if self.library.path != self._searchedIn:  # the same one, opened to be changed, keeps what was found in it
+            self._searchedIn = self.library.path
+            self.found.clear()
+        self.update()
+
+    def _openOfScene(self, path: str) -> None:
+        """A scene may come from another computer: a library that is not here is said, not complained about."""
+        if Path(path).is_file():
+            self.library.open(path)
+            return
+        self.parameters.libraryPath = self.library.path
+        self._ui.statusLabel.text = _("The library of this scene, {0}, is not on this computer.").format(
+            Path(path).name
+        )
+
+    def _place(self) -> None:
+        self.parameters.lesion = startPlacingLesion(self.scene)
+        self._ui.statusLabel.text = _("Click the middle of the lesion in a slice view, then a corner of its box.")
+
+    def _lesionMade(self, roiNode) -> None:
+        self.parameters.lesion = markAsLesion(roiNode)
+
+    def _sceneChanged(self) -> None:
+        self.segments.show()
+        self.update()
+
+    def _modelChosen(self, model: str, device: str) -> None:
+        if self.parameters is not None:
+            self.parameters.model, self.parameters.device = model, device
+        self.warmUp()
+        self.update()
+
+    def _restart(self) -> None:
+        self.run.cancel()
+        self._logic.restartRunner()
+        self.warmUp()
+        self._ui.statusLabel.text = _("The worker was restarted.")
+
+    @staticmethod
+    def _safely(why) -> str:
+        """A library that is damaged or gone must not end a slot."""
+        try:
+            return why()
+        except LesionLensError as error:
+            return str(error)
+
+    def _tellError(self, text: str) -> None:
+        self._ui.statusLabel.text = text
+        slicer.util.errorDisplay(text)

@@ -1,0 +1,72 @@
+"""From a box to its most similar cases, as a reader would follow it on the phantoms; the README's picture is made here."""
+
+from __future__ import annotations
+
+import pytest
+from LesionClassifierLib.lesion_nodes import lesionNodes
+from LesionClassifierLib.sample_data import addPhantom
+from LesionLib.phantom.chest import chest_phantom
+from LesionRetrievalLib.case_adding import NewCase, Owner, add_case
+from LesionRetrievalLib.library import CaseLibrary
+from LesionRetrievalLib.owner_key import owner_key
+from LesionRetrievalLib.retrieval_runner import InProcessLookRunner
+from LesionRetrievalLib.retrieval_types import LookRequest, describing_request
+
+LONG = 120
+MODEL = "lung-nodule-malignancy"
+
+
+@pytest.fixture
+def library_path(tmp_path, monkeypatch):
+    """The nodules of another phantom and four of this one, with pictures and CT; what they are is how they were made."""
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
+    phantoms = [chest_phantom(seed=seed) for seed in (0, 1)]
+    monkeypatch.setattr("LesionClassifierLib.sample_data.chest_phantom", lambda seed: phantoms[seed])
+    runner, path, key = InProcessLookRunner(), tmp_path / "phantoms.lesionlib", owner_key()
+    first = runner.run(describing_request(MODEL))
+    with CaseLibrary.create(path, model=first.model, dimension=len(first.embedding)) as library:
+        for seed, phantom in enumerate(phantoms):
+            owner = Owner(key.hash(f"phantom {seed}"), key.hash(f"phantom {seed}", domain="study"))
+            for nodule in phantom.nodules:
+                if (seed, nodule.kind) == (0, "spiculated"):
+                    continue  # the one that is asked about
+                box = nodule.box.grown(1.5)
+                look = runner.run(LookRequest(MODEL, phantom.volume, [box]))
+                new = NewCase(
+                    nodule.kind, "the phantom's recipe", organ="lung", attributes={"diameter_mm": nodule.diameter_mm},
+                    with_pictures=True, with_patch=True, case_id=f"phantom-{seed}-{nodule.kind.replace(' ', '-')}",
+                )  # fmt: skip
+                add_case(library, phantom.volume, box, look, new=new, owner=owner)
+    return path
+
+
+def test_a_nodule_s_similar_cases_are_found_read_and_laid_beside_it(
+    module_widget, scene, spin, screenshot, library_path
+):
+    panel = module_widget("LesionRetrieval", size=(560, 1190))
+    ui = panel.ui
+    addPhantom()
+    panel.initializeParameterNode()
+    panel.panel.library.open(library_path)
+    roi = next(node for node in lesionNodes(scene) if "spiculated" in node.GetName())
+    ui.lesionSelector.setCurrentNode(roi)
+    assert "9 cases" in ui.libraryLabel.text
+
+    ui.findButton.click()
+    spin(until=lambda: not panel.panel.run.isRunning, seconds=LONG)
+    nine = [card.neighbour for card in panel.panel.found.gallery.cards[:9]]
+    assert nine[0].case_id == "phantom-1-spiculated"
+    assert [n.similarity for n in nine] == sorted((n.similarity for n in nine), reverse=True)
+    assert all(card._pictures["axial"].visible for card in panel.panel.found.gallery.cards[:9])
+
+    ui.whyButton.click()
+    spin(until=lambda: not panel.panel.run.isRunning, seconds=LONG)
+    assert "Painted over the CT" in ui.statusLabel.text
+    ui.statusLabel.text = f"9 similar cases for {roi.GetName()}."
+    screenshot(panel, "retrieval")
+
+    ui.sideBySideButton.click()
+    assert nine[0].case_id in ui.comparisonLabel.text
+    assert panel.logic.comparison.roiNode.GetName() == "spiculated"
+    ui.backButton.click()
+    assert panel.logic.comparison is None

@@ -1,0 +1,82 @@
+"""What people type and read around a search: attributes, filters, whose lesion it is, where the key lies."""
+
+from __future__ import annotations
+
+import pytest
+from LesionLib.errors import CaseLibraryError
+from LesionRetrievalLib.attribute_lines import attributes_from_text, attributes_text, conditions_from_text
+from LesionRetrievalLib.owner_key import default_key_path, key_if_there, owner_key
+from LesionRetrievalLib.search_plan import SearchPlan
+
+PATIENT = "0" * 32
+
+
+def test_attributes_are_one_a_line():
+    found = attributes_from_text("size=12.5\n\ncontrast = true\nlobe=left, upper\n")
+    assert found == {"size": 12.5, "contrast": True, "lobe": "left, upper"}
+
+
+def test_conditions_are_set_apart_by_commas_and_may_be_ranges():
+    found = conditions_from_text("size=5..20, contrast=true; depth=..3")
+    assert found == {"size": (5.0, 20.0), "contrast": True, "depth": (None, 3.0)}
+    assert conditions_from_text("  ") == {}
+
+
+@pytest.mark.parametrize("text", ["size", "=5", "size=1\nsize=2"])
+def test_what_is_no_attribute_is_refused(text):
+    with pytest.raises(CaseLibraryError):
+        attributes_from_text(text)
+
+
+@pytest.mark.parametrize("text", ["size=..", "size=a..b", "size=1..true"])
+def test_what_is_no_range_is_refused(text):
+    with pytest.raises(CaseLibraryError, match="is no range"):
+        conditions_from_text(text)
+
+
+def test_attributes_read_well_on_a_card():
+    assert (
+        attributes_text({"size": 12.0, "contrast": False, "lobe": "left", "stage": None})
+        == "size 12 · contrast no · lobe left"
+    )
+
+
+def test_the_same_patient_is_left_out_by_default_where_it_is_known():
+    assert SearchPlan().filters(PATIENT)["exclude_patient"] == PATIENT
+    assert SearchPlan().filters(None)["exclude_patient"] is None
+    assert SearchPlan(leave_out_patient=False).filters(PATIENT)["exclude_patient"] is None
+
+
+def test_the_same_patient_is_not_left_out_of_a_search_for_it():
+    filters = SearchPlan(scope="same-patient").filters(PATIENT)
+    assert (filters["patient"], filters["exclude_patient"]) == (PATIENT, None)
+
+
+@pytest.mark.parametrize("scope", ["same-patient", "cross-patient"])
+def test_scopes_by_patient_need_to_know_it(scope):
+    with pytest.raises(CaseLibraryError, match="needs to know whose CT"):
+        SearchPlan(scope=scope).filters(None)
+
+
+@pytest.mark.parametrize(
+    ("plan", "patient", "has_key", "said"),
+    [
+        (SearchPlan(), PATIENT, True, "are left out."),
+        (SearchPlan(), None, True, "not known whose CT"),
+        (SearchPlan(), None, False, "no key"),
+        (SearchPlan(leave_out_patient=False), PATIENT, True, "are not left out"),
+        (SearchPlan(scope="same-patient"), PATIENT, True, "Only other lesions of the same patient"),
+    ],
+)
+def test_whether_the_patient_is_left_out_is_said(plan, patient, has_key, said):
+    assert said in plan.words(patient, has_key=has_key)
+
+
+def test_the_key_is_the_command_line_s_and_a_search_makes_none(monkeypatch, tmp_path):
+    from LesionLensApp.library_build import default_key_path as of_the_command_line
+
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
+    assert default_key_path() == of_the_command_line()
+    assert key_if_there() is None
+    made = owner_key()
+    assert key_if_there() == made == owner_key()

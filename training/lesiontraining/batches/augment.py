@@ -1,0 +1,75 @@
+"""Random changes of a picture on top of the sampling: MONAI's transforms, drawn from the item's own seed."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import radians
+
+import torch
+from monai.transforms import (
+    Compose,
+    RandAffine,
+    RandFlip,
+    RandGaussianSmooth,
+    RandScaleIntensity,
+    RandShiftIntensity,
+)
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Augmentation:
+    """What may happen to a picture in -1 ... 1. Nothing, unless it is said.
+
+    ``flips``: along every axis, each with probability .5; ``rotate_degrees``, ``shift_pixels``, ``zoom``: at most, either way;
+    ``brightness``, ``contrast``: at most, as a share of the range; ``blur_pixels``: standard deviation at most, half the time.
+    """
+
+    flips: bool = False
+    rotate_degrees: float = 0.0
+    shift_pixels: float = 0.0
+    zoom: float = 0.0
+    brightness: float = 0.0
+    contrast: float = 0.0
+    blur_pixels: float = 0.0
+
+    @property
+    def does_nothing(self) -> bool:
+        """Whether pictures stay as they are."""
+        return self == Augmentation()
+
+
+class Augmenter:
+    """Changes pictures (channel, [slice,] row, column), float32, for a seed; the same seed, the same change."""
+
+    def __init__(self, augmentation: Augmentation, *, dimensions: int) -> None:
+        self.transform = Compose(_transforms(augmentation, dimensions))
+
+    def __call__(self, picture: Tensor, seed: int) -> Tensor:
+        """The changed picture, of the same shape, within -1 ... 1."""
+        self.transform.set_random_state(seed=seed)
+        changed = self.transform(picture)
+        return torch.as_tensor(changed, dtype=torch.float32).clamp(-1.0, 1.0).as_subclass(Tensor)
+
+
+def _transforms(a: Augmentation, dimensions: int) -> list:
+    found: list = [RandFlip(prob=0.5, spatial_axis=axis) for axis in range(dimensions)] if a.flips else []
+    if a.rotate_degrees or a.shift_pixels or a.zoom:
+        angle = radians(a.rotate_degrees)
+        affine = RandAffine(
+            prob=1.0,
+            rotate_range=angle if dimensions == 2 else [angle] * 3,
+            translate_range=[a.shift_pixels] * dimensions,
+            scale_range=[a.zoom] * dimensions,
+            mode="bilinear",
+            padding_mode="border",
+        )
+        found.append(affine)
+    if a.contrast:
+        found.append(RandScaleIntensity(factors=a.contrast, prob=1.0))
+    if a.brightness:
+        found.append(RandShiftIntensity(offsets=2 * a.brightness, prob=1.0))
+    if a.blur_pixels:
+        sigma = (0.1, max(a.blur_pixels, 0.1))
+        found.append(RandGaussianSmooth(prob=0.5, sigma_x=sigma, sigma_y=sigma, sigma_z=sigma))
+    return found

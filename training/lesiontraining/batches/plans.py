@@ -1,0 +1,133 @@
+"""Which pictures an epoch shows, and with which other: plans, drawn anew for every epoch from its own seed.
+
+A plan is a function from a random generator to a list of items; an item is a tuple of picture indices. The same seed and
+epoch give the same items, so that a training that was interrupted goes on as if it had not been.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+
+import numpy as np
+import torch.distributed
+from torch.utils.data import Sampler
+
+Item = tuple[int, ...]
+Plan = Callable[[np.random.Generator], list[Item]]
+PAIR_MODES = ("uniform", "balanced")
+
+
+class EpochSampler(Sampler):
+    """(item, seed) after (item, seed): those of ``plan`` for the epoch, of several processes each its share."""
+
+    def __init__(self, plan: Plan, *, seed: int) -> None:
+        self.plan = plan
+        self.seed = seed
+        self.epoch = 0
+        self.length = len(plan(np.random.default_rng([seed, 0])))
+
+    def set_epoch(self, epoch: int) -> None:
+        """Lightning calls this before every epoch."""
+        self.epoch = epoch
+
+    def __iter__(self) -> Iterator[tuple[Item, int]]:
+        rng = np.random.default_rng([self.seed, self.epoch])
+        items = self.plan(rng)
+        seeds = rng.integers(2**31, size=len(items))
+        rank, processes = _place()
+        whole = len(items) - len(items) % processes  # every process the same number of steps
+        for place in range(rank, whole, processes):
+            yield items[place], int(seeds[place])
+
+    def __len__(self) -> int:
+        return self.length // _place()[1]
+
+
+def every_picture(count: int) -> Plan:
+    """All pictures, in random order."""
+    return lambda rng: [(int(i),) for i in rng.permutation(count)]
+
+
+def balanced_pictures(labels: np.ndarray, *, count: int | None = None) -> Plan:
+    """``count`` pictures (default: as many as there are), each class as often: the class is drawn, then the picture."""
+    of_class = _by_class(labels)
+
+    def plan(rng: np.random.Generator) -> list[Item]:
+        classes = rng.integers(len(of_class), size=count or len(labels))
+        return [(int(rng.choice(of_class[c])),) for c in classes]
+
+    return plan
+
+
+def pairs(labels: np.ndarray, *, mode: str = "balanced", count: int | None = None) -> Plan:
+    """Pairs of pictures, as many as there are pictures unless ``count`` is given.
+
+    "uniform" (DMRN's text): each picture with any other one; the pairs are then as imbalanced as the classes, and mostly of
+    different classes. "balanced": the first's class is drawn, then with probability .5 a partner of the same class, else of
+    another, whose class is drawn too.
+    """
+    if mode not in PAIR_MODES:
+        msg = f"pairs are {' or '.join(PAIR_MODES)}, not {mode!r}"
+        raise ValueError(msg)
+    return _uniform_pairs(len(labels), count) if mode == "uniform" else _balanced_pairs(labels, count)
+
+
+def triplets(labels: np.ndarray, lesions: np.ndarray, *, count: int | None = None) -> Plan:
+    """(anchor, positive, negative): every picture as anchor, a picture of another lesion of its class, one of another class."""
+    of_class = _by_class(labels)
+    place = {int(labels[members[0]]): members for members in of_class}
+
+    def plan(rng: np.random.Generator) -> list[Item]:
+        anchors = rng.permutation(len(labels)) if count is None else rng.integers(len(labels), size=count)
+        return [_triplet(int(anchor), rng) for anchor in anchors]
+
+    def _triplet(anchor: int, rng: np.random.Generator) -> Item:
+        alike = place[int(labels[anchor])]
+        others = alike[lesions[alike] != lesions[anchor]]
+        positive = rng.choice(others if len(others) else alike)
+        other_class = [members for members in of_class if labels[members[0]] != labels[anchor]]
+        negative = rng.choice(other_class[rng.integers(len(other_class))])
+        return anchor, int(positive), int(negative)
+
+    return plan
+
+
+def _uniform_pairs(pictures: int, count: int | None) -> Plan:
+    def plan(rng: np.random.Generator) -> list[Item]:
+        first = rng.permutation(pictures) if count is None else rng.integers(pictures, size=count)
+        step = rng.integers(1, pictures, size=len(first))
+        return [(int(i), int((i + s) % pictures)) for i, s in zip(first, step, strict=True)]
+
+    return plan
+
+
+def _balanced_pairs(labels: np.ndarray, count: int | None) -> Plan:
+    of_class = _by_class(labels)
+    if len(of_class) < 2:
+        msg = "pairs need lesions of at least two classes"
+        raise ValueError(msg)
+
+    def plan(rng: np.random.Generator) -> list[Item]:
+        return [_pair(rng) for _ in range(count or len(labels))]
+
+    def _pair(rng: np.random.Generator) -> Item:
+        one = int(rng.integers(len(of_class)))
+        shift = 0 if rng.random() < 0.5 else int(rng.integers(1, len(of_class)))
+        members, partners = of_class[one], of_class[(one + shift) % len(of_class)]
+        first = int(rng.choice(members))
+        rest = partners[partners != first]
+        return first, int(rng.choice(rest if len(rest) else partners))
+
+    return plan
+
+
+def _by_class(labels: np.ndarray) -> Sequence[np.ndarray]:
+    labels = np.asarray(labels)
+    return [np.flatnonzero(labels == c) for c in np.unique(labels)]
+
+
+def _place() -> tuple[int, int]:
+    """Rank and number of processes."""
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        return torch.distributed.get_rank(), torch.distributed.get_world_size()
+    return 0, 1

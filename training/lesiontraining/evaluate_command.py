@@ -1,0 +1,142 @@
+"""``lesiontrain evaluate``: one run, beside others on the same lesions, as figures and a page."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+
+import numpy as np
+
+from .evaluation.leaks import Leak, LeakReport, check_leaks
+from .fit_command import curves
+from .fold_reliability import fold_reliability
+from .predictions import Predictions, joined
+from .reporting.report import ReportInput, write_report
+from .run_folder import FoldFolder, RunError, RunFolder
+from .shortcut_runs import SIZE, shortcut_runs
+
+REPORT_FOLDER = "report"
+
+
+def evaluate(
+    runs: Sequence[Path],
+    out: Path | None,
+    *,
+    draws: int = 2000,
+    progress: Callable[[str], None] | None = None,
+) -> Path:
+    """Report on the test lesions of all finished folds of ``runs[0]``, the others beside it; returns the report's folder.
+
+    Folds whose test lesions are each other's (two random splits) are reported one by one, in folders of their own.
+    Raises `RunError` where the runs did not answer the same lesions.
+    """
+    folder = out or runs[0] / REPORT_FOLDER
+    folds_of = {path.name: RunFolder(path).finished_folds() for path in runs}
+    if len(folds_of) != len(runs):
+        msg = "two of the runs have the same name; give runs in folders of different names."
+        raise RunError(msg)
+    main = folds_of[runs[0].name]
+    overlap = _overlap(main)
+    for folds in [[fold] for fold in main] if overlap else [main]:
+        numbers = {fold.number for fold in folds}
+        chosen = {name: [fold for fold in of if fold.number in numbers] for name, of in folds_of.items()}
+        where = folder / f"split-{folds[0].number}" if overlap else folder
+        _report(chosen, where, draws=draws, progress=progress)
+    return folder
+
+
+def _report(
+    folds_of: dict[str, list[FoldFolder]], out: Path, *, draws: int, progress: Callable[[str], None] | None
+) -> None:
+    methods = {name: _tested(folds) for name, folds in folds_of.items()}
+    first, *others = methods.items()
+    for name, predictions in others:
+        if not np.array_equal(np.sort(predictions.lesion_ids), np.sort(first[1].lesion_ids)):
+            msg = f"{name} and {first[0]} did not answer the same test lesions; fit both on the same data and folds."
+            raise RunError(msg)
+    # All methods in the order of the first, so that rows can be compared.
+    order = np.argsort(first[1].lesion_ids)
+    place = np.argsort(order)
+    aligned = {name: p.at(np.argsort(p.lesion_ids)[place]) for name, p in methods.items()}
+    main = folds_of[first[0]]
+    shortcuts, notes = _shortcuts(main)
+    given = ReportInput(
+        title=first[0],
+        methods=aligned | shortcuts,
+        shortcuts=tuple(shortcuts),
+        ruler=SIZE,
+        leaks=_leaks(main),
+        run=_run(main),
+        curves={f"fold {fold.number}": curves(fold) for fold in main},
+        extra=tuple(_extra(main)),
+        notes=notes,
+    )
+    write_report(given, out, draws=draws, progress=progress)
+
+
+def _shortcuts(folds: Sequence[FoldFolder]) -> tuple[dict[str, Predictions], tuple[str, ...]]:
+    """Fitted fold by fold on the very lesions that the model learned from."""
+    found = [shortcut_runs(fold.predictions()) for fold in folds]
+    everywhere = [name for name in found[0][0] if all(name in runs for runs, _ in found)]
+    notes = tuple(dict.fromkeys(note for _, of_fold in found for note in of_fold))
+    return {name: joined([runs[name] for runs, _ in found]) for name in everywhere}, notes
+
+
+def _extra(folds: Sequence[FoldFolder]) -> list[str]:
+    """What the recipe and the fold's reliability say beside the figures."""
+    lines = []
+    for fold in folds:
+        for name, value in fold.facts.get("figures", {}).items():
+            lines.append(f"Fold {fold.number}, {name}: {value if isinstance(value, str) else json.dumps(value)}")
+        reliability = fold_reliability(fold.predictions(), classifies=fold.facts["classifies"])
+        lines += [f"Fold {fold.number}, {name}: {value}" for name, value in reliability.figures.items()]
+        lines += [f"Fold {fold.number}: {note}" for note in reliability.notes]
+    return lines
+
+
+def _tested(folds: Sequence[FoldFolder]) -> Predictions:
+    parts = [fold.predictions() for fold in folds]
+    return joined([part.at(part.split == "test") for part in parts])
+
+
+def _overlap(folds: Sequence[FoldFolder]) -> bool:
+    parts = [fold.predictions() for fold in folds]
+    ids = np.concatenate([part.lesion_ids[part.split == "test"] for part in parts])
+    return len(np.unique(ids)) < len(ids)
+
+
+def _leaks(folds: Sequence[FoldFolder]) -> LeakReport:
+    """Patients and studies across the splits of each fold, by the predictions themselves, and what the fit had found."""
+    findings: list[Leak] = []
+    checked: dict[str, None] = {}
+    for fold in folds:
+        predictions = fold.predictions()
+        report = check_leaks(
+            predictions.split, identifiers={"patient": predictions.patients, "study": predictions.studies}
+        )
+        findings += report.findings
+        stored = fold.facts["leaks"]
+        for name, certain in (("leaks", True), ("suspicions", False)):
+            findings += [
+                Leak(one["check"], f"fold {fold.number}: {one['message']}", certain=certain) for one in stored[name]
+            ]
+        checked |= dict.fromkeys([*report.checked, *stored["checked"]])
+    return LeakReport(tuple(findings), tuple(checked))
+
+
+def _run(folds: Sequence[FoldFolder]) -> dict[str, str]:
+    facts = folds[0].facts
+    seconds = sum(fold.facts["seconds"] for fold in folds)
+    return {
+        "Recipe": f"{facts['task']}, {facts['epochs']} epochs",
+        "Command": "lesiontrain fit " + " ".join(facts["options"]),
+        "Folds": ", ".join(str(fold.number) for fold in folds),
+        "Seed": str(facts["seed"]),
+        "Training time": f"{seconds / 60:.1f} min on {facts['device']}",
+        "Software": facts["software"],
+        "Data": facts["data"]["credit"],
+        "Data fingerprint": facts["data"]["fingerprint"],
+        "Date": datetime.now(UTC).date().isoformat(),
+    }

@@ -1,0 +1,1 @@
+"""The losses of the five systems, each in its own file."""

@@ -1,0 +1,187 @@
+"""All figures of a report: of each method its own, and against the model the paired differences."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from ..evaluation.calibration import brier_score, expected_calibration_error, log_loss
+from ..evaluation.classification import confusion_matrix, macro_auc, one_vs_rest, overall
+from ..evaluation.comparisons import delong_paired, mcnemar
+from ..evaluation.intervals import Difference, Estimate, PatientDraws, Statistic, difference, holm, interval
+from ..evaluation.subgroups import Subgroup, SubgroupRow, by_tercile, by_value, subgroup_table
+from ..predictions import Predictions
+
+Say = Callable[[str], None]
+_MOST_VALUES = 6
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """The model minus one other on the same lesions. ``p_delong`` None for more than two classes; ``p_holm``: of McNemar's."""
+
+    other: str
+    auc: Difference
+    balanced_accuracy: Difference
+    p_mcnemar: float
+    p_holm: float
+    p_delong: float | None
+
+    def as_json(self) -> dict[str, Any]:
+        """For metrics.json."""
+        return {
+            "auc": self.auc.as_json(),
+            "balanced_accuracy": self.balanced_accuracy.as_json(),
+            "p_mcnemar": round(self.p_mcnemar, 4),
+            "p_mcnemar_holm": round(self.p_holm, 4),
+            "p_delong": None if self.p_delong is None else round(self.p_delong, 4),
+        }
+
+
+@dataclass(frozen=True, eq=False)
+class Measured:
+    """What a report says in numbers. ``rows``: method to figure to estimate."""
+
+    class_names: tuple[str, ...]
+    lesions: int
+    patients: int
+    unlabelled: int
+    class_counts: dict[str, int]
+    rows: dict[str, dict[str, Estimate]]
+    comparisons: tuple[Comparison, ...]
+    confusions: dict[str, np.ndarray]
+    subgroups: tuple[SubgroupRow, ...]
+    notes: tuple[str, ...]
+
+    def as_json(self) -> dict[str, Any]:
+        """Plain JSON without NaN."""
+        return {
+            "lesions": self.lesions,
+            "patients": self.patients,
+            "without_label": self.unlabelled,
+            "classes": self.class_counts,
+            "figures": {name: {f: e.as_json() for f, e in row.items()} for name, row in self.rows.items()},
+            "comparisons": {one.other: one.as_json() for one in self.comparisons},
+            "confusion": {name: matrix.tolist() for name, matrix in self.confusions.items()},
+            "per_class": {name: _per_class(matrix, self.class_names) for name, matrix in self.confusions.items()},
+            "subgroups": [row.as_json() for row in self.subgroups],
+            "notes": list(self.notes),
+        }
+
+
+def measure(methods: Mapping[str, Predictions], *, draws: int, seed: int, say: Say | None = None) -> Measured:
+    """All methods answered the same lesions in the same order; the first is the model. Lesions without label are left out."""
+    known = next(iter(methods.values())).labels >= 0
+    labelled = {name: p.at(known) for name, p in methods.items()}
+    (_, model), *others = labelled.items()
+    drawn = PatientDraws(model.patients, draws=draws, seed=seed)
+    statistics = {name: _statistics(p) for name, p in labelled.items()}
+    rows = {}
+    for name, of in statistics.items():
+        if say:
+            say(f"figures of {name}")
+        rows[name] = {figure: interval(statistic, drawn) for figure, statistic in of.items()}
+    counts = np.bincount(model.labels, minlength=len(model.class_names))
+    return Measured(
+        class_names=model.class_names,
+        lesions=len(model),
+        patients=drawn.patients,
+        unlabelled=int((~known).sum()),
+        class_counts=dict(zip(model.class_names, map(int, counts), strict=True)),
+        rows=rows,
+        comparisons=_comparisons(model, dict(others), statistics, drawn),
+        confusions={
+            n: confusion_matrix(p.labels, p.probabilities.argmax(axis=1), len(counts)) for n, p in labelled.items()
+        },
+        subgroups=tuple(_subgroups(model, next(iter(statistics.values())), draws=draws, seed=seed)),
+        notes=_notes(counts, model.class_names),
+    )
+
+
+def _statistics(p: Predictions) -> dict[str, Statistic]:
+    labels, probabilities = p.labels, p.probabilities
+    called, classes = probabilities.argmax(axis=1), probabilities.shape[1]
+
+    def of_confusion(name: str) -> Statistic:
+        return lambda rows: getattr(overall(confusion_matrix(labels[rows], called[rows], classes)), name)
+
+    names = ("accuracy", "balanced_accuracy", "macro_specificity", "macro_precision", "macro_f1", "weighted_f1")
+    return {
+        "auc": lambda rows: macro_auc(labels[rows], probabilities[rows]),
+        **{name: of_confusion(name) for name in names},
+        "calibration_error": lambda rows: expected_calibration_error(probabilities[rows], labels[rows]),
+        "brier": lambda rows: brier_score(probabilities[rows], labels[rows]),
+        "log_loss": lambda rows: log_loss(probabilities[rows], labels[rows]),
+    }
+
+
+def _comparisons(
+    model: Predictions,
+    others: Mapping[str, Predictions],
+    statistics: Mapping[str, Mapping[str, Statistic]],
+    drawn: PatientDraws,
+) -> tuple[Comparison, ...]:
+    ours = next(iter(statistics.values()))
+    called = model.probabilities.argmax(axis=1)
+    p_values = [mcnemar(model.labels, called, p.probabilities.argmax(axis=1)).p_value for p in others.values()]
+    adjusted = holm(p_values) if p_values else []
+    return tuple(
+        Comparison(
+            other=name,
+            auc=difference(ours["auc"], statistics[name]["auc"], drawn),
+            balanced_accuracy=difference(ours["balanced_accuracy"], statistics[name]["balanced_accuracy"], drawn),
+            p_mcnemar=p_value,
+            p_holm=float(corrected),
+            p_delong=_delong(model, p),
+        )
+        for (name, p), p_value, corrected in zip(others.items(), p_values, adjusted, strict=True)
+    )
+
+
+def _delong(model: Predictions, other: Predictions) -> float | None:
+    if len(model.class_names) != 2:
+        return None
+    scores = (model.probabilities[:, 1], other.probabilities[:, 1])
+    try:
+        found = delong_paired(model.labels == 1, *scores, patients=model.patients)
+    except ValueError:
+        return None
+    return found.p_value if np.isfinite(found.p_value) else None
+
+
+def _subgroups(model: Predictions, statistics: Mapping[str, Statistic], *, draws: int, seed: int) -> list[SubgroupRow]:
+    groups: list[Subgroup] = []
+    diameter, distance = model.size_mm.max(axis=1), model.spacing_mm[:, 2]
+    if np.isfinite(diameter).any():
+        groups += by_tercile("longest edge", diameter, unit="mm")
+    if np.isfinite(distance).any():
+        rounded = np.round(distance, 2)
+        few = len(np.unique(rounded[np.isfinite(rounded)])) <= _MOST_VALUES
+        groups += by_value("slice distance (mm)", rounded) if few else by_tercile("slice distance", distance, unit="mm")
+    chosen = {name: statistics[name] for name in ("auc", "balanced_accuracy")}
+    return subgroup_table(groups, chosen, model.patients, draws=draws, seed=seed)
+
+
+def _per_class(matrix: np.ndarray, names: tuple[str, ...]) -> dict[str, dict[str, float | None]]:
+    each = one_vs_rest(matrix)
+    figures = {
+        "sensitivity": each.sensitivity,
+        "specificity": each.specificity,
+        "precision": each.precision,
+        "f1": each.f1,
+    }
+    return {
+        name: {f: round(float(v[c]), 4) if np.isfinite(v[c]) else None for f, v in figures.items()}
+        for c, name in enumerate(names)
+    }
+
+
+def _notes(counts: np.ndarray, names: tuple[str, ...]) -> tuple[str, ...]:
+    return tuple(
+        f"No tested lesion is {name}: figures that are means over classes do not exist."
+        for name, count in zip(names, counts, strict=True)
+        if not count
+    )

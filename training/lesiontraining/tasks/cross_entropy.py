@@ -1,0 +1,61 @@
+"""Plain cross-entropy with any network: the control that every recipe stands beside."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal
+
+from torch import Tensor
+from torch.nn import functional
+
+from ..batches.augment import Augmentation
+from ..batches.loading import FlatPictures
+from ..batches.plans import Plan, balanced_pictures, every_picture
+from .base import LesionTask
+from .optimizers import adamw, sgd, with_cosine
+
+_AUGMENTATION = Augmentation(flips=True)
+
+
+class CrossEntropyTask(LesionTask):
+    """Pictures one by one. ``balanced``: each class as often (papers 4.5: the control to beat)."""
+
+    def __init__(
+        self,
+        *,
+        class_names: list[str],
+        network: str = "resnet",
+        arguments: dict[str, Any] | None = None,
+        weights: Path | None = None,
+        balanced: bool = False,
+        label_smoothing: float = 0.0,
+        batch_size: int = 32,
+        epoch_size: int | None = None,
+        optimizer: Literal["adamw", "sgd"] = "adamw",
+        lr: float = 1e-3,
+        weight_decay: float = 1e-4,
+        warmup_epochs: int = 0,
+        augmentation: Augmentation = _AUGMENTATION,
+    ) -> None:
+        super().__init__(
+            class_names=class_names, network=network, arguments=arguments or {}, weights=weights,
+            batch_size=batch_size, epoch_size=epoch_size, augmentation=augmentation,
+        )  # fmt: skip
+        self.balanced, self.label_smoothing = balanced, label_smoothing
+        self.optimizer_name, self.lr, self.weight_decay, self.warmup_epochs = optimizer, lr, weight_decay, warmup_epochs
+
+    def plan(self, flat: FlatPictures) -> Plan:
+        """All pictures, or each class as often."""
+        if self.balanced or self.epoch_size is not None:
+            return balanced_pictures(flat.labels, count=self.epoch_size)
+        return every_picture(len(flat))
+
+    def loss(self, x: Tensor, y: Tensor) -> Tensor:
+        """Cross-entropy of single pictures."""
+        return functional.cross_entropy(self.network(x[:, 0]), y[:, 0], label_smoothing=self.label_smoothing)
+
+    def configure_optimizers(self) -> dict[str, Any]:
+        """AdamW or SGD, cosine."""
+        make = adamw if self.optimizer_name == "adamw" else sgd
+        optimizer = make(self.network, lr=self.lr, weight_decay=self.weight_decay)
+        return with_cosine(optimizer, self.trainer, warmup_epochs=self.warmup_epochs)

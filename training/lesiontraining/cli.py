@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from LesionLib.errors import LesionLensError
@@ -24,6 +24,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     _add_evaluate(commands)
     _add_export(commands)
     _add_index(commands)
+    _add_retrieval(commands)
     _add_lung_nodules(commands)
     options, rest = parser.parse_known_args(arguments)
     if rest and options.command is not _fit:
@@ -87,6 +88,17 @@ def _add_index(commands: argparse._SubParsersAction) -> None:
     index.set_defaults(command=_index)
 
 
+def _add_retrieval(commands: argparse._SubParsersAction) -> None:
+    retrieval = commands.add_parser("retrieval", help="how well a model folder finds lesions with the same answer")
+    retrieval.add_argument("table", type=Path)
+    retrieval.add_argument("--model", required=True, help="model folder, or the name of a model that comes along")
+    retrieval.add_argument("--reader", default="table", help="how the table is read (default: table)")
+    retrieval.add_argument("--label", nargs="+", required=True, help="one or several columns with answers")
+    retrieval.add_argument("--draws", type=int, default=2000, help="bootstrap samples of patients (default: 2000)")
+    retrieval.add_argument("--out", type=Path, help="JSON file to write beside the printed tables")
+    retrieval.set_defaults(command=_retrieval)
+
+
 def _add_lung_nodules(commands: argparse._SubParsersAction) -> None:
     nodules = commands.add_parser("lung-nodules", help="train, cross-validate and export lung-nodule-malignancy")
     nodules.add_argument("--data", type=Path, required=True, help="folder with nodules.csv, image/ and mask/")
@@ -144,14 +156,40 @@ def _index(options: argparse.Namespace) -> None:
     table = read_with(options.reader, options.table, label=options.label, classes=None)
     bundle = load_bundle(options.model, device=best_device())
     plan = IndexPlan(options.label_source, options.organ, options.pictures, options.patches)
-    say = _Clock()
+    progress = _every_50(_Clock())
+    count = index(table, bundle, options.out, plan=plan, key_path=options.key, progress=progress)
+    print(f"{options.out}: {count} cases by {bundle.name} {bundle.version}")
 
+
+def _retrieval(options: argparse.Namespace) -> None:
+    from dataclasses import replace
+
+    from LesionLib.bundle import load_bundle
+    from LesionLib.classify import best_device
+
+    from .data.readers import read_with
+    from .retrieval_command import as_text, embedded, retrieval_rows, write_rows
+
+    tables = {label: read_with(options.reader, options.table, label=label, classes=None) for label in options.label}
+    first = next(iter(tables.values()))
+    bundle = load_bundle(options.model, device=best_device())
+    model = embedded(first, bundle, progress=_every_50(_Clock()))
+    found = {}
+    for label, table in tables.items():
+        of_label = replace(model, labels=table.labels, class_names=table.class_names)
+        found[label] = retrieval_rows(of_label, f"{bundle.name} {bundle.version}", draws=options.draws)
+        counts = {name: int((table.labels == c).sum()) for c, name in enumerate(table.class_names)}
+        print(as_text(found[label], label, counts), end="\n\n")
+    if options.out is not None:
+        write_rows(found, options.out)
+
+
+def _every_50(say: _Clock) -> Callable[[int, int], None]:
     def progress(done: int, total: int) -> None:
         if done % 50 == 0 or done == total:
             say(f"{done} of {total} lesions")
 
-    count = index(table, bundle, options.out, plan=plan, key_path=options.key, progress=progress)
-    print(f"{options.out}: {count} cases by {bundle.name} {bundle.version}")
+    return progress
 
 
 def _lung_nodules(options: argparse.Namespace) -> None:

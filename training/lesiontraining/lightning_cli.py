@@ -78,12 +78,21 @@ def recipe_cli(arguments: Sequence[str], fold: FoldFolder) -> RecipeCLI:
             },
         )
     except (ValueError, TypeError, KeyError, ArgumentError) as error:
-        if isinstance(error, LesionLensError):
-            raise
+        if (own := _own_error(error)) is not None:
+            raise own from error
         msg = f"the options do not fit: {_reason(str(error))}"
         raise OptionError(msg) from error
     _refuse_other_channels(cli)
     return cli
+
+
+def _own_error(error: BaseException | None) -> LesionLensError | None:
+    """The plain error at the bottom of a parser's: a table that cannot be read is no wrong option."""
+    while error is not None:
+        if isinstance(error, LesionLensError):
+            return error
+        error = error.__cause__ or error.__context__
+    return None
 
 
 def _reason(text: str) -> str:
@@ -124,15 +133,17 @@ def _loggers(fold: FoldFolder) -> list[dict[str, Any]]:
 
 
 def _with_configs(arguments: Sequence[str]) -> list[str]:
-    """The arguments with the names of recipes that come along (``--config dmrn-lung-nodules``) as their files."""
-    found: list[str] = []
-    for argument in arguments:
-        name, _, value = argument.partition("=")
-        if name == "--config" and value:
-            found.append(f"--config={_config(value)}")
+    """The arguments with recipes first, so that options beside them count wherever they stand, and recipes' names as files."""
+    configs: list[str] = []
+    others: list[str] = []
+    waiting = iter(arguments)
+    for argument in waiting:
+        name, is_assigned, value = argument.partition("=")
+        if name == "--config":
+            configs.append(f"--config={_config(value if is_assigned else next(waiting, ''))}")
         else:
-            found.append(_config(argument) if found and found[-1] == "--config" else argument)
-    return found
+            others.append(argument)
+    return [*configs, *others]
 
 
 def _config(name: str) -> str:

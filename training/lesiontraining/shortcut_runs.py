@@ -47,7 +47,7 @@ def _regression(train: Predictions, test: Predictions, features: Callable[[Predi
     model.fit(known, train.labels)
     probabilities = np.zeros((len(test), len(test.class_names)))
     probabilities[:, model.classes_] = model.predict_proba(asked)
-    return replace(test, probabilities=probabilities, embeddings=_as_angle(np.log(test.volume_mm3)))
+    return replace(test, probabilities=probabilities, embeddings=size_as_angle(test.volume_mm3))
 
 
 def _majority(train: Predictions, test: Predictions) -> Predictions:
@@ -56,8 +56,8 @@ def _majority(train: Predictions, test: Predictions) -> Predictions:
     return replace(test, probabilities=np.tile(share, (len(test), 1)), embeddings=unit)
 
 
-def _as_angle(values: np.ndarray) -> np.ndarray:
-    """One fixed scale for all folds: from 0.1 mm3 to 10 litres is half a turn."""
+def size_as_angle(volume_mm3: np.ndarray) -> np.ndarray:
+    """Embeddings (n, 2) whose cosine falls with the difference of the logarithms: 0.1 mm3 to 10 litres is half a turn."""
     low, high = np.log(0.1), np.log(1e7)
-    angle = np.pi * (np.clip(values, low, high) - low) / (high - low)
+    angle = np.pi * (np.clip(np.log(volume_mm3), low, high) - low) / (high - low)
     return np.stack([np.cos(angle), np.sin(angle)], axis=1)

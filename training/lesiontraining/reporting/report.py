@@ -31,8 +31,9 @@ _FEWEST = 2
 class ReportInput:
     """What is reported. ``methods``: answers on the same tested lesions in the same order, the model first.
 
-    ``shortcuts``: names of methods that know no picture, of which ``ruler`` alone takes part in the search; ``run``: how it was made, by name; ``curves``: what was logged,
-    by fold; ``extra``: what the recipe measured beside, in sentences; ``notes``: what could not be measured.
+    ``shortcuts``: names of methods that know no picture, of which ``ruler`` alone takes part in the search; ``run``: how it
+    was made, by name; ``curves``: what was logged, by fold; ``extra``: what the recipe measured beside, in sentences;
+    ``notes``: what could not be measured.
     """
 
     title: str

@@ -1,0 +1,88 @@
+"""``lesiontrain retrieval``: how well a model folder finds lesions with the same answer, beside chance and beside size."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+from LesionLib.bundle import Bundle
+from LesionLib.classify import Classifier
+from LesionLib.lesion_statistics import lesion_statistics
+
+from .data.lesion_row import LesionTable
+from .predictions import Predictions
+from .reporting.searching import FIGURES, RULES, SearchRow, search_rows
+from .shortcut_runs import size_as_angle
+
+SIZE = "size alone"
+_SHOWN = ("ap_a", "p_at_1", "p_at_k")
+
+
+def embedded(table: LesionTable, bundle: Bundle, *, progress: Callable[[int, int], None] | None = None) -> Predictions:
+    """Every lesion of a table of CTs by ``bundle``; probabilities are left at equal shares, for only embeddings are asked."""
+    vectors, volumes, means, sizes, spacings = [], [], [], [], []
+    for done, row in enumerate(table.rows, start=1):
+        volume = row.source.read()
+        box = row.source.lesion(volume, name=f"line {row.line}")
+        measured = lesion_statistics(volume, box)
+        vectors.append(Classifier(bundle, volume).embed(box))
+        volumes.append(1000.0 * measured.volume_ml)
+        means.append(measured.hu_mean)
+        sizes.append(box.sizeMm)
+        spacings.append(volume.spacingMm)
+        if progress is not None:
+            progress(done, len(table))
+    n, classes = len(table), max(2, len(table.class_names))
+    return Predictions(
+        class_names=table.class_names,
+        lesion_ids=np.array([f"line {row.line}" for row in table.rows]),
+        patients=table.patients,
+        studies=table.studies,
+        folds=np.zeros(n, dtype=int),
+        split=np.full(n, "test"),
+        labels=table.labels,
+        probabilities=np.full((n, classes), 1 / classes),
+        embeddings=np.stack(vectors).astype(np.float64),
+        size_mm=np.stack(sizes),
+        volume_mm3=np.array(volumes),
+        mean_hu=np.array(means),
+        spacing_mm=np.stack(spacings),
+    )
+
+
+def retrieval_rows(model: Predictions, name: str, *, draws: int = 2000, seed: int = 0) -> list[SearchRow]:
+    """The model and the size alone, under every patient rule."""
+    size = replace(model, embeddings=size_as_angle(model.volume_mm3))
+    rows, _ = search_rows({name: model, SIZE: size}, draws=draws, seed=seed)
+    return rows
+
+
+def as_text(rows: list[SearchRow], label: str, counts: dict[str, int]) -> str:
+    """A Markdown table with intervals, chance beside every figure."""
+    lesions = ", ".join(f"{count} {name}" for name, count in counts.items())
+    head = f"Same {label} is relevant ({lesions}). In brackets: 95 % interval, patients drawn; chance: a random order."
+    names = " | ".join(f"{FIGURES[f]} | chance" for f in _SHOWN)
+    lines = [
+        head,
+        "",
+        f"| searched | by | queries | {names} | model minus this, mAP@10 |",
+        "|---" * (4 + 2 * len(_SHOWN)) + "|",
+    ]
+    for row in rows:
+        cells = " | ".join(f"{row.figures[f]} | {row.chance[f]:.3f}" for f in _SHOWN)
+        against = (
+            ""
+            if row.against is None
+            else f"{row.against.value:+.3f} ({row.against.low:+.3f} to {row.against.high:+.3f})"
+        )
+        lines.append(f"| {RULES[row.rule]} | {row.method} | {row.queries} | {cells} | {against} |")
+    return "\n".join(lines)
+
+
+def write_rows(rows: dict[str, list[SearchRow]], out: Path) -> None:
+    """All of it as JSON, by label."""
+    values = {label: [row.as_json() for row in of] for label, of in rows.items()}
+    out.write_text(json.dumps(values, indent=2, allow_nan=False) + "\n", encoding="utf-8")

@@ -14,7 +14,7 @@ from LesionLib.dicom import choose_series
 from LesionLib.errors import LesionLensError
 from LesionLib.readers import read_volume
 from LesionLib.results import LesionResult
-from LesionRetrievalLib.library import CaseLibrary
+from LesionRetrievalLib.library_places import open_store
 from LesionRetrievalLib.pseudonyms import Pseudonymiser
 
 from .console import Steps
@@ -35,7 +35,7 @@ def classify_files(options: argparse.Namespace, bundle: Bundle, steps: Steps) ->
         )
         raise LesionLensError(msg)
     with ExitStack() as stack:
-        library = stack.enter_context(CaseLibrary.open(options.library)) if options.library else None
+        library = stack.enter_context(open_store(options.library)) if options.library else None
         if library is not None:
             library.require_model(bundle.sha256)
         steps.begin(f"Reading {options.volume.name}")

@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from LesionLib.errors import LesionLensError
+from LesionRetrievalLib.library_places import library_place
 
 from .console import NOTICE, Steps, print_results
 from .library_commands import add_library_commands
@@ -63,7 +64,7 @@ def _add_classify(commands: argparse._SubParsersAction) -> None:
     where.add_argument("--segmentation", type=Path, help="label map or .seg.nrrd: every segment becomes a box")
     parser.add_argument("--margin-mm", type=float, default=2.0, help="margin around a segment (default: 2)")
     parser.add_argument("--model", default=DEFAULT_MODEL, help=f"name or folder of a model (default: {DEFAULT_MODEL})")
-    parser.add_argument("--library", type=Path, help="case library to compare with")
+    parser.add_argument("--library", type=library_place, help="case library to compare with")
     parser.add_argument("--similar", type=int, default=9, metavar="K", help="how many similar cases (default: 9)")
     parser.add_argument(
         "--redrawn", type=int, default=0, metavar="N",

@@ -1,4 +1,4 @@
-"""``lesionlens library build | add | search | list | remove | verify | export | reindex``: the options of each."""
+"""``lesionlens library build | add | search | list | remove | verify | export | reindex | push | pull``: the options of each."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ import argparse
 from pathlib import Path
 
 from .console import Steps
+
+_SERVER = "milvus://host:port/library; who asks is in LESIONLENS_SERVER_TOKEN, or ..._USER and ..._PASSWORD"
 
 # What needs torch or the library is imported where it is used: a mistyped option is answered at once.
 
@@ -21,6 +23,8 @@ def add_library_commands(commands: argparse._SubParsersAction, *, default_model:
     _add_verify(library)
     _add_export(library)
     _add_reindex(library, default_model)
+    _add_push(library)
+    _add_pull(library)
 
 
 def _add_build(commands: argparse._SubParsersAction, default_model: str) -> None:
@@ -58,7 +62,7 @@ def _add_add(commands: argparse._SubParsersAction, default_model: str) -> None:
 
 def _add_search(commands: argparse._SubParsersAction, default_model: str) -> None:
     parser = commands.add_parser("search", help="the most similar cases to one of the library, or to lesions on a CT")
-    _add_library(parser)
+    _add_place(parser)
     parser.add_argument("--case", help="id of the case to compare with; needs no model")
     parser.add_argument("--volume", type=Path, help="DICOM folder, NRRD or NIfTI file with the lesions to compare with")
     _add_where(parser, required=False)
@@ -82,7 +86,7 @@ def _add_search(commands: argparse._SubParsersAction, default_model: str) -> Non
 
 def _add_list(commands: argparse._SubParsersAction) -> None:
     parser = commands.add_parser("list", help="what is in a library")
-    _add_library(parser)
+    _add_place(parser)
     parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
     parser.set_defaults(command=_list)
 
@@ -118,6 +122,28 @@ def _add_reindex(commands: argparse._SubParsersAction, default_model: str) -> No
     _add_library(parser)
     parser.add_argument("--model", default=default_model, help="name or folder of the model")
     parser.set_defaults(command=_reindex)
+
+
+def _add_push(commands: argparse._SubParsersAction) -> None:
+    parser = commands.add_parser("push", help="the cases of a file to a library on a server")
+    _add_library(parser)
+    parser.add_argument("server", help=_SERVER)
+    _add_images(parser)
+    parser.set_defaults(command=_push)
+
+
+def _add_pull(commands: argparse._SubParsersAction) -> None:
+    parser = commands.add_parser("pull", help="the cases of a library on a server into a file")
+    parser.add_argument("server", help=_SERVER)
+    _add_library(parser)
+    _add_images(parser)
+    parser.set_defaults(command=_pull)
+
+
+def _add_place(parser: argparse.ArgumentParser) -> None:
+    from LesionRetrievalLib.library_places import library_place
+
+    parser.add_argument("library", type=library_place, help="the library file, or milvus://host:port/library")
 
 
 def _add_library(parser: argparse.ArgumentParser) -> None:
@@ -229,6 +255,18 @@ def _reindex(options: argparse.Namespace) -> None:
     from .library_reindexing import reindex_library
 
     print(reindex_library(options.library, bundle, steps))
+
+
+def _push(options: argparse.Namespace) -> None:
+    from .library_transfer_commands import push
+
+    print(push(options))
+
+
+def _pull(options: argparse.Namespace) -> None:
+    from .library_transfer_commands import pull
+
+    print(pull(options))
 
 
 def _bundle(model: str, steps: Steps) -> object:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from LesionLib.errors import CaseLibraryError
 from LesionRetrievalLib.library import CaseLibrary, IndexedModel
+from LesionRetrievalLib.library_places import open_store
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
@@ -16,11 +17,11 @@ from .console import NOTICE
 _SHOWN_PROBLEMS = 10
 
 
-def print_contents(path: Path) -> None:
+def print_contents(path: Path | str) -> None:
     """Models, answers, and one line a case."""
     console = Console(highlight=False)
-    with CaseLibrary.open(path) as library:
-        table = Table(title=path.name, caption=NOTICE)
+    with open_store(path) as library:
+        table = Table(title=str(path).rsplit("/", 1)[-1], caption=NOTICE)
         for heading in ("case", "answer", "established by", "organ", "attributes", "with"):
             table.add_column(heading)
         contents = library.contents()
@@ -36,9 +37,9 @@ def print_contents(path: Path) -> None:
             console.print(Text(f"Embedded by {_described(model)}."))
 
 
-def contents_as_json(path: Path) -> str:
+def contents_as_json(path: Path | str) -> str:
     """The same as JSON, without hashes."""
-    with CaseLibrary.open(path) as library:
+    with open_store(path) as library:
         contents = library.contents()
         names = ("case_id", "label", "label_source", "organ", "attributes", "note")
         cases = [

@@ -9,8 +9,10 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from LesionLib.errors import CaseLibraryError
-from LesionRetrievalLib.library import CaseLibrary, Neighbour
+from LesionRetrievalLib.library import Neighbour
 from LesionRetrievalLib.library_filter import SearchFilter
+from LesionRetrievalLib.library_places import open_store
+from LesionRetrievalLib.library_protocol import CaseStore
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
@@ -41,7 +43,7 @@ def answer_query(options: argparse.Namespace, bundle: Callable[[], Bundle]) -> l
         msg = "Give either --case, or --volume with --boxes or --segmentation."
         raise CaseLibraryError(msg)
     wanted = {"label": options.label, "organ": options.organ, "attributes": conditions_from(options.attribute)}
-    with CaseLibrary.open(options.library) as library:
+    with open_store(options.library) as library:
         if options.case:
             return [_of_case(library, options, SearchFilter(**wanted))]
         return _of_ct(library, options, SearchFilter(**wanted), bundle)
@@ -73,7 +75,7 @@ def as_json_text(answers: Sequence[Answer]) -> str:
     )
 
 
-def _of_case(library: CaseLibrary, options: argparse.Namespace, wanted: SearchFilter) -> Answer:
+def _of_case(library: CaseStore, options: argparse.Namespace, wanted: SearchFilter) -> Answer:
     case, model = library.case(options.case), library.model
     hashes = (case.patient_hash, case.study_hash)
     filters = _filters(options, replace(wanted, exclude_case=case.case_id), hashes)
@@ -83,7 +85,7 @@ def _of_case(library: CaseLibrary, options: argparse.Namespace, wanted: SearchFi
 
 
 def _of_ct(
-    library: CaseLibrary, options: argparse.Namespace, wanted: SearchFilter, make_bundle: Callable[[], Bundle]
+    library: CaseStore, options: argparse.Namespace, wanted: SearchFilter, make_bundle: Callable[[], Bundle]
 ) -> list[Answer]:
     hashes = _hashes_of_ct(options)
     filters = _filters(options, wanted, hashes)

@@ -29,7 +29,9 @@ from .library_schema import (
     IndexedModel,
     ModelIdentity,
     Neighbour,
+    checked_date,
     checked_pictures,
+    stored_vector,
     unit_vector,
 )
 
@@ -120,8 +122,9 @@ class CaseLibrary(LibraryReading):
         model_sha256: str,
         pictures: Mapping[str, np.ndarray] | None = None,
         patch: HuPatch | None = None,
+        created: str | None = None,
     ) -> None:
-        """Add one case.
+        """Add one case; ``created``: its date where it comes from another library, else today.
 
         ``vector`` is (dimension,) real numbers from the model ``model_sha256``, of any length but zero: it is
         normalised here. ``pictures`` maps axial, coronal, sagittal to uint8 grey (height, width). ``patch``: the CT around
@@ -141,7 +144,7 @@ class CaseLibrary(LibraryReading):
                 msg = f"Case {case.case_id!r} is in the library already; remove it first, or give another id."
                 raise CaseLibraryError(msg)
             # A date without a time: the hour a case was entered could be matched with a hospital's logs.
-            row = (*case.as_row(), datetime.now(UTC).date().isoformat())
+            row = (*case.as_row(), checked_date(created) if created else datetime.now(UTC).date().isoformat())
             self._insert("cases", f"{', '.join(CASE_COLUMNS)}, created", row)
             self._insert("vectors", "case_id, model_sha256, vector", (case.case_id, model_sha256, blob))
             for plane, grey in pictures.items():
@@ -152,13 +155,16 @@ class CaseLibrary(LibraryReading):
                 for values in part_rows(patch):
                     self._insert("patches", f"case_id, {PART_COLUMNS}", (case.case_id, *values))
 
-    def add_many(self, entries: Iterable[CaseEntry | tuple], *, model_sha256: str) -> int:
-        """Add (case, vector[, pictures[, patch]]) items in one transaction; returns how many."""
+    def add_many(
+        self, entries: Iterable[CaseEntry | tuple], *, model_sha256: str, created: Mapping[str, str] | None = None
+    ) -> int:
+        """Add (case, vector[, pictures[, patch]]) items in one transaction; returns how many. ``created``: dates by case id."""
         count = 0
         with self.transaction():
             for entry in entries:
                 case, vector, pictures, patch = _entry(entry)
-                self.add(case, vector, model_sha256=model_sha256, pictures=pictures, patch=patch)
+                date = (created or {}).get(case.case_id)
+                self.add(case, vector, model_sha256=model_sha256, pictures=pictures, patch=patch, created=date)
                 count += 1
         return count
 
@@ -184,6 +190,19 @@ class CaseLibrary(LibraryReading):
                 "INSERT OR REPLACE INTO vectors (case_id, model_sha256, vector) VALUES (?, ?, ?)",
                 (case_id, sha256, self._blob(vector, sha256)),
             )
+
+    def add_vectors(self, vectors: Mapping[str, Any], *, model: ModelIdentity) -> None:
+        """Add the vectors of several cases by ``model``, all or none, and let it be searched with."""
+        with self.transaction():
+            for case_id, vector in vectors.items():
+                self.add_vector(case_id, vector, model=model)
+            self.finish_model(model.sha256)
+
+    def prefer_model(self, sha256: str) -> None:
+        """Make a model that cases are embedded by the one the library goes by."""
+        self.require_model(sha256)
+        with self.transaction():
+            self._rows("UPDATE models SET rowid = (SELECT max(rowid) + 1 FROM models) WHERE sha256 = ?", (sha256,))
 
     def finish_model(self, sha256: str) -> None:
         """Let a model be searched with, now that all cases that can be are embedded by it; for `reindex`."""
@@ -212,7 +231,7 @@ class CaseLibrary(LibraryReading):
         return export_library(self._connection, self.path, Path(path), plan or ExportPlan(), overwrite=overwrite)
 
     def _blob(self, vector: Any, sha256: str) -> bytes:
-        return unit_vector(vector, self._dimension(sha256)).astype("<f4").tobytes()
+        return stored_vector(vector, self._dimension(sha256)).tobytes()
 
     def _insert(self, table: str, columns: str, values: tuple) -> None:
         marks = ", ".join("?" * len(values))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -82,6 +83,10 @@ class LibraryReading:
         rows = self._rows(f"SELECT {_COLUMNS} FROM cases ORDER BY case_id")
         return [Case(**case_fields(row)) for row in rows]
 
+    def created(self) -> dict[str, str]:
+        """Return the date on which each case was entered, by case id."""
+        return dict(self._rows("SELECT case_id, created FROM cases ORDER BY case_id"))
+
     def labels(self) -> dict[str, int]:
         """Return how many cases there are of each label, ordered by label."""
         return dict(self._rows("SELECT label, count(*) FROM cases GROUP BY label ORDER BY label"))
@@ -118,6 +123,17 @@ class LibraryReading:
         """Return the ids of the cases that a search with this model cannot find, in order."""
         statement = "SELECT case_id FROM cases EXCEPT SELECT case_id FROM vectors WHERE model_sha256 = ? ORDER BY 1"
         return [case_id for (case_id,) in self._rows(statement, (model_sha256,))]
+
+    def vectors(self, case_ids: Sequence[str], *, model_sha256: str) -> dict[str, np.ndarray]:
+        """Return those of these cases' vectors by one model that there are, float32, by case id."""
+        found = {}
+        for case_id in case_ids:
+            rows = self._rows(
+                "SELECT vector FROM vectors WHERE case_id = ? AND model_sha256 = ?", (case_id, model_sha256)
+            )
+            if rows:
+                found[case_id] = np.frombuffer(rows[0][0], "<f4").copy()
+        return found
 
     def contents(self) -> dict[str, tuple[str, ...]]:
         """Return for every case, in order of ids, which of ``pictures`` and ``patch`` it has."""

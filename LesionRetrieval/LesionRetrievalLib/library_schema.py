@@ -7,6 +7,7 @@ import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from datetime import date
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -38,6 +39,7 @@ _IDENTIFYING_KEYS = {"patientid", "patientname", "patientbirthdate", "patientadd
 _IDENTIFYING_KEYS |= {"accessionnumber", "studyid", "studyinstanceuid", "seriesinstanceuid", "sopinstanceuid"}
 _IDENTIFYING_KEYS |= {"frameofreferenceuid", "mrn", "dob", "birthdate", "dateofbirth", "fullname"}
 
+_UNIT_ROUNDING = 4 * float(np.finfo(np.float32).eps)
 Scalar = str | int | float | bool | None
 
 
@@ -161,6 +163,15 @@ def checked_hash(value: object, name: str) -> str:
     return str(value)
 
 
+def checked_date(value: object) -> str:
+    """Return ``value`` if it is a date, YYYY-MM-DD; `CaseLibraryError` otherwise."""
+    try:
+        return date.fromisoformat(value).isoformat()
+    except (TypeError, ValueError) as error:
+        msg = "The date on which a case was entered must be YYYY-MM-DD."
+        raise CaseLibraryError(msg) from error
+
+
 def unit_vector(vector: Any, dimension: int) -> np.ndarray:
     """Return ``vector`` as float64 of shape (dimension,) and length 1; `CaseLibraryError` if it can't be."""
     try:
@@ -180,6 +191,15 @@ def unit_vector(vector: Any, dimension: int) -> np.ndarray:
     # Scaled before squaring, so that very small and very large vectors neither underflow nor overflow.
     array /= largest
     return array / np.linalg.norm(array)
+
+
+def stored_vector(vector: Any, dimension: int) -> np.ndarray:
+    """`unit_vector` in the float32 that libraries keep; one that was kept already stays as it is, bit for bit."""
+    unit = unit_vector(vector, dimension)
+    if isinstance(vector, np.ndarray) and vector.dtype == np.float32:
+        is_unit = abs(float(np.linalg.norm(vector.astype(np.float64))) - 1.0) <= _UNIT_ROUNDING
+        return vector.astype("<f4") if is_unit else unit.astype("<f4")
+    return unit.astype("<f4")
 
 
 def checked_pictures(pictures: Mapping[str, np.ndarray] | None) -> dict[str, np.ndarray]:

@@ -1,0 +1,146 @@
+"""A case library from one place to another: to a server (push) or back into a file (pull), whole case by whole case."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Protocol, TypeVar
+
+import numpy as np
+from LesionLib.errors import CaseLibraryError
+
+from .library_protocol import CaseStore
+from .library_schema import Case, CaseEntry, IndexedModel, ModelIdentity
+from .milvus_connection import ServerUnreachableError
+
+CASES_AT_ONCE = 100
+_FIRST_WAIT_S = 0.5
+_LONGEST_WAIT_S = 8.0
+_Result = TypeVar("_Result")
+
+
+class Target(CaseStore, Protocol):
+    """A library that cases of another one can be written to."""
+
+    def add_vectors(self, vectors: dict[str, np.ndarray], *, model: ModelIdentity) -> None:
+        """The vectors of cases that are there by one more model."""
+
+    def prefer_model(self, sha256: str) -> None:
+        """Make a model the one that the library goes by."""
+
+
+@dataclass(frozen=True)
+class TransferPlan:
+    """What goes along besides cases and vectors; pictures and patches show the CT. ``patience_s``: how long a server that went
+    away is waited for.
+    """
+
+    pictures: bool = False
+    patches: bool = False
+    patience_s: float = 60.0
+
+
+@dataclass(frozen=True)
+class Transferred:
+    """``added`` cases; ``there``: those that the target held already, just the same."""
+
+    added: int
+    there: int
+
+
+def transfer(
+    source: CaseStore,
+    target: Target,
+    plan: TransferPlan | None = None,
+    *,
+    progress: Callable[[int, int], None] | None = None,
+) -> Transferred:
+    """Copy every case that ``target`` lacks, with its date and its vectors by all finished models.
+
+    Nothing is written where a case of the same id is another one, or the target is of another model (`CaseLibraryError`). Broken
+    off, the cases that were copied stay, each whole, and the next transfer does the rest.
+    """
+    plan = plan or TransferPlan()
+    model = source.model
+    target.require_model(model.sha256)
+    cases = {case.case_id: case for case in source.cases()}
+    there = _same_cases(cases, source, target, model.sha256)
+    missing = [case for case in cases.values() if case.case_id not in there]
+    created = source.created()
+    for start in range(0, len(missing), CASES_AT_ONCE):
+        batch = missing[start : start + CASES_AT_ONCE]
+        _add(source, target, batch, plan, model.sha256, created)
+        if progress is not None:
+            progress(min(start + CASES_AT_ONCE, len(missing)), len(missing))
+    others = [other for other in source.models() if other.identity.sha256 != model.sha256 and not other.unfinished]
+    for other in others:
+        _add_vectors(source, target, other, list(cases), plan)
+    if others:
+        target.prefer_model(model.sha256)
+    return Transferred(len(missing), len(there))
+
+
+def _same_cases(cases: dict[str, Case], source: CaseStore, target: CaseStore, sha256: str) -> set[str]:
+    """Ids that the target holds; a `CaseLibraryError` where one of them is another case."""
+    there = {case.case_id: case for case in target.cases() if case.case_id in cases}
+    ours, theirs = (store.vectors(list(there), model_sha256=sha256) for store in (source, target))
+    for case_id, case in there.items():
+        if case != cases[case_id] or not np.array_equal(ours.get(case_id), theirs.get(case_id)):
+            msg = (
+                f"Case {case_id!r} is another one there than here, and nothing was written; rename it in one of the libraries, "
+                "or remove it where it is wrong."
+            )
+            raise CaseLibraryError(msg)
+    return set(there)
+
+
+def _add(
+    source: CaseStore, target: Target, batch: Sequence[Case], plan: TransferPlan, sha256: str, created: dict[str, str]
+) -> None:
+    vectors = source.vectors([case.case_id for case in batch], model_sha256=sha256)
+    entries = [
+        CaseEntry(
+            case,
+            vectors[case.case_id],
+            source.pictures(case.case_id) if plan.pictures else None,
+            source.patch(case.case_id) if plan.patches else None,
+        )
+        for case in batch
+    ]
+
+    def write() -> None:
+        # The batch may have arrived although the answer did not.
+        arrived = {case.case_id for case in target.cases()} if write.tried else set()
+        write.tried = True
+        rest = [entry for entry in entries if entry.case.case_id not in arrived]
+        dates = {entry.case.case_id: created[entry.case.case_id] for entry in rest}
+        target.add_many(rest, model_sha256=sha256, created=dates)
+
+    write.tried = False
+    _patiently(write, plan.patience_s)
+
+
+def _add_vectors(
+    source: CaseStore, target: Target, model: IndexedModel, case_ids: list[str], plan: TransferPlan
+) -> None:
+    for start in range(0, len(case_ids), CASES_AT_ONCE):
+        batch = case_ids[start : start + CASES_AT_ONCE]
+        # Not every case need be embedded by every model.
+        vectors = source.vectors(batch, model_sha256=model.identity.sha256)
+        if vectors:
+            _patiently(lambda v=vectors: target.add_vectors(v, model=model.identity), plan.patience_s)
+
+
+def _patiently(step: Callable[[], _Result], patience_s: float) -> _Result:
+    """Again and again while a server is away, with growing pauses, until patience ends."""
+    end, wait = time.monotonic() + patience_s, _FIRST_WAIT_S
+    while True:
+        try:
+            return step()
+        except ServerUnreachableError as error:
+            if time.monotonic() + wait > end:
+                msg = f"{error} What was copied before is there; the same command goes on from it."
+                raise ServerUnreachableError(msg) from error
+            time.sleep(wait)
+            wait = min(2 * wait, _LONGEST_WAIT_S)

@@ -1,0 +1,136 @@
+"""Rows of one collection on the server: written in bites that it takes, read to the end, in plain errors."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from .milvus_connection import ServerAddress, plain_server_errors
+
+if TYPE_CHECKING:
+    from pymilvus import MilvusClient
+
+_MESSAGE_BYTES = 24 << 20  # the server takes 64 MB a message
+_ROWS_AT_ONCE = 2_000
+_PIECES_AT_ONCE = 200  # of 64 KB each
+_TIMEOUT_S = 60.0
+
+
+@dataclass(frozen=True, eq=False)
+class Collection:
+    """``key``: the name of its primary key."""
+
+    client: MilvusClient
+    address: ServerAddress
+    name: str
+    key: str
+
+    def count(self) -> int:
+        """How many rows it has."""
+        with plain_server_errors(self.address):
+            found = self.client.query(self.name, filter="", output_fields=["count(*)"], timeout=_TIMEOUT_S)
+        return int(found[0]["count(*)"])
+
+    def insert(self, rows: Sequence[dict[str, Any]]) -> None:
+        """Write rows whose keys are new; those of one message together or not at all."""
+        with plain_server_errors(self.address):
+            for bite in _bites(rows):
+                self.client.insert(self.name, bite, timeout=_TIMEOUT_S)
+
+    def upsert(self, rows: Sequence[dict[str, Any]]) -> None:
+        """Write rows, in the place of those that have their keys."""
+        self.delete([row[self.key] for row in rows])
+        self.insert(rows)
+
+    def delete(self, keys: Sequence[str]) -> None:
+        """Remove the rows with these keys; those that are not there do not matter."""
+        with plain_server_errors(self.address):
+            for start in range(0, len(keys), _ROWS_AT_ONCE):
+                self.client.delete(self.name, ids=list(keys[start : start + _ROWS_AT_ONCE]), timeout=_TIMEOUT_S)
+
+    def delete_of_cases(self, case_ids: Sequence[str]) -> None:
+        """Remove every row that belongs to one of these cases."""
+        for start in range(0, len(case_ids), _ROWS_AT_ONCE):
+            found = self.where(ids_in("case_id", case_ids[start : start + _ROWS_AT_ONCE]), [self.key])
+            if found:
+                self.delete([row[self.key] for row in found])
+
+    def get(self, keys: Sequence[str], fields: list[str]) -> list[dict[str, Any]]:
+        """The rows with these keys, as far as they are there, in no order."""
+        found: list[dict[str, Any]] = []
+        for start in range(0, len(keys), _ROWS_AT_ONCE):
+            found += self._page(ids_in(self.key, keys[start : start + _ROWS_AT_ONCE]), fields, _ROWS_AT_ONCE)
+        return found
+
+    def having(self, keys: Sequence[str]) -> list[str]:
+        """Which of these keys there are."""
+        return [row[self.key] for row in self.get(keys, [self.key])]
+
+    def of_case(self, case_id: str) -> list[dict[str, Any]]:
+        """All pieces of a case."""
+        condition = f"case_id == {quoted(case_id)}"
+        return self.where(condition, ["kind", "about", "place", "data"], page=_PIECES_AT_ONCE)
+
+    def all(self, fields: list[str]) -> list[dict[str, Any]]:
+        """Every row."""
+        return self.where("", fields)
+
+    def where(self, condition: str, fields: list[str], *, page: int = _ROWS_AT_ONCE) -> list[dict[str, Any]]:
+        """The rows that meet a condition, by key, read page by page: the server gives the lowest keys first."""
+        found: list[dict[str, Any]] = []
+        last = ""
+        while True:
+            beyond = f"{self.key} > {quoted(last)}"
+            rows = self._page(f"({condition}) and {beyond}" if condition else beyond, fields, page)
+            found += rows
+            if len(rows) < page:
+                return found
+            last = max(row[self.key] for row in rows)
+
+    def _page(self, condition: str, fields: list[str], limit: int) -> list[dict[str, Any]]:
+        wanted = list(dict.fromkeys([self.key, *fields]))
+        with plain_server_errors(self.address):
+            return self.client.query(
+                self.name,
+                filter=condition,
+                output_fields=wanted,
+                limit=limit,
+                consistency_level="Strong",
+                timeout=_TIMEOUT_S,
+            )
+
+    def search(self, query: np.ndarray, limit: int, condition: str) -> list[tuple[str, float, list[float]]]:
+        """(case id, cosine, vector) of the nearest rows that meet the condition, best first."""
+        with plain_server_errors(self.address):
+            (hits,) = self.client.search(
+                self.name, [query.tolist()], filter=condition, limit=limit, output_fields=["vector"],
+                search_params={"metric_type": "COSINE"}, consistency_level="Strong", timeout=_TIMEOUT_S,
+            )  # fmt: skip
+        return [(hit["id"], float(hit["distance"]), hit["entity"]["vector"]) for hit in hits]
+
+
+def quoted(text: str) -> str:
+    """A string in the server's language of conditions."""
+    return json.dumps(text, ensure_ascii=False)
+
+
+def ids_in(field: str, values: Sequence[str]) -> str:
+    """The condition that a field has one of these values."""
+    return f"{field} in {json.dumps(list(values), ensure_ascii=False)}"
+
+
+def _bites(rows: Sequence[dict[str, Any]]) -> list[list[dict[str, Any]]]:
+    bites: list[list[dict[str, Any]]] = []
+    size = _MESSAGE_BYTES
+    for row in rows:
+        weight = sum(len(v) * 4 if isinstance(v, list) else len(v) if isinstance(v, str) else 8 for v in row.values())
+        if size + weight > _MESSAGE_BYTES:
+            bites.append([])
+            size = 0
+        bites[-1].append(row)
+        size += weight
+    return bites

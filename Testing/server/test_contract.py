@@ -1,0 +1,152 @@
+"""What every case library promises, kept by one in a file and by one on a real server alike."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from LesionLib.errors import CaseLibraryError
+from LesionRetrievalLib.library import Case, CaseLibrary, ModelIdentity
+from LesionRetrievalLib.library_protocol import CaseStore
+from LesionRetrievalLib.milvus_library import MilvusLibrary
+
+pytestmark = [pytest.mark.server, pytest.mark.timeout(300)]
+MODEL = ModelIdentity("tested", "1.0.0", "a" * 64)
+SHA = MODEL.sha256
+COUNT = 60
+
+
+@pytest.fixture(scope="module", params=["file", "server"])
+def place(request, tmp_path_factory):
+    """A new library of the kind, by name."""
+    if request.param == "file":
+        path = tmp_path_factory.mktemp("file") / "contract.lesionlib"
+        return lambda: CaseLibrary.create(path, model=MODEL, dimension=12)
+    server = request.getfixturevalue("server")
+    return lambda: MilvusLibrary.create(server.address("contract"), model=MODEL, dimension=12)
+
+
+@pytest.fixture(scope="module")
+def store(place, entries):
+    with place() as library:
+        assert library.add_many(entries(COUNT), model_sha256=SHA) == COUNT
+        yield library
+
+
+@pytest.fixture(scope="module")
+def truth(entries):
+    """Unit vectors and cases, for loops over everything."""
+    given = entries(COUNT)
+    vectors = np.array([e.vector / np.linalg.norm(e.vector) for e in given])
+    return [e.case for e in given], vectors.astype(np.float32).astype(np.float64)
+
+
+def expected(truth, query, keep) -> list[str]:
+    cases, vectors = truth
+    similarity = vectors @ (query / np.linalg.norm(query))
+    rows = [i for i, case in enumerate(cases) if keep(case)]
+    return [cases[i].case_id for i in sorted(rows, key=lambda i: (-round(similarity[i], 9), cases[i].case_id))]
+
+
+def test_it_is_a_case_store(store):
+    assert isinstance(store, CaseStore)
+    assert len(store) == COUNT
+    assert store.model == MODEL
+    (model,) = store.models()
+    assert (model.identity, model.dimension, model.cases, model.unfinished) == (MODEL, 12, COUNT, False)
+
+
+def test_cases_come_back_field_for_field(store, truth):
+    assert store.cases() == truth[0]
+    assert store.case("c0007") == truth[0][7]
+    assert store.labels() == {"benign": 30, "malignant": 30}
+    assert set(store.created()) == {case.case_id for case in truth[0]}
+
+
+def test_vectors_pictures_and_patches_come_back_number_for_number(store, entries):
+    for entry in entries(COUNT)[:41:5]:
+        case_id = entry.case.case_id
+        unit = entry.vector / np.abs(entry.vector).max()
+        np.testing.assert_array_equal(
+            store.vector(case_id, model_sha256=SHA), (unit / np.linalg.norm(unit)).astype(np.float32)
+        )
+        np.testing.assert_array_equal(store.pictures(case_id)["axial"], entry.pictures["axial"])
+        back = store.patch(case_id)
+        assert (back is None) == (entry.patch is None)
+        if back is not None:
+            np.testing.assert_array_equal(back.volume.array, entry.patch.volume.array)
+            np.testing.assert_array_equal(back.volume.ijkToRAS, entry.patch.volume.ijkToRAS)
+            np.testing.assert_array_equal(back.box.centerRAS, entry.patch.box.centerRAS)
+    contents = store.contents()
+    assert contents["c0000"] == ("pictures", "patch")
+    assert contents["c0005"] == ("pictures",)
+    assert contents["c0001"] == ()
+
+
+def size(case: Case) -> float:
+    return case.attributes["size"]
+
+
+@pytest.mark.parametrize(
+    ("filters", "keep"),
+    [
+        ({}, lambda c: True),
+        ({"label": "benign"}, lambda c: c.label == "benign"),
+        ({"organ": "liver", "exclude_case": "c0003"}, lambda c: c.organ == "liver" and c.case_id != "c0003"),
+        ({"exclude_patient": f"{1:032x}"}, lambda c: c.patient_hash != f"{1:032x}"),
+        ({"exclude_study": f"{10:032x}"}, lambda c: c.study_hash != f"{10:032x}"),
+        ({"scope": "same-patient", "patient": f"{1:032x}"}, lambda c: c.patient_hash == f"{1:032x}"),
+        ({"scope": "cross-patient", "patient": f"{1:032x}"}, lambda c: c.patient_hash != f"{1:032x}"),
+        ({"attributes": {"size": (3.0, 8.0)}, "label": "malignant"}, lambda c: 3 <= size(c) <= 8 and c.label == "malignant"),
+        ({"attributes": {"phase": "arterial", "size": (None, 10)}}, lambda c: c.attributes["phase"] == "arterial" and size(c) <= 10),
+        ({"attributes": {"unknown": 1}}, lambda c: False),
+    ],
+    ids=lambda value: str(value) if isinstance(value, dict) else "",
+)  # fmt: skip
+def test_search_is_the_order_of_a_full_sort_under_every_filter(store, truth, filters, keep):
+    query = truth[1][9]  # a vector that two cases have
+    found = store.search(query, k=12, model_sha256=SHA, **filters)
+    assert [n.case_id for n in found] == expected(truth, query, keep)[:12]
+    for neighbour in found[:2]:
+        case = store.case(neighbour.case_id)
+        assert (neighbour.label, neighbour.attributes, neighbour.note) == (case.label, case.attributes, case.note)
+
+
+def test_equal_cases_come_by_their_ids_also_at_the_last_place(store, truth):
+    query = truth[1][9]
+    assert [n.case_id for n in store.search(query, k=2, model_sha256=SHA)] == ["c0008", "c0009"]
+    assert [n.case_id for n in store.search(query, k=1, model_sha256=SHA)] == ["c0008"]
+
+
+def test_another_model_is_refused_with_both_names(store):
+    with pytest.raises(CaseLibraryError, match=r"made with tested 1\.0\.0 .* not with the model sha256 bbbbbbbbbbbb"):
+        store.search(np.ones(12), model_sha256="b" * 64)
+    with pytest.raises(CaseLibraryError, match="not with the model"):
+        store.add(Case("x", "l", "s", "o", "0" * 32, "0" * 32), np.ones(12), model_sha256="b" * 64)
+
+
+@pytest.mark.parametrize("k", [0, -1, 2.5, True])
+def test_an_impossible_number_of_answers_is_refused(store, k):
+    with pytest.raises(CaseLibraryError, match="k is"):
+        store.search(np.ones(12), k=k, model_sha256=SHA)
+
+
+def test_several_cases_are_added_all_or_none(store, entries):
+    more = entries(3, seed=5, prefix="new")
+    with pytest.raises(CaseLibraryError, match="'c0004' is in the library already"):
+        store.add_many([*more, entries(5)[4]], model_sha256=SHA)
+    assert len(store) == COUNT
+    with pytest.raises(CaseLibraryError, match="vector"):
+        store.add_many([*more[:2], more[2]._replace(vector=np.ones(11))], model_sha256=SHA)
+    assert len(store) == COUNT
+
+
+def test_a_case_is_added_found_and_removed_with_all_that_belongs_to_it(store, entries):
+    (entry,) = entries(1, seed=6, prefix="one")
+    store.add(entry.case, entry.vector, model_sha256=SHA, pictures=entry.pictures, patch=entry.patch)
+    assert store.search(entry.vector, k=1, model_sha256=SHA)[0].case_id == "one0000"
+    store.remove("one0000")
+    assert store.search(entry.vector, k=1, model_sha256=SHA)[0].case_id != "one0000"
+    for asked in (store.case, store.pictures, store.patch, store.remove):
+        with pytest.raises(CaseLibraryError, match="not in this library"):
+            asked("one0000")
+    assert len(store) == COUNT

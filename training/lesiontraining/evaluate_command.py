@@ -87,6 +87,11 @@ def _shortcuts(folds: Sequence[FoldFolder]) -> tuple[dict[str, Predictions], tup
 def _extra(folds: Sequence[FoldFolder]) -> list[str]:
     """What the recipe and the fold's reliability say beside the figures."""
     lines = []
+    if not folds[0].facts["classifies"]:
+        lines.append(
+            "This network knows no classes: its probabilities are the shares of the classes among the nine training lesions "
+            "most similar to the one asked about, weighted by similarity."
+        )
     for fold in folds:
         for name, value in fold.facts.get("figures", {}).items():
             lines.append(f"Fold {fold.number}, {name}: {value if isinstance(value, str) else json.dumps(value)}")

@@ -113,5 +113,6 @@ def _one_fold_a_patient(rows: list[LesionRow]) -> tuple[list[LesionRow], tuple[s
     if not moved:
         return rows, ()
     whole = [replace(row, fold=str(fold)) for row, fold in zip(rows, folds, strict=True)]
-    text = f"{len(moved)} patient(s) stood in two LUNA16 subsets and were moved whole into one: {', '.join(moved)}."
+    lines = ", ".join(str(row.line) for row in rows if row.patient in moved)
+    text = f"{len(moved)} patient(s) stood in two LUNA16 subsets and were moved whole into one (lines {lines})."
     return whole, (text,)

@@ -99,7 +99,8 @@ def nodules(tmp_path):
 def test_nodules_keep_patients_in_one_fold_and_say_who_was_moved(nodules):
     table = read("nodule_set", nodules, label="malignant")
     assert table.column("fold").tolist() == ["0", "0", "1", "1", "0", "0"]
-    assert "moved whole into one: P0" in table.warnings[0]
+    assert "moved whole into one (lines 2, 3)" in table.warnings[0]
+    assert "P0" not in table.warnings[0]
     assert table.class_names == ("benign", "malignant")
     assert table.labels.tolist() == [0, 0, 0, 1, 1, 1]
     assert "CC BY 3.0" in table.credit

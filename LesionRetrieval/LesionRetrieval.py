@@ -50,6 +50,7 @@ class LesionRetrievalWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         """Build the panel; nothing heavy is imported here."""
         ScriptedLoadableModuleWidget.setup(self)
         import qt
+        from LesionRetrievalLib.quiz_panel import QuizPanel
         from LesionRetrievalLib.retrieval_panel import RetrievalPanel
         from LesionRetrievalLib.retrieval_runner import WorkerLookRunner
 
@@ -59,7 +60,7 @@ class LesionRetrievalWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         uiWidget.setMRMLScene(slicer.mrmlScene)
         self.logic = LesionRetrievalLogic(runner=WorkerLookRunner())
         self.panel = RetrievalPanel(self.ui, self.logic)
-        self.ui.teachingRoomButton.visible = self.quiz is not None  # an empty section would only be in the way
+        self.quiz = QuizPanel(place=self.ui.teachingRoomPlace)
         self.addObserver(slicer.mrmlScene, slicer.mrmlScene.StartCloseEvent, self.onSceneStartClose)
         self.addObserver(slicer.mrmlScene, slicer.mrmlScene.EndCloseEvent, self.onSceneEndClose)
         self.addObserver(slicer.mrmlScene, slicer.mrmlScene.EndImportEvent, self.onSceneEndClose)
@@ -69,6 +70,8 @@ class LesionRetrievalWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
 
     def cleanup(self):
         """Slicer closes or reloads the module: end the run and its worker."""
+        if self.quiz is not None:
+            self.quiz.cleanup()
         if self.panel is not None:
             self.panel.close()
             self.setParameterNode(None)

@@ -15,11 +15,11 @@ from LesionLib.errors import LesionLensError
 from LesionLib.readers import read_volume
 from LesionLib.results import LesionResult
 from LesionRetrievalLib.library_places import open_store
+from LesionRetrievalLib.owner_key import default_key_path
 from LesionRetrievalLib.pseudonyms import Pseudonymiser
 
 from .console import Steps
 from .inputs import addBoxes, addSegments
-from .library_build import default_key_path
 from .pipeline import Job, run_job
 
 

@@ -15,11 +15,11 @@ from LesionLib.phantom.chest import chest_phantom
 from LesionLib.phantom.nodules import KINDS, nodule_patch
 from LesionLib.results import LesionResult
 from LesionRetrievalLib.case_pictures import case_pictures
-from LesionRetrievalLib.library import Case, CaseEntry, CaseLibrary
+from LesionRetrievalLib.library import Case, CaseEntry, CaseLibrary, ModelIdentity
+from LesionRetrievalLib.library_writing import write_library
 from LesionRetrievalLib.pseudonyms import Pseudonymiser
 
 from .console import Steps
-from .library_build import write_library
 from .pipeline import Job, run_job
 
 _DIAMETERS_MM = (8.0, 11.0, 14.0, 17.0, 20.0)
@@ -46,7 +46,7 @@ def run_demo(out: Path, bundle: Bundle, steps: Steps, *, seed: int = 0) -> list[
         cases = steps.each(
             phantom_cases(bundle, key, seed=seed), f"Building a library of {total} phantoms", total=total
         )
-        write_library(path, bundle, cases)
+        write_library(path, ModelIdentity(bundle.name, bundle.version, bundle.sha256), cases)
         with CaseLibrary.open(path) as library:
             job = Job(running, volumeNode, roiNodes, bundle, library=library, extraWarnings=(_NOTE,))
             return run_job(job, out, steps, overwrite=True)

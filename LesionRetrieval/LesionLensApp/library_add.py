@@ -10,14 +10,14 @@ from LesionLib.bundle import Bundle
 from LesionLib.classify import Classifier
 from LesionLib.errors import CaseLibraryError
 from LesionLib.geometry import CTVolume, LesionBox
+from LesionRetrievalLib.attribute_lines import attributes_from
 from LesionRetrievalLib.case_pictures import case_pictures
 from LesionRetrievalLib.library import Case, CaseEntry, CaseLibrary
 from LesionRetrievalLib.library_identifiers import require_anonymous
 from LesionRetrievalLib.library_patch import lesion_patch
+from LesionRetrievalLib.owner_key import owner_key
 
 from .console import Steps
-from .library_attributes import attributes_from
-from .library_build import default_key_path, owner_key
 from .library_lesions import read_identity, read_lesions
 
 
@@ -41,7 +41,7 @@ def _cases(options: argparse.Namespace, count: int) -> list[Case]:
             "all CTs of the patient. Only its hash is stored."
         )
         raise CaseLibraryError(msg)
-    patient, study = identity.hashes(owner_key(options.key or default_key_path()))
+    patient, study = identity.hashes(owner_key(options.key))
     attributes = attributes_from(options.attribute)
     return [
         require_anonymous(

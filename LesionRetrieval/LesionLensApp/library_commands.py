@@ -179,7 +179,9 @@ def _add_key(parser: argparse.ArgumentParser) -> None:
 def _build(options: argparse.Namespace) -> None:
     steps = Steps()
     bundle = _bundle(options.model, steps)
-    from .library_build import LibraryPlan, build_library, default_key_path
+    from LesionRetrievalLib.owner_key import default_key_path
+
+    from .library_build import LibraryPlan, build_library
 
     plan = LibraryPlan(
         options.label_column, options.label_source, options.organ, options.pictures, with_patches=options.patches

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from LesionLib.errors import CaseLibraryError
+from LesionRetrievalLib.attribute_lines import conditions_from
 from LesionRetrievalLib.library import Neighbour
 from LesionRetrievalLib.library_filter import SearchFilter
 from LesionRetrievalLib.library_places import open_store
@@ -18,7 +19,6 @@ from rich.table import Table
 from rich.text import Text
 
 from .console import NOTICE
-from .library_attributes import conditions_from
 
 if TYPE_CHECKING:
     from LesionLib.bundle import Bundle
@@ -110,9 +110,9 @@ def _of_ct(
 
 def _hashes_of_ct(options: argparse.Namespace) -> tuple[str, str] | None:
     """Patient and study, where both the identifier and the key that the library was made with are at hand."""
+    from LesionRetrievalLib.owner_key import default_key_path
     from LesionRetrievalLib.pseudonyms import Pseudonymiser
 
-    from .library_build import default_key_path
     from .library_lesions import read_identity
 
     key = options.key or default_key_path()

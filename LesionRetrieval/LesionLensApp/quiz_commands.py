@@ -35,13 +35,19 @@ def add_quiz_commands(commands: argparse._SubParsersAction) -> None:
 
 def _add_make(quiz: argparse._SubParsersAction) -> None:
     make = quiz.add_parser("make", help="a quiz file with its own CT patches and the model's answers")
-    where = make.add_mutually_exclusive_group(required=True)
+    where = make.add_mutually_exclusive_group()
     where.add_argument("--from", dest="folder", type=Path, help="folder with one CSV table, image/ and mask/")
     where.add_argument("--phantom", action="store_true", help="computed nodules, without any data")
+    where.add_argument(
+        "--case", dest="case_ids", action="append", metavar="ID", help="this case of --library; repeatable"
+    )
     make.add_argument("--cases", type=int, default=10, metavar="N", help="how many cases (default: 10)")
     make.add_argument("--seed", type=int, default=0, help="another seed, other cases in another order")
     make.add_argument("--model", default=_DEFAULT_MODEL, help=f"name or folder of a model (default: {_DEFAULT_MODEL})")
-    make.add_argument("--library", type=Path, help="case library for the similar cases")
+    make.add_argument(
+        "--library", type=Path,
+        help="case library for the similar cases; without --from and --phantom for the cases too, if it keeps their CT",
+    )  # fmt: skip
     make.add_argument("--similar", type=int, default=9, metavar="K", help="how many similar cases (default: 9)")
     make.add_argument("--key", type=Path, help="pseudonym key of the library: leaves out cases of the same patient")
     make.add_argument(
@@ -73,9 +79,11 @@ def _make(options: argparse.Namespace) -> None:
     from LesionRetrievalLib.quiz_file import require_place, save_quiz
     from LesionRetrievalLib.quiz_making import QuizPlan, make_quiz
     from LesionRetrievalLib.quiz_schema import MOST_CASES, QuizError
-    from LesionRetrievalLib.quiz_sources import choose_cases
 
     require_place(options.out, overwrite=options.overwrite)
+    if not (options.folder or options.phantom or options.library):
+        msg = "Where do the cases come from? Give --from FOLDER, --phantom, or --library LIBRARY."
+        raise QuizError(msg)
     if not (1 <= options.cases <= MOST_CASES and options.seed >= 0 and 0 <= options.redrawn <= 100):
         msg = (
             f"--cases is {options.cases} (1 to {MOST_CASES}), --seed is {options.seed} (0 or more) and --redrawn is "
@@ -92,7 +100,7 @@ def _make(options: argparse.Namespace) -> None:
     with ExitStack() as stack:
         library = stack.enter_context(CaseLibrary.open(options.library)) if options.library else None
         source = _source(options, bundle, library)
-        chosen = choose_cases(source, options.cases, seed=options.seed)
+        chosen = _chosen(source, options)
         lesions = steps.each(
             (source.load(place) for place in chosen), f"Packing {len(chosen)} cases", total=len(chosen)
         )
@@ -119,15 +127,31 @@ def _make(options: argparse.Namespace) -> None:
     )
 
 
+def _chosen(source: QuizCaseSource, options: argparse.Namespace) -> list[int]:
+    from LesionRetrievalLib.quiz_sources import choose_cases
+
+    if options.case_ids:  # they are the whole source
+        return list(range(len(options.case_ids)))
+    return choose_cases(source, options.cases, seed=options.seed)
+
+
 def _source(options: argparse.Namespace, bundle: Bundle, library: CaseLibrary | None) -> QuizCaseSource:
+    from LesionRetrievalLib.library_patch import sees_beyond
+    from LesionRetrievalLib.owner_key import default_key_path
     from LesionRetrievalLib.pseudonyms import Pseudonymiser
+    from LesionRetrievalLib.quiz_library_cases import LibraryCases
     from LesionRetrievalLib.quiz_schema import QuizError
     from LesionRetrievalLib.quiz_sources import CaseFolder, PhantomNodules
 
-    from .library_build import default_key_path
-
     if options.phantom:
         return PhantomNodules(options.cases, seed=options.seed, class_names=bundle.class_names)
+    if options.folder is None:
+        return LibraryCases(
+            library,
+            class_names=bundle.class_names,
+            only=options.case_ids,
+            sees_beyond=lambda patch: sees_beyond(patch, bundle.spec),
+        )
     key = options.key or default_key_path()
     if library is not None and not options.other_patients and not key.exists():
         msg = (
@@ -156,23 +180,20 @@ def _classes(bundle: Bundle) -> list:
 def _score(options: argparse.Namespace) -> None:
     from LesionRetrievalLib.quiz_file import load_quiz
     from LesionRetrievalLib.quiz_log import read_attempts
-    from LesionRetrievalLib.quiz_score import score_rows
-    from LesionRetrievalLib.quiz_summary import summarise
+    from LesionRetrievalLib.quiz_report import PAGE, SHEET, score_of, write_score
 
-    from .quiz_report import write_score
+    from .output_folder import check_output
 
     quiz = load_quiz(options.quiz)
-    attempts = read_attempts(quiz, options.answers)
-    rows = score_rows(quiz, attempts)
-    learners = [attempt.learner for attempt in attempts]
-    summary = summarise(rows, cases_per_learner=len(quiz.cases), learners=learners)
-    write_score(options.out, quiz, rows, summary, overwrite=options.overwrite)
-    if summary is None:
-        print(f"Nobody of {len(learners)} has answered a case yet; {options.out / 'score.csv'} has no rows.")
+    score = score_of(quiz, read_attempts(quiz, options.answers))
+    check_output(options.out, overwrite=options.overwrite)
+    write_score(options.out, quiz, score.rows, score.summary)
+    if score.summary is None:
+        print(f"Nobody of {len(score.learners)} has answered a case yet; {options.out / SHEET} has no rows.")
         return
-    everyone = summary.everyone
-    print(f"{len(summary.learners)} learners, {everyone.n} answered cases.")
+    everyone = score.summary.everyone
+    print(f"{len(score.summary.learners)} learners, {everyone.n} answered cases.")
     print(f"right before the reveal  {everyone.before.right}")
     print(f"right after the reveal   {everyone.after.right}")
     print(f"the model                {everyone.ai}")
-    print(f"Open {options.out / 'summary.html'} in a browser; the sheet is {options.out / 'score.csv'}.")
+    print(f"Open {options.out / PAGE} in a browser; the sheet is {options.out / SHEET}.")

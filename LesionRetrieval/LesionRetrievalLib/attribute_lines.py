@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from LesionLib.errors import CaseLibraryError
 
@@ -15,13 +15,23 @@ _RANGE = ".."
 
 def attributes_from_text(text: str) -> dict[str, Scalar]:
     """``size=12.5`` is a number, ``contrast=true`` yes or no, anything else text; one a line. `CaseLibraryError`."""
-    return _pairs(text.splitlines())
+    return attributes_from(text.splitlines())
+
+
+def attributes_from(lines: Sequence[str]) -> dict[str, Scalar]:
+    """The same from one ``name=value`` each."""
+    return _pairs(lines)
 
 
 def conditions_from_text(text: str) -> dict[str, Scalar | Range]:
     """As `attributes_from_text`, with commas between; ``size=5..20``, ``size=5..`` and ``size=..20`` hold both ends."""
+    return conditions_from(re.split(r"[,;\n]", text))
+
+
+def conditions_from(lines: Sequence[str]) -> dict[str, Scalar | Range]:
+    """The same from one condition each."""
     found: dict[str, Scalar | Range] = {}
-    for name, value in _pairs(re.split(r"[,;\n]", text)).items():
+    for name, value in _pairs(lines).items():
         found[name] = _range(name, value) if isinstance(value, str) and _RANGE in value else value
     return found
 
@@ -31,7 +41,7 @@ def attributes_text(attributes: Mapping[str, Scalar]) -> str:
     return " · ".join(f"{name} {_shown(value)}" for name, value in attributes.items() if value not in (None, ""))
 
 
-def _pairs(lines: list[str]) -> dict[str, Scalar]:
+def _pairs(lines: Sequence[str]) -> dict[str, Scalar]:
     found: dict[str, Scalar] = {}
     for line in filter(str.strip, lines):
         name, sign, value = (part.strip() for part in line.partition("="))

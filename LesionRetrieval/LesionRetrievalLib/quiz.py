@@ -13,7 +13,7 @@ import numpy as np
 from LesionLib.errors import BoxError
 from LesionLib.geometry import CTVolume, LesionBox, require_overlap
 
-from .quiz_attempt import CASE_STEPS, LearnerAnswer, Step
+from .quiz_attempt import CASE_STEPS, Attempt, LearnerAnswer, Step
 from .quiz_box import box_overlap
 from .quiz_file import box_document, load_quiz, save_quiz
 from .quiz_log import AttemptLog, open_log, require_class
@@ -73,6 +73,7 @@ class QuizSession:
         self._log = log
         self._clock = clock
         self._began = clock()
+        self._paused: float | None = None
 
     @classmethod
     def open(
@@ -84,6 +85,29 @@ class QuizSession:
         if session.step is not Step.DONE and (session.step is not Step.LOOK or session.position > 1):
             log.append({"interrupted": True})
         return session
+
+    @property
+    def is_paused(self) -> bool:
+        """Whether the clock stands."""
+        return self._paused is not None
+
+    def pause(self) -> None:
+        """Stop the clock; no step can be finished until `resume`. Twice is once."""
+        if self._paused is None:
+            self._paused = self._clock()
+
+    def resume(self) -> None:
+        """Let the clock go on; the step at hand keeps the time it had, and counts an interruption."""
+        if self._paused is not None:
+            if self.step is not Step.DONE:
+                self._log.append({"interrupted": True})
+            self._began += max(0.0, self._clock() - self._paused)
+            self._paused = None
+
+    @property
+    def attempt(self) -> Attempt:
+        """What this learner has done so far, for `quiz_report.score_of`; not to be changed."""
+        return self._log.attempt
 
     @property
     def learner(self) -> str:
@@ -205,6 +229,9 @@ class QuizSession:
         self._began = now
 
     def _require(self, step: Step) -> None:
+        if self.is_paused:
+            msg = "The quiz is paused; call resume."
+            raise QuizError(msg)
         if self.step is not step:
             msg = f"This cannot be done now: the quiz is at step {self.step.value!r}; {self.step.advice}."
             raise QuizError(msg)

@@ -120,6 +120,7 @@ def _case_document(case: QuizCase, pack: Pack) -> dict[str, Any]:
             "labelSource": known.label_source,
             "organ": known.organ,
             "attributes": dict(known.attributes),
+            **({"feedback": known.feedback} if known.feedback else {}),
         },
         "answer": {
             "label": case.answer.label,
@@ -174,7 +175,9 @@ def _case(document: Mapping[str, Any]) -> QuizCase:
         case_id=case_id,
         volume=CTVolume(hu, np.array(patch["ijkToRAS"]), name=case_id),
         box=box_from_document(document["box"], name=case_id),
-        known=KnownTruth(known["label"], known["labelSource"], known["organ"], known["attributes"]),
+        known=KnownTruth(
+            known["label"], known["labelSource"], known["organ"], known["attributes"], known.get("feedback", "")
+        ),
         answer=_answer(document["answer"], document["similar"], where),
     )
 

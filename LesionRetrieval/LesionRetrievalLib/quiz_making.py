@@ -108,7 +108,7 @@ def _case(
         case_id=case_id,
         volume=cut_patch(volume, box, margin_mm=plan.margin_mm, name=case_id),
         box=replace(box, segment=None),
-        known=KnownTruth(lesion.label, lesion.label_source, lesion.organ, dict(lesion.attributes)),
+        known=KnownTruth(lesion.label, lesion.label_source, lesion.organ, dict(lesion.attributes), lesion.feedback),
         answer=QuizAnswer(
             label=result.label,
             probabilities={name: min(max(float(p), 0.0), 1.0) for name, p in result.probabilities.items()},

@@ -27,12 +27,16 @@ class QuizClass:
 
 @dataclass(frozen=True)
 class KnownTruth:
-    """What a case turned out to be, and how that was established. ``attributes``: as a case library holds them."""
+    """What a case turned out to be, and how that was established. ``attributes``: as a case library holds them.
+
+    ``feedback``: what the teacher tells the learner at the end of the case, up to 2000 characters.
+    """
 
     label: str
     label_source: str
     organ: str
     attributes: Mapping[str, Scalar] = field(default_factory=dict, hash=False)
+    feedback: str = ""
 
     def __post_init__(self) -> None:
         """Refuse what a case library would refuse (`CaseLibraryError`): nothing may lead back to a patient."""
@@ -126,7 +130,10 @@ class Quiz:
 
 def _plain_attributes(case_id: str, entry: KnownTruth | QuizNeighbour) -> Mapping[str, Scalar]:
     """Checked as those of a library's case, NumPy scalars made plain."""
-    return Case(case_id, entry.label, entry.label_source, entry.organ, _NOBODY, _NOBODY, entry.attributes).attributes
+    text = getattr(entry, "feedback", "")
+    return Case(
+        case_id, entry.label, entry.label_source, entry.organ, _NOBODY, _NOBODY, entry.attributes, text
+    ).attributes
 
 
 def _require_sound(case: QuizCase, class_names: tuple[str, ...]) -> None:

@@ -115,7 +115,10 @@ _CASE = _object(
         "id": _CODE,
         "patch": _object({"hu": packed_schema("int16", 3, MOST_VOXELS), "ijkToRAS": _MATRIX}),
         "box": BOX_SCHEMA,
-        "known": _object({"label": _NAME, "labelSource": _TEXT, "organ": _TEXT, "attributes": _ATTRIBUTES}),
+        "known": _object(
+            {"label": _NAME, "labelSource": _TEXT, "organ": _TEXT, "attributes": _ATTRIBUTES},
+            feedback={**_TEXT, "minLength": 1},
+        ),
         "answer": _ANSWER,
         "similar": _list(_SIMILAR, high=MOST_SIMILAR),
     }

@@ -4,23 +4,20 @@ from __future__ import annotations
 
 import hashlib
 import random
-import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
-from LesionLib.case_table import CaseRow, CaseTableError, read_case_table
+from LesionLib.case_table import read_case_table
 from LesionLib.geometry import CTVolume, LesionBox
 from LesionLib.phantom.nodules import nodule_patch
 
+from . import case_folder
+from .case_folder import PATIENT_COLUMN
 from .library_schema import Scalar
 from .quiz_schema import QuizError
 
-LABEL_COLUMNS = ("label", "malignant")
-PATIENT_COLUMN = "patient_id"
-# Columns that name somebody or something, or belong to an evaluation and not to the lesion.
-_LEFT_OUT = re.compile(r"file|.*(patient|study|series|uid|subset|fold|split).*")
 _PHANTOM_KINDS = {"benign": ("round", "calcified"), "malignant": ("spiculated", "lobulated")}
 _PHANTOM_MM = (8.0, 20.0)
 _BOX_MARGIN_MM = 1.5
@@ -39,6 +36,7 @@ class KnownLesion:
     organ: str = "not stated"
     attributes: Mapping[str, Scalar] = field(default_factory=dict)
     patient_hash: str | None = None
+    feedback: str = ""
 
 
 class QuizCaseSource(Protocol):
@@ -91,7 +89,7 @@ class CaseFolder:
         patient_hash: Callable[[str], str] | None = None,
     ) -> None:
         self._rows = read_case_table(folder, columns=[PATIENT_COLUMN])
-        self._column = _label_column(self._rows[0], label_column)
+        self._column = case_folder.label_column(self._rows[0], label_column)
         self._class_names = tuple(class_names)
         self._label_source = label_source or f"table of the collection, column {self._column}"
         self._organ = organ
@@ -99,7 +97,7 @@ class CaseFolder:
 
     def labels(self) -> Sequence[str]:
         """See `QuizCaseSource`."""
-        return [self._label(row) for row in self._rows]
+        return [case_folder.label_of(row, self._column, self._class_names) for row in self._rows]
 
     def patients(self) -> Sequence[str]:
         """See `QuizCaseSource`."""
@@ -112,28 +110,12 @@ class CaseFolder:
         return KnownLesion(
             volume=volume,
             box=box,
-            label=self._label(row),
+            label=case_folder.label_of(row, self._column, self._class_names),
             label_source=self._label_source,
             organ=self._organ,
-            attributes=self._attributes(row),
+            attributes=case_folder.attributes_of(row, self._column),
             patient_hash=self._patient_hash(row.values[PATIENT_COLUMN]) if self._patient_hash else None,
         )
-
-    def _label(self, row: CaseRow) -> str:
-        value = row.values[self._column]
-        is_number = value.isdecimal() and int(value) < len(self._class_names)
-        return self._class_names[int(value)] if is_number else value
-
-    def _attributes(self, row: CaseRow) -> dict[str, Scalar]:
-        kept: dict[str, Scalar] = {}
-        for name, value in row.values.items():
-            if name == self._column or not value or _LEFT_OUT.fullmatch(name.lower()):
-                continue
-            try:
-                kept[name] = float(value)
-            except ValueError:
-                kept[name] = value[:200]
-        return kept
 
 
 class PhantomNodules:
@@ -198,10 +180,38 @@ def choose_cases(source: QuizCaseSource, count: int, *, seed: int) -> list[int]:
     return sorted(chosen, key=draw)
 
 
-def _label_column(row: CaseRow, wanted: str | None) -> str:
-    names = (wanted,) if wanted else LABEL_COLUMNS
-    for name in names:
-        if name in row.values:
-            return name
-    msg = f"{row.where}: there is no column {' or '.join(names)}; name the one with the answers by --label-column."
-    raise CaseTableError(msg)
+def choose_per_label(
+    source: QuizCaseSource, count: int, *, seed: int, labels: Sequence[str] | None = None
+) -> list[int]:
+    """``count`` places of each of ``labels`` (None: all there are), drawn as `choose_cases` does, in a mixed order.
+
+    Raises `QuizError` naming the label that has too few.
+    """
+    there = source.labels()
+    wanted = sorted(set(there)) if labels is None else list(labels)
+    for label in wanted:
+        if not 1 <= count <= there.count(label):
+            msg = f"{count} cases of {label!r} are wanted and there are {there.count(label)}; take fewer."
+            raise QuizError(msg)
+    kept = [place for place, label in enumerate(there) if label in wanted]
+    chosen = choose_cases(_Part(source, kept), count * len(wanted), seed=seed)
+    return [kept[place] for place in chosen]
+
+
+@dataclass(frozen=True)
+class _Part:
+    """Some places of a source."""
+
+    source: QuizCaseSource
+    places: Sequence[int]
+
+    def labels(self) -> Sequence[str]:
+        labels = self.source.labels()
+        return [labels[place] for place in self.places]
+
+    def patients(self) -> Sequence[str]:
+        patients = self.source.patients()
+        return [patients[place] for place in self.places]
+
+    def load(self, place: int) -> KnownLesion:
+        return self.source.load(self.places[place])

@@ -72,11 +72,9 @@ def test_whether_the_patient_is_left_out_is_said(plan, patient, has_key, said):
     assert said in plan.words(patient, has_key=has_key)
 
 
-def test_the_key_is_the_command_line_s_and_a_search_makes_none(monkeypatch, tmp_path):
-    from LesionLensApp.library_build import default_key_path as of_the_command_line
-
+def test_a_search_makes_no_key(monkeypatch, tmp_path):
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
-    assert default_key_path() == of_the_command_line()
+    assert default_key_path() == tmp_path / "lesionlens" / "pseudonym.key"
     assert key_if_there() is None
     made = owner_key()
     assert key_if_there() == made == owner_key()

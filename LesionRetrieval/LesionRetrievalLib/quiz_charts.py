@@ -5,12 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from html import escape
 
 from LesionLib.proportion import Proportion
-from LesionRetrievalLib.quiz_attempt import CASE_STEPS
-from LesionRetrievalLib.quiz_score import Change
-from LesionRetrievalLib.quiz_summary import Calibration, Group
-from markupsafe import Markup, escape
+
+from .quiz_attempt import CASE_STEPS
+from .quiz_score import Change
+from .quiz_summary import Calibration, Group
 
 BEFORE, AFTER, MODEL = "#7b8794", "#1764ab", "#c96f00"
 CHANGE_COLORS = {
@@ -40,7 +41,7 @@ class _Scale:
         return self.left + (self.right - self.left) * value / self.high
 
 
-def accuracy_chart(groups: Sequence[Group]) -> Markup:
+def accuracy_chart(groups: Sequence[Group]) -> str:
     """Share of right answers before and after the reveal and of the model, with intervals, one row a group."""
     x, height = _Scale(1.0), _ROW * len(groups) + 30
     marks = [_axis(x, [0, 0.25, 0.5, 0.75, 1], height, percent=True)]
@@ -53,7 +54,7 @@ def accuracy_chart(groups: Sequence[Group]) -> Markup:
     return _svg(_WIDTH, height, marks, "Share of right answers with 95 % intervals")
 
 
-def calibration_chart(side: Calibration, color: str, what: str) -> Markup:
+def calibration_chart(side: Calibration, color: str, what: str) -> str:
     """Stated confidence (x) and share right (y): on the diagonal it is worth what it says; areas grow with the answers."""
     size, margin = 320, 58
     span, largest = size - margin - 26, max(b.n for b in side.bins)
@@ -74,13 +75,13 @@ def calibration_chart(side: Calibration, color: str, what: str) -> Markup:
         told = f"{b.n} answers stated {b.mean_confidence:.0%} on average, {b.share_right:.0%} were right"
         marks.append(_circle(x, y, 4 + 9 * (b.n / largest) ** 0.5, color, told))
     marks.append(_text(margin + span / 2, span + 50, "stated confidence", anchor="middle"))
-    sideways = Markup('<g transform="rotate(-90 11 {:.0f})">{}</g>')
     middle = 12 + span / 2
-    marks.append(sideways.format(middle, _text(11, middle, "share right", anchor="middle")))
+    sideways = _text(11, middle, "share right", anchor="middle")
+    marks.append(f'<g transform="rotate(-90 11 {middle:.0f})">{sideways}</g>')
     return _svg(size, span + 58, marks, f"Calibration of the learners' confidence {what}")
 
 
-def change_chart(groups: Sequence[Group]) -> Markup:
+def change_chart(groups: Sequence[Group]) -> str:
     """What became of the first answers, as shares, one bar a group."""
     x, height = _Scale(1.0), 34 * len(groups) + 30
     marks = [_axis(x, [0, 0.25, 0.5, 0.75, 1], height, percent=True)]
@@ -95,7 +96,7 @@ def change_chart(groups: Sequence[Group]) -> Markup:
     return _svg(_WIDTH, height, marks, "What became of the first answers")
 
 
-def time_chart(groups: Sequence[Group]) -> Markup:
+def time_chart(groups: Sequence[Group]) -> str:
     """Median seconds per step, one bar a group."""
     highest = max((sum(group.median_seconds.values()) for group in groups), default=0.0) or 1.0
     ticks = _round_ticks(highest)
@@ -111,18 +112,18 @@ def time_chart(groups: Sequence[Group]) -> Markup:
     return _svg(_WIDTH, height, marks, "Median seconds of a case by step")
 
 
-def _svg(width: float, height: float, marks: Sequence[Markup], title: str) -> Markup:
-    opening = Markup('<svg viewBox="0 0 {:.0f} {:.0f}" role="img" aria-label="{}">').format(width, height, title)
-    return opening + Markup("").join(marks) + Markup("</svg>")
+def _svg(width: float, height: float, marks: Sequence[str], title: str) -> str:
+    opening = f'<svg viewBox="0 0 {width:.0f} {height:.0f}" role="img" aria-label="{escape(title)}">'
+    return opening + "".join(marks) + "</svg>"
 
 
-def _axis(x: _Scale, ticks: Sequence[float], height: float, *, percent: bool = False) -> Markup:
+def _axis(x: _Scale, ticks: Sequence[float], height: float, *, percent: bool = False) -> str:
     bottom = height - 22
-    lines = Markup("").join(_line(x(tick), 0, x(tick), bottom, _LINE) for tick in ticks)
+    lines = "".join(_line(x(tick), 0, x(tick), bottom, _LINE) for tick in ticks)
     texts = [
         _text(x(tick), bottom + 16, f"{tick:.0%}" if percent else f"{tick:g} s", anchor="middle") for tick in ticks
     ]
-    return lines + Markup("").join(texts)
+    return lines + "".join(texts)
 
 
 def _round_ticks(highest: float) -> list[float]:
@@ -132,42 +133,36 @@ def _round_ticks(highest: float) -> list[float]:
     return [step * count for count in range(math.ceil(highest / step) + 1)]
 
 
-def _interval(x: _Scale, y: float, share: Proportion, color: str, what: str) -> Markup:
+def _interval(x: _Scale, y: float, share: Proportion, color: str, what: str) -> str:
     told = f"{what}: {share.hits} of {share.n} right, {share.value:.0%} ({share.low:.0%} to {share.high:.0%})"
-    dot = Markup('<circle cx="{:.1f}" cy="{:.1f}" r="4.5" fill="{}"/>').format(x(share.value), y, color)
-    return Markup("<g><title>{}</title>{}{}</g>").format(
-        told, _line(x(share.low), y, x(share.high), y, color, width=2.5), dot
-    )
+    dot = f'<circle cx="{x(share.value):.1f}" cy="{y:.1f}" r="4.5" fill="{color}"/>'
+    line = _line(x(share.low), y, x(share.high), y, color, width=2.5)
+    return f"<g><title>{escape(told)}</title>{line}{dot}</g>"
 
 
-def _bar(left: float, top: float, right: float, color: str, told: str, number: str = "") -> Markup:
+def _bar(left: float, top: float, right: float, color: str, told: str, number: str = "") -> str:
     """A part of a bar, with ``number`` in it where it fits."""
-    box = Markup('<rect x="{:.1f}" y="{:.0f}" width="{:.1f}" height="22" fill="{}"><title>{}</title></rect>')
-    drawn = box.format(left, top, max(right - left, 0), color, told)
+    place = f'x="{left:.1f}" y="{top:.0f}" width="{max(right - left, 0):.1f}"'
+    drawn = f'<rect {place} height="22" fill="{color}"><title>{escape(told)}</title></rect>'
     if number and right - left > 9 * len(number):
         drawn += _text((left + right) / 2, top + 15.5, number, anchor="middle", color="#10161d")
     return drawn
 
 
-def _circle(x: float, y: float, radius: float, color: str, told: str) -> Markup:
-    shape = Markup(
-        '<circle cx="{:.1f}" cy="{:.1f}" r="{:.1f}" fill="{}" fill-opacity="0.75"><title>{}</title></circle>'
-    )
-    return shape.format(x, y, radius, color, told)
+def _circle(x: float, y: float, radius: float, color: str, told: str) -> str:
+    place = f'cx="{x:.1f}" cy="{y:.1f}" r="{radius:.1f}"'
+    return f'<circle {place} fill="{color}" fill-opacity="0.75"><title>{escape(told)}</title></circle>'
 
 
-def _name(name: str, y: float) -> Markup:
+def _name(name: str, y: float) -> str:
     short = name if len(name) <= _LONGEST_NAME else name[: _LONGEST_NAME - 1] + "…"
     return _text(_LABEL - 14, y, short, anchor="end", color=_INK)
 
 
-def _text(x: float, y: float, text: str, *, anchor: str, color: str = _SOFT) -> Markup:
-    return Markup('<text x="{:.1f}" y="{:.1f}" text-anchor="{}" font-size="12" fill="{}">{}</text>').format(
-        x, y, anchor, color, escape(text)
-    )
+def _text(x: float, y: float, text: str, *, anchor: str, color: str = _SOFT) -> str:
+    return f'<text x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}" font-size="12" fill="{color}">{escape(text)}</text>'
 
 
-def _line(x1: float, y1: float, x2: float, y2: float, color: str, *, width: float = 1.0, dashes: str = "") -> Markup:
-    return Markup(
-        '<line x1="{:.1f}" y1="{:.1f}" x2="{:.1f}" y2="{:.1f}" stroke="{}" stroke-width="{}" stroke-dasharray="{}"/>'
-    ).format(x1, y1, x2, y2, color, width, dashes or "none")
+def _line(x1: float, y1: float, x2: float, y2: float, color: str, *, width: float = 1.0, dashes: str = "") -> str:
+    ends = f'x1="{x1:.1f}" y1="{y1:.1f}" x2="{x2:.1f}" y2="{y2:.1f}"'
+    return f'<line {ends} stroke="{color}" stroke-width="{width}" stroke-dasharray="{dashes or "none"}"/>'

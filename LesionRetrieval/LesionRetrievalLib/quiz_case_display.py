@@ -1,0 +1,185 @@
+"""A quiz case in the scene: patch, box, and after the reveal the heat map. Hidden in lists, never saved, gone with its case."""
+
+from __future__ import annotations
+
+from LesionClassifierLib.heatmap_display import addHeatMapNode, setLayers
+from LesionClassifierLib.roi_nodes import addRoiNode, boxFromRoi, showAsOutline
+from LesionClassifierLib.volume_nodes import addVolumeNode, nodesOfClass
+from LesionLib.errors import BoxError
+from LesionLib.geometry import CTVolume, LesionBox
+from LesionLib.heat_map import HeatMap
+from slicer import vtkMRMLInteractionNode, vtkMRMLMarkupsROINode, vtkMRMLNode, vtkMRMLScalarVolumeNode, vtkMRMLScene
+
+from .quiz_views import KeptViews, fitViews
+
+QUIZ_ATTRIBUTE = "LesionLens.Quiz"
+GIVEN_COLOR, OWN_COLOR = (0.98, 0.78, 0.2), (0.35, 0.75, 1.0)
+_ROI_CLASS, _RAMP_CLASS = "vtkMRMLMarkupsROINode", "vtkMRMLProceduralColorNode"
+
+
+class CaseDisplay:
+    """One case at a time. The user's own nodes are left alone; `clear` gives the views back as they were."""
+
+    def __init__(self, scene: vtkMRMLScene) -> None:
+        self.scene = scene
+        self.caseId = ""
+        self._ids: list[str] = []
+        self._views: KeptViews | None = None
+        self._volumeId = self._heatId = self._placedId = ""
+        self._boxIds: list[str] = []
+
+    @property
+    def volumeNode(self) -> vtkMRMLScalarVolumeNode | None:
+        """The patch of the case that is shown."""
+        return self._node(self._volumeId)
+
+    @property
+    def heatMapNode(self) -> vtkMRMLScalarVolumeNode | None:
+        """The heat map, None before the reveal."""
+        return self._node(self._heatId)
+
+    @property
+    def placedNode(self) -> vtkMRMLMarkupsROINode | None:
+        """The box that the learner draws."""
+        return self._node(self._placedId)
+
+    def showCase(self, caseId: str, volume: CTVolume, *, windowHU: tuple[float, float]) -> None:
+        """The patch in all slice views; what an earlier case left is removed."""
+        if self.caseId == caseId and self.volumeNode is not None:
+            return
+        self._removeNodes()
+        self._views = self._views or KeptViews(self.scene)
+        low, high = windowHU
+        node = addVolumeNode(self.scene, volume, windowHU=high - low, levelHU=(low + high) / 2)
+        node.SetName(f"Quiz {caseId}")
+        self.caseId, self._volumeId = caseId, self._keep(node)
+        setLayers(self.scene, background=node)
+        fitViews(self.scene, volume)
+
+    def showBox(self, box: LesionBox, *, isOwn: bool = False) -> vtkMRMLMarkupsROINode:
+        """A box that cannot be moved: the teacher's, or the learner's own beside it."""
+        node = addRoiNode(self.scene, box, colorRGB=OWN_COLOR if isOwn else GIVEN_COLOR)
+        node.SetName("your box" if isOwn else "the lesion")
+        _withoutText(node)
+        node.SetLocked(True)
+        self._boxIds.append(self._keep(node))
+        return node
+
+    def hideBoxes(self) -> None:
+        """Take all boxes out, also one that is being drawn."""
+        _stopPlacing(self.scene)
+        for nodeId in (*self._boxIds, self._placedId):
+            self._remove(nodeId)
+        self._boxIds, self._placedId = [], ""
+
+    def startPlacing(self) -> vtkMRMLMarkupsROINode:
+        """A new box that the next clicks in a slice view draw; one that was drawn before goes."""
+        self._remove(self._placedId)
+        node = self.scene.AddNewNodeByClass(_ROI_CLASS, "your box")
+        node.CreateDefaultDisplayNodes()
+        showAsOutline(node, colorRGB=OWN_COLOR, interactive=True)
+        _withoutText(node)
+        self._placedId = self._keep(node)
+        selection, interaction = _placing(self.scene)
+        if selection is not None and interaction is not None:
+            selection.SetReferenceActivePlaceNodeClassName(_ROI_CLASS)
+            selection.SetActivePlaceNodeID(node.GetID())
+            interaction.SetPlaceModePersistence(0)
+            interaction.SetCurrentInteractionMode(vtkMRMLInteractionNode.Place)
+        return node
+
+    def placedBox(self) -> LesionBox:
+        """What the learner has drawn. Raises `BoxError` where nothing is drawn yet."""
+        node = self.placedNode
+        if node is None:
+            msg = "No box is drawn yet; press Place box, then click the middle of the lesion and a corner."
+            raise BoxError(msg)
+        return boxFromRoi(node)
+
+    def showHeat(self, heatMap: HeatMap | None, *, opacity: float = 0.5) -> None:
+        """The Grad-CAM over the patch; None: there is none."""
+        if heatMap is None or self.heatMapNode is not None or self.volumeNode is None:
+            return
+        ramps = {node.GetID() for node in nodesOfClass(self.scene, _RAMP_CLASS)}
+        node = addHeatMapNode(
+            self.scene, heatMap.array, heatMap.ijkToRAS,
+            name=f"Quiz {self.caseId} Grad-CAM", referenceVolumeNode=self.volumeNode,
+        )  # fmt: skip
+        self._heatId = self._keep(node)
+        for ramp in nodesOfClass(self.scene, _RAMP_CLASS):
+            if ramp.GetID() not in ramps:  # it was made for this map
+                self._keep(ramp)
+        setLayers(self.scene, background=self.volumeNode, foreground=node, opacity=opacity)
+
+    def setHeat(self, *, isShown: bool, opacity: float) -> None:
+        """How strong the heat map is; without one nothing happens."""
+        if self.heatMapNode is not None and self.volumeNode is not None:
+            foreground = self.heatMapNode if isShown else None
+            setLayers(self.scene, background=self.volumeNode, foreground=foreground, opacity=opacity)
+
+    def clear(self) -> None:
+        """Nothing of the quiz is left in the scene, and the views are as before it. Twice is once."""
+        self._removeNodes()
+        views, self._views = self._views, None
+        if views is not None:
+            views.restore()
+
+    def _removeNodes(self) -> None:
+        _stopPlacing(self.scene, only=self._placedId)
+        for nodeId in reversed(self._ids):
+            self._remove(nodeId)
+        self._ids, self._boxIds = [], []
+        self.caseId = self._volumeId = self._heatId = self._placedId = ""
+
+    def _keep(self, node: vtkMRMLNode) -> str:
+        """Remember a node and its display; neither is listed, saved, or brought back by Undo."""
+        display = node.GetDisplayNode() if hasattr(node, "GetDisplayNode") else None
+        node.SetHideFromEditors(True)
+        node.SetAttribute(QUIZ_ATTRIBUTE, "1")
+        for each in (node, display):
+            if each is not None:
+                each.SetSaveWithScene(False)
+                each.SetUndoEnabled(False)
+                self._ids.append(each.GetID())
+        return node.GetID()
+
+    def _node(self, nodeId: str) -> vtkMRMLNode | None:
+        return self.scene.GetNodeByID(nodeId) if nodeId else None
+
+    def _remove(self, nodeId: str) -> None:
+        node = self._node(nodeId)
+        if node is None:
+            return
+        display = node.GetDisplayNode() if hasattr(node, "GetDisplayNode") else None
+        for tree in nodesOfClass(self.scene, "vtkMRMLSubjectHierarchyNode"):
+            if item := tree.GetItemByDataNode(node):
+                tree.RemoveItem(item, False, False)
+        for each in (node, display):
+            if each is not None and self.scene.IsNodePresent(each):
+                self.scene.RemoveNode(each)
+
+
+def quizNodes(scene: vtkMRMLScene) -> list[vtkMRMLNode]:
+    """All nodes that belong to a quiz case."""
+    return [node for node in nodesOfClass(scene, "vtkMRMLNode") if node.GetAttribute(QUIZ_ATTRIBUTE)]
+
+
+def _withoutText(node: vtkMRMLMarkupsROINode) -> None:
+    """A name or a size would be written over the lesion."""
+    node.GetDisplayNode().SetPropertiesLabelVisibility(False)
+    node.GetDisplayNode().SetPointLabelsVisibility(False)
+
+
+def _placing(scene: vtkMRMLScene) -> tuple[vtkMRMLNode | None, vtkMRMLNode | None]:
+    return (scene.GetNodeByID("vtkMRMLSelectionNodeSingleton"), scene.GetNodeByID("vtkMRMLInteractionNodeSingleton"))
+
+
+def _stopPlacing(scene: vtkMRMLScene, *, only: str | None = None) -> None:
+    """Leave the place mode, if it draws a box of the quiz."""
+    selection, interaction = _placing(scene)
+    if selection is None or interaction is None:
+        return
+    active = scene.GetNodeByID(selection.GetActivePlaceNodeID() or "")
+    isOurs = active is not None and bool(active.GetAttribute(QUIZ_ATTRIBUTE)) and only in (None, active.GetID())
+    if isOurs and interaction.GetCurrentInteractionMode() == vtkMRMLInteractionNode.Place:
+        interaction.SetCurrentInteractionMode(vtkMRMLInteractionNode.ViewTransform)

@@ -1,0 +1,60 @@
+"""The teaching room: take a quiz, make one, score a class; and what has to happen when scenes close."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import slicer
+import slicer.util
+from slicer.i18n import tr as _
+from slicer.util import VTKObservationMixin
+
+from .quiz_learner_panel import LearnerPanel
+from .quiz_logic import QuizLogic
+from .quiz_score_panel import ScorePanel
+from .quiz_teacher_panel import TeacherPanel
+
+_UI = Path(__file__).resolve().parents[1] / "Resources" / "UI" / "Quiz.ui"
+_TAKE, _MAKE, _SCORE = range(3)
+
+
+class QuizPanel(VTKObservationMixin):
+    """Fills ``place``, an empty widget with a layout. ``logic``: what the buttons call (None: one for Slicer's scene).
+
+    Call `cleanup` before the widget goes away. While a learner is at work the other tabs are closed: they know the answers.
+    """
+
+    def __init__(self, *, place, logic: QuizLogic | None = None) -> None:
+        VTKObservationMixin.__init__(self)
+        self.logic = logic or QuizLogic(slicer.mrmlScene)
+        self.widget = slicer.util.loadUI(str(_UI))
+        place.layout().addWidget(self.widget)
+        self.ui = slicer.util.childWidgetVariables(self.widget)
+        self.scene = self.logic.display.scene
+        self.widget.setMRMLScene(self.scene)
+        self.learner = LearnerPanel(self.ui, self.logic, onChanged=self._learnerChanged, onError=self._tellError)
+        self.teacher = TeacherPanel(self.ui, self.logic, onMade=self._quizMade, onError=self._tellError)
+        self.score = ScorePanel(self.ui, self.logic, onError=self._tellError)
+        self.addObserver(self.scene, self.scene.StartCloseEvent, self._sceneCloses)
+
+    def cleanup(self) -> None:
+        """The module goes away: nothing of a quiz stays in the scene; the learner can resume it."""
+        self.removeObservers()
+        self.learner.close()
+        self.teacher.close()
+        self.logic.stop()
+
+    def _sceneCloses(self, _caller=None, _event=None) -> None:
+        if self.logic.session is not None and not self.logic.session.is_paused:
+            self.learner.pause(_("The scene was closed: the quiz is paused and nothing is lost. Press Go on."))
+
+    def _learnerChanged(self) -> None:
+        isAtWork = self.logic.session is not None
+        for tab in (_MAKE, _SCORE):
+            self.ui.quizTabs.setTabEnabled(tab, not isAtWork)
+
+    def _quizMade(self, path: Path) -> None:
+        self.ui.quizPathEdit.text = self.ui.scoreQuizEdit.text = str(path)
+
+    def _tellError(self, text: str) -> None:
+        slicer.util.errorDisplay(text)

@@ -1,0 +1,111 @@
+"""The sentences of a quiz: what to do at a step, what a case was, how the learner did. Rich text, escaped here."""
+
+from __future__ import annotations
+
+import html
+
+from LesionLib.proportion import Proportion
+from slicer.i18n import tr as _
+
+from .quiz import Feedback, LearnerAnswer, QuizSession, Step
+from .quiz_model import Quiz
+from .quiz_report import Score
+
+_GREEN, _RED = "#2a7a4e", "#b0433f"
+
+
+def stepText(session: QuizSession) -> str:
+    """What the learner does now."""
+    if session.is_paused:
+        return _("<b>Paused.</b> The clock stands and the case is hidden.")
+    said = {
+        Step.LOOK: _("Look at the case in the slice views."),
+        Step.BOX: _("Place a box around the lesion."),
+        Step.FIRST_ANSWER: _("What is it, and how sure are you?"),
+        Step.REVEAL: _("This is what the model says. It may be wrong."),
+        Step.SECOND_ANSWER: _("And now? The same answer, or another one."),
+        Step.FEEDBACK: _("This is what it was."),
+    }[session.step]
+    if session.step is Step.BOX and session.quiz.boxes == "free":
+        said += _(" Or be shown the teacher's.")
+    text = f"<b>{said}</b>"
+    if session.step is Step.LOOK and session.quiz.instructions:
+        text = f"<i>{_lines(session.quiz.instructions)}</i><br>{text}"
+    return text
+
+
+def goOnText(session: QuizSession) -> str:
+    """What the large button says."""
+    if session.is_paused:
+        return _("Go on")
+    last = session.position == session.total
+    return {
+        Step.LOOK: _("I have seen it"),
+        Step.BOX: _("Use this box"),
+        Step.FIRST_ANSWER: _("Answer"),
+        Step.REVEAL: _("Answer once more"),
+        Step.SECOND_ANSWER: _("Answer"),
+        Step.FEEDBACK: _("Finish") if last else _("Next case"),
+    }[session.step]
+
+
+def feedbackText(feedback: Feedback) -> str:
+    """The truth, how it is known, both answers and the model's, the box, and what the teacher says."""
+    known = feedback.known
+    lines = [
+        _("It is <b>{0}</b> (known by: {1}).").format(html.escape(known.label), html.escape(known.label_source)),
+        _("Your first answer: {0}").format(_answered(feedback.first, feedback.first_is_right)),
+        _("Your second answer: {0}").format(_answered(feedback.second, feedback.second_is_right)),
+        _("The model: {0}, {1}").format(html.escape(feedback.answer_of_model), _verdict(feedback.model_is_right)),
+    ]
+    if feedback.box_overlap is not None:
+        lines.append(
+            _("Your box shares {0:.0%} with the teacher's (intersection over union).").format(feedback.box_overlap)
+        )
+    if known.feedback:
+        lines.append(f"<br>{_lines(known.feedback)}")
+    return "<br>".join(lines)
+
+
+def endText(score: Score, quiz: Quiz) -> str:
+    """The learner's own score."""
+    if score.summary is None:
+        return _("Nothing is answered yet.")
+    group, name = score.summary.everyone, score.learners[0]
+    rows = [
+        (_("right before the reveal"), _share(group.before.right)),
+        (_("right after the reveal"), _share(group.after.right)),
+        (_("the model"), _share(group.ai)),
+        (_("changed to right"), str(sum(row.second_is_right and not row.first_is_right for row in score.rows))),
+        (_("changed to wrong"), str(sum(row.first_is_right and not row.second_is_right for row in score.rows))),
+        (_("mean confidence before"), f"{_mean([row.first_confidence for row in score.rows]):.0%}"),
+        (_("time for a case (median)"), f"{group.median_total:.0f} s"),
+    ]
+    if group.median_overlap is not None:
+        rows.append((_("box overlap (median)"), f"{group.median_overlap:.2f}"))
+    table = "".join(f"<tr><td>{what}&nbsp;&nbsp;</td><td><b>{value}</b></td></tr>" for what, value in rows)
+    head = _("{0}: all {1} cases of {2} are done. Thank you.").format(
+        html.escape(name), len(quiz.cases), html.escape(quiz.title)
+    )
+    return f"<b>{head}</b><table>{table}</table>"
+
+
+def _answered(answer: LearnerAnswer, isRight: bool) -> str:
+    return _("{0}, {1:.0%} sure, {2}").format(html.escape(answer.label), answer.confidence, _verdict(isRight))
+
+
+def _verdict(isRight: bool) -> str:
+    color, word = (_GREEN, _("right")) if isRight else (_RED, _("wrong"))
+    return f"<b style='color:{color}'>{word}</b>"
+
+
+def _share(share: Proportion) -> str:
+    return _("{0} of {1} ({2:.0%})").format(share.hits, share.n, share.value)
+
+
+def _mean(values: list[float]) -> float:
+    return sum(values) / len(values)
+
+
+def _lines(text: str) -> str:
+    return html.escape(text).replace("\n", "<br>")

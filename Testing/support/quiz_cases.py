@@ -1,0 +1,125 @@
+"""A quiz of phantoms, a library to make one from, and a model that answers at once: what tests of the teaching room share."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+from LesionLib.geometry import CTVolume
+from LesionLib.heat_map import HeatMap
+from LesionLib.phantom.nodules import nodule_patch
+from LesionLib.reliability import Reliability
+from LesionLib.results import LesionResult, RunInfo
+from LesionLib.runner_types import Precision, RunAnswer, RunnerCancelled, RunRequest
+from LesionRetrievalLib.case_pictures import case_pictures
+from LesionRetrievalLib.library import Case, CaseLibrary, ModelIdentity
+from LesionRetrievalLib.library_patch import lesion_patch
+from LesionRetrievalLib.quiz_model import KnownTruth, Quiz, QuizAnswer, QuizCase, QuizClass, QuizNeighbour
+
+MODEL = ModelIdentity("lung-nodule-malignancy", "1.0.0", "a" * 64)
+CLASSES = (QuizClass("benign", "a benign nodule", (0.2, 0.6, 0.3)), QuizClass("malignant", "a cancer", (0.8, 0.2, 0.2)))
+_KINDS = (("round", 0.1), ("spiculated", 0.8), ("lobulated", 0.3))  # with the probability of malignant
+
+
+def phantom_quiz(*, boxes: str = "given", title: str = "Nodules") -> Quiz:
+    """Three nodules, benign, malignant, malignant; the model is wrong about the third."""
+    cases = tuple(_case(number, kind, said) for number, (kind, said) in enumerate(_KINDS, start=1))
+    model = (MODEL.name, MODEL.version, MODEL.sha256)
+    return Quiz(title, "Nodules of 12 mm.", boxes, 3, (-1350.0, 150.0), model, CLASSES, cases)
+
+
+def _case(number: int, kind: str, malignant: float) -> QuizCase:
+    volume, nodule = nodule_patch(kind=kind, diameter_mm=12.0, seed=number, size_mm=48.0)
+    patch = CTVolume(np.round(volume.array).astype(np.int16), volume.ijkToRAS, name=f"case-{number:02d}")
+    box = replace(nodule.box, name=patch.name)
+    heat, to_ras = np.zeros((12, 12, 12), np.float32), np.diag([2.0, 2.0, 2.0, 1.0])
+    heat[4:8, 4:8, 4:8] = 1.0
+    to_ras[:3, 3] = box.centerRAS - 11
+    label = "malignant" if malignant > 0.5 else "benign"
+    pictures = case_pictures(patch, box)
+    similar = tuple(
+        QuizNeighbour(
+            f"lib-{n}", ("benign", "malignant")[n % 2], 0.95 - 0.02 * n, "histology", "lung", {"mm": 9.0 + n}, pictures
+        )
+        for n in range(1, 6)
+    )
+    told = "Look at its margin:\nit is <spiculated>." if kind == "spiculated" else ""
+    return QuizCase(
+        case_id=patch.name,
+        volume=patch,
+        box=box,
+        known=KnownTruth(
+            "benign" if kind == "round" else "malignant", "histology", "lung", {"diameter_mm": 12.0}, told
+        ),
+        answer=QuizAnswer(
+            label=label,
+            probabilities={"benign": 1 - malignant, "malignant": malignant},
+            reliability=Reliability((label,), 0.9, 1.0, 2.0, None, 0.7),
+            warnings=("The box is small.",) if number == 3 else (),
+            heat_map=HeatMap(heat, to_ras, 0.4, label),
+            similar=similar,
+        ),
+    )
+
+
+def write_library(path: Path) -> Path:
+    """Nine cases of six patients, the last one without its CT; their vectors at growing angles from `CannedRunner`'s."""
+    with CaseLibrary.create(path, model=MODEL, dimension=4) as library:
+        for number in range(9):
+            kind, label = (("round", "benign"), ("spiculated", "malignant"))[number % 2]
+            volume, nodule = nodule_patch(kind=kind, diameter_mm=9.0, seed=number, size_mm=40.0)
+            case = Case(
+                f"case-{number}", label, "histology", "lung", f"{number % 6:032x}", f"{number:032x}",
+                {"diameter_mm": 9.0}, "a note of the owner",
+            )  # fmt: skip
+            library.add(
+                case,
+                np.array([1.0, 0.2 * (number + 1), 0.0, 0.0]),
+                model_sha256=MODEL.sha256,
+                pictures=case_pictures(volume, nodule.box),
+                patch=lesion_patch(volume, nodule.box) if number < 8 else None,
+            )
+    return path
+
+
+class CannedRunner:
+    """An `InferenceRunner` that says benign, 0.6, of everything. ``waits``: as long as nobody cancels."""
+
+    def __init__(self, sha256: str = MODEL.sha256, *, waits: bool = False) -> None:
+        self._sha256, self._waits = sha256, waits
+        self.asked: list[str] = []
+        self.is_cancelled = self.is_closed = False
+
+    def run(self, request: RunRequest, *, progress: object = None) -> RunAnswer:
+        while self._waits and not self.is_cancelled:
+            time.sleep(0.005)
+        if self.is_cancelled:
+            msg = "the request was cancelled."
+            raise RunnerCancelled(msg)
+        (box,) = request.boxes
+        self.asked.append(box.name)
+        heat = HeatMap(np.full((3, 3, 3), 0.5, np.float32), request.volume.ijkToRAS, 0.3, "benign")
+        embedding = np.array([1.0, 0, 0, 0], np.float32)
+        result = LesionResult(box.name, box, "benign", {"benign": 0.6, "malignant": 0.4}, embedding, heat, ())
+        info = RunInfo("CT", MODEL.name, MODEL.version, self._sha256, "cpu")
+        colors = tuple(one.color for one in CLASSES)
+        return RunAnswer([result], info, ("benign", "malignant"), colors, Precision("float32", "canned"))
+
+    def cancel(self) -> bool:
+        self.is_cancelled = True
+        return True
+
+    def close(self) -> None:
+        self.is_closed = True
+
+
+class Clock:
+    """Seconds that pass only when told to."""
+
+    def __init__(self) -> None:
+        self.now = 100.0
+
+    def __call__(self) -> float:
+        return self.now

@@ -206,3 +206,46 @@ def test_an_existing_quiz_is_replaced_only_when_asked(from_folder):
     assert path.read_bytes() == before
     assert from_folder("--seed", 5, "--overwrite")[1].code == 0
     assert path.read_bytes() != before
+
+
+# --- from a library alone
+
+
+@pytest.fixture
+def with_patches(run, cases_folder, tmp_path):
+    path = tmp_path / "patches.lesionlib"
+    ran = run("library", "build", cases_folder, "--out", path, "--key", tmp_path / "k", "--pictures", "--patches")
+    assert ran.code == 0
+    return path
+
+
+def test_a_library_that_keeps_the_ct_is_enough_for_a_quiz_and_gives_the_same_answers(
+    run, from_folder, with_patches, tmp_path
+):
+    out = tmp_path / "own.json"
+    ran = run("quiz", "make", "--library", with_patches, "--cases", 6, "--out", out)
+    assert ran.code == 0, ran.err
+    quiz = load_quiz(out)
+    assert sorted(case.known.label for case in quiz.cases) == ["benign"] * 3 + ["malignant"] * 3
+    assert all(len(case.answer.similar) == 4 for case in quiz.cases)  # without its patient's two, and without a key
+    path, ran = from_folder("--cases", 6)
+    assert ran.code == 0
+    said = {case.known.attributes["diameter_mm"]: case.answer.probabilities for case in load_quiz(path).cases}
+    for case in quiz.cases:
+        assert case.answer.probabilities == pytest.approx(said[case.known.attributes["diameter_mm"]], abs=1e-4)
+
+
+def test_the_cases_of_a_library_can_be_named(run, with_patches, tmp_path):
+    out = tmp_path / "own.json"
+    ran = run("quiz", "make", "--library", with_patches, "--case", "case-00004", "--case", "case-00001", "--out", out)
+    assert ran.code == 0, ran.err
+    assert [case.known.attributes["diameter_mm"] for case in load_quiz(out).cases] == [12.0, 9.0]
+    ran = run("quiz", "make", "--library", with_patches, "--case", "case-00099", "--out", tmp_path / "none.json")
+    assert (ran.code, "case-00099" in ran.err) == (2, True)
+
+
+def test_a_library_without_the_ct_and_no_source_at_all_are_refused(run, library, tmp_path):
+    ran = run("quiz", "make", "--library", library, "--cases", 2, "--out", tmp_path / "q.json")
+    assert (ran.code, "no case with its CT" in ran.err) == (2, True)
+    ran = run("quiz", "make", "--cases", 2, "--out", tmp_path / "q.json")
+    assert (ran.code, "Where do the cases come from" in ran.err) == (2, True)

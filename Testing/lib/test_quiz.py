@@ -20,9 +20,9 @@ from LesionLib.geometry import CTVolume, LesionBox
 from LesionLib.heat_map import HeatMap
 from LesionLib.reliability import Reliability
 from LesionRetrievalLib.quiz import QuizError, QuizSession, Step, load_quiz, save_quiz
-from LesionRetrievalLib.quiz_arrays import pack_array, unpack_array
+from LesionRetrievalLib.quiz_arrays import digest_array, pack_array, unpack_array
 from LesionRetrievalLib.quiz_attempt import order_of
-from LesionRetrievalLib.quiz_file import quiz_sha256
+from LesionRetrievalLib.quiz_file import _document, quiz_sha256
 from LesionRetrievalLib.quiz_log import open_log, read_attempts
 from LesionRetrievalLib.quiz_model import KnownTruth, Quiz, QuizAnswer, QuizCase, QuizClass, QuizNeighbour
 
@@ -146,6 +146,21 @@ def test_saving_again_keeps_the_fingerprint_and_any_change_changes_it(quiz, save
     array[0, 0, 0] += 1
     changed = replace(case, volume=replace(case.volume, array=array))
     assert quiz_sha256(a_quiz(cases=(changed, *quiz.cases[1:]))) != quiz_sha256(quiz)
+
+
+def test_what_the_teacher_says_of_a_case_is_kept_and_a_quiz_without_it_keeps_its_fingerprint(quiz, tmp_path):
+    case = quiz.cases[0]
+    told = a_quiz(cases=(replace(case, known=replace(case.known, feedback="Thin wall.\nNo rim.")), *quiz.cases[1:]))
+    save_quiz(told, tmp_path / "told.json")
+    assert load_quiz(tmp_path / "told.json").cases[0].known.feedback == "Thin wall.\nNo rim."
+    assert load_quiz(tmp_path / "told.json").cases[1].known.feedback == ""
+    assert quiz_sha256(told) != quiz_sha256(quiz)
+    assert '"feedback"' not in json.dumps(_document(quiz, digest_array))
+
+
+def test_what_the_teacher_says_may_not_lead_back_to_a_patient(quiz):
+    with pytest.raises(ValueError, match="note"):
+        replace(quiz.cases[0].known, feedback="see 1.2.840.113619.2.55.3")
 
 
 def test_no_name_of_a_volume_or_box_is_in_the_file(saved):
@@ -442,6 +457,30 @@ def test_time_while_the_quiz_was_closed_does_not_count(quiz, session, tmp_path, 
     clock.now += 4
     again.answer("cyst", 0.7)
     assert again._log.attempt.record.seconds[Step.FIRST_ANSWER] == 4
+
+
+def test_a_pause_stops_the_clock_keeps_the_time_before_it_and_lets_nothing_be_finished(quiz, session, tmp_path, clock):
+    clock.now += 4
+    session.pause()
+    session.pause()
+    clock.now += 1000
+    with pytest.raises(QuizError, match="paused; call resume"):
+        session.finish_looking()
+    session.resume()
+    session.resume()
+    assert not session.is_paused
+    clock.now += 3
+    session.finish_looking()
+    (attempt,) = read_attempts(quiz, tmp_path / "answers")
+    assert attempt.record.seconds[Step.LOOK] == 7
+    assert attempt.record.interruptions == 1
+
+
+def test_a_pause_after_the_last_case_is_no_error(session):
+    go_to(session, Step.DONE)
+    session.pause()
+    session.resume()
+    assert session.step is Step.DONE
 
 
 def test_every_step_is_on_the_disk_before_the_next_begins(session, monkeypatch):

@@ -432,3 +432,39 @@ import os; os._exit(0)
     ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=False)
     assert ran.stdout.strip().endswith("taken True True"), ran.stderr[-3000:]
     assert {p.name for p in (tmp_path / "score").iterdir()} == {"score.csv", "summary.html"}
+
+
+def test_whoever_comes_back_needs_only_the_code(begin, scene, gui):
+    import qt
+    from LesionRetrievalLib.quiz_panel import QuizPanel
+
+    room = begin()
+    quiz, folder = room.ui.quizPathEdit.text, room.ui.answersPathEdit.text
+    room.ui.leaveButton.click()
+    place = qt.QWidget()
+    place.setLayout(qt.QVBoxLayout())
+    again = QuizPanel(place=place, logic=QuizLogic(scene))
+    assert (again.ui.quizPathEdit.text, again.ui.answersPathEdit.text) == (quiz, folder)
+    assert again.ui.learnerEdit.text == ""
+    again.cleanup()
+    place.deleteLater()
+    qt.QApplication.sendPostedEvents(None, qt.QEvent.DeferredDelete)
+
+
+def test_the_room_is_a_section_of_the_module_and_a_scene_may_close_there(
+    module_widget, scene, quiz_path, tmp_path, screenshot
+):
+    module = module_widget("LesionRetrieval", size=(500, 900))
+    module.ui.teachingRoomButton.collapsed = False
+    room = module.quiz
+    ui = room.ui
+    ui.quizPathEdit.text, ui.answersPathEdit.text, ui.learnerEdit.text = str(quiz_path()), str(tmp_path / "a"), "L1"
+    ui.startButton.click()
+    ui.goOnButton.click()
+    answer(room, "benign", 0.8)
+    screenshot(module, "quiz-in-module")
+    assert module.parent.width <= 500
+    scene.Clear(0)
+    assert room.logic.session.is_paused
+    ui.goOnButton.click()
+    assert len(nodesOfClass(scene, "vtkMRMLScalarVolumeNode")) == 2  # patch and heat map

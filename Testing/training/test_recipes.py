@@ -116,6 +116,14 @@ def test_the_report_has_the_shortcuts_beside_the_model_and_says_what_they_allow_
     assert html.count("data:image/png;base64,") >= 4
 
 
+def test_dadrn_tells_where_its_heat_lies_with_a_threshold_from_validation(runs):
+    facts = json.loads((runs("dadrn") / "fold-0" / "done.json").read_text())
+    found = facts["figures"]["localisation"]
+    assert 0 < found["threshold"] < 1
+    assert found["pointing"]["n"] == 8
+    assert 0 <= found["gt_known_iou_50"]["low"] <= found["gt_known_iou_50"]["high"] <= 1
+
+
 def test_two_runs_stand_side_by_side_on_the_same_lesions(runs, tmp_path):
     first, second = runs("dmrn"), runs("cross-entropy")
     assert main(["evaluate", str(first), str(second), "--draws", "20", "--out", str(tmp_path)]) == 0

@@ -1,0 +1,186 @@
+"""A report's figures are those of scikit-learn and of plain loops, and its words follow from its numbers."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from lesiontraining.cli import main
+from lesiontraining.evaluation.leaks import LeakReport
+from lesiontraining.neighbour_answers import neighbour_probabilities
+from lesiontraining.predictions import Predictions
+from lesiontraining.reporting.measuring import measure
+from lesiontraining.reporting.report import ReportInput, conclude, write_report
+from lesiontraining.reporting.searching import search_rows
+from lesiontraining.shortcut_runs import MAJORITY, SIZE, SIZE_AND_HU, shortcut_runs, size_as_angle
+from sklearn.metrics import balanced_accuracy_score, f1_score, roc_auc_score
+
+
+def predictions(n=120, *, classes=("a", "b"), skill=2.0, seed=0, split="test", folds=2) -> Predictions:
+    """Two lesions a patient; ``skill``: how far the logits know the label; size knows half of it."""
+    rng = np.random.default_rng(seed)
+    labels = rng.integers(len(classes), size=n)
+    logits = rng.normal(size=(n, len(classes)))
+    logits[np.arange(n), labels] += skill
+    p = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
+    embeddings = np.eye(16)[labels] * skill + rng.normal(0, 1, (n, 16))
+    patients = np.array([f"P{i // 2}" for i in range(n)])
+    volume = np.exp(rng.normal(5 + labels, 1.0))
+    return Predictions(
+        class_names=tuple(classes), lesion_ids=np.array([f"line {i + 2}" for i in range(n)]), patients=patients,
+        studies=patients, folds=np.arange(n) // 2 % folds, split=np.full(n, split), labels=labels, probabilities=p,
+        embeddings=embeddings / np.linalg.norm(embeddings, axis=1, keepdims=True),
+        size_mm=np.tile(np.cbrt(volume)[:, None], 3), volume_mm3=volume, mean_hu=rng.normal(0, 30, n),
+        spacing_mm=np.tile([0.7, 0.7, 1.25], (n, 1)),
+    )  # fmt: skip
+
+
+def with_skill(model: Predictions, skill: float, seed: int) -> Predictions:
+    """Another method on the same lesions."""
+    rng = np.random.default_rng(seed)
+    logits = rng.normal(size=model.probabilities.shape)
+    logits[np.arange(len(model)), model.labels] += skill
+    return replace(model, probabilities=np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True))
+
+
+@pytest.mark.parametrize("classes", [("a", "b"), ("a", "b", "c")])
+def test_figures_are_those_of_scikit_learn(classes):
+    model = predictions(classes=classes)
+    row = measure({"model": model}, draws=20, seed=0).rows["model"]
+    called = model.probabilities.argmax(axis=1)
+    assert row["balanced_accuracy"].value == pytest.approx(balanced_accuracy_score(model.labels, called))
+    assert row["macro_f1"].value == pytest.approx(f1_score(model.labels, called, average="macro"))
+    score = model.probabilities[:, 1] if len(classes) == 2 else model.probabilities
+    assert row["auc"].value == pytest.approx(roc_auc_score(model.labels, score, multi_class="ovr"))
+    assert row["auc"].low < row["auc"].value < row["auc"].high
+
+
+def test_lesions_without_a_label_are_left_out_and_counted():
+    model = predictions()
+    some = replace(model, labels=np.where(np.arange(len(model)) < 20, -1, model.labels))
+    measured = measure({"model": some}, draws=20, seed=0)
+    assert (measured.lesions, measured.unlabelled) == (100, 20)
+    whole = measure({"model": model.at(np.arange(20, 120))}, draws=20, seed=0)
+    assert measured.rows["model"]["auc"].value == whole.rows["model"]["auc"].value
+
+
+def test_what_the_differences_allow_to_say():
+    model = predictions(skill=3.0)
+    others = {"weak": with_skill(model, 0.0, 1), "equal": with_skill(model, 3.0, 2)}
+    measured = measure({"model": model, **others}, draws=200, seed=0)
+    weak, equal = measured.comparisons
+    assert weak.auc.is_better()
+    assert weak.p_holm < 0.01
+    assert weak.p_delong < 0.01
+    assert equal.auc.low < 0 < equal.auc.high
+    assert conclude(measured, ["weak"]) == "By AUC this model is better than weak."
+    assert conclude(measured, ["equal"]).startswith("No advantage over equal is shown")
+    turned = measure({"weak": others["weak"], "model": model}, draws=200, seed=0)
+    assert conclude(turned, ["model"]) == "By AUC this model is worse than model."
+    assert "nothing is shown" in conclude(measured, [])
+
+
+def test_a_class_that_nobody_has_leaves_gaps_and_no_nan_in_the_json(tmp_path):
+    model = predictions(classes=("a", "b", "c"))
+    none_of_c = model.at(model.labels < 2)
+    given = ReportInput("t", {"model": none_of_c}, LeakReport((), ("patient",)), {"Command": "x"})
+    write_report(given, tmp_path, draws=20)
+    metrics = json.loads((tmp_path / "metrics.json").read_text(), parse_constant=pytest.fail)
+    assert metrics["figures"]["model"]["auc"]["value"] is None
+    assert "No tested lesion is c" in metrics["notes"][0]
+    html = (tmp_path / "report.html").read_text()
+    assert "not measured" in html
+    assert "nan" not in html.lower().replace("nanometre", "")
+
+
+def test_text_from_a_table_cannot_become_part_of_the_page(tmp_path):
+    model = predictions(classes=("<script>alert(1)</script>", "b"))
+    write_report(ReportInput("<b>x</b>", {"m": model}, LeakReport((), ()), {}), tmp_path, draws=10)
+    html = (tmp_path / "report.html").read_text()
+    assert "<script>alert" not in html
+    assert "<b>x</b>" not in html
+
+
+def test_lesions_are_compared_within_their_fold_and_never_with_themselves():
+    model = predictions(n=60, skill=6.0)
+    rows, notes = search_rows({"model": model}, draws=20, seed=0)
+    by_rule = {row.rule: row for row in rows}
+    assert notes == []
+    # 30 lesions a fold: 29 others, or 28 of other patients, or the one other of the patient.
+    for rule, others in (("all", 29), ("cross", 28), ("same", 1)):
+        hits = []
+        for i in range(60):
+            allowed = [
+                j for j in range(60)
+                if j != i and model.folds[j] == model.folds[i]
+                and (rule == "all" or (model.patients[j] == model.patients[i]) == (rule == "same"))
+            ]  # fmt: skip
+            assert len(allowed) == others
+            if any(model.labels[j] == model.labels[i] for j in allowed):
+                nearest = max(allowed, key=lambda j: model.embeddings[i] @ model.embeddings[j])
+                hits.append(model.labels[nearest] == model.labels[i])
+        assert by_rule[rule].figures["p_at_1"].value == pytest.approx(np.mean(hits))
+        assert by_rule[rule].queries == len(hits)
+
+
+def test_shortcuts_are_fitted_on_training_lesions_and_know_only_size_and_density():
+    train, test = predictions(split="train", seed=1), predictions(seed=2)
+    parts = {
+        name: np.concatenate([getattr(train, name), getattr(test, name)])
+        for name in vars(test)
+        if name != "class_names"
+    }
+    fold = Predictions(test.class_names, **parts)
+    found, notes = shortcut_runs(fold)
+    assert notes == ()
+    assert set(found) == {MAJORITY, SIZE, SIZE_AND_HU}
+    np.testing.assert_allclose(found[MAJORITY].probabilities[0], np.bincount(train.labels) / len(train))
+    other_pictures = replace(fold, embeddings=fold.embeddings[::-1], probabilities=fold.probabilities[::-1])
+    np.testing.assert_array_equal(shortcut_runs(other_pictures)[0][SIZE].probabilities, found[SIZE].probabilities)
+    swapped = replace(fold, labels=np.where(fold.split == "test", 1 - fold.labels, fold.labels))
+    np.testing.assert_array_equal(shortcut_runs(swapped)[0][SIZE].probabilities, found[SIZE].probabilities)
+    nothing = replace(fold, volume_mm3=np.full(len(fold), np.nan))
+    assert "size alone" in shortcut_runs(nothing)[1][0]
+
+
+def test_size_as_an_angle_ranks_by_the_ratio_of_volumes():
+    e = size_as_angle(np.array([10.0, 20.0, 40.0, 1000.0]))
+    similarity = e[1] @ e.T
+    assert similarity[1] == pytest.approx(1)
+    assert similarity[0] == pytest.approx(similarity[2])
+    assert similarity[3] < similarity[0]
+
+
+def test_neighbours_vote_by_similarity_and_no_class_is_impossible():
+    known = np.eye(4)[[0, 0, 1]]
+    p = neighbour_probabilities(np.eye(4)[[0]], known, np.array([0, 0, 1]), 3, k=3)
+    np.testing.assert_allclose(p.sum(axis=1), 1)
+    np.testing.assert_allclose(p[0], np.array([4 + 1 / 3, 1 + 1 / 3, 1 / 3]) / 6)
+
+
+def test_retrieval_is_measured_from_the_command_line(tmp_path, capsys):
+    from lesion_tables import write_lesion_table
+
+    table = write_lesion_table(tmp_path / "t", patients=6)
+    options = [
+        "--model",
+        "lung-nodule-malignancy",
+        "--label",
+        "kind",
+        "--draws",
+        "20",
+        "--out",
+        str(tmp_path / "r.json"),
+    ]
+    assert main(["retrieval", str(table), *options]) == 0
+    said = capsys.readouterr().out
+    assert "Same kind is relevant (6 bright, 6 hollow)" in said
+    assert "other patients' lesions | size alone" in said
+    rows = json.loads((tmp_path / "r.json").read_text())["kind"]
+    assert [(row["rule"], row["method"]) for row in rows][:2] == [
+        ("all", "lung-nodule-malignancy 1.1.0"),
+        ("all", "size alone"),
+    ]
+    assert "Secret" not in said + (tmp_path / "r.json").read_text()

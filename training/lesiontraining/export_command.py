@@ -15,7 +15,7 @@ from LesionLib.bundle import TEMPERATURE
 from LesionLib.errors import LesionLensError
 from LesionLib.golden import golden_case
 from LesionLib.manifest_schema import CLASS_NAME_PATTERN
-from LesionLib.sampling_kinds import Spec
+from LesionLib.sampling_kinds import KINDS, Spec
 
 from .evaluate_command import REPORT_FOLDER
 from .export import write_bundle
@@ -55,6 +55,12 @@ def export(run: Path, out: Path, plan: ExportPlan, *, fold: int | None = None) -
     folder = _fold(run, fold)
     metrics = _metrics(run, folder)
     model, network = FittedModel.load(folder.path)
+    if model.input["kind"] not in KINDS:
+        msg = (
+            f"pictures of kind {model.input['kind']} are no CT, and a model folder answers lesions on CT only; the run and its "
+            "report can be used as they are."
+        )
+        raise ExportError(msg)
     for name in model.class_names:
         if not _CLASS_NAME.fullmatch(name):
             msg = f"{name!r} cannot be the name of a class: letters, digits, spaces, - and _, up to 64. Rename it in the table."

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 from collections.abc import Callable, Sequence
 
 import qt
@@ -82,7 +83,8 @@ class AnswerForm:
     def _classButton(self, number: int, one: QuizClass):
         key = f"{number + 1}  " if number < _KEYS else ""
         button = qt.QRadioButton(f"{key}{one.name}".replace("&", "&&"))
-        button.toolTip = one.description + (_(" (key {0})").format(number + 1) if number < _KEYS else "")
+        hint = _(" (key {0})").format(number + 1) if number < _KEYS else ""
+        button.toolTip = f"<span>{html.escape(one.description)}{hint}</span>"
         button.connect("toggled(bool)", lambda _isChosen: self._onChanged())
         self._ui.classesPlace.layout().addWidget(button)
         return button

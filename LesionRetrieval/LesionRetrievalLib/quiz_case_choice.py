@@ -41,13 +41,14 @@ class CaseChoice:
         self._cases: list[Case] = []
         self._classNames: list[str] = []
         self._filling = False
+        self._pathRead = ""
         prepareTable(ui.libraryTable, (_("Case"), _("Answer"), _("Known by"), _("Organ")))
         prepareTable(ui.chosenTable, (_("Case"), _("Answer"), _("Told at the end")))
         connectFile(
             ui.caseLibraryEdit, ui.caseLibraryBrowseButton,
             title=_("Choose a case library"), filters=_("Case libraries (*.lesionlib)"), onChosen=self.readLibrary,
         )  # fmt: skip
-        ui.caseLibraryEdit.connect("editingFinished()", self.readLibrary)
+        ui.caseLibraryEdit.connect("editingFinished()", self._pathEdited)
         ui.quizLabelSelector.connect("currentIndexChanged(int)", lambda _index: self._filling or self._fillLibrary())
         ui.libraryTable.connect("itemSelectionChanged()", self._updateButtons)
         ui.chosenTable.connect("itemSelectionChanged()", self._updateButtons)
@@ -77,7 +78,7 @@ class CaseChoice:
     def readLibrary(self) -> None:
         """List the cases of the library that can be asked."""
         ui, path = self._ui, self._ui.caseLibraryEdit.text.strip()
-        self._cases = []
+        self._cases, self._pathRead = [], path
         if not path:
             said = _("Choose a library, or take lesions of the scene below.")
         else:
@@ -95,6 +96,10 @@ class CaseChoice:
         ui.quizLabelSelector.addItems(sorted({case.label for case in self._cases}))
         self._filling = False
         self._fillLibrary()
+
+    def _pathEdited(self) -> None:
+        if self._ui.caseLibraryEdit.text.strip() != self._pathRead:  # also told when the line only loses the focus
+            self.readLibrary()
 
     def _fillLibrary(self) -> None:
         rows = [[case.case_id, case.label, case.label_source, case.organ] for case in self._shownCases()]

@@ -6,6 +6,7 @@ import html
 from collections.abc import Callable
 from pathlib import Path
 
+import qt
 from LesionLib.errors import LesionLensError
 from slicer.i18n import tr as _
 
@@ -42,6 +43,8 @@ class LearnerPanel:
         ):  # fmt: skip
             button.connect("clicked()", slot)
         ui.pauseButton.connect("toggled(bool)", self._pauseToggled)
+        for key, edit in self._remembered():
+            edit.text = qt.QSettings().value(key) or ""
         self._updateStart()
         self.show()
 
@@ -55,6 +58,8 @@ class LearnerPanel:
             session = self._logic.session
             self.answers.offer(session.quiz.classes)
             self._showing = None
+            for key, edit in self._remembered():
+                qt.QSettings().setValue(key, edit.text)
             resumed = session.position > 1 or session.step not in (Step.LOOK, Step.DONE)
             self.show(_("Welcome back: it goes on where you stopped.") if resumed else "")
 
@@ -157,6 +162,13 @@ class LearnerPanel:
         if not self.answers.label:
             return _("Choose what it is: click, or press its number.")
         return _("Say how sure you are: click, or press + or -.") if self.answers.confidence is None else ""
+
+    def _remembered(self):
+        """Which quiz and which folder, so that whoever comes back needs only the code."""
+        return (
+            ("LesionLens/Quiz", self._ui.quizPathEdit),
+            ("LesionLens/QuizAnswers", self._ui.answersPathEdit),
+        )
 
     def _whyNotStart(self) -> str:
         ui = self._ui

@@ -2,27 +2,33 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
+from LesionLib.errors import BoxError
 from LesionLib.geometry import CTVolume, LesionBox, require_overlap, transformed_points
 from LesionLib.results import LesionResult
 
 from .library import CaseLibrary, ModelIdentity, Neighbour
 from .quiz_model import KnownTruth, Quiz, QuizAnswer, QuizCase, QuizClass, QuizNeighbour
-from .quiz_schema import MOST_CASES, MOST_SIMILAR, MOST_VOXELS, QuizError
+from .quiz_schema import LONGEST_TEXT, LONGEST_TITLE, MOST_CASES, MOST_SIMILAR, MOST_VOXELS, QuizError
 from .quiz_sources import KnownLesion
 
 # Two CTs of different lesions never embed that alike: it is the case itself, and it would tell its own answer.
 _SAME_LESION = 0.99995
+_LARGEST_OFFSET = 0.6  # of the margin
 
 Answer = Callable[[CTVolume, LesionBox], LesionResult]
 
 
 @dataclass(frozen=True)
 class QuizPlan:
-    """What the teacher decides. ``margin_mm``: how much CT is packed around the box; ``boxes``: see `quiz_model.Quiz`."""
+    """What the teacher decides. ``margin_mm``: how much CT is packed around the box; unevenly where the learner has to find it.
+
+    ``boxes``: see `quiz_model.Quiz`.
+    """
 
     title: str
     instructions: str = ""
@@ -48,9 +54,7 @@ def make_quiz(
     runner. With ``library``, made by the same model, each case gets its most similar ones, without those of its patient
     and without itself. Raises `QuizError` or whatever ``answer`` raises.
     """
-    if not (0 <= plan.similar <= MOST_SIMILAR and 0 <= plan.margin_mm <= 200):
-        msg = f"similar is {plan.similar} (0 to {MOST_SIMILAR}) and the margin {plan.margin_mm:g} mm (0 to 200)."
-        raise QuizError(msg)
+    require_plan(plan)
     if library is not None:
         library.require_model(model.sha256)
     cases = []
@@ -69,6 +73,22 @@ def make_quiz(
         classes=tuple(classes),
         cases=tuple(cases),
     )
+
+
+def require_plan(plan: QuizPlan) -> None:
+    """Refuse at once what a quiz cannot be, before the model is asked (`QuizError`)."""
+    if not (0 <= plan.similar <= MOST_SIMILAR and 0 <= plan.margin_mm <= 200):
+        msg = f"similar is {plan.similar} (0 to {MOST_SIMILAR}) and the margin {plan.margin_mm:g} mm (0 to 200)."
+        raise QuizError(msg)
+    if not (1 <= len(plan.title) <= LONGEST_TITLE and len(plan.instructions) <= LONGEST_TEXT):
+        msg = (
+            f"The title has {len(plan.title)} characters (1 to {LONGEST_TITLE}) and the instructions have "
+            f"{len(plan.instructions)} (at most {LONGEST_TEXT})."
+        )
+        raise QuizError(msg)
+    if not plan.window_hu[0] < plan.window_hu[1]:
+        msg = f"The window runs from {plan.window_hu[0]:g} to {plan.window_hu[1]:g} HU; give the lower value first."
+        raise QuizError(msg)
 
 
 def cut_patch(volume: CTVolume, box: LesionBox, *, margin_mm: float, name: str = "patch") -> CTVolume:
@@ -106,7 +126,7 @@ def _case(
     similar = _similar(result, library, plan, model, lesion.patient_hash) if library is not None else ()
     return QuizCase(
         case_id=case_id,
-        volume=cut_patch(volume, box, margin_mm=plan.margin_mm, name=case_id),
+        volume=cut_patch(volume, _aimed_at(volume, box, plan), margin_mm=plan.margin_mm, name=case_id),
         box=replace(box, segment=None),
         known=KnownTruth(lesion.label, lesion.label_source, lesion.organ, dict(lesion.attributes), lesion.feedback),
         answer=QuizAnswer(
@@ -118,6 +138,23 @@ def _case(
             similar=similar,
         ),
     )
+
+
+def _aimed_at(volume: CTVolume, box: LesionBox, plan: QuizPlan) -> LesionBox:
+    """What the patch is cut around: the box, or where the learner has to find the lesion a place beside it.
+
+    In the middle of every patch the lesion would be found without looking. At least 0.4 margins stay on each side of it.
+    """
+    if plan.boxes == "given":
+        return box
+    chance = random.Random(f"{plan.seed} {box.name}")
+    offset = np.array([chance.uniform(-_LARGEST_OFFSET, _LARGEST_OFFSET) for _ in range(3)]) * plan.margin_mm
+    moved = replace(box, centerRAS=box.centerRAS + box.axesRAS @ offset, segment=None)
+    try:
+        require_overlap(volume, moved)
+    except BoxError:  # a lesion at the edge of the CT
+        return box
+    return moved
 
 
 def _similar(

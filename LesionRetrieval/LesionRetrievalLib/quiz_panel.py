@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import qt
 import slicer
 import slicer.util
 from slicer.i18n import tr as _
@@ -28,6 +29,7 @@ class QuizPanel(VTKObservationMixin):
         VTKObservationMixin.__init__(self)
         self.logic = logic or QuizLogic(slicer.mrmlScene)
         self.widget = slicer.util.loadUI(str(_UI))
+        place.layout().setContentsMargins(0, 0, 0, 0)
         place.layout().addWidget(self.widget)
         self.ui = slicer.util.childWidgetVariables(self.widget)
         self.scene = self.logic.display.scene
@@ -35,6 +37,8 @@ class QuizPanel(VTKObservationMixin):
         self.learner = LearnerPanel(self.ui, self.logic, onChanged=self._learnerChanged, onError=self._tellError)
         self.teacher = TeacherPanel(self.ui, self.logic, onMade=self._quizMade, onError=self._tellError)
         self.score = ScorePanel(self.ui, self.logic, onError=self._tellError)
+        self.ui.quizTabs.connect("currentChanged(int)", lambda _index: self._fitToTab())
+        self._fitToTab()
         self.addObserver(self.scene, self.scene.StartCloseEvent, self._sceneCloses)
 
     def cleanup(self) -> None:
@@ -52,6 +56,15 @@ class QuizPanel(VTKObservationMixin):
         isAtWork = self.logic.session is not None
         for tab in (_MAKE, _SCORE):
             self.ui.quizTabs.setTabEnabled(tab, not isAtWork)
+
+    def _fitToTab(self) -> None:
+        """As high as the tab that is shown, not as the highest of them."""
+        tabs = self.ui.quizTabs
+        for index in range(tabs.count):
+            page = tabs.widget(index)
+            policy = qt.QSizePolicy.Preferred if index == tabs.currentIndex else qt.QSizePolicy.Ignored
+            page.setSizePolicy(qt.QSizePolicy.Preferred, policy)
+            page.updateGeometry()
 
     def _quizMade(self, path: Path) -> None:
         self.ui.quizPathEdit.text = self.ui.scoreQuizEdit.text = str(path)

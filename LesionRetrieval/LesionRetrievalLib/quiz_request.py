@@ -16,7 +16,7 @@ from LesionLib.runner_types import RunAnswer, RunOptions, RunRequest
 from .library import CaseLibrary, ModelIdentity
 from .quiz_file import require_place, save_quiz
 from .quiz_library_cases import LibraryCases
-from .quiz_making import QuizPlan, make_quiz
+from .quiz_making import QuizPlan, make_quiz, require_plan
 from .quiz_model import Quiz, QuizClass
 from .quiz_schema import QuizError
 from .quiz_sources import KnownLesion
@@ -54,7 +54,10 @@ def answer_request(request: QuizRequest, runner: InferenceRunner, *, progress: P
     if not total:
         msg = "No case is chosen; choose some of the library, or take lesions of the scene."
         raise QuizError(msg)
+    require_plan(request.plan)
     known = class_names(find_bundle(request.model))
+    for lesion in request.lesions:
+        _require_known(lesion, known)
     with ExitStack() as stack:
         library = stack.enter_context(CaseLibrary.open(request.library)) if request.library is not None else None
         lesions = _counted(_lesions(request, library, known), total, progress)
@@ -110,11 +113,13 @@ def _lesions(request: QuizRequest, library: CaseLibrary | None, known: list[str]
     if request.cases:
         source = LibraryCases(library, class_names=known, only=request.cases, feedback=request.feedback)
         yield from (source.load(place) for place in range(len(request.cases)))
-    for lesion in request.lesions:
-        if lesion.label not in known:
-            msg = f"{lesion.box.name} is {lesion.label!r}, and the model knows {', '.join(known)}; correct the answer."
-            raise QuizError(msg)
-        yield lesion
+    yield from request.lesions
+
+
+def _require_known(lesion: KnownLesion, known: list[str]) -> None:
+    if lesion.label not in known:
+        msg = f"{lesion.box.name} is {lesion.label!r}, and the model knows {', '.join(known)}; correct the answer."
+        raise QuizError(msg)
 
 
 def _counted(lesions: Iterator[KnownLesion], total: int, progress: Progress | None) -> Iterator[KnownLesion]:

@@ -14,13 +14,14 @@ ATTEMPT_FORMAT, ATTEMPT_VERSION = "lesionlens-quiz-attempt", 1
 NOTICE = "Research use only, not for diagnosis."
 
 MOST_CASES, MOST_SIMILAR, MOST_CLASSES = 500, 50, 200
+LONGEST_TITLE, LONGEST_TEXT = 200, 2000
 MOST_VOXELS, MOST_PIXELS = 16 * 1024**2, 512**2  # of one patch or heat map; of one picture
 MOST_VOXELS_TOGETHER = 128 * 1024**2
 _CHARACTERS = 4  # base64 of an int16, with room for what zlib adds to values that it cannot shorten
 
 # Names start with a letter or digit: a spreadsheet takes what starts with = + - @ for a formula.
 _NAME = {"type": "string", "pattern": r"^\w[^\x00-\x1f\x7f]{0,99}$"}
-_TEXT = {"type": "string", "maxLength": 2000}
+_TEXT = {"type": "string", "maxLength": LONGEST_TEXT}
 _CODE = {"type": "string", "pattern": r"^[A-Za-z0-9][A-Za-z0-9._-]{0,31}$"}
 _SHA256 = {"type": "string", "pattern": "^[0-9a-f]{64}$"}
 _NUMBER = {"type": "number", "minimum": -1e12, "maximum": 1e12}
@@ -134,7 +135,7 @@ QUIZ_SCHEMA = _object(
     {
         "format": {"const": FORMAT},
         "schema": {"const": SCHEMA_VERSION},
-        "title": {"type": "string", "minLength": 1, "maxLength": 200},
+        "title": {"type": "string", "minLength": 1, "maxLength": LONGEST_TITLE},
         "instructions": _TEXT,
         "boxes": {"enum": ["given", "placed", "free"]},
         "seed": {"type": "integer", "minimum": 0, "maximum": 2**63},
@@ -179,8 +180,13 @@ class QuizError(LesionLensError):
 
 def checked_json(text: str, schema: dict[str, Any], *, where: str) -> dict[str, Any]:
     """``text`` as JSON, with finite numbers and as ``schema`` says. Raises `QuizError`, naming ``where`` and the place."""
-    import jsonschema  # not at file scope: a panel may open before it is installed
-
+    try:
+        import jsonschema  # not at file scope: a panel may open before it is installed
+    except ImportError as error:
+        msg = (
+            "The package jsonschema, which checks quizzes, is not installed; set it up in Lesion Classifier, or by pip."
+        )
+        raise QuizError(msg) from error
     try:
         content = json.loads(text, parse_float=_finite, parse_constant=_finite)
         jsonschema.Draft202012Validator(schema).validate(content)

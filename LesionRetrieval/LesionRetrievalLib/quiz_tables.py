@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 from collections.abc import Sequence
 
 import qt
@@ -23,11 +24,13 @@ def fillTable(table, rows: Sequence[Sequence[str]], *, editable: int | None = No
     for row, texts in enumerate(rows):
         for column, text in enumerate(texts):
             item = qt.QTableWidgetItem(text)
-            item.setToolTip(text)
+            item.setToolTip(f"<span>{html.escape(text)}</span>")  # never taken for rich text
             if column != editable:
                 item.setFlags(_READ_ONLY)
             table.setItem(row, column, item)
     table.resizeColumnsToContents()
+    for isStretched in (False, True):  # the header does so only when it is told anew
+        table.horizontalHeader().setStretchLastSection(isStretched)
 
 
 def selectedRows(table) -> list[int]:

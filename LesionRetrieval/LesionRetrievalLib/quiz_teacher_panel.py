@@ -185,7 +185,9 @@ def described(quiz: Quiz, path: Path) -> str:
     right = sum(case.answer.label == case.known.label for case in quiz.cases)
     size = path.stat().st_size / 1e6
     lines = [
-        _("<b>{0}</b>: {1}, {2:.1f} MB, every check passed").format(html.escape(quiz.title), path.name, size),
+        _("<b>{0}</b>: {1}, {2:.1f} MB, every check passed").format(
+            html.escape(quiz.title), html.escape(path.name), size
+        ),
         _("{0} cases: {1}; boxes: {2}").format(len(quiz.cases), labels, quiz.boxes),
         _("{0} with similar cases, {1} with words for the learner").format(similar, told),
         _("the model {0} {1} is right in {2}").format(html.escape(quiz.model[0]), html.escape(quiz.model[1]), right),

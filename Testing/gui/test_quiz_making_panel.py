@@ -103,7 +103,9 @@ def test_drawing_takes_so_many_of_each_label_the_same_for_the_same_seed(teaching
     assert "5 cases of 'benign' are wanted and there are 4" in told
 
 
-def test_a_quiz_of_library_cases_is_made_in_the_background_with_words_for_each_case(teaching, canned, spin, tmp_path):
+def test_a_quiz_of_library_cases_is_made_in_the_background_with_words_for_each_case(
+    teaching, canned, spin, tmp_path, screenshot
+):
     ui = teaching.ui
     ui.perLabelSpinBox.value = 2
     ui.drawButton.click()
@@ -120,6 +122,8 @@ def test_a_quiz_of_library_cases_is_made_in_the_background_with_words_for_each_c
     assert "a note of the owner" not in (tmp_path / "q.json").read_text()
     assert ui.quizPathEdit.text == str(tmp_path / "q.json")  # ready to be taken
     assert quiz.classes[1].description != ""
+    spin(0.2)
+    screenshot(teaching.widget, "quiz-made")
 
 
 def test_a_lesion_of_the_scene_becomes_a_case_with_its_typed_truth(teaching, scene, spin, tmp_path):

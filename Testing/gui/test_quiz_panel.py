@@ -88,7 +88,7 @@ def nodesOfModel(scene) -> list[str]:
     ]
 
 
-def test_nothing_can_be_started_before_quiz_folder_and_code_are_there(room, quiz_path, tmp_path):
+def test_nothing_can_be_started_before_quiz_folder_and_code_are_there(room, quiz_path, tmp_path, screenshot):
     ui = room.ui
     assert "not for diagnosis" in ui.quizNoticeLabel.text
     assert (ui.startButton.enabled, ui.startButton.toolTip) == (False, "Choose a quiz file.")
@@ -100,6 +100,7 @@ def test_nothing_can_be_started_before_quiz_folder_and_code_are_there(room, quiz
     assert "beginning with a letter" in ui.startButton.toolTip
     ui.learnerEdit.text = "L1"
     assert ui.startButton.enabled
+    screenshot(room.widget, "quiz-start")
 
 
 def test_a_case_goes_from_looking_to_feedback(begin, scene, screenshot):
@@ -134,7 +135,7 @@ def test_nothing_of_the_model_is_anywhere_before_the_first_answer(begin, scene):
     assert room.ui.modelLabel.text == ""
     assert not room.ui.revealFrame.visible
     assert room.learner.reveal._bars == []
-    assert all(card.neighbour is None for card in room.learner.reveal._gallery.cards)
+    assert all(card.neighbour is None for card in room.learner.reveal.cards)
     assert not room.ui.quizTabs.isTabEnabled(1)  # there a quiz is checked, and its answers counted
     answer(room, "benign", 0.8)
     assert [name for name in nodesOfModel(scene) if "Grad-CAM" in name]
@@ -464,6 +465,8 @@ def test_the_room_is_a_section_of_the_module_and_a_scene_may_close_there(
     answer(room, "benign", 0.8)
     screenshot(module, "quiz-in-module")
     assert module.parent.width <= 500
+    right = [card.button.geometry.right() for card in room.learner.reveal.cards[:5]]
+    assert max(right) <= ui.neighboursPlace.width
     scene.Clear(0)
     assert room.logic.session.is_paused
     ui.goOnButton.click()

@@ -239,6 +239,12 @@ def test_what_is_no_quiz_is_refused(tmp_path, text):
         load_quiz(tmp_path / "absent.json")
 
 
+def test_without_jsonschema_it_is_said_what_to_do(saved, monkeypatch):
+    monkeypatch.setitem(sys.modules, "jsonschema", None)
+    with pytest.raises(QuizError, match="jsonschema, which checks quizzes, is not installed"):
+        load_quiz(saved)
+
+
 def test_random_damage_never_gives_anything_but_a_quiz_or_a_quiz_error(saved):
     content, chance, refused = saved.read_bytes(), random.Random(1), 0
     for _ in range(150):

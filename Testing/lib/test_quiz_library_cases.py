@@ -8,6 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from LesionLib.errors import CaseLibraryError, LesionLensError
+from LesionLib.geometry import CTVolume, LesionBox
 from LesionLib.runner_types import RunnerCancelled
 from LesionRetrievalLib.library import CaseLibrary
 from LesionRetrievalLib.quiz_file import load_quiz
@@ -16,9 +17,10 @@ from LesionRetrievalLib.quiz_make_run import QuizMakeRun
 from LesionRetrievalLib.quiz_making import QuizPlan
 from LesionRetrievalLib.quiz_request import QuizRequest, answer_request
 from LesionRetrievalLib.quiz_schema import QuizError
-from LesionRetrievalLib.quiz_sources import choose_per_label
+from LesionRetrievalLib.quiz_sources import KnownLesion, choose_per_label
 from quiz_cases import MODEL, CannedRunner, write_library
 
+A_CYST = KnownLesion(CTVolume(np.zeros((9, 9, 9)), np.eye(4)), LesionBox([4, 4, 4], [3, 3, 3], name="L1"), "cyst", "x")
 PLAN = QuizPlan(title="Quiz", margin_mm=5.0, similar=3)
 
 
@@ -125,11 +127,17 @@ def test_similar_cases_leave_out_the_case_s_own_patient(request_for, library):
         ({"cases": ("case-8",)}, "case-8"),
         ({"library": None}, "no library is given"),
         ({"model": "no-such-model"}, "no-such-model"),
+        ({"plan": replace(PLAN, title="")}, "title"),
+        ({"plan": replace(PLAN, instructions="x" * 2001)}, "instructions"),
+        ({"plan": replace(PLAN, window_hu=(100.0, -100.0))}, "lower value first"),
+        ({"lesions": (A_CYST,)}, "L1 is 'cyst', and the model knows benign, malignant"),
     ],
 )
 def test_what_cannot_be_made_is_refused_and_leaves_nothing(request_for, tmp_path, changes, reason):
+    runner = CannedRunner()
     with pytest.raises(LesionLensError, match=reason):
-        answer_request(request_for(**changes), CannedRunner())
+        answer_request(request_for(**changes), runner)
+    assert runner.asked == []  # nobody waits for answers that would be thrown away
     assert not (tmp_path / "q.json").exists()
 
 

@@ -104,6 +104,35 @@ def test_a_patch_that_is_too_large_for_a_quiz_is_refused():
 # --- the quiz
 
 
+def middle(volume: CTVolume) -> np.ndarray:
+    return transformed_points(volume.ijkToRAS, (np.array(volume.sizeIJK) - 1) / 2)
+
+
+@pytest.mark.parametrize("boxes", ["placed", "free"])
+def test_where_the_learner_has_to_find_the_lesion_it_is_not_in_the_middle_of_its_patch(boxes):
+    lesion = a_lesion()
+    (given,) = make([lesion]).cases
+    quizzes = [make([lesion] * 2, plan=replace(PLAN, boxes=boxes, seed=seed)) for seed in (1, 1, 2)]
+    assert np.linalg.norm(middle(given.volume) - given.box.centerRAS) < 2  # a voxel
+    away = [middle(case.volume) - case.box.centerRAS for quiz in quizzes for case in quiz.cases]
+    assert min(np.linalg.norm(offset) for offset in away) > 0.5
+    assert np.allclose(away[0], away[2])  # the same seed
+    assert not np.allclose(away[0], away[1])
+    assert not np.allclose(away[0], away[4])
+    for case in (case for quiz in quizzes for case in quiz.cases):
+        around = case.box.grown(0.4 * PLAN.margin_mm)
+        ijk = transformed_points(case.volume.rasToIJK, around.cornersRAS)
+        assert (ijk > -1).all()
+        assert (ijk < np.array(case.volume.sizeIJK)).all()
+
+
+def test_a_lesion_at_the_edge_of_the_ct_can_be_asked_too():
+    volume = a_volume()
+    corner = LesionBox(transformed_points(volume.ijkToRAS, [0, 0, 0]), [1, 1, 1])
+    quiz = make([a_lesion(box=corner)] * 8, plan=replace(PLAN, boxes="placed"))
+    assert len(quiz.cases) == 8
+
+
 def test_the_model_sees_the_whole_ct_and_no_name():
     asked = []
     make_quiz([a_lesion()], plan=PLAN, model=MODEL, classes=CLASSES, answer=a_model(asked))

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterable, Mapping
+from datetime import UTC, datetime
 from typing import Any
 
 import numpy as np
 from LesionLib.errors import CaseLibraryError
 
 from .library_patch import HuPatch
-from .library_schema import Case, CaseEntry, ModelIdentity, stored_vector
+from .library_schema import CASE_COLUMNS, Case, CaseEntry, ModelIdentity, checked_pictures, stored_vector
 from .milvus_connection import ServerAddress, connected, plain_server_errors
-from .milvus_entries import rows_of
 from .milvus_reading import MilvusReading, unknown_case
+from .milvus_records import pieces_of_case
 from .milvus_schema import FILTER_FIELDS, create_library, create_vectors, row_without_vector
+
+MOST_CASES_AT_ONCE = 2_000
 
 
 class MilvusLibrary(MilvusReading):
@@ -31,23 +33,13 @@ class MilvusLibrary(MilvusReading):
 
     @classmethod
     def create(cls, address: str, *, model: ModelIdentity, dimension: int) -> MilvusLibrary:
-        """The library at ``address``, made where it is not there yet. One of another model is refused (`CaseLibraryError`)."""
+        """The library at ``address``, made where it is not there yet, ready for vectors of ``model``."""
         where = ServerAddress.parse(address)
         client = connected(where)
-        try:
-            with plain_server_errors(where):
-                create_library(client, where.library)
-        finally:
-            client.close()
+        with plain_server_errors(where):
+            create_library(client, where.library)
         library = cls(where)
-        try:
-            if library.has_model():
-                library.require_model(model.sha256)
-            else:
-                library.add_model(model, dimension)
-        except BaseException:
-            library.close()
-            raise
+        library.add_model(model, dimension)
         return library
 
     def add_model(self, model: ModelIdentity, dimension: int) -> None:
@@ -74,7 +66,7 @@ class MilvusLibrary(MilvusReading):
         created: str | None = None,
     ) -> None:
         """Add one case, wholly or not at all; ``created``: its date, for one from another library."""
-        dates = {case.case_id: created} if created and isinstance(case, Case) else None
+        dates = {case.case_id: created} if created else None
         self.add_many([CaseEntry(case, vector, pictures, patch)], model_sha256=model_sha256, created=dates)
 
     def add_many(
@@ -82,18 +74,33 @@ class MilvusLibrary(MilvusReading):
     ) -> int:
         """Add up to 2,000 cases, all or none; ``created``: their dates where they were made elsewhere."""
         model = self._indexed(model_sha256)
-        rows = rows_of(entries, model, created or {})
-        ids = [row["case_id"] for row in rows.cases]
-        there = sorted(set(self._cases.having(ids)) | {i for i, times in Counter(ids).items() if times > 1})
+        given = [CaseEntry(*entry) for entry in entries]
+        ids = [entry.case.case_id for entry in given]
+        if len(given) > MOST_CASES_AT_ONCE:
+            msg = f"{len(given)} cases at once are too many for the server; give at most {MOST_CASES_AT_ONCE}."
+            raise CaseLibraryError(msg)
+        there = sorted(set(self._cases.having(ids)) | {i for i in ids if ids.count(i) > 1})
         if there:
             msg = f"Case {there[0]!r} is in the library already; remove it first, or give another id."
             raise CaseLibraryError(msg)
+        today = datetime.now(UTC).date().isoformat()
+        rows, vectors, pieces = [], [], []
+        for entry in given:
+            fields = dict(zip(CASE_COLUMNS, entry.case.as_row(), strict=True))
+            unit = stored_vector(entry.vector, model.dimension)
+            parts = pieces_of_case(entry.case.case_id, checked_pictures(entry.pictures), entry.patch)
+            date = (created or {}).get(entry.case.case_id, today)
+            rows.append(row_without_vector({**fields, "created": date, "pieces": len(parts)}))
+            vectors.append(
+                {"case_id": entry.case.case_id, **{n: fields[n] for n in FILTER_FIELDS}, "vector": unit.tolist()}
+            )
+            pieces += parts
         # What an upload before this one left half goes first.
         self._pieces.delete_of_cases(ids)
-        self._pieces.write(rows.pieces)
-        self._vectors(model_sha256).write(rows.vectors)
-        self._cases.write(rows.cases)
-        return len(ids)
+        self._pieces.insert(pieces)
+        self._vectors(model_sha256).upsert(vectors)
+        self._cases.insert(rows)
+        return len(given)
 
     def add_vectors(self, vectors: Mapping[str, Any], *, model: ModelIdentity) -> None:
         """The vectors of cases that are there by another model, by case id."""
@@ -110,7 +117,7 @@ class MilvusLibrary(MilvusReading):
             }
             for case_id, vector in vectors.items()
         ]
-        self._vectors(model.sha256).write(rows)
+        self._vectors(model.sha256).upsert(rows)
 
     def remove(self, case_id: str) -> None:
         """Remove a case with all that belongs to it; from the first step on nobody sees it any more."""
@@ -123,4 +130,4 @@ class MilvusLibrary(MilvusReading):
     def _put_last(self, model: ModelIdentity, dimension: int) -> None:
         place = max((int(row["place"]) for row in self._models.all(["place"])), default=0) + 1
         values = {"sha256": model.sha256, "name": model.name, "version": model.version}
-        self._models.write([row_without_vector({**values, "dimension": dimension, "place": place})])
+        self._models.upsert([row_without_vector({**values, "dimension": dimension, "place": place})])

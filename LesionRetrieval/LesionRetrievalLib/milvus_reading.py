@@ -62,27 +62,25 @@ class MilvusReading:
     @property
     def model(self) -> ModelIdentity:
         """The model whose vectors it holds; of several, the last."""
-        rows = self._model_rows()
-        if not rows:
+        models = self.models()
+        if not models:
             msg = f"{self.address} holds no case and no model yet; push a library there."
             raise CaseLibraryError(msg)
-        return _identity(rows[-1])
-
-    def has_model(self) -> bool:
-        """Whether it is of some model already; one that was only begun is not."""
-        return bool(self._model_rows())
+        return models[-1].identity
 
     def models(self) -> list[IndexedModel]:
         """Every model it holds vectors of, in the order in which they came."""
-        whole = self._cases.keys()
+        rows = sorted(
+            self._models.all(["sha256", "name", "version", "dimension", "place"]), key=lambda row: row["place"]
+        )
         return [
             IndexedModel(
-                _identity(row),
+                ModelIdentity(row["name"], row["version"], row["sha256"]),
                 int(row["dimension"]),
-                len(whole & self._vectors(row["sha256"]).keys()),
-                unfinished=False,
+                self._vectors(row["sha256"]).count(),
+                False,
             )
-            for row in self._model_rows()
+            for row in rows
         ]
 
     def require_model(self, sha256: str) -> ModelIdentity:
@@ -139,8 +137,7 @@ class MilvusReading:
     def vectors(self, case_ids: Sequence[str], *, model_sha256: str) -> dict[str, np.ndarray]:
         """Those of these cases' vectors by one model that there are, float32, by case id."""
         self._indexed(model_sha256)
-        # Those of an upload that was broken off belong to no case.
-        rows = self._vectors(model_sha256).get(self._cases.having(case_ids), ["vector"])
+        rows = self._vectors(model_sha256).get(list(case_ids), ["vector"])
         return {row["case_id"]: np.array(row["vector"], dtype=np.float32) for row in rows}
 
     def search(self, vector: Any, *, k: int = 9, model_sha256: str, **filters: Any) -> list[Neighbour]:
@@ -158,30 +155,22 @@ class MilvusReading:
         return MilvusSearch(self._cases, self._vectors(model_sha256)).nearest(query, k, wanted)
 
     def _indexed(self, sha256: str) -> IndexedModel:
-        rows = self._model_rows()
+        rows = self._models.all(["sha256", "name", "version", "dimension", "place"])
         for row in rows:
             if row["sha256"] == sha256:
-                return IndexedModel(_identity(row), int(row["dimension"]), 0, unfinished=False)
-        known = " and ".join(str(_identity(row)) for row in rows)
+                return IndexedModel(ModelIdentity(row["name"], row["version"], sha256), int(row["dimension"]), 0, False)
+        known = " and ".join(str(ModelIdentity(row["name"], row["version"], row["sha256"])) for row in rows)
         msg = (
             f"This library was made with {known or 'no model yet'}, not with the model sha256 {str(sha256)[:12]}…; "
             "search with that model, reindex the library with this one, or build the library again."
         )
         raise CaseLibraryError(msg)
 
-    def _model_rows(self) -> list[dict[str, Any]]:
-        rows = self._models.all(["name", "version", "dimension", "place"])
-        return sorted(rows, key=lambda row: row["place"])
-
     def _whole(self, ids: Sequence[str]) -> list[Case]:
         return [_as_case(row) for row in self._cases.get(ids, list(CASE_COLUMNS))]
 
     def _vectors(self, sha256: str) -> Collection:
         return Collection(self._client, self.address, vectors_of(self.address.library, sha256), "case_id")
-
-
-def _identity(row: Mapping[str, Any]) -> ModelIdentity:
-    return ModelIdentity(row["name"], row["version"], row["sha256"])
 
 
 def _as_case(row: Mapping[str, Any]) -> Case:

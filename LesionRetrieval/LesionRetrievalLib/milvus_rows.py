@@ -18,7 +18,6 @@ _MESSAGE_BYTES = 24 << 20  # the server takes 64 MB a message
 _ROWS_AT_ONCE = 2_000
 _PIECES_AT_ONCE = 200  # of 64 KB each
 _TIMEOUT_S = 60.0
-_ANSWER_S = 15.0  # a server that stopped must not hold up who asks
 
 
 @dataclass(frozen=True, eq=False)
@@ -33,17 +32,19 @@ class Collection:
     def count(self) -> int:
         """How many rows it has."""
         with plain_server_errors(self.address):
-            found = self.client.query(self.name, filter="", output_fields=["count(*)"], timeout=_ANSWER_S)
+            found = self.client.query(self.name, filter="", output_fields=["count(*)"], timeout=_TIMEOUT_S)
         return int(found[0]["count(*)"])
 
-    def write(self, rows: Sequence[dict[str, Any]]) -> None:
-        """Write rows, in the place of those that have their keys; those of one message together or not at all.
-
-        Never a plain insert: the client repeats a message whose answer was lost, and the row would be there twice.
-        """
+    def insert(self, rows: Sequence[dict[str, Any]]) -> None:
+        """Write rows whose keys are new; those of one message together or not at all."""
         with plain_server_errors(self.address):
-            for bite in bites(rows):
-                self.client.upsert(self.name, bite, timeout=_TIMEOUT_S)
+            for bite in _bites(rows):
+                self.client.insert(self.name, bite, timeout=_TIMEOUT_S)
+
+    def upsert(self, rows: Sequence[dict[str, Any]]) -> None:
+        """Write rows, in the place of those that have their keys."""
+        self.delete([row[self.key] for row in rows])
+        self.insert(rows)
 
     def delete(self, keys: Sequence[str]) -> None:
         """Remove the rows with these keys; those that are not there do not matter."""
@@ -68,10 +69,6 @@ class Collection:
     def having(self, keys: Sequence[str]) -> list[str]:
         """Which of these keys there are."""
         return [row[self.key] for row in self.get(keys, [self.key])]
-
-    def keys(self) -> set[str]:
-        """The keys of all rows."""
-        return {row[self.key] for row in self.all([])}
 
     def of_case(self, case_id: str) -> list[dict[str, Any]]:
         """All pieces of a case."""
@@ -103,7 +100,7 @@ class Collection:
                 output_fields=wanted,
                 limit=limit,
                 consistency_level="Strong",
-                timeout=_ANSWER_S,
+                timeout=_TIMEOUT_S,
             )
 
     def search(self, query: np.ndarray, limit: int, condition: str) -> list[tuple[str, float, list[float]]]:
@@ -111,7 +108,7 @@ class Collection:
         with plain_server_errors(self.address):
             (hits,) = self.client.search(
                 self.name, [query.tolist()], filter=condition, limit=limit, output_fields=["vector"],
-                search_params={"metric_type": "COSINE"}, consistency_level="Strong", timeout=_ANSWER_S,
+                search_params={"metric_type": "COSINE"}, consistency_level="Strong", timeout=_TIMEOUT_S,
             )  # fmt: skip
         return [(hit["id"], float(hit["distance"]), hit["entity"]["vector"]) for hit in hits]
 
@@ -126,15 +123,14 @@ def ids_in(field: str, values: Sequence[str]) -> str:
     return f"{field} in {json.dumps(list(values), ensure_ascii=False)}"
 
 
-def bites(rows: Sequence[dict[str, Any]]) -> list[list[dict[str, Any]]]:
-    """The rows in messages that the server takes."""
-    messages: list[list[dict[str, Any]]] = []
+def _bites(rows: Sequence[dict[str, Any]]) -> list[list[dict[str, Any]]]:
+    bites: list[list[dict[str, Any]]] = []
     size = _MESSAGE_BYTES
     for row in rows:
         weight = sum(len(v) * 4 if isinstance(v, list) else len(v) if isinstance(v, str) else 8 for v in row.values())
         if size + weight > _MESSAGE_BYTES:
-            messages.append([])
+            bites.append([])
             size = 0
-        messages[-1].append(row)
+        bites[-1].append(row)
         size += weight
-    return messages
+    return bites

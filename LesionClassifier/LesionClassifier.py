@@ -113,11 +113,11 @@ class LesionClassifierWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
 
     def initializeParameterNode(self):
         """Show the scene's parameter node, made if need be; the only CT there is is chosen."""
+        from LesionClassifierLib.volume_nodes import firstVolume
+
         self.setParameterNode(self.logic.getParameterNode())
         if self._parameterNode.volume is None:
-            volumes = slicer.mrmlScene.GetFirstNodeByClass("vtkMRMLScalarVolumeNode")
-            if volumes is not None:
-                self._parameterNode.volume = volumes
+            self._parameterNode.volume = firstVolume(slicer.mrmlScene)
 
     def setParameterNode(self, parameterNode):
         """Connect panel and parameter node, or with None let go of both."""

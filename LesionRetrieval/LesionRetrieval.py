@@ -100,10 +100,11 @@ class LesionRetrievalWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
     def initializeParameterNode(self):
         """Show the scene's parameter node, made if need be; the only CT and the first lesion there are are chosen."""
         from LesionClassifierLib.lesion_nodes import lesionNodes
+        from LesionClassifierLib.volume_nodes import firstVolume
 
         self.setParameterNode(self.logic.getParameterNode())
         if self._parameterNode.volume is None:
-            self._parameterNode.volume = slicer.mrmlScene.GetFirstNodeByClass("vtkMRMLScalarVolumeNode")
+            self._parameterNode.volume = firstVolume(slicer.mrmlScene)
         if self._parameterNode.lesion is None:
             self._parameterNode.lesion = next(iter(lesionNodes(slicer.mrmlScene)), None)
 

@@ -23,6 +23,12 @@ from vtk.util.numpy_support import vtk_to_numpy
 _WIDENED = {np.dtype(np.float16): np.float32}
 
 
+def firstVolume(scene: vtkMRMLScene) -> vtkMRMLScalarVolumeNode | None:
+    """The first volume that a user may choose; patches of a quiz or a comparison are hidden and never a CT to work on."""
+    shown = (node for node in nodesOfClass(scene, "vtkMRMLScalarVolumeNode") if not node.GetHideFromEditors())
+    return next(shown, None)
+
+
 def nodesOfClass(scene: vtkMRMLScene, className: str) -> list[vtkMRMLNode]:
     """All nodes of a class (or derived from it) in this scene, in scene order."""
     return [scene.GetNthNodeByClass(n, className) for n in range(scene.GetNumberOfNodesByClass(className))]

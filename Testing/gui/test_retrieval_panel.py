@@ -104,6 +104,15 @@ def choose(panel, caseId):
     next(c for c in panel.panel.found.gallery.cards if c.neighbour and c.neighbour.case_id == caseId).button.click()
 
 
+def test_a_patch_of_a_quiz_is_not_taken_for_the_ct(panel, scene, a_case):
+    a_case[0].SetHideFromEditors(True)
+    panel.initializeParameterNode()
+    assert panel._parameterNode.volume is None
+    a_case[0].SetHideFromEditors(False)
+    panel.initializeParameterNode()
+    assert panel._parameterNode.volume is a_case[0]
+
+
 def test_an_empty_scene_says_what_to_do_first(panel):
     assert not panel.ui.findButton.enabled
     assert panel.ui.findButton.toolTip == "Choose a CT."

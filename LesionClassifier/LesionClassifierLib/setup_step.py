@@ -10,9 +10,12 @@ from pathlib import Path
 
 from LesionLib.errors import LesionLensError
 
+from .translation import tr as _
+
 # What must not move: other extensions and Slicer itself rely on the versions that are there.
 FIXED = ("torch", "numpy", "SimpleITK")
 _TORCH_REQUIREMENT = ">=2.6"
+_DECLINED = "User declined package installation"
 _WHEELS = ("safetensors", "jsonschema", "monai")
 
 
@@ -46,11 +49,11 @@ def missingPackages(isThere: Callable[[str], bool] | None = None) -> list[Missin
 def explain(missing: list[Missing], modelFolder: Path) -> str:
     """What is missing, how large it is, and where things go, in plain words."""
     rows = "".join(f"<li><b>{p.name}</b>: {p.purpose} ({p.size})</li>" for p in missing)
-    return (
-        f"<b>One step is missing before lesions can be answered.</b><ul>{rows}</ul>"
+    return _(
+        "<b>One step is missing before lesions can be answered.</b><ul>{rows}</ul>"
         "They go into this Slicer's own Python; torch, numpy and SimpleITK that are there are left as they are. "
-        f"Models lie in {modelFolder}. Nothing about your images is ever sent."
-    )
+        "Models lie in {folder}. Nothing about your images is ever sent."
+    ).format(rows=rows, folder=modelFolder)
 
 
 def install(missing: list[Missing], *, requirements: Path, wheelFolder: Path | None = None) -> None:
@@ -66,14 +69,24 @@ def install(missing: list[Missing], *, requirements: Path, wheelFolder: Path | N
         _installWheels(requirements, wheelFolder, withTorch="torch" in names and wheelFolder is not None)
     except SetupError:
         raise
-    except Exception as error:  # whatever pip or the extension raise must reach the user as a sentence
-        msg = f"the installation did not succeed: {error}. Check the network, or install from a folder of wheels."
+    except RuntimeError as error:  # what `slicer.packaging.pip_ensure` raises for a question answered with no
+        if str(error) != _DECLINED:
+            raise SetupError(_notInstalled(error)) from error
+        msg = _("nothing was installed: the question was answered with no. Press Set up to be asked again.")
         raise SetupError(msg) from error
+    except Exception as error:  # whatever pip or the extension raise must reach the user as a sentence
+        raise SetupError(_notInstalled(error)) from error
     importlib.invalidate_caches()
     still = [package.name for package in missingPackages()]
     if still:
         msg = f"still missing after the installation: {', '.join(still)}. Restart Slicer and open this module again."
         raise SetupError(msg)
+
+
+def _notInstalled(error: Exception) -> str:
+    return _("the installation did not succeed: {0}. Check the network, or install from a folder of wheels.").format(
+        error
+    )
 
 
 def _installTorch() -> None:

@@ -8,6 +8,7 @@ from slicer import vtkMRMLMarkupsROINode, vtkMRMLScalarVolumeNode
 
 from .result_nodes import VOLUME_ROLE, fingerprint, storedResult, voxelChecksum
 from .roi_nodes import boxFromRoi
+from .translation import tr as _
 from .volume_nodes import volumeFromNode
 
 _MOST_KEPT = 50
@@ -21,15 +22,15 @@ def whyStale(roiNode: vtkMRMLMarkupsROINode) -> str:
         return ""
     volumeNode = roiNode.GetNodeReference(VOLUME_ROLE)
     if volumeNode is None:
-        return "The CT of this answer is no longer in the scene."
+        return _("The CT of this answer is no longer in the scene.")
     try:
         volume = volumeFromNode(volumeNode)
         now = fingerprint(volume, boxFromRoi(roiNode), voxels=_voxels(volumeNode, volume))
     except LesionLensError as error:
-        return f"This answer cannot be checked any more: {error}"
+        return _("This answer cannot be checked any more: {0}").format(error)
     if now == stored.fingerprint:
         return ""
-    return "The box, the CT or a transform has changed since this answer: classify again."
+    return _("The box, the CT or a transform has changed since this answer: classify again.")
 
 
 def _voxels(volumeNode: vtkMRMLScalarVolumeNode, volume: CTVolume) -> int:

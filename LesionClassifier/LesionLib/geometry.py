@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 
 import numpy as np
-from scipy.optimize import lsq_linear
 
 from .errors import BoxError, VolumeError
 from .input_warning import InputWarning
@@ -151,6 +150,8 @@ def distance_outside_mm(volume: CTVolume, box: LesionBox) -> float:
 
     The closest pair of points of two parallelepipeds is a bounded linear least-squares problem in six unknowns.
     """
+    from scipy.optimize import lsq_linear  # half a second to import, and only a box gone astray needs it
+
     size = np.array(volume.sizeIJK)
     origin = transformed_points(volume.ijkToRAS, [-0.5, -0.5, -0.5])
     edges = volume.ijkToRAS[:3, :3] * size

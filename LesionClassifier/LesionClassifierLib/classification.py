@@ -13,7 +13,7 @@ from LesionLib.runner_types import RunAnswer, RunOptions, RunRequest
 from slicer import vtkMRMLMarkupsROINode, vtkMRMLScalarVolumeNode
 
 from .lesion_nodes import lesionsFromNodes
-from .showing import ShownResults, showResults
+from .showing import ShownResults, layFirstMap, showResults
 from .volume_nodes import volumeFromNode
 
 if TYPE_CHECKING:
@@ -61,9 +61,10 @@ def showAnswer(
     answer: RunAnswer,
     *,
     colorSegments: bool = True,
+    laysViews: bool = True,
 ) -> ShownResults:
-    """Show the answer to ``request`` on the nodes it was made from."""
-    return showResults(
+    """Show the answer to ``request`` on the nodes it was made from; ``laysViews``: in the slice views too."""
+    shown = showResults(
         volumeNode.GetScene(),
         volumeNode,
         roiNodes,
@@ -73,6 +74,9 @@ def showAnswer(
         classColors=dict(zip(answer.class_names, answer.class_colors, strict=True)),
         colorSegments=colorSegments,
     )
+    if laysViews:
+        layFirstMap(volumeNode, shown)
+    return shown
 
 
 def classifyNodes(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import qt
 import slicer.util
 from LesionLib.bundle_folder import user_model_root
@@ -13,14 +14,16 @@ from slicer import vtkMRMLScene
 from slicer.i18n import tr as _
 
 from .background_run import Outcome
+from .box_placing import BoxPlacing
 from .explanation_panel import ExplanationPanel
-from .lesion_nodes import startPlacingLesion
+from .lesion_nodes import addLesionAt, isDrawn
 from .lesions_panel import LesionsPanel
 from .models_panel import ModelsPanel
 from .result_panel import ResultPanel
 from .run_panel import RunPanel
 from .scene_watch import SceneWatch
 from .setup_step import explain, install, missingPackages
+from .volume_nodes import heatMapIds
 
 
 class ClassifierPanel:
@@ -29,13 +32,17 @@ class ClassifierPanel:
     def __init__(self, ui, logic, *, requirements: Path, missing=missingPackages) -> None:
         self._ui, self._logic, self._requirements, self._missing = ui, logic, requirements, missing
         self.parameters = None
+        self._isEntered = False
+        self.placing = BoxPlacing()
         self._scene: vtkMRMLScene | None = None
         self.models = ModelsPanel(ui, onChosen=self._modelChosen, onError=self._tellError)
         self.result = ResultPanel(ui)
         self.explanation = ExplanationPanel(ui, onAsk=self._explain)
         self.run = RunPanel(ui, logic, onEnded=self._ended, onError=self._tellError)
-        self.lesions = LesionsPanel(ui.lesionTable, onChanged=self._showCurrent, onError=self._tellError)
-        self.watch = SceneWatch(self.lesions.refresh)
+        self.lesions = LesionsPanel(
+            ui.lesionTable, onChanged=self._showCurrent, onSelected=self._currentChosen, onError=self._tellError
+        )
+        self.watch = SceneWatch(self._sceneChanged)
         for button, slot in (
             (ui.placeButton, self._place), (ui.jumpButton, self.lesions.jump), (ui.deleteButton, self._delete),
             (ui.addSegmentsButton, self._addSegments), (ui.classifyButton, self.classifyAll),
@@ -49,20 +56,41 @@ class ClassifierPanel:
 
     def setScene(self, scene: vtkMRMLScene | None, parameters) -> None:
         """Show a scene and its parameter node; None for both while scenes change."""
+        isAnother = scene is not self._scene
         self._scene, self.parameters = scene, parameters
         if scene is None:
             self.run.forget()
+            self.placing.stop()
         if parameters is not None:
             self.models.choose(parameters.model, parameters.device)
-        self.watch.setScene(scene)
+        self.watch.setScene(scene if self._isEntered else None)
         self.result.setScene(scene)
         self.lesions.setScene(scene)
+        if scene is not None:
+            self._hideMaps()
+            if isAnother:
+                self.adoptViews()
+
+    def setEntered(self, isEntered: bool) -> None:
+        """Whether this module is the one that is shown. While it is not, neither views nor scene are touched or watched."""
+        self._isEntered = self.run.laysViews = isEntered
+        self.watch.setScene(self._scene if isEntered else None)
+        if isEntered:
+            self._sceneChanged()
+            self._layViews()
+        else:
+            self.placing.stop()
+
+    def adoptViews(self) -> None:
+        """The slice views of a scene that was opened or imported stay as they were saved."""
+        if self.parameters is not None:
+            self.explanation.adopt(self.lesions.current, self.parameters)
 
     def parametersChanged(self) -> None:
         """A parameter was changed, here or by a script."""
         if self.parameters is not None:
             self.models.choose(self.parameters.model, self.parameters.device)
-            self._showCurrent()
+            self._currentChosen()
 
     def checkSetup(self) -> None:
         """Show the set-up step where something is missing."""
@@ -83,6 +111,7 @@ class ClassifierPanel:
     def close(self) -> None:
         """The module goes away: end what runs."""
         self.watch.setScene(None)
+        self.placing.stop()
         self.run.stop()
 
     def whyNot(self) -> str:
@@ -112,8 +141,17 @@ class ClassifierPanel:
         if reason:
             self._ui.statusLabel.text = reason
             return
+        drawn = [node for node in roiNodes if isDrawn(node)]
+        undrawn = [node.GetName() for node in roiNodes if not isDrawn(node)]
+        if not drawn:
+            self._ui.statusLabel.text = _("{0}: not drawn yet; place a box around the lesion.").format(
+                ", ".join(undrawn)
+            )
+            return
         p = self.parameters
-        self.run.start(p.volume, roiNodes, self.models.model, self._options(className), colorSegments=p.colorSegments)
+        self.run.start(p.volume, drawn, self.models.model, self._options(className), colorSegments=p.colorSegments)
+        if undrawn and self.run.isRunning:
+            self.run.note = _("Left out, because not drawn yet: {0}.").format(", ".join(undrawn))
         self._updateButtons()
 
     def _options(self, className: str | None = None) -> RunOptions:
@@ -130,13 +168,32 @@ class ClassifierPanel:
             info, precision = outcome.answer.info, outcome.answer.precision
             self.models.showDevice(info.device, f"{info.software}; {precision.reason}")
         self.lesions.refresh()
+        self._layViews()
+
+    def _sceneChanged(self) -> None:
+        self._hideMaps()
+        self.lesions.refresh()
+
+    def _hideMaps(self) -> None:
+        """Grad-CAM volumes are no CT to choose."""
+        self._ui.volumeSelector.sortFilterProxyModel().hiddenNodeIDs = heatMapIds(self._scene)
 
     def _showCurrent(self) -> None:
+        """After a change of the scene: the widgets follow, the views stay."""
         current = self.lesions.current
         self.result.show(current)
         if self.parameters is not None:
-            self.explanation.show(current, self.parameters)
+            self.explanation.show(current, self.parameters, laysViews=False)
         self._updateButtons()
+
+    def _currentChosen(self) -> None:
+        """After a choice of the user: the views follow too."""
+        self._showCurrent()
+        self._layViews()
+
+    def _layViews(self) -> None:
+        if self._isEntered and self.parameters is not None:
+            self.explanation.show(self.lesions.current, self.parameters, laysViews=True)
 
     def _updateButtons(self) -> None:
         ui, reason = self._ui, self.whyNot()
@@ -149,7 +206,7 @@ class ClassifierPanel:
         )
         ui.cancelButton.enabled = self.run.isRunning
         ui.jumpButton.enabled, ui.deleteButton.enabled = self.lesions.current is not None, selected
-        ui.placeButton.enabled = self._scene is not None
+        ui.placeButton.enabled = self.parameters is not None
         ui.addSegmentsButton.enabled = self.parameters is not None and self.parameters.segmentation is not None
         isAnswered = any(node.GetAttribute("LesionLens.Result") for node in self.lesions.lesions)
         ui.exportCsvButton.enabled = ui.exportReportButton.enabled = isAnswered
@@ -163,10 +220,21 @@ class ClassifierPanel:
         self._updateButtons()
 
     def _place(self) -> None:
-        node = startPlacingLesion(self._scene)
+        self.placing.start(self._scene, self._placed, onGivenUp=self._placingGivenUp)
+        self._ui.statusLabel.text = _(
+            "Click the middle of the lesion in a slice view: a box of {0:.0f} mm appears."
+        ).format(self.parameters.boxSizeMm)
+
+    def _placed(self, centerRAS: np.ndarray) -> None:
+        node = addLesionAt(self._scene, centerRAS, sizeMm=self.parameters.boxSizeMm)
         self.lesions.refresh()
         self.lesions.select(node)
-        self._ui.statusLabel.text = _("Click the middle of the lesion in a slice view, then a corner of its box.")
+        self._ui.statusLabel.text = _("{0}: pull the handles of the box until it fits the lesion.").format(
+            node.GetName()
+        )
+
+    def _placingGivenUp(self) -> None:
+        self._ui.statusLabel.text = _("No box was placed.")
 
     def _delete(self) -> None:
         self.lesions.deleteSelected()
@@ -224,5 +292,6 @@ class ClassifierPanel:
         self._updateButtons()
 
     def _tellError(self, text: str) -> None:
-        self._ui.statusLabel.text = text
+        """Once: the pop-up says it, no label repeats it."""
+        self._ui.statusLabel.text = ""
         slicer.util.errorDisplay(text)

@@ -8,7 +8,7 @@ from slicer import vtkMRMLMarkupsROINode
 from slicer.i18n import tr as _
 
 from .explanation import heatMapNode, hideSeen, showHeatMap, showSeen
-from .result_nodes import storedResult
+from .result_nodes import StoredResult, storedResult
 
 
 class ExplanationPanel:
@@ -18,10 +18,14 @@ class ExplanationPanel:
         self._ui, self._onAsk = ui, onAsk
         self._roiNode: vtkMRMLMarkupsROINode | None = None
         self._filling = False
+        self._laid: tuple | None = None
         ui.explainedClassSelector.connect("currentIndexChanged(int)", self._chosen)
 
-    def show(self, roiNode: vtkMRMLMarkupsROINode | None, parameters) -> None:
-        """Bring slice views and widgets in line with the lesion and the panel's parameters."""
+    def show(self, roiNode: vtkMRMLMarkupsROINode | None, parameters, *, laysViews: bool) -> None:
+        """Bring the widgets in line with the lesion and the panel's parameters; with ``laysViews`` the slice views too.
+
+        What is laid over the views is laid once and only when it changes: what the user shows there meanwhile stays.
+        """
         stored = None if roiNode is None else storedResult(roiNode)
         self._roiNode = roiNode if stored is not None else None
         self._ui.explanationButton.enabled = stored is not None
@@ -30,10 +34,23 @@ class ExplanationPanel:
         )
         if stored is None:
             self._ui.heatLabel.text = ""
-            if roiNode is not None:
+            if laysViews and roiNode is not None:
                 hideSeen(roiNode.GetScene())
             return
         self._ui.heatLabel.text = self._words(stored)
+        if laysViews:
+            self._lay(roiNode, stored, parameters)
+
+    def adopt(self, roiNode: vtkMRMLMarkupsROINode | None, parameters) -> None:
+        """Take the views as they are for laid: a scene that was opened shows what it showed when it was saved."""
+        stored = None if roiNode is None else storedResult(roiNode)
+        self._laid = None if stored is None else _layers(roiNode, stored, parameters)
+
+    def _lay(self, roiNode: vtkMRMLMarkupsROINode, stored: StoredResult, parameters) -> None:
+        wanted = _layers(roiNode, stored, parameters)
+        if wanted == self._laid:
+            return
+        self._laid = wanted
         showHeatMap(
             roiNode, opacity=parameters.heatOpacity, threshold=parameters.heatThreshold, isShown=parameters.showHeat
         )
@@ -43,12 +60,15 @@ class ExplanationPanel:
             hideSeen(roiNode.GetScene())
 
     def _fill(self, classes: list[str], explained: str) -> None:
+        """What is shown already stays untouched, so that an open list stays open."""
+        selector = self._ui.explainedClassSelector
         self._filling = True
         try:
-            self._ui.explainedClassSelector.clear()
-            self._ui.explainedClassSelector.addItems(classes)
-            if explained in classes:
-                self._ui.explainedClassSelector.setCurrentIndex(classes.index(explained))
+            if [selector.itemText(row) for row in range(selector.count)] != classes:
+                selector.clear()
+                selector.addItems(classes)
+            if explained in classes and selector.currentIndex != classes.index(explained):
+                selector.setCurrentIndex(classes.index(explained))
         finally:
             self._filling = False
 
@@ -72,3 +92,12 @@ class ExplanationPanel:
         asked = self._ui.explainedClassSelector.currentText
         if stored is not None and asked and asked != stored.explained:
             self._onAsk(asked)
+
+
+def _layers(roiNode: vtkMRMLMarkupsROINode, stored: StoredResult, parameters) -> tuple:
+    """All that decides what lies over the slice views."""
+    heatNode = heatMapNode(roiNode)
+    return (
+        roiNode.GetID(), None if heatNode is None else heatNode.GetID(), stored.fingerprint, stored.explained,
+        parameters.heatOpacity, parameters.heatThreshold, parameters.showHeat, parameters.showSeen,
+    )  # fmt: skip

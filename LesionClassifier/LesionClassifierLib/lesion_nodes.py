@@ -11,17 +11,13 @@ import slicer.util
 from LesionLib.errors import BoxError
 from LesionLib.geometry import LesionBox
 from LesionLib.segments import boxes_from_label_array
-from slicer import (
-    vtkMRMLInteractionNode,
-    vtkMRMLMarkupsROINode,
-    vtkMRMLScene,
-    vtkMRMLSegmentationNode,
-)
+from slicer import vtkMRMLMarkupsROINode, vtkMRMLScene, vtkMRMLSegmentationNode
 
-from .roi_nodes import addRoiNode, boxFromRoi, showAsOutline
+from .roi_nodes import addRoiNode, boxFromRoi
 from .segment_masks import segmentMasks
 from .volume_nodes import nodesOfClass
 
+DEFAULT_BOX_MM = 20.0
 SEGMENTATION_ROLE = "LesionLens.Segmentation"
 _LESION, _SEGMENT_ID = "LesionLens.IsLesion", "LesionLens.SegmentID"
 _AUTOMATIC_NAME = re.compile(r"L(\d+)")
@@ -47,20 +43,16 @@ def markAsLesion(roiNode: vtkMRMLMarkupsROINode) -> vtkMRMLMarkupsROINode:
     return roiNode
 
 
-def startPlacingLesion(scene: vtkMRMLScene) -> vtkMRMLMarkupsROINode:
-    """A new lesion that the next clicks in a slice view draw; Slicer's place mode is on afterwards."""
-    node = scene.AddNewNodeByClass(_ROI_CLASS, nextLesionName(scene))
-    node.CreateDefaultDisplayNodes()
-    showAsOutline(node, interactive=True)
-    markAsLesion(node)
-    selection = scene.GetNodeByID("vtkMRMLSelectionNodeSingleton")
-    interaction = scene.GetNodeByID("vtkMRMLInteractionNodeSingleton")
-    if selection is not None and interaction is not None:
-        selection.SetReferenceActivePlaceNodeClassName(_ROI_CLASS)
-        selection.SetActivePlaceNodeID(node.GetID())
-        interaction.SetPlaceModePersistence(0)
-        interaction.SetCurrentInteractionMode(vtkMRMLInteractionNode.Place)
-    return node
+def addLesionAt(scene: vtkMRMLScene, centerRAS: Sequence[float], *, sizeMm: float) -> vtkMRMLMarkupsROINode:
+    """A new lesion: a cube of ``sizeMm`` a side around a point in world RAS mm, with handles to fit it by."""
+    box = LesionBox(np.asarray(centerRAS, dtype=float), np.full(3, float(sizeMm)), name=nextLesionName(scene))
+    scene.SaveStateForUndo()
+    return markAsLesion(addRoiNode(scene, box, interactive=True))
+
+
+def isDrawn(roiNode: vtkMRMLMarkupsROINode) -> bool:
+    """Whether the box has a size; one that was begun in another module and given up has none."""
+    return any(roiNode.GetSize())
 
 
 def addLesionsFromSegmentation(

@@ -14,20 +14,27 @@ from .result_nodes import storedResult
 from .showing import removeResult
 from .staleness import whyStale
 
-_COLUMNS = ("Lesion", "Answer", "Probability", "State")
 _NAME, _ANSWER, _PROBABILITY, _STATE = range(4)
 
 
 class LesionsPanel:
-    """Shows the lesions of a scene; ``onChanged`` is called when the selection or the list has changed."""
+    """Shows the lesions of a scene; ``onChanged`` is called when the list was filled anew, ``onSelected`` when a row is chosen."""
 
-    def __init__(self, table, *, onChanged: Callable[[], None], onError: Callable[[str], None]) -> None:
-        self._table, self._onChanged, self._onError = table, onChanged, onError
+    def __init__(
+        self,
+        table,
+        *,
+        onChanged: Callable[[], None],
+        onSelected: Callable[[], None],
+        onError: Callable[[str], None],
+    ) -> None:
+        self._table, self._onChanged, self._onSelected, self._onError = table, onChanged, onSelected, onError
         self._scene: vtkMRMLScene | None = None
         self._ids: list[str] = []
         self._filling = False
-        table.setColumnCount(len(_COLUMNS))
-        table.setHorizontalHeaderLabels([_(title) for title in _COLUMNS])
+        titles = [_("Lesion"), _("Answer"), _("Probability"), _("State")]
+        table.setColumnCount(len(titles))
+        table.setHorizontalHeaderLabels(titles)
         table.horizontalHeader().setStretchLastSection(True)
         table.horizontalHeader().setSectionResizeMode(_NAME, qt.QHeaderView.ResizeToContents)
         table.verticalHeader().hide()
@@ -74,8 +81,9 @@ class LesionsPanel:
             self._table.setRowCount(len(nodes))
             for row, node in enumerate(nodes):
                 self._fillRow(row, node)
-            self._table.clearSelection()
-            self._select([row for row, nodeId in enumerate(self._ids) if nodeId in chosen])
+            if {node.GetID() for node in self.selected} != chosen:
+                self._table.clearSelection()
+                self._select([row for row, nodeId in enumerate(self._ids) if nodeId in chosen])
         finally:
             self._filling = False
         self._onChanged()
@@ -109,30 +117,41 @@ class LesionsPanel:
             self._table.selectionModel().select(self._table.model().index(row, 0), mode)
 
     def _fillRow(self, row: int, node: vtkMRMLMarkupsROINode) -> None:
-        name = qt.QTableWidgetItem(node.GetName())
-        name.setFlags(name.flags() | qt.Qt.ItemIsUserCheckable | qt.Qt.ItemIsEditable)
+        name = self._cell(row, _NAME, node.GetName(), isEditable=True)
         display = node.GetDisplayNode()
         isShown = display is None or bool(display.GetVisibility())
-        name.setCheckState(qt.Qt.Checked if isShown else qt.Qt.Unchecked)
-        self._table.setItem(row, _NAME, name)
+        tick = qt.Qt.Checked if isShown else qt.Qt.Unchecked
+        if name.checkState() != tick:
+            name.setCheckState(tick)
         stored, stale = storedResult(node), whyStale(node)
         answer = probability = ""
         if stored is not None:
             answer = stored.result.label
             probability = f"{stored.result.probabilities[answer]:.2f}"
         state = _("out of date") if stale else _("not answered") if stored is None else _("answered")
+        hint = stale or ("; ".join(stored.result.warnings) if stored is not None else "")
         for column, text in ((_ANSWER, answer), (_PROBABILITY, probability), (_STATE, state)):
+            item = self._cell(row, column, text)
+            item.setToolTip(hint)
+            isColored = column == _ANSWER and stored is not None and not stale
+            color = [round(255 * value) for value in stored.classColors[answer]] if isColored else None
+            item.setForeground(qt.QBrush(qt.QColor(*color)) if color else qt.QBrush())
+
+    def _cell(self, row: int, column: int, text: str, *, isEditable: bool = False):
+        """The item of a cell with this text; one that says so already is left alone, so that an open editor stays open."""
+        item = self._table.item(row, column)
+        if item is None:
             item = qt.QTableWidgetItem(text)
-            item.setFlags(item.flags() & ~qt.Qt.ItemIsEditable)
-            item.setToolTip(stale or ("; ".join(stored.result.warnings) if stored is not None else ""))
-            if stored is not None and not stale and column == _ANSWER:
-                red, green, blue = (round(255 * value) for value in stored.classColors[answer])
-                item.setForeground(qt.QBrush(qt.QColor(red, green, blue)))
+            flags = item.flags() | qt.Qt.ItemIsUserCheckable if isEditable else item.flags() & ~qt.Qt.ItemIsEditable
+            item.setFlags(flags)
             self._table.setItem(row, column, item)
+        elif item.text() != text:
+            item.setText(text)
+        return item
 
     def _selectionChanged(self) -> None:
         if not self._filling:
-            self._onChanged()
+            self._onSelected()
 
     def _edited(self, item) -> None:
         if self._filling or item.column() != _NAME or item.row() >= len(self._ids):

@@ -5,18 +5,24 @@ from typing import Annotated
 from slicer import vtkMRMLScalarVolumeNode, vtkMRMLSegmentationNode
 from slicer.parameterNodeWrapper import Default, WithinRange, parameterNodeWrapper
 
+from .lesion_nodes import DEFAULT_BOX_MM
+
 DEFAULT_MODEL = "lung-nodule-malignancy"
 
 
 @parameterNodeWrapper
 class LesionClassifierParameterNode:
-    """``redrawnBoxes``: boxes drawn a little differently that are asked too. ``device``: auto, cpu or cuda."""
+    """``boxSizeMm``: side of a box that one click makes.
+
+    ``redrawnBoxes``: boxes drawn a little differently that are asked too. ``device``: auto, cpu or cuda.
+    """
 
     volume: vtkMRMLScalarVolumeNode
     segmentation: vtkMRMLSegmentationNode
     marginMm: Annotated[float, WithinRange(0.0, 50.0), Default(2.0)]
     model: Annotated[str, Default(DEFAULT_MODEL)]
     device: Annotated[str, Default("auto")]
+    boxSizeMm: Annotated[float, WithinRange(2.0, 300.0), Default(DEFAULT_BOX_MM)]
     redrawnBoxes: Annotated[int, WithinRange(0, 32), Default(0)]
     heatOpacity: Annotated[float, WithinRange(0.0, 1.0), Default(0.5)]
     heatThreshold: Annotated[float, WithinRange(0.0, 1.0), Default(0.15)]

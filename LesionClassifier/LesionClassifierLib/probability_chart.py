@@ -21,7 +21,7 @@ _TITLE = "Class probabilities (research use only)"
 
 
 class ProbabilityChart:
-    """Nodes are made when first needed, and found again in a scene that was loaded."""
+    """Nodes are made when first needed, changed in place, hidden, and not saved with the scene."""
 
     def __init__(self, scene: vtkMRMLScene) -> None:
         self._scene = scene
@@ -33,21 +33,27 @@ class ProbabilityChart:
         if self._view is None:
             self._view = self._find("vtkMRMLPlotViewNode")
             if self._view is None:
-                self._view = vtkMRMLPlotViewNode()
-                self._view.SetSingletonTag("LesionLens")
-                self._view.SetLayoutName("LesionLens")
-                self._view = self._scene.AddNode(self._view)
-                self._view.SetAttribute(_ATTRIBUTE, "1")
+                view = vtkMRMLPlotViewNode()
+                view.SetSingletonTag("LesionLens")
+                view.SetLayoutName("LesionLens")
+                self._view = self._added(view)
         return self._view
 
     def show(self, lesion: str, probabilities: Mapping[str, float], classColors: Mapping[str, Sequence[float]]) -> None:
         """One bar a class, in the colour of the class; the axis always runs from 0 to 1."""
         table, chart = self._table(probabilities), self._made("vtkMRMLPlotChartNode", "LesionLens probabilities")
-        for series in [n for n in nodesOfClass(self._scene, "vtkMRMLPlotSeriesNode") if n.GetAttribute(_ATTRIBUTE)]:
-            self._scene.RemoveNode(series)
-        chart.RemoveAllPlotSeriesNodeIDs()
-        for name in probabilities:
-            chart.AddAndObservePlotSeriesNodeID(self._series(table, name, classColors[name]).GetID())
+        kept = [n for n in nodesOfClass(self._scene, "vtkMRMLPlotSeriesNode") if n.GetAttribute(_ATTRIBUTE)]
+        for spare in kept[len(probabilities) :]:
+            self._scene.RemoveNode(spare)
+        while len(kept) < len(probabilities):
+            kept.append(self._added(vtkMRMLPlotSeriesNode()))
+        for series, name in zip(kept, probabilities, strict=False):
+            _dressSeries(series, table, name, classColors[name])
+        wanted = [series.GetID() for series in kept[: len(probabilities)]]
+        if [chart.GetNthPlotSeriesNodeID(n) for n in range(chart.GetNumberOfPlotSeriesNodes())] != wanted:
+            chart.RemoveAllPlotSeriesNodeIDs()
+            for seriesId in wanted:
+                chart.AddAndObservePlotSeriesNodeID(seriesId)
         _dress(chart, lesion)
         self.viewNode.SetPlotChartNodeID(chart.GetID())
 
@@ -68,25 +74,34 @@ class ProbabilityChart:
             node.AddColumn(column)
         return node
 
-    def _series(self, table: vtkMRMLTableNode, name: str, color: Sequence[float]) -> vtkMRMLPlotSeriesNode:
-        node = self._scene.AddNewNodeByClass("vtkMRMLPlotSeriesNode", name)
-        node.SetAttribute(_ATTRIBUTE, "1")
-        node.SetAndObserveTableNodeID(table.GetID())
-        node.SetPlotType(vtkMRMLPlotSeriesNode.PlotTypeBar)
-        node.SetLabelColumnName("class")
-        node.SetYColumnName(name)
-        node.SetColor(*color)
-        return node
-
     def _made(self, className: str, name: str) -> vtkMRMLNode:
         found = self._find(className)
         if found is None:
-            found = self._scene.AddNewNodeByClass(className, name)
-            found.SetAttribute(_ATTRIBUTE, "1")
+            made = self._scene.CreateNodeByClass(className)
+            made.UnRegister(None)
+            made.SetName(name)
+            found = self._added(made)
         return found
+
+    def _added(self, node: vtkMRMLNode) -> vtkMRMLNode:
+        """The panel's own: neither listed nor saved, and no step of Undo. Hidden before it is added, or Slicer's tree lists it."""
+        node.SetAttribute(_ATTRIBUTE, "1")
+        node.SetHideFromEditors(True)
+        node.SetSaveWithScene(False)
+        node.SetUndoEnabled(False)
+        return self._scene.AddNode(node)
 
     def _find(self, className: str) -> vtkMRMLNode | None:
         return next((node for node in nodesOfClass(self._scene, className) if node.GetAttribute(_ATTRIBUTE)), None)
+
+
+def _dressSeries(series: vtkMRMLPlotSeriesNode, table: vtkMRMLTableNode, name: str, color: Sequence[float]) -> None:
+    series.SetName(name)
+    series.SetAndObserveTableNodeID(table.GetID())
+    series.SetPlotType(vtkMRMLPlotSeriesNode.PlotTypeBar)
+    series.SetLabelColumnName("class")
+    series.SetYColumnName(name)
+    series.SetColor(*color)
 
 
 def _dress(chart: vtkMRMLPlotChartNode, lesion: str) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import html
 
 import qt
+import slicer
 from slicer import vtkMRMLMarkupsROINode, vtkMRMLScene
 from slicer.i18n import tr as _
 
@@ -25,18 +26,22 @@ class ResultPanel:
         ui.probabilityTable.setHorizontalHeaderLabels([_("Class"), _("Probability")])
         ui.probabilityTable.horizontalHeader().setStretchLastSection(True)
         ui.probabilityTable.verticalHeader().hide()
-        ui.probabilityPlot.minimumHeight = 140
+        # Slicer has no Designer plug-in for this class: a .ui file that names it gets a plain QWidget.
+        self._plot = slicer.qMRMLPlotView()
+        self._plot.setMRMLScene(slicer.mrmlScene)
+        self._plot.minimumHeight = 140
+        ui.probabilityPlotPlace.layout().addWidget(self._plot)
 
     def setScene(self, scene: vtkMRMLScene | None) -> None:
         """The chart lives in the scene; a scene that is closed takes it along."""
         self._chart = None if scene is None else ProbabilityChart(scene)
-        self._ui.probabilityPlot.setMRMLPlotViewNode(None if self._chart is None else self._chart.viewNode)
+        self._plot.setMRMLPlotViewNode(None if self._chart is None else self._chart.viewNode)
 
     def show(self, roiNode: vtkMRMLMarkupsROINode | None) -> None:
         """Show the lesion's answer, or that there is none."""
         stored = None if roiNode is None else storedResult(roiNode)
         isAnswered = stored is not None
-        for widget in (self._ui.probabilityTable, self._ui.probabilityPlot, self._ui.reliabilityLabel):
+        for widget in (self._ui.probabilityTable, self._ui.probabilityPlotPlace, self._ui.reliabilityLabel):
             widget.visible = isAnswered
         self._ui.warningsLabel.visible = False
         if not isAnswered:

@@ -22,9 +22,11 @@ class RunPanel:
     def __init__(self, ui, logic, *, onEnded: Callable[[Outcome], None], onError: Callable[[str], None]) -> None:
         self._ui, self._logic, self._onEnded, self._onError = ui, logic, onEnded, onError
         self._run: BackgroundRun | None = None
+        self.note = ""  # said when the run has ended, beside how it ended
         self._scene: vtkMRMLScene | None = None
         self._volumeId, self._roiIds = "", []
         self._colorSegments = True
+        self.laysViews = False  # the panel says when its module is the one that is shown
         self._timer = qt.QTimer()
         self._timer.setInterval(_EVERY_MS)
         self._timer.connect("timeout()", self._look)
@@ -89,7 +91,8 @@ class RunPanel:
         self._timer.stop()
         run, self._run = self._run, None
         self._ui.progressBar.visible = False
-        self._ui.statusLabel.text = self._ending(run, outcome)
+        self._ui.statusLabel.text = " ".join(part for part in (self._ending(run, outcome), self.note) if part)
+        self.note = ""
         self._onEnded(outcome)
         if outcome.error is not None:
             self._onError(str(outcome.error))
@@ -103,7 +106,7 @@ class RunPanel:
 
     def _ending(self, run: BackgroundRun, outcome: Outcome) -> str:
         if outcome.error is not None:
-            return _("No answer: {0}").format(outcome.error)
+            return ""  # it is told by the caller, once
         if outcome.was_cancelled:
             return _("Cancelled; nothing was changed.")
         kept = self._showAnswer(run, outcome)
@@ -125,5 +128,8 @@ class RunPanel:
         if kept:
             outcome.answer.results[:] = [outcome.answer.results[index] for index in kept]
             rois = [nodes[index] for index in kept]
-            showAnswer(volumeNode, rois, run.request, outcome.answer, colorSegments=self._colorSegments)
+            showAnswer(
+                volumeNode, rois, run.request, outcome.answer,
+                colorSegments=self._colorSegments, laysViews=self.laysViews,
+            )  # fmt: skip
         return len(kept)

@@ -14,6 +14,7 @@ from .lesion_nodes import lesionNodes
 from .result_nodes import VOLUME_ROLE
 
 _PAUSE_MS = 150
+_WATCHED = ("vtkMRMLMarkupsROINode", "vtkMRMLVolumeNode", "vtkMRMLTransformNode", "vtkMRMLSegmentationNode")
 
 
 class SceneWatch(VTKObservationMixin):
@@ -35,7 +36,7 @@ class SceneWatch(VTKObservationMixin):
         self._scene = scene
         if scene is not None:
             for event in (vtkMRMLScene.NodeAddedEvent, vtkMRMLScene.NodeRemovedEvent):
-                self.addObserver(scene, event, self._note)
+                self.addObserver(scene, event, self._noteNode)
             self._watchNodes()
 
     def _watchNodes(self) -> None:
@@ -51,6 +52,12 @@ class SceneWatch(VTKObservationMixin):
     def _watch(self, node: vtkMRMLNode, event: int) -> None:
         if not self.hasObserver(node, event, self._note):
             self.addObserver(node, event, self._note)
+
+    @vtk.calldata_type(vtk.VTK_OBJECT)
+    def _noteNode(self, _caller, _event, node: vtkMRMLNode | None) -> None:
+        """Charts, tables, displays and views come and go, also by a panel itself; they change no lesion."""
+        if node is None or any(node.IsA(name) for name in _WATCHED):
+            self._note()
 
     def _note(self, _caller=None, _event=None) -> None:
         self._timer.start()

@@ -40,9 +40,10 @@ def showResults(
     classColors: Mapping[str, RGB],
     colorSegments: bool = True,
 ) -> ShownResults:
-    """Colour boxes (and segments) by class, add heat maps and a table, put all of it under a study, show the first map.
+    """Colour boxes (and segments) by class, add heat maps and a table, and put all of it under a study.
 
-    What an earlier run left on the same lesions is replaced. ``volume``: the CT that was answered.
+    What an earlier run left on the same lesions is replaced. ``volume``: the CT that was answered. The slice views
+    stay as they are: see `layFirstMap`.
     """
     scene.SaveStateForUndo()
     heatMapNodes = []
@@ -61,8 +62,13 @@ def showResults(
     tableNode = _replacedTable(scene, results)
     shown = [node for node in heatMapNodes if node is not None]
     placeUnderStudy(scene, [volumeNode, *roiNodes, *shown, tableNode], studyName=STUDY_NAME)
-    setLayers(scene, background=volumeNode, foreground=shown[0] if shown else None)
     return ShownResults(tuple(heatMapNodes), tableNode)
+
+
+def layFirstMap(volumeNode: vtkMRMLScalarVolumeNode, shown: ShownResults) -> None:
+    """Show the CT with the first heat map there is over it in all slice views."""
+    first = next((node for node in shown.heatMapNodes if node is not None), None)
+    setLayers(volumeNode.GetScene(), background=volumeNode, foreground=first)
 
 
 def removeResult(roiNode: vtkMRMLMarkupsROINode) -> None:

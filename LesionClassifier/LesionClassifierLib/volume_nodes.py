@@ -19,14 +19,22 @@ from slicer import (
 )
 from vtk.util.numpy_support import vtk_to_numpy
 
+HEAT_MAP_ATTRIBUTE = "LesionLens.HeatMap"
+
 # vtkImageData does not hold it; the wider type holds every value.
 _WIDENED = {np.dtype(np.float16): np.float32}
 
 
 def firstVolume(scene: vtkMRMLScene) -> vtkMRMLScalarVolumeNode | None:
-    """The first volume that a user may choose; patches of a quiz or a comparison are hidden and never a CT to work on."""
+    """The first volume that may be a CT to work on: no Grad-CAM, no hidden patch of a quiz or a comparison."""
     shown = (node for node in nodesOfClass(scene, "vtkMRMLScalarVolumeNode") if not node.GetHideFromEditors())
-    return next(shown, None)
+    return next((node for node in shown if not node.GetAttribute(HEAT_MAP_ATTRIBUTE)), None)
+
+
+def heatMapIds(scene: vtkMRMLScene) -> list[str]:
+    """The volumes that are maps of this extension, which no selector of a CT offers."""
+    volumes = nodesOfClass(scene, "vtkMRMLScalarVolumeNode")
+    return [node.GetID() for node in volumes if node.GetAttribute(HEAT_MAP_ATTRIBUTE)]
 
 
 def nodesOfClass(scene: vtkMRMLScene, className: str) -> list[vtkMRMLNode]:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import slicer.util
-from LesionClassifierLib.lesion_nodes import markAsLesion, startPlacingLesion
+from LesionClassifierLib.box_placing import BoxPlacing
+from LesionClassifierLib.lesion_nodes import DEFAULT_BOX_MM, addLesionAt, markAsLesion
 from LesionClassifierLib.models_panel import ModelsPanel
 from LesionClassifierLib.scene_watch import SceneWatch
 from LesionClassifierLib.setup_step import explain, missingPackages
@@ -45,6 +47,7 @@ class RetrievalPanel:
             ui, logic, onOpened=self._libraryOpened, onNew=self.work.newLibrary, onError=self._tellError
         )
         self.watch = SceneWatch(self._sceneChanged)
+        self.placing = BoxPlacing()
         for button, slot in (
             (ui.placeButton, self._place), (ui.findButton, self.find), (ui.restartButton, self._restart),
             (ui.setupButton, lambda: slicer.util.selectModule("LesionClassifier")),
@@ -59,6 +62,7 @@ class RetrievalPanel:
         self.scene, self.parameters = scene, parameters
         if scene is None:
             self.run.forget()
+            self.placing.stop()
             self.found.forget()
         elif self._logic.comparison is None:
             showInAllViews(scene)  # it may have been saved in the middle of a comparison
@@ -100,6 +104,7 @@ class RetrievalPanel:
     def close(self) -> None:
         """The module goes away: end what runs."""
         self.watch.setScene(None)
+        self.placing.stop()
         self.run.stop()
         self.found.forget()
 
@@ -210,8 +215,14 @@ class RetrievalPanel:
         )
 
     def _place(self) -> None:
-        self.parameters.lesion = startPlacingLesion(self.scene)
-        self._ui.statusLabel.text = _("Click the middle of the lesion in a slice view, then a corner of its box.")
+        self.placing.start(self.scene, self._placed)
+        self._ui.statusLabel.text = _(
+            "Click the middle of the lesion in a slice view: a box of {0:.0f} mm appears."
+        ).format(DEFAULT_BOX_MM)
+
+    def _placed(self, centerRAS: np.ndarray) -> None:
+        self.parameters.lesion = addLesionAt(self.scene, centerRAS, sizeMm=DEFAULT_BOX_MM)
+        self._ui.statusLabel.text = _("Pull the handles of the box until it fits the lesion.")
 
     def _lesionMade(self, roiNode) -> None:
         self.parameters.lesion = markAsLesion(roiNode)

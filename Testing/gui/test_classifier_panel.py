@@ -10,7 +10,7 @@ import pytest
 import slicer
 import slicer.util
 from LesionClassifierLib.lesion_nodes import lesionNodes, markAsLesion
-from LesionClassifierLib.nodes import addRoiNode, addVolumeNode, saveScene
+from LesionClassifierLib.nodes import addRoiNode, addVolumeNode, boxFromRoi, saveScene
 from LesionClassifierLib.result_nodes import HEAT_MAP_ROLE, storedResult
 from LesionLib.golden import golden_case
 
@@ -159,24 +159,68 @@ def test_moving_the_box_makes_the_answer_out_of_date(answered, a_case, spin):
     assert "&" not in answered.ui.warningsLabel.text
 
 
-def test_place_box_adds_the_next_lesion_and_says_where_to_click(panel, scene, spin):
-    volume, _ = golden_case()
+def click_in_view(scene, point) -> None:
+    """What a click in a slice view does to the node that Slicer's place mode is on for."""
+    selection = scene.GetNodeByID("vtkMRMLSelectionNodeSingleton")
+    scene.GetNodeByID(selection.GetActivePlaceNodeID()).AddControlPoint(*point)
+    interaction = scene.GetNodeByID("vtkMRMLInteractionNodeSingleton")
+    interaction.SetCurrentInteractionMode(interaction.ViewTransform)
+
+
+def test_one_click_at_the_middle_of_a_lesion_makes_a_box_around_it(panel, scene, spin):
+    volume, box = golden_case()
     addVolumeNode(scene, volume)
     panel.initializeParameterNode()
+    panel.ui.boxSizeSpinBox.value = 30.0
     panel.ui.placeButton.click()
-    assert [node.GetName() for node in lesionNodes(scene)] == ["L1"]
-    assert "Click the middle of the lesion" in panel.ui.statusLabel.text
+    assert lesionNodes(scene) == []
+    assert panel.ui.statusLabel.text == "Click the middle of the lesion in a slice view: a box of 30 mm appears."
     assert scene.GetNodeByID("vtkMRMLInteractionNodeSingleton").GetCurrentInteractionMode() == 1
+    click_in_view(scene, box.centerRAS)
+    (placed,) = lesionNodes(scene)
+    assert placed.GetName() == "L1"
+    np.testing.assert_allclose(boxFromRoi(placed).centerRAS, box.centerRAS, atol=1e-4)
+    np.testing.assert_allclose(boxFromRoi(placed).sizeMm, [30.0] * 3)
+    assert placed.GetDisplayNode().GetHandlesInteractive()
+    assert panel.panel.lesions.current is placed
+    assert panel.ui.classifyButton.enabled
+
+
+def test_a_box_given_up_leaves_nothing_behind_and_classify_all_goes_on(panel, a_case, scene, spin):
+    panel.initializeParameterNode()
+    spin(0.3)
+    panel.ui.placeButton.click()
+    interaction = scene.GetNodeByID("vtkMRMLInteractionNodeSingleton")
+    interaction.SetCurrentInteractionMode(interaction.ViewTransform)
+    assert panel.ui.statusLabel.text == "No box was placed."
+    assert [node.GetName() for node in lesionNodes(scene)] == ["L1"]
+    panel.ui.classifyButton.click()
+    spin(until=lambda: not panel.panel.run.isRunning, seconds=LONG)
+    assert storedResult(a_case[1]) is not None
+
+
+def test_a_lesion_that_is_not_drawn_is_left_out_and_named_while_the_others_are_answered(
+    panel, a_case, scene, spin, told
+):
+    markAsLesion(scene.AddNewNodeByClass("vtkMRMLMarkupsROINode", "L2"))
+    panel.initializeParameterNode()
+    spin(0.3)
+    panel.ui.classifyButton.click()
+    spin(until=lambda: not panel.panel.run.isRunning, seconds=LONG)
+    assert storedResult(a_case[1]) is not None
+    assert "1 answered" in panel.ui.statusLabel.text
+    assert "Left out, because not drawn yet: L2." in panel.ui.statusLabel.text
+    assert told.of("error") == []
 
 
 def test_a_box_that_is_not_drawn_yet_is_refused_in_plain_words(panel, scene, spin, told):
     volume, _ = golden_case()
     addVolumeNode(scene, volume)
+    markAsLesion(scene.AddNewNodeByClass("vtkMRMLMarkupsROINode", "L1"))
     panel.initializeParameterNode()
-    panel.ui.placeButton.click()
     spin(0.3)
     panel.ui.classifyButton.click()
-    assert "has not been drawn yet" in told
+    assert panel.ui.statusLabel.text == "L1: not drawn yet; place a box around the lesion."
     assert not panel.panel.run.isRunning
 
 
@@ -277,7 +321,7 @@ def test_a_structured_report_of_a_ct_without_dicom_is_refused_in_plain_words(ans
     assert list(tmp_path.iterdir()) == []
 
 
-def test_what_is_missing_is_said_and_nothing_can_be_started(panel, a_case, monkeypatch, spin):
+def test_what_is_missing_is_said_and_nothing_can_be_started(panel, a_case, monkeypatch, spin, told):
     from LesionClassifierLib import setup_step
 
     panel.panel._missing = lambda: setup_step.missingPackages(lambda name: name != "torch")
@@ -288,7 +332,8 @@ def test_what_is_missing_is_said_and_nothing_can_be_started(panel, a_case, monke
     assert "torch" in panel.ui.setupLabel.text
     assert panel.ui.classifyButton.toolTip.startswith("Something is missing")
     panel.ui.setupButton.click()
-    assert "PyTorch" in panel.ui.statusLabel.text
+    assert "PyTorch" in told
+    assert "PyTorch" not in panel.ui.statusLabel.text
 
 
 def test_a_model_that_is_gone_is_said(panel, a_case, spin, told, monkeypatch):

@@ -14,12 +14,13 @@ from LesionClassifierLib.background_run import BackgroundRun
 from LesionClassifierLib.classification import answerNodes, requestFromNodes
 from LesionClassifierLib.exports import exportCsv
 from LesionClassifierLib.lesion_nodes import (
+    addLesionAt,
     addLesionsFromSegmentation,
+    isDrawn,
     lesionNodes,
     lesionsFromNodes,
     markAsLesion,
     nextLesionName,
-    startPlacingLesion,
 )
 from LesionClassifierLib.nodes import addRoiNode, addVolumeNode, boxFromRoi, saveScene
 from LesionClassifierLib.result_nodes import HEAT_MAP_ROLE, VOLUME_ROLE, storedResult
@@ -96,13 +97,18 @@ def test_only_rois_marked_as_lesions_are_lesions(scene):
     assert lesionNodes(scene) == [lesion]
 
 
-def test_placing_switches_slicer_to_its_place_mode_for_the_new_lesion(scene):
-    node = startPlacingLesion(scene)
-    selection = scene.GetNodeByID("vtkMRMLSelectionNodeSingleton")
-    interaction = scene.GetNodeByID("vtkMRMLInteractionNodeSingleton")
+def test_a_new_lesion_is_a_cube_around_the_point_with_handles(scene):
+    node = addLesionAt(scene, [10.0, -20.0, 30.0], sizeMm=20.0)
     assert node.GetName() == "L1"
-    assert selection.GetActivePlaceNodeID() == node.GetID()
-    assert interaction.GetCurrentInteractionMode() == interaction.Place
+    (box,) = lesionsFromNodes([node])
+    np.testing.assert_allclose(box.centerRAS, [10.0, -20.0, 30.0], atol=1e-5)
+    np.testing.assert_allclose(box.sizeMm, [20.0] * 3)
+    assert node.GetDisplayNode().GetHandlesInteractive()
+
+
+def test_an_roi_that_nobody_has_drawn_is_no_box_yet(scene):
+    node = markAsLesion(scene.AddNewNodeByClass("vtkMRMLMarkupsROINode", "L1"))
+    assert not isDrawn(node)
     with pytest.raises(BoxError, match="has not been drawn yet"):
         lesionsFromNodes([node])
 

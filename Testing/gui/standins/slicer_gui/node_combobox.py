@@ -12,6 +12,21 @@ from .observation import Observation
 _NONE = ""
 
 
+class qMRMLSortFilterProxyModel(qt.QObject):
+    """Of the real one only which nodes are never listed."""
+
+    def __init__(self, onChanged, parent: qt.QObject) -> None:
+        super().__init__(parent)
+        self._hidden: list[str] = []
+        self._onChanged = onChanged
+
+    def _setHidden(self, nodeIDs: list[str]) -> None:
+        self._hidden = list(nodeIDs)
+        self._onChanged()
+
+    hiddenNodeIDs = Property("QStringList", lambda self: self._hidden, _setHidden)
+
+
 @qt.customWidget
 class qMRMLNodeComboBox(qt.QWidget):
     """Lists the scene's nodes of ``nodeTypes``; without a scene (no connection in the .ui file) it is empty and disabled."""
@@ -34,6 +49,7 @@ class qMRMLNodeComboBox(qt.QWidget):
         self._ids: list[str] = []
         self._current, self._requested = _NONE, _NONE
         self._sceneEvents, self._nodeEvents = Observation(self, "_update"), Observation(self, "_update")
+        self._filter = qMRMLSortFilterProxyModel(self._update, self)
         self._combo = qt.QComboBox()
         layout = qt.QHBoxLayout(self)
         layout.setContentsMargins(0, 0, 0, 0)
@@ -83,6 +99,8 @@ class qMRMLNodeComboBox(qt.QWidget):
 
     def _isListed(self, node: slicer.vtkMRMLNode) -> bool:
         if node.GetHideFromEditors() and not self._flags["hidden"]:
+            return False
+        if node.GetID() in self._filter.hiddenNodeIDs:
             return False
         for (nodeType, name), value in self._attributes.items():
             if node.IsA(nodeType) and (
@@ -254,6 +272,10 @@ class qMRMLNodeComboBox(qt.QWidget):
         if name:
             node.SetName(name)
             self.currentNodeRenamed.emit(name)
+
+    def sortFilterProxyModel(self) -> qMRMLSortFilterProxyModel:
+        """What decides which nodes are listed."""
+        return self._filter
 
     def addAttribute(self, nodeType: str, name: str, value: object = None) -> None:
         """List only nodes with this attribute; None is any value."""

@@ -15,6 +15,7 @@ from slicer import (
 from .volume_nodes import addScalarVolume, nodesOfClass
 
 HEAT_MAP_ATTRIBUTE = "LesionLens.HeatMap"
+HELD_ATTRIBUTE = "LesionLens.HeldBy"
 REFERENCE_VOLUME_ROLE = "referenceVolume"
 
 _RAMP_ATTRIBUTE = "LesionLens.ColorRamp"
@@ -83,15 +84,19 @@ def setLayers(
     background: vtkMRMLVolumeNode,
     foreground: vtkMRMLVolumeNode | None = None,
     opacity: float = 0.5,
+    holder: str = "",
 ) -> None:
     """Show ``foreground`` over ``background`` in every slice view of the scene (``opacity`` 0 … 1).
 
+    Views that a comparison or a quiz holds (``HELD_ATTRIBUTE``) are left alone, but for that of ``holder`` itself.
     A scene without views gets the settings of Slicer's three slice views, so that it opens in Slicer like this.
     """
     composites = nodesOfClass(scene, "vtkMRMLSliceCompositeNode") or [
         _addSliceComposite(scene, layoutName) for layoutName in _SLICE_VIEWS
     ]
     for composite in composites:
+        if composite.GetAttribute(HELD_ATTRIBUTE) not in (None, "", holder):
+            continue
         composite.SetBackgroundVolumeID(background.GetID())
         composite.SetForegroundVolumeID(foreground.GetID() if foreground is not None else None)
         composite.SetForegroundOpacity(opacity)

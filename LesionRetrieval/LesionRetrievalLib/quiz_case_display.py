@@ -10,6 +10,7 @@ from LesionLib.geometry import CTVolume, LesionBox
 from LesionLib.heat_map import HeatMap
 from slicer import vtkMRMLInteractionNode, vtkMRMLMarkupsROINode, vtkMRMLNode, vtkMRMLScalarVolumeNode, vtkMRMLScene
 
+from .held_views import QUIZ, hold
 from .quiz_views import KeptViews, fitViews
 
 QUIZ_ATTRIBUTE = "LesionLens.Quiz"
@@ -53,7 +54,8 @@ class CaseDisplay:
         node = addVolumeNode(self.scene, volume, windowHU=high - low, levelHU=(low + high) / 2)
         node.SetName(f"Quiz {caseId}")
         self.caseId, self._volumeId = caseId, self._keep(node)
-        setLayers(self.scene, background=node)
+        setLayers(self.scene, background=node, holder=QUIZ)
+        hold(nodesOfClass(self.scene, "vtkMRMLSliceCompositeNode"), QUIZ)
         fitViews(self.scene, volume)
 
     def showBox(self, box: LesionBox, *, isOwn: bool = False) -> vtkMRMLMarkupsROINode:
@@ -73,7 +75,7 @@ class CaseDisplay:
         self._boxIds, self._placedId = [], ""
 
     def startPlacing(self) -> vtkMRMLMarkupsROINode:
-        """A new box that the next clicks in a slice view draw; one that was drawn before goes."""
+        """A new box that the next click in a slice view draws; one that was drawn before goes."""
         self._remove(self._placedId)
         node = self.scene.AddNewNodeByClass(_ROI_CLASS, "your box")
         node.CreateDefaultDisplayNodes()
@@ -83,7 +85,7 @@ class CaseDisplay:
         selection, interaction = _placing(self.scene)
         if selection is not None and interaction is not None:
             selection.SetReferenceActivePlaceNodeClassName(_ROI_CLASS)
-            selection.SetActivePlaceNodeID(node.GetID())
+            selection.SetReferenceActivePlaceNodeID(node.GetID())
             interaction.SetPlaceModePersistence(0)
             interaction.SetCurrentInteractionMode(vtkMRMLInteractionNode.Place)
         return node
@@ -92,7 +94,7 @@ class CaseDisplay:
         """What the learner has drawn. Raises `BoxError` where nothing is drawn yet."""
         node = self.placedNode
         if node is None:
-            msg = "No box is drawn yet; press Place box, then click the middle of the lesion and a corner."
+            msg = "No box is drawn yet; press Place box, then click the middle of the lesion in a slice view."
             raise BoxError(msg)
         return boxFromRoi(node)
 
@@ -109,13 +111,13 @@ class CaseDisplay:
         for ramp in nodesOfClass(self.scene, _RAMP_CLASS):
             if ramp.GetID() not in ramps:  # it was made for this map
                 self._keep(ramp)
-        setLayers(self.scene, background=self.volumeNode, foreground=node, opacity=opacity)
+        setLayers(self.scene, background=self.volumeNode, foreground=node, opacity=opacity, holder=QUIZ)
 
     def setHeat(self, *, isShown: bool, opacity: float) -> None:
         """How strong the heat map is; without one nothing happens."""
         if self.heatMapNode is not None and self.volumeNode is not None:
             foreground = self.heatMapNode if isShown else None
-            setLayers(self.scene, background=self.volumeNode, foreground=foreground, opacity=opacity)
+            setLayers(self.scene, background=self.volumeNode, foreground=foreground, opacity=opacity, holder=QUIZ)
 
     def clear(self) -> None:
         """Nothing of the quiz is left in the scene, and the views are as before it. Twice is once."""

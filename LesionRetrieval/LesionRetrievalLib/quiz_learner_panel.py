@@ -193,7 +193,7 @@ class LearnerPanel:
 
     def _place(self) -> None:
         if self._try(self._logic.startPlacing):
-            self._say(_("Click the middle of the lesion in a slice view, then a corner of its box."))
+            self._say(_("Click the middle of the lesion in a slice view: a box of 20 mm appears; pull its handles until it fits."))
 
     def _take(self) -> None:
         self._try(self._logic.takeBox)

@@ -15,9 +15,9 @@ from LesionLib.runner_types import RunOptions
 from slicer import vtkMRMLScene
 from slicer.i18n import tr as _
 
-from .compared_views import showInAllViews
 from .filters_panel import FiltersPanel
 from .found_panel import FoundPanel
+from .held_views import showInAllViews
 from .library_panel import LibraryPanel
 from .look_run import LookRun
 from .panel_work import PanelWork
@@ -34,7 +34,7 @@ class RetrievalPanel:
         self.parameters = None
         self.scene: vtkMRMLScene | None = None
         self._searchedIn = self._hint = ""
-        self._isReady = False
+        self._isReady = self._isEntered = False
         self.models = ModelsPanel(ui, onChosen=self._modelChosen, onError=self._tellError)
         self.segments = SegmentChoice(ui, onLesion=self._lesionMade, onError=self._tellError)
         self.filters = FiltersPanel(ui, logic, onChanged=self.update)
@@ -64,7 +64,7 @@ class RetrievalPanel:
             showInAllViews(scene)  # it may have been saved in the middle of a comparison
         self.segments.setParameters(parameters)
         self.filters.setParameters(parameters)
-        self.watch.setScene(scene)
+        self._watch()
         if parameters is not None:
             self.models.choose(parameters.model, parameters.device)
             if parameters.libraryPath and parameters.libraryPath != self.library.path:
@@ -73,9 +73,18 @@ class RetrievalPanel:
                 parameters.libraryPath = self.library.path
         self.update()
 
+    def setEntered(self, isEntered: bool) -> None:
+        """Whether the module is the one that is shown. Where it is not, the panel leaves views and scene alone.
+
+        A comparison or a quiz that is on stays as it is, and a search goes on.
+        """
+        self._isEntered = isEntered
+        self._watch()
+        self.found.setEntered(isEntered)
+
     def parametersChanged(self) -> None:
         """A parameter was changed, here or by a script."""
-        if self.parameters is not None:
+        if self.parameters is not None and self._isEntered:
             self.models.choose(self.parameters.model, self.parameters.device)
             self.segments.show()
             self.filters.show()
@@ -211,7 +220,10 @@ class RetrievalPanel:
 
     def _place(self) -> None:
         self.parameters.lesion = startPlacingLesion(self.scene)
-        self._ui.statusLabel.text = _("Click the middle of the lesion in a slice view, then a corner of its box.")
+        self._ui.statusLabel.text = _("Click the middle of the lesion in a slice view: a box of 20 mm appears; pull its handles until it fits.")
+
+    def _watch(self) -> None:
+        self.watch.setScene(self.scene if self._isEntered else None)
 
     def _lesionMade(self, roiNode) -> None:
         self.parameters.lesion = markAsLesion(roiNode)

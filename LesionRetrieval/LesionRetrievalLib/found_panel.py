@@ -112,7 +112,7 @@ class FoundPanel:
             self._show()
         except LesionLensError as error:
             self._onError(str(error))
-            return str(error)
+            return _("Nothing was found.")
         return _("{count} similar cases for {name}.").format(count=len(self._found.neighbours), name=roiNode.GetName())
 
     def searchAgain(self) -> None:

@@ -28,8 +28,8 @@ from LesionLib.geometry import require_overlap
 from LesionLib.runner import InferenceRunner, WorkerRunner
 from slicer import vtkMRMLMarkupsROINode, vtkMRMLScalarVolumeNode, vtkMRMLScene
 
-from .library import Case, CaseLibrary
 from .held_views import COMPARISON, heldBy
+from .library import Case, CaseLibrary
 from .library_identifiers import require_anonymous
 from .patient_identity import identityOfVolume
 from .quiz import Feedback, QuizSession, Step

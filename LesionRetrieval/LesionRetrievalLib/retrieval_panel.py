@@ -152,7 +152,7 @@ class RetrievalPanel:
         try:
             plan, patient, words = self.filters.plan(), self.filters.patient(), self.filters.words()
         except LesionLensError as error:
-            self._tellError(str(error))
+            self._ui.statusLabel.text = str(error)
             return
         volumeNode, roiNode = p.volume, p.lesion
         scene, volumeId, roiId = self.scene, volumeNode.GetID(), roiNode.GetID()
@@ -211,7 +211,7 @@ class RetrievalPanel:
     def _openOfScene(self, path: str) -> None:
         """A scene may come from another computer: a library that is not here is said, not complained about."""
         if Path(path).is_file():
-            self.library.open(path)
+            self.library.open(path, isAsked=False)
             return
         self.parameters.libraryPath = self.library.path
         self._ui.statusLabel.text = _("The library of this scene, {0}, is not on this computer.").format(
@@ -220,7 +220,9 @@ class RetrievalPanel:
 
     def _place(self) -> None:
         self.parameters.lesion = startPlacingLesion(self.scene)
-        self._ui.statusLabel.text = _("Click the middle of the lesion in a slice view: a box of 20 mm appears; pull its handles until it fits.")
+        self._ui.statusLabel.text = _(
+            "Click the middle of the lesion in a slice view: a box of 20 mm appears; pull its handles until it fits."
+        )
 
     def _watch(self) -> None:
         self.watch.setScene(self.scene if self._isEntered else None)
@@ -253,5 +255,8 @@ class RetrievalPanel:
             return str(error)
 
     def _tellError(self, text: str) -> None:
-        self._ui.statusLabel.text = text
+        """What the user asked for did not work: said once, in a window, and not again in the line of the panel."""
+        if text in self._ui.statusLabel.text:
+            self._ui.statusLabel.text = ""
+            self.update()
         slicer.util.errorDisplay(text)

@@ -14,7 +14,7 @@ from .heatmap_display import (
     setLayers,
 )
 from .roi_nodes import addRoiNode, boxFromRoi, loadRoiNodes, showAsOutline
-from .scene_tree import addResultsTableNode, placeUnderStudy, saveScene
+from .scene_tree import addResultsTableNode, placeResults, saveScene
 from .volume_nodes import addVolumeNode, nodesOfClass, volumeFromNode, writeVolumeFile
 
 __all__ = [
@@ -28,7 +28,7 @@ __all__ = [
     "heatColorNode",
     "loadRoiNodes",
     "nodesOfClass",
-    "placeUnderStudy",
+    "placeResults",
     "saveScene",
     "setLayers",
     "showAsOutline",

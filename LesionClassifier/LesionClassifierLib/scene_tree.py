@@ -41,24 +41,26 @@ def addResultsTableNode(scene: vtkMRMLScene, columns: Mapping[str, Sequence], *,
     return node
 
 
-def placeUnderStudy(scene: vtkMRMLScene, nodes: Iterable[vtkMRMLNode], *, studyName: str) -> int:
-    """Put nodes under a study in the subject hierarchy, in the order given, and return the study's item ID.
+def placeResults(scene: vtkMRMLScene, volumeNode: vtkMRMLNode, nodes: Iterable[vtkMRMLNode], *, folderName: str) -> int:
+    """Put what was made from a volume into a folder beside it, in the order given, and return the folder's item ID.
 
-    A study of that name at the top of the tree is used again.
+    The folder stands below the study (or whatever else is the parent) of the volume, at the top of the tree where it has none;
+    one of that name there is used again. The volume itself is never moved, nor is a node that somebody has put somewhere.
     """
     tree = scene.GetSubjectHierarchyNode()
     top = tree.GetSceneItemID()
-    study = tree.GetItemChildWithName(top, studyName) or tree.CreateStudyItem(top, studyName)
-    _claim(tree, study, "DICOM")
+    volumeItem = tree.GetItemByDataNode(volumeNode)
+    if not volumeItem:
+        volumeItem = _addItem(tree, top, volumeNode)
+    folder = _folder(tree, tree.GetItemParent(volumeItem) or top, folderName)
     for node in nodes:
         item = tree.GetItemByDataNode(node)
         # Inside Slicer the item is there already; without the application nobody has made it.
-        if item:
-            tree.SetItemParent(item, study)
-        else:
-            item = tree.CreateItem(study, node)
-        _claim(tree, item, next((plugin for kind, plugin in _TREE_PLUGINS.items() if node.IsA(kind)), "Default"))
-    return study
+        if not item:
+            _addItem(tree, folder, node)
+        elif node is not volumeNode and tree.GetItemParent(item) in (0, top):
+            tree.SetItemParent(item, folder)
+    return folder
 
 
 def saveScene(scene: vtkMRMLScene, path: Path) -> None:
@@ -82,6 +84,29 @@ def saveScene(scene: vtkMRMLScene, path: Path) -> None:
     except OSError as error:
         msg = f"the scene cannot be saved to {path} ({error.strerror}); choose a folder that exists and is writable."
         raise OutputError(msg) from error
+
+
+def _folder(tree: vtkMRMLNode, parent: int, name: str) -> int:
+    """The folder of this name right below ``parent``, made where there is none; a node's own item is no folder."""
+    children = vtk.vtkIdList()
+    tree.GetItemChildren(parent, children)
+    for place in range(children.GetNumberOfIds()):
+        item = children.GetId(place)
+        if tree.GetItemName(item) == name and tree.GetItemDataNode(item) is None:
+            return item
+    folder = tree.CreateFolderItem(parent, name)
+    _claim(tree, folder, "Folder")
+    return folder
+
+
+def _addItem(tree: vtkMRMLNode, parent: int, node: vtkMRMLNode) -> int:
+    item = tree.CreateItem(parent, node)
+    _claim(tree, item, _pluginOf(node))
+    return item
+
+
+def _pluginOf(node: vtkMRMLNode) -> str:
+    return next((plugin for kind, plugin in _TREE_PLUGINS.items() if node.IsA(kind)), "Default")
 
 
 def _claim(tree: vtkMRMLNode, item: int, plugin: str) -> None:

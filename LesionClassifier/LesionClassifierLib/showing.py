@@ -1,4 +1,4 @@
-"""Answers shown in the scene: class colours, heat maps, a table, all under one study of the subject hierarchy."""
+"""Answers shown in the scene: class colours, heat maps, a table, all in one folder of the subject hierarchy."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from .heatmap_display import addHeatMapNode, setLayers
 from .lesion_nodes import markAsLesion, segmentOfLesion
 from .result_nodes import HEAT_MAP_ROLE, RGB, fingerprint, forgetResult, storeResult, writeProvenance
 from .roi_nodes import showAsOutline
-from .scene_tree import addResultsTableNode, placeUnderStudy
+from .scene_tree import addResultsTableNode, placeResults
 from .volume_nodes import nodesOfClass
 
-STUDY_NAME = "LesionLens (research use only, not for diagnosis)"
+FOLDER_NAME = "LesionLens (research use only, not for diagnosis)"
 _TABLE_ATTRIBUTE = "LesionLens.ResultsTable"
 _COLOR_BEFORE = "LesionLens.ColorBefore"
 
@@ -40,7 +40,7 @@ def showResults(
     classColors: Mapping[str, RGB],
     colorSegments: bool = True,
 ) -> ShownResults:
-    """Colour boxes (and segments) by class, add heat maps and a table, and put all of it under a study.
+    """Colour boxes (and segments) by class, add heat maps and a table, and put all of it into a folder beside the CT.
 
     What an earlier run left on the same lesions is replaced. ``volume``: the CT that was answered. The slice views
     stay as they are: see `layFirstMap`.
@@ -61,7 +61,7 @@ def showResults(
         )  # fmt: skip
     tableNode = _replacedTable(scene, results)
     shown = [node for node in heatMapNodes if node is not None]
-    placeUnderStudy(scene, [volumeNode, *roiNodes, *shown, tableNode], studyName=STUDY_NAME)
+    placeResults(scene, volumeNode, [*roiNodes, *shown, tableNode], folderName=FOLDER_NAME)
     return ShownResults(tuple(heatMapNodes), tableNode)
 
 

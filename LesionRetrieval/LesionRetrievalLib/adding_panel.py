@@ -10,16 +10,15 @@ from .attribute_lines import attributes_from_text
 from .case_adding import NewCase
 from .library import CaseLibrary
 
-_SOURCES = ("histology", "follow-up of 24 months", "expert reading", "typical appearance")
-READ_ONLY = "The library was opened to read only: tick Allow changes above."
-
 
 class AddingPanel:
     """The form is not kept in the scene. ``onAdd(case)`` and ``onRemove()`` are called when the user asks for it."""
 
     def __init__(self, ui, *, onAdd: Callable[[], None], onRemove: Callable[[], None]) -> None:
         self._ui = ui
-        ui.newSourceEdit.addItems([_(source) for source in _SOURCES])
+        ui.newSourceEdit.addItems(
+            [_("histology"), _("follow-up of 24 months"), _("expert reading"), _("typical appearance")]
+        )
         for edit in (ui.newLabelEdit, ui.newOrganEdit, ui.newSourceEdit):
             edit.setCurrentText("")
             edit.connect("currentTextChanged(QString)", lambda _text: self.show())
@@ -58,7 +57,7 @@ class AddingPanel:
     def update(self, library: CaseLibrary | None, *, whyNotSearch: str, hasChosen: bool) -> None:
         """Enable the buttons, or say why not. ``whyNotSearch``: why no lesion can be looked at now."""
         closed = _("Open a case library, or make a new one.") if library is None else ""
-        closed = closed or (_(READ_ONLY) if library.read_only else "")
+        closed = closed or (readOnly() if library.read_only else "")
         self._whyNotAdd = closed or whyNotSearch
         self._whyNotRemove = closed or ("" if hasChosen else _("Choose a case among those found."))
         self.show()
@@ -75,3 +74,8 @@ class AddingPanel:
         why = self._whyNotRemove
         ui.removeCaseButton.enabled = not why
         ui.removeCaseButton.toolTip = why or _("Take the selected case out of the library, after a question.")
+
+
+def readOnly() -> str:
+    """Why nothing can be changed."""
+    return _("The library was opened to read only: tick Allow changes above.")

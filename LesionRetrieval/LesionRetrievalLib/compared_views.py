@@ -8,12 +8,12 @@ import vtk
 from LesionClassifierLib.volume_nodes import nodesOfClass
 from slicer import vtkMRMLScene, vtkMRMLSliceCompositeNode, vtkMRMLSliceNode
 
+from .held_views import COMPARISON, HIDDEN_ATTRIBUTE, LAYOUT_ID, displaysWithViews, hold, release, showInAllViews
+
 # Orientation to the name of the view; the upper row are Slicer's own three.
 QUERY_VIEWS = {"Axial": "Red", "Coronal": "Green", "Sagittal": "Yellow"}
 CASE_VIEWS = {"Axial": "LesionLensAxial", "Coronal": "LesionLensCoronal", "Sagittal": "LesionLensSagittal"}
-LAYOUT_ID = 62011  # of ours among Slicer's custom layouts
 _COLORS = {"Axial": "#F34A33", "Coronal": "#6EB04B", "Sagittal": "#EDD54C"}
-_HIDDEN = "LesionLens.HiddenFromCaseViews"
 _COMPOSITE_FIELDS = ("BackgroundVolumeID", "LinkedControl", "HotLinkedControl")
 
 
@@ -24,9 +24,13 @@ def layoutDescription() -> str:
 
 
 def showLayout(scene: vtkMRMLScene) -> None:
-    """Arrange the views; where nothing lays them out, only their nodes are made."""
+    """Arrange the views; where nothing lays them out, only their nodes are made.
+
+    Which layout is on is not saved with the scene meanwhile: a Slicer that has not registered this one shows no view for it.
+    """
     node = _layoutNode(scene)
     if node is not None:
+        node.SetSaveWithScene(False)
         if not node.IsLayoutDescription(LAYOUT_ID):
             node.AddLayoutDescription(LAYOUT_ID, layoutDescription())
         node.SetViewArrangement(LAYOUT_ID)
@@ -55,6 +59,15 @@ def compositeOf(scene: vtkMRMLScene, name: str) -> vtkMRMLSliceCompositeNode:
     return scene.AddNode(node)
 
 
+def holdViews(scene: vtkMRMLScene) -> None:
+    """Both rows belong to the comparison until `ViewState.restore`; the views of the case are not saved with the scene."""
+    composites = [compositeOf(scene, name) for name in (*QUERY_VIEWS.values(), *CASE_VIEWS.values())]
+    hold(composites, COMPARISON)
+    for name in CASE_VIEWS.values():
+        for node in (sliceNodeOf(scene, name), compositeOf(scene, name)):
+            node.SetSaveWithScene(False)
+
+
 class ViewState:
     """How layout, slices, layers and displays are now; `restore` makes them so again."""
 
@@ -62,6 +75,7 @@ class ViewState:
         self._scene = scene
         layout = _layoutNode(scene)
         self._arrangement = None if layout is None else layout.GetViewArrangement()
+        self._isLayoutSaved = layout is None or bool(layout.GetSaveWithScene())
         there = {node.GetLayoutName() for node in nodesOfClass(scene, "vtkMRMLSliceNode")}
         self._slices = {name: _sliceState(sliceNodeOf(scene, name)) for name in QUERY_VIEWS.values() if name in there}
         self._layers = {
@@ -72,10 +86,13 @@ class ViewState:
 
     def restore(self) -> None:
         """Give everything back that is still in the scene."""
+        release(self._scene, COMPARISON)
         layout = _layoutNode(self._scene)
+        if layout is not None:
+            layout.SetSaveWithScene(self._isLayoutSaved)
         if layout is not None and self._arrangement is not None:
             layout.SetViewArrangement(self._arrangement)
-            if not self._scene.IsClosing():
+            if not (self._scene.IsClosing() or self._scene.IsImporting()):
                 slicer.app.processEvents()
         showInAllViews(self._scene)
         for nodeId, fields in self._layers.items():
@@ -95,24 +112,11 @@ class ViewState:
 def hideFromCaseViews(scene: vtkMRMLScene) -> None:
     """Boxes and segments of the query do not belong into the views of the case, where they would lie by accident."""
     queryIds = [sliceNodeOf(scene, name).GetID() for name in QUERY_VIEWS.values()]
-    for display in _displays(scene):
+    for display in displaysWithViews(scene):
         if display.GetNumberOfViewNodeIDs() == 0 and display.GetSaveWithScene():
-            display.SetAttribute(_HIDDEN, "1")
+            display.SetAttribute(HIDDEN_ATTRIBUTE, "1")
             for nodeId in queryIds:
                 display.AddViewNodeID(nodeId)
-
-
-def showInAllViews(scene: vtkMRMLScene) -> None:
-    """Take `hideFromCaseViews` back; also in a scene that was saved during a comparison."""
-    for display in _displays(scene):
-        if display.GetAttribute(_HIDDEN):
-            display.RemoveAttribute(_HIDDEN)
-            display.RemoveAllViewNodeIDs()
-
-
-def _displays(scene: vtkMRMLScene) -> list[slicer.vtkMRMLDisplayNode]:
-    classes = ("vtkMRMLMarkupsDisplayNode", "vtkMRMLSegmentationDisplayNode", "vtkMRMLModelDisplayNode")
-    return [display for name in classes for display in nodesOfClass(scene, name)]
 
 
 def _row(views: dict[str, str], prefix: str) -> str:

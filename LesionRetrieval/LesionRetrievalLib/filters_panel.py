@@ -10,11 +10,9 @@ from slicer.i18n import tr as _
 
 from .attribute_lines import conditions_from_text
 from .owner_key import default_key_path
-from .patient_identity import PatientIdentity, identityOfVolume
+from .patient_identity import KnownIdentities, PatientIdentity
 from .retrieval_actions import dicomDatabase, patientHash
 from .search_plan import SearchPlan
-
-_SCOPES = (("all", "all cases"), ("same-patient", "the same patient"), ("cross-patient", "other patients"))
 
 
 class FiltersPanel:
@@ -24,8 +22,11 @@ class FiltersPanel:
         self._ui, self._logic, self._onChanged = ui, logic, onChanged
         self._parameters = None
         self._filling = False
-        for scope, words in _SCOPES:
-            ui.scopeSelector.addItem(_(words))
+        self._identities = KnownIdentities()
+        for scope, words in (
+            ("all", _("all cases")), ("same-patient", _("the same patient")), ("cross-patient", _("other patients")),
+        ):  # fmt: skip
+            ui.scopeSelector.addItem(words)
             ui.scopeSelector.setItemData(ui.scopeSelector.count - 1, scope)
         for selector in (ui.scopeSelector, ui.labelSelector, ui.organSelector):
             selector.connect("currentIndexChanged(int)", self._chosen)
@@ -36,6 +37,7 @@ class FiltersPanel:
         """Show the scene's parameters; None between two scenes."""
         self._parameters = parameters
         self._ui.patientEdit.clear()
+        self._identities.forget()
         self.show()
 
     def fill(self, labels: Sequence[str], organs: Sequence[str]) -> None:
@@ -80,7 +82,7 @@ class FiltersPanel:
     def identity(self) -> PatientIdentity:
         """Whose CT it is, as far as known. Raises `CaseLibraryError` where two sources differ."""
         volume = None if self._parameters is None else self._parameters.volume
-        return identityOfVolume(volume, typed=self._ui.patientEdit.text, database=dicomDatabase())
+        return self._identities.ofVolume(volume, typed=self._ui.patientEdit.text, database=dicomDatabase())
 
     def patient(self) -> str | None:
         """The hash of the patient; None where it is not known. Raises `CaseLibraryError`."""

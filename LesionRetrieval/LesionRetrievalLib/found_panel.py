@@ -85,6 +85,7 @@ class FoundPanel:
         self._found: Found | None = None
         self._marked: set[str] = set()
         self._opacity = 0.5
+        self._isEntered, self._atReturn = True, None
         self.comparison = ComparisonPanel(ui, onAsk=self._do)
         self.vote = VotePanel(ui.votePlace, ui.voteLabel)
         self.gallery = GalleryPanel(ui.galleryPlace, onChosen=lambda _neighbour: self._onChanged())
@@ -111,7 +112,7 @@ class FoundPanel:
             self._show()
         except LesionLensError as error:
             self._onError(str(error))
-            return str(error)
+            return _("Nothing was found.")
         return _("{count} similar cases for {name}.").format(count=len(self._found.neighbours), name=roiNode.GetName())
 
     def searchAgain(self) -> None:
@@ -122,7 +123,7 @@ class FoundPanel:
 
     def clear(self) -> None:
         """Nothing was searched for."""
-        self._found = None
+        self._found = self._atReturn = None
         self.back()
         self.gallery.clear()
         self.vote.clear()
@@ -152,6 +153,14 @@ class FoundPanel:
         )
         if found is not None:
             self._ui.foundLabel.text = self._words(found, stale)
+
+    def setEntered(self, isEntered: bool) -> None:
+        """Whether the module is shown; a map that came meanwhile is painted at the return."""
+        self._isEntered = isEntered
+        if isEntered and self._atReturn is not None:
+            paint, self._atReturn = self._atReturn, None
+            self.comparison.say(paint())
+            self._onChanged()
 
     def setOpacity(self, opacity: float) -> None:
         """Of the explanation over the CT."""
@@ -247,6 +256,12 @@ class FoundPanel:
         vector = self._logic.library.vector(neighbour.case_id, model_sha256=found.look.model.sha256)
 
         def answered(look: LesionLook) -> str:
+            if self._isEntered:
+                return paint(look)
+            self._atReturn = lambda: paint(look)
+            return _("It is painted over the CT as soon as you come back.")
+
+        def paint(look: LesionLook) -> str:
             if self._found is not found or found.whyStale():
                 return _("The lesion has changed meanwhile; the map is not shown.")
             if look.heat_map.is_empty:

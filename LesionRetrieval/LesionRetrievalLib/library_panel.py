@@ -16,7 +16,6 @@ from .library import CaseLibrary
 SUFFIX = ".lesionlib"
 _RECENT_KEY, _MOST_RECENT = "LesionRetrieval/recentLibraries", 8
 _MOST_LABELS = 8
-_FILTER = "Case libraries (*.lesionlib *.sqlite);;All files (*)"
 
 
 class LibraryPanel:
@@ -40,15 +39,19 @@ class LibraryPanel:
         """Of the open library; "" where none is open."""
         return "" if self._logic.library is None else str(self._logic.library.path)
 
-    def open(self, path: str | Path, *, writable: bool = False) -> bool:
-        """Open a library; what is wrong is told, and the one that was open stays. Whether it worked."""
+    def open(self, path: str | Path, *, writable: bool = False, isAsked: bool = True) -> bool:
+        """Open a library; what is wrong is told, and the one that was open stays. Whether it worked.
+
+        ``isAsked``: the user waits for it. Slicer's wait cursor lets events through, which must not be while a scene is loaded.
+        """
         try:
-            self._logic.openLibrary(path, writable=writable)
+            with slicer.util.WaitCursor(show=isAsked):
+                self._logic.openLibrary(path, writable=writable)
+                self.opened()
         except LesionLensError as error:
             self.show()
             self._onError(str(error))
             return False
-        self.opened()
         return True
 
     def opened(self) -> None:
@@ -79,13 +82,13 @@ class LibraryPanel:
             self._filling = False
 
     def _askToOpen(self) -> None:
-        path = qt.QFileDialog.getOpenFileName(slicer.util.mainWindow(), _("Open a case library"), "", _FILTER)
+        path = qt.QFileDialog.getOpenFileName(slicer.util.mainWindow(), _("Open a case library"), "", _filter())
         if path:
             self.open(path)
 
     def _askForNew(self) -> None:
         path = qt.QFileDialog.getSaveFileName(
-            slicer.util.mainWindow(), _("Make a case library"), f"cases{SUFFIX}", _FILTER
+            slicer.util.mainWindow(), _("Make a case library"), f"cases{SUFFIX}", _filter()
         )
         if path:
             self._onNew(Path(path) if Path(path).suffix else Path(path + SUFFIX))
@@ -130,6 +133,10 @@ def describedLibrary(library: CaseLibrary) -> str:
     state = _("opened <b>to read only</b>") if library.read_only else _("opened <b>to be changed</b>")
     head = _("{count} cases{labels}").format(count=len(library), labels=f": {labels}" if labels else "")
     return f"{head}<br>" + _("made with {model}; {state}").format(model=html.escape(str(library.model)), state=state)
+
+
+def _filter() -> str:
+    return _("Case libraries (*.lesionlib *.sqlite);;All files (*)")
 
 
 def _addPath(selector, path: str) -> None:

@@ -58,7 +58,7 @@ class PanelWork:
                 self._logic.createLibrary(path, look=look)
             except LesionLensError as error:
                 self._tellError(str(error))
-                return str(error)
+                return _("No library was made.")
             self._panel.library.opened()
             return _("{0} is made: add cases to it.").format(path.name)
 
@@ -82,11 +82,12 @@ class PanelWork:
             if volumeNode is None or roiNode is None:
                 return _("The lesion was deleted meanwhile; nothing was added.")
             try:
-                caseId = self._logic.addCase(volumeNode, roiNode, new, patient=typed, look=look)
+                with slicer.util.WaitCursor():
+                    caseId = self._logic.addCase(volumeNode, roiNode, new, patient=typed, look=look)
+                    self.libraryChanged()
             except LesionLensError as error:
                 self._tellError(str(error))
-                return _("Nothing was added: {0}").format(error)
-            self.libraryChanged()
+                return _("Nothing was added.")
             self.adding.added()
             return _("{name} is in the library as {caseId}.").format(name=roiNode.GetName(), caseId=caseId)
 

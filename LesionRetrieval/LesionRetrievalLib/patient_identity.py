@@ -61,10 +61,39 @@ def identityOfVolume(
 
     Raises `CaseLibraryError` where what was typed is not what the CT itself says.
     """
-    known = PatientIdentity()
-    if volumeNode is not None:
-        known = _fromDatabase(volumeNode, database)
-        known = known if known.is_known else _fromHierarchy(volumeNode)
+    stored = PatientIdentity() if volumeNode is None else _fromDatabase(volumeNode, database)
+    return _completed(volumeNode, stored, typed)
+
+
+class KnownIdentities:
+    """`identityOfVolume` for a panel that asks at every change: the database is asked once for each state of a CT.
+
+    It is kept in memory until `forget`, under the node's ID.
+    """
+
+    def __init__(self) -> None:
+        self._stored: dict[str, tuple[tuple, PatientIdentity]] = {}
+
+    def ofVolume(
+        self, volumeNode: vtkMRMLScalarVolumeNode | None, *, typed: str = "", database: DicomValues | None = None
+    ) -> PatientIdentity:
+        """As `identityOfVolume`."""
+        if volumeNode is None:
+            return identityOfVolume(None, typed=typed)
+        state = (volumeNode.GetAttribute(_INSTANCES), volumeNode.GetMTime(), id(database))
+        known, stored = self._stored.get(volumeNode.GetID(), (None, PatientIdentity()))
+        if known != state:
+            stored = _fromDatabase(volumeNode, database)
+            self._stored[volumeNode.GetID()] = (state, stored)
+        return _completed(volumeNode, stored, typed)
+
+    def forget(self) -> None:
+        """Another scene, or a good moment to ask anew."""
+        self._stored.clear()
+
+
+def _completed(volumeNode: vtkMRMLScalarVolumeNode | None, stored: PatientIdentity, typed: str) -> PatientIdentity:
+    known = stored if stored.is_known or volumeNode is None else _fromHierarchy(volumeNode)
     typed = typed.strip()
     if not typed:
         return known

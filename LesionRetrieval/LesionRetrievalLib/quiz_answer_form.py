@@ -21,7 +21,12 @@ def confidenceLevels(classes: int) -> list[int]:
 
 
 class AnswerForm:
-    """``onChanged`` is called when something is chosen, ``onGoOn`` for Return. Keys work while the panel is to be seen."""
+    """``onChanged`` is called when something is chosen, ``onGoOn`` for Return.
+
+    The keys of the answers work while the panel is to be seen. Return works only while the quiz has the keyboard: a line edit
+    lets shortcuts of its window take it, so that it would send an answer while somebody renames a volume. Pressing the
+    key of an answer, or any button of the quiz, gives the quiz the keyboard.
+    """
 
     def __init__(self, ui, *, onChanged: Callable[[], None], onGoOn: Callable[[], None]) -> None:
         self._ui, self._onChanged = ui, onChanged
@@ -36,6 +41,8 @@ class AnswerForm:
         self._answerKeys = [self._key(str(number + 1), self._chooser(number)) for number in range(_KEYS)]
         self._answerKeys += [self._key("+", lambda: self._move(1)), self._key("-", lambda: self._move(-1))]
         self._goOnKeys = [self._key(name, onGoOn) for name in ("Return", "Enter")]
+        for key in self._goOnKeys:
+            key.setContext(qt.Qt.WidgetWithChildrenShortcut)
 
     def offer(self, classes: Sequence[QuizClass]) -> None:
         """The answers of a quiz."""
@@ -73,6 +80,10 @@ class AnswerForm:
             near = min(range(len(self._percents)), key=lambda place: abs(self._percents[place] - 100 * confidence))
             self._levels[near].checked = True
 
+    def takeFocus(self) -> None:
+        """Give the quiz the keyboard, so that Return goes on."""
+        self._ui.takeTab.setFocus()
+
     def setActive(self, *, answering: bool, goingOn: bool) -> None:
         """Which keys work now."""
         for key in self._answerKeys:
@@ -103,6 +114,7 @@ class AnswerForm:
         def choose() -> None:
             if number < len(self._classes):
                 self._classes[number].checked = True
+                self.takeFocus()
 
         return choose
 
@@ -111,6 +123,7 @@ class AnswerForm:
         chosen = [place for place, button in enumerate(self._levels) if button.checked]
         place = chosen[0] + step if chosen else (0 if step > 0 else len(self._levels) - 1)
         self._levels[max(0, min(place, len(self._levels) - 1))].checked = True
+        self.takeFocus()
 
     def _key(self, name: str, slot: Callable[[], None]):
         shortcut = qt.QShortcut(qt.QKeySequence(name), self._ui.takeTab)

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import numpy as np
+from LesionClassifierLib.box_placing import BoxPlacing
 from LesionClassifierLib.heatmap_display import addHeatMapNode, setLayers
+from LesionClassifierLib.lesion_nodes import DEFAULT_BOX_MM
 from LesionClassifierLib.roi_nodes import addRoiNode, boxFromRoi, showAsOutline
 from LesionClassifierLib.volume_nodes import addVolumeNode, nodesOfClass
 from LesionLib.errors import BoxError
 from LesionLib.geometry import CTVolume, LesionBox
 from LesionLib.heat_map import HeatMap
-from slicer import vtkMRMLInteractionNode, vtkMRMLMarkupsROINode, vtkMRMLNode, vtkMRMLScalarVolumeNode, vtkMRMLScene
+from slicer import vtkMRMLMarkupsROINode, vtkMRMLNode, vtkMRMLScalarVolumeNode, vtkMRMLScene
 
+from .held_views import QUIZ, hold
 from .quiz_views import KeptViews, fitViews
 
 QUIZ_ATTRIBUTE = "LesionLens.Quiz"
@@ -27,6 +31,7 @@ class CaseDisplay:
         self._views: KeptViews | None = None
         self._volumeId = self._heatId = self._placedId = ""
         self._boxIds: list[str] = []
+        self._placing = BoxPlacing()
 
     @property
     def volumeNode(self) -> vtkMRMLScalarVolumeNode | None:
@@ -53,7 +58,8 @@ class CaseDisplay:
         node = addVolumeNode(self.scene, volume, windowHU=high - low, levelHU=(low + high) / 2)
         node.SetName(f"Quiz {caseId}")
         self.caseId, self._volumeId = caseId, self._keep(node)
-        setLayers(self.scene, background=node)
+        setLayers(self.scene, background=node, holder=QUIZ)
+        hold(nodesOfClass(self.scene, "vtkMRMLSliceCompositeNode"), QUIZ)
         fitViews(self.scene, volume)
 
     def showBox(self, box: LesionBox, *, isOwn: bool = False) -> vtkMRMLMarkupsROINode:
@@ -67,32 +73,33 @@ class CaseDisplay:
 
     def hideBoxes(self) -> None:
         """Take all boxes out, also one that is being drawn."""
-        _stopPlacing(self.scene)
+        self._placing.stop()
         for nodeId in (*self._boxIds, self._placedId):
             self._remove(nodeId)
         self._boxIds, self._placedId = [], ""
 
     def startPlacing(self) -> vtkMRMLMarkupsROINode:
-        """A new box that the next clicks in a slice view draw; one that was drawn before goes."""
+        """A new box, which the next click in a slice view puts around the point; one that was drawn before goes."""
         self._remove(self._placedId)
         node = self.scene.AddNewNodeByClass(_ROI_CLASS, "your box")
         node.CreateDefaultDisplayNodes()
         showAsOutline(node, colorRGB=OWN_COLOR, interactive=True)
         _withoutText(node)
         self._placedId = self._keep(node)
-        selection, interaction = _placing(self.scene)
-        if selection is not None and interaction is not None:
-            selection.SetReferenceActivePlaceNodeClassName(_ROI_CLASS)
-            selection.SetActivePlaceNodeID(node.GetID())
-            interaction.SetPlaceModePersistence(0)
-            interaction.SetCurrentInteractionMode(vtkMRMLInteractionNode.Place)
+        self._placing.start(self.scene, self._placed)
         return node
+
+    def _placed(self, centerRAS: np.ndarray) -> None:
+        node = self.placedNode
+        if node is not None:
+            node.SetCenter(*centerRAS)
+            node.SetSize(*[DEFAULT_BOX_MM] * 3)
 
     def placedBox(self) -> LesionBox:
         """What the learner has drawn. Raises `BoxError` where nothing is drawn yet."""
         node = self.placedNode
         if node is None:
-            msg = "No box is drawn yet; press Place box, then click the middle of the lesion and a corner."
+            msg = "No box is drawn yet; press Place box, then click the middle of the lesion in a slice view."
             raise BoxError(msg)
         return boxFromRoi(node)
 
@@ -109,13 +116,13 @@ class CaseDisplay:
         for ramp in nodesOfClass(self.scene, _RAMP_CLASS):
             if ramp.GetID() not in ramps:  # it was made for this map
                 self._keep(ramp)
-        setLayers(self.scene, background=self.volumeNode, foreground=node, opacity=opacity)
+        setLayers(self.scene, background=self.volumeNode, foreground=node, opacity=opacity, holder=QUIZ)
 
     def setHeat(self, *, isShown: bool, opacity: float) -> None:
         """How strong the heat map is; without one nothing happens."""
         if self.heatMapNode is not None and self.volumeNode is not None:
             foreground = self.heatMapNode if isShown else None
-            setLayers(self.scene, background=self.volumeNode, foreground=foreground, opacity=opacity)
+            setLayers(self.scene, background=self.volumeNode, foreground=foreground, opacity=opacity, holder=QUIZ)
 
     def clear(self) -> None:
         """Nothing of the quiz is left in the scene, and the views are as before it. Twice is once."""
@@ -125,7 +132,7 @@ class CaseDisplay:
             views.restore()
 
     def _removeNodes(self) -> None:
-        _stopPlacing(self.scene, only=self._placedId)
+        self._placing.stop()
         for nodeId in reversed(self._ids):
             self._remove(nodeId)
         self._ids, self._boxIds = [], []
@@ -168,18 +175,3 @@ def _withoutText(node: vtkMRMLMarkupsROINode) -> None:
     """A name or a size would be written over the lesion."""
     node.GetDisplayNode().SetPropertiesLabelVisibility(False)
     node.GetDisplayNode().SetPointLabelsVisibility(False)
-
-
-def _placing(scene: vtkMRMLScene) -> tuple[vtkMRMLNode | None, vtkMRMLNode | None]:
-    return (scene.GetNodeByID("vtkMRMLSelectionNodeSingleton"), scene.GetNodeByID("vtkMRMLInteractionNodeSingleton"))
-
-
-def _stopPlacing(scene: vtkMRMLScene, *, only: str | None = None) -> None:
-    """Leave the place mode, if it draws a box of the quiz."""
-    selection, interaction = _placing(scene)
-    if selection is None or interaction is None:
-        return
-    active = scene.GetNodeByID(selection.GetActivePlaceNodeID() or "")
-    isOurs = active is not None and bool(active.GetAttribute(QUIZ_ATTRIBUTE)) and only in (None, active.GetID())
-    if isOurs and interaction.GetCurrentInteractionMode() == vtkMRMLInteractionNode.Place:
-        interaction.SetCurrentInteractionMode(vtkMRMLInteractionNode.ViewTransform)

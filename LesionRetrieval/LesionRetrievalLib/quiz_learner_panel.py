@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import qt
+import slicer.util
 from LesionLib.errors import LesionLensError
 from slicer.i18n import tr as _
 
@@ -53,8 +54,7 @@ class LearnerPanel:
         if self._whyNotStart():
             self._ui.quizInfoLabel.text = html.escape(self._whyNotStart())
             return
-        ui = self._ui
-        if self._try(lambda: self._logic.start(ui.quizPathEdit.text, ui.answersPathEdit.text, ui.learnerEdit.text)):
+        if self._try(self._start):
             session = self._logic.session
             self.answers.offer(session.quiz.classes)
             self._showing = None
@@ -62,6 +62,12 @@ class LearnerPanel:
                 qt.QSettings().setValue(key, edit.text)
             resumed = session.position > 1 or session.step not in (Step.LOOK, Step.DONE)
             self.show(_("Welcome back: it goes on where you stopped.") if resumed else "")
+            self.answers.takeFocus()
+
+    def _start(self) -> None:
+        ui = self._ui
+        with slicer.util.WaitCursor():
+            self._logic.start(ui.quizPathEdit.text, ui.answersPathEdit.text, ui.learnerEdit.text)
 
     def goOn(self) -> None:
         """The one large button, and Return: what comes next at this step."""
@@ -80,6 +86,7 @@ class LearnerPanel:
             elif session.step in actions:
                 self._try(actions[session.step])
                 self.show()
+                self.answers.takeFocus()
 
     def pause(self, why: str = "") -> None:
         """Stop the clock and hide the case; ``why``: what to tell."""
@@ -193,7 +200,11 @@ class LearnerPanel:
 
     def _place(self) -> None:
         if self._try(self._logic.startPlacing):
-            self._say(_("Click the middle of the lesion in a slice view, then a corner of its box."))
+            self._say(
+                _(
+                    "Click the middle of the lesion in a slice view: a box of 20 mm appears; pull its handles until it fits."
+                )
+            )
 
     def _take(self) -> None:
         self._try(self._logic.takeBox)

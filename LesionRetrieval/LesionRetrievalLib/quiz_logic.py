@@ -28,6 +28,7 @@ from LesionLib.geometry import require_overlap
 from LesionLib.runner import InferenceRunner, WorkerRunner
 from slicer import vtkMRMLMarkupsROINode, vtkMRMLScalarVolumeNode, vtkMRMLScene
 
+from .held_views import COMPARISON, heldBy
 from .library import Case, CaseLibrary
 from .library_identifiers import require_anonymous
 from .patient_identity import identityOfVolume
@@ -123,6 +124,7 @@ class QuizLogic:
         """Begin, or resume where this learner stopped, and show the case at hand. An earlier session is ended."""
         if not isinstance(quiz, Quiz):
             quiz = load_quiz(quiz)
+        self._requireViews()
         session = QuizSession.open(quiz, folder, learner=learner, clock=self._clock)
         self.stop()
         self.session = session
@@ -194,8 +196,9 @@ class QuizLogic:
         self.show()
 
     def resume(self) -> None:
-        """Go on after `pause`."""
+        """Go on after `pause`. Raises `QuizError` while a comparison has the slice views."""
         if self.session is not None:
+            self._requireViews()
             self.session.resume()
         self.show()
 
@@ -238,6 +241,11 @@ class QuizLogic:
         score = score_of(quiz, [one for one in attempts if learners is None or one.learner in learners])
         write_score(Path(out), quiz, score.rows, score.summary)
         return score
+
+    def _requireViews(self) -> None:
+        if heldBy(self.display.scene) == COMPARISON:
+            msg = "The slice views show a comparison of two lesions; press Back there, then go on with the quiz."
+            raise QuizError(msg)
 
     def _running(self) -> QuizSession:
         if self.session is None:

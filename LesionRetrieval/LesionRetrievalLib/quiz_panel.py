@@ -40,6 +40,7 @@ class QuizPanel(VTKObservationMixin):
         self.ui.quizTabs.connect("currentChanged(int)", lambda _index: self._fitToTab())
         self._fitToTab()
         self.addObserver(self.scene, self.scene.StartCloseEvent, self._sceneCloses)
+        self.addObserver(self.scene, self.scene.StartImportEvent, self._sceneLoads)
 
     def cleanup(self) -> None:
         """The module goes away: nothing of a quiz stays in the scene; the learner can resume it."""
@@ -51,6 +52,11 @@ class QuizPanel(VTKObservationMixin):
     def _sceneCloses(self, _caller=None, _event=None) -> None:
         if self.logic.session is not None and not self.logic.session.is_paused:
             self.learner.pause(_("The scene was closed: the quiz is paused and nothing is lost. Press Go on."))
+
+    def _sceneLoads(self, _caller=None, _event=None) -> None:
+        """What is loaded brings its own views along, and a case must not lie in them."""
+        if self.logic.session is not None and not self.logic.session.is_paused:
+            self.learner.pause(_("A scene was loaded: the quiz is paused and nothing is lost. Press Go on."))
 
     def _learnerChanged(self) -> None:
         isAtWork = self.logic.session is not None

@@ -42,7 +42,8 @@ class ScorePanel:
     def refresh(self) -> None:
         """List who has answered."""
         try:
-            counts = self._logic.learners(self._ui.scoreQuizEdit.text, self._ui.scoreAnswersEdit.text)
+            with slicer.util.WaitCursor():
+                counts = self._logic.learners(self._ui.scoreQuizEdit.text, self._ui.scoreAnswersEdit.text)
         except LesionLensError as error:
             self._forget()
             self._ui.scoreLabel.text = html.escape(str(error))
@@ -59,9 +60,10 @@ class ScorePanel:
         """Write the score of the chosen learners, or of all where none is chosen."""
         chosen = [self._learners[row] for row in selectedRows(self._ui.learnersTable)] or None
         try:
-            score = self._logic.writeScore(
-                self._ui.scoreQuizEdit.text, self._ui.scoreAnswersEdit.text, out, learners=chosen
-            )
+            with slicer.util.WaitCursor():
+                score = self._logic.writeScore(
+                    self._ui.scoreQuizEdit.text, self._ui.scoreAnswersEdit.text, out, learners=chosen
+                )
         except LesionLensError as error:
             self._onError(str(error))
             return

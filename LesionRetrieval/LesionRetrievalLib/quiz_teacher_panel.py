@@ -130,7 +130,7 @@ class TeacherPanel:
             self._ui.makeLabel.text = f"{described(made.quiz, run.request.out)}<br>{warning}"
             self._onMade(run.request.out)
         elif made.error is not None:
-            self._ui.makeLabel.text = html.escape(str(made.error))
+            self._ui.makeLabel.text = _("Nothing was written.")
             self._onError(str(made.error))
         else:
             self._ui.makeLabel.text = _("Cancelled; nothing was written.")
@@ -141,9 +141,10 @@ class TeacherPanel:
         )
         if path:
             try:
-                self._ui.makeLabel.text = described(self._logic.checkQuiz(path), Path(path))
+                with slicer.util.WaitCursor():
+                    self._ui.makeLabel.text = described(self._logic.checkQuiz(path), Path(path))
             except LesionLensError as error:
-                self._ui.makeLabel.text = html.escape(str(error))
+                self._ui.makeLabel.text = ""
                 self._onError(str(error))
 
     def _modelChosen(self) -> None:

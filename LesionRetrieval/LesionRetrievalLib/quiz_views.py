@@ -8,6 +8,8 @@ from LesionClassifierLib.volume_nodes import nodesOfClass
 from LesionLib.geometry import CTVolume, transformed_points
 from slicer import vtkMRMLScene, vtkMRMLSliceNode
 
+from .held_views import QUIZ, release
+
 _LAYERS = ("BackgroundVolumeID", "ForegroundVolumeID", "LabelVolumeID")
 _SETTINGS = ("ForegroundOpacity", "LinkedControl", "HotLinkedControl")
 
@@ -25,11 +27,15 @@ class KeptViews:
 
     def restore(self) -> None:
         """Views that somebody has made meanwhile only lose their layers; those that were made for the quiz go."""
+        release(self._scene, QUIZ)
+        views = {node.GetLayoutName() for node in nodesOfClass(self._scene, "vtkMRMLSliceNode")}
         for node in nodesOfClass(self._scene, "vtkMRMLSliceCompositeNode"):
             before = self._layers.get(node.GetID())
-            if before is None:
+            if before is None and node.GetLayoutName() not in views:
                 self._scene.RemoveNode(node)
                 continue
+            if before is None:
+                before = dict.fromkeys(_LAYERS)
             for field, value in before.items():
                 isGone = field in _LAYERS and value and self._scene.GetNodeByID(value) is None
                 getattr(node, f"Set{field}")(None if isGone else value)

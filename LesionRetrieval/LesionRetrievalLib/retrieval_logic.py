@@ -30,7 +30,12 @@ class RetrievalLogic:
     def __init__(self, *, runner: LookRunner | None = None, keyPath: Path | None = None) -> None:
         self._runner, self.keyPath = runner, keyPath
         self.library: CaseLibrary | None = None
-        self.comparison: SideBySide | None = None
+        self._comparison: SideBySide | None = None
+
+    @property
+    def comparison(self) -> SideBySide | None:
+        """What is shown side by side now; None where nothing is, also after a scene was loaded."""
+        return self._comparison if self._comparison is not None and self._comparison.isShown else None
 
     @property
     def runner(self) -> LookRunner:
@@ -189,14 +194,14 @@ class RetrievalLogic:
         library = requireLibrary(self.library)
         case, patch = library.case(caseId), library.patch(caseId)
         self.hideSideBySide()
-        self.comparison = SideBySide(volumeNode, roiNode, patch, caseId=caseId, label=case.label)
-        return self.comparison
+        self._comparison = SideBySide(volumeNode, roiNode, patch, caseId=caseId, label=case.label)
+        return self._comparison
 
     def hideSideBySide(self) -> None:
         """Layout and views as they were, and the case out of the scene."""
-        if self.comparison is not None:
-            self.comparison.close()
-            self.comparison = None
+        if self._comparison is not None:
+            self._comparison.close()
+            self._comparison = None
 
     def markNotSimilar(self, look: LesionLook, caseId: str, *, isMarked: bool = True) -> Path:
         """Note that a case is not similar to the lesion, or take that back; returns the file it stands in."""

@@ -17,9 +17,9 @@ from LesionLib.runner_types import RunOptions
 from slicer import vtkMRMLScene
 from slicer.i18n import tr as _
 
-from .compared_views import showInAllViews
 from .filters_panel import FiltersPanel
 from .found_panel import FoundPanel
+from .held_views import showInAllViews
 from .library_panel import LibraryPanel
 from .look_run import LookRun
 from .panel_work import PanelWork
@@ -36,7 +36,7 @@ class RetrievalPanel:
         self.parameters = None
         self.scene: vtkMRMLScene | None = None
         self._searchedIn = self._hint = ""
-        self._isReady = False
+        self._isReady = self._isEntered = False
         self.models = ModelsPanel(ui, onChosen=self._modelChosen, onError=self._tellError)
         self.segments = SegmentChoice(ui, onLesion=self._lesionMade, onError=self._tellError)
         self.filters = FiltersPanel(ui, logic, onChanged=self.update)
@@ -68,7 +68,7 @@ class RetrievalPanel:
             showInAllViews(scene)  # it may have been saved in the middle of a comparison
         self.segments.setParameters(parameters)
         self.filters.setParameters(parameters)
-        self.watch.setScene(scene)
+        self._watch()
         if parameters is not None:
             self.models.choose(parameters.model, parameters.device)
             if parameters.libraryPath and parameters.libraryPath != self.library.path:
@@ -77,9 +77,20 @@ class RetrievalPanel:
                 parameters.libraryPath = self.library.path
         self.update()
 
+    def setEntered(self, isEntered: bool) -> None:
+        """Whether the module is the one that is shown. Where it is not, the panel leaves views and scene alone.
+
+        A comparison or a quiz that is on stays as it is, and a search goes on.
+        """
+        self._isEntered = isEntered
+        self._watch()
+        if not isEntered:
+            self.placing.stop()
+        self.found.setEntered(isEntered)
+
     def parametersChanged(self) -> None:
         """A parameter was changed, here or by a script."""
-        if self.parameters is not None:
+        if self.parameters is not None and self._isEntered:
             self.models.choose(self.parameters.model, self.parameters.device)
             self.segments.show()
             self.filters.show()
@@ -148,7 +159,7 @@ class RetrievalPanel:
         try:
             plan, patient, words = self.filters.plan(), self.filters.patient(), self.filters.words()
         except LesionLensError as error:
-            self._tellError(str(error))
+            self._ui.statusLabel.text = str(error)
             return
         volumeNode, roiNode = p.volume, p.lesion
         scene, volumeId, roiId = self.scene, volumeNode.GetID(), roiNode.GetID()
@@ -207,7 +218,7 @@ class RetrievalPanel:
     def _openOfScene(self, path: str) -> None:
         """A scene may come from another computer: a library that is not here is said, not complained about."""
         if Path(path).is_file():
-            self.library.open(path)
+            self.library.open(path, isAsked=False)
             return
         self.parameters.libraryPath = self.library.path
         self._ui.statusLabel.text = _("The library of this scene, {0}, is not on this computer.").format(
@@ -223,6 +234,9 @@ class RetrievalPanel:
     def _placed(self, centerRAS: np.ndarray) -> None:
         self.parameters.lesion = addLesionAt(self.scene, centerRAS, sizeMm=DEFAULT_BOX_MM)
         self._ui.statusLabel.text = _("Pull the handles of the box until it fits the lesion.")
+
+    def _watch(self) -> None:
+        self.watch.setScene(self.scene if self._isEntered else None)
 
     def _lesionMade(self, roiNode) -> None:
         self.parameters.lesion = markAsLesion(roiNode)
@@ -252,5 +266,8 @@ class RetrievalPanel:
             return str(error)
 
     def _tellError(self, text: str) -> None:
-        self._ui.statusLabel.text = text
+        """What the user asked for did not work: said once, in a window, and not again in the line of the panel."""
+        if text in self._ui.statusLabel.text:
+            self._ui.statusLabel.text = ""
+            self.update()
         slicer.util.errorDisplay(text)

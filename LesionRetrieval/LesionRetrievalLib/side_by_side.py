@@ -13,7 +13,17 @@ from LesionLib.geometry import LesionBox
 from slicer import vtkMRMLMarkupsROINode, vtkMRMLNode, vtkMRMLScalarVolumeNode, vtkMRMLSliceNode
 from slicer.util import VTKObservationMixin
 
-from .compared_views import CASE_VIEWS, QUERY_VIEWS, ViewState, compositeOf, hideFromCaseViews, showLayout, sliceNodeOf
+from .compared_views import (
+    CASE_VIEWS,
+    QUERY_VIEWS,
+    ViewState,
+    compositeOf,
+    hideFromCaseViews,
+    holdViews,
+    showLayout,
+    sliceNodeOf,
+)
+from .held_views import QUIZ, heldBy
 from .library_patch import HuPatch
 
 FOLDER_NAME = "LesionLens comparison"
@@ -26,7 +36,8 @@ class SideBySide(VTKObservationMixin):
     """Shows at once; `close` takes the case out of the scene and gives layout, views and layers back.
 
     The case keeps its own coordinates: a translation puts the middle of its lesion on the middle of the query's, so that
-    linked views scroll and zoom through both at once. None of the nodes is saved with the scene.
+    linked views scroll and zoom through both at once. None of the nodes is saved with the scene, nor is the layout. A scene
+    that is loaded brings its own views along and ends the comparison.
     """
 
     def __init__(
@@ -42,6 +53,9 @@ class SideBySide(VTKObservationMixin):
         box = boxFromRoi(roiNode)
         if patch is None:
             msg = f"The library holds no CT of case {caseId}, only its vector: there is nothing to show beside the lesion."
+            raise CaseLibraryError(msg)
+        if heldBy(volumeNode.GetScene()) == QUIZ:
+            msg = "The slice views show a case of a quiz; pause the quiz or leave it, then compare."
             raise CaseLibraryError(msg)
         self._scene, self.caseId = volumeNode.GetScene(), caseId
         self._before = ViewState(self._scene)
@@ -61,6 +75,7 @@ class SideBySide(VTKObservationMixin):
         self._folder = _folder(self._scene, [self.transformNode, self.volumeNode, self.roiNode])
         self._arrange(volumeNode, box, patch.box)
         self._shareWindow(volumeNode)
+        self.addObserver(self._scene, self._scene.StartImportEvent, lambda *_: self.close())
 
     def close(self) -> None:
         """Everything as it was before; safe to call twice, and while the scene is being closed."""
@@ -87,6 +102,7 @@ class SideBySide(VTKObservationMixin):
 
     def _arrange(self, volumeNode: vtkMRMLScalarVolumeNode, box: LesionBox, caseBox: LesionBox) -> None:
         showLayout(self._scene)
+        holdViews(self._scene)
         slicer.app.processEvents()  # the views of a new layout have their sizes only now
         hideFromCaseViews(self._scene)
         caseIds = [sliceNodeOf(self._scene, name).GetID() for name in CASE_VIEWS.values()]

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from LesionClassifierLib.heatmap_display import addHeatMapNode, setLayers
-from LesionClassifierLib.scene_tree import placeUnderStudy
-from LesionClassifierLib.showing import STUDY_NAME
+from LesionClassifierLib.heatmap_display import HELD_ATTRIBUTE, addHeatMapNode, setLayers
+from LesionClassifierLib.scene_tree import placeResults
+from LesionClassifierLib.showing import FOLDER_NAME
 from LesionClassifierLib.volume_nodes import nodesOfClass
 from LesionLib.heat_map import HeatMap
 from slicer import vtkMRMLMarkupsROINode, vtkMRMLScalarVolumeNode, vtkMRMLScene
 
 from .compared_views import CASE_VIEWS
+from .held_views import COMPARISON
 from .library_schema import ModelIdentity
 
 SIMILARITY_ATTRIBUTE = "LesionLens.SimilarTo"
@@ -34,7 +35,7 @@ def showSimilarity(
     node.SetAttribute("LesionLens.Peak", f"{heatMap.peak:.6g}")
     node.SetAttribute("LesionLens.Model", model.name)
     node.SetAttribute("LesionLens.ModelSha256", model.sha256)
-    placeUnderStudy(scene, [volumeNode, roiNode, node], studyName=STUDY_NAME)
+    placeResults(scene, volumeNode, [roiNode, node], folderName=FOLDER_NAME)
     _layOver(scene, volumeNode, node, opacity)
     return node
 
@@ -68,15 +69,17 @@ def removeSimilarity(scene: vtkMRMLScene, roiNode: vtkMRMLMarkupsROINode | None 
 def _layOver(
     scene: vtkMRMLScene, volumeNode: vtkMRMLScalarVolumeNode, node: vtkMRMLScalarVolumeNode, opacity: float
 ) -> None:
-    """In all slice views but those of a comparison that show the other case."""
+    """In all slice views but those of a comparison that show the other case, and those of a quiz."""
     composites = [
         each
         for each in nodesOfClass(scene, "vtkMRMLSliceCompositeNode")
         if each.GetLayoutName() not in CASE_VIEWS.values()
     ]
     if not composites:
-        setLayers(scene, background=volumeNode, foreground=node, opacity=opacity)
+        setLayers(scene, background=volumeNode, foreground=node, opacity=opacity, holder=COMPARISON)
     for composite in composites:
+        if composite.GetAttribute(HELD_ATTRIBUTE) not in (None, "", COMPARISON):
+            continue
         composite.SetBackgroundVolumeID(volumeNode.GetID())
         composite.SetForegroundVolumeID(node.GetID())
         composite.SetForegroundOpacity(opacity)

@@ -25,7 +25,7 @@ from LesionClassifierLib.lesion_nodes import (
 from LesionClassifierLib.nodes import addRoiNode, addVolumeNode, boxFromRoi, saveScene
 from LesionClassifierLib.result_nodes import HEAT_MAP_ROLE, VOLUME_ROLE, storedResult
 from LesionClassifierLib.segment_masks import addSegmentationNode, segmentMasks
-from LesionClassifierLib.showing import STUDY_NAME, removeResult, resultsTable
+from LesionClassifierLib.showing import FOLDER_NAME, removeResult, resultsTable
 from LesionClassifierLib.staleness import whyStale
 from LesionLib.errors import BoxError, OutputError
 from LesionLib.geometry import CTVolume, LesionBox
@@ -222,7 +222,7 @@ def test_a_saved_scene_is_whole_again_when_it_is_opened(scene, a_case, runner, t
     assert resultsTable(scene) is not None
     assert whyStale(again) == ""
     tree = scene.GetSubjectHierarchyNode()
-    study = tree.GetItemChildWithName(tree.GetSceneItemID(), STUDY_NAME)
+    study = tree.GetItemChildWithName(tree.GetSceneItemID(), FOLDER_NAME)
     assert tree.GetItemParent(tree.GetItemByDataNode(again)) == study
 
 

@@ -10,8 +10,11 @@ import slicer
 import slicer.util
 import vtk
 from LesionClassifierLib import nodes
+from LesionClassifierLib.heatmap_display import HELD_ATTRIBUTE, setLayers
+from LesionClassifierLib.scene_tree import placeResults
 from LesionLib.errors import OutputError, VolumeError
 from LesionLib.geometry import CTVolume, transformed_points
+from LesionRetrievalLib.patient_identity import identityOfVolume
 
 
 @pytest.mark.parametrize("leftHanded", [False, True])
@@ -104,11 +107,84 @@ def _children(scene, studyName):
     return [(tree.GetItemName(item), tree.GetItemOwnerPluginName(item)) for item in items]
 
 
-def test_nodes_placed_twice_stand_under_the_study_once(scene):
+def test_nodes_placed_twice_stand_in_the_folder_once(scene, an_oblique_ct):
+    ct = nodes.addVolumeNode(scene, an_oblique_ct())
     table = nodes.addResultsTableNode(scene, {"a": [1]}, name="T")
-    first = nodes.placeUnderStudy(scene, [table], studyName="S")
-    assert nodes.placeUnderStudy(scene, [table], studyName="S") == first
+    first = nodes.placeResults(scene, ct, [table], folderName="S")
+    assert nodes.placeResults(scene, ct, [table], folderName="S") == first
     assert _children(scene, "S") == [("T", "Tables")]
+
+
+@pytest.fixture
+def a_dicom_ct(scene, an_oblique_ct):
+    """A CT below its study and patient, as Slicer's DICOM import makes it."""
+    node, tree = nodes.addVolumeNode(scene, an_oblique_ct()), scene.GetSubjectHierarchyNode()
+    patient = tree.CreateSubjectItem(tree.GetSceneItemID(), "Doe^Jane")
+    tree.SetItemAttribute(patient, "DICOM.PatientID", "PAT-1")
+    study = tree.CreateStudyItem(patient, "CT thorax 2024")
+    tree.SetItemAttribute(study, "DICOM.StudyInstanceUID", "1.2.3")
+    tree.CreateItem(study, node)
+    return node
+
+
+def _above(node):
+    """Names from the node's item up to the top of the tree."""
+    tree, names = node.GetScene().GetSubjectHierarchyNode(), []
+    item = tree.GetItemByDataNode(node)
+    while item and item != tree.GetSceneItemID():
+        names.append(tree.GetItemName(item))
+        item = tree.GetItemParent(item)
+    return names
+
+
+def test_results_stand_below_the_study_of_the_ct_which_stays_where_it_is(scene, a_dicom_ct):
+    table = nodes.addResultsTableNode(scene, {"a": [1]}, name="T")
+    first = placeResults(scene, a_dicom_ct, [a_dicom_ct, table], folderName="Results")
+    assert placeResults(scene, a_dicom_ct, [table], folderName="Results") == first
+    assert _above(a_dicom_ct) == ["CT", "CT thorax 2024", "Doe^Jane"]
+    assert _above(table) == ["T", "Results", "CT thorax 2024", "Doe^Jane"]
+    assert scene.GetSubjectHierarchyNode().GetItemLevel(first) == "Folder"
+    assert scene.GetSubjectHierarchyNode().GetItemOwnerPluginName(first) == "Folder"
+
+
+def test_the_patient_of_a_ct_is_known_after_its_results_were_placed(scene, a_dicom_ct):
+    placeResults(scene, a_dicom_ct, [nodes.addResultsTableNode(scene, {"a": [1]}, name="T")], folderName="Results")
+    assert identityOfVolume(a_dicom_ct).is_known
+    assert identityOfVolume(a_dicom_ct).study == "1.2.3"
+
+
+def test_what_somebody_has_put_somewhere_in_the_tree_stays_there(scene, a_dicom_ct, a_box):
+    tree = scene.GetSubjectHierarchyNode()
+    mine = tree.CreateFolderItem(tree.GetSceneItemID(), "my boxes")
+    kept, loose = (nodes.addRoiNode(scene, a_box(name=name)) for name in ("L1", "L2"))
+    tree.CreateItem(mine, kept)
+    tree.CreateItem(tree.GetSceneItemID(), loose)
+    placeResults(scene, a_dicom_ct, [kept, loose], folderName="Results")
+    assert _above(kept) == ["L1", "my boxes"]
+    assert _above(loose) == ["L2", "Results", "CT thorax 2024", "Doe^Jane"]
+
+
+def test_results_of_a_ct_without_a_study_stand_in_a_folder_at_the_top(scene, an_oblique_ct):
+    ct = nodes.addVolumeNode(scene, an_oblique_ct())
+    table = nodes.addResultsTableNode(scene, {"a": [1]}, name="CT")
+    placeResults(scene, ct, [table], folderName="CT")  # named as the volume: its item is no folder
+    assert _above(ct) == ["CT"]
+    assert _above(table) == ["CT", "CT"]
+
+
+def test_views_that_are_held_keep_their_layers_unless_their_holder_asks(scene):
+    ct = nodes.addVolumeNode(scene, CTVolume(np.zeros((2, 2, 2), np.int16), np.eye(4)))
+    other = nodes.addVolumeNode(scene, CTVolume(np.zeros((2, 2, 2), np.int16), np.eye(4)))
+    nodes.setLayers(scene, background=other)
+    red, *others = nodes.nodesOfClass(scene, "vtkMRMLSliceCompositeNode")
+    red.SetAttribute(HELD_ATTRIBUTE, "comparison")
+    nodes.setLayers(scene, background=ct)
+    setLayers(scene, background=ct, holder="quiz")
+    assert red.GetBackgroundVolumeID() == other.GetID()
+    assert {each.GetBackgroundVolumeID() for each in others} == {ct.GetID()}
+    setLayers(scene, background=ct, holder="comparison")
+    assert red.GetBackgroundVolumeID() == ct.GetID()
+    red.RemoveAttribute(HELD_ATTRIBUTE)
 
 
 @pytest.fixture
@@ -123,7 +199,7 @@ def a_saved_scene(scene, an_oblique_ct, tmp_path, a_box):
     columns = {"box": ["L1", "L2"], "p": [0.25, None], "n": [3, 4]}
     table = nodes.addResultsTableNode(scene, columns, name="Results")
     nodes.setLayers(scene, background=ct, foreground=heatMap, opacity=0.4)
-    nodes.placeUnderStudy(scene, [ct, roi, heatMap, table], studyName="Study 1")
+    nodes.placeResults(scene, ct, [roi, heatMap, table], folderName="Study 1")
     nodes.saveScene(scene, tmp_path / "résumé 1.mrb")
     scene.Clear(False)
     slicer.util.loadScene(str(tmp_path / "résumé 1.mrb"))
@@ -165,7 +241,7 @@ def test_table_layers_and_tree_of_a_saved_scene_come_back(a_saved_scene):
     composite = nodes.nodesOfClass(a_saved_scene, "vtkMRMLSliceCompositeNode")[0]
     assert a_saved_scene.GetNodeByID(composite.GetForegroundVolumeID()).GetName() == "L1 heat"
     assert composite.GetForegroundOpacity() == 0.4
-    expected = [("CT", "Volumes"), ("L1", "Markups"), ("L1 heat", "Volumes"), ("Results", "Tables")]
+    expected = [("L1", "Markups"), ("L1 heat", "Volumes"), ("Results", "Tables")]
     assert _children(a_saved_scene, "Study 1") == expected
 
 

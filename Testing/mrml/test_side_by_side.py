@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 import slicer
+from LesionClassifierLib.heatmap_display import setLayers
 from LesionClassifierLib.nodes import addRoiNode, addVolumeNode, boxFromRoi, nodesOfClass, saveScene, volumeFromNode
 from LesionLensApp import sliceviews
 from LesionLib.errors import CaseLibraryError
 from LesionLib.geometry import CTVolume, LesionBox, transformed_points
+from LesionLib.heat_map import HeatMap
 from LesionLib.sampling import lattice_points
 from LesionRetrievalLib.compared_views import (
     CASE_VIEWS,
@@ -21,8 +25,13 @@ from LesionRetrievalLib.compared_views import (
     showInAllViews,
     sliceNodeOf,
 )
+from LesionRetrievalLib.held_views import mendLoadedViews
 from LesionRetrievalLib.library_patch import lesion_patch
+from LesionRetrievalLib.library_schema import ModelIdentity
+from LesionRetrievalLib.patient_identity import identityOfVolume
+from LesionRetrievalLib.quiz_case_display import CaseDisplay
 from LesionRetrievalLib.side_by_side import FOLDER_NAME, SideBySide
+from LesionRetrievalLib.similarity_volume import showSimilarity
 from PIL import Image
 
 PIXELS = 240
@@ -275,3 +284,124 @@ def test_linked_views_zoom_and_scroll_together(compare, views, headless, scene):
     assert lower.GetFieldOfView()[0] == pytest.approx(20.0)
     assert lower.GetSliceOffset() == pytest.approx(48.0)
     link.SetMRMLScene(None)
+
+
+def holders(scene):
+    """Who holds which view."""
+    composites = nodesOfClass(scene, "vtkMRMLSliceCompositeNode")
+    return {each.GetLayoutName(): each.GetAttribute("LesionLens.HeldBy") for each in composites}
+
+
+def test_both_rows_are_held_by_the_comparison_until_it_ends(compare, nodes, scene, views):
+    shown = compare()
+    assert set(holders(scene).values()) == {"comparison"}
+    setLayers(scene, background=nodes[0])
+    assert compositeOf(scene, "LesionLensAxial").GetBackgroundVolumeID() == shown.volumeNode.GetID()
+    shown.close()
+    assert set(holders(scene).values()) == {None}
+
+
+def test_why_a_case_is_similar_is_painted_in_the_query_s_row_of_its_comparison(compare, nodes, scene, views):
+    shown = compare()
+    heatMap = HeatMap(np.ones((2, 2, 2), np.float32), np.eye(4), 1.0, "similar")
+    node = showSimilarity(*nodes, heatMap, caseId="case-7", model=ModelIdentity("m", "1", "0" * 64))
+    for name in QUERY_VIEWS.values():
+        assert compositeOf(scene, name).GetForegroundVolumeID() == node.GetID()
+    for name in CASE_VIEWS.values():
+        assert compositeOf(scene, name).GetBackgroundVolumeID() == shown.volumeNode.GetID()
+        assert compositeOf(scene, name).GetForegroundVolumeID() is None
+
+
+def test_why_a_case_is_similar_leaves_the_ct_in_its_study(nodes, scene):
+    tree = scene.GetSubjectHierarchyNode()
+    patient = tree.CreateSubjectItem(tree.GetSceneItemID(), "Doe^Jane")
+    tree.SetItemAttribute(patient, "DICOM.PatientID", "PAT-1")
+    tree.CreateItem(tree.CreateStudyItem(patient, "CT thorax"), nodes[0])
+    heatMap = HeatMap(np.ones((2, 2, 2), np.float32), np.eye(4), 1.0, "similar")
+    node = showSimilarity(*nodes, heatMap, caseId="case-7", model=ModelIdentity("m", "1", "0" * 64))
+    assert identityOfVolume(nodes[0]).patient == "PAT-1"
+    above = tree.GetItemParent(tree.GetItemParent(tree.GetItemByDataNode(node)))
+    assert tree.GetItemName(above) == "CT thorax"
+
+
+@pytest.fixture
+def layout(scene):
+    """Slicer's own layout logic on the scene, with four views."""
+    logic = slicer.vtkMRMLLayoutLogic()
+    logic.SetMRMLScene(scene)
+    node = logic.GetLayoutNode()
+    node.SetViewArrangement(node.SlicerLayoutFourUpView)
+    yield node
+    node.SetViewArrangement(node.SlicerLayoutFourUpView)
+    logic.SetMRMLScene(None)
+    scene.RemoveNode(node)
+
+
+def opened_elsewhere(path):
+    """What a Slicer without this extension shows of a saved scene: (its layout's number, how many views, what it printed)."""
+    code = f"""
+import slicer, slicer.util
+from LesionClassifierLib.headless import startHeadlessSlicer
+scene = startHeadlessSlicer().scene
+logic = slicer.vtkMRMLLayoutLogic()
+logic.SetMRMLScene(scene)
+logic.GetLayoutNode().SetViewArrangement(logic.GetLayoutNode().SlicerLayoutConventionalView)
+slicer.util.loadScene({str(path)!r})
+names = [node.GetLayoutName() for node in slicer.util.getNodesByClass("vtkMRMLSliceNode")]
+print(logic.GetLayoutNode().GetViewArrangement(), logic.GetViewNodes().GetNumberOfItems(), " ".join(sorted(names)))
+logic.SetMRMLScene(None)
+"""
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=True)
+    arrangement, count, *names = ran.stdout.split("\n")[-2].split()
+    return int(arrangement), int(count), names, ran.stdout + ran.stderr
+
+
+def test_a_scene_saved_in_the_middle_of_a_comparison_opens_elsewhere_with_views(compare, scene, layout, tmp_path):
+    shown = compare()
+    assert layout.GetViewArrangement() == LAYOUT_ID
+    saveScene(scene, tmp_path / "scene.mrb")
+    assert layout.GetViewArrangement() == LAYOUT_ID
+    shown.close()
+    assert layout.GetViewArrangement() == layout.SlicerLayoutFourUpView
+    assert layout.GetSaveWithScene()
+    arrangement, count, names, printed = opened_elsewhere(tmp_path / "scene.mrb")
+    assert "Can't find layout" not in printed
+    assert arrangement == layout.SlicerLayoutConventionalView
+    assert count == 4
+    assert names == ["Green", "Red", "Yellow"]
+
+
+def test_what_a_comparison_left_in_a_saved_scene_is_mended_when_it_is_loaded(compare, scene, layout, tmp_path):
+    shown = compare()
+    layout.SetSaveWithScene(True)
+    saveScene(scene, tmp_path / "scene.mrb")
+    shown.close()
+    scene.Clear(False)
+    slicer.util.loadScene(str(tmp_path / "scene.mrb"))
+    assert layout.GetViewArrangement() == LAYOUT_ID
+    mendLoadedViews(scene)
+    assert layout.GetViewArrangement() == layout.SlicerLayoutConventionalView
+    assert set(holders(scene).values()) == {None}
+    (roi,) = nodesOfClass(scene, "vtkMRMLMarkupsROINode")
+    assert roi.GetDisplayNode().GetNumberOfViewNodeIDs() == 0
+
+
+def test_loading_a_scene_ends_the_comparison(compare, scene, layout, tmp_path):
+    saveScene(scene, tmp_path / "scene.mrb")
+    shown = compare()
+    slicer.util.loadScene(str(tmp_path / "scene.mrb"))
+    assert not shown.isShown
+    assert layout.GetViewArrangement() == layout.SlicerLayoutFourUpView
+    assert set(holders(scene).values()) == {None}
+
+
+def test_a_comparison_does_not_take_the_views_of_a_quiz(compare, scene):
+    quiz = CaseDisplay(scene)
+    quiz.showCase("case-1", a_ct_with_a_ball((0.0, 0.0, 0.0))[0], windowHU=(-1350.0, 150.0))
+    assert set(holders(scene).values()) == {"quiz"}
+    there = scene.GetNumberOfNodes()
+    with pytest.raises(CaseLibraryError, match="show a case of a quiz"):
+        compare()
+    assert scene.GetNumberOfNodes() == there
+    quiz.clear()
+    compare()

@@ -65,6 +65,7 @@ def gui(headless: HeadlessSlicer, monkeypatch: pytest.MonkeyPatch) -> Iterator[A
     monkeypatch.setattr(slicer, "app", application)
     yield application
     qt.QApplication.closeAllWindows()
+    application._close()
     # Parameter nodes outlive a closed scene; the next test is to have its own.
     for node in slicer.util.getNodesByClass("vtkMRMLScriptedModuleNode"):
         headless.scene.RemoveNode(node)

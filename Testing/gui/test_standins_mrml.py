@@ -111,7 +111,8 @@ def test_a_widget_class_without_stand_in_is_named(a_panel):
 
 
 @pytest.mark.parametrize(
-    ("named", "extends"), [("qMRMLPlotView", "QWidget"), ("ctkMessageBox", "QFrame"), ("qSlicerNoSuchWidget", "QWidget")]
+    ("named", "extends"),
+    [("qMRMLPlotView", "QWidget"), ("ctkMessageBox", "QFrame"), ("qSlicerNoSuchWidget", "QWidget")],
 )
 def test_a_class_without_designer_plug_in_becomes_a_plain_object_of_the_class_it_extends(a_panel, named, extends):
     import qt

@@ -86,8 +86,12 @@ class GuiApplication(HeadlessApplication):
         return qt.QSettings()
 
     def layoutManager(self) -> LayoutManager:
-        """A layout without views."""
+        """The arrangement of the views, which are nodes only."""
         return self._layoutManager
+
+    def _close(self) -> None:
+        """The test is over."""
+        self._layoutManager._close()
 
     def moduleManager(self) -> ModuleManager:
         """The modules that are there."""

@@ -31,7 +31,9 @@ QT_STANDINS = Path(__file__).parents[1] / "gui" / "standins"
 def slicers_python(monkeypatch: pytest.MonkeyPatch) -> None:
     """What a scripted module imports: `slicer.ScriptedLoadableModule` and the like, `qt` and `ctk`, and `SampleData`."""
     if importlib.util.find_spec("PySide6") is None:
-        pytest.skip("PySide6 is not installed, and Slicer's modules do not load without Qt: pip install PySide6-Essentials")
+        pytest.skip(
+            "PySide6 is not installed, and Slicer's modules do not load without Qt: pip install PySide6-Essentials"
+        )
     monkeypatch.setattr(slicer, "__path__", [*slicer.__path__, str(STANDINS)])
     monkeypatch.setattr(sys, "path", [*sys.path, str(QT_STANDINS), str(STANDINS / "scripted_modules")])
 

@@ -133,7 +133,9 @@ def test_ctest_fails_with_a_failing_test_method_and_never_calls_run_test(tmp_pat
     assert "two is wrong" in ran.stderr
 
 
-def test_the_classifier_s_self_test_leaves_out_what_needs_torch_and_says_so(headless, slicers_python, monkeypatch, scene):
+def test_the_classifier_s_self_test_leaves_out_what_needs_torch_and_says_so(
+    headless, slicers_python, monkeypatch, scene
+):
     monkeypatch.syspath_prepend(str(ROOT / "LesionClassifier"))
     from LesionClassifierLib import setup_step
 

@@ -41,7 +41,11 @@ class ScriptedLoadableModule:
 
     def getDefaultModuleDocumentationLink(self, docPage=None):
         """A paragraph with a link to Slicer's documentation of the module."""
-        url = f"{slicer.app.documentationBaseUrl}{docPage}" if docPage else slicer.app.moduleDocumentationUrl(self.moduleName)
+        url = (
+            f"{slicer.app.documentationBaseUrl}{docPage}"
+            if docPage
+            else slicer.app.moduleDocumentationUrl(self.moduleName)
+        )
         return f'<p>For more information, see the <a href="{url}">online documentation</a>.</p>'
 
     def runTest(self, msec=100, **given):

@@ -9,7 +9,7 @@ def exitSuccess():
 
 
 def exitFailure(message=""):
-    raise Exception(message)  # noqa: TRY002 - Slicer's own class of error
+    raise Exception(message)
 
 
 def runUnitTest(path, testname):

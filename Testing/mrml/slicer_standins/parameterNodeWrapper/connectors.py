@@ -105,7 +105,9 @@ class _Number(_Attribute):
         within, minimum, maximum = (first(notes, limit) for limit in (WithinRange, Minimum, Maximum))
         isBounded = within is not None or (minimum is not None and maximum is not None)
         if isinstance(widget, self.needsLimits) and not isBounded:
-            kinds = ("QSlider", "int type is") if isinstance(widget, qt.QSlider) else ("ctkSliderWidget", "float types is")
+            kinds = (
+                ("QSlider", "int type is") if isinstance(widget, qt.QSlider) else ("ctkSliderWidget", "float types is")
+            )
             msg = f"Cannot have a connection to {kinds[0]} where the {kinds[1]} unbounded."
             raise RuntimeError(msg)
         low = within or minimum

@@ -46,7 +46,7 @@ def _plainSerializer(kind: object) -> Serializer:
         if isinstance(kind, type) and issubclass(kind, base):
             return serializer(kind)
     msg = f"Unable to create serializer for type: {kind}"
-    raise Exception(msg)  # noqa: TRY002 - Slicer's own class of error
+    raise Exception(msg)
 
 
 def _typesIn(kind: object) -> tuple[object, ...]:

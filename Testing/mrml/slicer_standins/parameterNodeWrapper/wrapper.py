@@ -109,10 +109,8 @@ class _Wrapper:
 
     def connectGui(self, gui: object) -> int:
         """Connect every widget with a ``SlicerParameterName``: of a widget's children, or of an object's attributes."""
-        if getattr(gui, "isWidgetType", lambda: False)():
-            widgets = gui.findChildren(qt.QWidget)
-        else:
-            widgets = vars(gui).values()
+        isWidget = getattr(gui, "isWidgetType", lambda: False)()
+        widgets = gui.findChildren(qt.QWidget) if isWidget else vars(gui).values()
         named = [(widget.property(SlicerParameterNamePropertyName), widget) for widget in widgets]
         return self.connectParametersToGui({name: widget for name, widget in named if name})
 
@@ -196,7 +194,7 @@ def _wrapped(classtype: type) -> type:
             serializer = serializerFor(annotated)
         except Exception as error:
             msg = f"Unable to create serializer for {classtype} member {name}"
-            raise Exception(msg) from error  # noqa: TRY002 - Slicer's own class of error
+            raise Exception(msg) from error
         default = Default(getattr(classtype, name)) if hasattr(classtype, name) else first(notes, Default)
         parameters[name] = (annotated, serializer, default or Default(serializer.default()))
         unused = [note for note in notes if not isinstance(note, Validator | Default)]

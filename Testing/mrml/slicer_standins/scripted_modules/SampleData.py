@@ -11,7 +11,7 @@ _PER_FILE = ("uris", "fileNames", "nodeNames", "loadFiles", "loadFileTypes", "ch
 class SampleDataSource:
     """One data set. A text as ``uris`` makes every field a list of one; lists have to be of one length; None is no list."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0917 - Slicer's own signature
         self,
         sampleName=None,
         sampleDescription=None,
@@ -76,7 +76,7 @@ class SampleDataLogic:
         slicer.modules.sampleDataSourceCategories.setdefault(category, {})["title"] = title
 
     @staticmethod
-    def registerCustomSampleDataSource(
+    def registerCustomSampleDataSource(  # noqa: PLR0917 - Slicer's own signature
         category="Custom",
         sampleName=None,
         uris=None,

@@ -102,19 +102,27 @@ class Checker:
         module = node.module or ""
         if node.level or module.split(".")[0] not in ("slicer", "qt", "ctk", "vtk", "SampleData"):
             return []
-        return [(f"{module}.{each.name}", "no such name to import") for each in node.names if not self._isIn(module, each.name)]
+        return [
+            (f"{module}.{each.name}", "no such name to import")
+            for each in node.names
+            if not self._isIn(module, each.name)
+        ]
 
     def _isIn(self, module: str, name: str) -> bool:
         """Whether a module has a name."""
         names = self.names
         if module == "vtk" or module.startswith("vtk."):
             return _isInVtk(module, name)
-        if f"{module}.{name}" in names.python or name in names.members.get(module, ()):
+        if f"{module}.{name}" in {*names.python, *names.members} or name in names.members.get(module, ()):
             return True
         if module == "qt":
-            return name.startswith("Q") and names.isQt(name) or names.has(name)
+            return names.has(name)
         if module in ("slicer", "ctk"):
-            return names.has(name) and not names.line(name)[0].startswith("Q") and name.startswith("ctk") == (module == "ctk")
+            return (
+                names.has(name)
+                and not names.line(name)[0].startswith("Q")
+                and name.startswith("ctk") == (module == "ctk")
+            )
         return names.function(f"{module}.{name}") is not None
 
     def _attribute(self, node: ast.Attribute, scope: Scope, isCalled: bool, isPythonQt: bool) -> list[tuple[str, str]]:
@@ -123,7 +131,9 @@ class Checker:
             kind, _colon, name = each.partition(":")
             if kind == "module" and not self._isIn(name, node.attr):
                 found.append((f"{name}.{node.attr}", "no such name"))
-            elif kind == "function" and name in self.names.python and self.names.function(f"{name}.{node.attr}") is None:
+            elif (
+                kind == "function" and name in self.names.python and self.names.function(f"{name}.{node.attr}") is None
+            ):
                 found.append((f"{name}.{node.attr}", "no such function"))
             elif kind == "class" and not self.names.isMember(name, node.attr):
                 found.append((f"{name}.{node.attr}", "the class has no such name"))
@@ -166,14 +176,13 @@ class Checker:
             kind, _colon, name = each.partition(":")
             takes = self.names.function(name) if kind == "function" else None
             if isinstance(takes, dict):
-                takes = takes.get("__init__", [])
+                takes = [one for one in takes.get("__init__", []) if one != "self"]
             if takes is None or self.names.takesAnything(name):
                 continue
             given = [one.arg for one in node.keywords if one.arg is not None]
             found += [(f"{name}({one}=)", "no such argument") for one in given if one not in takes]
-            own = [one for one in takes if one != "self"]
-            if len(node.args) > len(own):
-                found.append((name, f"takes {len(own)} arguments, not {len(node.args)}"))
+            if len(node.args) > len(takes):
+                found.append((name, f"takes {len(takes)} arguments, not {len(node.args)}"))
         return found
 
     def _connection(self, node: ast.Call, sender: ast.expr, scope: Scope) -> list[tuple[str, str]]:
@@ -208,7 +217,10 @@ class Checker:
     def _everyWidget(self) -> list[str]:
         from PySide6 import QtCore, QtGui, QtWidgets
 
-        return [*self.names.bases, *(each for one in (QtCore, QtGui, QtWidgets) for each in dir(one) if each[:1] == "Q")]
+        return [
+            *self.names.bases,
+            *(each for one in (QtCore, QtGui, QtWidgets) for each in dir(one) if each[:1] == "Q"),
+        ]
 
     # Stand-ins
 
@@ -230,7 +242,9 @@ def _offered(node: ast.ClassDef) -> list[tuple[int, str]]:
     for each in node.body:
         if isinstance(each, ast.FunctionDef):
             found.append((each.lineno, each.name))
-        targets = each.targets if isinstance(each, ast.Assign) else [each.target] if isinstance(each, ast.AnnAssign) else []
+        targets = (
+            each.targets if isinstance(each, ast.Assign) else [each.target] if isinstance(each, ast.AnnAssign) else []
+        )
         found += [(each.lineno, one.id) for target in targets for one in ast.walk(target) if isinstance(one, ast.Name)]
     made = [each for each in ast.walk(node) if isinstance(each, ast.Attribute) and isinstance(each.ctx, ast.Store)]
     found += [(each.lineno, each.attr) for each in made if isinstance(each.value, ast.Name) and each.value.id == "self"]

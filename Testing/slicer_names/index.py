@@ -8,7 +8,9 @@ import re
 from pathlib import Path
 
 _HERE = Path(__file__).parent
-_HAND = re.compile(r"(?P<owner>[\w.]+?)(?:\.(?P<member>\w+))?(?P<arguments>\(.*\))?(?: (?P<relation><|->) (?P<other>\w+))?$")
+_HAND = re.compile(
+    r"(?P<owner>[\w.]+?)(?:\.(?P<member>\w+))?(?P<arguments>\(.*\))?(?: (?P<relation><|->) (?P<other>\w+))?$"
+)
 
 
 class Names:
@@ -85,7 +87,9 @@ class Names:
             return True
         if member in self.members.get(name, ()):
             return True
-        return any(member in _dir(found) for found in (_qtClass(name), _vtkClass(name)) if found is not None)
+        made = _qtClass(name) or _vtkClass(name)
+        # Enum values of Qt are found on the class, but not listed.
+        return made is not None and (member in _dir(made) or hasattr(made, member))
 
     def isOfASubclass(self, name: str, member: str) -> bool:
         """Whether a class that derives from it offers it: what is declared as a node may be one of a more special class."""
@@ -168,13 +172,21 @@ def _allBelow(made: type) -> list[type]:
 
 @functools.cache
 def _everyMethod() -> frozenset[str]:
+    import highdicom
     import numpy as np
     import pydicom
     import SimpleITK
     import slicer
     import vtk
 
-    found = set(dir(np)) | set(dir(np.ndarray)) | set(dir(pydicom.Dataset)) | set(dir(SimpleITK)) | set(dir(SimpleITK.Image))
+    found = (
+        set(dir(np))
+        | set(dir(np.ndarray))
+        | set(dir(pydicom.Dataset))
+        | set(dir(SimpleITK))
+        | set(dir(SimpleITK.Image))
+    )
+    found |= set(dir(highdicom)) | set(dir(highdicom.sr))
     for module in (vtk, slicer):
         found.update(*(dir(each) for each in vars(module).values() if isinstance(each, type)))
     return frozenset(found)

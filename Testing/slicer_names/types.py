@@ -39,9 +39,8 @@ class Project:
 
     def read(self, tree: ast.Module) -> None:
         """Take in one file."""
-        for _again in range(2):
-            for node, scope in walk(tree, Scope(self, tree)):
-                self._readNode(node, scope)
+        for node, scope in walk(tree, Scope(self, tree)):
+            self._readNode(node, scope)
 
     def _readNode(self, node: ast.AST, scope: Scope) -> None:
         if isinstance(node, ast.ClassDef):
@@ -86,6 +85,7 @@ class Scope:
         self.owner: str = node.name if isinstance(node, ast.ClassDef) else outer.owner if outer else ""
         self._found: dict[str, list[Type | ast.expr | tuple[ast.expr, int | None]]] = {}
         self._asked: set[str] = set()
+        self._known: dict[str, Type] = {}
         if isinstance(node, _FUNCTIONS):
             self._readArguments(node)
         body = node.body if isinstance(node.body, list) else [node.body]
@@ -174,12 +174,17 @@ class Scope:
             return outer.lookup(name) if outer is not None else None
         if name in self._asked:
             return UNKNOWN
+        if name in self._known:
+            return self._known[name]
         self._asked.add(name)
         try:
             types = [self._resolved(each) for each in self._found[name] if not _isNone(each)]
         finally:
             self._asked.discard(name)
-        return frozenset().union(*types) if all(types) else UNKNOWN
+        said = frozenset().union(*types) if all(types) else UNKNOWN
+        if said:
+            self._known[name] = said
+        return said
 
     def _resolved(self, said: Type | ast.expr | tuple[ast.expr, int | None]) -> Type:
         if isinstance(said, frozenset):
@@ -213,7 +218,11 @@ class Scope:
             outer = ast.unparse(node.value).rpartition(".")[2]
             inner = node.slice.elts if isinstance(node.slice, ast.Tuple) else [node.slice]
             isEven = outer != "tuple" or (len(inner) == 2 and ast.unparse(inner[1]) == "...")
-            return frozenset(f"list:{each}" for each in self.annotated(inner[0])) if outer in _SEVERAL and isEven else UNKNOWN
+            return (
+                frozenset(f"list:{each}" for each in self.annotated(inner[0]))
+                if outer in _SEVERAL and isEven
+                else UNKNOWN
+            )
         if isinstance(node, ast.Name | ast.Attribute):
             return frozenset(
                 each.replace("ownclass:", "own:").removeprefix("class:")
@@ -238,7 +247,9 @@ class Scope:
         if isinstance(node, ast.Subscript):
             several = self.typeOf(node.value)
             isOne = not isinstance(node.slice, ast.Slice)
-            return frozenset(each.removeprefix("list:") if isOne else each for each in several if each.startswith("list:"))
+            return frozenset(
+                each.removeprefix("list:") if isOne else each for each in several if each.startswith("list:")
+            )
         return UNKNOWN
 
     def _attribute(self, node: ast.Attribute) -> Type:

@@ -208,14 +208,18 @@ class ModuleSelector:
             self.entered = panel
             panel.parent.window().show()
             panel.parent.isEntered = True
-            panel.enter()
+            getattr(panel, "enter", _nothing)()
 
     def leave(self, panel: Any) -> None:
         if panel is not None and panel is self.entered:
             self.entered = None
             panel.parent.isEntered = False
-            panel.exit()
+            getattr(panel, "exit", _nothing)()
             panel.parent.window().hide()
+
+
+def _nothing() -> None:
+    """Slicer calls ``enter`` and ``exit`` where a panel has them; its base class has not."""
 
 
 @pytest.fixture

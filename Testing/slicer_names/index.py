@@ -38,8 +38,9 @@ class Names:
         said, _tab, source = line.partition("\t")
         found = _HAND.match(said)
         if found is None or not source.strip():
-            msg = f"by_hand.txt: {line!r} is neither 'Class < Base', 'Class.member', 'Class.method -> Class' nor 'Class.signal(type)' "
-            raise ValueError(msg + "with a tab and the source file behind it.")
+            forms = "'Class < Base', 'Class.member', 'Class.method -> Class' nor 'Class.signal(type)'"
+            msg = f"by_hand.txt: {line!r} is neither {forms} with a tab and the source file behind it."
+            raise ValueError(msg)
         owner, member, relation, other = found["owner"], found["member"], found["relation"], found["other"]
         if relation == "<":
             self.bases.setdefault(owner, []).append(other)

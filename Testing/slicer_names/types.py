@@ -78,7 +78,7 @@ class Project:
 
 
 class Scope:
-    """A file, class or function, and what its names stand for."""
+    """A file, class, function or loop, and what its names stand for. Two loops may use one name for different things."""
 
     def __init__(self, project: Project, node: ast.AST, outer: Scope | None = None) -> None:
         self.project, self.node, self.outer = project, node, outer
@@ -86,6 +86,9 @@ class Scope:
         self._found: dict[str, list[Type | ast.expr | tuple[ast.expr, int | None]]] = {}
         self._asked: set[str] = set()
         self._known: dict[str, Type] = {}
+        if isinstance(node, ast.For):
+            self._readLoop(node.target, node.iter)
+            return
         if isinstance(node, _FUNCTIONS):
             self._readArguments(node)
         body = node.body if isinstance(node.body, list) else [node.body]
@@ -306,7 +309,7 @@ def walk(node: ast.AST, scope: Scope) -> Iterator[tuple[ast.AST, Scope]]:
     """Every node below, with the scope it stands in."""
     for child in ast.iter_child_nodes(node):
         yield child, scope
-        isScope = isinstance(child, (*_FUNCTIONS, ast.ClassDef))
+        isScope = isinstance(child, (*_FUNCTIONS, ast.ClassDef, ast.For))
         yield from walk(child, Scope(scope.project, child, scope) if isScope else scope)
 
 
@@ -319,7 +322,7 @@ def _within(node: ast.AST) -> Iterator[ast.AST]:
 
 
 def _namesIn(target: ast.expr) -> list[str]:
-    return [each.id for each in ast.walk(target) if isinstance(each, ast.Name)]
+    return [each.id for each in ast.walk(target) if isinstance(each, ast.Name) and isinstance(each.ctx, ast.Store)]
 
 
 def _isNone(node: object) -> bool:

@@ -88,12 +88,6 @@ class ScriptedLoadableModuleWidget:
     def setup(self):
         """Nothing: Slicer adds its developer's buttons here, in developer mode."""
 
-    def enter(self):
-        """Nothing, as in Slicer where a widget does not write it."""
-
-    def exit(self):
-        """Nothing, as in Slicer where a widget does not write it."""
-
     def cleanup(self):
         """Nothing, as in Slicer where a widget does not write it."""
 

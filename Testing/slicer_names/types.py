@@ -111,15 +111,8 @@ class Scope:
                 self._add(each.arg, UNKNOWN)
 
     def _readBinding(self, node: ast.AST) -> None:
-        if isinstance(node, ast.Import):
-            for alias in node.names:
-                head = alias.name.split(".")[0]
-                whole = alias.name if alias.asname else head
-                said = f"module:{whole}" if head in _SLICERS else "other"
-                self._add(alias.asname or head, frozenset([said]))
-        elif isinstance(node, ast.ImportFrom):
-            for alias in node.names:
-                self._add(alias.asname or alias.name, self._imported(node, alias.name))
+        if isinstance(node, ast.Import | ast.ImportFrom):
+            self._readImport(node)
         elif isinstance(node, ast.Assign):
             for target in node.targets:
                 self._readTarget(target, node.value)
@@ -136,6 +129,15 @@ class Scope:
             self._add(node.name, frozenset([f"ownclass:{node.name}"]))
         elif isinstance(node, ast.FunctionDef):
             self._add(node.name, frozenset(["other"]))
+
+    def _readImport(self, node: ast.Import | ast.ImportFrom) -> None:
+        for alias in node.names:
+            head = alias.name.split(".")[0]
+            whole = alias.name if alias.asname else head
+            if isinstance(node, ast.ImportFrom):
+                self._add(alias.asname or alias.name, self._imported(node, alias.name))
+            else:
+                self._add(alias.asname or head, frozenset([f"module:{whole}" if head in _SLICERS else "other"]))
 
     def _readTarget(self, target: ast.expr, value: ast.expr) -> None:
         if isinstance(target, ast.Name):

@@ -12,11 +12,14 @@ How to write a test of a panel:
 5. ``screenshot(panel, "answered")`` writes a PNG into $LESIONLENS_TEST_ARTEFACTS (default: pytest's folder), returns its path.
 6. An exception in a slot or observer fails the test unless the user was shown its text; so does a connection to a signal
    that does not exist, and any Qt warning. Expected ones: look at ``slot_errors`` or ``qt_warnings`` and ``.clear()`` them.
-7. Leaving and coming back: ``leave(panel)``, ``return_to(panel)``. At the end every panel is left, cleaned up and deleted,
-   and the scene is closed: a panel that still listens then (no ``disconnectGui``, no ``removeObservers``) fails the test.
+7. Leaving and coming back: ``leave(panel)``, ``return_to(panel)``. Several panels live side by side, at most one of them is
+   entered: ``module_widget("LesionRetrieval")`` or ``return_to(other)`` leaves the one before (``exit()``, then ``enter()``).
+   ``module_widget(name, enter=False)`` is a panel that nobody has opened yet. At the end every panel is left, cleaned up and
+   deleted, and the scene is closed: one that still listens then (no ``disconnectGui``, no ``removeObservers``) fails the test.
 8. ``import qt`` or ``ctk`` inside tests, not at the top of the file: without PySide6 these tests skip and say so.
 9. ``slicer.app.completeStartup()`` emits ``startupCompleted()``; ``slicer.app.settings()`` is empty for each test.
-10. Not stood in for: 2D and 3D views (Testing/mrml draws those), Slicer's style, units, the module manager.
+10. ``slicer.app.layoutManager()`` stands on Slicer's own layout logic: slice and 3D views are nodes, nothing is drawn.
+11. Not stood in for: what 2D and 3D views draw (Testing/mrml draws those), Slicer's style, units, the module manager.
 """
 
 from __future__ import annotations
@@ -65,6 +68,7 @@ def gui(headless: HeadlessSlicer, monkeypatch: pytest.MonkeyPatch) -> Iterator[A
     monkeypatch.setattr(slicer, "app", application)
     yield application
     qt.QApplication.closeAllWindows()
+    application._close()
     # Parameter nodes outlive a closed scene; the next test is to have its own.
     for node in slicer.util.getNodesByClass("vtkMRMLScriptedModuleNode"):
         headless.scene.RemoveNode(node)
@@ -128,14 +132,14 @@ def spin(gui: Any) -> Callable[..., bool]:
 
 @pytest.fixture
 def module_widget(
-    scene: slicer.vtkMRMLScene, spin: Callable[..., bool], gui: Any, monkeypatch
+    scene: slicer.vtkMRMLScene, spin: Callable[..., bool], gui: Any, selector: ModuleSelector, monkeypatch
 ) -> Iterator[Callable[..., Any]]:
-    """The panel of a module, by name or by file, in a window of this size (pixels)."""
+    """The panel of a module, by name or by file, in a window of this size (pixels); entered, unless not wanted."""
     import qt
 
     made: list[Any] = []
 
-    def make(module: str | Path, *, size: tuple[int, int] = (480, 1000)) -> Any:
+    def make(module: str | Path, *, size: tuple[int, int] = (480, 1000), enter: bool = True) -> Any:
         path = Path(module) if str(module).endswith(".py") else ROOT / module / f"{module}.py"
         if not path.is_file():
             msg = f"there is no module file {path}; give a folder of the repository, or the path of a .py file."
@@ -150,14 +154,14 @@ def module_widget(
         panel = getattr(imported, f"{path.stem}Widget")(parent)
         made.append((panel, _window(parent, size)))
         panel.setup()
-        return_to_panel(panel)
-        made[-1][1].show()
+        if enter:
+            selector.enter(panel)
         spin(0)
         return panel
 
     yield make
     for panel, window in made:
-        leave_panel(panel)
+        selector.leave(panel)
         panel.cleanup()
         window.close()
         window.deleteLater()
@@ -192,27 +196,48 @@ def _window(parent: Any, size: tuple[int, int]) -> Any:
     return window
 
 
-def return_to_panel(panel: Any) -> None:
-    panel.parent.isEntered = True
-    panel.enter()
+class ModuleSelector:
+    """Slicer's module panel shows one module: the one before is left and hidden, then the next is shown and entered."""
+
+    def __init__(self) -> None:
+        self.entered: Any = None
+
+    def enter(self, panel: Any) -> None:
+        if panel is not self.entered:
+            self.leave(self.entered)
+            self.entered = panel
+            panel.parent.window().show()
+            panel.parent.isEntered = True
+            getattr(panel, "enter", _nothing)()
+
+    def leave(self, panel: Any) -> None:
+        if panel is not None and panel is self.entered:
+            self.entered = None
+            panel.parent.isEntered = False
+            getattr(panel, "exit", _nothing)()
+            panel.parent.window().hide()
 
 
-def leave_panel(panel: Any) -> None:
-    if panel.parent.isEntered:
-        panel.parent.isEntered = False
-        panel.exit()
+def _nothing() -> None:
+    """Slicer calls ``enter`` and ``exit`` where a panel has them; its base class has not."""
 
 
 @pytest.fixture
-def leave() -> Callable[[Any], None]:
-    """Go to another module."""
-    return leave_panel
+def selector() -> ModuleSelector:
+    """Which of the test's panels is entered."""
+    return ModuleSelector()
 
 
 @pytest.fixture
-def return_to() -> Callable[[Any], None]:
-    """Come back."""
-    return return_to_panel
+def leave(selector: ModuleSelector) -> Callable[[Any], None]:
+    """Go to another module, which is none of the test's."""
+    return selector.leave
+
+
+@pytest.fixture
+def return_to(selector: ModuleSelector) -> Callable[[Any], None]:
+    """Come back, or go to another of the test's panels."""
+    return selector.enter
 
 
 @pytest.fixture

@@ -182,14 +182,16 @@ def test_a_collapsible_button_hides_its_contents_and_nothing_that_was_hidden_com
 
 def test_a_slider_and_its_box_show_the_same_number_within_the_limits():
     import ctk
+    import qt
 
     said = []
     slider = ctk.ctkSliderWidget()
     slider.minimum, slider.maximum, slider.singleStep = 0, 1, 0.05
     slider.connect("valueChanged(double)", said.append)
     slider.value = 0.3
-    assert slider.spinBox().value == 0.3
-    slider.spinBox().value = 0.75
+    (box,) = slider.findChildren(qt.QDoubleSpinBox)
+    assert box.value == 0.3
+    box.value = 0.75
     slider.value = 7
     assert said == [0.3, 0.75, 1.0]
 

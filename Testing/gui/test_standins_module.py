@@ -88,7 +88,8 @@ def calls():
 def every_panel_is_left_and_cleaned_up_in_the_end(a_module, calls):
     yield
     for name in a_module.names:
-        assert calls(name)[-2:] == ["exit", "cleanup"]
+        assert calls(name)[-1] == "cleanup"
+        assert calls(name).count("enter") == calls(name).count("exit")
 
 
 @pytest.mark.parametrize("name", ["ShownModule"])
@@ -101,6 +102,39 @@ def test_a_module_is_set_up_entered_left_and_entered_again(name, a_module, modul
     assert not panel.parent.isEntered
     return_to(panel)
     assert calls(name) == ["setup", "enter", "exit", "enter"]
+
+
+def test_of_two_panels_one_is_entered_and_the_other_is_left_first(a_module, module_widget, calls, leave, return_to):
+    one = module_widget(a_module("FirstOfTwo"))
+    other = module_widget(a_module("SecondOfTwo"))
+    assert (one.parent.isEntered, other.parent.isEntered) == (False, True)
+    assert (one.parent.visible, other.parent.visible) == (False, True)
+    assert (calls("FirstOfTwo"), calls("SecondOfTwo")) == (["setup", "enter", "exit"], ["setup", "enter"])
+    return_to(one)
+    return_to(one)
+    assert (one.parent.isEntered, other.parent.isEntered) == (True, False)
+    leave(other)
+    assert one.parent.isEntered
+    leave(one)
+    assert calls("FirstOfTwo") == ["setup", "enter", "exit", "enter", "exit"]
+    assert calls("SecondOfTwo") == ["setup", "enter", "exit"]
+
+
+def test_the_panel_that_is_left_hears_of_it_before_the_next_is_entered(a_module, module_widget, return_to):
+    one, other = module_widget(a_module("LeftFirst")), module_widget(a_module("EnteredThen"), enter=False)
+    order = []
+    one.exit = lambda: order.append("exit")
+    enterOther = other.enter
+    other.enter = lambda: (order.append("enter"), enterOther())
+    return_to(other)
+    assert order == ["exit", "enter"]
+    sys.modules["LeftFirst"].calls.append("exit")
+
+
+def test_a_panel_that_nobody_opened_is_set_up_and_not_entered(a_module, module_widget, calls):
+    panel = module_widget(a_module("NeverOpened"), enter=False)
+    assert not panel.parent.isEntered
+    assert calls("NeverOpened") == ["setup"]
 
 
 @pytest.mark.parametrize("name", ["ParameterModule"])

@@ -17,7 +17,10 @@ _UI = """<?xml version="1.0" encoding="UTF-8"?>
 </layout></widget>
 <customwidgets><customwidget><class>qMRMLWidget</class><extends>QWidget</extends><header>q.h</header></customwidget>
 <customwidget><class>qMRMLNodeComboBox</class><extends>QWidget</extends><header>q.h</header></customwidget>
-<customwidget><class>qSlicerNoSuchWidget</class><extends>QWidget</extends><header>q.h</header></customwidget></customwidgets>
+<customwidget><class>qSlicerNoSuchWidget</class><extends>QWidget</extends><header>q.h</header></customwidget>
+<customwidget><class>qMRMLSegmentEditorWidget</class><extends>QWidget</extends><header>q.h</header></customwidget>
+<customwidget><class>ctkMessageBox</class><extends>QFrame</extends><header>q.h</header></customwidget>
+<customwidget><class>qMRMLPlotView</class><extends>QWidget</extends><header>q.h</header></customwidget></customwidgets>
 <connections><connection><sender>moreCheckBox</sender><signal>toggled(bool)</signal><receiver>moreLabel</receiver>
 <slot>setVisible(bool)</slot></connection>{connection}</connections></ui>"""
 _SCENE_CONNECTION = """<connection><sender>Panel</sender><signal>mrmlSceneChanged(vtkMRMLScene*)</signal>
@@ -59,6 +62,16 @@ def a_selector(scene):
     return make
 
 
+def comboBoxIn(selector):
+    import qt
+
+    return selector.findChildren(qt.QComboBox)[0]
+
+
+def listed(selector):
+    return tuple(selector.nodeFromIndex(place) for place in range(selector.nodeCount()))
+
+
 def add(scene, *names):
     nodes = [scene.AddNewNodeByClass("vtkMRMLModelNode", name) for name in names]
     return nodes[0] if len(nodes) == 1 else nodes
@@ -93,8 +106,64 @@ def test_a_connection_to_a_widget_that_is_not_there_is_warned_of(a_panel, qt_war
 
 
 def test_a_widget_class_without_stand_in_is_named(a_panel):
-    with pytest.raises(NotImplementedError, match="qSlicerNoSuchWidget"):
-        a_panel(extra="qSlicerNoSuchWidget")
+    with pytest.raises(NotImplementedError, match="qMRMLSegmentEditorWidget"):
+        a_panel(extra="qMRMLSegmentEditorWidget")
+
+
+@pytest.mark.parametrize(
+    ("named", "extends"),
+    [("qMRMLPlotView", "QWidget"), ("ctkMessageBox", "QFrame"), ("qSlicerNoSuchWidget", "QWidget")],
+)
+def test_a_class_without_designer_plug_in_becomes_a_plain_object_of_the_class_it_extends(a_panel, named, extends):
+    import qt
+
+    extra = a_panel(extra=named).extra
+    assert type(extra) is getattr(qt, extends)
+    assert extra.className() == extends
+    assert not hasattr(extra, "setMRMLPlotViewNode")
+
+
+def test_a_connection_to_a_slot_that_a_plain_widget_lacks_is_warned_of(a_panel, qt_warnings):
+    a_panel(connection=_SCENE_CONNECTION.replace("volumeSelector", "extra"), extra="qMRMLPlotView")
+    assert any("No such slot QWidget::setMRMLScene" in text for text in qt_warnings)
+    qt_warnings.clear()
+
+
+def test_a_stand_in_of_a_class_without_designer_plug_in_cannot_be_offered_to_a_ui_file():
+    import qt
+
+    class qMRMLMarkupsPlaceWidget(qt.QWidget):
+        pass
+
+    with pytest.raises(ValueError, match="no Designer plug-in for qMRMLMarkupsPlaceWidget"):
+        qt.customWidget(qMRMLMarkupsPlaceWidget)
+
+
+def test_a_plot_view_made_in_code_shows_its_node_and_lets_go_of_one_of_another_scene(scene):
+    import qt
+
+    place = qt.QWidget()
+    layout = qt.QVBoxLayout(place)
+    view = slicer.qMRMLPlotView()
+    layout.addWidget(view)
+    view.minimumHeight = 140
+    view.setMRMLScene(scene)
+    chart = scene.AddNewNodeByClass("vtkMRMLPlotChartNode")
+    chart.SetTitle("Probabilities")
+    node = scene.AddNewNodeByClass("vtkMRMLPlotViewNode")
+    node.SetPlotChartNodeID(chart.GetID())
+    view.setMRMLPlotViewNode(node)
+    place.resize(300, 200)
+    place.show()
+    withTitle = view.grab().toImage()
+    said = []
+    view.connect("mrmlSceneChanged(vtkMRMLScene*)", said.append)
+    other = slicer.vtkMRMLScene()
+    view.setMRMLScene(other)
+    assert said == [other]
+    withoutTitle = view.grab().toImage()
+    assert withTitle.width() == withoutTitle.width() > 100
+    assert withoutTitle != withTitle
 
 
 def test_a_file_that_is_not_there_is_an_error(tmp_path):
@@ -135,7 +204,7 @@ def test_a_new_name_is_shown_and_said(a_selector, scene):
     node = add(scene, "a")
     selector, said = a_selector()
     node.SetName("renamed")
-    assert selector.comboBox().currentText == "renamed"
+    assert comboBoxIn(selector).currentText == "renamed"
     assert said == ["renamed"]
 
 
@@ -154,11 +223,11 @@ def test_only_nodes_of_the_types_that_are_not_hidden_and_have_the_attribute_are_
     scene.AddNewNodeByClass("vtkMRMLTextNode", "text")
     a.SetHideFromEditors(True)
     a.Modified()
-    assert selector.nodes() == (b,)
+    assert listed(selector) == (b,)
     selector.addAttribute("vtkMRMLModelNode", "Role", "lesion")
-    assert selector.nodes() == ()
+    assert listed(selector) == ()
     b.SetAttribute("Role", "lesion")
-    assert selector.nodes() == (b,)
+    assert listed(selector) == (b,)
 
 
 def test_a_node_chosen_before_there_is_a_scene_is_selected_with_it(scene):
@@ -178,7 +247,7 @@ def test_the_user_makes_renames_and_deletes_nodes_in_the_list(a_selector, scene,
     selector, _said = a_selector(renameEnabled=True, baseName="Lesion")
 
     def press(start):
-        box = selector.comboBox()
+        box = comboBoxIn(selector)
         row = next(row for row in range(box.count) if box.itemText(row).startswith(start))
         box.activated.emit(row)
 

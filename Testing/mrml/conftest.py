@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import importlib.util
+import sys
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import numpy as np
 import pytest
+import slicer
 import slicer.util
 import vtk
 from LesionClassifierLib.headless import HeadlessSlicer, startHeadlessSlicer
@@ -17,6 +21,21 @@ from slicer import vtkMRMLLinearTransformNode, vtkMRMLScene, vtkMRMLTransformNod
 @pytest.fixture(scope="session")
 def headless() -> HeadlessSlicer:
     return startHeadlessSlicer()
+
+
+STANDINS = Path(__file__).with_name("slicer_standins")
+QT_STANDINS = Path(__file__).parents[1] / "gui" / "standins"
+
+
+@pytest.fixture
+def slicers_python(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a scripted module imports: `slicer.ScriptedLoadableModule` and the like, `qt` and `ctk`, and `SampleData`."""
+    if importlib.util.find_spec("PySide6") is None:
+        pytest.skip(
+            "PySide6 is not installed, and Slicer's modules do not load without Qt: pip install PySide6-Essentials"
+        )
+    monkeypatch.setattr(slicer, "__path__", [*slicer.__path__, str(STANDINS)])
+    monkeypatch.setattr(sys, "path", [*sys.path, str(QT_STANDINS), str(STANDINS / "scripted_modules")])
 
 
 @pytest.fixture

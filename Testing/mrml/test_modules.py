@@ -10,59 +10,133 @@ from types import SimpleNamespace
 
 import pytest
 import slicer
-from LesionClassifierLib.headless import startHeadlessSlicer
 
 ROOT = Path(__file__).resolve().parents[2]
 STANDINS = Path(__file__).with_name("slicer_standins")
+QT_STANDINS = ROOT / "Testing" / "gui" / "standins"
 NAMES = ("LesionClassifier", "LesionRetrieval")
+_NEED_TORCH = ("torch", "safetensors", "jsonschema", "monai")
+# A fresh Python with what Slicer gives to its modules; {hidden} are packages that it does not have.
+_SLICER = """
+import importlib.machinery, sys
+class Finder(importlib.machinery.PathFinder):
+    @classmethod
+    def find_spec(cls, name, path=None, target=None):
+        return None if name.split(".")[0] in {hidden} else super().find_spec(name, path, target)
+sys.meta_path[:] = [Finder if each is importlib.machinery.PathFinder else each for each in sys.meta_path]
+sys.path[:0] = {modules}
+sys.path.append({qt!r})
+import slicer
+slicer.__path__.append({standins!r})
+"""
+_CTEST = """
+from LesionClassifierLib.headless import startHeadlessSlicer
+startHeadlessSlicer()
+import slicer.testing
+slicer.testing.runUnitTest([{folder!r}], {name!r})
+"""
 
 
-@pytest.fixture(scope="module", params=NAMES)
-def module(request):
-    startHeadlessSlicer()
-    slicer.__path__.append(str(STANDINS))
-    sys.path.append(str(ROOT / request.param))
-    yield importlib.import_module(request.param)
-    sys.path.remove(str(ROOT / request.param))
-    slicer.__path__.remove(str(STANDINS))
+def inSlicer(code: str, *, without: tuple[str, ...] = ()) -> subprocess.CompletedProcess:
+    """Run Python where ``import slicer`` brings what it brings in Slicer, and these packages are not installed."""
+    modules = [str(ROOT / name) for name in NAMES]
+    start = _SLICER.format(hidden=without, modules=modules, qt=str(QT_STANDINS), standins=str(STANDINS))
+    command = [sys.executable, "-c", start + code]
+    return subprocess.run(command, capture_output=True, text=True, timeout=240, check=False)
 
 
-def test_the_module_says_what_it_is_and_that_it_is_for_research(module):
-    parent = SimpleNamespace()
+def asCTest(folder: Path, name: str, *, without: tuple[str, ...] = ()) -> subprocess.CompletedProcess:
+    """Run a module's own tests as `slicer_add_python_unittest` does."""
+    return inSlicer(_CTEST.format(folder=str(folder), name=name), without=without)
+
+
+@pytest.fixture(params=NAMES)
+def module(request, headless, slicers_python, monkeypatch):
+    monkeypatch.syspath_prepend(str(ROOT / request.param))
+    return importlib.import_module(request.param)
+
+
+@pytest.fixture
+def parent(module):
+    return SimpleNamespace(path=str(ROOT / module.__name__ / f"{module.__name__}.py"))
+
+
+def test_the_module_says_what_it_is_and_that_it_is_for_research(module, parent):
     getattr(module, module.__name__)(parent)
     assert parent.title.startswith("Lesion ")
-    assert parent.contributors
+    assert parent.contributors == ["The LesionLens developers"]
     assert "Research use only, not for diagnosis" in parent.helpText
 
 
-def test_its_own_self_test_passes(module):
-    getattr(module, f"{module.__name__}Test")().runTest()
+def test_the_module_s_icon_is_found_beside_its_file(module, parent):
+    getattr(module, module.__name__)(parent)
+    assert not parent.icon.isNull()
+
+
+def test_the_module_s_texts_are_no_longer_the_template_s_and_none_is_empty(module, parent):
+    getattr(module, module.__name__)(parent)
+    assert "template" not in parent.helpText + parent.acknowledgementText
+    assert parent.helpText
+    assert parent.acknowledgementText
+
+
+def test_a_module_without_a_file_is_not_loaded(module):
+    with pytest.raises(AttributeError, match="path"):
+        getattr(module, module.__name__)(SimpleNamespace())
+
+
+def test_its_own_self_test_passes(module, parent, scene):
+    getattr(module, module.__name__)(parent)
+    slicer.selfTests[module.__name__](msec=1)
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_it_loads_where_there_is_no_torch(name):
+def test_it_loads_where_there_is_no_torch(name, slicers_python):
     code = f"""
-import sys
-class NoTorch:
-    def find_spec(self, name, path=None, target=None):
-        if name.split(".")[0] in ("torch", "safetensors", "jsonschema", "monai"):
-            raise ModuleNotFoundError(name)
-sys.meta_path.insert(0, NoTorch())
-import slicer
-slicer.__path__.append({str(STANDINS)!r})
-sys.path[:0] = [{str(ROOT / "LesionClassifier")!r}, {str(ROOT / "LesionRetrieval")!r}]
 import {name}
 import LesionClassifierLib.classification, LesionClassifierLib.nodes
 print("loaded", "torch" in sys.modules)
 """
-    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False)
+    ran = inSlicer(code, without=_NEED_TORCH)
     assert ran.stdout.strip().endswith("loaded False"), ran.stderr
 
 
-def test_the_classifier_s_self_test_leaves_out_what_needs_torch_and_says_so(monkeypatch):
-    startHeadlessSlicer()
+@pytest.mark.parametrize("name", NAMES)
+def test_its_tests_pass_one_by_one_as_slicer_s_ctest_runs_them(name, slicers_python):
+    ran = asCTest(ROOT / name, name)
+    assert ran.returncode == 0, ran.stderr
+    assert ran.stderr.count(f"({name}.{name}Test.test_") == 2
+    assert "skipped" not in ran.stderr
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_where_there_is_no_torch_ctest_leaves_out_what_needs_it_and_says_so(name, slicers_python):
+    ran = asCTest(ROOT / name, name, without=_NEED_TORCH)
+    assert ran.returncode == 0, ran.stderr
+    assert "OK (skipped=1)" in ran.stderr
+    assert "torch" in ran.stderr
+
+
+def test_ctest_fails_with_a_failing_test_method_and_never_calls_run_test(tmp_path, slicers_python):
+    (tmp_path / "OwnTests.py").write_text(
+        "from slicer.ScriptedLoadableModule import ScriptedLoadableModuleTest\n"
+        "class OwnTests(ScriptedLoadableModuleTest):\n"
+        "    def setUp(self): print('set up')\n"
+        "    def runTest(self): print('run test')\n"
+        "    def test_one(self): print('one')\n"
+        "    def test_two(self): self.fail('two is wrong')\n"
+    )
+    ran = asCTest(tmp_path, "OwnTests")
+    assert ran.returncode == 1
+    assert ran.stdout.split("\n")[:3] == ["set up", "one", "set up"]
+    assert "run test" not in ran.stdout
+    assert "two is wrong" in ran.stderr
+
+
+def test_the_classifier_s_self_test_leaves_out_what_needs_torch_and_says_so(
+    headless, slicers_python, monkeypatch, scene
+):
     monkeypatch.syspath_prepend(str(ROOT / "LesionClassifier"))
-    slicer.__path__.append(str(STANDINS))
     from LesionClassifierLib import setup_step
 
     without = setup_step.missingPackages(lambda name: name != "torch")

@@ -27,7 +27,6 @@ from LesionRetrievalLib.search_plan import SearchPlan
 from LesionRetrievalLib.segment_lesion import lesionOfSegment
 
 ROOT = Path(__file__).resolve().parents[2]
-STANDINS = Path(__file__).with_name("slicer_standins")
 SPHERE = NewCase("sphere", "a formula", organ="lung", with_pictures=True, with_patch=True)
 UID = "1.2.826.0.1.3680043.8.498.1"
 
@@ -40,8 +39,7 @@ def runner():
 
 
 @pytest.fixture
-def module(headless, monkeypatch):
-    monkeypatch.setattr(slicer, "__path__", [*slicer.__path__, str(STANDINS)])
+def module(headless, slicers_python, monkeypatch):
     monkeypatch.syspath_prepend(str(ROOT / "LesionRetrieval"))
     return importlib.import_module("LesionRetrieval")
 

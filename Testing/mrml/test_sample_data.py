@@ -1,43 +1,101 @@
-"""Sample data: registered as Slicer expects it, and the phantom comes with its lesions."""
+"""Sample data: registered under the rules of Slicer's Sample Data module, and the phantom comes with its lesions."""
 
 from __future__ import annotations
 
 import re
-import sys
-from types import SimpleNamespace
 
 import pytest
+import slicer
 from LesionClassifierLib.lesion_nodes import lesionNodes, lesionsFromNodes
 from LesionClassifierLib.nodes import volumeFromNode
-from LesionClassifierLib.sample_data import CATEGORY, addPhantom, registerSampleData
+from LesionClassifierLib.sample_data import CATEGORY, registerSampleData
 from LesionLib.geometry import require_overlap
 
 
 @pytest.fixture
-def registered(monkeypatch):
-    """What reaches Slicer's Sample Data module, which is not here."""
-    calls = []
-    logic = SimpleNamespace(registerCustomSampleDataSource=lambda **given: calls.append(given))
-    monkeypatch.setitem(sys.modules, "SampleData", SimpleNamespace(SampleDataLogic=logic))
+def sample_data(scene, slicers_python, monkeypatch):
+    """Slicer's Sample Data module, with nothing registered yet."""
+    monkeypatch.setattr(slicer.modules, "sampleDataSources", {}, raising=False)
+    monkeypatch.setattr(slicer.modules, "sampleDataSourceCategories", {}, raising=False)
+    import SampleData
+
+    return SampleData
+
+
+@pytest.fixture
+def register(sample_data):
+    return sample_data.SampleDataLogic.registerCustomSampleDataSource
+
+
+@pytest.fixture
+def registered(sample_data):
+    """What the module registers."""
     registerSampleData()
-    return calls
+    return sample_data.SampleDataLogic.sampleDataSourcesByCategory(CATEGORY)
+
+
+def test_a_source_without_an_address_is_refused_even_if_it_brings_its_own_downloader(register):
+    with pytest.raises(TypeError, match=r"object of type 'NoneType' has no len\(\)"):
+        register(category="C", sampleName="computed", customDownloader=lambda _source: [])
+
+
+def test_a_text_as_address_makes_every_field_a_list_of_one(register, sample_data):
+    register(category="C", sampleName="a", uris="", fileNames="a.nrrd", nodeNames="A", checksums="SHA256:0")
+    (source,) = sample_data.SampleDataLogic.sampleDataSourcesByCategory("C")
+    fields = (source.uris, source.fileNames, source.nodeNames, source.checksums, source.loadFiles, source.loadFileTypes)
+    assert fields == ([""], ["a.nrrd"], ["A"], ["SHA256:0"], [None], [None])
+
+
+def test_fields_of_unequal_length_are_refused_and_named(register):
+    with pytest.raises(ValueError, match=r"must have the same length(?s:.*)len\(uris\): 2(?s:.*)len\(fileNames\): 1"):
+        register(category="C", sampleName="two", uris=["u", "v"], fileNames=["u.nrrd"])
+
+
+def test_two_names_of_the_same_argument_and_an_unknown_one_are_refused(register):
+    with pytest.raises(ValueError, match="cannot be specified at the same time"):
+        register(uris="u", fileNames="f", loadFileType="VolumeFile", loadFileTypes="VolumeFile")
+    with pytest.raises(TypeError, match="downloader"):
+        register(uris="u", fileNames="f", downloader=print)
+
+
+def test_the_same_source_is_registered_once_and_a_category_has_a_title(register, sample_data):
+    logic = sample_data.SampleDataLogic
+    for _again in range(2):
+        register(category="C", sampleName="a", uris="u", fileNames="f")
+    assert len(logic.sampleDataSourcesByCategory("C")) == 1
+    assert logic.sampleDataSourcesByCategory("D") == []
+    assert logic.categoryTitle("C") == "C"
+    logic.registerCustomSampleDataCategory("C", "Cases")
+    assert logic.categoryTitle("C") == "Cases"
+
+
+def test_a_source_s_own_downloader_is_called_with_the_source_when_its_button_is_pressed(register, sample_data):
+    import qt
+
+    asked = []
+    register(category="C", sampleName="computed", uris="", fileNames="f", nodeNames="N", customDownloader=asked.append)
+    place = qt.QWidget()
+    layout = qt.QVBoxLayout(place)
+    sources = sample_data.SampleDataLogic.sampleDataSourcesByCategory()
+    sample_data.SampleDataWidget.setCategoriesFromSampleDataSources(layout, sources, sample_data.SampleDataLogic)
+    place.findChildren(qt.QToolButton)[0].click()
+    assert asked == sources["C"]
 
 
 def test_every_download_has_the_checksum_that_its_address_names(registered):
-    downloads = [source for source in registered if "uris" in source]
-    assert [source["sampleName"] for source in downloads] == ["CTChest", "CTLiver"]
+    downloads = [source for source in registered if source.customDownloader is None]
+    assert [source.sampleName for source in downloads] == ["CTChest", "CTLiver"]
     for source in downloads:
-        (digest,) = re.findall(r"SHA256/([0-9a-f]{64})$", source["uris"])
-        assert source["checksums"] == f"SHA256:{digest}"
-        assert source["uris"].startswith("https://github.com/Slicer/SlicerTestingData/")
-        assert source["fileNames"].endswith(".nrrd")
+        (uri,), (checksum,), (fileName,) = source.uris, source.checksums, source.fileNames
+        (digest,) = re.findall(r"SHA256/([0-9a-f]{64})$", uri)
+        assert checksum == f"SHA256:{digest}"
+        assert uri.startswith("https://github.com/Slicer/SlicerTestingData/")
+        assert fileName.endswith(".nrrd")
 
 
 def test_the_phantom_is_computed_here_with_a_lesion_around_each_nodule(registered, scene):
-    (phantom,) = [source for source in registered if "uris" not in source]
-    assert phantom["category"] == CATEGORY
-    assert phantom["customDownloader"] is addPhantom
-    (volumeNode,) = phantom["customDownloader"](None)
+    (phantom,) = [source for source in registered if source.customDownloader is not None]
+    (volumeNode,) = phantom.customDownloader(phantom)
     volume = volumeFromNode(volumeNode)
     boxes = lesionsFromNodes(lesionNodes(scene))
     assert len(boxes) == 5

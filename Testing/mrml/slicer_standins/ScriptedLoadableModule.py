@@ -1,9 +1,12 @@
-"""Stand-in for ``slicer.ScriptedLoadableModule``, from its documented behaviour. Only the widget needs ``qt``, when made."""
+"""Stand-in for ``slicer.ScriptedLoadableModule``, from its documented behaviour. As Slicer's it needs ``ctk`` and ``qt``."""
 
 import importlib
+import logging
 import os
 import unittest
 
+import ctk  # noqa: F401 - Slicer's imports it at the top, so a module does not load without
+import qt
 import slicer
 
 __all__ = [
@@ -15,23 +18,42 @@ __all__ = [
 
 
 class ScriptedLoadableModule:
-    """``parent`` is what Slicer shows of the module: title, categories, help."""
+    """``parent`` is what Slicer shows of the module: title, categories, help; and its ``path`` is the module's file."""
 
     def __init__(self, parent):
+        super().__init__()
         self.parent = parent
         self.moduleName = type(self).__name__
-        parent.title = parent.helpText = parent.acknowledgementText = ""
-        parent.categories, parent.dependencies, parent.contributors = [], [], []
+        parent.title = ""
+        parent.categories, parent.dependencies, parent.contributors = [], [], ["those of the template"]
+        parent.helpText = "The template's help."
+        parent.acknowledgementText = "The template's acknowledgement."
+        icons = [self.resourcePath(f"Icons/{self.moduleName}{kind}") for kind in (".svg", ".png")]
+        found = [path for path in icons if os.path.isfile(path)]
+        if found:
+            parent.icon = qt.QIcon(found[0])
+        if not hasattr(slicer, "selfTests"):
+            slicer.selfTests = {}
+        slicer.selfTests[self.moduleName] = self.runTest
 
     def resourcePath(self, filename):
         return os.path.join(os.path.dirname(self.parent.path), "Resources", filename)
 
     def getDefaultModuleDocumentationLink(self, docPage=None):
-        """Nothing: there is no documentation of Slicer's to point at."""
-        return ""
+        """A paragraph with a link to Slicer's documentation of the module."""
+        url = (
+            f"{slicer.app.documentationBaseUrl}{docPage}"
+            if docPage
+            else slicer.app.moduleDocumentationUrl(self.moduleName)
+        )
+        return f'<p>For more information, see the <a href="{url}">online documentation</a>.</p>'
 
     def runTest(self, msec=100, **given):
-        case = getattr(importlib.import_module(self.__module__), f"{self.moduleName}Test")()
+        module = importlib.import_module(self.__module__)
+        if not hasattr(module, f"{self.moduleName}Test"):
+            msg = f"Test case class not found: {self.__module__}.{self.moduleName}Test "
+            raise AssertionError(msg)
+        case = getattr(module, f"{self.moduleName}Test")()
         case.messageDelay = msec
         case.runTest(**given)
 
@@ -51,8 +73,6 @@ class ScriptedLoadableModuleWidget:
         slicer.app.moduleManager().connect("moduleAboutToBeUnloaded(QString)", self._onModuleAboutToBeUnloaded)
 
     def _window(self):
-        import qt
-
         window = slicer.qMRMLWidget()
         window.setLayout(qt.QVBoxLayout())
         window.setMRMLScene(slicer.mrmlScene)
@@ -67,12 +87,6 @@ class ScriptedLoadableModuleWidget:
 
     def setup(self):
         """Nothing: Slicer adds its developer's buttons here, in developer mode."""
-
-    def enter(self):
-        """Nothing, as in Slicer where a widget does not write it."""
-
-    def exit(self):
-        """Nothing, as in Slicer where a widget does not write it."""
 
     def cleanup(self):
         """Nothing, as in Slicer where a widget does not write it."""
@@ -118,18 +132,27 @@ class ScriptedLoadableModuleLogic:
 
 
 class ScriptedLoadableModuleTest(unittest.TestCase):
-    messageDelay = 0
+    """Slicer's "Test" button calls `runTest`; its CTest runs the ``test_…`` methods one by one and never calls it."""
 
-    def __init__(self, methodName="runTest"):
-        super().__init__(methodName)
+    def __init__(self, *arguments, **given):
+        self.moduleTestNames = []
+        super().__init__(*arguments, **given)
         # unittest.TestCase ends the chain; a mixin after it (VTKObservationMixin) has to be initialised as well.
         super(unittest.TestCase, self).__init__()
+        if not self.moduleTestNames:
+            self.moduleTestNames = [each for each in dir(self) if "test" in each and callable(getattr(self, each))]
 
     def delayDisplay(self, message, requestedDelay=None, msec=None):
+        logging.info(message)
         slicer.app.processEvents()
 
     def runTest(self):
-        for name in [each for each in dir(self) if "test" in each and callable(getattr(self, each))]:
+        if not self.moduleTestNames:
+            logging.warning("No test is defined in %s", type(self).__name__)
+            return
+        self.setUpClass()
+        for name in self.moduleTestNames:
             self.setUp()
             getattr(self, name)()
             self.tearDown()
+        self.tearDownClass()

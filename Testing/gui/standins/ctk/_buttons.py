@@ -62,9 +62,8 @@ class ctkColorPickerButton(qt.QPushButton):
     displayColorName = Property(bool, lambda self: self._displayColorName, _setDisplayColorName)
 
 
-@qt.customWidget
 class ctkMessageBox(qt.QMessageBox):
-    """A message box with "don't show this again", whose answer is kept under ``dontShowAgainSettingsKey``."""
+    """A message box, made in code, with "don't show this again", whose answer is kept under ``dontShowAgainSettingsKey``."""
 
     def __init__(self, parent: qt.QWidget | None = None) -> None:
         super().__init__(parent)

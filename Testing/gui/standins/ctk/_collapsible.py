@@ -61,10 +61,10 @@ class ctkCollapsibleButton(qt.QAbstractButton):
         self.setChecked(True)
         self.setText(title)
         self.setSizePolicy(qt.QSizePolicy.Minimum, qt.QSizePolicy.Preferred)
-        self.setContentsMargins(0, self.buttonSizeHint().height(), 0, 0)
+        self.setContentsMargins(0, self._buttonSizeHint().height(), 0, 0)
         self.toggled.connect(self._onToggled)
 
-    def setCollapsed(self, collapsed: bool) -> None:
+    def _setCollapsed(self, collapsed: bool) -> None:
         """Hide the contents, or show them."""
         self.setChecked(not collapsed)
 
@@ -85,7 +85,7 @@ class ctkCollapsibleButton(qt.QAbstractButton):
         self._collapsedHeight = height
         self.updateGeometry()
 
-    collapsed = Property(bool, lambda self: self._collapsed, setCollapsed)
+    collapsed = Property(bool, lambda self: self._collapsed, _setCollapsed)
     collapsedHeight = Property(int, lambda self: self._collapsedHeight, _setCollapsedHeight)
 
     def event(self, event: qt.QEvent) -> bool:
@@ -96,9 +96,9 @@ class ctkCollapsibleButton(qt.QAbstractButton):
 
     def hitButton(self, position: qt.QPoint) -> bool:
         """Only the title is the button."""
-        return position.y() <= self.buttonSizeHint().height()
+        return position.y() <= self._buttonSizeHint().height()
 
-    def buttonSizeHint(self) -> qt.QSize:
+    def _buttonSizeHint(self) -> qt.QSize:
         """The size of the title."""
         option = qt.QStyleOptionButton()
         option.initFrom(self)
@@ -109,7 +109,7 @@ class ctkCollapsibleButton(qt.QAbstractButton):
 
     def sizeHint(self) -> qt.QSize:
         """The title alone, or the title with the contents."""
-        button = self.buttonSizeHint()
+        button = self._buttonSizeHint()
         if self._collapsed or self.layout() is None:
             return qt.QSize(button.width(), button.height() + self._collapsedHeight)
         return self.layout().totalSizeHint().expandedTo(button)
@@ -118,7 +118,7 @@ class ctkCollapsibleButton(qt.QAbstractButton):
         """As `sizeHint`, at its smallest."""
         if self._collapsed or self.layout() is None:
             return self.sizeHint()
-        return self.layout().totalMinimumSize().expandedTo(self.buttonSizeHint())
+        return self.layout().totalMinimumSize().expandedTo(self._buttonSizeHint())
 
     def paintEvent(self, _event: qt.QPaintEvent) -> None:
         """A push button's face with an arrow and the title, at the top."""
@@ -126,7 +126,7 @@ class ctkCollapsibleButton(qt.QAbstractButton):
         option = qt.QStyleOptionButton()
         option.initFrom(self)
         option.state |= qt.QStyle.State_Raised
-        option.rect.setHeight(self.buttonSizeHint().height())
+        option.rect.setHeight(self._buttonSizeHint().height())
         self.style().drawControl(qt.QStyle.CE_PushButtonBevel, option, painter, self)
         height = option.rect.height()
         arrow = qt.QStyleOption()
@@ -152,7 +152,7 @@ class ctkCollapsibleGroupBox(qt.QGroupBox):
         self.setChecked(True)
         self.toggled.connect(self._expand)
 
-    def setCollapsed(self, collapsed: bool) -> None:
+    def _setCollapsed(self, collapsed: bool) -> None:
         """Hide the contents, or show them."""
         self.setChecked(not collapsed)
 
@@ -164,7 +164,7 @@ class ctkCollapsibleGroupBox(qt.QGroupBox):
             self._hidden.hide()
             self.setMaximumHeight(self._collapsedHeight + self.fontMetrics().height())
 
-    collapsed = Property(bool, lambda self: not self.isChecked(), setCollapsed)
+    collapsed = Property(bool, lambda self: not self.isChecked(), _setCollapsed)
     collapsedHeight = Property(
         int, lambda self: self._collapsedHeight, lambda self, value: setattr(self, "_collapsedHeight", value)
     )

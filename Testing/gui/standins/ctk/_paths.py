@@ -87,7 +87,7 @@ class ctkDirectoryButton(qt.QWidget):
         layout.addWidget(self._button)
         self._button.clicked.connect(self.browse)
 
-    def setDirectory(self, path: str) -> None:
+    def _setDirectory(self, path: str) -> None:
         """Set the folder."""
         path = os.path.abspath(path)
         if path != os.path.abspath(self._directory):
@@ -99,7 +99,7 @@ class ctkDirectoryButton(qt.QWidget):
         """Ask for a folder."""
         chosen = qt.QFileDialog.getExistingDirectory(self, "Select a directory", self._directory)
         if chosen:
-            self.setDirectory(chosen)
+            self._setDirectory(chosen)
             self.directorySelected.emit(self._directory)
 
-    directory = Property(str, lambda self: self._directory, setDirectory, notify=directoryChanged)
+    directory = Property(str, lambda self: self._directory, _setDirectory, notify=directoryChanged)

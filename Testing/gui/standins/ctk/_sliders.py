@@ -42,26 +42,26 @@ class ctkDoubleSlider(qt.QWidget):
             self._placeHandle()
             self.valueChanged.emit(value)
 
-    def setRange(self, minimum: float, maximum: float) -> None:
+    def _setRange(self, minimum: float, maximum: float) -> None:
         """Set the limits, and move the value between them."""
         self._minimum, self._maximum = float(minimum), float(max(minimum, maximum))
         self.rangeChanged.emit(self._minimum, self._maximum)
         self.setValue(self._value)
         self._placeHandle()
 
-    def setMinimum(self, value: float) -> None:
+    def _setMinimum(self, value: float) -> None:
         """Set the lower limit."""
-        self.setRange(value, max(self._maximum, value))
+        self._setRange(value, max(self._maximum, value))
 
-    def setMaximum(self, value: float) -> None:
+    def _setMaximum(self, value: float) -> None:
         """Set the upper limit."""
-        self.setRange(min(self._minimum, value), value)
+        self._setRange(min(self._minimum, value), value)
 
-    def setSingleStep(self, value: float) -> None:
+    def _setSingleStep(self, value: float) -> None:
         """What an arrow key does."""
         self._singleStep = float(value)
 
-    def setPageStep(self, value: float) -> None:
+    def _setPageStep(self, value: float) -> None:
         """What a page key does."""
         self._pageStep = float(value)
 
@@ -83,10 +83,10 @@ class ctkDoubleSlider(qt.QWidget):
         self.sliderMoved.emit(self._value)
 
     value = Property(float, lambda self: self._value, setValue, notify=valueChanged)
-    minimum = Property(float, lambda self: self._minimum, setMinimum)
-    maximum = Property(float, lambda self: self._maximum, setMaximum)
-    singleStep = Property(float, lambda self: self._singleStep, setSingleStep)
-    pageStep = Property(float, lambda self: self._pageStep, setPageStep)
+    minimum = Property(float, lambda self: self._minimum, _setMinimum)
+    maximum = Property(float, lambda self: self._maximum, _setMaximum)
+    singleStep = Property(float, lambda self: self._singleStep, _setSingleStep)
+    pageStep = Property(float, lambda self: self._pageStep, _setPageStep)
 
 
 @qt.customWidget
@@ -110,10 +110,6 @@ class ctkDoubleSpinBox(qt.QWidget):
     def setValue(self, value: float) -> None:
         """Set it, within the limits; shown with as many decimals as it has, or `decimals`."""
         self._box.setValue(value)
-
-    def setRange(self, minimum: float, maximum: float) -> None:
-        """Set the limits, and move the value between them."""
-        self._box.setRange(minimum, maximum)
 
     value = Property(float, lambda self: self._box.value, lambda self, value: self._box.setValue(value))
     minimum = Property(float, lambda self: self._box.minimum, lambda self, value: self._box.setMinimum(value))
@@ -149,18 +145,18 @@ class ctkSliderWidget(qt.QWidget):
         """Set it, within the limits, with as many decimals as are shown."""
         self._slider.setValue(round(value, self._box.decimals) if math.isfinite(value) else value)
 
-    def setRange(self, minimum: float, maximum: float) -> None:
+    def _setRange(self, minimum: float, maximum: float) -> None:
         """Set the limits, and move the value between them."""
         self._box.setRange(minimum, maximum)
-        self._slider.setRange(minimum, maximum)
+        self._slider._setRange(minimum, maximum)
 
-    def setMinimum(self, value: float) -> None:
+    def _setMinimum(self, value: float) -> None:
         """Set the lower limit."""
-        self.setRange(value, max(self._slider.maximum, value))
+        self._setRange(value, max(self._slider.maximum, value))
 
-    def setMaximum(self, value: float) -> None:
+    def _setMaximum(self, value: float) -> None:
         """Set the upper limit."""
-        self.setRange(min(self._slider.minimum, value), value)
+        self._setRange(min(self._slider.minimum, value), value)
 
     def _setSingleStep(self, value: float) -> None:
         self._slider.singleStep = value
@@ -181,10 +177,10 @@ class ctkSliderWidget(qt.QWidget):
             self.valueChanged.emit(self.value)
 
     value = Property(float, lambda self: self._slider.value, setValue, notify=valueChanged)
-    minimum = Property(float, lambda self: self._slider.minimum, setMinimum)
-    maximum = Property(float, lambda self: self._slider.maximum, setMaximum)
+    minimum = Property(float, lambda self: self._slider.minimum, _setMinimum)
+    maximum = Property(float, lambda self: self._slider.maximum, _setMaximum)
     singleStep = Property(float, lambda self: self._slider.singleStep, _setSingleStep)
-    pageStep = Property(float, lambda self: self._slider.pageStep, lambda self, step: self._slider.setPageStep(step))
+    pageStep = Property(float, lambda self: self._slider.pageStep, lambda self, step: self._slider._setPageStep(step))
     decimals = Property(int, lambda self: self._box.decimals, lambda self, count: self._box.setDecimals(count))
     prefix = Property(str, lambda self: self._box.prefix, lambda self, text: self._box.setPrefix(text))
     suffix = Property(str, lambda self: self._box.suffix, lambda self, text: self._box.setSuffix(text))
@@ -192,11 +188,3 @@ class ctkSliderWidget(qt.QWidget):
     spinBoxVisible = Property(
         bool, lambda self: not self._box.isHidden(), lambda self, shown: self._box.setVisible(shown)
     )
-
-    def slider(self) -> ctkDoubleSlider:
-        """The slider inside."""
-        return self._slider
-
-    def spinBox(self) -> qt.QDoubleSpinBox:
-        """The spin box inside."""
-        return self._box

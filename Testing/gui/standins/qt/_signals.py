@@ -124,6 +124,9 @@ def _connect(sender: QObject, signature: str, *target: Any) -> bool:
     if len(target) == 2:
         receiver, slotName = target
         name = slotName.partition("(")[0].strip()
+        if not hasattr(receiver, name):
+            _messages.warn(f"QObject::connect: No such slot {receiver.metaObject().className()}::{slotName}")
+            return False
         return signal._connect(getattr(receiver, name), parameters, atMost=_parameterCount(slotName))
     return signal._connect(target[0], parameters)
 

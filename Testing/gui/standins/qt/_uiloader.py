@@ -1,7 +1,11 @@
-"""``qt.QUiLoader``: Qt's own reader of .ui files, which also knows the stand-ins of CTK's and MRML's widgets."""
+"""``qt.QUiLoader``: Qt's own reader of .ui files, which also knows the stand-ins of CTK's and MRML's widgets.
+
+As in Slicer, only a class with a Qt Designer plug-in is made; any other becomes a plain object of its ``<extends>`` class.
+"""
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TypeVar
 from xml.etree import ElementTree
 
@@ -11,12 +15,17 @@ from PySide6.QtWidgets import QWidget
 
 from . import _messages, _signals
 
+_PLUGINS = Path(__file__).resolve().parents[3] / "slicer_names" / "designer_widgets.txt"
+_withPlugin = {line for line in _PLUGINS.read_text(encoding="utf-8").splitlines() if line and not line.startswith("#")}
 _customWidgets: dict[str, type[QWidget]] = {}
 _Widget = TypeVar("_Widget", bound=type[QWidget])
 
 
 def customWidget(widgetClass: _Widget) -> _Widget:
-    """Class decorator: .ui files may name this class."""
+    """Class decorator: .ui files may name this class. Raises ValueError where Slicer has no Designer plug-in for it."""
+    if widgetClass.__name__ not in _withPlugin:
+        msg = f"Slicer has no Designer plug-in for {widgetClass.__name__}: no .ui file may name it, make it in code."
+        raise ValueError(msg)
     _customWidgets[widgetClass.__name__] = widgetClass
     return widgetClass
 
@@ -28,13 +37,12 @@ class QUiLoader(QtUiTools.QUiLoader):
         super().__init__(parent)
         self._made: list[QWidget] = []
         self._unknown: list[str] = []
-        self._names: dict[str, str] = {}
 
     def createWidget(self, className: str, parent: QWidget | None = None, name: str = "") -> QWidget:
         """Called by Qt for each widget of the file."""
         made = _customWidgets.get(className)
         if made is None:
-            if className not in self.availableWidgets() and className in self._names:
+            if className in _withPlugin:
                 self._unknown.append(className)
             return super().createWidget(className, parent, name)
         widget = made(parent)
@@ -43,10 +51,9 @@ class QUiLoader(QtUiTools.QUiLoader):
         return widget
 
     def load(self, file: QFile, parent: QWidget | None = None) -> QWidget | None:
-        """Read the file's widgets and connections; an unknown class is an error, since Slicer might know it."""
+        """Read the file's widgets and connections; a class that Slicer makes and that is not stood in for is an error."""
         path = file.fileName()
         root = ElementTree.parse(path).getroot()
-        self._names = {each.findtext("class"): each.findtext("extends") for each in root.iterfind(".//customwidget")}
         widget = super().load(file, parent)
         if self._unknown:
             msg = f"{path} uses {', '.join(sorted(set(self._unknown)))}, for which there is no stand-in; write it."

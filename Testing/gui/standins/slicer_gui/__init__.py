@@ -3,7 +3,7 @@
 import slicer
 
 from .application import GuiApplication
-from .markups import qMRMLMarkupsPlaceWidget, qMRMLMarkupsROIWidget, qSlicerMarkupsPlaceWidget
+from .markups import qMRMLMarkupsROIWidget, qSlicerMarkupsPlaceWidget
 from .node_combobox import qMRMLNodeComboBox
 from .segments import qMRMLSegmentsTableView
 from .told import Told
@@ -11,7 +11,6 @@ from .views import qMRMLPlotView, qMRMLTableView
 from .widgets import qMRMLRangeWidget, qMRMLSliderWidget, qMRMLSpinBox, qMRMLWidget, qSlicerWidget
 
 _WIDGETS = (
-    qMRMLMarkupsPlaceWidget,
     qMRMLMarkupsROIWidget,
     qMRMLNodeComboBox,
     qMRMLPlotView,

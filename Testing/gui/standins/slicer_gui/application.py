@@ -11,6 +11,14 @@ from LesionClassifierLib.headless import HeadlessApplication, HeadlessSlicer
 from .layout import LayoutManager
 
 
+class ModuleFactoryManager:
+    """What knows which modules there are."""
+
+    def isLoaded(self, name: str) -> bool:
+        """Whether there is such a module."""
+        return hasattr(slicer.modules, name.lower())
+
+
 class ModuleManager:
     """What a module's widget connects to; nothing is ever unloaded here."""
 
@@ -26,13 +34,9 @@ class ModuleManager:
         """A module by name."""
         return getattr(slicer.modules, name.lower(), None)
 
-    def factoryManager(self) -> ModuleManager:
-        """Itself, as far as asked."""
-        return self
-
-    def isLoaded(self, name: str) -> bool:
-        """Whether there is such a module."""
-        return self.module(name) is not None
+    def factoryManager(self) -> ModuleFactoryManager:
+        """What knows which modules there are."""
+        return ModuleFactoryManager()
 
 
 class GuiApplication(HeadlessApplication):
@@ -86,8 +90,12 @@ class GuiApplication(HeadlessApplication):
         return qt.QSettings()
 
     def layoutManager(self) -> LayoutManager:
-        """A layout without views."""
+        """The arrangement of the views, which are nodes only."""
         return self._layoutManager
+
+    def _close(self) -> None:
+        """The test is over."""
+        self._layoutManager._close()
 
     def moduleManager(self) -> ModuleManager:
         """The modules that are there."""

@@ -1,4 +1,4 @@
-"""``slicer.app.layoutManager()`` where nothing is laid out: the layout node of the scene, and no view."""
+"""``slicer.app.layoutManager()``: Slicer's own layout logic on the scene; the views are nodes, nothing is drawn."""
 
 from __future__ import annotations
 
@@ -6,38 +6,55 @@ import slicer
 
 
 class LayoutManager:
-    """Slices and 3D views are drawn in other tests; here a module may ask for them and gets none."""
+    """What is shown is what `layoutLogic` lays out. An arrangement that the layout node does not know leaves no view."""
 
     def __init__(self, scene: slicer.vtkMRMLScene) -> None:
         self._scene = scene
+        self._logic = slicer.vtkMRMLLayoutLogic()
+        self._logic.SetMRMLScene(scene)
 
-    def layoutLogic(self) -> None:
-        """None: no views, no logic of theirs."""
+    def layoutLogic(self) -> slicer.vtkMRMLLayoutLogic:
+        """The logic that makes the nodes of the views; it has the layout node too."""
+        return self._logic
 
     def sliceViewNames(self) -> tuple[str, ...]:
-        """The names of the scene's slice nodes."""
+        """The names of the scene's slice nodes: each has a view, laid out or not."""
         count = self._scene.GetNumberOfNodesByClass("vtkMRMLSliceNode")
         return tuple(self._scene.GetNthNodeByClass(place, "vtkMRMLSliceNode").GetLayoutName() for place in range(count))
 
     def sliceWidget(self, _name: str) -> None:
-        """None: there is no such view."""
+        """None: there is nothing to draw on."""
 
     def threeDWidget(self, _index: int) -> None:
-        """None: there is no such view."""
+        """None: there is nothing to draw on."""
 
     @property
     def threeDViewCount(self) -> int:
         """How many 3D views there are."""
-        return 0
+        return self._scene.GetNumberOfNodesByClass("vtkMRMLViewNode")
+
+    @property
+    def layout(self) -> int:
+        """The arrangement."""
+        return self._logic.GetLayoutNode().GetViewArrangement()
 
     def setLayout(self, layout: int) -> None:
-        """Set the arrangement in the layout node, if the scene has one."""
-        node = self._scene.GetFirstNodeByClass("vtkMRMLLayoutNode")
-        if node is not None:
-            node.SetViewArrangement(layout)
+        """Set the arrangement; in place of one that is not known the conventional one."""
+        node = self._logic.GetLayoutNode()
+        if layout != self.layout:
+            isKnown = node.IsLayoutDescription(layout)
+            node.RemoveAllMaximizedViewNodes()
+            node.SetViewArrangement(layout if isKnown else node.SlicerLayoutConventionalView)
 
     def resetSliceViews(self) -> None:
         """Nothing to reset."""
 
     def resetThreeDViews(self) -> None:
         """Nothing to reset."""
+
+    def _close(self) -> None:
+        """Let go of the scene, and take the views and their arrangement along."""
+        self._logic.SetMRMLScene(None)
+        for name in ("vtkMRMLLayoutNode", "vtkMRMLAbstractViewNode", "vtkMRMLSliceCompositeNode"):
+            for node in slicer.util.getNodesByClass(name):
+                self._scene.RemoveNode(node)

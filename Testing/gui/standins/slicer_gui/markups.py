@@ -156,11 +156,6 @@ class qSlicerMarkupsPlaceWidget(qMRMLWidget):
 
 
 @qt.customWidget
-class qMRMLMarkupsPlaceWidget(qSlicerMarkupsPlaceWidget):
-    """The same under the name that some .ui files use."""
-
-
-@qt.customWidget
 class qMRMLMarkupsROIWidget(qMRMLWidget):
     """Six boxes: centre (R, A, S) and size of a markups ROI in mm, kept in step both ways."""
 
@@ -175,10 +170,6 @@ class qMRMLMarkupsROIWidget(qMRMLWidget):
             box.setObjectName(name.replace(" ", ""))
             box.valueChanged.connect(self._write)
             layout.addRow(name, box)
-
-    def mrmlROINode(self) -> slicer.vtkMRMLMarkupsROINode | None:
-        """The box."""
-        return self._node
 
     def setMRMLMarkupsNode(self, node: slicer.vtkMRMLMarkupsROINode | None) -> None:
         """Show another box."""

@@ -235,10 +235,6 @@ class qMRMLNodeComboBox(qt.QWidget):
         """The node at a place."""
         return self._scene.GetNodeByID(self._ids[index]) if 0 <= index < len(self._ids) else None
 
-    def nodes(self) -> tuple[slicer.vtkMRMLNode, ...]:
-        """All that are listed."""
-        return tuple(self.nodeFromIndex(index) for index in range(len(self._ids)))
-
     # What the user can do
 
     def addNode(self, nodeType: str | None = None) -> slicer.vtkMRMLNode | None:
@@ -286,10 +282,6 @@ class qMRMLNodeComboBox(qt.QWidget):
         """Take back `addAttribute`."""
         self._attributes.pop((nodeType, name), None)
         self._update()
-
-    def comboBox(self) -> qt.QComboBox:
-        """Qt's combo box inside."""
-        return self._combo
 
     def _setTypes(self, nodeTypes: list[str]) -> None:
         self._types = list(nodeTypes)

@@ -5,22 +5,34 @@ from __future__ import annotations
 import qt
 import slicer
 import vtk
-from PySide6.QtCore import Property
+from PySide6.QtCore import Signal
 
 from .observation import Observation
-from .widgets import qMRMLWidget
 
 _MODIFIED = [vtk.vtkCommand.ModifiedEvent]
 
 
-@qt.customWidget
-class qMRMLPlotView(qMRMLWidget):
-    """Holds the view node and draws a bar chart's bars, no more: enough to see on a screenshot that it is there."""
+class qMRMLPlotView(qt.QWidget):
+    """Holds the view node and draws a bar chart's bars, no more: enough to see on a screenshot that it is there.
+
+    No .ui file may name it: Slicer has no Designer plug-in for it. Its scene and its view node can only be set.
+    """
+
+    mrmlSceneChanged = Signal(object)
 
     def __init__(self, parent: qt.QWidget | None = None) -> None:
         super().__init__(parent)
+        self._scene: slicer.vtkMRMLScene | None = None
         self._node: slicer.vtkMRMLPlotViewNode | None = None
         self._events = Observation(self, "update")
+
+    def setMRMLScene(self, scene: slicer.vtkMRMLScene | None) -> None:
+        """Set the scene; a view node of another scene goes."""
+        if scene is not self._scene:
+            self._scene = scene
+            if self._node is not None and self._node.GetScene() is not scene:
+                self.setMRMLPlotViewNode(None)
+            self.mrmlSceneChanged.emit(scene)
 
     def setMRMLPlotViewNode(self, node: slicer.vtkMRMLPlotViewNode | None) -> None:
         """Show the chart of this view node."""
@@ -28,10 +40,6 @@ class qMRMLPlotView(qMRMLWidget):
         self._node = node
         self._events.watch(node, _MODIFIED)
         self.update()
-
-    def mrmlPlotViewNode(self) -> slicer.vtkMRMLPlotViewNode | None:
-        """The view node."""
-        return self._node
 
     def fitToContent(self) -> None:
         """Draw it anew."""
@@ -123,5 +131,3 @@ class qMRMLTableView(qt.QTableView):
             for item in items:
                 item.setEditable(False)
             self._cells.appendRow(items)
-
-    mrmlTable = Property(object, mrmlTableNode, setMRMLTableNode)

@@ -2,7 +2,8 @@
 
 What is written to the node is what Slicer writes: a list ``x`` as ``x.len``, ``x.0``, ``x.1``, …; an enum by name; a bool as
 ``True``; a node as a reference of that role beside an empty parameter; one of several types as ``x.<place of the type>``. So
-scenes go from one to the other. Not stood in for: parameter packs, `typing.Any`, colours, widgets made from types.
+scenes go from one to the other. As Slicer's it needs ``qt`` and ``ctk``.
+Not stood in for: parameter packs, `typing.Any`, colours, widgets made from types.
 """
 
 from .annotations import (

@@ -60,7 +60,7 @@ class IsInstance(Validator):
 
     def validate(self, value: object) -> None:
         if value is not None and not isinstance(value, self.classtype):
-            msg = f"Value must be of type {self.classtype}, is {type(value)}: {value!r}"
+            msg = f"Value must be of type '{self.classtype}', is type '{type(value)}' value '{value}'"
             raise TypeError(msg)
 
 
@@ -83,7 +83,7 @@ class Minimum(Validator):
 
     def validate(self, value: float) -> None:
         if value < self.minimum:
-            msg = f"Value must be at least {self.minimum}, is {value}"
+            msg = f"Value must be greater than {self.minimum}, is {value}"
             raise ValueError(msg)
 
 
@@ -93,7 +93,7 @@ class Maximum(Validator):
 
     def validate(self, value: float) -> None:
         if value > self.maximum:
-            msg = f"Value must be at most {self.maximum}, is {value}"
+            msg = f"Value must be greater than {self.maximum}, is {value}"
             raise ValueError(msg)
 
 
@@ -103,7 +103,7 @@ class Choice(Validator):
 
     def validate(self, value: object) -> None:
         if value not in self.choices:
-            msg = f"Value must be one of {self.choices}, is {value!r}"
+            msg = f"Value is {value}, but must be in one of the following: {self.choices}"
             raise ValueError(msg)
 
 
@@ -113,7 +113,7 @@ class Exclude(Validator):
 
     def validate(self, value: object) -> None:
         if value in self.excludedValues:
-            msg = f"Value must not be one of {self.excludedValues}, is {value!r}"
+            msg = f"Value is {value}, but must not be an excluded value: excluded values {self.excludedValues}"
             raise ValueError(msg)
 
 
@@ -124,7 +124,10 @@ class RangeBounds(Validator):
 
     def validate(self, value: object) -> None:
         if not (self.minimum <= value.minimum and value.maximum <= self.maximum):
-            msg = f"Range must be within [{self.minimum}, {self.maximum}], is [{value.minimum}, {value.maximum}]"
+            msg = (
+                f"Range must be within the bound of [{self.minimum}, {self.maximum}], "
+                f"is [{value.minimum}, {value.maximum}]"
+            )
             raise ValueError(msg)
 
 

@@ -9,6 +9,8 @@ import typing
 from collections.abc import Callable
 from typing import Any
 
+import ctk
+import qt
 import slicer
 
 from .annotations import Choice, Decimals, Maximum, Minimum, SingleStep, WithinRange, first, split
@@ -92,7 +94,7 @@ class _Number(_Attribute):
 
     attribute = "value"
     signal = "valueChanged"
-    needsLimits: tuple[str, ...] = ("QSlider", "ctkSliderWidget", "qMRMLSliderWidget")
+    needsLimits = (ctk.ctkSliderWidget, qt.QSlider)
     endless = (-(2**31), 2**31 - 1)
 
     def __init__(self, widget, kind, notes):
@@ -102,8 +104,11 @@ class _Number(_Attribute):
             widget.singleStep = step.value
         within, minimum, maximum = (first(notes, limit) for limit in (WithinRange, Minimum, Maximum))
         isBounded = within is not None or (minimum is not None and maximum is not None)
-        if type(widget).__name__ in self.needsLimits and not isBounded:
-            msg = f"Cannot connect a {type(widget).__name__} to a number without limits; annotate WithinRange."
+        if isinstance(widget, self.needsLimits) and not isBounded:
+            kinds = (
+                ("QSlider", "int type is") if isinstance(widget, qt.QSlider) else ("ctkSliderWidget", "float types is")
+            )
+            msg = f"Cannot have a connection to {kinds[0]} where the {kinds[1]} unbounded."
             raise RuntimeError(msg)
         low = within or minimum
         high = within or maximum
@@ -145,7 +150,7 @@ class _Choices(GuiConnector):
     def _listed(self) -> tuple[list[object], list[str]]:
         choice = first(self._notes, Choice)
         if choice is None:
-            msg = "A combo box needs the annotation Choice to be connected to a parameter that is no enum."
+            msg = "ComboBoxToStringableConnector requires the Choice annotation to be used."
             raise RuntimeError(msg)
         return list(choice.choices), [str(each) for each in choice.choices]
 
@@ -154,7 +159,7 @@ class _Choices(GuiConnector):
 
     def write(self, value):
         if value not in self._values:
-            msg = f"Unable to find {value!r} in {self._values}"
+            msg = f"Unable to find value {value} in choices {self._values}"
             raise ValueError(msg)
         self._widget.currentIndex = self._values.index(value)
 
@@ -251,5 +256,5 @@ def createGuiConnector(widget: Any, datatype: object) -> GuiConnector:
     for fits, connector in _BY_CLASS.get(type(widget).__name__, []):
         if fits(kind):
             return connector(widget, kind, notes)
-    msg = f"Unable to create a GUI connector from {datatype!r} to {type(widget).__name__}."
+    msg = f"Unable to create GUI connector from datatype '{datatype}' to widget type '{type(widget)}'."
     raise RuntimeError(msg)

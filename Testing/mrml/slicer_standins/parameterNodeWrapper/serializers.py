@@ -24,7 +24,7 @@ _PATHS = (
 
 
 def serializerFor(annotated: object) -> Serializer:
-    """The serializer of a type, with the checks annotated to it. Raises TypeError for a type not stood in for."""
+    """The serializer of a type, with the checks annotated to it. Raises Exception, as Slicer does, for an unknown type."""
     plain, notes = split(annotated)
     made = _plainSerializer(plain)
     made.validators += [note for note in notes if isinstance(note, Validator)]
@@ -45,8 +45,8 @@ def _plainSerializer(kind: object) -> Serializer:
     for base, serializer in ((enum.Enum, EnumSerializer), (slicer.vtkMRMLNode, NodeSerializer)):
         if isinstance(kind, type) and issubclass(kind, base):
             return serializer(kind)
-    msg = f"no serializer for {kind!r}: this stand-in knows str, int, float, bool, enums, paths, nodes, list, tuple, dict, unions"
-    raise TypeError(msg)
+    msg = f"Unable to create serializer for type: {kind}"
+    raise Exception(msg)
 
 
 def _typesIn(kind: object) -> tuple[object, ...]:

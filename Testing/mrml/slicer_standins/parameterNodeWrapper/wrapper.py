@@ -8,6 +8,7 @@ import weakref
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import qt
 import slicer
 import vtk
 
@@ -108,12 +109,8 @@ class _Wrapper:
 
     def connectGui(self, gui: object) -> int:
         """Connect every widget with a ``SlicerParameterName``: of a widget's children, or of an object's attributes."""
-        if getattr(gui, "isWidgetType", lambda: False)():
-            import qt
-
-            widgets = gui.findChildren(qt.QWidget)
-        else:
-            widgets = vars(gui).values()
+        isWidget = getattr(gui, "isWidgetType", lambda: False)()
+        widgets = gui.findChildren(qt.QWidget) if isWidget else vars(gui).values()
         named = [(widget.property(SlicerParameterNamePropertyName), widget) for widget in widgets]
         return self.connectParametersToGui({name: widget for name, widget in named if name})
 
@@ -179,7 +176,8 @@ class _Wrapper:
     @classmethod
     def _check(cls, name: str) -> None:
         if name not in cls.allParameters:
-            msg = f"Cannot find a parameter {name!r}; there are {', '.join(cls.allParameters) or 'none'}."
+            known = "".join(f"\n    {each}," for each in cls.allParameters)
+            msg = f"Cannot find a param with the given name: {name}\n  Found parameters [{known}\n  ]"
             raise ValueError(msg)
 
 
@@ -192,7 +190,11 @@ def _wrapped(classtype: type) -> type:
     parameters = {}
     for name, annotated in typing.get_type_hints(classtype, include_extras=True).items():
         _kind, notes = split(annotated)
-        serializer = serializerFor(annotated)
+        try:
+            serializer = serializerFor(annotated)
+        except Exception as error:
+            msg = f"Unable to create serializer for {classtype} member {name}"
+            raise Exception(msg) from error
         default = Default(getattr(classtype, name)) if hasattr(classtype, name) else first(notes, Default)
         parameters[name] = (annotated, serializer, default or Default(serializer.default()))
         unused = [note for note in notes if not isinstance(note, Validator | Default)]
@@ -204,7 +206,7 @@ def _wrapped(classtype: type) -> type:
     taken = {*own, "allParameters", "_is_parameter_node_wrapper"} & (set(parameters) | set(vars(classtype)))
     reserved = sorted(name for name in taken if not name.startswith("__"))
     if reserved:
-        msg = f"Cannot use reserved name {reserved[0]!r} in a parameterNodeWrapper"
+        msg = f"Cannot use reserved name '{reserved[0]}' in a parameterNodeWrapper"
         raise ValueError(msg)
     for name in parameters:
         setattr(classtype, name, _attribute(name))
@@ -227,7 +229,5 @@ def isParameterNodeWrapper(classOrObject: object) -> bool:
 
 def findChildWidgetForParameter(widget: Any, parameter: str) -> Any | None:
     """The child widget that is to be connected to a parameter."""
-    import qt
-
     children = widget.findChildren(qt.QWidget)
     return next((each for each in children if each.property(SlicerParameterNamePropertyName) == parameter), None)

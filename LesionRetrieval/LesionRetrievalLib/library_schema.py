@@ -16,6 +16,8 @@ from LesionLib.errors import CaseLibraryError
 from .pseudonyms import is_pseudonym
 
 if TYPE_CHECKING:
+    from LesionLib.results import RunInfo
+
     from .library_patch import HuPatch
 
 PLANES = ("axial", "coronal", "sagittal")
@@ -50,6 +52,11 @@ class ModelIdentity:
     name: str
     version: str
     sha256: str
+
+    @classmethod
+    def of(cls, run: RunInfo) -> ModelIdentity:
+        """The model that answered."""
+        return cls(run.model_name, run.model_version, run.model_sha256)
 
     def __post_init__(self) -> None:
         """Refuse empty names and what is not a SHA-256 (`CaseLibraryError`)."""

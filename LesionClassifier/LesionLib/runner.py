@@ -23,6 +23,7 @@ from .runner_process import WORKER_ARGUMENTS, WorkerGoneError, WorkerProcess
 from .runner_types import (
     Embedding,
     EmbeddingRequest,
+    ModelDescription,
     Precision,
     Progress,
     RunAnswer,
@@ -87,6 +88,11 @@ class InProcessRunner:
             engine = self._ready_engine()
             if model is not None:
                 engine.warm(_resolved(model), options or RunOptions())
+
+    def describe(self, model: str | Path, options: RunOptions | None = None) -> ModelDescription:
+        """Load ``model`` as `start` does, and say who it is. Raises `BundleError`."""
+        with _Turn(self._busy):
+            return self._ready_engine().describe(_resolved(model), options or RunOptions())
 
     def run(self, request: RunRequest | EmbeddingRequest, *, progress: Progress | None = None) -> RunAnswer | Embedding:
         """See `InferenceRunner.run`."""

@@ -18,6 +18,7 @@ from .runner_models import LoadedModel, ModelCache, chosen_device
 from .runner_types import (
     Embedding,
     EmbeddingRequest,
+    ModelDescription,
     PrecisionChoice,
     Progress,
     RunAnswer,
@@ -43,6 +44,22 @@ class Engine:
     def warm(self, model: str, options: RunOptions) -> None:
         """Load a model now, so that the first request finds it. Raises what `load_bundle` raises, or `RunnerError`."""
         self._model(model, options)
+
+    def describe(self, model: str, options: RunOptions) -> ModelDescription:
+        """The same, and who the model is."""
+        loaded, _ = self._model(model, options)
+        bundle = loaded.bundle
+        return ModelDescription(
+            name=bundle.name,
+            version=bundle.version,
+            sha256=bundle.sha256,
+            class_names=bundle.class_names,
+            class_colors=bundle.class_colors,
+            spec=bundle.spec,
+            manifest=bundle.manifest,
+            folder=bundle.folder,
+            device=device_name(loaded.device),
+        )
 
     def run(
         self, request: RunRequest, *, progress: Progress | None = None, is_cancelled: Callable[[], bool] = lambda: False

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
@@ -13,6 +14,9 @@ from .geometry import CTVolume, LesionBox
 from .heat_map import HeatMap
 from .input_warning import InputWarning
 from .results import LesionResult, RunInfo
+
+if TYPE_CHECKING:
+    from .sampling_kinds import Spec
 
 Device = Literal["auto", "cpu", "cuda"]
 PrecisionChoice = Literal["auto", "float32"]
@@ -90,6 +94,24 @@ class RunAnswer:
     class_names: tuple[str, ...]
     class_colors: tuple[RGB, ...]
     precision: Precision
+
+
+@dataclass(frozen=True, eq=False)
+class ModelDescription:
+    """A loaded model without its network: whoever keeps it keeps no memory of a GPU.
+
+    ``sha256`` names the bundle. ``device``: how results name what it computes on. ``spec``: what of a CT it looks at.
+    """
+
+    name: str
+    version: str
+    sha256: str
+    class_names: tuple[str, ...]
+    class_colors: tuple[RGB, ...]
+    spec: Spec
+    manifest: Mapping[str, Any]
+    folder: Path
+    device: str
 
 
 @dataclass(frozen=True, eq=False)

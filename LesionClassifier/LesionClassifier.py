@@ -175,10 +175,8 @@ class LesionClassifierLogic(ScriptedLoadableModuleLogic):
             self._runner.close()
 
     def restartRunner(self):
-        """End what runs the models, and make a fresh one of the same kind."""
-        fresh = type(self.runner)
-        self.close()
-        self._runner = fresh()
+        """Let go of all models and begin afresh; what runs is cancelled."""
+        self.runner.restart()
 
     def classify(
         self,

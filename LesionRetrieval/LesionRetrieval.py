@@ -74,15 +74,15 @@ class LesionRetrievalWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         """Build the panel; nothing heavy is imported here."""
         ScriptedLoadableModuleWidget.setup(self)
         import qt
+        from LesionLib.runner import WorkerRunner
         from LesionRetrievalLib.quiz_panel import QuizPanel
         from LesionRetrievalLib.retrieval_panel import RetrievalPanel
-        from LesionRetrievalLib.retrieval_runner import WorkerLookRunner
 
         uiWidget = slicer.util.loadUI(self.resourcePath("UI/LesionRetrieval.ui"))
         self.layout.addWidget(uiWidget)
         self.ui = slicer.util.childWidgetVariables(uiWidget)
         uiWidget.setMRMLScene(slicer.mrmlScene)
-        self.logic = LesionRetrievalLogic(runner=WorkerLookRunner())
+        self.logic = LesionRetrievalLogic(runner=WorkerRunner())
         self.panel = RetrievalPanel(self.ui, self.logic)
         self.quiz = QuizPanel(place=self.ui.teachingRoomPlace)
         self.addObserver(slicer.mrmlScene, slicer.mrmlScene.StartCloseEvent, self.onSceneStartClose)

@@ -1,4 +1,4 @@
-"""One request on its own thread, looked after from the main thread: where MRML is, and where Qt's timer asks."""
+"""Work on a thread of its own, looked after from the main thread: where MRML is, and where Qt's timer asks."""
 
 from __future__ import annotations
 
@@ -6,19 +6,22 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from threading import Thread
+from typing import Generic, TypeVar
 
 from LesionLib.errors import LesionLensError
 from LesionLib.runner import InferenceRunner, RunnerCancelled
-from LesionLib.runner_types import RunAnswer, RunnerError, RunRequest
+from LesionLib.runner_types import Embedding, EmbeddingRequest, RunAnswer, RunnerError, RunRequest
 
 _LETTING_GO_S = 0.002  # Qt's event loop holds Python's lock; while the main thread sleeps, the run's thread gets on
 
+T = TypeVar("T")
+
 
 @dataclass(frozen=True, eq=False)
-class Outcome:
+class Outcome(Generic[T]):
     """How a run ended: with an answer, or with an error, which is None for one that was cancelled."""
 
-    answer: RunAnswer | None
+    answer: T | None
     error: LesionLensError | None = None
 
     @property
@@ -27,52 +30,70 @@ class Outcome:
         return self.answer is None and self.error is None
 
 
-class BackgroundRun:
-    """Started when made. The thread touches the runner and nothing else; `look` tells the main thread what is going on."""
+class BackgroundRun(Generic[T]):
+    """Started when made. ``work(run)`` is done on a thread and touches neither MRML nor Qt; `poll` tells how far it is.
+
+    ``work`` asks ``runner``, which `cancel` stops, once or several times, and calls `note` to tell how far it is.
+    ``keepsLateAnswer``: an answer that comes although the run was cancelled counts, as where a file was written.
+    """
 
     def __init__(
-        self, runner: InferenceRunner, request: RunRequest, *, clock: Callable[[], float] = time.monotonic
+        self,
+        runner: InferenceRunner,
+        work: Callable[[BackgroundRun[T]], T],
+        *,
+        total: int = 1,
+        name: str = "",
+        keepsLateAnswer: bool = False,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._runner, self._request, self._clock = runner, request, clock
+        self._runner, self._work, self._clock, self._keepsLateAnswer = runner, work, clock, keepsLateAnswer
         self._started = clock()
-        self._outcome: Outcome | None = None
+        self._outcome: Outcome[T] | None = None
         self._isCancelled = self._isCancelTold = False
-        self.done, self.total, self.name = 0, len(request.boxes), request.boxes[0].name if request.boxes else ""
-        self._thread = Thread(target=self._work, name="LesionLens run", daemon=True)
+        self.done, self.total, self.name = 0, total, name
+        self._thread = Thread(target=self._run, name="LesionLens run", daemon=True)
         self._thread.start()
-
-    @property
-    def request(self) -> RunRequest:
-        """What was asked."""
-        return self._request
 
     @property
     def seconds(self) -> float:
         """Since the start."""
         return self._clock() - self._started
 
-    def look(self) -> Outcome | None:
+    def poll(self) -> Outcome[T] | None:
         """The outcome once there is one; call it every few hundredths of a second."""
         if self._thread.is_alive():
             self._tellCancel()
             time.sleep(_LETTING_GO_S)
-        if self._outcome is not None and self._isCancelled:
-            return Outcome(None)  # an answer that came after all is not wanted any more
-        return self._outcome
+        outcome = self._outcome
+        if outcome is None or not self._isCancelled or (self._keepsLateAnswer and outcome.answer is not None):
+            return outcome
+        return Outcome(None)  # what came after all is not wanted any more
 
     def cancel(self) -> None:
-        """Ask for the end; `look` tells when it has come."""
+        """Ask for the end; `poll` tells when it has come."""
         self._isCancelled = True
         self._tellCancel()
+
+    def note(self, done: int, total: int, name: str = "") -> None:
+        """``work`` is at ``done`` of ``total``, with the lesion ``name``."""
+        self.done, self.total, self.name = done, total, name or self.name
+
+    def stopIfCancelled(self) -> None:
+        """Between two requests of the same ``work``: raises `RunnerCancelled` where the run was cancelled meanwhile."""
+        self._isCancelTold = False  # the next request is to hear it too
+        if self._isCancelled:
+            msg = "the request was cancelled."
+            raise RunnerCancelled(msg)
 
     def _tellCancel(self) -> None:
         """Until the runner has heard it: a request that has not reached it yet cannot be stopped there."""
         if self._isCancelled and not self._isCancelTold:
             self._isCancelTold = self._runner.cancel()
 
-    def _work(self) -> None:
+    def _run(self) -> None:
         try:
-            self._outcome = Outcome(self._runner.run(self._request, progress=self._note))
+            self._outcome = Outcome(self._work(self))
         except RunnerCancelled:
             self._outcome = Outcome(None)
         except LesionLensError as error:
@@ -80,5 +101,15 @@ class BackgroundRun:
         except Exception as error:  # a bug must reach the user too, not end a thread in silence
             self._outcome = Outcome(None, RunnerError(f"the run failed: {type(error).__name__}: {error}"))
 
-    def _note(self, done: int, total: int, name: str) -> None:
-        self.done, self.total, self.name = done, total, name or self.name
+
+def runInBackground(
+    runner: InferenceRunner, request: RunRequest | EmbeddingRequest
+) -> BackgroundRun[RunAnswer] | BackgroundRun[Embedding]:
+    """One request as a run; returns at once."""
+    boxes = [request.box] if isinstance(request, EmbeddingRequest) else request.boxes
+    return BackgroundRun(
+        runner,
+        lambda run: runner.run(request, progress=run.note),
+        total=len(boxes),
+        name=boxes[0].name if boxes else "",
+    )

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 
 from LesionLib.errors import BoxError
 from LesionLib.geometry import require_overlap
-from LesionLib.results import LesionResult, RunInfo
 from LesionLib.runner_types import RunAnswer, RunOptions, RunRequest
 from slicer import vtkMRMLMarkupsROINode, vtkMRMLScalarVolumeNode
 
@@ -17,7 +16,6 @@ from .showing import ShownResults, layFirstMap, showResults
 from .volume_nodes import volumeFromNode
 
 if TYPE_CHECKING:
-    from LesionLib.bundle import Bundle
     from LesionLib.runner import InferenceRunner
 
 Progress = Callable[[int, int, str], None]
@@ -77,37 +75,3 @@ def showAnswer(
     if laysViews:
         layFirstMap(volumeNode, shown)
     return shown
-
-
-def classifyNodes(
-    volumeNode: vtkMRMLScalarVolumeNode,
-    roiNodes: Sequence[vtkMRMLMarkupsROINode],
-    bundle: Bundle,
-    *,
-    redrawn: int = 0,
-    progress: Progress | None = None,
-) -> list[LesionResult]:
-    """One answer a box by a model that is loaded, in the order given; changes nothing in the scene.
-
-    Every box is checked before the first is classified. ``redrawn``: boxes drawn a little differently that are asked too,
-    for the spread of the answer. Raises `VolumeError` or `BoxError`.
-    """
-    from LesionLib.classify import Classifier
-
-    request = requestFromNodes(volumeNode, roiNodes, bundle.name)
-    answers = Classifier(bundle, request.volume).classify_all(request.boxes, redrawn=redrawn)
-    results = []
-    for done, box in enumerate(request.boxes):
-        if progress is not None:
-            progress(done, len(request.boxes), box.name)
-        results.append(next(answers))
-    return results
-
-
-def runInfo(volumeNode: vtkMRMLScalarVolumeNode, bundle: Bundle) -> RunInfo:
-    """What all answers on this volume by this model share."""
-    from LesionLib.classify import device_name, software_versions
-    from LesionLib.networks.base import device_of
-
-    device = device_name(device_of(bundle.network))
-    return RunInfo(volumeNode.GetName(), bundle.name, bundle.version, bundle.sha256, device, software_versions())

@@ -16,11 +16,14 @@ from dataclasses import asdict, replace
 from itertools import count
 from pathlib import Path
 from threading import Event, Lock, Timer
-from typing import TYPE_CHECKING, NoReturn, Protocol
+from typing import TYPE_CHECKING, NoReturn, Protocol, overload
 
-from .runner_codec import answer_from_frame, error_from_json, request_to_frame
+from .runner_codec import error_from_json, question_to_frame, reply_from_frame
 from .runner_process import WORKER_ARGUMENTS, WorkerGoneError, WorkerProcess
 from .runner_types import (
+    Embedding,
+    EmbeddingRequest,
+    ModelDescription,
     Precision,
     Progress,
     RunAnswer,
@@ -48,7 +51,13 @@ class InferenceRunner(Protocol):
     def start(self, model: str | Path | None = None, options: RunOptions | None = None) -> None:
         """Get ready, with ``model`` loaded where one is given."""
 
-    def run(self, request: RunRequest, *, progress: Progress | None = None) -> RunAnswer:
+    @overload
+    def run(self, request: RunRequest, *, progress: Progress | None = None) -> RunAnswer: ...
+
+    @overload
+    def run(self, request: EmbeddingRequest, *, progress: Progress | None = None) -> Embedding: ...
+
+    def run(self, request: RunRequest | EmbeddingRequest, *, progress: Progress | None = None) -> RunAnswer | Embedding:
         """Answer all boxes, or raise: `RunnerCancelled`, `RunnerError`, `BoxError`, `VolumeError`, `BundleError`.
 
         ``progress(done, total, name)`` is called in the calling thread before each box with its name, and at the end
@@ -57,6 +66,9 @@ class InferenceRunner(Protocol):
 
     def cancel(self) -> bool:
         """Stop the request that is running; from any thread, returns at once. False where none is running."""
+
+    def restart(self) -> None:
+        """Let go of all models and begin afresh; a request that is running is cancelled."""
 
     def close(self) -> None:
         """Give everything back. A running request is cancelled."""
@@ -77,21 +89,35 @@ class InProcessRunner:
             if model is not None:
                 engine.warm(_resolved(model), options or RunOptions())
 
-    def run(self, request: RunRequest, *, progress: Progress | None = None) -> RunAnswer:
+    def describe(self, model: str | Path, options: RunOptions | None = None) -> ModelDescription:
+        """Load ``model`` as `start` does, and say who it is. Raises `BundleError`."""
+        with _Turn(self._busy):
+            return self._ready_engine().describe(_resolved(model), options or RunOptions())
+
+    def run(self, request: RunRequest | EmbeddingRequest, *, progress: Progress | None = None) -> RunAnswer | Embedding:
         """See `InferenceRunner.run`."""
         with _Turn(self._busy):
             self._cancelled.clear()
-            return self._ready_engine().run(request, progress=progress, is_cancelled=self._cancelled.is_set)
+            engine = self._ready_engine()
+            ask = engine.embed if isinstance(request, EmbeddingRequest) else engine.run
+            return ask(request, progress=progress, is_cancelled=self._cancelled.is_set)
 
     def cancel(self) -> bool:
         """Stop before the next box."""
         self._cancelled.set()
         return self._busy.locked()
 
-    def close(self) -> None:
+    def restart(self) -> None:
         """Forget the models; a request that is running ends before its next box."""
-        self._closed = True
         self._cancelled.set()
+        self._forget()
+
+    def close(self) -> None:
+        """The same for good: the next request is refused."""
+        self._closed = True
+        self.restart()
+
+    def _forget(self) -> None:
         if self._engine is not None and self._busy.acquire(blocking=False):
             self._engine.close()
             self._busy.release()
@@ -144,14 +170,14 @@ class WorkerRunner:
         with _Turn(self._busy):
             self._ask(None, None)
 
-    def run(self, request: RunRequest, *, progress: Progress | None = None) -> RunAnswer:
+    def run(self, request: RunRequest | EmbeddingRequest, *, progress: Progress | None = None) -> RunAnswer | Embedding:
         """See `InferenceRunner.run`. Starts the worker where `start` was not called."""
         if self._closed:  # another thread may still be closing it, and would look busy
             raise RunnerError(_CLOSED)
         with _Turn(self._busy):
             request = replace(request, model=_resolved(request.model))
             self._wanted = (request.model, request.options)
-            return answer_from_frame(self._ask(request_to_frame(request), progress), request)
+            return reply_from_frame(self._ask(question_to_frame(request), progress), request)
 
     def cancel(self) -> bool:
         """Ask the worker to stop; kill and restart it where it has not stopped after 0.4 s."""
@@ -165,6 +191,18 @@ class WorkerRunner:
         timer.daemon = True
         timer.start()
         return True
+
+    def restart(self) -> None:
+        """Another worker in the place of this one, warming up as this one did; a request that is running is cancelled."""
+        with self._state:
+            if self._process is not None:
+                self._process.kill()
+                if self._current is not None:  # whoever waits for the answer clears away and starts the next one
+                    self._cancelled = True
+                    return
+                self._process.end()
+                self._process = None
+            self._living_process()
 
     def close(self) -> None:
         """End the worker; a request that is running is cancelled."""
@@ -190,7 +228,7 @@ class WorkerRunner:
             return None
         try:
             if question is not None:
-                process.send({**question.header, "kind": "run", "id": number}, question.arrays)
+                process.send({**question.header, "id": number}, question.arrays)
             reply = self._reply(process, number, progress)
         except WorkerGoneError as error:
             self._lost(process, error)
@@ -282,6 +320,8 @@ def _resolved(model: str | Path) -> str:
 
 
 __all__ = [
+    "Embedding",
+    "EmbeddingRequest",
     "InProcessRunner",
     "InferenceRunner",
     "Precision",

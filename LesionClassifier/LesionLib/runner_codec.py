@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -15,7 +15,7 @@ from .input_warning import InputWarning, WarningName
 from .lesion_statistics import LesionStatistics
 from .reliability import Reliability
 from .results import LesionResult, RunInfo
-from .runner_types import Precision, RunAnswer, RunnerError, RunOptions, RunRequest
+from .runner_types import Embedding, EmbeddingRequest, Precision, RunAnswer, RunnerError, RunOptions, RunRequest
 from .runner_wire import Frame
 
 _ERRORS = {
@@ -32,19 +32,46 @@ _ERRORS = {
 }
 
 
+def question_to_frame(request: RunRequest | EmbeddingRequest) -> Frame:
+    """A request of either kind, which its header's ``kind`` names. Raises `VolumeError`."""
+    if isinstance(request, EmbeddingRequest):
+        frame, kind = embedding_request_to_frame(request), "embed"
+    else:
+        frame, kind = request_to_frame(request), "run"
+    return Frame({**frame.header, "kind": kind}, frame.arrays)
+
+
+def question_from_frame(frame: Frame) -> RunRequest | EmbeddingRequest:
+    """The inverse of `question_to_frame`. Raises `VolumeError` or `BoxError` for what cannot be used."""
+    return embedding_request_from_frame(frame) if frame.header["kind"] == "embed" else request_from_frame(frame)
+
+
+def reply_to_frame(answer: RunAnswer | Embedding) -> Frame:
+    """What was answered, of either kind."""
+    return embedding_to_frame(answer) if isinstance(answer, Embedding) else answer_to_frame(answer)
+
+
+def reply_from_frame(frame: Frame, request: RunRequest | EmbeddingRequest) -> RunAnswer | Embedding:
+    """The answer to ``request``."""
+    return embedding_from_frame(frame) if isinstance(request, EmbeddingRequest) else answer_from_frame(frame, request)
+
+
 def request_to_frame(request: RunRequest) -> Frame:
-    """Header and the CT's array. Raises `VolumeError` for voxels that are not plain numbers."""
-    volume = request.volume
+    """Header, the CT's array and those of the segments. Raises `VolumeError` for voxels that are not plain numbers."""
+    return _question(request.model, request.volume, request.boxes, request.options)
+
+
+def _question(model: str, volume: CTVolume, boxes: Sequence[LesionBox], options: RunOptions) -> Frame:
     if volume.array.dtype.kind not in "biuf" or volume.array.dtype.itemsize > 8:
         msg = f"{volume.name}: voxels of type {volume.array.dtype} cannot be used; convert them to int16 or float32."
         raise errors.VolumeError(msg)
     header = {
-        "model": request.model,
+        "model": model,
         "volume": _volume_to_json(volume),
-        "boxes": [box_to_json(box) for box in request.boxes],
-        "options": asdict(request.options),
+        "boxes": [box_to_json(box) for box in boxes],
+        "options": asdict(options),
     }
-    segments = [box.segment.array for box in request.boxes if box.segment is not None]
+    segments = [box.segment.array for box in boxes if box.segment is not None]
     return Frame(header, [volume.array, *segments])
 
 
@@ -54,6 +81,27 @@ def request_from_frame(frame: Frame) -> RunRequest:
     volume = _volume_from_json(header["volume"], arrays)
     boxes = [box_from_json(box, arrays) for box in header["boxes"]]
     return RunRequest(header["model"], volume, boxes, RunOptions(**header["options"]))
+
+
+def embedding_request_to_frame(request: EmbeddingRequest) -> Frame:
+    """As `request_to_frame`; the last array is the other lesion's embedding, where there is one."""
+    frame = _question(request.model, request.volume, [request.box], request.options)
+    others = [] if request.similar_to is None else [np.asarray(request.similar_to, dtype=np.float32)]
+    header = {**frame.header, "query_only": request.query_only, "compared": bool(others)}
+    return Frame(header, [*frame.arrays, *others])
+
+
+def embedding_request_from_frame(frame: Frame) -> EmbeddingRequest:
+    """The inverse. Raises `VolumeError` or `BoxError` for what cannot be used."""
+    plain = request_from_frame(frame)
+    return EmbeddingRequest(
+        model=plain.model,
+        volume=plain.volume,
+        box=plain.boxes[0],
+        options=plain.options,
+        similar_to=frame.arrays[-1] if frame.header["compared"] else None,
+        query_only=frame.header["query_only"],
+    )
 
 
 def answer_to_frame(answer: RunAnswer) -> Frame:
@@ -78,6 +126,32 @@ def answer_from_frame(frame: Frame, request: RunRequest) -> RunAnswer:
         class_names=tuple(header["class_names"]),
         class_colors=tuple(tuple(color) for color in header["class_colors"]),
         precision=Precision(**header["precision"]),
+    )
+
+
+def embedding_to_frame(embedding: Embedding) -> Frame:
+    """The arrays are the vector, and the heat map where there is one."""
+    heat_map = embedding.heat_map
+    header = {
+        "probabilities": dict(embedding.probabilities),
+        "class_colors": dict(embedding.class_colors),
+        "heat_map": _heat_map_to_json(heat_map),
+        "info": asdict(embedding.info),
+        "warnings": _warnings_to_json(embedding.warnings),
+    }
+    return Frame(header, [embedding.vector] if heat_map is None else [embedding.vector, heat_map.array])
+
+
+def embedding_from_frame(frame: Frame) -> Embedding:
+    """The inverse of `embedding_to_frame`."""
+    header, arrays = frame.header, iter(frame.arrays)
+    return Embedding(
+        vector=next(arrays),
+        probabilities=header["probabilities"],
+        class_colors={name: tuple(color) for name, color in header["class_colors"].items()},
+        heat_map=_heat_map_from_json(header["heat_map"], arrays),
+        info=RunInfo(**header["info"]),
+        warnings=_warnings_from_json(header["warnings"]),
     )
 
 
@@ -132,7 +206,6 @@ def _warnings_from_json(pairs: list[list[str | None]]) -> tuple[InputWarning, ..
 
 def result_to_json(result: LesionResult) -> dict[str, Any]:
     """All but its box, and its arrays: the embedding, then the heat map where there is one."""
-    heat_map = result.heat_map
     return {
         "name": result.name,
         "label": result.label,
@@ -141,9 +214,20 @@ def result_to_json(result: LesionResult) -> dict[str, Any]:
         "reliability": result.reliability.to_json(),
         "seen": [box_to_json(box) for box in result.seen],
         "statistics": None if result.statistics is None else asdict(result.statistics),
-        "heat_map": heat_map
-        and {"ijkToRAS": heat_map.ijkToRAS.tolist(), "peak": heat_map.peak, "class_name": heat_map.class_name},
+        "heat_map": _heat_map_to_json(result.heat_map),
     }
+
+
+def _heat_map_to_json(heat_map: HeatMap | None) -> dict[str, Any] | None:
+    if heat_map is None:
+        return None
+    return {"ijkToRAS": heat_map.ijkToRAS.tolist(), "peak": heat_map.peak, "class_name": heat_map.class_name}
+
+
+def _heat_map_from_json(values: dict[str, Any] | None, arrays: Iterator[np.ndarray]) -> HeatMap | None:
+    if values is None:
+        return None
+    return HeatMap(next(arrays), np.array(values["ijkToRAS"]), values["peak"], values["class_name"])
 
 
 def _statistics_from_json(values: dict[str, Any] | None) -> LesionStatistics | None:
@@ -156,10 +240,7 @@ def _arrays_of(result: LesionResult) -> list[np.ndarray]:
 
 def result_from_json(values: dict[str, Any], box: LesionBox, arrays: Iterator[np.ndarray]) -> LesionResult:
     """The inverse of `result_to_json`."""
-    embedding, heat_map = next(arrays), None
-    if values["heat_map"] is not None:
-        place = values["heat_map"]
-        heat_map = HeatMap(next(arrays), np.array(place["ijkToRAS"]), place["peak"], place["class_name"])
+    embedding, heat_map = next(arrays), _heat_map_from_json(values["heat_map"], arrays)
     return LesionResult(
         name=values["name"],
         box=box,

@@ -1,4 +1,4 @@
-"""Answers a request, box by box: what the worker process and the in-process runner share."""
+"""Answers requests, box by box: what the worker process and the in-process runner share."""
 
 from __future__ import annotations
 
@@ -16,6 +16,9 @@ from .input_warning import InputWarning, WarningName
 from .results import LesionResult, RunInfo
 from .runner_models import LoadedModel, ModelCache, chosen_device
 from .runner_types import (
+    Embedding,
+    EmbeddingRequest,
+    ModelDescription,
     PrecisionChoice,
     Progress,
     RunAnswer,
@@ -41,6 +44,22 @@ class Engine:
     def warm(self, model: str, options: RunOptions) -> None:
         """Load a model now, so that the first request finds it. Raises what `load_bundle` raises, or `RunnerError`."""
         self._model(model, options)
+
+    def describe(self, model: str, options: RunOptions) -> ModelDescription:
+        """The same, and who the model is."""
+        loaded, _ = self._model(model, options)
+        bundle = loaded.bundle
+        return ModelDescription(
+            name=bundle.name,
+            version=bundle.version,
+            sha256=bundle.sha256,
+            class_names=bundle.class_names,
+            class_colors=bundle.class_colors,
+            spec=bundle.spec,
+            manifest=bundle.manifest,
+            folder=bundle.folder,
+            device=device_name(loaded.device),
+        )
 
     def run(
         self, request: RunRequest, *, progress: Progress | None = None, is_cancelled: Callable[[], bool] = lambda: False
@@ -77,6 +96,31 @@ class Engine:
                 model, warnings = self._on_cpu(request.model, request.options), (_OUT_OF_GPU_MEMORY,)
         _tell(progress, total, total, "")
         return _answer(request, model, results)
+
+    def embed(
+        self,
+        request: EmbeddingRequest,
+        *,
+        progress: Progress | None = None,
+        is_cancelled: Callable[[], bool] = lambda: False,
+    ) -> Embedding:
+        """Where the model sees the lesion among others, in float32. Progress, memory and errors as for `run`."""
+        require_overlap(request.volume, request.box)
+        options = replace(request.options, precision="float32")
+        model, warnings = self._model(request.model, options)
+        _tell(progress, 0, 1, request.box.name)
+        if is_cancelled():
+            msg = "cancelled before the lesion was looked at."
+            raise RunnerCancelled(msg)
+        embedding = _embedding(model, request, warnings)
+        if embedding is None and not warnings:
+            del model  # it would keep the GPU's memory
+            model, warnings = self._on_cpu(request.model, options), (_OUT_OF_GPU_MEMORY,)
+            embedding = _embedding(model, request, warnings)
+        if embedding is None:
+            _refuse_for_memory(request.box)
+        _tell(progress, 1, 1, "")
+        return embedding
 
     def close(self) -> None:
         """Forget the models."""
@@ -123,6 +167,32 @@ def _next_answer(answers: Iterator[LesionResult], box: LesionBox) -> LesionResul
         _refuse_for_memory(box)
 
 
+def _embedding(model: LoadedModel, request: EmbeddingRequest, warnings: tuple[InputWarning, ...]) -> Embedding | None:
+    """The answer; None where the GPU's memory does not suffice. Raises `RunnerError` for the CPU's."""
+    bundle, box, classifier = model.bundle, request.box, Classifier(model.bundle, request.volume)
+    probabilities, heat_map = {}, None
+    try:
+        if bundle.class_names and not request.query_only:  # one pass through the network for both
+            result = classifier.classify(box)
+            vector, probabilities = result.embedding, result.probabilities
+        else:
+            vector = classifier.embed(box)
+        if request.similar_to is not None:
+            heat_map = classifier.similarity_to(box, request.similar_to)
+    except torch.OutOfMemoryError:
+        return None
+    except MemoryError:
+        _refuse_for_memory(box)
+    return Embedding(
+        vector=vector,
+        probabilities=probabilities,
+        class_colors=dict(zip(bundle.class_names, bundle.class_colors, strict=True)),
+        heat_map=heat_map,
+        info=_info(request, model),
+        warnings=warnings,
+    )
+
+
 def _refuse_for_memory(box: LesionBox) -> NoReturn:
     msg = f"there is not enough memory to answer box {box.name!r}; close other programs, or crop the CT around it."
     raise RunnerError(msg)
@@ -134,18 +204,23 @@ def _tell(progress: Progress | None, done: int, total: int, name: str) -> None:
 
 
 def _answer(request: RunRequest, model: LoadedModel, results: list[LesionResult]) -> RunAnswer:
-    bundle, suffix = model.bundle, ", bfloat16" if model.precision.name == "bfloat16" else ""
+    bundle = model.bundle
     return RunAnswer(
         results=results,
-        info=RunInfo(
-            volume=request.volume.name,
-            model_name=bundle.name,
-            model_version=bundle.version,
-            model_sha256=bundle.sha256,
-            device=device_name(model.device) + suffix,
-            software=software_versions(),
-        ),
+        info=_info(request, model),
         class_names=bundle.class_names,
         class_colors=bundle.class_colors,
         precision=model.precision,
+    )
+
+
+def _info(request: RunRequest | EmbeddingRequest, model: LoadedModel) -> RunInfo:
+    bundle, suffix = model.bundle, ", bfloat16" if model.precision.name == "bfloat16" else ""
+    return RunInfo(
+        volume=request.volume.name,
+        model_name=bundle.name,
+        model_version=bundle.version,
+        model_sha256=bundle.sha256,
+        device=device_name(model.device) + suffix,
+        software=software_versions(),
     )

@@ -32,18 +32,21 @@ class ModelCache:
     """The models used last. A folder whose files changed is loaded and verified again."""
 
     def __init__(self) -> None:
-        self._models: OrderedDict[tuple, LoadedModel] = OrderedDict()
+        self._models: OrderedDict[tuple, dict[str, LoadedModel]] = OrderedDict()
 
     def get(self, model: str | Path, device: torch.device, precision: PrecisionChoice) -> LoadedModel:
-        """The model ``model`` on ``device``. Raises `BundleError` as `load_bundle` does."""
+        """The model ``model`` on ``device``; loaded once for both precisions. Raises `BundleError` as `load_bundle` does."""
         folder = find_bundle(model)
-        key = (str(folder.resolve()), _state(folder), str(device), precision)
+        key = (str(folder.resolve()), _state(folder), str(device))
         if key not in self._models:
-            self._models[key] = _loaded(folder, device, precision)
+            self._models[key] = {"float32": LoadedModel(load_bundle(folder, device=device), device, _NOT_ASKED)}
         self._models.move_to_end(key)
         while len(self._models) > _KEPT:
             self._models.popitem(last=False)
-        return self._models[key]
+        forms = self._models[key]
+        if precision == "auto" and precision not in forms:
+            forms[precision] = _in_measured_precision(forms["float32"])
+        return forms[precision if precision == "auto" else "float32"]
 
     def clear(self) -> None:
         """Forget all models and give the GPU's memory back."""
@@ -63,14 +66,13 @@ def chosen_device(preference: str) -> torch.device:
     return torch.device("cuda" if has_gpu and preference != "cpu" else "cpu")
 
 
-def _loaded(folder: Path, device: torch.device, choice: PrecisionChoice) -> LoadedModel:
-    bundle = load_bundle(folder, device=device)
-    if choice != "auto":
-        return LoadedModel(bundle, device, _NOT_ASKED)
+def _in_measured_precision(model: LoadedModel) -> LoadedModel:
+    """The model in the precision that pays here; in float32 with the very network of ``model``."""
+    bundle = model.bundle
     pictures = torch.from_numpy(cut_lesion(*golden_case(), bundle.spec).pictures)
     precision = choose_precision(bundle.network, pictures)
     network = in_precision(bundle.network, precision, dimensions=pictures.ndim, temperature=bundle.temperature)
-    return LoadedModel(replace(bundle, network=network), device, precision)
+    return LoadedModel(replace(bundle, network=network), model.device, precision)
 
 
 def _state(folder: Path) -> tuple[tuple[int, int], ...]:

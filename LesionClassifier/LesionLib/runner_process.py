@@ -9,6 +9,7 @@ import sys
 from collections import deque
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from io import RawIOBase
 from pathlib import Path
 from threading import Lock, Thread
 from typing import Any
@@ -21,6 +22,7 @@ from .runner_wire import Frame, WireError, read_first_frame, read_frame, write_f
 WORKER_ARGUMENTS = ("-m", "LesionLib.worker")
 _KEPT_LINES, _LONGEST_LINE, _QUOTED_LINES = 50, 2000, 4
 _END_S = 2.0
+_WRITTEN_AT_ONCE = 256 * 1024
 
 
 def worker_python() -> Path:
@@ -68,6 +70,7 @@ class WorkerProcess:
         self._sending = Lock()
         self._stderr_lines: deque[str] = deque(maxlen=_KEPT_LINES)
         self._popen = _started([str(worker_python()), *arguments])
+        self._input = _Input(self._popen.stdin)
         self._stderr_reader = Thread(target=self._keep_stderr, name="LesionLens worker stderr", daemon=True)
         self._stderr_reader.start()
 
@@ -85,15 +88,18 @@ class WorkerProcess:
         """Send one message. Raises `WorkerGoneError`."""
         with self._sending:
             try:
-                write_frame(self._popen.stdin, header, arrays)
+                write_frame(self._input, header, arrays)
             except (OSError, ValueError) as error:  # ValueError: closed by another thread
                 raise WorkerGoneError from error
+            finally:
+                self._input.close_if_shut()
 
     def send_if_free(self, header: Mapping[str, Any]) -> None:
         """Send a short message unless another one is still on its way, or the worker is gone."""
         if self._sending.acquire(blocking=False):
             with suppress(OSError, ValueError):
-                write_frame(self._popen.stdin, header)
+                write_frame(self._input, header)
+            self._input.close_if_shut()
             self._sending.release()
 
     def receive(self) -> Frame:
@@ -108,13 +114,15 @@ class WorkerProcess:
 
     def kill(self) -> None:
         """End it now, with all it started. Whoever waits in `receive` or `send` is freed."""
+        self._input.is_shut = True
         if os.name == "posix" and self.is_alive:
             with suppress(ProcessLookupError, PermissionError):
                 os.killpg(self._popen.pid, signal.SIGKILL)
         self._popen.kill()
-        # PythonSlicer is a launcher: what it launched survives it, but ends when its input does.
-        if self._sending.acquire(timeout=0.2):
-            self._popen.stdin.close()
+        # PythonSlicer is a launcher: what it launched survives it, but ends when its input does. Whoever is sending
+        # stops at the next piece, and closes the input then.
+        if self._sending.acquire(blocking=False):
+            self._input.close_if_shut()
             self._sending.release()
 
     def end(self) -> str:
@@ -137,6 +145,27 @@ class WorkerProcess:
                 text = line.decode("utf-8", errors="replace").strip()
                 if text:
                     self._stderr_lines.append(text[:300])
+
+
+class _Input:
+    """The worker's input, written to piece by piece, so that it can be shut in the middle of a CT."""
+
+    def __init__(self, stream: RawIOBase) -> None:
+        self._stream = stream
+        self.is_shut = False
+
+    def write(self, view: memoryview) -> int:
+        """How many bytes were taken. Raises `OSError` where the input was shut."""
+        if self.is_shut:
+            msg = "the worker was ended"
+            raise BrokenPipeError(msg)
+        return self._stream.write(view[:_WRITTEN_AT_ONCE])
+
+    def close_if_shut(self) -> None:
+        """Nobody may be writing now."""
+        if self.is_shut:
+            with suppress(OSError):
+                self._stream.close()
 
 
 def _started(command: Sequence[str]) -> subprocess.Popen[bytes]:

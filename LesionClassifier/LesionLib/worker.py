@@ -106,8 +106,8 @@ def _reply(engine: Engine, inbox: Inbox, frame: Frame, replies: RawIOBase) -> tu
 
 
 def _answer(engine: Engine, inbox: Inbox, frame: Frame, replies: RawIOBase) -> tuple[dict[str, Any], list]:
-    from .runner_codec import answer_to_frame, request_from_frame
-    from .runner_types import RunOptions
+    from .runner_codec import question_from_frame, reply_to_frame
+    from .runner_types import EmbeddingRequest, RunOptions
 
     number = frame.header["id"]
     if frame.header["kind"] == "warm":
@@ -118,9 +118,9 @@ def _answer(engine: Engine, inbox: Inbox, frame: Frame, replies: RawIOBase) -> t
     def progress(done: int, total: int, name: str) -> None:
         write_frame(replies, {"kind": "progress", "id": number, "done": done, "total": total, "name": name})
 
-    request = request_from_frame(frame)
-    answer = engine.run(request, progress=progress, is_cancelled=lambda: inbox.is_cancelled(number))
-    answered = answer_to_frame(answer)
+    request = question_from_frame(frame)
+    ask = engine.embed if isinstance(request, EmbeddingRequest) else engine.run
+    answered = reply_to_frame(ask(request, progress=progress, is_cancelled=lambda: inbox.is_cancelled(number)))
     return {"kind": "answer", **answered.header}, answered.arrays
 
 

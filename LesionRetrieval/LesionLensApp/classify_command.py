@@ -9,7 +9,6 @@ from pathlib import Path
 from LesionClassifierLib.headless import startHeadlessSlicer
 from LesionClassifierLib.nodes import addVolumeNode
 from LesionClassifierLib.structured_report_sources import StructuredReportError
-from LesionLib.bundle import Bundle
 from LesionLib.dicom import choose_series
 from LesionLib.errors import LesionLensError
 from LesionLib.readers import read_volume
@@ -18,12 +17,13 @@ from LesionRetrievalLib.library_places import open_store
 from LesionRetrievalLib.owner_key import default_key_path
 from LesionRetrievalLib.pseudonyms import Pseudonymiser
 
+from .asked_model import AskedModel
 from .console import Steps
 from .inputs import addBoxes, addSegments
 from .pipeline import Job, run_job
 
 
-def classify_files(options: argparse.Namespace, bundle: Bundle, steps: Steps) -> list[LesionResult]:
+def classify_files(options: argparse.Namespace, model: AskedModel, steps: Steps) -> list[LesionResult]:
     """Answer the boxes of ``options.boxes`` or ``options.segmentation`` on ``options.volume``; writes ``options.out``.
 
     Raises a `LesionLensError` for bad input; then nothing is written.
@@ -37,7 +37,7 @@ def classify_files(options: argparse.Namespace, bundle: Bundle, steps: Steps) ->
     with ExitStack() as stack:
         library = stack.enter_context(open_store(options.library)) if options.library else None
         if library is not None:
-            library.require_model(bundle.sha256)
+            library.require_model(model.described.sha256)
         steps.begin(f"Reading {options.volume.name}")
         volume = read_volume(options.volume, series=options.series)
         running = startHeadlessSlicer()
@@ -52,7 +52,7 @@ def classify_files(options: argparse.Namespace, bundle: Bundle, steps: Steps) ->
             running,
             volumeNode,
             roiNodes,
-            bundle,
+            model,
             library=library,
             k=options.similar,
             excludePatient=_patient_hash(options) if library is not None else None,

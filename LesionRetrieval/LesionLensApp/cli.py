@@ -85,10 +85,10 @@ def _add_classify(commands: argparse._SubParsersAction) -> None:
 def _demo(options: argparse.Namespace) -> None:
     steps = Steps()
     steps.begin("Loading torch and the model")
-    bundle = _bundle(options.model)
+    from .asked_model import AskedModel
     from .demo import run_demo
 
-    print_results(run_demo(options.out, bundle, steps, seed=options.seed), options.out)
+    print_results(run_demo(options.out, AskedModel(options.model), steps, seed=options.seed), options.out)
 
 
 def _classify(options: argparse.Namespace) -> None:
@@ -97,17 +97,12 @@ def _classify(options: argparse.Namespace) -> None:
     check_output(options.out, overwrite=options.overwrite)
     steps = Steps()
     steps.begin("Loading torch and the model")
-    bundle = _bundle(options.model)
+    from .asked_model import AskedModel
+
+    model = AskedModel(options.model)
     from .classify_command import classify_files
 
-    print_results(classify_files(options, bundle, steps), options.out)
-
-
-def _bundle(model: str) -> object:
-    from LesionLib.bundle import load_bundle
-    from LesionLib.classify import best_device
-
-    return load_bundle(model, device=best_device())
+    print_results(classify_files(options, model, steps), options.out)
 
 
 if __name__ == "__main__":

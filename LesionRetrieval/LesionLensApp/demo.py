@@ -8,8 +8,6 @@ from pathlib import Path
 
 from LesionClassifierLib.headless import startHeadlessSlicer
 from LesionClassifierLib.nodes import addRoiNode, addVolumeNode
-from LesionLib.bundle import Bundle
-from LesionLib.classify import Classifier
 from LesionLib.input_warning import InputWarning, WarningName
 from LesionLib.phantom.chest import chest_phantom
 from LesionLib.phantom.nodules import KINDS, nodule_patch
@@ -19,6 +17,7 @@ from LesionRetrievalLib.library import Case, CaseEntry, CaseLibrary, ModelIdenti
 from LesionRetrievalLib.library_writing import write_library
 from LesionRetrievalLib.pseudonyms import Pseudonymiser
 
+from .asked_model import AskedModel
 from .console import Steps
 from .pipeline import Job, run_job
 
@@ -30,7 +29,7 @@ _NOTE = InputWarning(
 )
 
 
-def run_demo(out: Path, bundle: Bundle, steps: Steps, *, seed: int = 0) -> list[LesionResult]:
+def run_demo(out: Path, model: AskedModel, steps: Steps, *, seed: int = 0) -> list[LesionResult]:
     """Make the phantom, answer its boxes, and leave everything in ``out``; an earlier demo there is replaced."""
     steps.begin("Computing a chest CT phantom")
     phantom = chest_phantom(seed=seed)
@@ -43,16 +42,14 @@ def run_demo(out: Path, bundle: Bundle, steps: Steps, *, seed: int = 0) -> list[
         path = Path(folder) / "phantoms.lesionlib"
         total = len(KINDS) * len(_DIAMETERS_MM)
         key = Pseudonymiser.create(Path(folder) / "pseudonym.key")
-        cases = steps.each(
-            phantom_cases(bundle, key, seed=seed), f"Building a library of {total} phantoms", total=total
-        )
-        write_library(path, ModelIdentity(bundle.name, bundle.version, bundle.sha256), cases)
+        cases = steps.each(phantom_cases(model, key, seed=seed), f"Building a library of {total} phantoms", total=total)
+        write_library(path, ModelIdentity.of_model(model.described), cases)
         with CaseLibrary.open(path) as library:
-            job = Job(running, volumeNode, roiNodes, bundle, library=library, extraWarnings=(_NOTE,))
+            job = Job(running, volumeNode, roiNodes, model, library=library, extraWarnings=(_NOTE,))
             return run_job(job, out, steps, overwrite=True)
 
 
-def phantom_cases(bundle: Bundle, key: Pseudonymiser, *, seed: int) -> Iterator[CaseEntry]:
+def phantom_cases(model: AskedModel, key: Pseudonymiser, *, seed: int) -> Iterator[CaseEntry]:
     """One library case for every kind and size of nodule."""
     recipes = [(kind, diameter) for kind in KINDS for diameter in _DIAMETERS_MM]
     for place, (kind, diameter) in enumerate(recipes, start=1):
@@ -67,4 +64,4 @@ def phantom_cases(bundle: Bundle, key: Pseudonymiser, *, seed: int) -> Iterator[
             attributes={"diameter_mm": diameter},
         )
         box = nodule.box.grown(_BOX_MARGIN_MM)
-        yield CaseEntry(case, Classifier(bundle, volume).embed(box), case_pictures(volume, box))
+        yield CaseEntry(case, model.embed(volume, box), case_pictures(volume, box))

@@ -6,8 +6,6 @@ import argparse
 import secrets
 from collections.abc import Iterator
 
-from LesionLib.bundle import Bundle
-from LesionLib.classify import Classifier
 from LesionLib.errors import CaseLibraryError
 from LesionLib.geometry import CTVolume, LesionBox
 from LesionRetrievalLib.attribute_lines import attributes_from
@@ -17,19 +15,20 @@ from LesionRetrievalLib.library_identifiers import require_anonymous
 from LesionRetrievalLib.library_patch import lesion_patch
 from LesionRetrievalLib.owner_key import owner_key
 
+from .asked_model import AskedModel
 from .console import Steps
 from .library_lesions import read_identity, read_lesions
 
 
-def add_lesions(options: argparse.Namespace, bundle: Bundle, steps: Steps) -> list[str]:
+def add_lesions(options: argparse.Namespace, model: AskedModel, steps: Steps) -> list[str]:
     """Add every lesion that ``options`` names, all or none; returns their case ids. Raises `LesionLensError`."""
     with CaseLibrary.open(options.library, read_only=False) as library:
-        library.require_model(bundle.sha256)
+        library.require_model(model.described.sha256)
         steps.begin(f"Reading {options.volume.name}")
         volume, boxes = read_lesions(options)
         cases = _cases(options, len(boxes))
         lesions = steps.each(list(zip(cases, boxes, strict=True)), f"Embedding {len(boxes)} lesions")
-        library.add_many(list(_entries(lesions, volume, bundle, options)), model_sha256=bundle.sha256)
+        library.add_many(list(_entries(lesions, volume, model, options)), model_sha256=model.described.sha256)
     return [case.case_id for case in cases]
 
 
@@ -69,10 +68,9 @@ def _case_ids(given: str | None, count: int) -> list[str]:
 
 
 def _entries(
-    lesions: Iterator[tuple[Case, LesionBox]], volume: CTVolume, bundle: Bundle, options: argparse.Namespace
+    lesions: Iterator[tuple[Case, LesionBox]], volume: CTVolume, model: AskedModel, options: argparse.Namespace
 ) -> Iterator[CaseEntry]:
-    classifier = Classifier(bundle, volume)
     for case, box in lesions:
         pictures = case_pictures(volume, box) if options.pictures else None
         patch = lesion_patch(volume, box) if options.patches else None
-        yield CaseEntry(case, classifier.embed(box), pictures, patch)
+        yield CaseEntry(case, model.embed(volume, box), pictures, patch)

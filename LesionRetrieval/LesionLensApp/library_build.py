@@ -6,9 +6,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from LesionLib.bundle import Bundle
 from LesionLib.case_table import CaseRow, read_case_table
-from LesionLib.classify import Classifier
 from LesionLib.errors import CaseLibraryError, OutputError
 from LesionLib.geometry import CTVolume, LesionBox
 from LesionRetrievalLib.case_folder import PATIENT_COLUMN, attributes_of, label_column, label_of
@@ -19,6 +17,7 @@ from LesionRetrievalLib.library_writing import write_library
 from LesionRetrievalLib.owner_key import owner_key
 from LesionRetrievalLib.pseudonyms import Pseudonymiser
 
+from .asked_model import AskedModel
 from .console import Steps
 
 
@@ -34,7 +33,14 @@ class LibraryPlan:
 
 
 def build_library(
-    folder: Path, bundle: Bundle, out: Path, *, plan: LibraryPlan, key_path: Path, steps: Steps, overwrite: bool = False
+    folder: Path,
+    model: AskedModel,
+    out: Path,
+    *,
+    plan: LibraryPlan,
+    key_path: Path,
+    steps: Steps,
+    overwrite: bool = False,
 ) -> int:
     """Embed every case of ``folder`` and write the library to ``out``; returns how many cases it holds.
 
@@ -48,17 +54,20 @@ def build_library(
     rows = read_case_table(folder, columns=[PATIENT_COLUMN])
     column = label_column(rows[0], plan.label_column)
     key = owner_key(key_path)
-    entries = (_entry(row, place, column, bundle, plan, key) for place, row in enumerate(rows, start=1))
-    shown = steps.each(entries, f"Embedding {len(rows)} cases with {bundle.name} {bundle.version}", total=len(rows))
-    return write_library(out, ModelIdentity(bundle.name, bundle.version, bundle.sha256), shown)
+    entries = (_entry(row, place, column, model, plan, key) for place, row in enumerate(rows, start=1))
+    who = model.described
+    shown = steps.each(entries, f"Embedding {len(rows)} cases with {who.name} {who.version}", total=len(rows))
+    return write_library(out, ModelIdentity.of_model(who), shown)
 
 
-def _entry(row: CaseRow, place: int, column: str, bundle: Bundle, plan: LibraryPlan, key: Pseudonymiser) -> CaseEntry:
+def _entry(
+    row: CaseRow, place: int, column: str, model: AskedModel, plan: LibraryPlan, key: Pseudonymiser
+) -> CaseEntry:
     volume, box, _ = row.load()
     patient = row.values[PATIENT_COLUMN]
     case = Case(
         case_id=f"case-{place:05d}",
-        label=label_of(row, column, bundle.class_names),
+        label=label_of(row, column, model.described.class_names),
         label_source=plan.label_source or f"table of the collection, column {column}",
         organ=plan.organ,
         patient_hash=key.hash(patient),
@@ -68,7 +77,7 @@ def _entry(row: CaseRow, place: int, column: str, bundle: Bundle, plan: LibraryP
     )
     pictures = case_pictures(volume, box) if plan.with_pictures else None
     patch = _patch(volume, box) if plan.with_patches else None
-    return CaseEntry(case, Classifier(bundle, volume).embed(box), pictures, patch)
+    return CaseEntry(case, model.embed(volume, box), pictures, patch)
 
 
 def _patch(volume: CTVolume, box: LesionBox) -> HuPatch | None:

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from .console import Steps
+
+if TYPE_CHECKING:
+    from .asked_model import AskedModel
 
 _SERVER = "milvus://host:port/library; who asks is in LESIONLENS_SERVER_TOKEN, or ..._USER and ..._PASSWORD"
 
@@ -178,7 +182,7 @@ def _add_key(parser: argparse.ArgumentParser) -> None:
 
 def _build(options: argparse.Namespace) -> None:
     steps = Steps()
-    bundle = _bundle(options.model, steps)
+    model = _asked(options.model, steps)
     from LesionRetrievalLib.owner_key import default_key_path
 
     from .library_build import LibraryPlan, build_library
@@ -188,7 +192,7 @@ def _build(options: argparse.Namespace) -> None:
     )
     key_path = options.key or default_key_path()
     count = build_library(
-        options.folder, bundle, options.out, plan=plan, key_path=key_path, steps=steps, overwrite=options.overwrite
+        options.folder, model, options.out, plan=plan, key_path=key_path, steps=steps, overwrite=options.overwrite
     )
     pictures = "with three small pictures each" if options.pictures else "without pictures (--pictures stores them)"
     patches = ", with the CT around each lesion" if options.patches else ""
@@ -198,17 +202,17 @@ def _build(options: argparse.Namespace) -> None:
 
 def _add(options: argparse.Namespace) -> None:
     steps = Steps()
-    bundle = _bundle(options.model, steps)
+    model = _asked(options.model, steps)
     from .library_add import add_lesions
 
-    added = add_lesions(options, bundle, steps)
+    added = add_lesions(options, model, steps)
     print(f"{options.library}: added {', '.join(added)}.")
 
 
 def _search(options: argparse.Namespace) -> None:
     from .library_query import answer_query, as_json_text, print_answers
 
-    answers = answer_query(options, lambda: _bundle(options.model, Steps()))
+    answers = answer_query(options, lambda: _asked(options.model, Steps()))
     if options.json:
         print(as_json_text(answers))
     else:
@@ -253,10 +257,10 @@ def _export(options: argparse.Namespace) -> None:
 
 def _reindex(options: argparse.Namespace) -> None:
     steps = Steps()
-    bundle = _bundle(options.model, steps)
+    model = _asked(options.model, steps)
     from .library_reindexing import reindex_library
 
-    print(reindex_library(options.library, bundle, steps))
+    print(reindex_library(options.library, model, steps))
 
 
 def _push(options: argparse.Namespace) -> None:
@@ -271,9 +275,8 @@ def _pull(options: argparse.Namespace) -> None:
     print(pull(options))
 
 
-def _bundle(model: str, steps: Steps) -> object:
+def _asked(model: str, steps: Steps) -> AskedModel:
     steps.begin("Loading torch and the model")
-    from LesionLib.bundle import load_bundle
-    from LesionLib.classify import best_device
+    from .asked_model import AskedModel
 
-    return load_bundle(model, device=best_device())
+    return AskedModel(model)

@@ -21,7 +21,7 @@ from rich.text import Text
 from .console import NOTICE
 
 if TYPE_CHECKING:
-    from LesionLib.bundle import Bundle
+    from .asked_model import AskedModel
 
 
 @dataclass(frozen=True)
@@ -33,8 +33,8 @@ class Answer:
     found: tuple[Neighbour, ...]
 
 
-def answer_query(options: argparse.Namespace, bundle: Callable[[], Bundle]) -> list[Answer]:
-    """One answer for each lesion asked for; ``bundle`` is only called where a CT has to be embedded.
+def answer_query(options: argparse.Namespace, load: Callable[[], AskedModel]) -> list[Answer]:
+    """One answer for each lesion asked for; ``load`` is only called where a CT has to be embedded.
 
     Raises `LesionLensError` for bad input.
     """
@@ -46,7 +46,7 @@ def answer_query(options: argparse.Namespace, bundle: Callable[[], Bundle]) -> l
     with open_store(options.library) as library:
         if options.case:
             return [_of_case(library, options, SearchFilter(**wanted))]
-        return _of_ct(library, options, SearchFilter(**wanted), bundle)
+        return _of_ct(library, options, SearchFilter(**wanted), load)
 
 
 def print_answers(answers: Sequence[Answer]) -> None:
@@ -85,24 +85,22 @@ def _of_case(library: CaseStore, options: argparse.Namespace, wanted: SearchFilt
 
 
 def _of_ct(
-    library: CaseStore, options: argparse.Namespace, wanted: SearchFilter, make_bundle: Callable[[], Bundle]
+    library: CaseStore, options: argparse.Namespace, wanted: SearchFilter, load: Callable[[], AskedModel]
 ) -> list[Answer]:
     hashes = _hashes_of_ct(options)
     filters = _filters(options, wanted, hashes)
-    bundle = make_bundle()
-    library.require_model(bundle.sha256)
-    from LesionLib.classify import Classifier
-
+    model = load()
+    library.require_model(model.described.sha256)
     from .library_lesions import read_lesions
 
     volume, boxes = read_lesions(options)
-    classifier = Classifier(bundle, volume)
+    sha256 = model.described.sha256
     patient = hashes[0] if hashes else None
     return [
         Answer(
             box.name,
             patient,
-            tuple(library.search(classifier.embed(box), k=options.similar, model_sha256=bundle.sha256, **filters)),
+            tuple(library.search(model.embed(volume, box), k=options.similar, model_sha256=sha256, **filters)),
         )
         for box in boxes
     ]

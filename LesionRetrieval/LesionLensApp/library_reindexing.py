@@ -8,28 +8,29 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from LesionLib.bundle import Bundle
 from LesionRetrievalLib.library import CaseLibrary
-from LesionRetrievalLib.library_reindex import ReindexReport, reindex
+from LesionRetrievalLib.library_reindex import ReindexReport, patch_embedder, reindex
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from .asked_model import AskedModel
 from .console import Steps
 
 _INTERRUPTED = 130
 _SHOWN_CASES = 5
 
 
-def reindex_library(path: Path, bundle: Bundle, steps: Steps) -> str:
+def reindex_library(path: Path, model: AskedModel, steps: Steps) -> str:
     """Embed what is not embedded yet; returns what was done, in a few lines. Raises `CaseLibraryError`.
 
     Ends the program with code 130 when interrupted; what is done is kept.
     """
     with CaseLibrary.open(path, read_only=False) as library:
         try:
-            steps.begin(f"Embedding {len(library)} cases by {bundle.name} {bundle.version}")
+            who = model.described
+            steps.begin(f"Embedding {len(library)} cases by {who.name} {who.version}")
             with _bar() as bar:
-                report = reindex(library, bundle, progress=bar)
+                report = reindex(library, who, progress=bar, embed=patch_embedder(who.spec, model.embed))
         except KeyboardInterrupt:
             print("lesionlens: interrupted; what is embedded is kept, reindex again to go on.", file=sys.stderr)
             raise SystemExit(_INTERRUPTED) from None

@@ -7,19 +7,20 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from LesionClassifierLib.classification import classifyNodes, runInfo
+from LesionClassifierLib.classification import requestFromNodes
 from LesionClassifierLib.headless import HeadlessSlicer
 from LesionClassifierLib.nodes import saveScene, volumeFromNode, writeVolumeFile
-from LesionClassifierLib.showing import ShownResults, showResults
+from LesionClassifierLib.showing import ShownResults, layFirstMap, showResults
 from LesionClassifierLib.structured_report import writeStructuredReport
 from LesionClassifierLib.structured_report_sources import readDatasets
-from LesionLib.bundle import Bundle
 from LesionLib.input_warning import InputWarning
 from LesionLib.results import LesionResult, RunInfo, as_csv, as_json, heat_map_file
+from LesionLib.runner_types import RunOptions
 from LesionRetrievalLib.library import CaseLibrary, Neighbour
 from LesionRetrievalLib.similar import find_similar
 from slicer import vtkMRMLMarkupsROINode, vtkMRMLScalarVolumeNode
 
+from .asked_model import AskedModel
 from .console import Steps
 from .output_folder import staged_output
 from .report import write_report
@@ -41,7 +42,7 @@ class Job:
     running: HeadlessSlicer
     volumeNode: vtkMRMLScalarVolumeNode
     roiNodes: Sequence[vtkMRMLMarkupsROINode]
-    bundle: Bundle
+    model: AskedModel
     library: CaseLibrary | None = None
     k: int = 9
     excludePatient: str | None = None
@@ -52,18 +53,17 @@ class Job:
 
 def run_job(job: Job, out: Path, steps: Steps, *, overwrite: bool) -> list[LesionResult]:
     """Answer every box and leave report, scene, tables and heat maps in ``out``; nothing is left where it fails."""
-    bundle = job.bundle
+    model = job.model.described
     if job.library is not None:
-        job.library.require_model(bundle.sha256)
+        job.library.require_model(model.sha256)
     with staged_output(out, overwrite=overwrite) as folder:
-        run = runInfo(job.volumeNode, bundle)
-        steps.begin(f"Classifying {len(job.roiNodes)} lesions with {bundle.name} {bundle.version} on {run.device}")
-        results = _classified(job)
+        steps.begin(f"Classifying {len(job.roiNodes)} lesions with {model.name} {model.version} on {model.device}")
+        run, results = _classified(job)
         neighbours: list[list[Neighbour]] = [[] for _ in results]
         if job.library is not None:
             steps.begin(f"Searching {len(job.library)} cases")
             results, neighbours = find_similar(
-                results, job.library, model_sha256=bundle.sha256, k=job.k, exclude_patient=job.excludePatient
+                results, job.library, model_sha256=model.sha256, k=job.k, exclude_patient=job.excludePatient
             )
         scene = job.running.scene
         shown = showResults(
@@ -73,8 +73,9 @@ def run_job(job: Job, out: Path, steps: Steps, *, overwrite: bool) -> list[Lesio
             results,
             volume=volumeFromNode(job.volumeNode),
             run=run,
-            classColors=dict(zip(bundle.class_names, bundle.class_colors, strict=True)),
+            classColors=dict(zip(model.class_names, model.class_colors, strict=True)),
         )
+        layFirstMap(job.volumeNode, shown)
         _write_tables(folder, run, results)
         _write_heat_maps(folder, shown)
         if job.dicomFiles:
@@ -88,13 +89,15 @@ def run_job(job: Job, out: Path, steps: Steps, *, overwrite: bool) -> list[Lesio
                 lesion_pictures(renderer, job.volumeNode, roiNode, heatMapNode, result)
                 for roiNode, heatMapNode, result in steps.each(lesions, "Drawing the report's pictures")
             ]
-        write_report(folder / "report.html", run, results, pictures, neighbours, job.library, bundle)
+        write_report(folder / "report.html", run, results, pictures, neighbours, job.library, model)
     return results
 
 
-def _classified(job: Job) -> list[LesionResult]:
-    results = classifyNodes(job.volumeNode, job.roiNodes, job.bundle, redrawn=job.redrawn)
-    return [replace(result, warnings=(*job.extraWarnings, *result.warnings)) for result in results]
+def _classified(job: Job) -> tuple[RunInfo, list[LesionResult]]:
+    options = RunOptions(redrawn=job.redrawn)
+    answer = job.model.run(requestFromNodes(job.volumeNode, job.roiNodes, job.model.described.folder, options))
+    warned = [replace(result, warnings=(*job.extraWarnings, *result.warnings)) for result in answer.results]
+    return answer.info, warned
 
 
 def _write_tables(folder: Path, run: RunInfo, results: list[LesionResult]) -> None:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from .console import Steps
 
 if TYPE_CHECKING:
-    from LesionLib.bundle import Bundle
+    from LesionLib.runner_types import ModelDescription
     from LesionRetrievalLib.library import CaseLibrary
     from LesionRetrievalLib.quiz_sources import QuizCaseSource
 
@@ -92,14 +92,15 @@ def _make(options: argparse.Namespace) -> None:
         raise QuizError(msg)
     steps = Steps()
     steps.begin("Loading torch and the model")
-    from LesionLib.bundle import load_bundle
-    from LesionLib.classify import Classifier, best_device
     from LesionRetrievalLib.library import CaseLibrary, ModelIdentity
 
-    bundle = load_bundle(options.model, device=best_device())
+    from .asked_model import AskedModel
+
+    model = AskedModel(options.model)
+    who = model.described
     with ExitStack() as stack:
         library = stack.enter_context(CaseLibrary.open(options.library)) if options.library else None
-        source = _source(options, bundle, library)
+        source = _source(options, who, library)
         chosen = _chosen(source, options)
         lesions = steps.each(
             (source.load(place) for place in chosen), f"Packing {len(chosen)} cases", total=len(chosen)
@@ -115,9 +116,9 @@ def _make(options: argparse.Namespace) -> None:
                 window_hu=tuple(options.window),
                 similar=options.similar,
             ),
-            model=ModelIdentity(bundle.name, bundle.version, bundle.sha256),
-            classes=_classes(bundle),
-            answer=lambda volume, box: Classifier(bundle, volume).classify(box, redrawn=options.redrawn),
+            model=ModelIdentity.of_model(who),
+            classes=_classes(who),
+            answer=lambda volume, box: model.classify(volume, box, redrawn=options.redrawn),
             library=library,
         )
     save_quiz(quiz, options.out, overwrite=options.overwrite)
@@ -135,7 +136,7 @@ def _chosen(source: QuizCaseSource, options: argparse.Namespace) -> list[int]:
     return choose_cases(source, options.cases, seed=options.seed)
 
 
-def _source(options: argparse.Namespace, bundle: Bundle, library: CaseLibrary | None) -> QuizCaseSource:
+def _source(options: argparse.Namespace, model: ModelDescription, library: CaseLibrary | None) -> QuizCaseSource:
     from LesionRetrievalLib.library_patch import sees_beyond
     from LesionRetrievalLib.owner_key import default_key_path
     from LesionRetrievalLib.pseudonyms import Pseudonymiser
@@ -144,13 +145,13 @@ def _source(options: argparse.Namespace, bundle: Bundle, library: CaseLibrary | 
     from LesionRetrievalLib.quiz_sources import CaseFolder, PhantomNodules
 
     if options.phantom:
-        return PhantomNodules(options.cases, seed=options.seed, class_names=bundle.class_names)
+        return PhantomNodules(options.cases, seed=options.seed, class_names=model.class_names)
     if options.folder is None:
         return LibraryCases(
             library,
-            class_names=bundle.class_names,
+            class_names=model.class_names,
             only=options.case_ids,
-            sees_beyond=lambda patch: sees_beyond(patch, bundle.spec),
+            sees_beyond=lambda patch: sees_beyond(patch, model.spec),
         )
     key = options.key or default_key_path()
     if library is not None and not options.other_patients and not key.exists():
@@ -162,7 +163,7 @@ def _source(options: argparse.Namespace, bundle: Bundle, library: CaseLibrary | 
     hashing = Pseudonymiser.load(key).hash if library is not None and not options.other_patients else None
     return CaseFolder(
         options.folder,
-        class_names=bundle.class_names,
+        class_names=model.class_names,
         label_column=options.label_column,
         label_source=options.label_source,
         organ=options.organ,
@@ -170,10 +171,10 @@ def _source(options: argparse.Namespace, bundle: Bundle, library: CaseLibrary | 
     )
 
 
-def _classes(bundle: Bundle) -> list:
+def _classes(model: ModelDescription) -> list:
     from LesionRetrievalLib.quiz_model import QuizClass
 
-    described = bundle.manifest["lesionlens"]["classes"]
+    described = model.manifest["lesionlens"]["classes"]
     return [QuizClass(c["name"], c["description"], tuple(c["colorRGB"])) for c in described]
 
 

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
-from LesionLib.bundle import Bundle
 from LesionLib.results import LesionResult, RunInfo, heat_map_file
+from LesionLib.runner_types import ModelDescription
 from LesionRetrievalLib.library import CaseLibrary, Neighbour
 
 from .console import NOTICE
@@ -38,11 +38,11 @@ def write_report(
     pictures: Sequence[Sequence[PlanePicture]],
     neighbours: Sequence[Sequence[Neighbour]],
     library: CaseLibrary | None,
-    bundle: Bundle,
+    model: ModelDescription,
 ) -> None:
     """Write the page; nothing in it is fetched from anywhere."""
     environment = Environment(loader=FileSystemLoader(_TEMPLATES), autoescape=True, undefined=StrictUndefined)
-    colors = dict(zip(bundle.class_names, bundle.class_colors, strict=True))
+    colors = dict(zip(model.class_names, model.class_colors, strict=True))
     lesions = [
         {
             "result": result,
@@ -59,8 +59,8 @@ def write_report(
         run=run,
         lesions=lesions,
         notice=NOTICE,
-        description=bundle.manifest["description"],
-        intended_use=bundle.manifest["intended_use"],
+        description=model.manifest["description"],
+        intended_use=model.manifest["intended_use"],
         library=library,
         colors={name: _css(color) for name, color in colors.items()},
     )

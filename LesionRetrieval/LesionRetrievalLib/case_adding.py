@@ -7,13 +7,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from LesionLib.geometry import CTVolume, LesionBox
+from LesionLib.runner_types import Embedding
 
 from .case_pictures import case_pictures
 from .library import CaseLibrary
 from .library_identifiers import require_anonymous
 from .library_patch import lesion_patch
 from .library_schema import Case, Scalar
-from .retrieval_types import LesionLook
 
 
 @dataclass(frozen=True)
@@ -56,14 +56,14 @@ def checked_case(new: NewCase, owner: Owner) -> Case:
 
 
 def add_case(
-    library: CaseLibrary, volume: CTVolume, box: LesionBox, look: LesionLook, *, new: NewCase, owner: Owner
+    library: CaseLibrary, volume: CTVolume, box: LesionBox, embedding: Embedding, *, new: NewCase, owner: Owner
 ) -> str:
     """Store the lesion with its vector, and pictures and HU patch where asked for; returns the case's id. `LesionLensError`."""
     case = checked_case(new, owner)
     library.add(
         case,
-        look.embedding,
-        model_sha256=look.model.sha256,
+        embedding.vector,
+        model_sha256=embedding.info.model_sha256,
         pictures=case_pictures(volume, box) if new.with_pictures else None,
         patch=lesion_patch(volume, box) if new.with_patch else None,
     )

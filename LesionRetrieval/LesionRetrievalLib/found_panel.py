@@ -14,6 +14,7 @@ from LesionClassifierLib.roi_nodes import boxFromRoi
 from LesionClassifierLib.staleness import whyStale
 from LesionClassifierLib.volume_nodes import volumeFromNode
 from LesionLib.errors import LesionLensError
+from LesionLib.runner_types import Embedding
 from slicer import vtkMRMLMarkupsROINode, vtkMRMLScalarVolumeNode
 from slicer.i18n import tr as _
 
@@ -21,9 +22,8 @@ from .case_card import mosaic, pixmapOf
 from .case_pictures import case_pictures
 from .comparison_panel import ComparisonPanel
 from .gallery_panel import GalleryPanel
-from .library import Neighbour
+from .library import ModelIdentity, Neighbour
 from .retrieval_actions import searchLibrary
-from .retrieval_types import LesionLook
 from .search_plan import SearchPlan
 from .similarity_volume import SIMILARITY_ATTRIBUTE, removeSimilarity, setOpacity, showSimilarity, similarityNodes
 from .vote_panel import VotePanel
@@ -35,7 +35,7 @@ _QUERY_PX = 146
 class Found:
     """An answer, and what it answers: nodes by ID, for they may be gone."""
 
-    look: LesionLook
+    embedding: Embedding
     plan: SearchPlan
     patient: str | None
     neighbours: tuple[Neighbour, ...]
@@ -70,10 +70,10 @@ class Found:
 
 def modelsWord(found: Found) -> tuple[str, Mapping[str, float]]:
     """Name and probabilities: of the model that was asked, or, where it knows no classes, what Lesion Classifier said."""
-    stored = storedResult(found.roiNode) if not found.look.probabilities else None
+    stored = storedResult(found.roiNode) if not found.embedding.probabilities else None
     if stored is not None and not whyStale(found.roiNode):
         return stored.run.model_name, stored.result.probabilities
-    return found.look.model.name, found.look.probabilities
+    return found.embedding.info.model_name, found.embedding.probabilities
 
 
 class FoundPanel:
@@ -101,14 +101,14 @@ class FoundPanel:
         """The case of the chosen card."""
         return None if self._found is None else self.gallery.chosen
 
-    def search(self, look: LesionLook, plan: SearchPlan, patient: str | None, nodes: tuple, words: str) -> str:
+    def search(self, embedding: Embedding, plan: SearchPlan, patient: str | None, nodes: tuple, words: str) -> str:
         """Search with what the model has seen, show it, and return what to say. ``nodes``: CT and lesion, None where gone."""
         volumeNode, roiNode = nodes
         if volumeNode is None or roiNode is None:
             return _("The lesion was deleted meanwhile; the answer is not shown.")
         try:
-            self._found = self._answer(look, plan, patient, volumeNode, roiNode, words)
-            self._marked = self._logic.notSimilar(look)
+            self._found = self._answer(embedding, plan, patient, volumeNode, roiNode, words)
+            self._marked = self._logic.notSimilar(embedding)
             self._show()
         except LesionLensError as error:
             self._onError(str(error))
@@ -119,7 +119,7 @@ class FoundPanel:
         """The library has changed: search it with what was seen before."""
         f = self._found
         if f is not None:
-            self.search(f.look, f.plan, f.patient, (f.volumeNode, f.roiNode), f.words)
+            self.search(f.embedding, f.plan, f.patient, (f.volumeNode, f.roiNode), f.words)
 
     def clear(self) -> None:
         """Nothing was searched for."""
@@ -178,16 +178,16 @@ class FoundPanel:
         return "<br>".join(lines)
 
     def _answer(
-        self, look: LesionLook, plan: SearchPlan, patient: str | None, volumeNode, roiNode, words: str
+        self, embedding: Embedding, plan: SearchPlan, patient: str | None, volumeNode, roiNode, words: str
     ) -> Found:
-        neighbours = searchLibrary(self._logic.library, look, plan, patient)
+        neighbours = searchLibrary(self._logic.library, embedding, plan, patient)
         top, box = self._logic.neighbourVote(neighbours).top, boxFromRoi(roiNode)
         return Found(
-            look=look,
+            embedding=embedding,
             plan=plan,
             patient=patient,
             neighbours=tuple(neighbours),
-            other=self._logic.nearestOtherClass(look, top, plan=plan, patientHash=patient) if top else None,
+            other=self._logic.nearestOtherClass(embedding, top, plan=plan, patientHash=patient) if top else None,
             scene=volumeNode.GetScene(),
             volumeId=volumeNode.GetID(),
             roiId=roiNode.GetID(),
@@ -199,7 +199,7 @@ class FoundPanel:
     def _show(self) -> None:
         found = self._found
         self.gallery.show(
-            found.neighbours, found.other, pictures=self._logic.library.pictures, colors=found.look.class_colors,
+            found.neighbours, found.other, pictures=self._logic.library.pictures, colors=found.embedding.class_colors,
             marked=self._marked,
         )  # fmt: skip
         self._ui.queryPicture.visible = True
@@ -253,23 +253,23 @@ class FoundPanel:
         if self._isPainted(neighbour):
             removeSimilarity(found.scene, found.roiNode)
             return
-        vector = self._logic.library.vector(neighbour.case_id, model_sha256=found.look.model.sha256)
+        vector = self._logic.library.vector(neighbour.case_id, model_sha256=found.embedding.info.model_sha256)
 
-        def answered(look: LesionLook) -> str:
+        def answered(embedding: Embedding) -> str:
             if self._isEntered:
-                return paint(look)
-            self._atReturn = lambda: paint(look)
+                return paint(embedding)
+            self._atReturn = lambda: paint(embedding)
             return _("It is painted over the CT as soon as you come back.")
 
-        def paint(look: LesionLook) -> str:
+        def paint(embedding: Embedding) -> str:
             if self._found is not found or found.whyStale():
                 return _("The lesion has changed meanwhile; the map is not shown.")
-            if look.heat_map.is_empty:
+            if embedding.heat_map.is_empty:
                 removeSimilarity(found.scene, found.roiNode)
                 return _("Nothing in the lesion makes it resemble {0}.").format(neighbour.case_id)
             showSimilarity(
-                found.volumeNode, found.roiNode, look.heat_map,
-                caseId=neighbour.case_id, model=look.model, opacity=self._opacity,
+                found.volumeNode, found.roiNode, embedding.heat_map,
+                caseId=neighbour.case_id, model=ModelIdentity.of(embedding.info), opacity=self._opacity,
             )  # fmt: skip
             return _("Painted over the CT: what in the lesion makes it resemble {0}.").format(neighbour.case_id)
 
@@ -277,7 +277,7 @@ class FoundPanel:
 
     def _toggleMark(self, neighbour: Neighbour) -> None:
         isMarked = neighbour.case_id not in self._marked
-        path: Path = self._logic.markNotSimilar(self._found.look, neighbour.case_id, isMarked=isMarked)
+        path: Path = self._logic.markNotSimilar(self._found.embedding, neighbour.case_id, isMarked=isMarked)
         (self._marked.add if isMarked else self._marked.discard)(neighbour.case_id)
         self._show()
         self.comparison.say(

@@ -13,7 +13,9 @@ from .library_patch import HuPatch, sees_beyond
 from .library_schema import ModelIdentity
 
 if TYPE_CHECKING:
-    from LesionLib.bundle import Bundle
+    from LesionLib.geometry import CTVolume, LesionBox
+    from LesionLib.runner_types import ModelDescription
+    from LesionLib.sampling_kinds import Spec
 
     from .library import CaseLibrary
 
@@ -34,22 +36,22 @@ class ReindexReport:
 
 def reindex(
     library: CaseLibrary,
-    bundle: Bundle,
+    model: ModelDescription,
     *,
     progress: Callable[[int, int], None] | None = None,
     embed: Embedder | None = None,
 ) -> ReindexReport:
-    """Embed every case by ``bundle`` that is not yet, from its HU patch, and let it be searched with when done.
+    """Embed every case by ``model`` that is not yet, from its HU patch, and let it be searched with when done.
 
     Each case is committed by itself: whatever stops this, the next call goes on there. ``progress`` is told (done, of)
     before the first and after each case; an exception that it raises stops here. Vectors of other models stay.
     Cases without a patch, or with one too small for the model, are left out and named; with none left it is an error.
-    ``embed`` takes the place of the bundle's network, where the caller has it running elsewhere.
+    ``embed``: how the model embeds a patch (None: in this process).
     """
     with library.transaction():  # refused now rather than after the first case, if it may not be written
         pass
-    model = ModelIdentity(bundle.name, bundle.version, bundle.sha256)
-    embed = embed or bundle_embedder(bundle)
+    identity = ModelIdentity.of_model(model)
+    embed = embed or patch_embedder(model.spec, _in_this_process(model))
     todo = library.ids_without_vector(model.sha256)
     kept = len(library) - len(todo)
     left_out: dict[str, str] = {}
@@ -58,7 +60,7 @@ def reindex(
         progress(0, len(todo))
     for done, case_id in enumerate(todo, start=1):
         try:
-            library.add_vector(case_id, embed(_patch(library, case_id)), model=model)
+            library.add_vector(case_id, embed(_patch(library, case_id)), model=identity)
             embedded += 1
         except _NotEmbedded as reason:
             left_out[case_id] = str(reason)
@@ -66,25 +68,36 @@ def reindex(
             progress(done, len(todo))
     if not embedded and not kept:
         reasons = "; ".join(dict.fromkeys(left_out.values())) or "it holds no cases"
-        msg = f"No case of {library.path} can be embedded by {model}: {reasons}. Build the library again from the CTs."
+        msg = (
+            f"No case of {library.path} can be embedded by {identity}: {reasons}. Build the library again from the CTs."
+        )
         raise CaseLibraryError(msg)
     library.finish_model(model.sha256)
-    return ReindexReport(model, embedded, kept, left_out)
+    return ReindexReport(identity, embedded, kept, left_out)
 
 
-def bundle_embedder(bundle: Bundle) -> Embedder:
-    """How ``bundle`` embeds a patch as it would have embedded the CT; for cases where it can't, a reason is raised."""
-    from LesionLib.classify import Classifier
+def patch_embedder(spec: Spec, embed_lesion: Callable[[CTVolume, LesionBox], np.ndarray]) -> Embedder:
+    """How a model that looks at ``spec`` embeds a patch as it would have embedded the CT.
+
+    ``embed_lesion``: how it embeds a box of a CT, as a vector (d,). For cases where it can't, a reason is raised.
+    """
 
     def embed(patch: HuPatch) -> np.ndarray:
         try:
-            if sees_beyond(patch, bundle.spec):
+            if sees_beyond(patch, spec):
                 raise _NotEmbedded(BEYOND)
-            return Classifier(bundle, patch.volume).embed(patch.box)
+            return embed_lesion(patch.volume, patch.box)
         except LesionLensError as error:
             raise _NotEmbedded(str(error)) from error
 
     return embed
+
+
+def _in_this_process(model: ModelDescription) -> Callable[[CTVolume, LesionBox], np.ndarray]:
+    from LesionLib.runner import EmbeddingRequest, InProcessRunner
+
+    runner = InProcessRunner()
+    return lambda ct, box: runner.run(EmbeddingRequest(str(model.folder), ct, box, query_only=True)).vector
 
 
 class _NotEmbedded(Exception):

@@ -16,6 +16,9 @@ from LesionLib.errors import CaseLibraryError
 from .pseudonyms import is_pseudonym
 
 if TYPE_CHECKING:
+    from LesionLib.results import RunInfo
+    from LesionLib.runner_types import ModelDescription
+
     from .library_patch import HuPatch
 
 PLANES = ("axial", "coronal", "sagittal")
@@ -50,6 +53,16 @@ class ModelIdentity:
     name: str
     version: str
     sha256: str
+
+    @classmethod
+    def of(cls, run: RunInfo) -> ModelIdentity:
+        """The model that answered."""
+        return cls(run.model_name, run.model_version, run.model_sha256)
+
+    @classmethod
+    def of_model(cls, model: ModelDescription) -> ModelIdentity:
+        """A model that is loaded."""
+        return cls(model.name, model.version, model.sha256)
 
     def __post_init__(self) -> None:
         """Refuse empty names and what is not a SHA-256 (`CaseLibraryError`)."""

@@ -1,54 +1,45 @@
-"""One look at a lesion under way in the panel: busy bar, elapsed time, cancel. The interface never waits."""
+"""One lesion being embedded, as the panel shows it: busy bar, elapsed time, cancel. The interface never waits."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 
-import qt
-from LesionClassifierLib.background_run import BackgroundRun
+from LesionClassifierLib.background_run import BackgroundRun, Outcome, runInBackground
+from LesionClassifierLib.run_timer import RunTimer
+from LesionLib.runner_types import Embedding, EmbeddingRequest
 from slicer.i18n import tr as _
 
-from .retrieval_types import LesionLook, LookRequest
-
-_EVERY_MS = 40
-
-Answered = Callable[[LesionLook], str]
+Answered = Callable[[Embedding], str]
 
 
-class LookRun:
+class EmbeddingRun:
     """One run at a time. ``onEnded`` is called when one has ended, however; what is wrong goes to ``onError``."""
 
     def __init__(self, ui, logic, *, onEnded: Callable[[], None], onError: Callable[[str], None]) -> None:
         self._ui, self._logic, self._onEnded, self._onError = ui, logic, onEnded, onError
-        self._run: BackgroundRun | None = None
         self._answered: Answered | None = None
         self._doing = ""
-        self._timer = qt.QTimer()
-        self._timer.setInterval(_EVERY_MS)
-        self._timer.connect("timeout()", self._look)
+        self._timer = RunTimer(onProgress=self._show, onEnded=self._ended)
         ui.cancelButton.connect("clicked()", self.cancel)
-        ui.progressBar.minimum = ui.progressBar.maximum = 0  # busy: how far one look is cannot be told
+        ui.progressBar.minimum = ui.progressBar.maximum = 0  # busy: how far one lesion is cannot be told
         ui.progressBar.visible = False
 
     @property
     def isRunning(self) -> bool:
-        """Whether a look is under way."""
-        return self._run is not None
+        """Whether a lesion is being embedded."""
+        return self._timer.isRunning
 
-    def start(self, request: LookRequest, doing: str, answered: Answered) -> None:
+    def start(self, request: EmbeddingRequest, doing: str, answered: Answered) -> None:
         """Ask; returns at once. ``answered`` is called on the main thread and returns what to say."""
         if not self.isRunning:
-            self._run = BackgroundRun(self._logic.runner, request)
             self._doing, self._answered = doing, answered
             self._ui.progressBar.visible = True
-            self._show()
-            self._timer.start()
+            self._timer.start(runInBackground(self._logic.runner, request))
 
     def cancel(self) -> None:
         """Ask for the end of the run."""
-        if self._run is not None:
+        if self._timer.cancel():
             self._ui.statusLabel.text = _("Cancelling...")
-            self._run.cancel()
 
     def forget(self) -> None:
         """The scene closes: cancel, and show nothing of what may still come."""
@@ -59,18 +50,9 @@ class LookRun:
         """The module goes away."""
         self.forget()
         self._timer.stop()
-        self._run = None
 
-    def _look(self) -> None:
-        if self._run is None:
-            self._timer.stop()
-            return
-        outcome = self._run.look()
-        if outcome is None:
-            self._show()
-            return
-        self._timer.stop()
-        self._run, answered, self._answered = None, self._answered, None
+    def _ended(self, _run: BackgroundRun[Embedding], outcome: Outcome[Embedding]) -> None:
+        answered, self._answered = self._answered, None
         self._ui.progressBar.visible = False
         if outcome.error is not None:
             self._ui.statusLabel.text = _("No answer: {0}").format(outcome.error)
@@ -84,7 +66,5 @@ class LookRun:
         if outcome.error is not None:
             self._onError(str(outcome.error))
 
-    def _show(self) -> None:
-        self._ui.statusLabel.text = _("{doing} ... {seconds:.0f} s").format(
-            doing=self._doing, seconds=self._run.seconds
-        )
+    def _show(self, run: BackgroundRun[Embedding]) -> None:
+        self._ui.statusLabel.text = _("{doing} ... {seconds:.0f} s").format(doing=self._doing, seconds=run.seconds)

@@ -10,10 +10,10 @@ import qt
 import slicer.util
 from LesionClassifierLib.lesion_nodes import lesionNodes
 from LesionLib.errors import LesionLensError
+from LesionLib.runner_types import Embedding, describing_request
 from slicer.i18n import tr as _
 
 from .adding_panel import AddingPanel
-from .retrieval_types import LesionLook, describing_request
 
 if TYPE_CHECKING:
     from .retrieval_panel import RetrievalPanel
@@ -53,9 +53,9 @@ class PanelWork:
             self._tellError(_("{0} exists; give another name.").format(path))
             return
 
-        def answered(look: LesionLook) -> str:
+        def answered(embedding: Embedding) -> str:
             try:
-                self._logic.createLibrary(path, look=look)
+                self._logic.createLibrary(path, embedding=embedding)
             except LesionLensError as error:
                 self._tellError(str(error))
                 return _("No library was made.")
@@ -77,13 +77,13 @@ class PanelWork:
             return
         scene, volumeId, roiId, typed = self._panel.scene, p.volume.GetID(), p.lesion.GetID(), self._ui.patientEdit.text
 
-        def answered(look: LesionLook) -> str:
+        def answered(embedding: Embedding) -> str:
             volumeNode, roiNode = scene.GetNodeByID(volumeId), scene.GetNodeByID(roiId)
             if volumeNode is None or roiNode is None:
                 return _("The lesion was deleted meanwhile; nothing was added.")
             try:
                 with slicer.util.WaitCursor():
-                    caseId = self._logic.addCase(volumeNode, roiNode, new, patient=typed, look=look)
+                    caseId = self._logic.addCase(volumeNode, roiNode, new, patient=typed, embedding=embedding)
                     self.libraryChanged()
             except LesionLensError as error:
                 self._tellError(str(error))

@@ -21,6 +21,7 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from LesionClassifierLib.background_run import BackgroundRun
 from LesionClassifierLib.lesion_nodes import lesionsFromNodes
 from LesionClassifierLib.roi_nodes import boxFromRoi
 from LesionClassifierLib.volume_nodes import volumeFromNode
@@ -38,7 +39,7 @@ from .quiz_case_display import CaseDisplay
 from .quiz_file import load_quiz
 from .quiz_library_cases import LibraryCases
 from .quiz_log import read_attempts
-from .quiz_make_run import QuizMakeRun
+from .quiz_make_run import makeInBackground
 from .quiz_model import Quiz
 from .quiz_report import Score, score_of, write_score
 from .quiz_request import QuizRequest, answer_request
@@ -110,9 +111,9 @@ class QuizLogic:
         finally:
             runner.close()
 
-    def startMaking(self, request: QuizRequest) -> QuizMakeRun:
+    def startMaking(self, request: QuizRequest) -> BackgroundRun[Quiz]:
         """The same on a thread of its own; returns at once."""
-        return QuizMakeRun(request, self._makeRunner())
+        return makeInBackground(request, self._makeRunner())
 
     def checkQuiz(self, path: str | Path) -> Quiz:
         """Read a quiz with every check there is; `QuizError` says what is wrong with it."""

@@ -87,8 +87,7 @@ class _AskedModel:
 
     @property
     def identity(self) -> ModelIdentity:
-        info = self._first.info
-        return ModelIdentity(info.model_name, info.model_version, info.model_sha256)
+        return ModelIdentity.of(self._first.info)
 
     def classes(self) -> list[QuizClass]:
         listed = unchecked_manifest(find_bundle(self._request.model))["lesionlens"]["classes"]

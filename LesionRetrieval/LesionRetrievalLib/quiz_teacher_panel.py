@@ -9,6 +9,8 @@ from pathlib import Path
 
 import qt
 import slicer.util
+from LesionClassifierLib.background_run import BackgroundRun, Outcome
+from LesionClassifierLib.run_timer import RunTimer
 from LesionClassifierLib.setup_step import missingPackages
 from LesionLib.bundle_folder import class_names, find_bundle, installed_bundles
 from LesionLib.errors import BundleError, LesionLensError
@@ -16,13 +18,11 @@ from slicer.i18n import tr as _
 
 from .quiz_case_choice import CaseChoice
 from .quiz_logic import QuizLogic
-from .quiz_make_run import MadeQuiz, QuizMakeRun
 from .quiz_making import QuizPlan
 from .quiz_model import Quiz
 from .quiz_paths import withSuffix
 from .quiz_request import QuizRequest
 
-_EVERY_MS = 40
 _BOXES = ("given", "placed", "free")
 
 
@@ -34,10 +34,8 @@ class TeacherPanel:
         missing=missingPackages,
     ) -> None:  # fmt: skip
         self._ui, self._logic, self._onMade, self._onError, self._missing = ui, logic, onMade, onError, missing
-        self._run: QuizMakeRun | None = None
-        self._timer = qt.QTimer()
-        self._timer.setInterval(_EVERY_MS)
-        self._timer.connect("timeout()", self._look)
+        self._out = Path()  # where the quiz that is being made goes
+        self._timer = RunTimer(onProgress=self._show, onEnded=self._ended)
         ui.boxesSelector.addItems([_("given by me"), _("placed by the learner"), _("as the learner likes")])
         ui.makeProgress.visible = False
         self.cases = CaseChoice(ui, logic, onChanged=self._update, onError=onError)
@@ -53,20 +51,16 @@ class TeacherPanel:
     @property
     def isMaking(self) -> bool:
         """Whether the model is being asked."""
-        return self._run is not None
+        return self._timer.isRunning
 
     def cancel(self) -> None:
         """Stop; nothing is written."""
-        if self._run is not None:
+        if self._timer.cancel():
             self._ui.makeLabel.text = _("Cancelling...")
-            self._run.cancel()
 
     def close(self) -> None:
         """The module goes away: end what runs."""
         self._timer.stop()
-        if self._run is not None:
-            self._run.cancel()
-            self._run = None
 
     def request(self, out: Path) -> QuizRequest:
         """What the form asks for."""
@@ -94,10 +88,10 @@ class TeacherPanel:
         """Ask the model about every case and write ``out``; returns at once."""
         if self.isMaking or self._whyNot():
             return
-        self._run = self._logic.startMaking(self.request(out))
-        self._ui.makeProgress.maximum, self._ui.makeProgress.value = self._run.total, 0
+        self._out, run = out, self._logic.startMaking(self.request(out))
+        self._ui.makeProgress.maximum, self._ui.makeProgress.value = run.total, 0
         self._ui.makeProgress.visible = True
-        self._timer.start()
+        self._timer.start(run)
         self._update()
 
     def _make(self) -> None:
@@ -107,33 +101,24 @@ class TeacherPanel:
         if path:
             self.make(withSuffix(path, ".json"))
 
-    def _look(self) -> None:
-        if self._run is None:
-            self._timer.stop()
-            return
-        run, made = self._run, self._run.look()
+    def _show(self, run: BackgroundRun[Quiz]) -> None:
         self._ui.makeProgress.value = run.done
-        if made is None:
-            self._ui.makeLabel.text = _("Case {0} of {1}, {2:.0f} s").format(
-                min(run.done + 1, run.total), run.total, run.seconds
-            )
-            return
-        self._timer.stop()
-        self._run = None
-        self._ui.makeProgress.visible = False
-        self._ended(run, made)
-        self._update()
+        self._ui.makeLabel.text = _("Case {0} of {1}, {2:.0f} s").format(
+            min(run.done + 1, run.total), run.total, run.seconds
+        )
 
-    def _ended(self, run: QuizMakeRun, made: MadeQuiz) -> None:
-        if made.quiz is not None:
+    def _ended(self, _run: BackgroundRun[Quiz], made: Outcome[Quiz]) -> None:
+        self._ui.makeProgress.visible = False
+        if made.answer is not None:
             warning = _("It holds the answers: keep it from curious learners.")
-            self._ui.makeLabel.text = f"{described(made.quiz, run.request.out)}<br>{warning}"
-            self._onMade(run.request.out)
+            self._ui.makeLabel.text = f"{described(made.answer, self._out)}<br>{warning}"
+            self._onMade(self._out)
         elif made.error is not None:
             self._ui.makeLabel.text = _("Nothing was written.")
             self._onError(str(made.error))
         else:
             self._ui.makeLabel.text = _("Cancelled; nothing was written.")
+        self._update()
 
     def _check(self) -> None:
         path = qt.QFileDialog.getOpenFileName(

@@ -10,14 +10,13 @@ from LesionClassifierLib.lesion_nodes import lesionsFromNodes
 from LesionClassifierLib.volume_nodes import volumeFromNode
 from LesionLib.errors import CaseLibraryError
 from LesionLib.geometry import require_overlap
-from LesionLib.runner_types import RunOptions
+from LesionLib.runner_types import Embedding, EmbeddingRequest, RunOptions
 from slicer import vtkMRMLMarkupsROINode, vtkMRMLScalarVolumeNode
 
 from .case_adding import NewCase, Owner, add_case
 from .library import CaseLibrary, Neighbour
 from .owner_key import key_if_there, owner_key
 from .patient_identity import DicomValues, PatientIdentity, identityOfVolume
-from .retrieval_types import LesionLook, LookRequest
 from .search_plan import SearchPlan
 
 if TYPE_CHECKING:
@@ -26,18 +25,18 @@ if TYPE_CHECKING:
 NEIGHBOURS = 9
 
 
-def lookRequest(
+def embeddingRequest(
     volumeNode: vtkMRMLScalarVolumeNode,
     roiNode: vtkMRMLMarkupsROINode,
     model: str | Path,
     options: RunOptions | None = None,
     *,
     similarTo: np.ndarray | None = None,
-) -> LookRequest:
+) -> EmbeddingRequest:
     """What a runner is asked; the box is checked against the CT. Raises `VolumeError` or `BoxError`."""
     volume, (box,) = volumeFromNode(volumeNode), lesionsFromNodes([roiNode])
     require_overlap(volume, box)
-    return LookRequest(str(model), volume, [box], options or RunOptions(), similarTo)
+    return EmbeddingRequest(str(model), volume, box, options or RunOptions(), similar_to=similarTo)
 
 
 def patientHash(identity: PatientIdentity, keyPath: Path | None = None) -> str | None:
@@ -49,11 +48,11 @@ def patientHash(identity: PatientIdentity, keyPath: Path | None = None) -> str |
 
 
 def searchLibrary(
-    library: CaseLibrary, look: LesionLook, plan: SearchPlan, patient: str | None, *, k: int = NEIGHBOURS
+    library: CaseLibrary, embedding: Embedding, plan: SearchPlan, patient: str | None, *, k: int = NEIGHBOURS
 ) -> list[Neighbour]:
     """The ``k`` most similar cases that the plan leaves, best first. Raises `CaseLibraryError`."""
     filters: dict[str, Any] = plan.filters(patient)
-    return library.search(look.embedding, k=k, model_sha256=look.model.sha256, **filters)
+    return library.search(embedding.vector, k=k, model_sha256=embedding.info.model_sha256, **filters)
 
 
 def dicomDatabase() -> DicomValues | None:
@@ -75,14 +74,14 @@ def addLesion(
     roiNode: vtkMRMLMarkupsROINode,
     new: NewCase,
     *,
-    look: LesionLook,
+    embedding: Embedding,
     patient: str = "",
     keyPath: Path | None = None,
     database: DicomValues | None = None,
 ) -> str:
-    """Store a lesion that was looked at; returns its case id. The owner's key is made at the first use. `LesionLensError`."""
+    """Store an embedded lesion; returns its case id. The owner's key is made at the first use. `LesionLensError`."""
     identity = identityOfVolume(volumeNode, typed=patient, database=database)
     identity.require()  # before a key is made
     owner = Owner(*identity.hashes(owner_key(keyPath)), identifiers=identity.texts)
     volume, (box,) = volumeFromNode(volumeNode), lesionsFromNodes([roiNode])
-    return add_case(library, volume, box, look, new=new, owner=owner)
+    return add_case(library, volume, box, embedding, new=new, owner=owner)

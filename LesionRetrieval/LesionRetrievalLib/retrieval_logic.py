@@ -8,13 +8,13 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
+    from LesionLib.runner import InferenceRunner
+    from LesionLib.runner_types import Embedding
     from slicer import vtkMRMLMarkupsROINode, vtkMRMLScalarVolumeNode, vtkMRMLScene
 
     from .case_adding import NewCase
     from .library import CaseLibrary, Neighbour
     from .neighbour_vote import NeighbourVote
-    from .retrieval_runner import LookRunner
-    from .retrieval_types import LesionLook
     from .search_plan import SearchPlan
     from .side_by_side import SideBySide
 
@@ -27,7 +27,7 @@ class RetrievalLogic:
     Faults are `LesionLib.errors.LesionLensError` in plain English.
     """
 
-    def __init__(self, *, runner: LookRunner | None = None, keyPath: Path | None = None) -> None:
+    def __init__(self, *, runner: InferenceRunner | None = None, keyPath: Path | None = None) -> None:
         self._runner, self.keyPath = runner, keyPath
         self.library: CaseLibrary | None = None
         self._comparison: SideBySide | None = None
@@ -38,12 +38,12 @@ class RetrievalLogic:
         return self._comparison if self._comparison is not None and self._comparison.isShown else None
 
     @property
-    def runner(self) -> LookRunner:
+    def runner(self) -> InferenceRunner:
         """Where the models run."""
         if self._runner is None:
-            from .retrieval_runner import InProcessLookRunner
+            from LesionLib.runner import InProcessRunner
 
-            self._runner = InProcessLookRunner()
+            self._runner = InProcessRunner()
         return self._runner
 
     def close(self) -> None:
@@ -54,10 +54,8 @@ class RetrievalLogic:
             self._runner.close()
 
     def restartRunner(self) -> None:
-        """End what runs the models, and make a fresh one of the same kind."""
-        fresh = type(self.runner)
-        self._runner.close()
-        self._runner = fresh()
+        """Let go of all models and begin afresh; what runs is cancelled."""
+        self.runner.restart()
 
     def openLibrary(self, path: str | Path, *, writable: bool = False) -> CaseLibrary:
         """Open a case library, to read only or to change it too; one that was open is closed."""
@@ -69,14 +67,15 @@ class RetrievalLogic:
         return library
 
     def createLibrary(
-        self, path: str | Path, *, model: str | Path = DEFAULT_MODEL, look: LesionLook | None = None
+        self, path: str | Path, *, model: str | Path = DEFAULT_MODEL, embedding: Embedding | None = None
     ) -> CaseLibrary:
-        """Make an empty library for a model, and open it to be filled. ``look``: any answer of the model, where there is one."""
-        from .library import CaseLibrary
-        from .retrieval_types import describing_request
+        """Make an empty library for a model, and open it to be filled. ``embedding``: any of the model, where there is one."""
+        from LesionLib.runner_types import describing_request
 
-        look = look or self.runner.run(describing_request(str(model)))
-        library = CaseLibrary.create(path, model=look.model, dimension=len(look.embedding))
+        from .library import CaseLibrary, ModelIdentity
+
+        embedding = embedding or self.runner.run(describing_request(str(model)))
+        library = CaseLibrary.create(path, model=ModelIdentity.of(embedding.info), dimension=len(embedding.vector))
         self.closeLibrary()
         self.library = library
         return library
@@ -87,11 +86,11 @@ class RetrievalLogic:
             self.library.close()
             self.library = None
 
-    def look(self, volumeNode, roiNode, *, model: str | Path = DEFAULT_MODEL, similarTo=None) -> LesionLook:
-        """How the model sees a lesion: its embedding, and its probabilities where the model knows classes."""
-        from .retrieval_actions import lookRequest
+    def embed(self, volumeNode, roiNode, *, model: str | Path = DEFAULT_MODEL, similarTo=None) -> Embedding:
+        """Where the model sees a lesion among others, and its probabilities where the model knows classes."""
+        from .retrieval_actions import embeddingRequest
 
-        return self.runner.run(lookRequest(volumeNode, roiNode, model, similarTo=similarTo))
+        return self.runner.run(embeddingRequest(volumeNode, roiNode, model, similarTo=similarTo))
 
     def addCase(
         self,
@@ -101,16 +100,16 @@ class RetrievalLogic:
         *,
         model: str | Path = DEFAULT_MODEL,
         patient: str = "",
-        look: LesionLook | None = None,
+        embedding: Embedding | None = None,
     ) -> str:
         """Add the lesion to the library and return its case id. ``patient``: who it is, where the CT does not say; hashed."""
         from .retrieval_actions import addLesion, dicomDatabase, requireLibrary
 
         library = requireLibrary(self.library)
-        look = look or self.look(volumeNode, roiNode, model=model)
+        embedding = embedding or self.embed(volumeNode, roiNode, model=model)
         return addLesion(
             library, volumeNode, roiNode, case,
-            look=look, patient=patient, keyPath=self.keyPath, database=dicomDatabase(),
+            embedding=embedding, patient=patient, keyPath=self.keyPath, database=dicomDatabase(),
         )  # fmt: skip
 
     def removeCase(self, caseId: str) -> None:
@@ -137,13 +136,13 @@ class RetrievalLogic:
         from .retrieval_actions import requireLibrary, searchLibrary
         from .search_plan import SearchPlan
 
-        look, whose = self.look(volumeNode, roiNode, model=model), self.patientHash(volumeNode, patient=patient)
+        embedding, whose = self.embed(volumeNode, roiNode, model=model), self.patientHash(volumeNode, patient=patient)
         if libraryPath is None:
-            return searchLibrary(requireLibrary(self.library), look, plan or SearchPlan(), whose, k=k)
+            return searchLibrary(requireLibrary(self.library), embedding, plan or SearchPlan(), whose, k=k)
         from .library import CaseLibrary
 
         with CaseLibrary.open(libraryPath) as library:
-            return searchLibrary(library, look, plan or SearchPlan(), whose, k=k)
+            return searchLibrary(library, embedding, plan or SearchPlan(), whose, k=k)
 
     def patientHash(self, volumeNode: vtkMRMLScalarVolumeNode, *, patient: str = "") -> str | None:
         """How a library knows this CT's patient; None where the patient or the owner's key is not known."""
@@ -159,7 +158,7 @@ class RetrievalLogic:
         return neighbour_vote(neighbours)
 
     def nearestOtherClass(
-        self, look: LesionLook, label: str, *, plan: SearchPlan | None = None, patientHash: str | None = None
+        self, embedding: Embedding, label: str, *, plan: SearchPlan | None = None, patientHash: str | None = None
     ) -> Neighbour | None:
         """The most similar case that is not ``label``: what else the lesion might be. ``plan``: that of the search."""
         from .neighbour_vote import nearest_other_class
@@ -168,21 +167,24 @@ class RetrievalLogic:
 
         filters = (plan or SearchPlan()).filters(patientHash)
         library = requireLibrary(self.library)
-        return nearest_other_class(library, look.embedding, label, model_sha256=look.model.sha256, filters=filters)
+        sha256 = embedding.info.model_sha256
+        return nearest_other_class(library, embedding.vector, label, model_sha256=sha256, filters=filters)
 
     def whySimilar(
         self, volumeNode: vtkMRMLScalarVolumeNode, roiNode: vtkMRMLMarkupsROINode, caseId: str,
         *, model: str | Path = DEFAULT_MODEL,
     ) -> vtkMRMLScalarVolumeNode:  # fmt: skip
         """What in the lesion makes it resemble the case, as a volume over the CT in all slice views."""
+        from .library import ModelIdentity
         from .retrieval_actions import requireLibrary
         from .similarity_volume import showSimilarity
 
         library = requireLibrary(self.library)
         vector = library.vector(caseId, model_sha256=library.model.sha256)
-        look = self.look(volumeNode, roiNode, model=model, similarTo=vector)
-        library.require_model(look.model.sha256)
-        return showSimilarity(volumeNode, roiNode, look.heat_map, caseId=caseId, model=look.model)
+        embedding = self.embed(volumeNode, roiNode, model=model, similarTo=vector)
+        library.require_model(embedding.info.model_sha256)
+        identity = ModelIdentity.of(embedding.info)
+        return showSimilarity(volumeNode, roiNode, embedding.heat_map, caseId=caseId, model=identity)
 
     def showSideBySide(
         self, volumeNode: vtkMRMLScalarVolumeNode, roiNode: vtkMRMLMarkupsROINode, caseId: str
@@ -203,22 +205,22 @@ class RetrievalLogic:
             self._comparison.close()
             self._comparison = None
 
-    def markNotSimilar(self, look: LesionLook, caseId: str, *, isMarked: bool = True) -> Path:
+    def markNotSimilar(self, embedding: Embedding, caseId: str, *, isMarked: bool = True) -> Path:
         """Note that a case is not similar to the lesion, or take that back; returns the file it stands in."""
-        log, query = self._feedback(look)
+        log, query = self._feedback(embedding)
         return log.mark(query, caseId) if isMarked else log.withdraw(query, caseId)
 
-    def notSimilar(self, look: LesionLook) -> set[str]:
+    def notSimilar(self, embedding: Embedding) -> set[str]:
         """The ids of the cases that were marked for this lesion."""
-        log, query = self._feedback(look)
+        log, query = self._feedback(embedding)
         return log.marked(query)
 
-    def _feedback(self, look: LesionLook):
+    def _feedback(self, embedding: Embedding):
         from .feedback import FeedbackLog, Query, query_fingerprint
         from .retrieval_actions import requireLibrary
 
         path = requireLibrary(self.library).path
-        return FeedbackLog(path), Query(query_fingerprint(look.embedding), look.model.sha256, path.name)
+        return FeedbackLog(path), Query(query_fingerprint(embedding.vector), embedding.info.model_sha256, path.name)
 
     def saveAnnotations(self, path: str | Path, roiNodes: Sequence[vtkMRMLMarkupsROINode]) -> int:
         """Write boxes with their labels and attributes as .mrk.json, which Slicer opens; returns how many."""

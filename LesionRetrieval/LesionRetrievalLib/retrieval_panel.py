@@ -13,18 +13,18 @@ from LesionClassifierLib.scene_watch import SceneWatch
 from LesionClassifierLib.setup_step import explain, missingPackages
 from LesionLib.bundle_folder import user_model_root
 from LesionLib.errors import LesionLensError
-from LesionLib.runner_types import RunOptions
+from LesionLib.runner_types import Embedding, RunOptions
 from slicer import vtkMRMLScene
 from slicer.i18n import tr as _
 
 from .filters_panel import FiltersPanel
 from .found_panel import FoundPanel
 from .held_views import showInAllViews
+from .library import ModelIdentity
 from .library_panel import LibraryPanel
-from .look_run import LookRun
+from .look_run import EmbeddingRun
 from .panel_work import PanelWork
-from .retrieval_actions import lookRequest
-from .retrieval_types import LesionLook
+from .retrieval_actions import embeddingRequest
 from .segment_choice import SegmentChoice
 
 
@@ -40,7 +40,7 @@ class RetrievalPanel:
         self.models = ModelsPanel(ui, onChosen=self._modelChosen, onError=self._tellError)
         self.segments = SegmentChoice(ui, onLesion=self._lesionMade, onError=self._tellError)
         self.filters = FiltersPanel(ui, logic, onChanged=self.update)
-        self.run = LookRun(ui, logic, onEnded=self.update, onError=self._tellError)
+        self.run = EmbeddingRun(ui, logic, onEnded=self.update, onError=self._tellError)
         self.work = PanelWork(self, ui, logic, tell=self._tellError)
         self.found = FoundPanel(ui, logic, onChanged=self.update, onError=self._tellError, ask=self.ask)
         self.library = LibraryPanel(
@@ -164,10 +164,10 @@ class RetrievalPanel:
         volumeNode, roiNode = p.volume, p.lesion
         scene, volumeId, roiId = self.scene, volumeNode.GetID(), roiNode.GetID()
 
-        def answered(look: LesionLook) -> str:
-            self.models.showDevice(look.device, str(look.model))
+        def answered(embedding: Embedding) -> str:
+            self.models.showDevice(embedding.info.device, str(ModelIdentity.of(embedding.info)))
             nodes = (scene.GetNodeByID(volumeId), scene.GetNodeByID(roiId))
-            return self.found.search(look, plan, patient, nodes, words)
+            return self.found.search(embedding, plan, patient, nodes, words)
 
         self.ask(volumeNode, roiNode, _("Searching for {0}").format(roiNode.GetName()), answered)
 
@@ -189,9 +189,9 @@ class RetrievalPanel:
             ui.statusLabel.text = self._hint = why
 
     def ask(self, volumeNode, roiNode, doing: str, answered, similarTo=None) -> None:
-        """Have the model look at a lesion; ``answered(look)`` says what to say. What is wrong with the input is told."""
+        """Have the model embed a lesion; ``answered(embedding)`` says what to say. What is wrong with the input is told."""
         try:
-            request = lookRequest(volumeNode, roiNode, self.models.model, self.options(), similarTo=similarTo)
+            request = embeddingRequest(volumeNode, roiNode, self.models.model, self.options(), similarTo=similarTo)
         except LesionLensError as error:
             self._tellError(str(error))
             return
@@ -199,8 +199,8 @@ class RetrievalPanel:
         self.update()
 
     def options(self) -> RunOptions:
-        """How the model is to run."""
-        return RunOptions(device=self._ui.deviceSelector.currentText or "auto")
+        """How the model is to run; a library's vectors are float32."""
+        return RunOptions(device=self._ui.deviceSelector.currentText or "auto", precision="float32")
 
     def _libraryOpened(self) -> None:
         library = self._logic.library

@@ -16,12 +16,12 @@ import slicer.util
 from LesionClassifierLib.lesion_nodes import lesionNodes, markAsLesion
 from LesionClassifierLib.nodes import addRoiNode, addVolumeNode, saveScene
 from LesionLib.golden import golden_case
+from LesionLib.runner import InProcessRunner
+from LesionLib.runner_types import describing_request
 from LesionRetrievalLib.case_pictures import case_pictures
-from LesionRetrievalLib.library import Case, CaseLibrary
+from LesionRetrievalLib.library import Case, CaseLibrary, ModelIdentity
 from LesionRetrievalLib.library_patch import lesion_patch
 from LesionRetrievalLib.owner_key import owner_key
-from LesionRetrievalLib.retrieval_runner import InProcessLookRunner
-from LesionRetrievalLib.retrieval_types import describing_request
 
 LONG = 60
 MODEL = "lung-nodule-malignancy"
@@ -35,21 +35,21 @@ def own_settings(monkeypatch, tmp_path):
 
 
 @pytest.fixture(scope="module")
-def look():
+def embedding():
     """What the model sees in the golden lesion."""
-    return InProcessLookRunner().run(describing_request(MODEL))
+    return InProcessRunner().run(describing_request(MODEL))
 
 
 @pytest.fixture
-def library_path(look, tmp_path):
+def library_path(embedding, tmp_path):
     """Twelve cases around the golden lesion: the nearer, the smaller the number. Odd ones are malignant, 1 has a CT."""
     path, key = tmp_path / "nodules.lesionlib", owner_key()
     rng, (volume, box) = np.random.default_rng(3), golden_case()
     pictures = case_pictures(volume, box)
-    with CaseLibrary.create(path, model=look.model, dimension=len(look.embedding)) as library:
+    with CaseLibrary.create(path, model=ModelIdentity.of(embedding.info), dimension=len(embedding.vector)) as library:
         for number in range(1, 13):
-            noise = rng.standard_normal(len(look.embedding))
-            vector = look.embedding + 0.004 * number * noise
+            noise = rng.standard_normal(len(embedding.vector))
+            vector = embedding.vector + 0.004 * number * noise
             case = Case(
                 f"case-{number:02d}", "malignant" if number % 3 == 0 else "benign",
                 "histology" if number % 2 else "follow-up 24 months", "lung" if number != 5 else "liver",
@@ -58,7 +58,7 @@ def library_path(look, tmp_path):
             )  # fmt: skip
             patch = lesion_patch(volume, box) if number == 1 else None
             shown = pictures if number not in (2, 11) else None
-            library.add(case, vector, model_sha256=look.model.sha256, pictures=shown, patch=patch)
+            library.add(case, vector, model_sha256=embedding.info.model_sha256, pictures=shown, patch=patch)
     return path
 
 
@@ -231,16 +231,15 @@ def test_the_interface_goes_on_while_the_model_looks(opened, spin):
 
 def test_a_model_without_classes_is_set_beside_what_lesion_classifier_said(searched, a_case):
     from LesionClassifierLib.classification import answerNodes
-    from LesionLib.runner import InProcessRunner
     from LesionRetrievalLib.found_panel import modelsWord
 
     found = searched.panel.found._found
-    found = replace(found, look=replace(found.look, probabilities={}))
+    found = replace(found, embedding=replace(found.embedding, probabilities={}))
     assert modelsWord(found) == (MODEL, {})
     answerNodes(InProcessRunner(), a_case[0], [a_case[1]], MODEL)
     name, probabilities = modelsWord(found)
     assert name == MODEL
-    assert probabilities == pytest.approx(searched.panel.found._found.look.probabilities, abs=1e-4)
+    assert probabilities == pytest.approx(searched.panel.found._found.embedding.probabilities, abs=1e-4)
     a_case[1].SetSize(20, 20, 20)
     assert modelsWord(found) == (MODEL, {})
 
@@ -477,7 +476,7 @@ def test_reloading_the_module_ends_its_worker(opened, spin):
     assert opened.logic.runner.pid is None
 
 
-def test_a_new_library_knows_its_model_and_can_be_filled(panel, a_case, spin, monkeypatch, tmp_path, look):
+def test_a_new_library_knows_its_model_and_can_be_filled(panel, a_case, spin, monkeypatch, tmp_path, embedding):
     import qt
 
     panel.initializeParameterNode()
@@ -485,8 +484,8 @@ def test_a_new_library_knows_its_model_and_can_be_filled(panel, a_case, spin, mo
     panel.ui.newLibraryButton.click()
     spin(until=lambda: not panel.panel.run.isRunning, seconds=LONG)
     assert "mine.lesionlib is made" in panel.ui.statusLabel.text
-    assert panel.logic.library.model == look.model
-    assert panel.logic.library.dimension == len(look.embedding)
+    assert panel.logic.library.model == ModelIdentity.of(embedding.info)
+    assert panel.logic.library.dimension == len(embedding.vector)
     assert "to be changed" in panel.ui.libraryLabel.text
     assert panel.ui.findButton.toolTip.startswith("The library is empty")
 

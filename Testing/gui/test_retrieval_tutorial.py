@@ -6,11 +6,11 @@ import pytest
 from LesionClassifierLib.lesion_nodes import lesionNodes
 from LesionClassifierLib.sample_data import addPhantom
 from LesionLib.phantom.chest import chest_phantom
+from LesionLib.runner import EmbeddingRequest, InProcessRunner
+from LesionLib.runner_types import describing_request
 from LesionRetrievalLib.case_adding import NewCase, Owner, add_case
-from LesionRetrievalLib.library import CaseLibrary
+from LesionRetrievalLib.library import CaseLibrary, ModelIdentity
 from LesionRetrievalLib.owner_key import owner_key
-from LesionRetrievalLib.retrieval_runner import InProcessLookRunner
-from LesionRetrievalLib.retrieval_types import LookRequest, describing_request
 
 LONG = 120
 MODEL = "lung-nodule-malignancy"
@@ -22,21 +22,21 @@ def library_path(tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
     phantoms = [chest_phantom(seed=seed) for seed in (0, 1)]
     monkeypatch.setattr("LesionClassifierLib.sample_data.chest_phantom", lambda seed: phantoms[seed])
-    runner, path, key = InProcessLookRunner(), tmp_path / "phantoms.lesionlib", owner_key()
+    runner, path, key = InProcessRunner(), tmp_path / "phantoms.lesionlib", owner_key()
     first = runner.run(describing_request(MODEL))
-    with CaseLibrary.create(path, model=first.model, dimension=len(first.embedding)) as library:
+    with CaseLibrary.create(path, model=ModelIdentity.of(first.info), dimension=len(first.vector)) as library:
         for seed, phantom in enumerate(phantoms):
             owner = Owner(key.hash(f"phantom {seed}"), key.hash(f"phantom {seed}", domain="study"))
             for nodule in phantom.nodules:
                 if (seed, nodule.kind) == (0, "spiculated"):
                     continue  # the one that is asked about
                 box = nodule.box.grown(1.5)
-                look = runner.run(LookRequest(MODEL, phantom.volume, [box]))
+                embedding = runner.run(EmbeddingRequest(MODEL, phantom.volume, box))
                 new = NewCase(
                     nodule.kind, "the phantom's recipe", organ="lung", attributes={"diameter_mm": nodule.diameter_mm},
                     with_pictures=True, with_patch=True, case_id=f"phantom-{seed}-{nodule.kind.replace(' ', '-')}",
                 )  # fmt: skip
-                add_case(library, phantom.volume, box, look, new=new, owner=owner)
+                add_case(library, phantom.volume, box, embedding, new=new, owner=owner)
     return path
 
 

@@ -7,13 +7,14 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from LesionClassifierLib.background_run import BackgroundRun
 from LesionLib.errors import CaseLibraryError, LesionLensError
 from LesionLib.geometry import CTVolume, LesionBox
 from LesionLib.runner_types import RunnerCancelled
 from LesionRetrievalLib.library import CaseLibrary
 from LesionRetrievalLib.quiz_file import load_quiz
 from LesionRetrievalLib.quiz_library_cases import LibraryCases
-from LesionRetrievalLib.quiz_make_run import QuizMakeRun
+from LesionRetrievalLib.quiz_make_run import makeInBackground
 from LesionRetrievalLib.quiz_making import QuizPlan
 from LesionRetrievalLib.quiz_request import QuizRequest, answer_request
 from LesionRetrievalLib.quiz_schema import QuizError
@@ -156,26 +157,26 @@ def test_a_cancelled_request_leaves_nothing(request_for, tmp_path):
     assert not (tmp_path / "q.json").exists()
 
 
-def ended(run: QuizMakeRun):
-    while (made := run.look()) is None:
+def ended(run: BackgroundRun):
+    while (made := run.poll()) is None:
         pass
     return made
 
 
 def test_in_the_background_it_ends_with_the_quiz_an_error_or_cancelled(request_for, tmp_path):
     runner = CannedRunner()
-    made = ended(QuizMakeRun(request_for(), runner))
-    assert (len(made.quiz.cases), made.error, runner.is_closed) == (2, None, True)
-    made = ended(QuizMakeRun(request_for(cases=("case-8",), overwrite=True), CannedRunner()))
-    assert made.quiz is None
+    made = ended(makeInBackground(request_for(), runner))
+    assert (len(made.answer.cases), made.error, runner.is_closed) == (2, None, True)
+    made = ended(makeInBackground(request_for(cases=("case-8",), overwrite=True), CannedRunner()))
+    assert made.answer is None
     assert "case-8" in str(made.error)
-    run = QuizMakeRun(request_for(overwrite=True), CannedRunner(waits=True))
+    run = makeInBackground(request_for(overwrite=True), CannedRunner(waits=True))
     run.cancel()
     made = ended(run)
-    assert (made.quiz, made.error) == (None, None)
+    assert (made.answer, made.error) == (None, None)
 
 
 def test_a_fault_of_the_program_ends_the_run_with_a_sentence(request_for):
     runner = CannedRunner()
     runner.run = lambda request: 1 / 0
-    assert "ZeroDivisionError" in str(ended(QuizMakeRun(request_for(), runner)).error)
+    assert "ZeroDivisionError" in str(ended(makeInBackground(request_for(), runner)).error)

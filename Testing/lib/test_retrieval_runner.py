@@ -1,23 +1,31 @@
-"""Looks at lesions: the same in the process and in a worker, which is cancelled, refused, closed and gone in plain words."""
+"""Lesions embedded for comparing: the same in the process and in a worker, which cancels, refuses and ends in plain words."""
 
 from __future__ import annotations
 
 import threading
 import time
-from dataclasses import replace
+from contextlib import closing
+from dataclasses import fields, replace
 
 import numpy as np
 import pytest
+import torch
+from LesionLib.classify import Classifier
 from LesionLib.errors import BoxError, BundleError
-from LesionLib.runner_types import RunnerCancelled, RunnerError
-from LesionRetrievalLib.retrieval_codec import (
-    look_from_frame,
-    look_request_from_frame,
-    look_request_to_frame,
-    look_to_frame,
+from LesionLib.input_warning import WarningName
+from LesionLib.runner import InProcessRunner, RunRequest, WorkerRunner
+from LesionLib.runner_codec import question_from_frame, question_to_frame, reply_from_frame, reply_to_frame
+from LesionLib.runner_engine import Engine
+from LesionLib.runner_models import ModelCache
+from LesionLib.runner_types import (
+    Embedding,
+    EmbeddingRequest,
+    RunnerCancelled,
+    RunnerError,
+    RunOptions,
+    describing_request,
 )
-from LesionRetrievalLib.retrieval_runner import InProcessLookRunner, WorkerLookRunner
-from LesionRetrievalLib.retrieval_types import LookRequest, describing_request
+from LesionRetrievalLib.library_schema import ModelIdentity
 
 MODEL = "lung-nodule-malignancy"
 
@@ -29,68 +37,88 @@ def request_():
 
 @pytest.fixture(scope="module")
 def worker():
-    runner = WorkerLookRunner()
-    yield runner
-    runner.close()
+    with closing(WorkerRunner()) as runner:
+        yield runner
 
 
 @pytest.fixture(scope="module")
-def look(request_):
-    return InProcessLookRunner().run(request_)
+def embedding(request_):
+    return InProcessRunner().run(request_)
 
 
-def test_a_look_has_a_unit_embedding_and_probabilities_that_add_up(look):
-    assert np.linalg.norm(look.embedding) == pytest.approx(1, abs=1e-5)
-    assert sum(look.probabilities.values()) == pytest.approx(1, abs=1e-5)
-    assert set(look.class_colors) == set(look.probabilities)
-    assert look.model.name == MODEL
-    assert look.heat_map is None
+def test_an_embedding_is_a_unit_vector_with_probabilities_that_add_up(embedding):
+    assert np.linalg.norm(embedding.vector) == pytest.approx(1, abs=1e-5)
+    assert sum(embedding.probabilities.values()) == pytest.approx(1, abs=1e-5)
+    assert set(embedding.class_colors) == set(embedding.probabilities)
+    assert ModelIdentity.of(embedding.info).name == MODEL
+    assert embedding.heat_map is None
 
 
-def test_the_worker_sees_what_the_process_itself_sees(worker, request_, look):
+def test_the_worker_sees_what_the_process_itself_sees(worker, request_, embedding):
     seen = worker.run(request_)
-    assert np.abs(seen.embedding - look.embedding).max() < 1e-5
-    assert seen.probabilities == pytest.approx(look.probabilities, abs=1e-5)
-    assert (seen.model, seen.class_colors) == (look.model, look.class_colors)
+    assert np.abs(seen.vector - embedding.vector).max() < 1e-5
+    assert seen.probabilities == pytest.approx(embedding.probabilities, abs=1e-5)
+    assert (seen.info, seen.class_colors) == (embedding.info, embedding.class_colors)
 
 
-def test_why_similar_comes_painted_into_the_ct(worker, request_, look):
-    other = np.roll(look.embedding, 3)
-    here = InProcessLookRunner().run(replace(request_, similar_to=other)).heat_map
+def test_why_similar_comes_painted_into_the_ct(worker, request_, embedding):
+    other = np.roll(embedding.vector, 3)
+    here = InProcessRunner().run(replace(request_, similar_to=other)).heat_map
     there = worker.run(replace(request_, similar_to=other)).heat_map
     assert here.array.max() == pytest.approx(1)
     assert np.abs(here.array - there.array).max() < 1e-2
     assert np.array_equal(here.ijkToRAS, there.ijkToRAS)
 
 
-def test_requests_and_looks_survive_the_wire(request_, look):
-    asked = replace(request_, similar_to=look.embedding)
-    back = look_request_from_frame(look_request_to_frame(asked))
-    assert np.array_equal(back.similar_to, look.embedding)
+def test_one_worker_answers_both_kinds_of_request(worker, request_):
+    pid = worker.pid
+    answer = worker.run(RunRequest(MODEL, request_.volume, [request_.box], RunOptions(precision="float32")))
+    embedding = worker.run(request_)
+    assert embedding.probabilities == pytest.approx(answer.results[0].probabilities, abs=1e-5)
+    assert np.array_equal(embedding.vector, answer.results[0].embedding)
+    assert pid in (None, worker.pid)
+
+
+def test_a_query_only_answer_is_the_vector_alone(request_, embedding):
+    seen = InProcessRunner().run(replace(request_, query_only=True))
+    assert dict(seen.probabilities) == {}
+    assert np.array_equal(seen.vector, embedding.vector)
+
+
+def test_requests_and_embeddings_survive_the_wire(request_, embedding):
+    asked = replace(request_, similar_to=embedding.vector, query_only=True)
+    back = question_from_frame(question_to_frame(asked))
+    assert np.array_equal(back.similar_to, embedding.vector)
     assert np.array_equal(back.volume.array, request_.volume.array)
-    assert np.array_equal(back.boxes[0].segment.array, request_.boxes[0].segment.array)
-    assert look_request_from_frame(look_request_to_frame(request_)).similar_to is None
-    again = look_from_frame(look_to_frame(look))
-    assert np.array_equal(again.embedding, look.embedding)
-    assert (again.model, again.device, again.heat_map) == (look.model, look.device, None)
+    assert np.array_equal(back.box.segment.array, request_.box.segment.array)
+    assert (back.model, back.options, back.query_only) == (MODEL, request_.options, True)
+    back = question_from_frame(question_to_frame(request_))
+    assert (back.similar_to, back.query_only) == (None, False)
+    again = reply_from_frame(reply_to_frame(embedding), request_)
+    assert np.array_equal(again.vector, embedding.vector)
+    assert (again.info, again.heat_map, again.warnings) == (embedding.info, None, ())
+    assert (dict(again.probabilities), again.class_colors) == (embedding.probabilities, embedding.class_colors)
+    crossing = {"vector", "probabilities", "class_colors", "heat_map", "info", "warnings"}
+    assert {field.name for field in fields(Embedding)} == crossing
 
 
 def test_what_is_wrong_is_told_as_it_was_raised(worker, request_):
     with pytest.raises(BundleError, match="unknown model 'liver'"):
         worker.run(replace(request_, model="liver"))
-    with pytest.raises(BoxError, match="one lesion"):
-        worker.run(replace(request_, boxes=[*request_.boxes, *request_.boxes]))
-    assert worker.run(request_).model.name == MODEL
+    away = replace(request_.box, centerRAS=request_.box.centerRAS + [500.0, 0, 0])
+    with pytest.raises(BoxError, match="lies outside the volume"):
+        worker.run(replace(request_, box=away))
+    assert worker.run(request_).info.model_name == MODEL
 
 
-def test_cancel_kills_the_worker_and_the_next_request_finds_another(worker, request_):
+def test_cancel_ends_the_request_and_the_next_one_is_answered(worker, request_):
     worker.run(request_)
-    first, ended = worker.pid, []
+    ended = []
 
     def ask():
         try:
             big = replace(request_.volume, array=np.tile(request_.volume.array, (40, 4, 4)))
-            worker.run(LookRequest(MODEL, big, request_.boxes))
+            worker.run(EmbeddingRequest(MODEL, big, request_.box))
         except RunnerCancelled as error:
             ended.append(error)
 
@@ -101,8 +129,7 @@ def test_cancel_kills_the_worker_and_the_next_request_finds_another(worker, requ
         time.sleep(0.001)
     thread.join(20)
     assert len(ended) == 1
-    assert worker.run(request_).model.name == MODEL
-    assert worker.pid not in (None, first)
+    assert worker.run(request_).info.model_name == MODEL
 
 
 def test_nothing_to_cancel_is_said(worker):
@@ -110,14 +137,14 @@ def test_nothing_to_cancel_is_said(worker):
 
 
 def test_a_worker_that_cannot_start_says_why(request_):
-    runner = WorkerLookRunner(arguments=("-c", "raise SystemExit('no torch here')"))
+    runner = WorkerRunner(arguments=("-c", "raise SystemExit('no torch here')"))
     with pytest.raises(RunnerError, match="could not start.*no torch here"):
         runner.run(request_)
     runner.close()
 
 
 def test_a_closed_runner_refuses_and_leaves_no_process(request_):
-    runner = WorkerLookRunner()
+    runner = WorkerRunner()
     runner.start(MODEL)
     runner.close()
     assert runner.pid is None
@@ -125,9 +152,15 @@ def test_a_closed_runner_refuses_and_leaves_no_process(request_):
         runner.run(request_)
 
 
-def test_a_model_without_classes_is_looked_with_all_the_same(request_, look, monkeypatch):
-    from LesionLib.runner_models import ModelCache
+def test_a_restarted_worker_is_another_one_and_answers(worker, request_):
+    worker.run(request_)
+    first = worker.pid
+    worker.restart()
+    assert worker.run(request_).info.model_name == MODEL
+    assert worker.pid not in (None, first)
 
+
+def test_a_model_without_classes_embeds_all_the_same(request_, embedding, monkeypatch):
     loaded = ModelCache.get
 
     def without_classes(cache, *given):
@@ -135,6 +168,51 @@ def test_a_model_without_classes_is_looked_with_all_the_same(request_, look, mon
         return replace(model, bundle=replace(model.bundle, class_names=(), class_colors=()))
 
     monkeypatch.setattr(ModelCache, "get", without_classes)
-    seen = InProcessLookRunner().run(request_)
+    seen = InProcessRunner().run(request_)
     assert (dict(seen.probabilities), dict(seen.class_colors)) == ({}, {})
-    assert np.abs(seen.embedding - look.embedding).max() < 1e-5
+    assert np.abs(seen.vector - embedding.vector).max() < 1e-5
+
+
+def test_an_embedding_is_float32_where_answers_are_not(request_):
+    engine = Engine(default_precision="auto")
+    engine.run(RunRequest(MODEL, request_.volume, [request_.box], RunOptions()))
+    seen = engine.embed(replace(request_, options=RunOptions(precision="auto")))
+    assert "bfloat16" not in seen.info.device
+    assert np.array_equal(seen.vector, InProcessRunner().run(request_).vector)
+
+
+def test_a_model_lies_in_memory_once_for_answers_and_embeddings():
+    cache, cpu = ModelCache(), torch.device("cpu")
+    measured, exact = cache.get(MODEL, cpu, "auto"), cache.get(MODEL, cpu, "float32")
+    network = measured.bundle.network
+    assert getattr(network, "exact", network) is exact.bundle.network
+
+
+def out_of_memory(monkeypatch, method: str, times: int) -> None:
+    """The next ``times`` calls of a classifier's ``method`` find the GPU's memory full."""
+    honest, left = getattr(Classifier, method), [times]
+
+    def full(*given, **named):
+        if left[0]:
+            left[0] -= 1
+            msg = "CUDA out of memory. Tried to allocate 2.00 GiB"
+            raise torch.OutOfMemoryError(msg)
+        return honest(*given, **named)
+
+    monkeypatch.setattr(Classifier, method, full)
+
+
+@pytest.mark.parametrize("method", ["classify", "embed", "similarity_to"])
+def test_out_of_gpu_memory_falls_back_to_the_cpu_and_says_so(request_, embedding, monkeypatch, method):
+    out_of_memory(monkeypatch, method, times=1)
+    asked = replace(request_, query_only=method == "embed", similar_to=np.roll(embedding.vector, 3))
+    seen = InProcessRunner().run(asked)
+    assert [warning.name for warning in seen.warnings] == [WarningName.GPU_MEMORY]
+    assert np.abs(seen.vector - embedding.vector).max() < 1e-5
+    assert seen.info.device == "cpu"
+
+
+def test_no_memory_even_on_the_cpu_is_a_sentence(request_, monkeypatch):
+    out_of_memory(monkeypatch, "embed", times=2)
+    with pytest.raises(RunnerError, match="not enough memory to answer box 'golden lesion'"):
+        InProcessRunner().run(replace(request_, query_only=True))

@@ -10,7 +10,7 @@ import pytest
 import slicer
 import slicer.util
 import vtk
-from LesionClassifierLib.background_run import BackgroundRun
+from LesionClassifierLib.background_run import runInBackground
 from LesionClassifierLib.classification import answerNodes, requestFromNodes
 from LesionClassifierLib.exports import exportCsv
 from LesionClassifierLib.lesion_nodes import (
@@ -268,8 +268,8 @@ def test_the_table_of_answers_is_exported_with_stable_columns(scene, a_case, run
 
 def test_a_run_in_the_background_ends_with_the_answer_and_tells_how_far_it_is(scene, a_case, runner):
     ct, roi = a_case
-    run = BackgroundRun(runner, requestFromNodes(ct, [roi], MODEL))
-    while (outcome := run.look()) is None:
+    run = runInBackground(runner, requestFromNodes(ct, [roi], MODEL))
+    while (outcome := run.poll()) is None:
         pass
     assert outcome.answer.results[0].name == "L1"
     assert (run.done, run.total) == (1, 1)
@@ -278,8 +278,8 @@ def test_a_run_in_the_background_ends_with_the_answer_and_tells_how_far_it_is(sc
 
 def test_an_error_in_the_background_reaches_the_main_thread_in_plain_words(scene, a_case, runner):
     ct, roi = a_case
-    run = BackgroundRun(runner, requestFromNodes(ct, [roi], "no such model"))
-    while (outcome := run.look()) is None:
+    run = runInBackground(runner, requestFromNodes(ct, [roi], "no such model"))
+    while (outcome := run.poll()) is None:
         pass
     assert "unknown model 'no such model'" in str(outcome.error)
 
@@ -287,8 +287,8 @@ def test_an_error_in_the_background_reaches_the_main_thread_in_plain_words(scene
         def run(self, request, *, progress=None):
             raise KeyError("bug")
 
-    run = BackgroundRun(Broken(), requestFromNodes(ct, [roi], MODEL))
-    while (outcome := run.look()) is None:
+    run = runInBackground(Broken(), requestFromNodes(ct, [roi], MODEL))
+    while (outcome := run.poll()) is None:
         pass
     assert "KeyError" in str(outcome.error)
 

@@ -17,12 +17,12 @@ from LesionClassifierLib.segment_masks import addSegmentationNode
 from LesionLib.errors import BoxError, CaseLibraryError
 from LesionLib.geometry import CTVolume
 from LesionLib.golden import golden_case
+from LesionLib.runner import InProcessRunner
 from LesionRetrievalLib.annotation_nodes import annotate, annotationOf
 from LesionRetrievalLib.case_adding import NewCase
 from LesionRetrievalLib.library import Case
 from LesionRetrievalLib.patient_identity import identityOfVolume
 from LesionRetrievalLib.pseudonyms import Pseudonymiser
-from LesionRetrievalLib.retrieval_runner import InProcessLookRunner
 from LesionRetrievalLib.search_plan import SearchPlan
 from LesionRetrievalLib.segment_lesion import lesionOfSegment
 
@@ -33,7 +33,7 @@ UID = "1.2.826.0.1.3680043.8.498.1"
 
 @pytest.fixture(scope="module")
 def runner():
-    runner = InProcessLookRunner()
+    runner = InProcessRunner()
     yield runner
     runner.close()
 
@@ -174,8 +174,8 @@ def test_the_vote_and_what_else_it_might_be(filled, nodes):
     vote = filled.neighbourVote(filled.findSimilar(*nodes))
     assert vote.top == "sphere"
     assert vote.counts == {"sphere": 3, "cube": 1}
-    look = filled.look(*nodes)
-    assert filled.nearestOtherClass(look, vote.top).case_id == "other-3"
+    embedding = filled.embed(*nodes)
+    assert filled.nearestOtherClass(embedding, vote.top).case_id == "other-3"
 
 
 def test_why_similar_is_a_volume_over_the_ct_that_says_where_it_comes_from(filled, nodes, scene):
@@ -207,14 +207,14 @@ def test_side_by_side_of_a_case_that_was_added(filled, nodes, scene):
 
 
 def test_feedback_is_about_a_lesion_and_can_be_taken_back(filled, nodes, tmp_path):
-    look = filled.look(*nodes)
-    path = filled.markNotSimilar(look, "other-2")
+    embedding = filled.embed(*nodes)
+    path = filled.markNotSimilar(embedding, "other-2")
     assert path == tmp_path / "cases.lesionlib.feedback.jsonl"
-    assert filled.notSimilar(look) == {"other-2"}
+    assert filled.notSimilar(embedding) == {"other-2"}
     nodes[1].SetSize(30, 30, 30)
-    assert filled.notSimilar(filled.look(*nodes)) == set()
-    filled.markNotSimilar(look, "other-2", isMarked=False)
-    assert filled.notSimilar(look) == set()
+    assert filled.notSimilar(filled.embed(*nodes)) == set()
+    filled.markNotSimilar(embedding, "other-2", isMarked=False)
+    assert filled.notSimilar(embedding) == set()
 
 
 def test_boxes_with_labels_and_attributes_go_to_a_file_and_come_back(logic, nodes, scene, tmp_path):
@@ -276,7 +276,7 @@ def test_parameters_survive_a_saved_scene(logic, nodes, scene, tmp_path):
 
 
 def test_everything_but_the_models_loads_where_there_is_no_torch():
-    names = "retrieval_logic retrieval_actions retrieval_runner side_by_side similarity_volume annotation_nodes segment_lesion"
+    names = "retrieval_logic retrieval_actions side_by_side similarity_volume annotation_nodes segment_lesion"
     code = f"""
 import sys
 class NoTorch:

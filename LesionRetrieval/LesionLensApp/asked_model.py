@@ -1,0 +1,52 @@
+"""The model of a command, asked in this process as Slicer's worker is asked in its own: with the CPU to fall back to."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import overload
+
+import numpy as np
+from LesionLib.geometry import CTVolume, LesionBox
+from LesionLib.input_warning import WarningName
+from LesionLib.results import LesionResult
+from LesionLib.runner import Embedding, EmbeddingRequest, InProcessRunner, RunAnswer, RunOptions, RunRequest
+from LesionLib.runner_types import ModelDescription
+
+
+class AskedModel:
+    """``described``: who the model is. On the GPU where there is one, until its memory does not suffice; then on the CPU.
+
+    Raises what `load_bundle` raises.
+    """
+
+    def __init__(self, model: str | Path) -> None:
+        self._runner, self._options = InProcessRunner(), RunOptions()
+        self.described: ModelDescription = self._runner.describe(model)
+
+    def classify(self, volume: CTVolume, box: LesionBox, *, redrawn: int = 0) -> LesionResult:
+        """The answer for one box. Raises `LesionLensError`."""
+        options = RunOptions(redrawn=redrawn)
+        return self.run(RunRequest(str(self.described.folder), volume, [box], options)).results[0]
+
+    def embed(self, volume: CTVolume, box: LesionBox) -> np.ndarray:
+        """The L2-normalised embedding of a lesion, float32, (d,). Raises `LesionLensError`."""
+        return self.run(EmbeddingRequest(str(self.described.folder), volume, box, query_only=True)).vector
+
+    @overload
+    def run(self, request: RunRequest) -> RunAnswer: ...
+
+    @overload
+    def run(self, request: EmbeddingRequest) -> Embedding: ...
+
+    def run(self, request: RunRequest | EmbeddingRequest) -> RunAnswer | Embedding:
+        """Ask; the device is this model's to choose. Raises `LesionLensError`."""
+        options = replace(request.options, device=self._options.device)
+        answer = self._runner.run(replace(request, options=options))
+        parts = [answer] if isinstance(answer, Embedding) else answer.results
+        told = [w for part in parts for w in part.warnings if getattr(w, "name", None) is WarningName.GPU_MEMORY]
+        if told and self._options.device != "cpu":
+            self._options = RunOptions(device="cpu")  # else every lesion would try, and load the model, twice
+            print(f"lesionlens: {told[0]}", file=sys.stderr)
+        return answer

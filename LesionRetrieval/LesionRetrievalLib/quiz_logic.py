@@ -227,7 +227,10 @@ class QuizLogic:
     def writeScore(
         self, quiz: Quiz | str | Path, folder: str | Path, out: str | Path, *, learners: Sequence[str] | None = None
     ) -> Score:
-        """``score.csv`` and ``summary.html`` of ``learners`` (None: all in ``folder``); an earlier score is replaced."""
+        """``score.csv`` and, where jinja2 is there, ``summary.html`` of ``learners`` (None: all in ``folder``).
+
+        An earlier score is replaced.
+        """
         if not isinstance(quiz, Quiz):
             quiz = load_quiz(quiz)
         attempts = read_attempts(quiz, folder)

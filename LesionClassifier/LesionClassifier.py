@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import slicer
 import vtk
+from LesionLib.bundle_folder import DEFAULT_MODEL
 from slicer.i18n import tr as _
 from slicer.i18n import translate
 from slicer.ScriptedLoadableModule import (
@@ -22,8 +23,6 @@ if TYPE_CHECKING:
 
     from LesionLib.results import LesionResult
     from LesionLib.runner import InferenceRunner
-
-DEFAULT_MODEL = "lung-nodule-malignancy"
 
 
 class LesionClassifier(ScriptedLoadableModule):

@@ -22,6 +22,7 @@ from .console import NOTICE
 
 if TYPE_CHECKING:
     from LesionLib.bundle import Bundle
+    from LesionLib.dicom import DicomSeries
 
 
 @dataclass(frozen=True)
@@ -87,7 +88,10 @@ def _of_case(library: CaseStore, options: argparse.Namespace, wanted: SearchFilt
 def _of_ct(
     library: CaseStore, options: argparse.Namespace, wanted: SearchFilter, make_bundle: Callable[[], Bundle]
 ) -> list[Answer]:
-    hashes = _hashes_of_ct(options)
+    from LesionLib.dicom import series_at
+
+    series = series_at(options.volume, options.series)
+    hashes = _hashes_of_ct(options, series)
     filters = _filters(options, wanted, hashes)
     bundle = make_bundle()
     library.require_model(bundle.sha256)
@@ -95,7 +99,7 @@ def _of_ct(
 
     from .library_lesions import read_lesions
 
-    volume, boxes = read_lesions(options)
+    volume, boxes = read_lesions(options, series)
     classifier = Classifier(bundle, volume)
     patient = hashes[0] if hashes else None
     return [
@@ -108,7 +112,7 @@ def _of_ct(
     ]
 
 
-def _hashes_of_ct(options: argparse.Namespace) -> tuple[str, str] | None:
+def _hashes_of_ct(options: argparse.Namespace, series: DicomSeries | None) -> tuple[str, str] | None:
     """Patient and study, where both the identifier and the key that the library was made with are at hand."""
     from LesionRetrievalLib.owner_key import default_key_path
     from LesionRetrievalLib.pseudonyms import Pseudonymiser
@@ -116,12 +120,12 @@ def _hashes_of_ct(options: argparse.Namespace) -> tuple[str, str] | None:
     from .library_lesions import read_identity
 
     key = options.key or default_key_path()
-    identity = read_identity(options)
+    identity = read_identity(options, series)
     needed = options.scope != "all" or options.exclude_study
-    if identity.patient and (options.key or key.exists()):
+    if identity.is_known and (options.key or key.exists()):
         return identity.hashes(Pseudonymiser.load(key))
     if needed:
-        lacking = f"the key {key}" if identity.patient else "the patient; give --patient"
+        lacking = f"the key {key}" if identity.is_known else "the patient; give --patient"
         msg = f"To tell cases of this patient or study from others, the search needs {lacking}."
         raise CaseLibraryError(msg)
     return None

@@ -52,25 +52,6 @@ class QuizCaseSource(Protocol):
         """The lesion at ``place`` of `labels`."""
 
 
-@dataclass(frozen=True)
-class GivenLesions:
-    """Lesions at hand, for example from a Slicer scene; each counts as another patient unless its hash says otherwise."""
-
-    lesions: Sequence[KnownLesion]
-
-    def labels(self) -> Sequence[str]:
-        """See `QuizCaseSource`."""
-        return [lesion.label for lesion in self.lesions]
-
-    def patients(self) -> Sequence[str]:
-        """See `QuizCaseSource`."""
-        return [lesion.patient_hash or f"lesion {place}" for place, lesion in enumerate(self.lesions)]
-
-    def load(self, place: int) -> KnownLesion:
-        """See `QuizCaseSource`."""
-        return self.lesions[place]
-
-
 class CaseFolder:
     """The folder that ``lesionlens library build`` reads: one CSV table, ``image/`` and ``mask/``.
 

@@ -12,7 +12,7 @@ from LesionClassifierLib.nodes import addRoiNode, addVolumeNode
 from LesionClassifierLib.volume_nodes import nodesOfClass
 from LesionLib.golden import golden_case
 from LesionRetrievalLib.quiz import QuizSession, Step, load_quiz, save_quiz
-from LesionRetrievalLib.quiz_case_display import quizNodes
+from LesionRetrievalLib.quiz_case_display import QUIZ_ATTRIBUTE
 from LesionRetrievalLib.quiz_logic import QuizLogic
 from quiz_cases import Clock, phantom_quiz
 
@@ -75,6 +75,11 @@ def press(room, keys: str) -> None:
 def answer(room, label: str, confidence: float) -> None:
     room.learner.answers.choose(label, confidence)
     room.ui.goOnButton.click()
+
+
+def quizNodes(scene) -> list:
+    """All nodes that belong to a quiz case."""
+    return [node for node in nodesOfClass(scene, "vtkMRMLNode") if node.GetAttribute(QUIZ_ATTRIBUTE)]
 
 
 def nodesOfModel(scene) -> list[str]:

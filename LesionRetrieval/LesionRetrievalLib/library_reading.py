@@ -73,7 +73,6 @@ class LibraryReading:
         return model
 
     def case(self, case_id: str) -> Case:
-        """Return the case ``case_id``."""
         rows = self._rows(f"SELECT {_COLUMNS} FROM cases WHERE case_id = ?", (checked_case_id(case_id),))
         if not rows:
             raise _unknown(case_id)

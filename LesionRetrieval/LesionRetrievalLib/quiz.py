@@ -117,7 +117,6 @@ class QuizSession:
 
     @property
     def step(self) -> Step:
-        """What to do now."""
         return self._log.attempt.step
 
     @property

@@ -64,7 +64,6 @@ class CaseRecord:
 
     @property
     def is_answered(self) -> bool:
-        """Whether both answers are there."""
         return self.second is not None
 
 

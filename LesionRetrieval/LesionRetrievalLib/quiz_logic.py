@@ -155,7 +155,6 @@ class QuizLogic:
         self.show()
 
     def takeBox(self) -> None:
-        """Take the teacher's box."""
         self._running().take_box()
         self.show()
 
@@ -194,7 +193,6 @@ class QuizLogic:
         self.show()
 
     def resume(self) -> None:
-        """Go on after `pause`."""
         if self.session is not None:
             self.session.resume()
         self.show()

@@ -41,7 +41,6 @@ class ScorePanel:
         self._forget()
 
     def refresh(self) -> None:
-        """List who has answered."""
         try:
             counts = self._logic.learners(self._ui.scoreQuizEdit.text, self._ui.scoreAnswersEdit.text)
         except LesionLensError as error:

@@ -77,15 +77,12 @@ class CaseFolder:
         self._patient_hash = patient_hash
 
     def labels(self) -> Sequence[str]:
-        """See `QuizCaseSource`."""
         return [case_folder.label_of(row, self._column, self._class_names) for row in self._rows]
 
     def patients(self) -> Sequence[str]:
-        """See `QuizCaseSource`."""
         return [row.values[PATIENT_COLUMN] for row in self._rows]
 
     def load(self, place: int) -> KnownLesion:
-        """See `QuizCaseSource`."""
         row = self._rows[place]
         volume, box, _ = row.load()
         return KnownLesion(
@@ -111,7 +108,6 @@ class PhantomNodules:
         self._seed = seed
 
     def labels(self) -> Sequence[str]:
-        """See `QuizCaseSource`."""
         return self._labels
 
     def patients(self) -> Sequence[str]:
@@ -119,7 +115,6 @@ class PhantomNodules:
         return [str(place) for place in range(len(self._labels))]
 
     def load(self, place: int) -> KnownLesion:
-        """See `QuizCaseSource`."""
         label = self._labels[place]
         chance = random.Random(f"{self._seed} {place}")
         kind, diameter = chance.choice(_PHANTOM_KINDS[label]), round(chance.uniform(*_PHANTOM_MM), 1)

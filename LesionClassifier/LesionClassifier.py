@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import slicer
 import vtk
+from LesionLib.bundle_folder import DEFAULT_MODEL
 from slicer.i18n import tr as _
 from slicer.i18n import translate
 from slicer.ScriptedLoadableModule import (
@@ -24,7 +25,6 @@ if TYPE_CHECKING:
     from LesionLib.results import LesionResult
     from LesionLib.runner import InferenceRunner
 
-DEFAULT_MODEL = "lung-nodule-malignancy"
 DOCUMENTATION = "https://github.com/LesionLens/SlicerLesionLens#in-3d-slicer"
 
 

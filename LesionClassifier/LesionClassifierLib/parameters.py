@@ -2,12 +2,11 @@
 
 from typing import Annotated
 
+from LesionLib.bundle_folder import DEFAULT_MODEL
 from slicer import vtkMRMLScalarVolumeNode, vtkMRMLSegmentationNode
 from slicer.parameterNodeWrapper import Default, WithinRange, parameterNodeWrapper
 
 from .lesion_nodes import DEFAULT_BOX_MM
-
-DEFAULT_MODEL = "lung-nodule-malignancy"
 
 
 @parameterNodeWrapper

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
@@ -24,26 +24,6 @@ class DicomFiles(Protocol):
 
     def fileForInstance(self, instanceUID: str) -> str:
         """Path of the file; empty where it is not known."""
-
-
-class FolderOfDicomFiles:
-    """The files of a folder, by their instance; subfolders too. Files that are no DICOM are passed over."""
-
-    def __init__(self, folder: Path) -> None:
-        import pydicom
-        from pydicom.errors import InvalidDicomError
-
-        self._files: dict[str, str] = {}
-        for path in sorted(p for p in folder.rglob("*") if p.is_file()):
-            try:
-                header = pydicom.dcmread(path, stop_before_pixels=True, specific_tags=["SOPInstanceUID"])
-                self._files[str(header.SOPInstanceUID)] = str(path)
-            except (InvalidDicomError, AttributeError, OSError):
-                continue
-
-    def fileForInstance(self, instanceUID: str) -> str:
-        """Path of the file; empty where it is not in the folder."""
-        return self._files.get(instanceUID, "")
 
 
 def sourceDatasets(volumeNode: vtkMRMLScalarVolumeNode, files: DicomFiles | None) -> list[Dataset]:
@@ -76,8 +56,3 @@ def readDatasets(paths: Iterable[str | Path]) -> list[Dataset]:
     except (InvalidDicomError, OSError) as error:
         msg = f"a DICOM file of the CT cannot be read ({type(error).__name__}); import the series again."
         raise StructuredReportError(msg) from error
-
-
-def rememberInstances(volumeNode: vtkMRMLScalarVolumeNode, instanceUIDs: Sequence[str]) -> None:
-    """Note on a volume node which instances it was made from, as Slicer's DICOM module does."""
-    volumeNode.SetAttribute(_INSTANCES, " ".join(instanceUIDs))

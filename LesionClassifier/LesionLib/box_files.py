@@ -1,19 +1,34 @@
-"""Boxes from a CSV file: ``name,frame,center_x,center_y,center_z,size_x,size_y,size_z``, frame RAS or LPS, mm."""
+"""Boxes in files: as JSON, and as CSV.
+
+A CSV file has the columns ``name,frame,center_x,center_y,center_z,size_x,size_y,size_z``, frame RAS or LPS, mm.
+"""
 
 from __future__ import annotations
 
 import csv
 import io
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from .errors import BoxError
-from .geometry import LesionBox
+from .geometry import CTVolume, LesionBox
 
 HEADER = ("name", "frame", "center_x", "center_y", "center_z", "size_x", "size_y", "size_z")
 _SIGN = {"RAS": np.array([1.0, 1.0, 1.0]), "LPS": np.array([-1.0, -1.0, 1.0])}
 _MOST_ROWS = 10_000
+
+
+def box_to_json(box: LesionBox) -> dict[str, Any]:
+    """Where a box is: ``centerRAS`` and ``sizeMm`` (3 numbers, mm), ``axesRAS`` (3 rows of 3). Name and segment stay out."""
+    return {key: getattr(box, key).tolist() for key in ("centerRAS", "sizeMm", "axesRAS")}
+
+
+def box_from_json(values: Mapping[str, Any], *, name: str = "lesion", segment: CTVolume | None = None) -> LesionBox:
+    """The inverse of `box_to_json`. Raises `BoxError`."""
+    return LesionBox(values["centerRAS"], values["sizeMm"], values["axesRAS"], name=name, segment=segment)
 
 
 def read_boxes_csv(path: Path) -> list[LesionBox]:

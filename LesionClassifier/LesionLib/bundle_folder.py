@@ -9,6 +9,7 @@ from typing import Any
 
 from .errors import BundleError
 
+DEFAULT_MODEL = "lung-nodule-malignancy"
 MANIFEST, WEIGHTS, CARD, LICENSE = "configs/metadata.json", "models/model.safetensors", "docs/README.md", "LICENSE"
 
 

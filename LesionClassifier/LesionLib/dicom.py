@@ -41,6 +41,11 @@ class DicomSeries:
     slices: tuple[_Slice, ...]
 
     @property
+    def files(self) -> list[Path]:
+        """Where the images are."""
+        return [one.path for one in self.slices]
+
+    @property
     def summary(self) -> str:
         """One line for a list to choose from; names nobody."""
         header = self.slices[0].header
@@ -75,6 +80,11 @@ def choose_series(folder: Path, wanted: str | None) -> DicomSeries:
     what = f"has no series {wanted!r}" if wanted else f"holds {len(series)} series"
     msg = f"{folder} {what}; choose one with --series NUMBER: {listed}."
     raise VolumeError(msg)
+
+
+def series_at(path: Path, wanted: str | None) -> DicomSeries | None:
+    """As `choose_series`; None for what is no folder. The headers are read here, once: hand it to whatever needs the series."""
+    return choose_series(path, wanted) if path.is_dir() else None
 
 
 def read_series(series: DicomSeries, *, name: str) -> CTVolume:

@@ -6,6 +6,7 @@ import gzip
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import SimpleITK as sitk
@@ -13,6 +14,9 @@ import SimpleITK as sitk
 from .errors import VolumeError
 from .geometry import CTVolume
 from .input_warning import InputWarning
+
+if TYPE_CHECKING:
+    from .dicom import DicomSeries
 
 LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
 _NIFTI_FLOATS = {16: "f4", 64: "f8"}  # the header's datatype codes
@@ -27,18 +31,20 @@ def ijk_to_ras(image: sitk.Image) -> np.ndarray:
     return LPS_TO_RAS @ matrix
 
 
-def read_volume(path: Path, *, series: str | None = None) -> CTVolume:
+def read_volume(path: Path, *, series: str | DicomSeries | None = None) -> CTVolume:
     """A CT from a DICOM folder or one image file. Raises `VolumeError` with what was found and what to do.
 
-    ``series`` chooses one of several series in a folder, by its place in the list or its UID.
+    ``series`` chooses one of several series in a folder, by its place in the list or its UID; or is the one that
+    `dicom.series_at` found there already, whose headers are not read again.
     """
     if not path.exists():
         msg = f"{path} does not exist; give a DICOM folder or one of {', '.join(IMAGE_SUFFIXES)}."
         raise VolumeError(msg)
     if path.is_dir():
-        from .dicom import choose_series, read_series
+        from .dicom import DicomSeries, choose_series, read_series
 
-        return read_series(choose_series(path, series), name=path.resolve().name)
+        found = series if isinstance(series, DicomSeries) else choose_series(path, series)
+        return read_series(found, name=path.resolve().name)
     if series is not None:
         msg = f"{path.name} is one file; --series is for a DICOM folder. Leave it out."
         raise VolumeError(msg)

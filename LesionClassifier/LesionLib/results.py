@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from .box_files import box_to_json
 from .geometry import LesionBox
 from .heat_map import HeatMap
 from .input_warning import InputWarning
@@ -157,11 +158,7 @@ def _statistics_as_json(known: LesionStatistics) -> dict:
 def _result_as_json(number: int, result: LesionResult) -> dict:
     return {
         "name": result.name,
-        "box": {
-            "centerRAS": _rounded(result.box.centerRAS),
-            "sizeMm": _rounded(result.box.sizeMm),
-            "axesRAS": _rounded(result.box.axesRAS),
-        },
+        "box": {key: _rounded(values) for key, values in box_to_json(result.box).items()},
         "label": result.label,
         "probabilities": {name: round(p, 6) for name, p in result.probabilities.items()},
         "statistics": None if result.statistics is None else _statistics_as_json(result.statistics),

@@ -9,7 +9,7 @@ from pathlib import Path
 from LesionClassifierLib.headless import startHeadlessSlicer
 from LesionClassifierLib.nodes import addVolumeNode
 from LesionClassifierLib.structured_report_sources import StructuredReportError
-from LesionLib.dicom import choose_series
+from LesionLib.dicom import DicomSeries, series_at
 from LesionLib.errors import LesionLensError
 from LesionLib.readers import read_volume
 from LesionLib.results import LesionResult
@@ -39,7 +39,8 @@ def classify_files(options: argparse.Namespace, model: AskedModel, steps: Steps)
         if library is not None:
             library.require_model(model.described.sha256)
         steps.begin(f"Reading {options.volume.name}")
-        volume = read_volume(options.volume, series=options.series)
+        series = series_at(options.volume, options.series)
+        volume = read_volume(options.volume, series=series or options.series)
         running = startHeadlessSlicer()
         running.scene.Clear(False)  # one process may run several commands
         volumeNode = addVolumeNode(running.scene, volume)
@@ -55,31 +56,30 @@ def classify_files(options: argparse.Namespace, model: AskedModel, steps: Steps)
             model,
             library=library,
             k=options.similar,
-            excludePatient=_patient_hash(options) if library is not None else None,
+            excludePatient=_patient_hash(options, series) if library is not None else None,
             extraWarnings=volume.warnings,
             redrawn=options.redrawn,
-            dicomFiles=_dicom_files(options),
+            dicomFiles=_dicom_files(options, series),
         )
         return run_job(job, options.out, steps, overwrite=options.overwrite)
 
 
-def _dicom_files(options: argparse.Namespace) -> list[Path]:
+def _dicom_files(options: argparse.Namespace, series: DicomSeries | None) -> list[Path]:
     """The files of the CT's series, where a structured report is asked for. Raises `StructuredReportError`."""
     if not options.dicom_sr:
         return []
-    if not options.volume.is_dir():
+    if series is None:
         msg = (
             f"--dicom-sr: {options.volume.name} is not a folder of DICOM files, so there is no study that a report could "
             "belong to; leave the option out."
         )
         raise StructuredReportError(msg)
-    return [one.path for one in choose_series(options.volume, options.series).slices]
+    return series.files
 
 
-def _patient_hash(options: argparse.Namespace) -> str | None:
+def _patient_hash(options: argparse.Namespace, series: DicomSeries | None) -> str | None:
     """The pseudonym of the patient on a DICOM CT, where the owner's key is at hand."""
     key = options.key or default_key_path()
-    if not options.volume.is_dir() or not (options.key or key.exists()):
+    if series is None or not (options.key or key.exists()):
         return None
-    patient = choose_series(options.volume, options.series).patient_id
-    return Pseudonymiser.load(key).hash(patient) if patient else None
+    return Pseudonymiser.load(key).hash(series.patient_id) if series.patient_id else None

@@ -7,6 +7,7 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from LesionLib.bundle_folder import DEFAULT_MODEL
 from LesionLib.errors import LesionLensError
 from LesionRetrievalLib.library_places import library_place
 
@@ -15,7 +16,6 @@ from .library_commands import add_library_commands
 from .models_command import add_models_commands
 from .quiz_commands import add_quiz_commands
 
-DEFAULT_MODEL = "lung-nodule-malignancy"
 BAD_INPUT, INTERRUPTED = 2, 130
 
 

@@ -12,8 +12,8 @@ from LesionLib.input_warning import InputWarning, WarningName
 from LesionLib.phantom.chest import chest_phantom
 from LesionLib.phantom.nodules import KINDS, nodule_patch
 from LesionLib.results import LesionResult
-from LesionRetrievalLib.case_pictures import case_pictures
-from LesionRetrievalLib.library import Case, CaseEntry, CaseLibrary, ModelIdentity
+from LesionRetrievalLib.case_adding import NewCase, Owner, case_entry
+from LesionRetrievalLib.library import CaseEntry, CaseLibrary, ModelIdentity
 from LesionRetrievalLib.library_writing import write_library
 from LesionRetrievalLib.pseudonyms import Pseudonymiser
 
@@ -54,14 +54,14 @@ def phantom_cases(model: AskedModel, key: Pseudonymiser, *, seed: int) -> Iterat
     recipes = [(kind, diameter) for kind in KINDS for diameter in _DIAMETERS_MM]
     for place, (kind, diameter) in enumerate(recipes, start=1):
         volume, nodule = nodule_patch(kind=kind, diameter_mm=diameter, seed=1000 * seed + place)
-        case = Case(
+        new = NewCase(
             case_id=f"phantom-{place:03d}",
             label=kind,
             label_source="how the phantom was made",
             organ="lung",
-            patient_hash=key.hash(f"phantom {place}"),
-            study_hash=key.hash(f"phantom {place}", domain="study"),
             attributes={"diameter_mm": diameter},
+            with_pictures=True,
         )
         box = nodule.box.grown(_BOX_MARGIN_MM)
-        yield CaseEntry(case, model.embed(volume, box), case_pictures(volume, box))
+        owner = Owner(*key.hashes(f"phantom {place}"))
+        yield case_entry(volume, box, model.embed(volume, box), new=new, owner=owner)

@@ -3,16 +3,12 @@
 from __future__ import annotations
 
 import argparse
-import secrets
-from collections.abc import Iterator
 
+from LesionLib.dicom import DicomSeries, series_at
 from LesionLib.errors import CaseLibraryError
-from LesionLib.geometry import CTVolume, LesionBox
 from LesionRetrievalLib.attribute_lines import attributes_from
-from LesionRetrievalLib.case_pictures import case_pictures
-from LesionRetrievalLib.library import Case, CaseEntry, CaseLibrary
-from LesionRetrievalLib.library_identifiers import require_anonymous
-from LesionRetrievalLib.library_patch import lesion_patch
+from LesionRetrievalLib.case_adding import NewCase, Owner, case_entry, checked_case, new_case_id
+from LesionRetrievalLib.library import CaseLibrary
 from LesionRetrievalLib.owner_key import owner_key
 
 from .asked_model import AskedModel
@@ -25,52 +21,46 @@ def add_lesions(options: argparse.Namespace, model: AskedModel, steps: Steps) ->
     with CaseLibrary.open(options.library, read_only=False) as library:
         library.require_model(model.described.sha256)
         steps.begin(f"Reading {options.volume.name}")
-        volume, boxes = read_lesions(options)
-        cases = _cases(options, len(boxes))
+        series = series_at(options.volume, options.series)
+        volume, boxes = read_lesions(options, series)
+        owner, cases = _owner(options, series), _cases(options, len(boxes))
+        for new in cases:
+            checked_case(new, owner)  # before the first is embedded
         lesions = steps.each(list(zip(cases, boxes, strict=True)), f"Embedding {len(boxes)} lesions")
-        library.add_many(list(_entries(lesions, volume, model, options)), model_sha256=model.described.sha256)
-    return [case.case_id for case in cases]
+        entries = [case_entry(volume, box, model.embed(volume, box), new=new, owner=owner) for new, box in lesions]
+        library.add_many(entries, model_sha256=model.described.sha256)
+    return [new.case_id for new in cases]
 
 
-def _cases(options: argparse.Namespace, count: int) -> list[Case]:
-    identity = read_identity(options)
-    if not identity.patient:
+def _owner(options: argparse.Namespace, series: DicomSeries | None) -> Owner:
+    identity = read_identity(options, series)
+    if not identity.is_known:
         msg = (
             "The file does not say which patient it is of; give --patient with any identifier that is the same for "
             "all CTs of the patient. Only its hash is stored."
         )
         raise CaseLibraryError(msg)
-    patient, study = identity.hashes(owner_key(options.key))
+    return Owner(*identity.hashes(owner_key(options.key)), identifiers=identity.texts)
+
+
+def _cases(options: argparse.Namespace, count: int) -> list[NewCase]:
     attributes = attributes_from(options.attribute)
     return [
-        require_anonymous(
-            Case(
-                case_id=case_id,
-                label=options.label,
-                label_source=options.label_source,
-                organ=options.organ,
-                patient_hash=patient,
-                study_hash=study,
-                attributes=attributes,
-                note=options.note,
-            ),
-            identity.identifiers,
+        NewCase(
+            case_id=case_id,
+            label=options.label,
+            label_source=options.label_source,
+            organ=options.organ,
+            attributes=attributes,
+            note=options.note,
+            with_pictures=options.pictures,
+            with_patch=options.patches,
         )
         for case_id in _case_ids(options.case_id, count)
     ]
 
 
 def _case_ids(given: str | None, count: int) -> list[str]:
-    """Never from the names of boxes and segments: those may hold anything."""
     if given is None:
-        return [f"case-{secrets.token_hex(4)}" for _ in range(count)]
+        return [new_case_id() for _ in range(count)]
     return [given] if count == 1 else [f"{given}-{place}" for place in range(1, count + 1)]
-
-
-def _entries(
-    lesions: Iterator[tuple[Case, LesionBox]], volume: CTVolume, model: AskedModel, options: argparse.Namespace
-) -> Iterator[CaseEntry]:
-    for case, box in lesions:
-        pictures = case_pictures(volume, box) if options.pictures else None
-        patch = lesion_patch(volume, box) if options.patches else None
-        yield CaseEntry(case, model.embed(volume, box), pictures, patch)

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from LesionLib.case_table import CaseRow, read_case_table
-from LesionLib.errors import CaseLibraryError, OutputError
-from LesionLib.geometry import CTVolume, LesionBox
+from LesionLib.errors import OutputError
+from LesionRetrievalLib.case_adding import NewCase, Owner, case_entry
 from LesionRetrievalLib.case_folder import PATIENT_COLUMN, attributes_of, label_column, label_of
-from LesionRetrievalLib.case_pictures import case_pictures
-from LesionRetrievalLib.library import Case, CaseEntry, CaseLibrary, ModelIdentity
-from LesionRetrievalLib.library_patch import HuPatch, lesion_patch
+from LesionRetrievalLib.library import CaseEntry, CaseLibrary, ModelIdentity
 from LesionRetrievalLib.library_writing import write_library
 from LesionRetrievalLib.owner_key import owner_key
 from LesionRetrievalLib.pseudonyms import Pseudonymiser
@@ -65,23 +62,14 @@ def _entry(
 ) -> CaseEntry:
     volume, box, _ = row.load()
     patient = row.values[PATIENT_COLUMN]
-    case = Case(
+    new = NewCase(
         case_id=f"case-{place:05d}",
         label=label_of(row, column, model.described.class_names),
         label_source=plan.label_source or f"table of the collection, column {column}",
         organ=plan.organ,
-        patient_hash=key.hash(patient),
-        # The collection names no studies: the patient's identifier stands in, in the studies' own hash domain.
-        study_hash=key.hash(row.values.get("study_id") or patient, domain="study"),
         attributes=attributes_of(row, column),
+        with_pictures=plan.with_pictures,
+        with_patch=plan.with_patches,
     )
-    pictures = case_pictures(volume, box) if plan.with_pictures else None
-    patch = _patch(volume, box) if plan.with_patches else None
-    return CaseEntry(case, model.embed(volume, box), pictures, patch)
-
-
-def _patch(volume: CTVolume, box: LesionBox) -> HuPatch | None:
-    """None for a lesion too large for a library: it is kept all the same, and a reindex will name it."""
-    with suppress(CaseLibraryError):
-        return lesion_patch(volume, box)
-    return None
+    owner = Owner(*key.hashes(patient, row.values.get("study_id")))
+    return case_entry(volume, box, model.embed(volume, box), new=new, owner=owner, without_patch_if_too_large=True)

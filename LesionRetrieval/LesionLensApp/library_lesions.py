@@ -3,49 +3,25 @@
 from __future__ import annotations
 
 import argparse
-from dataclasses import dataclass
 from pathlib import Path
 
 import pydicom
-from LesionLib.dicom import choose_series
+from LesionLib.dicom import DicomSeries
 from LesionLib.errors import BoxError, CaseLibraryError
 from LesionLib.geometry import CTVolume, LesionBox
 from LesionLib.readers import read_volume
-from LesionRetrievalLib.pseudonyms import Pseudonymiser
-
-_TAGS = (
-    "PatientName", "PatientID", "OtherPatientIDs", "OtherPatientNames", "PatientBirthDate", "PatientBirthName",
-    "PatientMotherBirthName", "AccessionNumber", "StudyID", "StudyDate", "SeriesDate", "AcquisitionDate", "ContentDate",
-    "InstitutionName", "ReferringPhysicianName", "OperatorsName", "PatientAddress", "PatientTelephoneNumbers",
-    "StudyInstanceUID",
-)  # fmt: skip
+from LesionRetrievalLib.library_identifiers import IDENTIFYING_ELEMENTS, PatientIdentity
 
 
-@dataclass(frozen=True)
-class Identity:
-    """What tells whose a CT is. It lives in memory only: a library gets the hashes of ``patient`` and ``study``.
+def read_lesions(options: argparse.Namespace, series: DicomSeries | None) -> tuple[CTVolume, list[LesionBox]]:
+    """The volume and the boxes that the options name. ``series``: that of `options.volume`, None for an image file.
 
-    ``identifiers``: every value in the file's header that must not enter a library. Left out of ``repr``.
+    Raises `LesionLensError` for bad input.
     """
-
-    patient: str | None
-    study: str | None
-    identifiers: tuple[str, ...]
-
-    def __repr__(self) -> str:
-        return "Identity(…)"
-
-    def hashes(self, key: Pseudonymiser) -> tuple[str, str]:
-        """Patient and study hash; the patient's identifier stands in for the study's where that is not known."""
-        return key.hash(self.patient), key.hash(self.study or self.patient, domain="study")
-
-
-def read_lesions(options: argparse.Namespace) -> tuple[CTVolume, list[LesionBox]]:
-    """The volume and the boxes that the options name. Raises `LesionLensError` for bad input."""
     if not 0 <= options.margin_mm <= 100:
         msg = f"--margin-mm is {options.margin_mm:g}; give 0 to 100 mm."
         raise BoxError(msg)
-    volume = read_volume(options.volume, series=options.series)
+    volume = read_volume(options.volume, series=series or options.series)
     if options.segmentation:
         from LesionLib.segments import read_segment_boxes
 
@@ -53,17 +29,13 @@ def read_lesions(options: argparse.Namespace) -> tuple[CTVolume, list[LesionBox]
     return volume, _boxes(options.boxes)
 
 
-def read_identity(options: argparse.Namespace) -> Identity:
+def read_identity(options: argparse.Namespace, series: DicomSeries | None) -> PatientIdentity:
     """From the DICOM header, or from --patient and --study where there is none. `CaseLibraryError` where both differ."""
-    header = {}
-    if options.volume.is_dir():
-        path = choose_series(options.volume, options.series).slices[0].path
-        header = _header_values(path)
-    patient = _one(header.get("PatientID"), options.patient, "--patient")
-    study = _one(header.get("StudyInstanceUID"), options.study, "--study")
+    known = PatientIdentity.of_elements(_header_values(series.files[0])) if series is not None else PatientIdentity()
+    patient = _one(known.patient, options.patient, "--patient")
+    study = _one(known.study, options.study, "--study")
     typed = [value for value in (options.patient, options.study) if value]
-    known = [value for tag, values in header.items() if tag != "StudyInstanceUID" for value in values]
-    return Identity(patient, study, (*known, *typed))
+    return PatientIdentity(patient, study, (*known.texts, *typed))
 
 
 def _boxes(path: Path) -> list[LesionBox]:
@@ -82,18 +54,17 @@ def _boxes(path: Path) -> list[LesionBox]:
 
 
 def _header_values(path: Path) -> dict[str, list[str]]:
-    data = pydicom.dcmread(path, stop_before_pixels=True, specific_tags=list(_TAGS))
+    data = pydicom.dcmread(path, stop_before_pixels=True, specific_tags=list(IDENTIFYING_ELEMENTS))
     found = {}
-    for tag in _TAGS:
-        value = data.get(tag)
+    for name in IDENTIFYING_ELEMENTS:
+        value = data.get(name)
         several = value if isinstance(value, pydicom.multival.MultiValue) else [value]
-        texts = [str(one).strip(" \0") for one in several if one is not None]
-        found[tag] = [text for text in texts if text]
+        found[name] = [str(one) for one in several if one is not None]
     return found
 
 
-def _one(in_header: list[str] | None, given: str | None, option: str) -> str | None:
-    if in_header and given and given.strip() != in_header[0]:
+def _one(in_header: str, given: str | None, option: str) -> str:
+    if in_header and given and given.strip() != in_header:
         msg = f"{option} is another than the file's own; leave the option out, or check that this is the right CT."
         raise CaseLibraryError(msg)
-    return in_header[0] if in_header else given
+    return in_header or given or ""

@@ -21,6 +21,8 @@ from rich.text import Text
 from .console import NOTICE
 
 if TYPE_CHECKING:
+    from LesionLib.dicom import DicomSeries
+
     from .asked_model import AskedModel
 
 
@@ -87,13 +89,16 @@ def _of_case(library: CaseStore, options: argparse.Namespace, wanted: SearchFilt
 def _of_ct(
     library: CaseStore, options: argparse.Namespace, wanted: SearchFilter, load: Callable[[], AskedModel]
 ) -> list[Answer]:
-    hashes = _hashes_of_ct(options)
+    from LesionLib.dicom import series_at
+
+    series = series_at(options.volume, options.series)
+    hashes = _hashes_of_ct(options, series)
     filters = _filters(options, wanted, hashes)
     model = load()
     library.require_model(model.described.sha256)
     from .library_lesions import read_lesions
 
-    volume, boxes = read_lesions(options)
+    volume, boxes = read_lesions(options, series)
     sha256 = model.described.sha256
     patient = hashes[0] if hashes else None
     return [
@@ -106,7 +111,7 @@ def _of_ct(
     ]
 
 
-def _hashes_of_ct(options: argparse.Namespace) -> tuple[str, str] | None:
+def _hashes_of_ct(options: argparse.Namespace, series: DicomSeries | None) -> tuple[str, str] | None:
     """Patient and study, where both the identifier and the key that the library was made with are at hand."""
     from LesionRetrievalLib.owner_key import default_key_path
     from LesionRetrievalLib.pseudonyms import Pseudonymiser
@@ -114,12 +119,12 @@ def _hashes_of_ct(options: argparse.Namespace) -> tuple[str, str] | None:
     from .library_lesions import read_identity
 
     key = options.key or default_key_path()
-    identity = read_identity(options)
+    identity = read_identity(options, series)
     needed = options.scope != "all" or options.exclude_study
-    if identity.patient and (options.key or key.exists()):
+    if identity.is_known and (options.key or key.exists()):
         return identity.hashes(Pseudonymiser.load(key))
     if needed:
-        lacking = f"the key {key}" if identity.patient else "the patient; give --patient"
+        lacking = f"the key {key}" if identity.is_known else "the patient; give --patient"
         msg = f"To tell cases of this patient or study from others, the search needs {lacking}."
         raise CaseLibraryError(msg)
     return None

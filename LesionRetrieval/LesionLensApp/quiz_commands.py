@@ -7,6 +7,8 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from LesionLib.bundle_folder import DEFAULT_MODEL
+
 from .console import Steps
 
 if TYPE_CHECKING:
@@ -14,7 +16,6 @@ if TYPE_CHECKING:
     from LesionRetrievalLib.library import CaseLibrary
     from LesionRetrievalLib.quiz_sources import QuizCaseSource
 
-_DEFAULT_MODEL = "lung-nodule-malignancy"
 _PHANTOMS_SAY = (
     "The nodules here are computed; the model learned from real ones, so that its answers are examples, not evidence."
 )
@@ -43,7 +44,7 @@ def _add_make(quiz: argparse._SubParsersAction) -> None:
     )
     make.add_argument("--cases", type=int, default=10, metavar="N", help="how many cases (default: 10)")
     make.add_argument("--seed", type=int, default=0, help="another seed, other cases in another order")
-    make.add_argument("--model", default=_DEFAULT_MODEL, help=f"name or folder of a model (default: {_DEFAULT_MODEL})")
+    make.add_argument("--model", default=DEFAULT_MODEL, help=f"name or folder of a model (default: {DEFAULT_MODEL})")
     make.add_argument(
         "--library", type=Path,
         help="case library for the similar cases; without --from and --phantom for the cases too, if it keeps their CT",

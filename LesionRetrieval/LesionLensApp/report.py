@@ -10,6 +10,7 @@ from pathlib import Path
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from LesionLib.results import LesionResult, RunInfo, heat_map_file
 from LesionLib.runner_types import ModelDescription
+from LesionRetrievalLib.attribute_lines import attribute_pairs
 from LesionRetrievalLib.library import CaseLibrary, Neighbour
 
 from .console import NOTICE
@@ -69,17 +70,12 @@ def write_report(
 
 def _card(neighbour: Neighbour, library: CaseLibrary | None) -> CaseCard:
     pictures = library.pictures(neighbour.case_id) if library is not None else {}
-    shown = [
-        (name.replace("_", " "), f"{value:g}" if isinstance(value, float) else str(value))
-        for name, value in neighbour.attributes.items()
-        if value is not None
-    ]
     return CaseCard(
         case_id=neighbour.case_id,
         label=neighbour.label,
         similarity=neighbour.similarity,
         label_source=neighbour.label_source,
-        attributes=shown[:_SHOWN_ATTRIBUTES],
+        attributes=attribute_pairs(neighbour.attributes)[:_SHOWN_ATTRIBUTES],
         picture=png_data_uri(pictures["axial"]) if "axial" in pictures else None,
     )
 

@@ -1,1 +1,1 @@
-"""Similar cases: the library of known lesions and what is made of it."""
+"""Similar cases and the teaching quiz: the library of known lesions and what is made of it, without and with Slicer."""

@@ -41,6 +41,15 @@ def attributes_text(attributes: Mapping[str, Scalar]) -> str:
     return " · ".join(f"{name} {_shown(value)}" for name, value in attributes.items() if value not in (None, ""))
 
 
+def attribute_pairs(attributes: Mapping[str, Scalar]) -> list[tuple[str, str]]:
+    """Name and value as a page shows them; attributes without a value are left out."""
+    return [
+        (name.replace("_", " "), f"{value:g}" if isinstance(value, float) else str(value))
+        for name, value in attributes.items()
+        if value is not None
+    ]
+
+
 def _pairs(lines: Sequence[str]) -> dict[str, Scalar]:
     found: dict[str, Scalar] = {}
     for line in filter(str.strip, lines):

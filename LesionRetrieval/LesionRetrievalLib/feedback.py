@@ -49,7 +49,6 @@ class FeedbackLog:
 
     @property
     def paths(self) -> tuple[Path, ...]:
-        """The files there are."""
         return tuple(path for path in self._places if path.is_file())
 
     def mark(self, query: Query, case_id: str) -> Path:

@@ -92,11 +92,6 @@ class FoundPanel:
         self.clear()
 
     @property
-    def hasAnswer(self) -> bool:
-        """Whether something was searched for."""
-        return self._found is not None
-
-    @property
     def chosen(self) -> Neighbour | None:
         """The case of the chosen card."""
         return None if self._found is None else self.gallery.chosen

@@ -34,6 +34,7 @@ from .library_schema import (
     stored_vector,
     unit_vector,
 )
+from .packed_arrays import array_bytes
 
 __all__ = ["Case", "CaseEntry", "CaseLibrary", "ExportPlan", "HuPatch", "IndexedModel", "ModelIdentity", "Neighbour"]
 
@@ -148,7 +149,7 @@ class CaseLibrary(LibraryReading):
             self._insert("cases", f"{', '.join(CASE_COLUMNS)}, created", row)
             self._insert("vectors", "case_id, model_sha256, vector", (case.case_id, model_sha256, blob))
             for plane, grey in pictures.items():
-                values = (case.case_id, plane, *grey.shape, grey.tobytes())
+                values = (case.case_id, plane, *grey.shape, array_bytes(grey))
                 self._insert("pictures", "case_id, plane, height, width, grey", values)
             if patch is not None:
                 self._insert("patch_boxes", f"case_id, {BOX_COLUMNS}", (case.case_id, *box_row(patch)))

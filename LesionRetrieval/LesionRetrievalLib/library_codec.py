@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-import math
-import zlib
 
 import numpy as np
 from LesionLib.errors import CaseLibraryError, LesionLensError
 from LesionLib.geometry import CTVolume, LesionBox
 
 from .library_patch import MAX_VOXELS, HuPatch
+from .packed_arrays import packed, unpacked
 
 BOX_COLUMNS = "center_ras, size_mm, axes_ras, open_faces"
 PART_COLUMNS = "part, slices, height, width, dtype, ijk_to_ras, zlib"
@@ -40,7 +39,7 @@ def decoded_patch(case_id: str, box: tuple, parts: list[tuple]) -> HuPatch:
         )
         open_faces = tuple(bool(faces >> bit & 1) for bit in range(6))
         return HuPatch(volumes["ct"], lesion, open_faces)
-    except (LesionLensError, ValueError, TypeError, KeyError, zlib.error, RecursionError) as error:
+    except (LesionLensError, ValueError, TypeError, KeyError, RecursionError) as error:
         msg = f"Case {case_id!r}: its HU patch is damaged; remove the case, or restore the library from a copy."
         raise CaseLibraryError(msg) from error
 
@@ -50,24 +49,14 @@ def _part_row(part: str, volume: CTVolume) -> tuple:
     if array.dtype.name not in _DTYPES[part] or array.size > MAX_VOXELS:
         msg = f"The {part} of the patch is {array.dtype} of shape {array.shape}; make it by lesion_patch."
         raise CaseLibraryError(msg)
-    little_endian = array.astype(array.dtype.newbyteorder("<"), copy=False)
-    packed = zlib.compress(little_endian.tobytes())
-    return (part, *array.shape, array.dtype.name, _as_text(volume.ijkToRAS), packed)
+    return (part, *array.shape, array.dtype.name, _as_text(volume.ijkToRAS), packed(array))
 
 
 def _volume(row: tuple) -> CTVolume:
-    part, slices, height, width, dtype, ijk_to_ras, packed = row
-    count = math.prod((slices, height, width))
-    if dtype not in _DTYPES[part] or not 0 < count <= MAX_VOXELS:
+    part, *shape, dtype, ijk_to_ras, content = row
+    if dtype not in _DTYPES[part]:
         raise ValueError
-    kind = np.dtype(dtype).newbyteorder("<")
-    size = count * kind.itemsize
-    inflating = zlib.decompressobj()
-    # Bounded: a few kilobytes can be made to unpack to any size.
-    content = inflating.decompress(packed, size + 1)
-    if len(content) != size or not inflating.eof:
-        raise ValueError
-    array = np.frombuffer(content, kind).reshape(slices, height, width).astype(dtype)
+    array = unpacked(content, dtype=dtype, shape=shape, most=MAX_VOXELS)
     name = "patch" if part == "ct" else "segment"
     return CTVolume(array, _numbers(ijk_to_ras, (4, 4)), name=name)
 

@@ -13,6 +13,7 @@ from .library_codec import BOX_COLUMNS, PART_COLUMNS, decoded_patch
 from .library_file import plain_errors
 from .library_patch import HuPatch
 from .library_schema import CASE_COLUMNS, Case, IndexedModel, ModelIdentity, case_fields, checked_case_id
+from .packed_arrays import array_from_bytes
 
 _COLUMNS = ", ".join(CASE_COLUMNS)
 _BOX_VALUES = len(BOX_COLUMNS.split(","))
@@ -72,7 +73,6 @@ class LibraryReading:
         return model
 
     def case(self, case_id: str) -> Case:
-        """Return the case ``case_id``."""
         rows = self._rows(f"SELECT {_COLUMNS} FROM cases WHERE case_id = ?", (checked_case_id(case_id),))
         if not rows:
             raise _unknown(case_id)
@@ -97,7 +97,7 @@ class LibraryReading:
         rows = self._rows(
             "SELECT plane, height, width, grey FROM pictures WHERE case_id = ? ORDER BY plane", (case_id,)
         )
-        return {plane: np.frombuffer(grey, np.uint8).reshape(h, w).copy() for plane, h, w, grey in rows}
+        return {plane: array_from_bytes(grey, dtype="uint8", shape=(h, w)) for plane, h, w, grey in rows}
 
     def patch(self, case_id: str) -> HuPatch | None:
         """Return the CT around the case's lesion, with its box; None if the library holds none."""
@@ -117,7 +117,7 @@ class LibraryReading:
         if not rows:
             msg = f"Case {case_id!r} was never embedded by this model; reindex the library with it."
             raise CaseLibraryError(msg)
-        return np.frombuffer(rows[0][0], "<f4").astype(np.float32)
+        return _vector(rows[0][0])
 
     def ids_without_vector(self, model_sha256: str) -> list[str]:
         """Return the ids of the cases that a search with this model cannot find, in order."""
@@ -132,7 +132,7 @@ class LibraryReading:
                 "SELECT vector FROM vectors WHERE case_id = ? AND model_sha256 = ?", (case_id, model_sha256)
             )
             if rows:
-                found[case_id] = np.frombuffer(rows[0][0], "<f4").copy()
+                found[case_id] = _vector(rows[0][0])
         return found
 
     def contents(self) -> dict[str, tuple[str, ...]]:
@@ -166,3 +166,7 @@ class LibraryReading:
 
 def _unknown(case_id: str) -> CaseLibraryError:
     return CaseLibraryError(f"Case {case_id!r} is not in this library; cases() lists what is.")
+
+
+def _vector(stored: bytes) -> np.ndarray:
+    return array_from_bytes(stored, dtype="float32", shape=(len(stored) // 4,))

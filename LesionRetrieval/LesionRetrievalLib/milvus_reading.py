@@ -44,7 +44,6 @@ class MilvusReading:
         self._pieces = Collection(self._client, address, pieces_of(library), "piece_id")
 
     def close(self) -> None:
-        """Let go of the connection."""
         self._client.close()
 
     def __enter__(self) -> Self:
@@ -88,7 +87,6 @@ class MilvusReading:
         return self._indexed(sha256).identity
 
     def case(self, case_id: str) -> Case:
-        """One case."""
         found = self._whole([checked_case_id(case_id)])
         if not found:
             raise unknown_case(case_id)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import json
-import zlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -15,6 +14,7 @@ from .library_codec import box_row, decoded_patch, part_rows
 from .library_patch import HuPatch
 from .library_schema import MAX_PICTURE_SIDE, PLANES
 from .milvus_schema import TEXT_BYTES, row_without_vector
+from .packed_arrays import PackedArrayError, packed, unpacked
 
 _PATCH_BOX, _PATCH, _PICTURE = "patch box", "patch ", "picture "
 
@@ -23,11 +23,11 @@ def pieces_of_case(case_id: str, pictures: Mapping[str, np.ndarray], patch: HuPa
     """The rows of all that a case has besides its fields."""
     rows = []
     for plane, grey in pictures.items():
-        rows += _pieces(case_id, _PICTURE + plane, list(grey.shape), zlib.compress(grey.tobytes()))
+        rows += _pieces(case_id, _PICTURE + plane, list(grey.shape), packed(grey))
     if patch is not None:
         rows += _pieces(case_id, _PATCH_BOX, list(box_row(patch)), b"")
-        for part, *about, packed in part_rows(patch):
-            rows += _pieces(case_id, _PATCH + part, about, packed)
+        for part, *about, content in part_rows(patch):
+            rows += _pieces(case_id, _PATCH + part, about, content)
     return rows
 
 
@@ -39,9 +39,10 @@ def pictures_from(case_id: str, rows: Sequence[Mapping[str, Any]]) -> dict[str, 
             plane, (height, width) = kind.removeprefix(_PICTURE), about
             if plane not in PLANES or not (0 < height <= MAX_PICTURE_SIDE and 0 < width <= MAX_PICTURE_SIDE):
                 raise _damaged(case_id)
-            found[plane] = (
-                np.frombuffer(_inflated(case_id, content, height * width), np.uint8).reshape(height, width).copy()
-            )
+            try:
+                found[plane] = unpacked(content, dtype="uint8", shape=(height, width), most=MAX_PICTURE_SIDE**2)
+            except PackedArrayError as error:
+                raise _damaged(case_id) from error
     return dict(sorted(found.items()))
 
 
@@ -88,17 +89,6 @@ def _joined(case_id: str, rows: Sequence[Mapping[str, Any]]) -> list[tuple[str, 
     except (KeyError, ValueError, TypeError, RecursionError) as error:
         raise _damaged(case_id) from error
     return found
-
-
-def _inflated(case_id: str, packed: bytes, size: int) -> bytes:
-    inflating = zlib.decompressobj()
-    try:
-        content = inflating.decompress(packed, size + 1)
-    except zlib.error as error:
-        raise _damaged(case_id) from error
-    if len(content) != size:
-        raise _damaged(case_id)
-    return content
 
 
 def _damaged(case_id: str) -> CaseLibraryError:

@@ -30,7 +30,6 @@ class Collection:
     key: str
 
     def count(self) -> int:
-        """How many rows it has."""
         with plain_server_errors(self.address):
             found = self.client.query(self.name, filter="", output_fields=["count(*)"], timeout=_TIMEOUT_S)
         return int(found[0]["count(*)"])
@@ -71,12 +70,10 @@ class Collection:
         return [row[self.key] for row in self.get(keys, [self.key])]
 
     def of_case(self, case_id: str) -> list[dict[str, Any]]:
-        """All pieces of a case."""
         condition = f"case_id == {quoted(case_id)}"
         return self.where(condition, ["kind", "about", "place", "data"], page=_PIECES_AT_ONCE)
 
     def all(self, fields: list[str]) -> list[dict[str, Any]]:
-        """Every row."""
         return self.where("", fields)
 
     def where(self, condition: str, fields: list[str], *, page: int = _ROWS_AT_ONCE) -> list[dict[str, Any]]:

@@ -2,21 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from typing import Protocol
 
 from LesionLib.errors import CaseLibraryError
 from slicer import vtkMRMLScalarVolumeNode, vtkMRMLSubjectHierarchyNode
 
-from .pseudonyms import Pseudonymiser
+from .library_identifiers import IDENTIFYING_ELEMENTS, PatientIdentity
 
 _INSTANCES = "DICOM.instanceUIDs"
-_PATIENT_ID, _STUDY_UID = "0010,0020", "0020,000d"
-# Names, numbers and dates that must not stand in a case's texts.
-_IDENTIFYING = (
-    "0010,0010", "0010,0020", "0010,0030", "0010,1000", "0010,1001", "0010,1040", "0008,0020", "0008,0021", "0008,0050",
-    "0008,0080", "0008,0090", "0008,1070", "0020,0010",
-)  # fmt: skip
 
 
 class DicomValues(Protocol):
@@ -24,34 +17,6 @@ class DicomValues(Protocol):
 
     def instanceValue(self, instanceUID: str, tag: str) -> str:
         """One element of one instance; empty where it is not known."""
-
-
-@dataclass(frozen=True)
-class PatientIdentity:
-    """``patient`` and ``study``: the identifiers, "" where not known. ``texts``: what must not be in a case's texts."""
-
-    patient: str = field(default="", repr=False)
-    study: str = field(default="", repr=False)
-    texts: tuple[str, ...] = field(default=(), repr=False)
-
-    @property
-    def is_known(self) -> bool:
-        """Whether cases of the same patient can be told."""
-        return bool(self.patient)
-
-    def require(self) -> None:
-        """Refuse a CT of nobody (`CaseLibraryError`)."""
-        if not self.is_known:
-            msg = (
-                "The CT does not say which patient it is of; type any identifier that is the same for all CTs of the "
-                "patient. Only its hash is stored."
-            )
-            raise CaseLibraryError(msg)
-
-    def hashes(self, key: Pseudonymiser) -> tuple[str, str]:
-        """Patient and study hash; the patient's identifier stands in for a study that is not known. `CaseLibraryError`."""
-        self.require()
-        return key.hash(self.patient), key.hash(self.study or self.patient, domain="study")
 
 
 def identityOfVolume(
@@ -107,11 +72,8 @@ def _fromDatabase(volumeNode: vtkMRMLScalarVolumeNode, database: DicomValues | N
     instances = (volumeNode.GetAttribute(_INSTANCES) or "").split()
     if not instances or database is None:
         return PatientIdentity()
-    values = {
-        tag: (database.instanceValue(instances[0], tag) or "").strip(" \0") for tag in (*_IDENTIFYING, _STUDY_UID)
-    }
-    texts = tuple(value for tag, value in values.items() if value and tag != _STUDY_UID)
-    return PatientIdentity(values[_PATIENT_ID], values[_STUDY_UID], texts)
+    values = {name: database.instanceValue(instances[0], tag) or "" for name, tag in IDENTIFYING_ELEMENTS.items()}
+    return PatientIdentity.of_elements({name: value.split("\\") for name, value in values.items()})
 
 
 def _fromHierarchy(volumeNode: vtkMRMLScalarVolumeNode) -> PatientIdentity:
@@ -123,16 +85,8 @@ def _fromHierarchy(volumeNode: vtkMRMLScalarVolumeNode) -> PatientIdentity:
         attributes = {**_dicomAttributes(tree, item), **attributes}
         parent = tree.GetItemParent(item)
         item = parent if parent != item and parent != tree.GetSceneItemID() else 0
-    patient = attributes.get("DICOM.PatientID", "")
-    study = attributes.get("DICOM.StudyInstanceUID", "")
-    texts = tuple(v for name, v in attributes.items() if v and _isIdentifying(name))
-    return PatientIdentity(patient, study, texts)
-
-
-def _isIdentifying(name: str) -> bool:
-    return any(part in name for part in ("PatientID", "PatientName", "PatientBirthDate", "StudyID", "StudyDate"))
+    return PatientIdentity.of_elements({name: [value] for name, value in attributes.items()})
 
 
 def _dicomAttributes(tree: vtkMRMLSubjectHierarchyNode, item: int) -> dict[str, str]:
-    names = ("PatientID", "PatientName", "PatientBirthDate", "StudyInstanceUID", "StudyID", "StudyDate")
-    return {f"DICOM.{name}": value for name in names if (value := tree.GetItemAttribute(item, f"DICOM.{name}"))}
+    return {name: value for name in IDENTIFYING_ELEMENTS if (value := tree.GetItemAttribute(item, f"DICOM.{name}"))}

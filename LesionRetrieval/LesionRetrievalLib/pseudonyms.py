@@ -106,6 +106,10 @@ class Pseudonymiser:
             raise CaseLibraryError(msg)
         return hmac.new(self.salt, _message(domain, identifier), hashlib.sha256).hexdigest()[:HASH_CHARS]
 
+    def hashes(self, patient: str, study: str | None = None) -> tuple[str, str]:
+        """Patient and study hash; where no study is known the patient's identifier stands in, in the studies' domain."""
+        return self.hash(patient), self.hash(study or patient, domain="study")
+
 
 def _message(domain: str, identifier: str) -> bytes:
     bare = identifier.strip(" \0")

@@ -10,12 +10,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from LesionLib.box_files import box_to_json
 from LesionLib.errors import BoxError
 from LesionLib.geometry import CTVolume, LesionBox, require_overlap
 
 from .quiz_attempt import CASE_STEPS, Attempt, LearnerAnswer, Step
 from .quiz_box import box_overlap
-from .quiz_file import box_document, load_quiz, save_quiz
+from .quiz_file import load_quiz, save_quiz
 from .quiz_log import AttemptLog, open_log, require_class
 from .quiz_model import KnownTruth, Quiz, QuizAnswer, QuizCase
 from .quiz_schema import QuizError
@@ -116,7 +117,6 @@ class QuizSession:
 
     @property
     def step(self) -> Step:
-        """What to do now."""
         return self._log.attempt.step
 
     @property
@@ -187,7 +187,7 @@ class QuizSession:
             msg = f"box {box.name!r} is more than a kilometre away or wide; place it around the lesion."
             raise BoxError(msg)
         require_overlap(self._case().volume, box)
-        self._finish(Step.BOX, box=box_document(box))
+        self._finish(Step.BOX, box=box_to_json(box))
 
     def answer(self, label: str, confidence: float) -> None:
         """Give the first or the second answer. ``confidence``: how probable it is that the answer is right, 0 … 1."""

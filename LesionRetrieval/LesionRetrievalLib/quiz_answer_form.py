@@ -55,7 +55,6 @@ class AnswerForm:
         self._levels = [self._levelButton(percent) for percent in self._percents]
 
     def clear(self) -> None:
-        """Choose nothing."""
         for button in (*self._classes, *self._levels):
             button.autoExclusive = False
             button.checked = False

@@ -8,9 +8,9 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
+from LesionLib.box_files import box_from_json
 from LesionLib.geometry import LesionBox
 
-from .quiz_file import box_from_document
 from .quiz_schema import QuizError
 
 
@@ -64,7 +64,6 @@ class CaseRecord:
 
     @property
     def is_answered(self) -> bool:
-        """Whether both answers are there."""
         return self.second is not None
 
 
@@ -114,7 +113,7 @@ class Attempt:
 
     def _fill(self, record: CaseRecord, step: Step, event: Mapping[str, Any]) -> None:
         if step is Step.BOX and event["box"] is not None:
-            record.box = box_from_document(event["box"], name=f"{record.case_id} by {self.learner}")
+            record.box = box_from_json(event["box"], name=f"{record.case_id} by {self.learner}")
         elif step is Step.FIRST_ANSWER:
             record.first = LearnerAnswer(event["label"], float(event["confidence"]))
         elif step is Step.SECOND_ANSWER:

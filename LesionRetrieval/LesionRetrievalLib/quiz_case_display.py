@@ -166,11 +166,6 @@ class CaseDisplay:
                 self.scene.RemoveNode(each)
 
 
-def quizNodes(scene: vtkMRMLScene) -> list[vtkMRMLNode]:
-    """All nodes that belong to a quiz case."""
-    return [node for node in nodesOfClass(scene, "vtkMRMLNode") if node.GetAttribute(QUIZ_ATTRIBUTE)]
-
-
 def _withoutText(node: vtkMRMLMarkupsROINode) -> None:
     """A name or a size would be written over the lesion."""
     node.GetDisplayNode().SetPropertiesLabelVisibility(False)

@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from LesionLib.box_files import box_from_json, box_to_json
 from LesionLib.errors import LesionLensError
-from LesionLib.geometry import CTVolume, LesionBox
+from LesionLib.geometry import CTVolume
 from LesionLib.heat_map import HeatMap
 from LesionLib.reliability import Reliability
 
@@ -80,16 +81,6 @@ def load_quiz(path: str | Path) -> Quiz:
         raise QuizError(msg) from error
 
 
-def box_document(box: LesionBox) -> dict[str, Any]:
-    """A box as JSON; its name stays out, which may be anything."""
-    return {"centerRAS": box.centerRAS.tolist(), "sizeMm": box.sizeMm.tolist(), "axesRAS": box.axesRAS.tolist()}
-
-
-def box_from_document(document: Mapping[str, Any], *, name: str) -> LesionBox:
-    """The inverse of `box_document`. Raises `BoxError`."""
-    return LesionBox(document["centerRAS"], document["sizeMm"], np.array(document["axesRAS"]), name=name)
-
-
 def _document(quiz: Quiz, pack: Pack) -> dict[str, Any]:
     return {
         "format": FORMAT,
@@ -114,7 +105,7 @@ def _case_document(case: QuizCase, pack: Pack) -> dict[str, Any]:
     return {
         "id": case.case_id,
         "patch": {"hu": pack(case.volume.array), "ijkToRAS": case.volume.ijkToRAS.tolist()},
-        "box": box_document(case.box),
+        "box": box_to_json(case.box),
         "known": {
             "label": known.label,
             "labelSource": known.label_source,
@@ -174,7 +165,7 @@ def _case(document: Mapping[str, Any]) -> QuizCase:
     return QuizCase(
         case_id=case_id,
         volume=CTVolume(hu, np.array(patch["ijkToRAS"]), name=case_id),
-        box=box_from_document(document["box"], name=case_id),
+        box=box_from_json(document["box"], name=case_id),
         known=KnownTruth(
             known["label"], known["labelSource"], known["organ"], known["attributes"], known.get("feedback", "")
         ),

@@ -44,11 +44,9 @@ class LibraryCases:
             raise QuizError(msg)
 
     def labels(self) -> Sequence[str]:
-        """See `QuizCaseSource`."""
         return [case.label for case in self.cases]
 
     def patients(self) -> Sequence[str]:
-        """See `QuizCaseSource`."""
         return [case.patient_hash for case in self.cases]
 
     def load(self, place: int) -> KnownLesion:

@@ -158,7 +158,6 @@ class QuizLogic:
         self.show()
 
     def takeBox(self) -> None:
-        """Take the teacher's box."""
         self._running().take_box()
         self.show()
 
@@ -231,7 +230,10 @@ class QuizLogic:
     def writeScore(
         self, quiz: Quiz | str | Path, folder: str | Path, out: str | Path, *, learners: Sequence[str] | None = None
     ) -> Score:
-        """``score.csv`` and ``summary.html`` of ``learners`` (None: all in ``folder``); an earlier score is replaced."""
+        """``score.csv`` and, where jinja2 is there, ``summary.html`` of ``learners`` (None: all in ``folder``).
+
+        An earlier score is replaced.
+        """
         if not isinstance(quiz, Quiz):
             quiz = load_quiz(quiz)
         attempts = read_attempts(quiz, folder)

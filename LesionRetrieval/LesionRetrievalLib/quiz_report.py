@@ -12,7 +12,7 @@ from LesionLib.errors import OutputError
 
 from .quiz_attempt import Attempt
 from .quiz_model import Quiz
-from .quiz_page import summary_page
+from .quiz_page import page_can_be_made, summary_page
 from .quiz_score import ScoreRow, score_csv, score_rows
 from .quiz_summary import Summary, summarise
 
@@ -36,12 +36,12 @@ def score_of(quiz: Quiz, attempts: Iterable[Attempt]) -> Score:
 
 
 def write_score(out: Path, quiz: Quiz, rows: Sequence[ScoreRow], summary: Summary | None) -> None:
-    """Write ``score.csv`` and, where somebody has answered, ``summary.html`` to the folder ``out``.
+    """Write ``score.csv`` and, where somebody has answered and jinja2 is there, ``summary.html`` to the folder ``out``.
 
     An earlier score there is replaced, other files stay as they are. Raises `OutputError`.
     """
     contents = {SHEET: score_csv(quiz, rows)}
-    if summary is not None:
+    if summary is not None and page_can_be_made():
         contents[PAGE] = summary_page(quiz, summary)
     try:
         out.mkdir(parents=True, exist_ok=True)

@@ -12,6 +12,7 @@ from LesionLib.errors import LesionLensError
 from slicer.i18n import tr as _
 
 from .quiz_logic import QuizLogic
+from .quiz_page import PAGE_REQUIREMENT, page_can_be_made
 from .quiz_paths import connectFile, connectFolder
 from .quiz_report import PAGE, SHEET, Score
 from .quiz_tables import fillTable, prepareTable, selectedRows
@@ -40,7 +41,6 @@ class ScorePanel:
         self._forget()
 
     def refresh(self) -> None:
-        """List who has answered."""
         try:
             with slicer.util.WaitCursor():
                 counts = self._logic.learners(self._ui.scoreQuizEdit.text, self._ui.scoreAnswersEdit.text)
@@ -67,7 +67,8 @@ class ScorePanel:
         except LesionLensError as error:
             self._onError(str(error))
             return
-        self._page = out / PAGE if score.summary is not None else None
+        page = out / PAGE
+        self._page = page if page.is_file() else None
         self._ui.scoreLabel.text = scoreText(score, out)
         self._update()
 
@@ -78,7 +79,21 @@ class ScorePanel:
         out = Path(folder)
         question = _("There is a score in {0} already. Replace it?").format(out)
         if not any((out / name).exists() for name in (SHEET, PAGE)) or slicer.util.confirmOkCancelDisplay(question):
+            self._bringPageMaker()
             self.write(out)
+
+    def _bringPageMaker(self) -> None:
+        """Offer to install what the page needs; the sheet is written either way."""
+        question = _(
+            "The page {0} needs the Python package jinja2 (0.3 MB), which this Slicer does not have. Install it now? "
+            "Without it only the sheet {1} is written."
+        ).format(PAGE, SHEET)
+        if page_can_be_made() or not slicer.util.confirmYesNoDisplay(question):
+            return
+        try:
+            slicer.util.pip_install(PAGE_REQUIREMENT)
+        except Exception as error:  # whatever pip raises must reach the user as a sentence
+            self._onError(_("jinja2 could not be installed ({0}); check the network.").format(error))
 
     def _open(self) -> None:
         if self._page is not None:
@@ -119,4 +134,10 @@ def scoreText(score: Score, out: Path) -> str:
         for what, share in rows
     )
     head = _("{0} learners, {1} answered cases").format(len(score.summary.learners), everyone.n)
-    return f"{head}<table>{cells}</table>" + _("{0} and {1} are in {2}.").format(SHEET, PAGE, where)
+    if (out / PAGE).is_file():
+        files = _("{0} and {1} are in {2}.").format(SHEET, PAGE, where)
+    else:
+        files = _("{0} is in {1}. The page {2} needs the Python package jinja2, which is missing here.").format(
+            SHEET, where, PAGE
+        )
+    return f"{head}<table>{cells}</table>" + files

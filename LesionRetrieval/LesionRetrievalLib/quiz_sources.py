@@ -52,25 +52,6 @@ class QuizCaseSource(Protocol):
         """The lesion at ``place`` of `labels`."""
 
 
-@dataclass(frozen=True)
-class GivenLesions:
-    """Lesions at hand, for example from a Slicer scene; each counts as another patient unless its hash says otherwise."""
-
-    lesions: Sequence[KnownLesion]
-
-    def labels(self) -> Sequence[str]:
-        """See `QuizCaseSource`."""
-        return [lesion.label for lesion in self.lesions]
-
-    def patients(self) -> Sequence[str]:
-        """See `QuizCaseSource`."""
-        return [lesion.patient_hash or f"lesion {place}" for place, lesion in enumerate(self.lesions)]
-
-    def load(self, place: int) -> KnownLesion:
-        """See `QuizCaseSource`."""
-        return self.lesions[place]
-
-
 class CaseFolder:
     """The folder that ``lesionlens library build`` reads: one CSV table, ``image/`` and ``mask/``.
 
@@ -96,15 +77,12 @@ class CaseFolder:
         self._patient_hash = patient_hash
 
     def labels(self) -> Sequence[str]:
-        """See `QuizCaseSource`."""
         return [case_folder.label_of(row, self._column, self._class_names) for row in self._rows]
 
     def patients(self) -> Sequence[str]:
-        """See `QuizCaseSource`."""
         return [row.values[PATIENT_COLUMN] for row in self._rows]
 
     def load(self, place: int) -> KnownLesion:
-        """See `QuizCaseSource`."""
         row = self._rows[place]
         volume, box, _ = row.load()
         return KnownLesion(
@@ -130,7 +108,6 @@ class PhantomNodules:
         self._seed = seed
 
     def labels(self) -> Sequence[str]:
-        """See `QuizCaseSource`."""
         return self._labels
 
     def patients(self) -> Sequence[str]:
@@ -138,7 +115,6 @@ class PhantomNodules:
         return [str(place) for place in range(len(self._labels))]
 
     def load(self, place: int) -> KnownLesion:
-        """See `QuizCaseSource`."""
         label = self._labels[place]
         chance = random.Random(f"{self._seed} {place}")
         kind, diameter = chance.choice(_PHANTOM_KINDS[label]), round(chance.uniform(*_PHANTOM_MM), 1)

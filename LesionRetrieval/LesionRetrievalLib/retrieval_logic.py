@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from LesionLib.bundle_folder import DEFAULT_MODEL
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
@@ -17,8 +19,6 @@ if TYPE_CHECKING:
     from .neighbour_vote import NeighbourVote
     from .search_plan import SearchPlan
     from .side_by_side import SideBySide
-
-DEFAULT_MODEL = "lung-nodule-malignancy"
 
 
 class RetrievalLogic:

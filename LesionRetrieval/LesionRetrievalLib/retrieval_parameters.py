@@ -2,10 +2,9 @@
 
 from typing import Annotated
 
+from LesionLib.bundle_folder import DEFAULT_MODEL
 from slicer import vtkMRMLMarkupsROINode, vtkMRMLScalarVolumeNode, vtkMRMLSegmentationNode
 from slicer.parameterNodeWrapper import Default, WithinRange, parameterNodeWrapper
-
-DEFAULT_MODEL = "lung-nodule-malignancy"
 
 
 @parameterNodeWrapper

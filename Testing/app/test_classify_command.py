@@ -5,7 +5,9 @@ from __future__ import annotations
 import csv
 import io
 import zipfile
+from collections import Counter
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pydicom
@@ -189,6 +191,43 @@ def test_cases_of_the_same_patient_are_left_out_with_the_owner_s_key(
     shown = {case["caseId"] for case in result_of(tmp_path / "out")["results"][0]["similarCases"]}
     assert len(shown) == 4
     assert not shown & theirs
+
+
+@pytest.fixture
+def opened(monkeypatch):
+    """How often every file was opened as DICOM, by what for: its headers, all but its pixels, its pixels."""
+    counts = {"headers": Counter(), "whole": Counter(), "pixels": Counter()}
+    read, name = pydicom.dcmread, sitk.ImageSeriesReader.SetFileNames
+
+    def counting_read(path, **options):
+        counts["headers" if options.get("specific_tags") else "whole"][Path(path).name] += 1
+        return read(path, **options)
+
+    def counting_names(reader, paths):
+        counts["pixels"].update(Path(path).name for path in paths)
+        return name(reader, paths)
+
+    monkeypatch.setattr(pydicom, "dcmread", counting_read)
+    monkeypatch.setattr(sitk.ImageSeriesReader, "SetFileNames", counting_names)
+    return counts
+
+
+def test_every_dicom_file_is_opened_once_for_its_header_its_report_and_its_pixels(
+    run, boxes, patch, library, write_dicom, tmp_path, opened
+):
+    folder = write_dicom(tmp_path / "dicom", patch[0])
+    for path in folder.iterdir():
+        data = pydicom.dcmread(path)
+        data.FrameOfReferenceUID, data.PatientSex, data.ReferringPhysicianName = "1.2.826.0.1.3680043.8.498.7", "O", ""
+        data.StudyDate, data.StudyTime, data.StudyID, data.AccessionNumber = "20200101", "120000", "1", "7"
+        data.save_as(path)
+    opened["whole"].clear()
+    key = library.parent / "owner.key"
+    given = ("--boxes", boxes, "--library", library, "--key", key, "--dicom-sr", "--out", tmp_path / "out")
+    ran = run("classify", folder, *given)
+    assert ran.code == 0, ran.err
+    once = Counter({path.name: 1 for path in folder.iterdir()})
+    assert opened == {"headers": once, "whole": once, "pixels": once}
 
 
 def test_overwriting_replaces_our_files_only(run, nrrd, lesion, boxes, write_boxes, tmp_path):

@@ -6,8 +6,8 @@ import shutil
 import stat
 
 import pytest
-from LesionLensApp import library_build
 from LesionLib.bundle import load_bundle
+from LesionRetrievalLib import case_adding
 from LesionRetrievalLib.library import CaseLibrary
 
 
@@ -72,7 +72,7 @@ def test_an_existing_library_is_replaced_only_when_asked(built):
 def test_a_build_that_is_broken_off_leaves_the_old_library(built, monkeypatch, tmp_path):
     path, _ = built()
     before = path.read_bytes()
-    real, calls = library_build.case_pictures, []
+    real, calls = case_adding.case_pictures, []
 
     def broken(*arguments):
         calls.append(arguments)
@@ -80,7 +80,7 @@ def test_a_build_that_is_broken_off_leaves_the_old_library(built, monkeypatch, t
             raise KeyboardInterrupt
         return real(*arguments)
 
-    monkeypatch.setattr(library_build, "case_pictures", broken)
+    monkeypatch.setattr(case_adding, "case_pictures", broken)
     _, ran = built("--overwrite", "--pictures")
     assert ran.code == 130
     assert path.read_bytes() == before

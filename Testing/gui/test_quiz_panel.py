@@ -12,7 +12,7 @@ from LesionClassifierLib.nodes import addRoiNode, addVolumeNode
 from LesionClassifierLib.volume_nodes import nodesOfClass
 from LesionLib.golden import golden_case
 from LesionRetrievalLib.quiz import QuizSession, Step, load_quiz, save_quiz
-from LesionRetrievalLib.quiz_case_display import quizNodes
+from LesionRetrievalLib.quiz_case_display import QUIZ_ATTRIBUTE
 from LesionRetrievalLib.quiz_logic import QuizLogic
 from quiz_cases import Clock, phantom_quiz
 
@@ -75,6 +75,11 @@ def press(room, keys: str) -> None:
 def answer(room, label: str, confidence: float) -> None:
     room.learner.answers.choose(label, confidence)
     room.ui.goOnButton.click()
+
+
+def quizNodes(scene) -> list:
+    """All nodes that belong to a quiz case."""
+    return [node for node in nodesOfClass(scene, "vtkMRMLNode") if node.GetAttribute(QUIZ_ATTRIBUTE)]
 
 
 def nodesOfModel(scene) -> list[str]:
@@ -426,13 +431,46 @@ from pathlib import Path
 panel.score.write(Path({str(tmp_path / "score")!r}))
 said = ui.endLabel.text
 panel.cleanup()
-print("taken", "right before the reveal" in said and "1 of 3" in said, "torch" in ui.makeQuizButton.toolTip)
+print("taken", "right before the reveal" in said and "1 of 3" in said, "torch" in ui.makeQuizButton.toolTip,
+      "jinja2, which is missing" in ui.scoreLabel.text and not ui.openSummaryButton.enabled)
 sys.stdout.flush()
 import os; os._exit(0)
 """
     ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=False)
-    assert ran.stdout.strip().endswith("taken True True"), ran.stderr[-3000:]
-    assert {p.name for p in (tmp_path / "score").iterdir()} == {"score.csv", "summary.html"}
+    assert ran.stdout.strip().endswith("taken True True True"), ran.stderr[-3000:]
+    assert {p.name for p in (tmp_path / "score").iterdir()} == {"score.csv"}
+
+
+@pytest.mark.parametrize("answer_is_yes", [True, False])
+def test_where_jinja2_is_missing_it_is_installed_only_when_the_teacher_says_so(
+    begin, room, tmp_path, told, monkeypatch, answer_is_yes
+):
+    import qt
+    import slicer.util
+
+    begin("L1")
+    take_all(room, "benign")
+    ui = room.ui
+    ui.nextLearnerButton.click()
+    ui.quizTabs.currentIndex = 2
+    ui.scoreQuizEdit.text, ui.scoreAnswersEdit.text = ui.quizPathEdit.text, ui.answersPathEdit.text
+    ui.refreshLearnersButton.click()
+    monkeypatch.setitem(sys.modules, "jinja2", None)
+    installed = []
+
+    def install(requirement):
+        installed.append(requirement)
+        monkeypatch.delitem(sys.modules, "jinja2")
+
+    monkeypatch.setattr(slicer.util, "pip_install", install, raising=False)
+    monkeypatch.setattr(slicer.util, "confirmYesNoDisplay", lambda _question: answer_is_yes)
+    monkeypatch.setattr(qt.QFileDialog, "getExistingDirectory", lambda *_: str(tmp_path / "score"))
+    ui.writeScoreButton.click()
+    assert installed == (["jinja2>=3.1.4"] if answer_is_yes else [])
+    assert (tmp_path / "score" / "score.csv").is_file()
+    assert (tmp_path / "score" / "summary.html").is_file() == answer_is_yes
+    assert ui.openSummaryButton.enabled == answer_is_yes
+    assert not told.of("error")
 
 
 def test_whoever_comes_back_needs_only_the_code(begin, scene, gui):

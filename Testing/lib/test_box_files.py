@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from LesionLib.box_files import HEADER, parse_boxes_csv, read_boxes_csv
+from LesionLib.box_files import HEADER, box_from_json, box_to_json, parse_boxes_csv, read_boxes_csv
 from LesionLib.errors import BoxError
+from LesionLib.geometry import LesionBox
 
 TOP = ",".join(HEADER)
 
@@ -157,3 +160,19 @@ def test_any_order_of_columns_and_either_frame_gives_the_same_box(order, frame, 
     np.testing.assert_array_equal(box.centerRAS, np.array(numbers[:3]) * sign)
     np.testing.assert_array_equal(box.sizeMm, numbers[3:])
     np.testing.assert_array_equal(box.axesRAS, np.eye(3))
+
+
+def test_a_box_comes_back_from_json_without_its_name():
+    turn = np.array([[0.6, -0.8, 0], [0.8, 0.6, 0], [0, 0, 1]])
+    box = LesionBox([1.5, -2.0, 1 / 3], [4.0, 5.0, 6.0], turn, name="Doe^Jane")
+    document = json.loads(json.dumps(box_to_json(box)))
+    assert list(document) == ["centerRAS", "sizeMm", "axesRAS"]
+    again = box_from_json(document, name="L1")
+    assert again.name == "L1"
+    for key in document:
+        np.testing.assert_array_equal(getattr(again, key), getattr(box, key))
+
+
+def test_a_box_without_size_in_json_is_refused():
+    with pytest.raises(BoxError, match="its size is 0 x 5 x 6 mm"):
+        box_from_json({"centerRAS": [0, 0, 0], "sizeMm": [0, 5, 6], "axesRAS": np.eye(3).tolist()})

@@ -6,10 +6,11 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pydicom
 import pytest
 from LesionLib.errors import CaseLibraryError
 from LesionRetrievalLib.library import Case, CaseLibrary, ModelIdentity
-from LesionRetrievalLib.library_identifiers import require_anonymous
+from LesionRetrievalLib.library_identifiers import IDENTIFYING_ELEMENTS, PatientIdentity, require_anonymous
 from LesionRetrievalLib.pseudonyms import Pseudonymiser
 
 MODEL = ModelIdentity("orthopatch", "1.2.0", "a" * 64)
@@ -131,3 +132,28 @@ def test_the_guard_lets_pass_what_only_looks_alike(changes):
     case = a_case(**changes)
     assert require_anonymous(case, IDENTIFIERS) is case
     assert require_anonymous(case, []) is case
+
+
+def test_the_list_of_identifying_elements_is_dicom_s():
+    for keyword, tag in IDENTIFYING_ELEMENTS.items():
+        group, element = (int(part, 16) for part in tag.split(","))
+        assert pydicom.datadict.keyword_for_tag((group, element)) == keyword
+
+
+def test_an_identity_holds_every_value_but_the_study_s_uid_and_shows_none():
+    identity = PatientIdentity.of_elements(
+        {"PatientID": [" 4711\0"], "OtherPatientIDs": ["A-1", "B-2"], "StudyInstanceUID": ["1.2.3"], "StudyDate": [""]}
+    )
+    assert (identity.patient, identity.study) == ("4711", "1.2.3")
+    assert identity.texts == ("4711", "A-1", "B-2")
+    assert repr(identity) == "PatientIdentity()"
+    assert not PatientIdentity.of_elements({"PatientName": ["Doe^Jane"]}).is_known
+
+
+def test_a_study_that_is_not_known_is_hashed_from_the_patient_in_its_own_domain(tmp_path):
+    key = Pseudonymiser.create(tmp_path / "key")
+    assert key.hashes("4711", "1.2.3") == (key.hash("4711"), key.hash("1.2.3", domain="study"))
+    assert key.hashes("4711") == (key.hash("4711"), key.hash("4711", domain="study"))
+    assert PatientIdentity("4711").hashes(key) == key.hashes("4711")
+    with pytest.raises(CaseLibraryError, match="does not say which patient"):
+        PatientIdentity().hashes(key)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import replace
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pytest
@@ -17,7 +18,7 @@ from LesionRetrievalLib.quiz_box import box_overlap
 from LesionRetrievalLib.quiz_making import QuizPlan, cut_patch, make_quiz
 from LesionRetrievalLib.quiz_model import QuizClass
 from LesionRetrievalLib.quiz_schema import QuizError
-from LesionRetrievalLib.quiz_sources import GivenLesions, KnownLesion, PhantomNodules, choose_cases
+from LesionRetrievalLib.quiz_sources import KnownLesion, PhantomNodules, choose_cases
 from scipy.spatial.transform import Rotation
 
 MODEL = ModelIdentity("nodules", "1.0.0", "a" * 64)
@@ -183,6 +184,22 @@ def test_a_plan_beyond_its_limits_is_refused(changes):
 
 
 # --- the choice
+
+
+@dataclass(frozen=True)
+class GivenLesions:
+    """Lesions at hand as a source; each counts as another patient unless its hash says otherwise."""
+
+    lesions: Sequence[KnownLesion]
+
+    def labels(self) -> Sequence[str]:
+        return [lesion.label for lesion in self.lesions]
+
+    def patients(self) -> Sequence[str]:
+        return [lesion.patient_hash or f"lesion {place}" for place, lesion in enumerate(self.lesions)]
+
+    def load(self, place: int) -> KnownLesion:
+        return self.lesions[place]
 
 
 def given(labels: str, patients: str | None = None) -> GivenLesions:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import io
 import re
+import sys
 from dataclasses import replace
 from html.parser import HTMLParser
 from xml.etree import ElementTree
@@ -84,7 +85,7 @@ def test_the_page_is_well_formed_and_nothing_in_it_is_fetched_or_run(quiz, score
     for chart in re.findall(r"<svg.*?</svg>", page, flags=re.S):
         ElementTree.fromstring(chart)
     assert "<script" not in page
-    assert "Q&lt;script&gt;alert(&#x27;&amp;&#x27;)&lt;/script&gt;" in page
+    assert "Q&lt;script&gt;alert(&#39;&amp;&#39;)&lt;/script&gt;" in page
     assert not re.search(r"https?:|@import|url\(", page)
     assert all(where.startswith("data:image/png") for where in re.findall(r'(?:src|href)="([^"]*)', page))
     assert page.count("Research use only, not for diagnosis.") == 2
@@ -118,6 +119,24 @@ def test_a_new_score_replaces_the_sheet_and_a_page_that_would_contradict_it(quiz
     (out / "notes.txt").write_text("mine")
     write_score(out, quiz, (), None)
     assert {p.name for p in out.iterdir()} == {"score.csv", "notes.txt"}
+
+
+def test_without_jinja2_there_is_the_sheet_and_no_page_that_would_contradict_it(quiz, score, tmp_path, monkeypatch):
+    out, counted = tmp_path / "score", score("L1")
+    write_score(out, quiz, counted.rows, counted.summary)
+    monkeypatch.setitem(sys.modules, "jinja2", None)  # as where it is not installed: looking for it fails
+    write_score(out, quiz, counted.rows, counted.summary)
+    assert {p.name for p in out.iterdir()} == {"score.csv"}
+    assert len((out / "score.csv").read_text().splitlines()) == 1 + 3
+
+
+def test_a_name_in_a_chart_is_text_and_shortened(quiz, score):
+    summary = score("L1", "L2").summary
+    named = replace(summary.learners[0], name="<b>a name that is far too long")
+    page = summary_page(quiz, replace(summary, learners=(named, summary.learners[1])))
+    assert "<b>a" not in page
+    assert ">&lt;b&gt;a name that is f…</text>" in page
+    assert "<title>&lt;b&gt;a name that is far too long: " in page
 
 
 def test_a_place_that_cannot_be_written_is_told(quiz, score, tmp_path):

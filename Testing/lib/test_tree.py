@@ -134,6 +134,13 @@ def test_cmake_lists_exactly_the_files_there_are(module):
     scripts = [f"{module}.py"]
     scripts += [p.relative_to(folder).as_posix() for lib in MODULES[module] for p in (folder / lib).rglob("*.py")]
     resources = [p.relative_to(folder).as_posix() for p in (folder / "Resources").rglob("*") if p.is_file()]
+    # Templates lie beside the code that fills them.
+    resources += [
+        p.relative_to(folder).as_posix()
+        for lib in MODULES[module]
+        for p in (folder / lib).rglob("*")
+        if p.is_file() and p.suffix not in (".py", ".pyc")
+    ]
     assert listed["MODULE_PYTHON_SCRIPTS"] == sorted(scripts)
     assert listed["MODULE_PYTHON_RESOURCES"] == sorted(resources)
     assert f"Resources/Icons/{module}.png" in resources

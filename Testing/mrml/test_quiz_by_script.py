@@ -15,11 +15,16 @@ from LesionLib.errors import BoxError, CaseLibraryError
 from LesionLib.golden import golden_case
 from LesionRetrievalLib import quiz_logic
 from LesionRetrievalLib.quiz import QuizError, Step, load_quiz, save_quiz
-from LesionRetrievalLib.quiz_case_display import quizNodes
+from LesionRetrievalLib.quiz_case_display import QUIZ_ATTRIBUTE
 from LesionRetrievalLib.quiz_logic import QuizLogic
 from LesionRetrievalLib.quiz_making import QuizPlan
 from LesionRetrievalLib.quiz_request import QuizRequest
 from quiz_cases import MODEL, CannedRunner, Clock, phantom_quiz, write_library
+
+
+def quizNodes(scene) -> list:
+    """All nodes that belong to a quiz case."""
+    return [node for node in nodesOfClass(scene, "vtkMRMLNode") if node.GetAttribute(QUIZ_ATTRIBUTE)]
 
 
 @pytest.fixture

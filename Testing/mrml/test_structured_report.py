@@ -17,10 +17,8 @@ from LesionClassifierLib.nodes import addRoiNode, addVolumeNode, volumeFromNode
 from LesionClassifierLib.result_nodes import fingerprint, storeResult
 from LesionClassifierLib.structured_report import writeStructuredReport
 from LesionClassifierLib.structured_report_sources import (
-    FolderOfDicomFiles,
     StructuredReportError,
     readDatasets,
-    rememberInstances,
 )
 from LesionLib.errors import LesionLensError
 from LesionLib.geometry import LesionBox
@@ -142,21 +140,32 @@ def test_a_validator_that_is_not_ours_finds_no_error(folder, results, tmp_path):
     assert "Comprehensive3DSR" in lines
 
 
+class DicomFilesOf:
+    """A folder in the place of Slicer's DICOM database."""
+
+    def __init__(self, folder: Path) -> None:
+        files = sorted(folder.glob("*.dcm"))
+        self.paths = {str(data.SOPInstanceUID): str(p) for data, p in zip(readDatasets(files), files, strict=True)}
+
+    def fileForInstance(self, instanceUID: str) -> str:
+        return self.paths.get(instanceUID, "")
+
+
 def test_a_ct_without_dicom_gets_no_report_and_hears_why(scene, folder, results, tmp_path):
     volumeNode = addVolumeNode(scene, read_volume(folder))
     roi = addRoiNode(scene, results[0].box)
     place = fingerprint(volumeFromNode(volumeNode), results[0].box)
     colors = {"benign": (0.0, 1.0, 0.0), "malignant": (1.0, 0.0, 0.0)}
     storeResult(roi, volumeNode, results[0], run=RUN, classColors=colors, fingerprint=place)
+    files = DicomFilesOf(folder)
     with pytest.raises(StructuredReportError, match="was not loaded from DICOM"):
-        exportReport(tmp_path / "sr.dcm", [roi], FolderOfDicomFiles(folder))
-    instances = [str(data.SOPInstanceUID) for data in readDatasets(sorted(folder.glob("*.dcm")))]
-    rememberInstances(volumeNode, [*instances, "1.2.3"])
+        exportReport(tmp_path / "sr.dcm", [roi], files)
+    volumeNode.SetAttribute("DICOM.instanceUIDs", " ".join([*files.paths, "1.2.3"]))  # as Slicer's DICOM module does
     with pytest.raises(StructuredReportError, match="1 of the 7 DICOM files of .* are gone"):
-        exportReport(tmp_path / "sr.dcm", [roi], FolderOfDicomFiles(folder))
+        exportReport(tmp_path / "sr.dcm", [roi], files)
     assert not (tmp_path / "sr.dcm").exists()
-    rememberInstances(volumeNode, instances)
-    assert exportReport(tmp_path / "sr.dcm", [roi], FolderOfDicomFiles(folder)) == 1
+    volumeNode.SetAttribute("DICOM.instanceUIDs", " ".join(files.paths))
+    assert exportReport(tmp_path / "sr.dcm", [roi], files) == 1
     assert groups_of(tmp_path / "sr.dcm")[0].tracking_identifier == "L1"
 
 

@@ -13,9 +13,8 @@ from pathlib import Path
 from LesionLib.bundle import Bundle
 from LesionLib.classify import Classifier
 from LesionLib.errors import LesionLensError, OutputError
-from LesionRetrievalLib.case_pictures import case_pictures
-from LesionRetrievalLib.library import Case, CaseEntry, ModelIdentity
-from LesionRetrievalLib.library_patch import lesion_patch
+from LesionRetrievalLib.case_adding import NewCase, Owner, case_entry
+from LesionRetrievalLib.library import CaseEntry, ModelIdentity
 from LesionRetrievalLib.library_writing import write_library
 from LesionRetrievalLib.pseudonyms import Pseudonymiser
 
@@ -77,23 +76,19 @@ def _entries(
         classifier = Classifier(bundle, volume)
         for row in lesions:
             box = row.source.lesion(volume, name=f"line {row.line}")
-            yield CaseEntry(
-                _case(row, plan, key),
-                classifier.embed(box),
-                case_pictures(volume, box) if plan.pictures else None,
-                lesion_patch(volume, box) if plan.patches else None,
-            )
+            owner = Owner(*key.hashes(row.patient, row.study))
+            yield case_entry(volume, box, classifier.embed(box), new=_new_case(row, plan), owner=owner)
             done += 1
             if progress is not None:
                 progress(done, len(rows))
 
 
-def _case(row: LesionRow, plan: IndexPlan, key: Pseudonymiser) -> Case:
-    return Case(
+def _new_case(row: LesionRow, plan: IndexPlan) -> NewCase:
+    return NewCase(
         case_id=f"line-{row.line:06d}",
         label=row.label,
         label_source=plan.label_source,
         organ=plan.organ,
-        patient_hash=key.hash(row.patient),
-        study_hash=key.hash(row.study or row.patient, domain="study"),
+        with_pictures=plan.pictures,
+        with_patch=plan.patches,
     )

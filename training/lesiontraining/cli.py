@@ -18,14 +18,7 @@ Your table:    lesiontrain fit --config cross-entropy-table --data.table lesions
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; 0 when done, 2 for bad input."""
-    parser = argparse.ArgumentParser(prog="lesiontrain", description="Build models and measure them honestly.")
-    commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    _add_fit(commands)
-    _add_evaluate(commands)
-    _add_export(commands)
-    _add_index(commands)
-    _add_retrieval(commands)
-    _add_lung_nodules(commands)
+    parser = build_parser()
     options, rest = parser.parse_known_args(arguments)
     if rest and options.command is not _fit:
         parser.error(f"unknown: {' '.join(rest)}")
@@ -36,6 +29,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"lesiontrain: error: {error}", file=sys.stderr)
         return 2
     return 0
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """All commands and their options; those of ``fit`` that Lightning reads are left to it."""
+    parser = argparse.ArgumentParser(prog="lesiontrain", description="Build models and measure them honestly.")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    _add_fit(commands)
+    _add_evaluate(commands)
+    _add_export(commands)
+    _add_index(commands)
+    _add_retrieval(commands)
+    _add_lung_nodules(commands)
+    return parser
 
 
 def _add_fit(commands: argparse._SubParsersAction) -> None:

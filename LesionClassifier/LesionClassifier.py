@@ -58,9 +58,11 @@ def registerSampleData():
 class LesionClassifierWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
     """The panel's place in Slicer: what it does is in LesionClassifierLib."""
 
-    def __init__(self, parent=None):
+    def __init__(self, parent=None, *, runner=None):
+        """``runner``: where the models run (None: in the worker process that both modules share)."""
         ScriptedLoadableModuleWidget.__init__(self, parent)
         VTKObservationMixin.__init__(self)
+        self._runner = runner
         self.logic = self.panel = self._parameterNode = self._guiTag = None
 
     def setup(self):
@@ -68,13 +70,13 @@ class LesionClassifierWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         ScriptedLoadableModuleWidget.setup(self)
         import qt
         from LesionClassifierLib.classifier_panel import ClassifierPanel
-        from LesionLib.runner import WorkerRunner
+        from LesionLib.runner_shared import SharedRunner
 
         uiWidget = slicer.util.loadUI(self.resourcePath("UI/LesionClassifier.ui"))
         self.layout.addWidget(uiWidget)
         self.ui = slicer.util.childWidgetVariables(uiWidget)
         uiWidget.setMRMLScene(slicer.mrmlScene)
-        self.logic = LesionClassifierLogic(runner=WorkerRunner())
+        self.logic = LesionClassifierLogic(runner=self._runner or SharedRunner())
         self.panel = ClassifierPanel(self.ui, self.logic, requirements=self.resourcePath("requirements.txt"))
         self.addObserver(slicer.mrmlScene, slicer.mrmlScene.StartCloseEvent, self.onSceneStartClose)
         self.addObserver(slicer.mrmlScene, slicer.mrmlScene.EndCloseEvent, self.onSceneEndClose)

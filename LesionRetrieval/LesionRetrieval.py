@@ -65,16 +65,18 @@ def mendLoadedViews(_caller=None, _event=None):
 class LesionRetrievalWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
     """The panel's place in Slicer: what it does is in LesionRetrievalLib."""
 
-    def __init__(self, parent=None):
+    def __init__(self, parent=None, *, runner=None):
+        """``runner``: where the models run (None: in the worker process that both modules share)."""
         ScriptedLoadableModuleWidget.__init__(self, parent)
         VTKObservationMixin.__init__(self)
+        self._runner = runner
         self.logic = self.panel = self.quiz = self._parameterNode = self._guiTag = None
 
     def setup(self):
         """Build the panel; nothing heavy is imported here."""
         ScriptedLoadableModuleWidget.setup(self)
         import qt
-        from LesionLib.runner import WorkerRunner
+        from LesionLib.runner_shared import SharedRunner
         from LesionRetrievalLib.quiz_panel import QuizPanel
         from LesionRetrievalLib.retrieval_panel import RetrievalPanel
 
@@ -82,7 +84,7 @@ class LesionRetrievalWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self.layout.addWidget(uiWidget)
         self.ui = slicer.util.childWidgetVariables(uiWidget)
         uiWidget.setMRMLScene(slicer.mrmlScene)
-        self.logic = LesionRetrievalLogic(runner=WorkerRunner())
+        self.logic = LesionRetrievalLogic(runner=self._runner or SharedRunner())
         self.panel = RetrievalPanel(self.ui, self.logic)
         self.quiz = QuizPanel(place=self.ui.teachingRoomPlace)
         self.addObserver(slicer.mrmlScene, slicer.mrmlScene.StartCloseEvent, self.onSceneStartClose)

@@ -57,8 +57,8 @@ class SharedRunner:
 
     @property
     def pid(self) -> int | None:
-        """Process id of the worker, None where there is none, or this share was closed."""
-        return None if self._isClosed else getattr(self._runner, "pid", None)
+        """Process id of the worker, None where there is none."""
+        return getattr(self._runner, "pid", None)
 
     def start(self, model: str | Path | None = None, options: RunOptions | None = None) -> None:
         """Start the worker and let it warm up; returns at once."""

@@ -21,7 +21,7 @@ def library_path(tmp_path, monkeypatch):
     """The nodules of another phantom and four of this one, with pictures and CT; what they are is how they were made."""
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
     phantoms = [chest_phantom(seed=seed) for seed in (0, 1)]
-    monkeypatch.setattr("LesionClassifierLib.sample_data.chest_phantom", lambda seed: phantoms[seed])
+    monkeypatch.setattr("LesionLib.phantom.chest.chest_phantom", lambda seed: phantoms[seed])
     runner, path, key = InProcessRunner(), tmp_path / "phantoms.lesionlib", owner_key()
     first = runner.run(describing_request(MODEL))
     with CaseLibrary.create(path, model=ModelIdentity.of(first.info), dimension=len(first.vector)) as library:

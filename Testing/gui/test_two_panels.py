@@ -13,12 +13,11 @@ from LesionClassifierLib.lesion_nodes import markAsLesion
 from LesionClassifierLib.nodes import addRoiNode, addVolumeNode, nodesOfClass
 from LesionLib.golden import golden_case
 from LesionLib.runner import InProcessRunner
-from LesionRetrievalLib.library import Case, CaseLibrary
+from LesionLib.runner_types import describing_request
+from LesionRetrievalLib.library import Case, CaseLibrary, ModelIdentity
 from LesionRetrievalLib.library_patch import lesion_patch
 from LesionRetrievalLib.owner_key import owner_key
 from LesionRetrievalLib.quiz_logic import QuizLogic
-from LesionRetrievalLib.retrieval_runner import InProcessLookRunner
-from LesionRetrievalLib.retrieval_types import describing_request
 from quiz_cases import phantom_quiz
 
 MODEL = "lung-nodule-malignancy"
@@ -39,19 +38,19 @@ def a_case(scene):
 
 
 @pytest.fixture(scope="module")
-def look():
-    """What the model sees in the golden lesion."""
-    return InProcessLookRunner().run(describing_request(MODEL))
+def embedding():
+    """Of the golden lesion."""
+    return InProcessRunner().run(describing_request(MODEL))
 
 
 @pytest.fixture
-def library_path(look, tmp_path):
+def library_path(embedding, tmp_path):
     """One case with its CT."""
     path, key, (volume, box) = tmp_path / "one.lesionlib", owner_key(), golden_case()
-    with CaseLibrary.create(path, model=look.model, dimension=len(look.embedding)) as library:
+    with CaseLibrary.create(path, model=ModelIdentity.of(embedding.info), dimension=len(embedding.vector)) as library:
         hashes = (key.hash("somebody"), key.hash("a study", domain="study"))
         case = Case("case-1", "benign", "histology", "lung", *hashes, {}, "")
-        library.add(case, look.embedding, model_sha256=look.model.sha256, patch=lesion_patch(volume, box))
+        library.add(case, embedding.vector, model_sha256=embedding.info.model_sha256, patch=lesion_patch(volume, box))
     return path
 
 

@@ -47,7 +47,7 @@ class SliceRenderer:
         _requireOpenGL()
         self._headless = headless
         self._size = size
-        self._views: dict[str, _SliceView] = {}
+        self._views: dict[str, SliceView] = {}
         headless.callBeforeStop(self.close)
 
     def render(  # noqa: PLR0913 - all but the first by name, and half of them optional
@@ -80,13 +80,13 @@ class SliceRenderer:
             _showRois(afterwards, rois, visibleRois, names)
             return view.grab()
 
-    def view(self, orientation: str) -> _SliceView:
+    def view(self, orientation: str) -> SliceView:
         """The view of one orientation, made when first asked for."""
         if orientation not in _LAYOUT_NAMES:
             msg = f"orientation is {orientation!r}; it must be one of {', '.join(_LAYOUT_NAMES)}."
             raise ValueError(msg)
         if orientation not in self._views:
-            self._views[orientation] = _SliceView(self._headless, orientation, self._size)
+            self._views[orientation] = SliceView(self._headless, orientation, self._size)
         return self._views[orientation]
 
     def close(self) -> None:
@@ -103,17 +103,22 @@ class SliceRenderer:
         self.close()
 
 
-class _SliceView:
-    """One orientation: slice node, slice logic, displayable managers and an off-screen window."""
+class SliceView:
+    """One slice view of the scene: slice node, slice logic, displayable managers and an off-screen window.
 
-    def __init__(self, headless: HeadlessSlicer, orientation: str, size: tuple[int, int]) -> None:
+    ``layoutName``: which; None is Slicer's own for the orientation. `grab` draws what the view shows now.
+    """
+
+    def __init__(
+        self, headless: HeadlessSlicer, orientation: str, size: tuple[int, int], *, layoutName: str | None = None
+    ) -> None:
         self._headless = headless
         self._orientation = orientation
         self._size = size
         self._window, self._imageRenderer, self._markupsRenderer = _twoLayerWindow(size)
         self._imageMapper, self._imageActor = _imageActor()
         self._imageRenderer.AddViewProp(self._imageActor)
-        self._logic = _sliceLogic(headless, _LAYOUT_NAMES[orientation])
+        self._logic = _sliceLogic(headless, layoutName or _LAYOUT_NAMES[orientation])
         self._managers = _displayableManagers(headless, self._markupsRenderer, self.sliceNode)
 
     @property

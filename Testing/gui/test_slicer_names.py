@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ast
+import json
+import subprocess
 import sys
 from pathlib import Path
 
@@ -281,6 +283,19 @@ def test_names_are_trimmed_to_the_named_classes_and_their_bases(names):
     entry = {"bases": [], "file": "a.h", "methods": []}
     index = {"python": {}, "qt_and_vtk": {"A": {**entry, "bases": ["B", "QWidget"]}, "B": entry, "C": entry}}
     assert list(trimmed(index, {"A", "Unknown"})["classes"]) == ["A", "B"]
+
+
+def test_the_script_trims_an_index_to_what_is_kept_here(names, tmp_path):
+    kept = json.loads((ROOT / "Testing" / "slicer_names" / "names.json").read_text(encoding="utf-8"))
+    entry = {"bases": [], "file": "b.h", "methods": []}
+    full, out = tmp_path / "full.json", tmp_path / "out.json"
+    full.write_text(json.dumps({"python": kept["python"], "qt_and_vtk": {**kept["classes"], "unused": entry}}))
+    script = ROOT / "Testing" / "slicer_names" / "trim_index.py"
+    subprocess.run([sys.executable, str(script), str(full), str(out)], check=True, timeout=60)
+    made = json.loads(out.read_text(encoding="utf-8"))
+    assert made["classes"]["qMRMLNodeComboBox"] == kept["classes"]["qMRMLNodeComboBox"]
+    assert made["python"] == kept["python"]
+    assert "unused" not in made["classes"]
 
 
 def test_a_line_by_hand_without_its_source_is_refused(names):

@@ -9,7 +9,7 @@ from pathlib import Path
 from xml.etree import ElementTree
 
 from .index import Names
-from .types import Project, Scope, Type, walk
+from .scopes import Project, Scope, Type, walk
 
 _SIGNAL = re.compile(r"\w+\(.*\)$")
 # A line in a form is a frame to Qt, and turns round as a property.

@@ -1,6 +1,6 @@
 """Make ``names.json`` from a full index of Slicer's scripting interface.
 
-    python Testing/slicer_names/trim_index.py INDEX.json
+    python Testing/slicer_names/trim_index.py INDEX.json [OUT.json]
 
 INDEX.json has ``python`` (source file -> functions with the names of their arguments, classes with their methods) and
 ``qt_and_vtk`` (class -> header, bases, properties, signals, slots, invokable methods; or public methods and events). Kept are
@@ -57,9 +57,10 @@ def written(names: dict) -> str:
 
 
 def main() -> None:
-    """Read the index that the first argument names, write ``names.json``."""
+    """Read the index that the first argument names, write the second or else ``names.json``."""
     index = json.loads(Path(sys.argv[1]).read_text(encoding="utf-8"))
-    Path(__file__).with_name("names.json").write_text(written(trimmed(index, namedClasses())), encoding="utf-8")
+    out = Path(sys.argv[2]) if len(sys.argv) > 2 else Path(__file__).with_name("names.json")
+    out.write_text(written(trimmed(index, namedClasses())), encoding="utf-8")
 
 
 if __name__ == "__main__":

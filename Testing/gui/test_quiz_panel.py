@@ -8,7 +8,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from LesionClassifierLib.nodes import addRoiNode, addVolumeNode
+import slicer.util
+from LesionClassifierLib.nodes import addRoiNode, addVolumeNode, saveScene
 from LesionClassifierLib.volume_nodes import nodesOfClass
 from LesionLib.golden import golden_case
 from LesionRetrievalLib.quiz import QuizSession, Step, load_quiz, save_quiz
@@ -297,6 +298,29 @@ def test_closing_the_scene_in_the_middle_pauses_with_a_plain_message_and_nothing
     assert room.logic.session.step is Step.REVEAL
     assert room.logic.display.heatMapNode is not None
     assert room.ui.revealFrame.visible
+
+
+def test_return_goes_on_only_where_the_quiz_has_the_keyboard_and_never_from_a_line_edit(begin):
+    import qt
+
+    room = begin()
+    for keys in ("Return", "Enter"):
+        (shortcut,) = [s for s in room.ui.takeTab.findChildren(qt.QShortcut) if s.key.toString() == keys]
+        assert shortcut.context == qt.Qt.WidgetWithChildrenShortcut
+        assert shortcut.enabled
+    # While a learner is at work no line edit is to be seen where these keys work.
+    edits = room.ui.takeTab.findChildren(qt.QLineEdit)
+    assert edits
+    assert not any(edit.isVisible() for edit in edits)
+
+
+def test_loading_a_scene_in_the_middle_pauses_and_takes_the_case_out_of_the_views(begin, scene, tmp_path):
+    saveScene(scene, tmp_path / "scene.mrb")
+    room = begin()
+    slicer.util.loadScene(str(tmp_path / "scene.mrb"))
+    assert room.logic.session.is_paused
+    assert "A scene was loaded" in room.ui.learnerStateLabel.text
+    assert quizNodes(scene) == []
 
 
 def test_after_a_crash_it_goes_on_at_the_step_that_was_reached(begin, quiz_path, tmp_path, room):

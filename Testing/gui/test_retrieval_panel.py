@@ -157,6 +157,22 @@ def test_a_file_that_is_no_library_is_refused_and_the_open_one_stays(opened, tmp
     assert "12 cases" in opened.ui.libraryLabel.text
 
 
+def test_while_a_library_opens_the_user_sees_that_it_takes_time(panel, library_path, monkeypatch):
+    import qt
+
+    shapes, openLibrary = [], panel.logic.openLibrary
+
+    def opening(*given, **options):
+        cursor = qt.QApplication.overrideCursor()
+        shapes.append(None if cursor is None else cursor.shape())
+        return openLibrary(*given, **options)
+
+    monkeypatch.setattr(panel.logic, "openLibrary", opening)
+    assert panel.panel.library.open(library_path)
+    assert shapes == [qt.Qt.WaitCursor]
+    assert qt.QApplication.overrideCursor() is None
+
+
 def test_nine_cards_a_tenth_for_another_class_and_a_vote(searched, screenshot):
     ui = searched.ui
     assert ids(searched) == [f"case-{n:02d}" for n in range(1, 10)]
@@ -341,11 +357,14 @@ def test_a_lesion_of_nobody_and_a_note_that_names_the_patient_are_refused(opened
     ui.newSourceEdit.setCurrentText("histology")
     ui.addCaseButton.click()
     assert "does not say which patient" in told
+    assert "does not say which patient" not in ui.statusLabel.text
     ui.patientEdit.text = "Jane Doe"
     ui.newNoteEdit.plainText = "seen with jane doe in March"
     ui.addCaseButton.click()
     spin(until=lambda: not opened.panel.run.isRunning, seconds=LONG)
     assert "holds a name, number or date of the patient" in told
+    assert "holds a name, number or date of the patient" not in ui.statusLabel.text
+    assert ui.statusLabel.text == "Nothing was added."
     with CaseLibrary.open(library_path) as library:
         assert len(library) == 12
 

@@ -80,7 +80,6 @@ def somebody_works(scene, spin):
     def work() -> None:
         volume, box = golden_case()
         addRoiNode(scene, box)
-        markAsLesion(addRoiNode(scene, replace(box, name="L9")))
         addVolumeNode(scene, replace(volume, name="PET"))
         spin(1.0)
 

@@ -201,7 +201,7 @@ class LesionRetrievalTest(ScriptedLoadableModuleTest):
         self.assertAlmostEqual(vote.shares["cyst"], 0.75)
 
     def test_a_lesion_is_most_similar_to_itself_and_is_shown_beside_it(self):
-        """A library of one, from making it to looking at its case; skipped where there is no torch."""
+        """A library of one, from making it to looking at its case; left out where there is no torch."""
         import tempfile
         from pathlib import Path
 

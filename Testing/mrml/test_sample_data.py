@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-import re
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 import slicer
@@ -10,6 +12,10 @@ from LesionClassifierLib.lesion_nodes import lesionNodes, lesionsFromNodes
 from LesionClassifierLib.nodes import volumeFromNode
 from LesionClassifierLib.sample_data import CATEGORY, registerSampleData
 from LesionLib.geometry import require_overlap
+
+ROOT = Path(__file__).resolve().parents[2]
+STANDINS = Path(__file__).with_name("slicer_standins")
+GUI_STANDINS = ROOT / "Testing" / "gui" / "standins"
 
 
 @pytest.fixture
@@ -82,15 +88,27 @@ def test_a_source_s_own_downloader_is_called_with_the_source_when_its_button_is_
     assert asked == sources["C"]
 
 
-def test_every_download_has_the_checksum_that_its_address_names(registered):
-    downloads = [source for source in registered if source.customDownloader is None]
-    assert [source.sampleName for source in downloads] == ["CTChest", "CTLiver"]
-    for source in downloads:
-        (uri,), (checksum,), (fileName,) = source.uris, source.checksums, source.fileNames
-        (digest,) = re.findall(r"SHA256/([0-9a-f]{64})$", uri)
-        assert checksum == f"SHA256:{digest}"
-        assert uri.startswith("https://github.com/Slicer/SlicerTestingData/")
-        assert fileName.endswith(".nrrd")
+def test_only_the_phantom_is_registered_since_slicer_lists_its_own_cts_itself(registered):
+    (phantom,) = registered
+    assert phantom.customDownloader is not None
+    assert (phantom.uris, phantom.checksums) == ([""], [None])
+
+
+def test_nothing_of_scipy_is_imported_when_slicer_starts():
+    """Both module files and what they do at ``startupCompleted``, in a Python of their own."""
+    code = f"""
+import sys, types
+import slicer
+slicer.__path__.append({str(STANDINS)!r})
+sys.path[:0] = [{str(ROOT / "LesionClassifier")!r}, {str(ROOT / "LesionRetrieval")!r}, {str(GUI_STANDINS)!r}]
+source = types.SimpleNamespace(registerCustomSampleDataSource=lambda **given: print("registered", given["sampleName"]))
+sys.modules["SampleData"] = types.SimpleNamespace(SampleDataLogic=source)
+import LesionClassifier, LesionRetrieval
+LesionClassifier.registerSampleData()
+print(sorted(name for name in sys.modules if name.partition(".")[0] in ("scipy", "torch", "SimpleITK")))
+"""
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=False)
+    assert ran.stdout.splitlines()[-2:] == ["registered LesionLensChestPhantom", "[]"], ran.stderr
 
 
 def test_the_phantom_is_computed_here_with_a_lesion_around_each_nodule(registered, scene):

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import functools
+import importlib.util
 import json
+import os
 import re
 from pathlib import Path
 
@@ -72,7 +74,7 @@ class Names:
     def isProperty(self, name: str, member: str) -> bool:
         """Whether it is a Qt property."""
         return any(
-            member in self.classes.get(each, {}).get("properties", ()) or member in _qtProperties(each)
+            member in self.classes.get(each, {}).get("properties", ()) or member in _QT_PROPERTIES.get(each, ())
             for each in self.line(name)
         ) or (member == "name" and self.isQt(name))
 
@@ -102,7 +104,7 @@ class Names:
 
     def signals(self, name: str) -> set[str]:
         """The full signatures of its signals."""
-        return set().union(*(self.signatures.get(each, set()) | _qtSignals(each) for each in self.line(name)))
+        return set().union(*(self.signatures.get(each, set()) | _QT_SIGNALS.get(each, ()) for each in self.line(name)))
 
     def isAnywhere(self, method: str) -> bool:
         """Whether any class of Slicer or VTK, or an array, image or data set of a library has such a method."""
@@ -151,20 +153,32 @@ def _dir(found: type) -> frozenset[str]:
     return frozenset(dir(found))
 
 
-@functools.cache
-def _qtProperties(name: str) -> frozenset[str]:
-    meta = getattr(_qtClass(name), "staticMetaObject", None)
-    return frozenset(meta.property(place).name() for place in range(meta.propertyCount())) if meta else frozenset()
+def _readQt() -> tuple[dict[str, frozenset[str]], dict[str, frozenset[str]]]:
+    """Properties and signals of all classes of Qt, by the class's name.
+
+    Read once and at the start: PySide takes a class's meta object for gone once one of its widgets is deleted.
+    """
+    if importlib.util.find_spec("PySide6") is None:
+        return {}, {}
+    os.environ.setdefault("PYSIDE6_OPTION_PYTHON_ENUM", "2")  # as the stand-ins want it; PySide reads it once
+    from PySide6 import QtCore, QtGui, QtWidgets
+
+    properties, signals = {}, {}
+    for module in (QtCore, QtGui, QtWidgets):
+        for name, found in vars(module).items():
+            meta = getattr(found, "staticMetaObject", None) if isinstance(found, type) else None
+            if meta is not None:
+                methods = [meta.method(place) for place in range(meta.methodCount())]
+                properties[name] = frozenset(meta.property(place).name() for place in range(meta.propertyCount()))
+                signals[name] = frozenset(
+                    bytes(each.methodSignature().data()).decode()
+                    for each in methods
+                    if each.methodType() == QtCore.QMetaMethod.MethodType.Signal
+                )
+    return properties, signals
 
 
-@functools.cache
-def _qtSignals(name: str) -> frozenset[str]:
-    from PySide6.QtCore import QMetaMethod
-
-    meta = getattr(_qtClass(name), "staticMetaObject", None)
-    methods = [meta.method(place) for place in range(meta.methodCount())] if meta else []
-    signals = [each for each in methods if each.methodType() == QMetaMethod.MethodType.Signal]
-    return frozenset(bytes(each.methodSignature().data()).decode() for each in signals)
+_QT_PROPERTIES, _QT_SIGNALS = _readQt()
 
 
 def _allBelow(made: type) -> list[type]:

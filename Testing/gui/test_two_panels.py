@@ -155,9 +155,7 @@ def counted(retrieval, scene, monkeypatch):
     scene.RemoveObserver(tag)
 
 
-def test_an_idle_panel_rests(module_widget, retrieval, counted, a_case, spin, leave, return_to):
-    leave(retrieval)
-    module_widget("LesionClassifier", size=(480, 900))
+def test_an_idle_panel_rests(classifier, retrieval, counted, spin, return_to):
     return_to(retrieval)
     spin(1.0)
     counted.update(refreshes=0, nodes=0)
@@ -219,11 +217,7 @@ def test_a_map_that_comes_while_another_module_is_shown_is_painted_at_the_return
 
 def test_a_layout_that_slicer_has_kept_from_a_comparison_is_replaced_at_its_start(module_widget, scene, gui):
     module_widget("LesionRetrieval")
-    logic = slicer.vtkMRMLLayoutLogic()
-    logic.SetMRMLScene(scene)
-    layout = logic.GetLayoutNode()
+    layout = scene.GetFirstNodeByClass("vtkMRMLLayoutNode")
     layout.SetViewArrangement(62011)
     gui.completeStartup()
     assert layout.GetViewArrangement() == layout.SlicerLayoutConventionalView
-    logic.SetMRMLScene(None)
-    scene.RemoveNode(layout)

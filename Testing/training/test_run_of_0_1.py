@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import yaml
-from LesionLib.bundle import load_bundle
 from lesion_tables import write_lesion_table
+from LesionLib.bundle import load_bundle
 from lesiontraining.cli import main
 from lesiontraining.data.readers import read_with
 from lesiontraining.fitted_model import FittedModel
@@ -96,7 +96,7 @@ def test_a_recipe_of_0_1_names_its_task_by_a_path_that_still_works(table, tmp_pa
     ],
 )
 def test_every_task_of_0_1_is_found_under_its_path(name):
-    import lesiontraining.tasks as tasks
+    from lesiontraining import tasks
     from lesiontraining.tasks.base import LesionTask
 
     assert issubclass(getattr(tasks, name), LesionTask)

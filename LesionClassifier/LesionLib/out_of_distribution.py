@@ -11,7 +11,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from math import ceil
 from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
@@ -101,7 +100,7 @@ class OutOfDistribution:
 
     def score(self, embedding: np.ndarray) -> float:
         """The distance of one lesion; ``embedding`` is L2-normalised, (d,). Raises ValueError where it does not fit."""
-        return float(self.distance.of(_checked(np.asarray(embedding)[None], size=self.distance.size))[0])
+        return float(self.distance.of(checked_embeddings(np.asarray(embedding)[None], size=self.distance.size))[0])
 
     def is_unusual(self, embedding: np.ndarray) -> bool:
         """Whether the lesion lies beyond the threshold."""
@@ -141,125 +140,8 @@ class OutOfDistribution:
         return cls(distance, float(arrays[_THRESHOLD][0]), float(arrays[_QUANTILE][0]))
 
 
-def fit_out_of_distribution(
-    training: np.ndarray,
-    validation: np.ndarray,
-    *,
-    labels: np.ndarray | None = None,
-    method: str = "mahalanobis",
-    quantile: float = 0.95,
-    k: int = 10,
-) -> OutOfDistribution:
-    """The distance from L2-normalised training embeddings (n, d), its threshold from those of validation lesions (m, d).
-
-    ``labels``: (n,), the training lesions' classes, for one mean each; without them there is one mean. The threshold is
-    the ceil((m + 1) ``quantile``)-th smallest validation score, so that a lesion like these is warned of with probability
-    of at most 1 - ``quantile``. Training lesions lie too near their own mean to set it: validation must be other lesions.
-    Raises ValueError for too few of them.
-    """
-    distance, other = _distance(training, labels, method, k), _checked(validation, size=np.shape(training)[-1])
-    return OutOfDistribution(distance, _threshold(distance.of(other), quantile), float(quantile))
-
-
-def cross_fitted(
-    embeddings: np.ndarray,
-    folds: np.ndarray,
-    *,
-    labels: np.ndarray | None = None,
-    method: str = "mahalanobis",
-    quantile: float = 0.95,
-    k: int = 10,
-) -> tuple[OutOfDistribution, np.ndarray]:
-    """`fit_out_of_distribution` on all lesions, its threshold from scores of lesions whose fold the distance did not see.
-
-    For models that are fitted on everything there is. ``folds``: (n,), patients never across. Also returns what the same
-    procedure says of each fold when it is fitted, threshold and all, on the others: bool (n,), whether a lesion was warned
-    of; its share is the honest figure beside 1 - ``quantile``. Raises ValueError where there are fewer than three folds.
-    """
-    e, of_fold = _checked(embeddings), np.asarray(folds)
-    if of_fold.shape != (len(e),) or len(np.unique(of_fold)) < 3:
-        msg = f"{len(e)} lesions in at least 3 folds are needed, not folds of shape {of_fold.shape}"
-        raise ValueError(msg)
-    scores = _out_of_fold_scores(e, of_fold, labels, method, k)
-    warned = np.empty(len(e), dtype=bool)
-    for fold in np.unique(of_fold):
-        rest, here = of_fold != fold, of_fold == fold
-        inner = _out_of_fold_scores(e[rest], of_fold[rest], _of(labels, rest), method, k)
-        warned[here] = scores[here] > _threshold(inner, quantile)
-    whole = _distance(e, labels, method, k)
-    return OutOfDistribution(whole, _threshold(scores, quantile), float(quantile)), warned
-
-
-def _out_of_fold_scores(
-    embeddings: np.ndarray, folds: np.ndarray, labels: np.ndarray | None, method: str, k: int
-) -> np.ndarray:
-    scores = np.empty(len(embeddings))
-    for fold in np.unique(folds):
-        rest = folds != fold
-        scores[~rest] = _distance(embeddings[rest], _of(labels, rest), method, k).of(embeddings[~rest])
-    return scores
-
-
-def _of(labels: np.ndarray | None, chosen: np.ndarray) -> np.ndarray | None:
-    return None if labels is None else np.asarray(labels)[chosen]
-
-
-def _distance(training: np.ndarray, labels: np.ndarray | None, method: str, k: int) -> Distance:
-    train = _checked(training)
-    if method not in ("mahalanobis", "neighbours"):
-        msg = f"method must be 'mahalanobis' or 'neighbours', not {method!r}"
-        raise ValueError(msg)
-    if method == "neighbours" and not 1 <= k <= len(train):
-        msg = f"k must lie between 1 and the number of training lesions, {len(train)}; not {k}"
-        raise ValueError(msg)
-    return _mahalanobis(train, labels) if method == "mahalanobis" else Neighbours(train, k)
-
-
-def ledoit_wolf(centered: np.ndarray) -> tuple[np.ndarray, float]:
-    """Covariance (d, d) of centred rows (n, d), shrunk towards a multiple of the identity, and how much: 0 to 1.
-
-    Ledoit and Wolf, "A well-conditioned estimator for large-dimensional covariance matrices", J Multivar Anal 2004,
-    lemma 3.2 to 3.5; norms are divided by d as there.
-    """
-    n, d = centered.shape
-    sample = centered.T @ centered / n
-    mean_variance = np.trace(sample) / d
-    distance = ((sample - mean_variance * np.eye(d)) ** 2).sum() / d
-    noise = ((centered**2).sum(axis=1) ** 2).sum() / n - (sample**2).sum()
-    shrinkage = float(min(noise / d / n, distance) / distance) if distance > 0 else 1.0
-    return (1.0 - shrinkage) * sample + shrinkage * mean_variance * np.eye(d), shrinkage
-
-
-def _mahalanobis(train: np.ndarray, labels: np.ndarray | None) -> Mahalanobis:
-    groups = np.zeros(len(train), dtype=int) if labels is None else np.asarray(labels)
-    if groups.shape != (len(train),):
-        msg = f"{len(train)} training lesions need as many labels, not {groups.shape}"
-        raise ValueError(msg)
-    _, group_of = np.unique(groups, return_inverse=True)
-    means = np.stack([train[group_of == g].mean(axis=0) for g in range(group_of.max() + 1)])
-    covariance, _ = ledoit_wolf(train - means[group_of])
-    variances, axes = np.linalg.eigh(covariance)
-    if not variances.min() > 0:
-        msg = f"the {len(train)} training lesions do not differ from their class means; give more, and different ones"
-        raise ValueError(msg)
-    return Mahalanobis(means, axes / np.sqrt(variances))
-
-
-def _threshold(scores: np.ndarray, quantile: float) -> float:
-    if not 0 < quantile < 1:
-        msg = f"quantile must lie between 0 and 1, not {quantile!r}"
-        raise ValueError(msg)
-    rank = ceil((len(scores) + 1) * quantile - 1e-9)
-    if rank > len(scores):
-        needed = ceil(quantile / (1 - quantile) - 1e-9)
-        msg = (
-            f"{len(scores)} validation lesions are too few for the quantile {quantile:g}; at least {needed} are needed"
-        )
-        raise ValueError(msg)
-    return float(np.sort(scores)[rank - 1])
-
-
-def _checked(embeddings: np.ndarray, *, size: int | None = None) -> np.ndarray:
+def checked_embeddings(embeddings: np.ndarray, *, size: int | None = None) -> np.ndarray:
+    """As float64, (lesion, d). Raises ValueError where they are not L2-normalised or of another ``size``."""
     e = np.asarray(embeddings, dtype=np.float64)
     if e.ndim != 2 or not e.size or (size is not None and e.shape[1] != size):
         msg = f"embeddings must have shape (lesion, {'d' if size is None else size}), not {e.shape}"

@@ -13,7 +13,8 @@ def test_the_quiz_s_file_and_folder_are_those_of_the_last_time(module_widget):
     qt.QSettings().setValue("LesionLens/Quiz", "/class/quiz.json")
     qt.QSettings().setValue("LesionLens/QuizAnswers", "/class/answers")
     panel = module_widget("LesionRetrieval")
-    assert (panel.ui.quizPathEdit.text, panel.ui.answersPathEdit.text) == ("/class/quiz.json", "/class/answers")
+    ui = panel.quiz.ui
+    assert (ui.quizPathEdit.text, ui.answersPathEdit.text) == ("/class/quiz.json", "/class/answers")
 
 
 def test_libraries_that_were_opened_are_offered(module_widget):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import sys
 from pathlib import Path
 
 import pytest
@@ -69,19 +68,12 @@ def test_the_table_of_results_is_there(opened):
 
 
 @pytest.fixture
-def parameters(opened):
+def parameters(opened, monkeypatch):
     """The parameter node that a module reads in this scene."""
-    folders = [str(ROOT / name) for name in ("LesionClassifier", "LesionRetrieval")]
-    sys.path.extend(folders)
-    slicer.__path__.append(str(STANDINS))
-
-    def read(module: str):
-        return getattr(importlib.import_module(module), f"{module}Logic")().getParameterNode()
-
-    yield read
-    slicer.__path__.remove(str(STANDINS))
-    for folder in folders:
-        sys.path.remove(folder)
+    for name in ("LesionClassifier", "LesionRetrieval"):
+        monkeypatch.syspath_prepend(str(ROOT / name))
+    monkeypatch.setattr(slicer, "__path__", [*slicer.__path__, str(STANDINS)])
+    return lambda module: getattr(importlib.import_module(module), f"{module}Logic")().getParameterNode()
 
 
 def test_the_classifier_s_panel_finds_what_was_chosen(parameters):

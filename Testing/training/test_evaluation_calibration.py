@@ -11,7 +11,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 from lesiontraining.evaluation.calibration import (
     brier_score,
-    classwise_calibration_error,
     expected_calibration_error,
     log_loss,
     one_class,
@@ -55,7 +54,6 @@ def test_bins_hold_every_lesion_once_and_the_order_does_not_matter(rows, bins, s
     turned = reliability_bins(p[::-1], true[::-1], bins=bins, scheme=scheme)
     np.testing.assert_array_equal(found.lesions, turned.lesions)
     assert found.expected_error == pytest.approx(turned.expected_error)
-    assert found.expected_error <= found.largest_error + 1e-12
 
 
 def test_the_reliability_curve_agrees_with_scikit_learn(answers):
@@ -82,13 +80,11 @@ def test_an_overconfident_model_by_hand():
     labels = np.array([0] * 6 + [1] * 4 + [0] * 5 + [1] * 5)
     assert expected_calibration_error(p, labels) == pytest.approx((0.3 + 0.1) / 2)
     found = reliability_bins(*top_label(p, labels))
-    assert found.largest_error == pytest.approx(0.3)
     assert found.as_json() == [
         {"low": 0.5, "high": 0.6, "confidence": 0.6, "observed": 0.5, "lesions": 10},
         {"low": 0.8, "high": 0.9, "confidence": 0.9, "observed": 0.6, "lesions": 10},
     ]
     assert json.dumps(found.as_json(), allow_nan=False)
-    assert classwise_calibration_error(p, labels) == pytest.approx((0.3 + 0.1) / 2)
 
 
 def test_probabilities_that_are_true_are_found_to_be_so():
@@ -97,7 +93,6 @@ def test_probabilities_that_are_true_are_found_to_be_so():
     labels = (p.cumsum(axis=1) > rng.random((20000, 1))).argmax(axis=1)
     for scheme in ("width", "mass"):
         assert expected_calibration_error(p, labels, scheme=scheme) < 0.015
-        assert classwise_calibration_error(p, labels, scheme=scheme) < 0.015
         assert expected_calibration_error(p**3 / (p**3).sum(axis=1, keepdims=True), labels, scheme=scheme) > 0.1
 
 

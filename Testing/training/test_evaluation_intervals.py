@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from lesiontraining.evaluation.classification import auc, balanced_accuracy
-from lesiontraining.evaluation.intervals import Difference, Estimate, PatientDraws, difference, holm, interval, over
+from lesiontraining.evaluation.intervals import Estimate, PatientDraws, difference, holm, interval, over
 from lesiontraining.metrics import patient_draws, with_interval
 from scipy.stats import bootstrap
 
@@ -122,14 +122,6 @@ def test_the_p_value_agrees_with_whether_the_interval_holds_zero(sample):
     none = difference(over(auc, truth, score), over(auc, truth, score**2), drawn)
     assert none.p_value == 1
     assert not none.is_better()
-
-
-def test_non_inferiority_asks_for_the_lower_end_above_the_margin():
-    loss = Difference(-0.005, -0.015, 0.005, 100, 50, 1000, 0)
-    assert loss.is_not_worse(0.02)
-    assert not loss.is_not_worse(0.01)
-    with pytest.raises(ValueError, match="margin"):
-        loss.is_not_worse(-0.02)
 
 
 def test_under_no_difference_p_values_are_spread_evenly():

@@ -10,7 +10,6 @@ from lesiontraining.evaluation import near_duplicates
 from lesiontraining.evaluation.leaks import (
     check_leaks,
     fitted_on_test,
-    query_in_gallery,
     shared_identifiers,
     shared_pictures,
 )
@@ -125,14 +124,6 @@ def test_what_was_fitted_on_test_patients_is_found():
     (leak,) = fitted_on_test("scaler", np.array([0, 2]), tested, patients)
     assert leak.examples == ("a",)
     assert fitted_on_test("scaler", np.array([2]), tested, patients) == []
-
-
-def test_a_query_in_its_own_gallery_is_found():
-    answers = [np.array([1, 2]), np.array([1, 3]), np.array([3, 0])]
-    (leak,) = query_in_gallery(np.array([0, 1, 2]), answers)
-    assert leak.examples == ("row 1",)
-    leaks = query_in_gallery(np.array([0, 1, 2]), answers, patients=np.array(["a", "b", "c", "C"]))
-    assert [leak.examples for leak in leaks] == [("row 1",), ("row 2",)]
 
 
 def test_the_report_holds_leaks_suspicions_and_what_was_not_checked(pictures, splits):

@@ -164,7 +164,6 @@ def test_same_patient_has_short_galleries_and_says_so():
     assert got.no_candidate == 1
     assert got.unanswerable == 3
     assert got.figures.k_eff.tolist() == [2, 2]
-    assert got.mean_k_eff() == 2
     assert got.chance_mean("p_at_k") == 0.5
     zero = retrieve(embeddings, labels, patients, rule="same", k=10, unanswerable="zero")
     assert zero.query.tolist() == [0, 1, 2, 3, 4]
@@ -187,9 +186,6 @@ def test_macro_means_weigh_classes_and_micro_means_queries(lesions):
     assert got.mean("ap_a") == pytest.approx(values.mean())
     assert got.mean("ap_a", macro=True) == pytest.approx(np.mean([values[got.labels == c].mean() for c in range(4)]))
     assert np.isnan(got.statistic("ap_a", macro=True)(np.flatnonzero(got.labels == 0)))
-    curve = got.precision_recall()
-    assert curve.shape == (11,)
-    assert (np.diff(curve) <= 1e-12).all()
 
 
 def test_retrieval_figures_take_a_bootstrap_over_patients(lesions):

@@ -17,12 +17,12 @@ from LesionLib.errors import BoxError, BundleError
 from LesionLib.golden import golden_case
 from LesionLib.input_warning import WarningName
 from LesionLib.networks import build_network
-from LesionLib.out_of_distribution import fit_out_of_distribution
 from LesionLib.runner import InProcessRunner, RunOptions, RunRequest
 from LesionLib.sampling import AxialStackSpec
 from LesionLib.sampling_planes import KeySliceSpec, OrthogonalPlanesSpec, SliceWithNeighboursSpec
 from LesionLib.sampling_volumes import IsotropicCubeSpec, ShapeMaskSpec
 from lesiontraining.export import write_bundle
+from lesiontraining.out_of_distribution_fit import fit_out_of_distribution
 
 HU = ((-1000.0, 400.0),)
 WAYS = {

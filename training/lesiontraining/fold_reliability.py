@@ -6,11 +6,13 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from LesionLib.conformal import ConformalQuantile, coverage, fit_quantile
-from LesionLib.out_of_distribution import OutOfDistribution, fit_out_of_distribution
+from LesionLib.conformal import ConformalQuantile
+from LesionLib.out_of_distribution import OutOfDistribution
 from LesionLib.proportion import proportion
 from torch import Tensor
 
+from .conformal_fit import coverage, fit_quantile
+from .out_of_distribution_fit import fit_out_of_distribution
 from .predictions import Predictions
 
 

@@ -16,9 +16,9 @@ from LesionLib.networks.weights import load_pretrained
 from LesionLib.sampling import AxialStackSpec
 from LesionLib.sanity_check import sanity_check
 
-from .baselines import BASELINES, out_of_fold_probability
 from .calibration import cross_fitted_probability, fit_temperature, lesion_probability
 from .descriptors import Looseness, slice_descriptors
+from .evaluation.shortcuts import shortcut_features, shortcut_probabilities
 from .heat_figures import HeatFigures, heat_figures
 from .linear_head import Drawing, LinearHead, fit_head
 from .metrics import METRICS, Figure, auc, paired_difference, patient_draws, with_interval
@@ -31,6 +31,14 @@ CLASS_NAMES = ("benign", "malignant")
 GROUPS: dict[str, Callable[[Nodule], bool]] = {
     "all nodules": lambda nodule: True,
     "nodules of 5-12 mm": lambda nodule: 5 <= nodule.diameter_mm <= 12,
+}
+BASELINES: dict[str, Callable[[Sequence[Nodule]], np.ndarray]] = {
+    "volume only": lambda nodules: shortcut_features(volume_mm3=[n.volume_mm3 for n in nodules]),
+    "size + mean HU": lambda nodules: shortcut_features(
+        volume_mm3=[n.volume_mm3 for n in nodules],
+        diameter_mm=[n.diameter_mm for n in nodules],
+        mean_hu=[n.mean_hu for n in nodules],
+    ),
 }
 NETWORK, LOOSE = "this model", "this model, loose boxes"
 
@@ -180,7 +188,10 @@ def _figures(nodules: Sequence[Nodule], logits: Sequence[list[np.ndarray]], reci
     truth = np.array([nodule.malignant for nodule in nodules])
     tight, loose = logits
     scores = {NETWORK: cross_fitted_probability(tight, truth, folds)}
-    scores |= {name: out_of_fold_probability(nodules, features(nodules)) for name, features in BASELINES.items()}
+    patients = np.array([nodule.patient for nodule in nodules])
+    for name, features in BASELINES.items():
+        beside = shortcut_probabilities(features(nodules), truth.astype(int), folds, classes=2, patients=patients)
+        scores[name] = beside[:, 1]
     scores[LOOSE] = lesion_probability(loose, fit_temperature(tight, truth))
     return [_group(name, belongs, nodules, truth, scores, recipe) for name, belongs in GROUPS.items()]
 

@@ -7,11 +7,14 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from LesionLib.conformal import ConformalQuantile, Coverage, fit_quantile, prediction_sets
-from LesionLib.out_of_distribution import OutOfDistribution, cross_fitted
+from LesionLib.conformal import ConformalQuantile, prediction_sets
+from LesionLib.out_of_distribution import OutOfDistribution
 from LesionLib.proportion import Proportion, proportion
 from LesionLib.sanity_check import SanityCheck
 from torch import Tensor
+
+from .conformal_fit import Coverage, fit_quantile
+from .out_of_distribution_fit import cross_fitted
 
 
 @dataclass(frozen=True, eq=False)

@@ -35,11 +35,6 @@ class ReliabilityBins:
             return float("nan")
         return float(np.average(np.abs(self.observed - self.confidence), weights=self.lesions))
 
-    @property
-    def largest_error(self) -> float:
-        """MCE: the distance in the worst bin; NaN for none."""
-        return float(np.abs(self.observed - self.confidence).max()) if len(self.lesions) else float("nan")
-
     def as_json(self) -> list[dict[str, float | int]]:
         """One entry a bin, for a plot."""
         rows = zip(self.low, self.high, self.confidence, self.observed, self.lesions, strict=True)
@@ -97,15 +92,6 @@ def expected_calibration_error(
 ) -> float:
     """ECE of the likeliest class. ``probabilities``: (lesion, class); ``labels``: class indices, (lesion,)."""
     return reliability_bins(*top_label(probabilities, labels), bins=bins, scheme=scheme).expected_error
-
-
-def classwise_calibration_error(
-    probabilities: np.ndarray, labels: np.ndarray, *, bins: int = 10, scheme: str = "width"
-) -> float:
-    """Mean over the classes of the ECE of that class's probability (Kull et al., NeurIPS 2019)."""
-    p, y = _checked(probabilities, labels)
-    each = [reliability_bins(*one_class(p, y, c), bins=bins, scheme=scheme).expected_error for c in range(p.shape[1])]
-    return float(np.mean(each))
 
 
 def brier_score(probabilities: np.ndarray, labels: np.ndarray) -> float:

@@ -6,9 +6,7 @@ takes its rows to be independent: give it one row a study or a patient. The othe
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from itertools import product
 
 import numpy as np
 from scipy.stats import binomtest, norm, rankdata
@@ -55,16 +53,6 @@ class AUCDifference:
     def difference(self) -> float:
         """First minus second."""
         return self.first - self.second
-
-
-@dataclass(frozen=True)
-class Permutation:
-    """``difference``: of the metric, first minus second; ``exact``: all swaps were tried, not a random sample."""
-
-    difference: float
-    p_value: float
-    permutations: int
-    exact: bool
 
 
 def mcnemar(truth: np.ndarray, first: np.ndarray, second: np.ndarray) -> McNemar:
@@ -122,49 +110,6 @@ def delong_paired(
     return _auc_difference(both.auc[0], both.auc[1], variance)
 
 
-def delong_unpaired(first: DeLong, second: DeLong) -> AUCDifference:
-    """Whether the AUCs of scores on different patients differ: the first score of each `delong`."""
-    return _auc_difference(first.auc[0], second.auc[0], first.covariance[0, 0] + second.covariance[0, 0])
-
-
-def paired_permutation(
-    metric: Callable[[np.ndarray, np.ndarray], float],
-    truth: np.ndarray,
-    first: np.ndarray,
-    second: np.ndarray,
-    *,
-    patients: np.ndarray,
-    permutations: int = 9999,
-    seed: int = 0,
-) -> Permutation:
-    """Whether metric(truth, first) and metric(truth, second) differ: were the models alike, their answers could be swapped.
-
-    All answers of a patient are swapped together. Where so few patients make it possible, every swap is tried and the
-    p-value is exact; else it counts the observed order among the ``permutations`` drawn (Phipson and Smyth 2010).
-    ``first`` and ``second``: what the metric takes, one row a lesion: (lesion,) or (lesion, class); on one scale, because
-    swapped answers stand beside kept ones. For an AUC of two scales, give the ranks of the scores.
-    """
-    t, a, b = _same_length(truth, first, second)
-    _, patient = np.unique(patients, return_inverse=True)
-    if patient.shape != (len(t),):
-        msg = f"patients must have shape ({len(t)},), not {patient.shape}"
-        raise ValueError(msg)
-    observed = float(metric(t, a) - metric(t, b))
-    if np.isnan(observed):
-        msg = "the metric is not a number on these lesions (does every class occur?); there is nothing to compare"
-        raise ValueError(msg)
-    count = int(patient.max()) + 1
-    exact = count < 63 and 2**count <= permutations
-    beyond = total = 0
-    for swap in _all_swaps(count) if exact else _random_swaps(count, permutations, seed):
-        where = swap[patient].reshape(-1, *[1] * (a.ndim - 1))
-        swapped = metric(t, np.where(where, b, a)) - metric(t, np.where(where, a, b))
-        beyond += abs(swapped) >= abs(observed) - 1e-12
-        total += 1
-    p_value = beyond / total if exact else (beyond + 1) / (total + 1)
-    return Permutation(observed, float(p_value), total, exact)
-
-
 def _placements(positive: np.ndarray, values: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """AUCs; of each positive the share of negatives below it; of each negative the share of positives above it."""
     m, n = int(positive.sum()), int((~positive).sum())
@@ -188,15 +133,6 @@ def _auc_difference(first: float, second: float, variance: float) -> AUCDifferen
     else:
         z = difference / error
     return AUCDifference(float(first), float(second), error, z, float(2 * norm.sf(abs(z))))
-
-
-def _all_swaps(patients: int) -> Iterator[np.ndarray]:
-    return (np.array(swap) for swap in product([False, True], repeat=patients))
-
-
-def _random_swaps(patients: int, permutations: int, seed: int) -> Iterator[np.ndarray]:
-    rng = np.random.default_rng(seed)
-    return (rng.random(patients) < 0.5 for _ in range(permutations))
 
 
 def _same_length(*arrays: np.ndarray) -> list[np.ndarray]:

@@ -54,13 +54,6 @@ class Difference(Estimate):
         """The whole interval lies above zero."""
         return self.low > 0
 
-    def is_not_worse(self, margin: float) -> bool:
-        """Non-inferiority: the whole interval lies above -``margin``, a loss fixed beforehand as one that is borne."""
-        if not margin >= 0:
-            msg = f"margin must be 0 or more, not {margin!r}"
-            raise ValueError(msg)
-        return self.low > -margin
-
     def as_json(self) -> dict[str, float | int | None]:
         """The p-value beside the rest."""
         return super().as_json() | {"p_value": round(self.p_value, 4) if isfinite(self.p_value) else None}

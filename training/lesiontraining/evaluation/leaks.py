@@ -143,28 +143,6 @@ def fitted_on_test(
     return [Leak("fit", f"the {name} was fitted on lesions of {len(both)} test patients", tuple(both[:_EXAMPLES]))]
 
 
-def query_in_gallery(
-    queries: np.ndarray, answers: Sequence[np.ndarray] | np.ndarray, *, patients: np.ndarray | None = None
-) -> list[Leak]:
-    """Whether queries were answered by themselves or, where ``patients`` are given (cross-patient), by their own patient.
-
-    ``queries``: rows of lesions, (query,); ``answers``: the rows that each was shown; ``patients``: (lesion,).
-    """
-    if len(queries) != len(answers):
-        msg = f"{len(queries)} queries and {len(answers)} answers were given; one list of rows a query is needed"
-        raise ValueError(msg)
-    codes = None if patients is None else np.array(_keys("patient", patients))
-    pairs = [(int(query), np.asarray(shown, dtype=int)) for query, shown in zip(queries, answers, strict=True)]
-    themselves = [query for query, shown in pairs if (shown == query).any()]
-    own = [] if codes is None else [q for q, shown in pairs if (codes[shown[shown != q]] == codes[q]).any()]
-    leaks = []
-    for found, says in ((themselves, "themselves"), (own, "lesions of their own patient")):
-        if found:
-            examples = tuple(f"row {query}" for query in found[:_EXAMPLES])
-            leaks.append(Leak("gallery", f"{len(found)} of {len(queries)} queries were shown {says}", examples))
-    return leaks
-
-
 def _keys(name: str, values: Sequence[object] | np.ndarray) -> list[str]:
     keys = ["" if value is None or value != value else str(value).strip().casefold() for value in values]  # noqa: PLR0124
     if "" in keys:

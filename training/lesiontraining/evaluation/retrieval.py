@@ -70,14 +70,6 @@ class Retrieval:
         """What a random order would score on the same queries and galleries, mean over the queries."""
         return float(self.chance[name].mean()) if len(self.query) else float("nan")
 
-    def mean_k_eff(self) -> float:
-        """Mean of min(k, candidates): below k where galleries are smaller than the list that is judged."""
-        return float(self.figures.k_eff.mean()) if len(self.query) else float("nan")
-
-    def precision_recall(self) -> np.ndarray:
-        """Mean over the queries of the interpolated precision at the recalls of `rankings.RECALL_LEVELS`, (11,)."""
-        return self.figures.precision_at_recall.mean(axis=0)
-
 
 def retrieve(
     embeddings: np.ndarray,

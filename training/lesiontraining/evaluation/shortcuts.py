@@ -1,4 +1,4 @@
-"""What needs no network: the majority class, and size and density alone, for any number of classes.
+"""What needs no network: size and density alone, for any number of classes.
 
 These rows stand beside every model; one that does not beat them has learned nothing that a ruler and a HU probe don't know.
 """
@@ -41,16 +41,6 @@ def shortcut_probabilities(
             raise ValueError(msg)
         model = make_pipeline(StandardScaler(), LogisticRegression(class_weight="balanced", max_iter=1000))
         probabilities[np.ix_(test, known)] = model.fit(x[rest], y[rest]).predict_proba(x[test])
-    return probabilities
-
-
-def majority_probabilities(labels: np.ndarray, folds: np.ndarray, *, classes: int) -> np.ndarray:
-    """The other folds' class frequencies for every lesion, (lesion, class): its argmax is the majority class."""
-    y, fold = np.asarray(labels), np.asarray(folds)
-    probabilities = np.zeros((len(y), classes))
-    for here in np.unique(fold):
-        counts = np.bincount(y[fold != here], minlength=classes)
-        probabilities[fold == here] = counts / max(counts.sum(), 1)
     return probabilities
 
 

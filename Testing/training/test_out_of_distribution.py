@@ -12,10 +12,8 @@ from LesionLib.errors import BundleError
 from LesionLib.out_of_distribution import (
     Mahalanobis,
     OutOfDistribution,
-    cross_fitted,
-    fit_out_of_distribution,
-    ledoit_wolf,
 )
+from lesiontraining.out_of_distribution_fit import cross_fitted, fit_out_of_distribution, ledoit_wolf
 from safetensors.torch import load, save
 from scipy.spatial.distance import cdist
 from scipy.stats import binomtest

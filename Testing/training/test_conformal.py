@@ -12,13 +12,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from LesionLib.conformal import (
     ConformalQuantile,
-    coverage,
-    fit_quantile,
     prediction_set,
     prediction_sets,
-    smallest_n,
 )
 from LesionLib.errors import BundleError
+from lesiontraining.conformal_fit import coverage, fit_quantile, smallest_n
 from safetensors.torch import load, save
 from scipy.stats import beta, binomtest
 

@@ -12,7 +12,7 @@ from .runner import InferenceRunner, RunnerError, RunOptions, WorkerRunner
 if TYPE_CHECKING:
     from .runner_types import Embedding, EmbeddingRequest, Progress, RunAnswer, RunRequest
 
-_BUSY = "the model is busy with another request, perhaps of another panel; wait for its answer or cancel it there."
+_BUSY_ELSEWHERE = "the model is busy with another request, perhaps of another panel; wait for its answer or cancel it there."
 
 
 class _Pool:
@@ -68,7 +68,7 @@ class SharedRunner:
         """See `InferenceRunner.run`."""
         runner = self._open()
         if not self._pool.turn.acquire(blocking=False):
-            raise RunnerError(_BUSY)
+            raise RunnerError(_BUSY_ELSEWHERE)
         try:
             self._pool.owner = self
             return runner.run(request, progress=progress)

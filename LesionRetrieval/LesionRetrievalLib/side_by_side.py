@@ -26,7 +26,7 @@ from .compared_views import (
 from .held_views import QUIZ, heldBy
 from .library_patch import HuPatch
 
-FOLDER_NAME = "LesionLens comparison"
+COMPARISON_FOLDER = "LesionLens comparison"
 _CASE_COLOR = (0.98, 0.78, 0.2)
 _SMALLEST_FIELD_MM = 50.0
 _FIELD_PER_BOX = 2.2
@@ -92,7 +92,7 @@ class SideBySide(VTKObservationMixin):
                 if item:
                     tree.RemoveItem(item, False, False)
                 scene.RemoveNode(node)
-        if tree is not None and self._folder and tree.GetItemName(self._folder) == FOLDER_NAME:
+        if tree is not None and self._folder and tree.GetItemName(self._folder) == COMPARISON_FOLDER:
             tree.RemoveItem(self._folder, False, False)
 
     @property
@@ -161,7 +161,7 @@ def _translation(scene, shift: np.ndarray, name: str) -> vtkMRMLNode:
 
 def _folder(scene, nodes: list[vtkMRMLNode]) -> int:
     tree = scene.GetSubjectHierarchyNode()
-    folder = tree.CreateFolderItem(tree.GetSceneItemID(), FOLDER_NAME)
+    folder = tree.CreateFolderItem(tree.GetSceneItemID(), COMPARISON_FOLDER)
     if not tree.GetItemOwnerPluginName(folder):
         tree.SetItemOwnerPluginName(folder, "Folder")
     for node in nodes:

@@ -30,7 +30,7 @@ from LesionRetrievalLib.library_patch import lesion_patch
 from LesionRetrievalLib.library_schema import ModelIdentity
 from LesionRetrievalLib.patient_identity import identityOfVolume
 from LesionRetrievalLib.quiz_case_display import CaseDisplay
-from LesionRetrievalLib.side_by_side import FOLDER_NAME, SideBySide
+from LesionRetrievalLib.side_by_side import COMPARISON_FOLDER, SideBySide
 from LesionRetrievalLib.similarity_volume import showSimilarity
 from PIL import Image
 
@@ -168,7 +168,7 @@ def test_back_gives_everything_back(compare, nodes, scene, views):
     assert state_of(scene) == before
     assert scene.GetNumberOfNodes() == there
     tree = scene.GetSubjectHierarchyNode()
-    assert not tree.GetItemChildWithName(tree.GetSceneItemID(), FOLDER_NAME)
+    assert not tree.GetItemChildWithName(tree.GetSceneItemID(), COMPARISON_FOLDER)
     scene.RemoveNode(layout)
 
 
@@ -185,7 +185,7 @@ def test_the_layout_is_one_that_slicer_can_read(compare, scene):
 def test_the_comparison_is_in_a_folder_and_not_saved(compare, scene, tmp_path):
     shown = compare()
     tree = scene.GetSubjectHierarchyNode()
-    folder = tree.GetItemChildWithName(tree.GetSceneItemID(), FOLDER_NAME)
+    folder = tree.GetItemChildWithName(tree.GetSceneItemID(), COMPARISON_FOLDER)
     for node in (shown.volumeNode, shown.roiNode, shown.transformNode):
         assert tree.GetItemParent(tree.GetItemByDataNode(node)) == folder
     saveScene(scene, tmp_path / "scene.mrb")

@@ -1,4 +1,4 @@
-"""The quantile behind a model's prediction sets, and how often the sets held: fitted here, applied by `LesionLib.conformal`."""
+"""The quantile behind a model's prediction sets, and how often they held: fitted here, applied in LesionLib."""
 
 from __future__ import annotations
 

@@ -104,13 +104,13 @@ def _all_cut(
 def _pieces(rows: Sequence[LesionRow]) -> Iterator[_Piece]:
     """Lesions of one CT together, so that it is read once."""
     groups: dict[tuple[str, str], list[int]] = {}
-    for place, row in enumerate(rows):
-        groups.setdefault(row.source.group, []).append(place)
-    for places in groups.values():
+    for number, row in enumerate(rows):
+        groups.setdefault(row.source.group, []).append(number)
+    for numbers in groups.values():
         # An archive of cubes is read whole: it is not worth a second time.
-        at_once = len(places) if isinstance(rows[places[0]].source, StoredCube) else _ROWS_AT_ONCE
-        for start in range(0, len(places), at_once):
-            chosen = tuple(places[start : start + at_once])
+        at_once = len(numbers) if isinstance(rows[numbers[0]].source, StoredCube) else _ROWS_AT_ONCE
+        for start in range(0, len(numbers), at_once):
+            chosen = tuple(numbers[start : start + at_once])
             yield _Piece(chosen, tuple(rows[place] for place in chosen))
 
 

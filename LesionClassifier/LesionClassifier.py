@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import slicer
 import vtk
-from LesionLib.bundle_folder import DEFAULT_MODEL
+from LesionLib.model.folder import DEFAULT_MODEL
 from slicer.i18n import tr as _
 from slicer.i18n import translate
 from slicer.ScriptedLoadableModule import (
@@ -22,8 +22,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from pathlib import Path
 
-    from LesionLib.results import LesionResult
-    from LesionLib.runner import InferenceRunner
+    from LesionLib.inference.results import LesionResult
+    from LesionLib.inference.runner import InferenceRunner
+
 
 DOCUMENTATION = "https://github.com/LesionLens/SlicerLesionLens#in-3d-slicer"
 
@@ -69,8 +70,8 @@ class LesionClassifierWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         """Build the panel; nothing heavy is imported here."""
         ScriptedLoadableModuleWidget.setup(self)
         import qt
-        from LesionClassifierLib.classifier_panel import ClassifierPanel
-        from LesionLib.runner_shared import SharedRunner
+        from LesionClassifierLib.panel.classifier_panel import ClassifierPanel
+        from LesionLib.inference.runner import SharedRunner
 
         uiWidget = slicer.util.loadUI(self.resourcePath("UI/LesionClassifier.ui"))
         self.layout.addWidget(uiWidget)
@@ -126,7 +127,7 @@ class LesionClassifierWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
 
     def initializeParameterNode(self):
         """Show the scene's parameter node, made if need be; the only CT there is is chosen."""
-        from LesionClassifierLib.volume_nodes import firstVolume
+        from LesionClassifierLib.scene.volumes import firstVolume
 
         self.setParameterNode(self.logic.getParameterNode())
         if self._parameterNode.volume is None:
@@ -160,7 +161,7 @@ class LesionClassifierLogic(ScriptedLoadableModuleLogic):
     def runner(self) -> InferenceRunner:
         """Where the models run."""
         if self._runner is None:
-            from LesionLib.runner import InProcessRunner
+            from LesionLib.inference.runner import InProcessRunner
 
             self._runner = InProcessRunner()
         return self._runner
@@ -197,7 +198,7 @@ class LesionClassifierLogic(ScriptedLoadableModuleLogic):
         little differently are asked too. Raises `LesionLib.errors.LesionLensError` in plain English.
         """
         from LesionClassifierLib.classification import answerNodes
-        from LesionLib.runner_types import RunOptions
+        from LesionLib.inference.messages import RunOptions
 
         options = RunOptions(class_name=className, device=device, redrawn=redrawn)
         answer, _shown = answerNodes(self.runner, volumeNode, roiNodes, model, options, progress=progress)
@@ -207,7 +208,7 @@ class LesionClassifierLogic(ScriptedLoadableModuleLogic):
         self, segmentationNode: slicer.vtkMRMLSegmentationNode, *, marginMm: float = 2.0
     ) -> list[slicer.vtkMRMLMarkupsROINode]:
         """Every segment as a lesion, with ``marginMm`` around it; give them to `classify`."""
-        from LesionClassifierLib.lesion_nodes import addLesionsFromSegmentation
+        from LesionClassifierLib.scene.lesions import addLesionsFromSegmentation
 
         return addLesionsFromSegmentation(segmentationNode.GetScene(), segmentationNode, marginMm=marginMm)
 
@@ -215,7 +216,7 @@ class LesionClassifierLogic(ScriptedLoadableModuleLogic):
         """Write the answers of these lesions as CSV, and return how many there are."""
         from pathlib import Path
 
-        from LesionClassifierLib.exports import exportCsv
+        from LesionClassifierLib.export import exportCsv
 
         return exportCsv(Path(path), roiNodes)
 
@@ -226,7 +227,7 @@ class LesionClassifierLogic(ScriptedLoadableModuleLogic):
         """
         from pathlib import Path
 
-        from LesionClassifierLib.exports import exportReport
+        from LesionClassifierLib.export import exportReport
 
         return exportReport(Path(path), roiNodes, files or getattr(slicer, "dicomDatabase", None))
 
@@ -252,8 +253,13 @@ class LesionClassifierTest(ScriptedLoadableModuleTest):
 
     def test_lesions_are_named_and_remembered(self):
         """Boxes become lesions without any model; needs no torch."""
-        from LesionClassifierLib.lesion_nodes import lesionNodes, lesionsFromNodes, markAsLesion, nextLesionName
-        from LesionClassifierLib.nodes import addRoiNode
+        from LesionClassifierLib.scene.lesions import (
+            addRoiNode,
+            lesionNodes,
+            lesionsFromNodes,
+            markAsLesion,
+            nextLesionName,
+        )
         from LesionLib.geometry import LesionBox
 
         scene = slicer.mrmlScene
@@ -266,15 +272,15 @@ class LesionClassifierTest(ScriptedLoadableModuleTest):
 
     def test_a_box_on_the_golden_case_is_answered_in_the_scene(self):
         """One lesion, all the way from nodes to nodes."""
-        from LesionClassifierLib.setup_step import missingPackages
+        from LesionClassifierLib.setup import missingPackages
 
         missing = [package.name for package in missingPackages()]
         if missing:
             self.skipTest(f"Left out, because {', '.join(missing)} is missing: everything that answers.")
-        from LesionClassifierLib.nodes import addRoiNode, addVolumeNode
-        from LesionClassifierLib.result_nodes import storedResult
-        from LesionClassifierLib.staleness import whyStale
-        from LesionLib.golden import golden_case
+        from LesionClassifierLib.scene.lesions import addRoiNode
+        from LesionClassifierLib.scene.results import storedResult, whyStale
+        from LesionClassifierLib.scene.volumes import addVolumeNode
+        from LesionLib.model.folder import golden_case
 
         volume, box = golden_case()
         volumeNode, roiNode = addVolumeNode(slicer.mrmlScene, volume), addRoiNode(slicer.mrmlScene, box)

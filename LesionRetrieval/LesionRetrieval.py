@@ -6,7 +6,7 @@ import unittest
 
 import slicer
 import vtk
-from LesionRetrievalLib.retrieval_logic import RetrievalLogic
+from LesionRetrievalLib.logic import RetrievalLogic
 from slicer.i18n import tr as _
 from slicer.i18n import translate
 from slicer.ScriptedLoadableModule import (
@@ -57,7 +57,7 @@ def watchLoadedScenes():
 
 def mendLoadedViews(_caller=None, _event=None):
     """Neither is on now: a comparison ends, and a quiz is paused, when a scene is loaded."""
-    from LesionRetrievalLib.held_views import mendLoadedViews as mend
+    from LesionRetrievalLib.scene.views import mendLoadedViews as mend
 
     mend(slicer.mrmlScene)
 
@@ -76,9 +76,9 @@ class LesionRetrievalWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         """Build the panel; nothing heavy is imported here."""
         ScriptedLoadableModuleWidget.setup(self)
         import qt
-        from LesionLib.runner_shared import SharedRunner
-        from LesionRetrievalLib.quiz_panel import QuizPanel
-        from LesionRetrievalLib.retrieval_panel import RetrievalPanel
+        from LesionLib.inference.runner import SharedRunner
+        from LesionRetrievalLib.panel.retrieval_panel import RetrievalPanel
+        from LesionRetrievalLib.quiz_panel.quiz_panel import QuizPanel
 
         uiWidget = slicer.util.loadUI(self.resourcePath("UI/LesionRetrieval.ui"))
         self.layout.addWidget(uiWidget)
@@ -132,8 +132,8 @@ class LesionRetrievalWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
 
     def initializeParameterNode(self):
         """Show the scene's parameter node, made if need be; the only CT and the first lesion there are are chosen."""
-        from LesionClassifierLib.lesion_nodes import lesionNodes
-        from LesionClassifierLib.volume_nodes import firstVolume
+        from LesionClassifierLib.scene.lesions import lesionNodes
+        from LesionClassifierLib.scene.volumes import firstVolume
 
         self.setParameterNode(self.logic.getParameterNode())
         if self._parameterNode.volume is None:
@@ -167,7 +167,7 @@ class LesionRetrievalLogic(ScriptedLoadableModuleLogic, RetrievalLogic):
 
     def getParameterNode(self):
         """The panel's parameters, kept in the scene."""
-        from LesionRetrievalLib.retrieval_parameters import LesionRetrievalParameterNode
+        from LesionRetrievalLib.parameters import LesionRetrievalParameterNode
 
         return LesionRetrievalParameterNode(super().getParameterNode())
 
@@ -191,7 +191,7 @@ class LesionRetrievalTest(ScriptedLoadableModuleTest):
 
     def test_cases_vote_with_their_similarity(self):
         """Needs no torch."""
-        from LesionRetrievalLib.library import Neighbour
+        from LesionRetrievalLib.library.cases import Neighbour
 
         hashes = {"patient_hash": "0" * 32, "study_hash": "0" * 32, "attributes": {}, "note": ""}
         found = [Neighbour("a", "cyst", 0.6, "histology", "liver", **hashes)]
@@ -205,13 +205,14 @@ class LesionRetrievalTest(ScriptedLoadableModuleTest):
         import tempfile
         from pathlib import Path
 
-        from LesionClassifierLib.setup_step import missingPackages
+        from LesionClassifierLib.setup import missingPackages
 
         if missing := ", ".join(package.name for package in missingPackages()):
             self.skipTest(f"Left out, because {missing} is missing: everything that asks a model.")
-        from LesionClassifierLib.nodes import addRoiNode, addVolumeNode
-        from LesionLib.golden import golden_case
-        from LesionRetrievalLib.case_adding import NewCase
+        from LesionClassifierLib.scene.lesions import addRoiNode
+        from LesionClassifierLib.scene.volumes import addVolumeNode
+        from LesionLib.model.folder import golden_case
+        from LesionRetrievalLib.library.intake import NewCase
 
         volume, box = golden_case()
         volumeNode, roiNode = addVolumeNode(slicer.mrmlScene, volume), addRoiNode(slicer.mrmlScene, box)

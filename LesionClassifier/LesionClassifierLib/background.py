@@ -9,8 +9,15 @@ from threading import Thread
 from typing import Generic, TypeVar
 
 from LesionLib.errors import LesionLensError
-from LesionLib.runner import InferenceRunner, RunnerCancelled
-from LesionLib.runner_types import Embedding, EmbeddingRequest, RunAnswer, RunnerError, RunRequest
+from LesionLib.inference.messages import (
+    Embedding,
+    EmbeddingRequest,
+    RunAnswer,
+    RunnerCancelled,
+    RunnerError,
+    RunRequest,
+)
+from LesionLib.inference.runner import InferenceRunner
 
 _LETTING_GO_S = 0.002  # Qt's event loop holds Python's lock; while the main thread sleeps, the run's thread gets on
 

@@ -8,15 +8,24 @@ from typing import TYPE_CHECKING
 
 from LesionLib.errors import BoxError
 from LesionLib.geometry import require_overlap
-from LesionLib.runner_types import RunAnswer, RunOptions, RunRequest
-from slicer import vtkMRMLMarkupsROINode, vtkMRMLScalarVolumeNode
+from LesionLib.inference.messages import RunAnswer, RunOptions, RunRequest
+from slicer import vtkMRMLMarkupsROINode, vtkMRMLScalarVolumeNode, vtkMRMLScene
 
-from .lesion_nodes import lesionsFromNodes
-from .showing import ShownResults, layFirstMap, showResults
-from .volume_nodes import volumeFromNode
+from LesionClassifierLib.scene.heatmaps import setLayers
+from LesionClassifierLib.scene.lesions import addRoiNode, lesionsFromNodes
+from LesionClassifierLib.scene.results import (
+    HEAT_MAP_ROLE,
+    VOLUME_ROLE,
+    ShownResults,
+    layFirstMap,
+    showResults,
+    storedResult,
+)
+from LesionClassifierLib.scene.volumes import nodesOfClass, volumeFromNode
 
 if TYPE_CHECKING:
-    from LesionLib.runner import InferenceRunner
+    from LesionLib.inference.runner import InferenceRunner
+
 
 Progress = Callable[[int, int, str], None]
 
@@ -75,3 +84,55 @@ def showAnswer(
     if laysViews:
         layFirstMap(volumeNode, shown)
     return shown
+
+
+_SEEN = "LesionLens.Seen"
+_SEEN_COLOR = (0.75, 0.75, 0.75)
+
+
+def heatMapNode(roiNode: vtkMRMLMarkupsROINode) -> vtkMRMLScalarVolumeNode | None:
+    """The lesion's heat map; None where there is none."""
+    return roiNode.GetNodeReference(HEAT_MAP_ROLE)
+
+
+def showHeatMap(roiNode: vtkMRMLMarkupsROINode, *, opacity: float, threshold: float, isShown: bool = True) -> None:
+    """Lay the lesion's heat map over its CT in all slice views, transparent below ``threshold``; or take it off."""
+    volumeNode, heatNode = roiNode.GetNodeReference(VOLUME_ROLE), heatMapNode(roiNode)
+    if volumeNode is None:
+        return
+    if heatNode is not None:
+        display = heatNode.GetDisplayNode()
+        display.SetThreshold(threshold, 1.0)
+        display.ApplyThresholdOn()
+    foreground = heatNode if isShown else None
+    setLayers(roiNode.GetScene(), background=volumeNode, foreground=foreground, opacity=opacity)
+
+
+def showSeen(roiNode: vtkMRMLMarkupsROINode) -> list[vtkMRMLMarkupsROINode]:
+    """Draw what the model looked at as grey, locked boxes; those of another lesion go away. Empty without an answer."""
+    scene, stored = roiNode.GetScene(), storedResult(roiNode)
+    tag = f"{roiNode.GetID()} {'' if stored is None else stored.fingerprint}"
+    there = _seenNodes(scene)
+    if there and all(node.GetAttribute(_SEEN) == tag for node in there):
+        return there  # drawing them anew would be one more change of the scene to react to
+    hideSeen(scene)
+    nodes = []
+    for box in () if stored is None else stored.result.seen:
+        node = addRoiNode(scene, box, colorRGB=_SEEN_COLOR)
+        node.SetName(f"{roiNode.GetName()}: what the model looked at")
+        node.SetAttribute(_SEEN, tag)
+        node.SetLocked(True)
+        node.SetSaveWithScene(False)
+        node.GetDisplayNode().SetPropertiesLabelVisibility(False)
+        nodes.append(node)
+    return nodes
+
+
+def hideSeen(scene: vtkMRMLScene) -> None:
+    """Take the grey boxes away."""
+    for node in _seenNodes(scene):
+        scene.RemoveNode(node)
+
+
+def _seenNodes(scene: vtkMRMLScene) -> list[vtkMRMLMarkupsROINode]:
+    return [node for node in nodesOfClass(scene, "vtkMRMLMarkupsROINode") if node.GetAttribute(_SEEN)]

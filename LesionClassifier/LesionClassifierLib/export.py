@@ -1,26 +1,118 @@
-"""Answers as a DICOM structured report (TID 1500, Comprehensive 3D SR) beside the series of the CT.
-
-Patient and study are taken over from the series, as a report must belong to its patient; nothing of them is written to a
-log or an error. highdicom comes with Slicer 5.12; elsewhere: ``pip install highdicom``.
-"""
+"""Where the DICOM files of a CT are: in Slicer's database, or in a folder."""
 
 from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 from LesionLib import __version__
+from LesionLib.errors import LesionLensError, OutputError
 from LesionLib.geometry import LesionBox
-from LesionLib.results import LesionResult, RunInfo
+from LesionLib.inference.results import LesionResult, RunInfo, as_csv
+from slicer import vtkMRMLMarkupsROINode, vtkMRMLScalarVolumeNode
 
-from .structured_report_sources import StructuredReportError
+from LesionClassifierLib.scene.results import VOLUME_ROLE, storedResult
 
 if TYPE_CHECKING:
     from pydicom import Dataset
+
+
+_INSTANCES = "DICOM.instanceUIDs"
+
+
+class StructuredReportError(LesionLensError):
+    """A structured report cannot be made: no DICOM origin, files that are gone, or a place that cannot be written."""
+
+
+class DicomFiles(Protocol):
+    """Finds the file of an instance."""
+
+    def fileForInstance(self, instanceUID: str) -> str:
+        """Path of the file; empty where it is not known."""
+
+
+def sourceDatasets(volumeNode: vtkMRMLScalarVolumeNode, files: DicomFiles | None) -> list[Dataset]:
+    """The datasets that a volume was loaded from, without pixels. Raises `StructuredReportError` for a volume without."""
+    instances = (volumeNode.GetAttribute(_INSTANCES) or "").split()
+    if not instances:
+        msg = (
+            f"{volumeNode.GetName()} was not loaded from DICOM, so there is no study that a structured report could belong "
+            "to; load the CT through Slicer's DICOM module, or export CSV."
+        )
+        raise StructuredReportError(msg)
+    if files is None:
+        msg = "Slicer's DICOM database is not open; open the DICOM module once, then export again."
+        raise StructuredReportError(msg)
+    paths = [files.fileForInstance(instance) for instance in instances]
+    missing = sum(not path or not Path(path).is_file() for path in paths)
+    if missing:
+        msg = f"{missing} of the {len(paths)} DICOM files of {volumeNode.GetName()} are gone; import the series again."
+        raise StructuredReportError(msg)
+    return readDatasets(paths)
+
+
+def readDatasets(paths: Iterable[str | Path]) -> list[Dataset]:
+    """The files' datasets without pixels. Raises `StructuredReportError`."""
+    import pydicom
+    from pydicom.errors import InvalidDicomError
+
+    try:
+        return [pydicom.dcmread(path, stop_before_pixels=True) for path in paths]
+    except (InvalidDicomError, OSError) as error:
+        msg = f"a DICOM file of the CT cannot be read ({type(error).__name__}); import the series again."
+        raise StructuredReportError(msg) from error
+
+
+def resultsOfLesions(roiNodes: Sequence[vtkMRMLMarkupsROINode]) -> tuple[RunInfo, list[LesionResult]]:
+    """The answers on the lesions' nodes, heat maps left out. Raises `OutputError` without any, or with two models' answers."""
+    stored = [found for found in map(storedResult, roiNodes) if found is not None]
+    if not stored:
+        msg = "no lesion has an answer yet; classify first."
+        raise OutputError(msg)
+    runs = {found.run.model_sha256: found.run for found in stored}
+    volumes = {found.run.volume for found in stored}
+    if len(runs) > 1 or len(volumes) > 1:
+        names = ", ".join(f"{run.model_name} {run.model_version}" for run in runs.values())
+        msg = (
+            f"the answers come from several models or CTs ({names}; {', '.join(sorted(volumes))}); classify all again."
+        )
+        raise OutputError(msg)
+    return stored[0].run, [found.result for found in stored]
+
+
+def exportCsv(path: Path, roiNodes: Sequence[vtkMRMLMarkupsROINode]) -> int:
+    """Write one row a lesion that has an answer, and return how many. Raises `OutputError`."""
+    run, results = resultsOfLesions(roiNodes)
+    try:
+        path.write_text(as_csv(run, results), encoding="utf-8")
+    except OSError as error:
+        msg = f"{path} cannot be written ({error.strerror}); choose another place."
+        raise OutputError(msg) from error
+    return len(results)
+
+
+def exportReport(path: Path, roiNodes: Sequence[vtkMRMLMarkupsROINode], files: DicomFiles | None) -> int:
+    """Write a DICOM structured report of all lesions that have an answer, and return how many.
+
+    ``files``: where the DICOM files of the CT are. Raises `OutputError`, or `StructuredReportError` for a CT without DICOM.
+    """
+    pass
+
+    run, results = resultsOfLesions(roiNodes)
+    volumeNodes = {
+        node.GetID(): node for node in (roi.GetNodeReference(VOLUME_ROLE) for roi in roiNodes) if node is not None
+    }
+    if len(volumeNodes) != 1:
+        msg = "the CT of these answers is no longer in the scene; load it and classify again."
+        raise OutputError(msg)
+    (volumeNode,) = volumeNodes.values()
+    writeStructuredReport(path, results, run, sourceDatasets(volumeNode, files), overwrite=True)
+    return len(results)
+
 
 _SCHEME = "99LESIONLENS"
 _SERIES_DESCRIPTION = "LesionLens answers: research use only, not for diagnosis"

@@ -1,16 +1,13 @@
-"""A real MRML scene without the Slicer application: what `import slicer` lacks when it comes from PyPI.
-
-The package ``slicer-core`` brings MRML, Slicer's logics and ``slicer.util``. This file adds what the
-application would: the scene, the modules' logics, a small ``slicer.app``. Inside Slicer all of it is there.
-"""
+"""Loading and saving for `slicer.util` where the Slicer application, and with it qSlicerCoreIOManager, is absent."""
 
 from __future__ import annotations
 
 import atexit
+import logging
 import sys
 import tempfile
 import types
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -18,8 +15,189 @@ import slicer
 import slicer.util
 import vtk
 
-from .headless_io import HeadlessIOManager
-from .vtk_messages import routeVtkMessagesToLogging, stopRoutingVtkMessages
+_FILE_TYPES = {
+    ".mrb": "SceneFile",
+    ".mrml": "SceneFile",
+    ".seg.nrrd": "SegmentationFile",
+    ".mrk.json": "MarkupsFile",
+    ".h5": "TransformFile",
+    ".tfm": "TransformFile",
+    ".vtk": "ModelFile",
+    ".vtp": "ModelFile",
+    ".stl": "ModelFile",
+    ".csv": "TableFile",
+    ".tsv": "TableFile",
+    ".txt": "TextFile",
+    ".json": "TextFile",
+}
+
+
+class HeadlessIOManager:
+    """The part of Slicer's core I/O manager that ``slicer.util.load…`` and ``save…`` call, on the real logics."""
+
+    def __init__(self, scene: slicer.vtkMRMLScene, applicationLogic: slicer.vtkSlicerApplicationLogic) -> None:
+        self._scene = scene
+        self._applicationLogic = applicationLogic
+        self._loaders: dict[str, Callable[[str, str, Mapping], slicer.vtkMRMLNode | None]] = {
+            "VolumeFile": self._loadVolume,
+            "SegmentationFile": self._loadSegmentation,
+            "MarkupsFile": self._loadMarkups,
+            "ModelFile": lambda path, _name, _properties: self._logic("Models").AddModel(path),
+            "TableFile": lambda path, name, _properties: self._logic("Tables").AddTable(path, name),
+            "TextFile": self._loadText,
+            "TransformFile": lambda path, _name, _properties: self._logic("Transforms").AddTransform(path, self._scene),
+        }
+
+    def fileType(self, fileName: str | Path) -> str:
+        """Slicer's name of the file type, by the longest known ending; anything unknown is taken for a volume."""
+        lowered = str(fileName).lower()
+        endings = sorted((ending for ending in _FILE_TYPES if lowered.endswith(ending)), key=len)
+        return _FILE_TYPES[endings[-1]] if endings else "VolumeFile"
+
+    def fileWriterFileType(self, node: slicer.vtkMRMLNode) -> str:
+        """Any name but ``SceneFile``: how a node is written is known to its own storage node."""
+        return node.GetClassName()
+
+    def loadNodes(
+        self,
+        fileType: str,
+        properties: Mapping,
+        loadedNodes: vtk.vtkCollection,
+        userMessages: slicer.vtkMRMLMessageCollection | None = None,
+    ) -> bool:
+        """Load ``properties["fileName"]``; False, with the reason in ``userMessages``, where that fails."""
+        path = Path(properties["fileName"])
+        if not path.exists():
+            return _failed(userMessages, f"there is no file {path}")
+        if fileType == "SceneFile":
+            return self._loadScene(path, properties)
+        if fileType not in self._loaders:
+            return _failed(userMessages, f"files of type {fileType} cannot be loaded without the Slicer application")
+        name = properties.get("name") or path.name.split(".")[0]
+        node = self._loaders[fileType](str(path), name, properties)
+        if node is None:
+            return _failed(userMessages, f"{path} cannot be read as {fileType}")
+        loadedNodes.AddItem(node)
+        return True
+
+    def saveNodes(
+        self, fileType: str, properties: Mapping, userMessages: slicer.vtkMRMLMessageCollection | None = None
+    ) -> bool:
+        """Save a scene (``fileName``) or one node (``nodeID``, ``fileName``, optional ``useCompression``)."""
+        path = Path(properties["fileName"])
+        if fileType == "SceneFile":
+            return self._saveScene(path)
+        node = self._scene.GetNodeByID(properties["nodeID"])
+        if node.GetStorageNode() is None:
+            node.AddDefaultStorageNode(str(path))
+        storage = node.GetStorageNode()
+        if storage is None:
+            return _failed(userMessages, f"{node.GetName()} is of a kind that is not saved to a file of its own")
+        storage.SetFileName(str(path))
+        storage.SetUseCompression(int(properties.get("useCompression", 1)))
+        return bool(storage.WriteData(node))
+
+    def _logic(self, moduleName: str) -> slicer.vtkMRMLAbstractLogic:
+        return self._applicationLogic.GetModuleLogic(moduleName)
+
+    def _loadVolume(self, path: str, name: str, properties: Mapping) -> slicer.vtkMRMLNode | None:
+        # The bits of vtkSlicerVolumesLogic::LoadingOptions.
+        options = {
+            "labelmap": 1,
+            "center": 2,
+            "singleFile": 4,
+            "autoWindowLevel": 8,
+            "discardOrientation": 16,
+        }
+        bits = sum(bit for option, bit in options.items() if properties.get(option))
+        return self._logic("Volumes").AddArchetypeVolume(path, name, bits)
+
+    def _loadSegmentation(self, path: str, name: str, _properties: Mapping) -> slicer.vtkMRMLNode | None:
+        return self._logic("Segmentations").LoadSegmentationFromFile(path, True, name)
+
+    def _loadMarkups(self, path: str, name: str, _properties: Mapping) -> slicer.vtkMRMLNode | None:
+        nodeID = self._logic("Markups").LoadMarkups(path, name)
+        return self._scene.GetNodeByID(nodeID) if nodeID else None
+
+    def _loadText(self, path: str, name: str, _properties: Mapping) -> slicer.vtkMRMLNode | None:
+        node = self._scene.AddNewNodeByClass("vtkMRMLTextNode", name)
+        storage = self._scene.AddNewNodeByClass("vtkMRMLTextStorageNode")
+        storage.SetFileName(path)
+        node.SetAndObserveStorageNodeID(storage.GetID())
+        if storage.ReadData(node):
+            return node
+        self._scene.RemoveNode(storage)
+        self._scene.RemoveNode(node)
+        return None
+
+    def _loadScene(self, path: Path, properties: Mapping) -> bool:
+        clear = bool(properties.get("clear"))
+        if path.suffix.lower() == ".mrb":
+            return bool(self._scene.ReadFromMRB(str(path), clear))
+        self._scene.SetURL(str(path))
+        self._scene.SetRootDirectory(str(path.parent))
+        return bool(self._scene.Connect() if clear else self._scene.Import())
+
+    def _saveScene(self, path: Path) -> bool:
+        if path.suffix.lower() == ".mrb":
+            return bool(self._scene.WriteToMRB(str(path)))
+        if path.suffix.lower() == ".mrml":
+            self._scene.SetURL(str(path))
+            self._scene.SetRootDirectory(str(path.parent))
+            return bool(self._scene.Commit(str(path)))
+        path.mkdir(parents=True, exist_ok=True)
+        return bool(self._applicationLogic.SaveSceneToSlicerDataBundleDirectory(str(path), None))
+
+
+def _failed(userMessages: slicer.vtkMRMLMessageCollection | None, text: str) -> bool:
+    if userMessages is not None:
+        userMessages.AddMessage(vtk.vtkCommand.ErrorEvent, text)
+    return False
+
+
+LOGGER = logging.getLogger("LesionLens.vtk")
+# Without a handler of its own, Python would print warnings of an application that set up no logging.
+LOGGER.addHandler(logging.NullHandler())
+
+# MRML says the first two about its own helper scenes whenever a scene is saved or loaded; nothing is wrong then.
+_HARMLESS = (
+    "GetUnitNode failed: selection node not found",
+    "invalid orientation preset name: Reformat",
+    # Resources of the application that the package slicer-core does not carry.
+    "Failed to load terminology",
+    "Failed to load region context",
+    "Default color files will not be loaded",
+)
+_LEVELS = {"ErrorEvent": logging.ERROR, "WarningEvent": logging.WARNING}
+
+
+def routeVtkMessagesToLogging() -> None:
+    """Send every VTK, MRML and Slicer-logic message to the logger ``LesionLens.vtk``; the terminal stays clean.
+
+    Errors are logged as ERROR and warnings as WARNING, known harmless ones as DEBUG.
+    """
+    window = vtk.vtkOutputWindow()
+    window.SetDisplayModeToNever()
+    for event in _LEVELS:
+        window.AddObserver(event, _logMessage)
+    vtk.vtkOutputWindow.SetInstance(window)
+    vtk.vtkLogger.SetStderrVerbosity(vtk.vtkLogger.VERBOSITY_OFF)
+
+
+def stopRoutingVtkMessages() -> None:
+    """Drop the route without printing anything: at the interpreter's end no Python code may be called any more."""
+    window = vtk.vtkOutputWindow()
+    window.SetDisplayModeToNever()
+    vtk.vtkOutputWindow.SetInstance(window)
+
+
+def _logMessage(_window: vtk.vtkOutputWindow, event: str, text: str) -> None:
+    text = (text or "").strip()
+    harmless = any(known in text for known in _HARMLESS)
+    LOGGER.log(logging.DEBUG if harmless else _LEVELS[event], "%s", text)
+
+
+_logMessage.CallDataType = vtk.VTK_STRING
 
 # Creating a module's logic registers the module's node classes in the scene.
 _MODULE_LOGICS = {

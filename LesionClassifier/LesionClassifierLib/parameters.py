@@ -1,12 +1,14 @@
 """What the panel keeps in the scene: its parameter node."""
 
+from __future__ import annotations
+
 from typing import Annotated
 
-from LesionLib.bundle_folder import DEFAULT_MODEL
+from LesionLib.model.folder import DEFAULT_MODEL
 from slicer import vtkMRMLScalarVolumeNode, vtkMRMLSegmentationNode
 from slicer.parameterNodeWrapper import Default, WithinRange, parameterNodeWrapper
 
-from .lesion_nodes import DEFAULT_BOX_MM
+from LesionClassifierLib.scene.lesions import DEFAULT_BOX_MM
 
 
 @parameterNodeWrapper

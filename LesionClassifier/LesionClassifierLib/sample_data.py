@@ -33,9 +33,8 @@ def addPhantom(_source: object = None) -> list[vtkMRMLScalarVolumeNode]:
     import slicer.util
     from LesionLib.phantom.chest import chest_phantom
 
-    from .lesion_nodes import markAsLesion
-    from .roi_nodes import addRoiNode
-    from .volume_nodes import addVolumeNode
+    from LesionClassifierLib.scene.lesions import addRoiNode, markAsLesion
+    from LesionClassifierLib.scene.volumes import addVolumeNode
 
     with slicer.util.WaitCursor():
         phantom = chest_phantom(seed=0)

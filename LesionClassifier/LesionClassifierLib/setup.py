@@ -10,7 +10,7 @@ from pathlib import Path
 
 from LesionLib.errors import LesionLensError
 
-from .translation import tr as _
+from LesionClassifierLib.translation import tr as _
 
 # What must not move: other extensions and Slicer itself rely on the versions that are there.
 FIXED = ("torch", "numpy", "SimpleITK")

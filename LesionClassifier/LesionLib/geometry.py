@@ -6,8 +6,7 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from .errors import BoxError, VolumeError
-from .input_warning import InputWarning
+from LesionLib.errors import BoxError, InputWarning, VolumeError
 
 _MIN_BOX_MM = 0.1
 

@@ -1,31 +1,62 @@
-"""The whole way once: a CT and its boxes in a scene, answers, similar cases, and everything that is left on disk."""
+"""The boxes of a run as ROI nodes of the scene, from whichever file they come."""
 
 from __future__ import annotations
 
+import argparse
 import json
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from LesionClassifierLib.classification import requestFromNodes
-from LesionClassifierLib.headless import HeadlessSlicer
-from LesionClassifierLib.nodes import saveScene, volumeFromNode, writeVolumeFile
-from LesionClassifierLib.showing import ShownResults, layFirstMap, showResults
-from LesionClassifierLib.structured_report import writeStructuredReport
-from LesionClassifierLib.structured_report_sources import readDatasets
-from LesionLib.input_warning import InputWarning
-from LesionLib.results import LesionResult, RunInfo, as_csv, as_json, heat_map_file
-from LesionLib.runner_types import RunOptions
-from LesionRetrievalLib.library import CaseLibrary, Neighbour
-from LesionRetrievalLib.similar import find_similar
-from slicer import vtkMRMLMarkupsROINode, vtkMRMLScalarVolumeNode
+from LesionClassifierLib.export import StructuredReportError, readDatasets, writeStructuredReport
+from LesionClassifierLib.headless import HeadlessSlicer, startHeadlessSlicer
+from LesionClassifierLib.scene.lesions import addLesionsFromSegmentation, addRoiNode, addSegmentationNode, loadRoiNodes
+from LesionClassifierLib.scene.results import ShownResults, layFirstMap, showResults
+from LesionClassifierLib.scene.tree import saveScene
+from LesionClassifierLib.scene.volumes import addVolumeNode, volumeFromNode, writeVolumeFile
+from LesionLib.errors import BoxError, InputWarning, LesionLensError
+from LesionLib.inference.messages import RunOptions
+from LesionLib.inference.results import LesionResult, RunInfo, as_csv, as_json, heat_map_file
+from LesionLib.io.boxes import read_boxes_csv, read_segment_boxes
+from LesionLib.io.volumes import DicomSeries, read_volume, series_at
+from LesionRetrievalLib.libraries import open_store
+from LesionRetrievalLib.library.cases import Neighbour
+from LesionRetrievalLib.library.neighbours import find_similar
+from LesionRetrievalLib.library.pseudonyms import Pseudonymiser, default_key_path
+from LesionRetrievalLib.library.store import CaseLibrary
+from slicer import vtkMRMLMarkupsROINode, vtkMRMLScalarVolumeNode, vtkMRMLScene
 
-from .asked_model import AskedModel
-from .console import Steps
-from .output_folder import staged_output
-from .report import write_report
-from .report_pictures import lesion_pictures
-from .sliceviews import SliceRenderer
+from LesionLensApp.loaded_model import AskedModel
+from LesionLensApp.output import Steps, staged_output
+from LesionLensApp.report import lesion_pictures, write_report
+from LesionLensApp.slice_views import SliceRenderer
+
+
+def addBoxes(scene: vtkMRMLScene, path: Path) -> list[vtkMRMLMarkupsROINode]:
+    """ROI nodes from a Slicer markups file (``.mrk.json``) or a CSV of boxes. Raises `BoxError`."""
+    if not path.is_file():
+        msg = f"{path} does not exist; give a .csv of boxes or a Slicer markups file (.mrk.json)."
+        raise BoxError(msg)
+    suffix = path.suffix.lower()
+    if suffix == ".csv":
+        return [addRoiNode(scene, box) for box in read_boxes_csv(path)]
+    if suffix == ".json":
+        return loadRoiNodes(scene, path)
+    msg = f"{path.name}: boxes come as .csv or as a Slicer markups file (.mrk.json), not as {suffix or 'a file without ending'}."
+    raise BoxError(msg)
+
+
+def addSegments(scene: vtkMRMLScene, path: Path, *, marginMm: float) -> list[vtkMRMLMarkupsROINode]:
+    """The segments of a segmentation file as a segmentation node, and one ROI node around each.
+
+    Raises `BoxError` or `VolumeError`.
+    """
+    masks = [box.segment for box in read_segment_boxes(path, margin_mm=0.0)]
+    node = addSegmentationNode(scene, masks, name=path.name.split(".")[0])
+    return addLesionsFromSegmentation(scene, node, marginMm=marginMm)
+
 
 REPORT_FILE = "results.dcm"
 
@@ -110,3 +141,65 @@ def _write_heat_maps(folder: Path, shown: ShownResults) -> None:
     for number, node in enumerate(shown.heatMapNodes, start=1):
         if node is not None:
             writeVolumeFile(node, folder / heat_map_file(number))
+
+
+def classify_files(options: argparse.Namespace, model: AskedModel, steps: Steps) -> list[LesionResult]:
+    """Answer the boxes of ``options.boxes`` or ``options.segmentation`` on ``options.volume``; writes ``options.out``.
+
+    Raises a `LesionLensError` for bad input; then nothing is written.
+    """
+    if not (0 <= options.margin_mm <= 100 and 1 <= options.similar <= 1000 and 0 <= options.redrawn <= 100):
+        msg = (
+            f"--margin-mm is {options.margin_mm:g} (0 to 100 mm), --similar is {options.similar} (1 to 1000) and "
+            f"--redrawn is {options.redrawn} (0 to 100)."
+        )
+        raise LesionLensError(msg)
+    with ExitStack() as stack:
+        library = stack.enter_context(open_store(options.library)) if options.library else None
+        if library is not None:
+            library.require_model(model.described.sha256)
+        steps.begin(f"Reading {options.volume.name}")
+        series = series_at(options.volume, options.series)
+        volume = read_volume(options.volume, series=series or options.series)
+        running = startHeadlessSlicer()
+        running.scene.Clear(False)  # one process may run several commands
+        volumeNode = addVolumeNode(running.scene, volume)
+        volumeNode.SetName(options.name or volume.name)
+        if options.boxes:
+            roiNodes = addBoxes(running.scene, options.boxes)
+        else:
+            roiNodes = addSegments(running.scene, options.segmentation, marginMm=options.margin_mm)
+        job = Job(
+            running,
+            volumeNode,
+            roiNodes,
+            model,
+            library=library,
+            k=options.similar,
+            excludePatient=_patient_hash(options, series) if library is not None else None,
+            extraWarnings=volume.warnings,
+            redrawn=options.redrawn,
+            dicomFiles=_dicom_files(options, series),
+        )
+        return run_job(job, options.out, steps, overwrite=options.overwrite)
+
+
+def _dicom_files(options: argparse.Namespace, series: DicomSeries | None) -> list[Path]:
+    """The files of the CT's series, where a structured report is asked for. Raises `StructuredReportError`."""
+    if not options.dicom_sr:
+        return []
+    if series is None:
+        msg = (
+            f"--dicom-sr: {options.volume.name} is not a folder of DICOM files, so there is no study that a report could "
+            "belong to; leave the option out."
+        )
+        raise StructuredReportError(msg)
+    return series.files
+
+
+def _patient_hash(options: argparse.Namespace, series: DicomSeries | None) -> str | None:
+    """The pseudonym of the patient on a DICOM CT, where the owner's key is at hand."""
+    key = options.key or default_key_path()
+    if series is None or not (options.key or key.exists()):
+        return None
+    return Pseudonymiser.load(key).hash(series.patient_id) if series.patient_id else None

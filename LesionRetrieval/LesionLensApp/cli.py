@@ -7,14 +7,14 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from LesionLib.bundle_folder import DEFAULT_MODEL
 from LesionLib.errors import LesionLensError
-from LesionRetrievalLib.library_places import library_place
+from LesionLib.model.folder import DEFAULT_MODEL
+from LesionRetrievalLib.libraries import library_place
 
-from .console import NOTICE, Steps, print_results
-from .library_commands import add_library_commands
-from .models_command import add_models_commands
-from .quiz_commands import add_quiz_commands
+from LesionLensApp.library import add_library_commands
+from LesionLensApp.models import add_models_commands
+from LesionLensApp.output import NOTICE, Steps, print_results
+from LesionLensApp.quiz import add_quiz_commands
 
 BAD_INPUT, INTERRUPTED = 2, 130
 
@@ -85,22 +85,22 @@ def _add_classify(commands: argparse._SubParsersAction) -> None:
 def _demo(options: argparse.Namespace) -> None:
     steps = Steps()
     steps.begin("Loading torch and the model")
-    from .asked_model import AskedModel
-    from .demo import run_demo
+    from LesionLensApp.demo import run_demo
+    from LesionLensApp.loaded_model import AskedModel
 
     print_results(run_demo(options.out, AskedModel(options.model), steps, seed=options.seed), options.out)
 
 
 def _classify(options: argparse.Namespace) -> None:
-    from .output_folder import check_output
+    from LesionLensApp.output import check_output
 
     check_output(options.out, overwrite=options.overwrite)
     steps = Steps()
     steps.begin("Loading torch and the model")
-    from .asked_model import AskedModel
+    from LesionLensApp.loaded_model import AskedModel
 
     model = AskedModel(options.model)
-    from .classify_command import classify_files
+    from LesionLensApp.classify import classify_files
 
     print_results(classify_files(options, model, steps), options.out)
 

@@ -7,19 +7,20 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from LesionClassifierLib.headless import startHeadlessSlicer
-from LesionClassifierLib.nodes import addRoiNode, addVolumeNode
-from LesionLib.input_warning import InputWarning, WarningName
+from LesionClassifierLib.scene.lesions import addRoiNode
+from LesionClassifierLib.scene.volumes import addVolumeNode
+from LesionLib.errors import InputWarning, WarningName
+from LesionLib.inference.results import LesionResult
 from LesionLib.phantom.chest import chest_phantom
 from LesionLib.phantom.nodules import KINDS, nodule_patch
-from LesionLib.results import LesionResult
-from LesionRetrievalLib.case_adding import NewCase, Owner, case_entry
-from LesionRetrievalLib.library import CaseEntry, CaseLibrary, ModelIdentity
-from LesionRetrievalLib.library_writing import write_library
-from LesionRetrievalLib.pseudonyms import Pseudonymiser
+from LesionRetrievalLib.library.cases import CaseEntry, ModelIdentity
+from LesionRetrievalLib.library.intake import NewCase, Owner, case_entry
+from LesionRetrievalLib.library.pseudonyms import Pseudonymiser
+from LesionRetrievalLib.library.store import CaseLibrary, write_library
 
-from .asked_model import AskedModel
-from .console import Steps
-from .pipeline import Job, run_job
+from LesionLensApp.classify import Job, run_job
+from LesionLensApp.loaded_model import AskedModel
+from LesionLensApp.output import Steps
 
 _DIAMETERS_MM = (8.0, 11.0, 14.0, 17.0, 20.0)
 _BOX_MARGIN_MM = 1.5

@@ -3,13 +3,32 @@
 from __future__ import annotations
 
 import argparse
+import json
+import sys
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from .console import Steps
+from LesionLib.errors import CaseLibraryError
+from LesionRetrievalLib.libraries import Target, TransferPlan, Transferred, open_store, transfer
+from LesionRetrievalLib.library.cases import CaseStore, IndexedModel
+from LesionRetrievalLib.library.reindex import ReindexReport, patch_embedder, reindex
+from LesionRetrievalLib.library.store import CaseLibrary
+from LesionRetrievalLib.server.connection import is_server_address
+from LesionRetrievalLib.server.library import MilvusLibrary
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+from rich.text import Text
+
+from LesionLensApp.loaded_model import AskedModel
+from LesionLensApp.output import NOTICE, Steps
 
 if TYPE_CHECKING:
-    from .asked_model import AskedModel
+    from LesionLensApp.loaded_model import AskedModel
+
 
 _SERVER = "milvus://host:port/library; who asks is in LESIONLENS_SERVER_TOKEN, or ..._USER and ..._PASSWORD"
 
@@ -145,7 +164,7 @@ def _add_pull(commands: argparse._SubParsersAction) -> None:
 
 
 def _add_place(parser: argparse.ArgumentParser) -> None:
-    from LesionRetrievalLib.library_places import library_place
+    from LesionRetrievalLib.libraries import library_place
 
     parser.add_argument("library", type=library_place, help="the library file, or milvus://host:port/library")
 
@@ -183,9 +202,9 @@ def _add_key(parser: argparse.ArgumentParser) -> None:
 def _build(options: argparse.Namespace) -> None:
     steps = Steps()
     model = _asked(options.model, steps)
-    from LesionRetrievalLib.owner_key import default_key_path
+    from LesionRetrievalLib.library.pseudonyms import default_key_path
 
-    from .library_build import LibraryPlan, build_library
+    from LesionLensApp.library_cases import LibraryPlan, build_library
 
     plan = LibraryPlan(
         options.label_column, options.label_source, options.organ, options.pictures, with_patches=options.patches
@@ -203,14 +222,14 @@ def _build(options: argparse.Namespace) -> None:
 def _add(options: argparse.Namespace) -> None:
     steps = Steps()
     model = _asked(options.model, steps)
-    from .library_add import add_lesions
+    from LesionLensApp.library_cases import add_lesions
 
     added = add_lesions(options, model, steps)
     print(f"{options.library}: added {', '.join(added)}.")
 
 
 def _search(options: argparse.Namespace) -> None:
-    from .library_query import answer_query, as_json_text, print_answers
+    from LesionLensApp.library_search import answer_query, as_json_text, print_answers
 
     answers = answer_query(options, lambda: _asked(options.model, Steps()))
     if options.json:
@@ -220,7 +239,7 @@ def _search(options: argparse.Namespace) -> None:
 
 
 def _list(options: argparse.Namespace) -> None:
-    from .library_listing import contents_as_json, print_contents
+    pass
 
     if options.json:
         print(contents_as_json(options.library))
@@ -229,7 +248,7 @@ def _list(options: argparse.Namespace) -> None:
 
 
 def _remove(options: argparse.Namespace) -> None:
-    from LesionRetrievalLib.library import CaseLibrary
+    from LesionRetrievalLib.library.store import CaseLibrary
 
     cases = dict.fromkeys(options.case)
     with CaseLibrary.open(options.library, read_only=False) as library, library.transaction():
@@ -239,13 +258,14 @@ def _remove(options: argparse.Namespace) -> None:
 
 
 def _verify(options: argparse.Namespace) -> None:
-    from .library_listing import verify_library
+    pass
 
     print(verify_library(options.library))
 
 
 def _export(options: argparse.Namespace) -> None:
-    from LesionRetrievalLib.library import CaseLibrary, ExportPlan
+    from LesionRetrievalLib.library.file import ExportPlan
+    from LesionRetrievalLib.library.store import CaseLibrary
 
     plan = ExportPlan(pictures=options.pictures, patches=options.patches, notes=not options.without_notes)
     with CaseLibrary.open(options.library) as library:
@@ -258,25 +278,169 @@ def _export(options: argparse.Namespace) -> None:
 def _reindex(options: argparse.Namespace) -> None:
     steps = Steps()
     model = _asked(options.model, steps)
-    from .library_reindexing import reindex_library
+    pass
 
     print(reindex_library(options.library, model, steps))
 
 
 def _push(options: argparse.Namespace) -> None:
-    from .library_transfer_commands import push
+    pass
 
     print(push(options))
 
 
 def _pull(options: argparse.Namespace) -> None:
-    from .library_transfer_commands import pull
+    pass
 
     print(pull(options))
 
 
 def _asked(model: str, steps: Steps) -> AskedModel:
     steps.begin("Loading torch and the model")
-    from .asked_model import AskedModel
+    from LesionLensApp.loaded_model import AskedModel
 
     return AskedModel(model)
+
+
+_SHOWN_PROBLEMS = 10
+
+
+def print_contents(path: Path | str) -> None:
+    """Models, answers, and one line a case."""
+    console = Console(highlight=False)
+    with open_store(path) as library:
+        table = Table(title=str(path).rsplit("/", 1)[-1], caption=NOTICE)
+        for heading in ("case", "answer", "established by", "organ", "attributes", "with"):
+            table.add_column(heading)
+        contents = library.contents()
+        for case in library.cases():
+            attributes = ", ".join(f"{name} {value}" for name, value in case.attributes.items())
+            stored = ", ".join(contents.get(case.case_id, ())) or "-"
+            row = (case.case_id, case.label, case.label_source, case.organ, attributes or "-", stored)
+            table.add_row(*map(Text, row))
+        console.print(table)
+        answers = ", ".join(f"{count} {label}" for label, count in library.labels().items())
+        console.print(Text(f"{len(library)} cases: {answers or 'none'}"))
+        for model in library.models():
+            console.print(Text(f"Embedded by {_described(model)}."))
+
+
+def contents_as_json(path: Path | str) -> str:
+    """The same as JSON, without hashes."""
+    with open_store(path) as library:
+        contents = library.contents()
+        names = ("case_id", "label", "label_source", "organ", "attributes", "note")
+        cases = [
+            {**{name: getattr(case, name) for name in names}, "with": contents.get(case.case_id, ())}
+            for case in library.cases()
+        ]
+        models = [
+            {**vars(model.identity), "dimension": model.dimension, "cases": model.cases, "unfinished": model.unfinished}
+            for model in library.models()
+        ]
+    return json.dumps({"models": models, "cases": cases}, indent=2, ensure_ascii=False)
+
+
+def verify_library(path: Path) -> str:
+    """One line that all is well, or `CaseLibraryError` with what is not."""
+    with CaseLibrary.open(path) as library:
+        problems = library.integrity_problems()
+        if problems:
+            more = f" and {len(problems) - _SHOWN_PROBLEMS} more" if len(problems) > _SHOWN_PROBLEMS else ""
+            msg = f"{path} is damaged: {'; '.join(problems[:_SHOWN_PROBLEMS])}{more}."
+            raise CaseLibraryError(msg)
+        models = "; ".join(map(_described, library.models()))
+        return f"{path} is sound: {len(library)} cases, embedded by {models}."
+
+
+def _described(model: IndexedModel) -> str:
+    state = ", not finished: run the reindex again" if model.unfinished else ""
+    return f"{model.identity}, {model.cases} cases{state}"
+
+
+_INTERRUPTED = 130
+_SHOWN_CASES = 5
+
+
+def reindex_library(path: Path, model: AskedModel, steps: Steps) -> str:
+    """Embed what is not embedded yet; returns what was done, in a few lines. Raises `CaseLibraryError`.
+
+    Ends the program with code 130 when interrupted; what is done is kept.
+    """
+    with CaseLibrary.open(path, read_only=False) as library:
+        try:
+            who = model.described
+            steps.begin(f"Embedding {len(library)} cases by {who.name} {who.version}")
+            with _bar() as bar:
+                report = reindex(library, who, progress=bar, embed=patch_embedder(who.spec, model.embed))
+        except KeyboardInterrupt:
+            print("lesionlens: interrupted; what is embedded is kept, reindex again to go on.", file=sys.stderr)
+            raise SystemExit(_INTERRUPTED) from None
+    return "\n".join([f"{path}: {_counted(report)}", *_left_out(report)])
+
+
+@contextmanager
+def _bar() -> Iterator[Callable[[int, int], None]]:
+    """What `reindex` tells its progress to, drawn where there is a terminal."""
+    columns = [TextColumn("         "), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()]
+    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
+        task = progress.add_task("", total=None)
+        yield lambda done, total: progress.update(task, completed=done, total=total)
+
+
+def _counted(report: ReindexReport) -> str:
+    earlier = f", {report.kept} were already" if report.kept else ""
+    return f"{report.embedded} cases embedded by {report.model}{earlier}."
+
+
+def _left_out(report: ReindexReport) -> list[str]:
+    lines = []
+    for reason, count in Counter(report.left_out.values()).items():
+        names = [case_id for case_id, why in report.left_out.items() if why == reason]
+        more = ", …" if count > _SHOWN_CASES else ""
+        lines.append(f"{count} cannot be: {reason} ({', '.join(names[:_SHOWN_CASES])}{more}).")
+    return lines
+
+
+def push(options: argparse.Namespace) -> str:
+    """The cases of a file to a server; what happened, in a line. Raises `CaseLibraryError`."""
+    with CaseLibrary.open(options.library) as source:
+        model = source.model
+        with MilvusLibrary.create(_address(options.server), model=model, dimension=source.dimension) as target:
+            return _said(_transfer(source, target, options), options.server)
+
+
+def pull(options: argparse.Namespace) -> str:
+    """The cases of a server into a file, which is made where it is not there; what happened, in a line."""
+    with MilvusLibrary.open(_address(options.server)) as source, _file(options.library, source) as target:
+        return _said(_transfer(source, target, options), str(options.library))
+
+
+def _file(path: Path, source: MilvusLibrary) -> CaseLibrary:
+    if path.exists():
+        return CaseLibrary.open(path, read_only=False)
+    dimension = next(m.dimension for m in source.models() if m.identity == source.model)
+    return CaseLibrary.create(path, model=source.model, dimension=dimension)
+
+
+def _transfer(source: CaseStore, target: Target, options: argparse.Namespace) -> Transferred:
+    steps = Steps()
+    steps.begin(f"Comparing {len(source)} cases with {len(target)} that are there")
+
+    def progress(done: int, total: int) -> None:
+        steps.begin(f"{done} of {total} cases")
+
+    plan = TransferPlan(pictures=options.pictures, patches=options.patches)
+    return transfer(source, target, plan, progress=progress)
+
+
+def _address(text: str) -> str:
+    if not is_server_address(text):
+        msg = f"{text!r} is no address of a server; give milvus://host:port/library."
+        raise CaseLibraryError(msg)
+    return text
+
+
+def _said(done: Transferred, where: str) -> str:
+    there = f", {done.there} were there already" if done.there else ""
+    return f"{where}: {done.added} cases added{there}."

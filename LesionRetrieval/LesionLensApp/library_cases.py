@@ -2,20 +2,35 @@
 
 from __future__ import annotations
 
+import argparse
 from dataclasses import dataclass
 from pathlib import Path
 
-from LesionLib.case_table import CaseRow, read_case_table
-from LesionLib.errors import OutputError
-from LesionRetrievalLib.case_adding import NewCase, Owner, case_entry
-from LesionRetrievalLib.case_folder import PATIENT_COLUMN, attributes_of, label_column, label_of
-from LesionRetrievalLib.library import CaseEntry, CaseLibrary, ModelIdentity
-from LesionRetrievalLib.library_writing import write_library
-from LesionRetrievalLib.owner_key import owner_key
-from LesionRetrievalLib.pseudonyms import Pseudonymiser
+import pydicom
+from LesionLib.errors import BoxError, CaseLibraryError, OutputError
+from LesionLib.geometry import CTVolume, LesionBox
+from LesionLib.io.boxes import CaseRow, read_case_table
+from LesionLib.io.volumes import DicomSeries, read_volume, series_at
+from LesionRetrievalLib.library.attributes import attributes_from
+from LesionRetrievalLib.library.cases import CaseEntry, ModelIdentity
+from LesionRetrievalLib.library.intake import (
+    IDENTIFYING_ELEMENTS,
+    PATIENT_COLUMN,
+    NewCase,
+    Owner,
+    PatientIdentity,
+    attributes_of,
+    case_entry,
+    checked_case,
+    label_column,
+    label_of,
+    new_case_id,
+)
+from LesionRetrievalLib.library.pseudonyms import Pseudonymiser, owner_key
+from LesionRetrievalLib.library.store import CaseLibrary, write_library
 
-from .asked_model import AskedModel
-from .console import Steps
+from LesionLensApp.loaded_model import AskedModel
+from LesionLensApp.output import Steps
 
 
 @dataclass(frozen=True)
@@ -73,3 +88,110 @@ def _entry(
     )
     owner = Owner(*key.hashes(patient, row.values.get("study_id")))
     return case_entry(volume, box, model.embed(volume, box), new=new, owner=owner, without_patch_if_too_large=True)
+
+
+def read_lesions(options: argparse.Namespace, series: DicomSeries | None) -> tuple[CTVolume, list[LesionBox]]:
+    """The volume and the boxes that the options name. ``series``: that of `options.volume`, None for an image file.
+
+    Raises `LesionLensError` for bad input.
+    """
+    if not 0 <= options.margin_mm <= 100:
+        msg = f"--margin-mm is {options.margin_mm:g}; give 0 to 100 mm."
+        raise BoxError(msg)
+    volume = read_volume(options.volume, series=series or options.series)
+    if options.segmentation:
+        from LesionLib.io.boxes import read_segment_boxes
+
+        return volume, read_segment_boxes(options.segmentation, margin_mm=options.margin_mm)
+    return volume, _boxes(options.boxes)
+
+
+def read_identity(options: argparse.Namespace, series: DicomSeries | None) -> PatientIdentity:
+    """From the DICOM header, or from --patient and --study where there is none. `CaseLibraryError` where both differ."""
+    known = PatientIdentity.of_elements(_header_values(series.files[0])) if series is not None else PatientIdentity()
+    patient = _one(known.patient, options.patient, "--patient")
+    study = _one(known.study, options.study, "--study")
+    typed = [value for value in (options.patient, options.study) if value]
+    return PatientIdentity(patient, study, (*known.texts, *typed))
+
+
+def _boxes(path: Path) -> list[LesionBox]:
+    if path.suffix.lower() == ".csv":
+        from LesionLib.io.boxes import read_boxes_csv
+
+        return read_boxes_csv(path)
+    from LesionClassifierLib.headless import startHeadlessSlicer
+    from LesionClassifierLib.scene.lesions import boxFromRoi
+
+    from LesionLensApp.classify import addBoxes
+
+    scene = startHeadlessSlicer().scene
+    scene.Clear(False)
+    return [boxFromRoi(node) for node in addBoxes(scene, path)]
+
+
+def _header_values(path: Path) -> dict[str, list[str]]:
+    data = pydicom.dcmread(path, stop_before_pixels=True, specific_tags=list(IDENTIFYING_ELEMENTS))
+    found = {}
+    for name in IDENTIFYING_ELEMENTS:
+        value = data.get(name)
+        several = value if isinstance(value, pydicom.multival.MultiValue) else [value]
+        found[name] = [str(one) for one in several if one is not None]
+    return found
+
+
+def _one(in_header: str, given: str | None, option: str) -> str:
+    if in_header and given and given.strip() != in_header:
+        msg = f"{option} is another than the file's own; leave the option out, or check that this is the right CT."
+        raise CaseLibraryError(msg)
+    return in_header or given or ""
+
+
+def add_lesions(options: argparse.Namespace, model: AskedModel, steps: Steps) -> list[str]:
+    """Add every lesion that ``options`` names, all or none; returns their case ids. Raises `LesionLensError`."""
+    with CaseLibrary.open(options.library, read_only=False) as library:
+        library.require_model(model.described.sha256)
+        steps.begin(f"Reading {options.volume.name}")
+        series = series_at(options.volume, options.series)
+        volume, boxes = read_lesions(options, series)
+        owner, cases = _owner(options, series), _cases(options, len(boxes))
+        for new in cases:
+            checked_case(new, owner)  # before the first is embedded
+        lesions = steps.each(list(zip(cases, boxes, strict=True)), f"Embedding {len(boxes)} lesions")
+        entries = [case_entry(volume, box, model.embed(volume, box), new=new, owner=owner) for new, box in lesions]
+        library.add_many(entries, model_sha256=model.described.sha256)
+    return [new.case_id for new in cases]
+
+
+def _owner(options: argparse.Namespace, series: DicomSeries | None) -> Owner:
+    identity = read_identity(options, series)
+    if not identity.is_known:
+        msg = (
+            "The file does not say which patient it is of; give --patient with any identifier that is the same for "
+            "all CTs of the patient. Only its hash is stored."
+        )
+        raise CaseLibraryError(msg)
+    return Owner(*identity.hashes(owner_key(options.key)), identifiers=identity.texts)
+
+
+def _cases(options: argparse.Namespace, count: int) -> list[NewCase]:
+    attributes = attributes_from(options.attribute)
+    return [
+        NewCase(
+            case_id=case_id,
+            label=options.label,
+            label_source=options.label_source,
+            organ=options.organ,
+            attributes=attributes,
+            note=options.note,
+            with_pictures=options.pictures,
+            with_patch=options.patches,
+        )
+        for case_id in _case_ids(options.case_id, count)
+    ]
+
+
+def _case_ids(given: str | None, count: int) -> list[str]:
+    if given is None:
+        return [new_case_id() for _ in range(count)]
+    return [given] if count == 1 else [f"{given}-{place}" for place in range(1, count + 1)]

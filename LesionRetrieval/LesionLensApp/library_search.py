@@ -9,21 +9,20 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from LesionLib.errors import CaseLibraryError
-from LesionRetrievalLib.attribute_lines import conditions_from
-from LesionRetrievalLib.library import Neighbour
-from LesionRetrievalLib.library_filter import SearchFilter
-from LesionRetrievalLib.library_places import open_store
-from LesionRetrievalLib.library_protocol import CaseStore
+from LesionRetrievalLib.libraries import open_store
+from LesionRetrievalLib.library.attributes import conditions_from
+from LesionRetrievalLib.library.cases import CaseStore, Neighbour
+from LesionRetrievalLib.library.search import SearchFilter
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from .console import NOTICE
+from LesionLensApp.output import NOTICE
 
 if TYPE_CHECKING:
-    from LesionLib.dicom import DicomSeries
+    from LesionLib.io.volumes import DicomSeries
 
-    from .asked_model import AskedModel
+    from LesionLensApp.loaded_model import AskedModel
 
 
 @dataclass(frozen=True)
@@ -89,14 +88,14 @@ def _of_case(library: CaseStore, options: argparse.Namespace, wanted: SearchFilt
 def _of_ct(
     library: CaseStore, options: argparse.Namespace, wanted: SearchFilter, load: Callable[[], AskedModel]
 ) -> list[Answer]:
-    from LesionLib.dicom import series_at
+    from LesionLib.io.volumes import series_at
 
     series = series_at(options.volume, options.series)
     hashes = _hashes_of_ct(options, series)
     filters = _filters(options, wanted, hashes)
     model = load()
     library.require_model(model.described.sha256)
-    from .library_lesions import read_lesions
+    from LesionLensApp.library_cases import read_lesions
 
     volume, boxes = read_lesions(options, series)
     sha256 = model.described.sha256
@@ -113,10 +112,9 @@ def _of_ct(
 
 def _hashes_of_ct(options: argparse.Namespace, series: DicomSeries | None) -> tuple[str, str] | None:
     """Patient and study, where both the identifier and the key that the library was made with are at hand."""
-    from LesionRetrievalLib.owner_key import default_key_path
-    from LesionRetrievalLib.pseudonyms import Pseudonymiser
+    from LesionRetrievalLib.library.pseudonyms import Pseudonymiser, default_key_path
 
-    from .library_lesions import read_identity
+    from LesionLensApp.library_cases import read_identity
 
     key = options.key or default_key_path()
     identity = read_identity(options, series)

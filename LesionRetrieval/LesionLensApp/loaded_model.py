@@ -8,11 +8,18 @@ from pathlib import Path
 from typing import overload
 
 import numpy as np
+from LesionLib.errors import WarningName
 from LesionLib.geometry import CTVolume, LesionBox
-from LesionLib.input_warning import WarningName
-from LesionLib.results import LesionResult
-from LesionLib.runner import Embedding, EmbeddingRequest, InProcessRunner, RunAnswer, RunOptions, RunRequest
-from LesionLib.runner_types import ModelDescription
+from LesionLib.inference.messages import (
+    Embedding,
+    EmbeddingRequest,
+    ModelDescription,
+    RunAnswer,
+    RunOptions,
+    RunRequest,
+)
+from LesionLib.inference.results import LesionResult
+from LesionLib.inference.runner import InProcessRunner
 
 
 class AskedModel:

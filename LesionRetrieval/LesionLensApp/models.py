@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-# LesionLib.bundle is imported where it is used: it brings torch, and a mistyped option should be answered at once.
+# LesionLib.model.bundle is imported where it is used: it brings torch, and a mistyped option should be answered at once.
 
 
 def add_models_commands(commands: argparse._SubParsersAction) -> None:
@@ -32,9 +32,9 @@ def add_models_commands(commands: argparse._SubParsersAction) -> None:
 
 
 def _list(_options: argparse.Namespace) -> None:
-    from LesionLib.bundle import read_manifest
-    from LesionLib.bundle_folder import installed_bundles
     from LesionLib.errors import BundleError
+    from LesionLib.model.bundle import read_manifest
+    from LesionLib.model.folder import installed_bundles
 
     table = Table(caption="Research use only, not for diagnosis.")
     for heading in ("model", "version", "answers", "folder"):
@@ -50,8 +50,8 @@ def _list(_options: argparse.Namespace) -> None:
 
 
 def _show(options: argparse.Namespace) -> None:
-    from LesionLib.bundle import load_bundle
-    from LesionLib.bundle_folder import CARD
+    from LesionLib.model.bundle import load_bundle
+    from LesionLib.model.folder import CARD
 
     bundle = load_bundle(options.model)
     print((bundle.folder / CARD).read_text(encoding="utf-8"))
@@ -59,7 +59,7 @@ def _show(options: argparse.Namespace) -> None:
 
 
 def _verify(options: argparse.Namespace) -> None:
-    from LesionLib.bundle import load_bundle
+    from LesionLib.model.bundle import load_bundle
 
     bundle = load_bundle(options.model)
     print(
@@ -82,8 +82,8 @@ def _architectures(_options: argparse.Namespace) -> None:
 
 
 def _install(options: argparse.Namespace) -> None:
-    from LesionLib.bundle import load_bundle
-    from LesionLib.bundle_install import install_bundle
+    from LesionLib.model.bundle import load_bundle
+    from LesionLib.model.install import install_bundle
 
     folder = install_bundle(options.archive, overwrite=options.overwrite)
     bundle = load_bundle(folder)

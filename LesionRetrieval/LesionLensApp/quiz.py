@@ -7,14 +7,15 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from LesionLib.bundle_folder import DEFAULT_MODEL
+from LesionLib.model.folder import DEFAULT_MODEL
 
-from .console import Steps
+from LesionLensApp.output import Steps
 
 if TYPE_CHECKING:
-    from LesionLib.runner_types import ModelDescription
-    from LesionRetrievalLib.library import CaseLibrary
-    from LesionRetrievalLib.quiz_sources import QuizCaseSource
+    from LesionLib.inference.messages import ModelDescription
+    from LesionRetrievalLib.library.store import CaseLibrary
+    from LesionRetrievalLib.quiz.making import QuizCaseSource
+
 
 _PHANTOMS_SAY = (
     "The nodules here are computed; the model learned from real ones, so that its answers are examples, not evidence."
@@ -77,9 +78,9 @@ def _add_make(quiz: argparse._SubParsersAction) -> None:
 
 
 def _make(options: argparse.Namespace) -> None:
-    from LesionRetrievalLib.quiz_file import require_place, save_quiz
-    from LesionRetrievalLib.quiz_making import QuizPlan, make_quiz
-    from LesionRetrievalLib.quiz_schema import MOST_CASES, QuizError
+    from LesionRetrievalLib.quiz.file import require_place, save_quiz
+    from LesionRetrievalLib.quiz.making import QuizPlan, make_quiz
+    from LesionRetrievalLib.quiz.model import MOST_CASES, QuizError
 
     require_place(options.out, overwrite=options.overwrite)
     if not (options.folder or options.phantom or options.library):
@@ -93,9 +94,10 @@ def _make(options: argparse.Namespace) -> None:
         raise QuizError(msg)
     steps = Steps()
     steps.begin("Loading torch and the model")
-    from LesionRetrievalLib.library import CaseLibrary, ModelIdentity
+    from LesionRetrievalLib.library.cases import ModelIdentity
+    from LesionRetrievalLib.library.store import CaseLibrary
 
-    from .asked_model import AskedModel
+    from LesionLensApp.loaded_model import AskedModel
 
     model = AskedModel(options.model)
     who = model.described
@@ -130,7 +132,7 @@ def _make(options: argparse.Namespace) -> None:
 
 
 def _chosen(source: QuizCaseSource, options: argparse.Namespace) -> list[int]:
-    from LesionRetrievalLib.quiz_sources import choose_cases
+    from LesionRetrievalLib.quiz.making import choose_cases
 
     if options.case_ids:  # they are the whole source
         return list(range(len(options.case_ids)))
@@ -138,12 +140,11 @@ def _chosen(source: QuizCaseSource, options: argparse.Namespace) -> list[int]:
 
 
 def _source(options: argparse.Namespace, model: ModelDescription, library: CaseLibrary | None) -> QuizCaseSource:
-    from LesionRetrievalLib.library_patch import sees_beyond
-    from LesionRetrievalLib.owner_key import default_key_path
-    from LesionRetrievalLib.pseudonyms import Pseudonymiser
-    from LesionRetrievalLib.quiz_library_cases import LibraryCases
-    from LesionRetrievalLib.quiz_schema import QuizError
-    from LesionRetrievalLib.quiz_sources import CaseFolder, PhantomNodules
+    from LesionRetrievalLib.library.patches import sees_beyond
+    from LesionRetrievalLib.library.pseudonyms import Pseudonymiser, default_key_path
+    from LesionRetrievalLib.quiz.making import CaseFolder, PhantomNodules
+    from LesionRetrievalLib.quiz.model import QuizError
+    from LesionRetrievalLib.quiz.requests import LibraryCases
 
     if options.phantom:
         return PhantomNodules(options.cases, seed=options.seed, class_names=model.class_names)
@@ -173,18 +174,18 @@ def _source(options: argparse.Namespace, model: ModelDescription, library: CaseL
 
 
 def _classes(model: ModelDescription) -> list:
-    from LesionRetrievalLib.quiz_model import QuizClass
+    from LesionRetrievalLib.quiz.model import QuizClass
 
     described = model.manifest["lesionlens"]["classes"]
     return [QuizClass(c["name"], c["description"], tuple(c["colorRGB"])) for c in described]
 
 
 def _score(options: argparse.Namespace) -> None:
-    from LesionRetrievalLib.quiz_file import load_quiz
-    from LesionRetrievalLib.quiz_log import read_attempts
-    from LesionRetrievalLib.quiz_report import PAGE, SHEET, score_of, write_score
+    from LesionRetrievalLib.quiz.attempt import read_attempts
+    from LesionRetrievalLib.quiz.file import load_quiz
+    from LesionRetrievalLib.quiz.report import PAGE, SHEET, score_of, write_score
 
-    from .output_folder import check_output
+    from LesionLensApp.output import check_output
 
     quiz = load_quiz(options.quiz)
     score = score_of(quiz, read_attempts(quiz, options.answers))

@@ -15,15 +15,9 @@ import numpy as np
 import slicer
 import vtk
 from LesionClassifierLib.headless import HeadlessSlicer
-from LesionClassifierLib.nodes import nodesOfClass
+from LesionClassifierLib.scene.volumes import nodesOfClass
 from LesionLib.errors import LesionLensError
-from slicer import (
-    vtkMRMLMarkupsROINode,
-    vtkMRMLNode,
-    vtkMRMLScalarVolumeNode,
-    vtkMRMLSliceLogic,
-    vtkMRMLSliceNode,
-)
+from slicer import vtkMRMLMarkupsROINode, vtkMRMLNode, vtkMRMLScalarVolumeNode, vtkMRMLSliceLogic, vtkMRMLSliceNode
 from vtk.util.numpy_support import vtk_to_numpy
 
 # Slicer's names for its three slice views, so that a saved scene opens there as it was drawn here.

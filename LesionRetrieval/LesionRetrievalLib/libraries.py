@@ -1,18 +1,38 @@
-"""A case library from one place to another: to a server (push) or back into a file (pull), whole case by whole case."""
+"""A case library wherever it is: a file on this computer, or an address of a server."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Protocol, TypeVar
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol, TypeVar
 
 import numpy as np
 from LesionLib.errors import CaseLibraryError
 
-from .library_protocol import CaseStore
-from .library_schema import Case, CaseEntry, IndexedModel, ModelIdentity
-from .milvus_connection import ServerUnreachableError
+from LesionRetrievalLib.library.cases import Case, CaseEntry, CaseStore, IndexedModel, ModelIdentity
+from LesionRetrievalLib.server.connection import ServerUnreachableError, is_server_address
+
+if TYPE_CHECKING:
+    from LesionRetrievalLib.library.cases import CaseStore
+
+
+def library_place(text: str) -> Path | str:
+    """What a user typed: an address stays text, for a path would lose one of its slashes."""
+    return text if is_server_address(text) else Path(text)
+
+
+def open_store(place: Path | str) -> CaseStore:
+    """Open to read. Raises `CaseLibraryError`."""
+    if is_server_address(str(place)):
+        from LesionRetrievalLib.server.library import MilvusLibrary
+
+        return MilvusLibrary.open(str(place))
+    from LesionRetrievalLib.library.store import CaseLibrary
+
+    return CaseLibrary.open(place)
+
 
 CASES_AT_ONCE = 100
 _FIRST_WAIT_S = 0.5

@@ -1,24 +1,106 @@
-"""Every button of the retrieval panel as one call that a script can make. Light to import: the rest comes with its use."""
+"""What the module's logic does, on nodes: ask about a lesion, search, add, explain, put side by side."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-from LesionLib.bundle_folder import DEFAULT_MODEL
+import slicer
+from LesionClassifierLib.scene.lesions import lesionsFromNodes
+from LesionClassifierLib.scene.volumes import volumeFromNode
+from LesionLib.errors import CaseLibraryError
+from LesionLib.geometry import require_overlap
+from LesionLib.inference.messages import Embedding, EmbeddingRequest, RunOptions
+from LesionLib.model.folder import DEFAULT_MODEL
+from slicer import vtkMRMLMarkupsROINode, vtkMRMLScalarVolumeNode
+
+from LesionRetrievalLib.library.cases import Neighbour
+from LesionRetrievalLib.library.intake import NewCase, Owner, PatientIdentity, add_case
+from LesionRetrievalLib.library.pseudonyms import key_if_there, owner_key
+from LesionRetrievalLib.library.search import SearchPlan
+from LesionRetrievalLib.library.store import CaseLibrary
+from LesionRetrievalLib.scene.identity import DicomValues, identityOfVolume
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-    from LesionLib.runner import InferenceRunner
-    from LesionLib.runner_types import Embedding
+    import numpy as np
+    from LesionLib.inference.messages import Embedding
+    from LesionLib.inference.runner import InferenceRunner
     from slicer import vtkMRMLMarkupsROINode, vtkMRMLScalarVolumeNode, vtkMRMLScene
 
-    from .case_adding import NewCase
-    from .library import CaseLibrary, Neighbour
-    from .neighbour_vote import NeighbourVote
-    from .search_plan import SearchPlan
-    from .side_by_side import SideBySide
+    from LesionRetrievalLib.library.cases import Neighbour
+    from LesionRetrievalLib.library.intake import NewCase
+    from LesionRetrievalLib.library.neighbours import NeighbourVote
+    from LesionRetrievalLib.library.search import SearchPlan
+    from LesionRetrievalLib.library.store import CaseLibrary
+    from LesionRetrievalLib.scene.comparison import SideBySide
+
+
+NEIGHBOURS = 9
+
+
+def embeddingRequest(
+    volumeNode: vtkMRMLScalarVolumeNode,
+    roiNode: vtkMRMLMarkupsROINode,
+    model: str | Path,
+    options: RunOptions | None = None,
+    *,
+    similarTo: np.ndarray | None = None,
+) -> EmbeddingRequest:
+    """What a runner is asked; the box is checked against the CT. Raises `VolumeError` or `BoxError`."""
+    volume, (box,) = volumeFromNode(volumeNode), lesionsFromNodes([roiNode])
+    require_overlap(volume, box)
+    return EmbeddingRequest(str(model), volume, box, options or RunOptions(), similar_to=similarTo)
+
+
+def patientHash(identity: PatientIdentity, keyPath: Path | None = None) -> str | None:
+    """The hash by which a library knows the patient; None where the patient or the key is not known. `CaseLibraryError`."""
+    if not identity.is_known:
+        return None
+    key = key_if_there(keyPath)
+    return None if key is None else identity.hashes(key)[0]
+
+
+def searchLibrary(
+    library: CaseLibrary, embedding: Embedding, plan: SearchPlan, patient: str | None, *, k: int = NEIGHBOURS
+) -> list[Neighbour]:
+    """The ``k`` most similar cases that the plan leaves, best first. Raises `CaseLibraryError`."""
+    filters: dict[str, Any] = plan.filters(patient)
+    return library.search(embedding.vector, k=k, model_sha256=embedding.info.model_sha256, **filters)
+
+
+def dicomDatabase() -> DicomValues | None:
+    """Slicer's; None where it is not open."""
+    return getattr(slicer, "dicomDatabase", None)
+
+
+def requireLibrary(library: CaseLibrary | None) -> CaseLibrary:
+    """The open library; `CaseLibraryError` where there is none."""
+    if library is None:
+        msg = "No case library is open; open one, or make a new one."
+        raise CaseLibraryError(msg)
+    return library
+
+
+def addLesion(
+    library: CaseLibrary,
+    volumeNode: vtkMRMLScalarVolumeNode,
+    roiNode: vtkMRMLMarkupsROINode,
+    new: NewCase,
+    *,
+    embedding: Embedding,
+    patient: str = "",
+    keyPath: Path | None = None,
+    database: DicomValues | None = None,
+) -> str:
+    """Store an embedded lesion; returns its case id. The owner's key is made at the first use. `LesionLensError`."""
+    identity = identityOfVolume(volumeNode, typed=patient, database=database)
+    identity.require()  # before a key is made
+    owner = Owner(*identity.hashes(owner_key(keyPath)), identifiers=identity.texts)
+    volume, (box,) = volumeFromNode(volumeNode), lesionsFromNodes([roiNode])
+    return add_case(library, volume, box, embedding, new=new, owner=owner)
 
 
 class RetrievalLogic:
@@ -41,7 +123,7 @@ class RetrievalLogic:
     def runner(self) -> InferenceRunner:
         """Where the models run."""
         if self._runner is None:
-            from LesionLib.runner import InProcessRunner
+            from LesionLib.inference.runner import InProcessRunner
 
             self._runner = InProcessRunner()
         return self._runner
@@ -59,7 +141,7 @@ class RetrievalLogic:
 
     def openLibrary(self, path: str | Path, *, writable: bool = False) -> CaseLibrary:
         """Open a case library, to read only or to change it too; one that was open is closed."""
-        from .library import CaseLibrary
+        from LesionRetrievalLib.library.store import CaseLibrary
 
         library = CaseLibrary.open(path, read_only=not writable)
         self.closeLibrary()
@@ -70,9 +152,10 @@ class RetrievalLogic:
         self, path: str | Path, *, model: str | Path = DEFAULT_MODEL, embedding: Embedding | None = None
     ) -> CaseLibrary:
         """Make an empty library for a model, and open it to be filled. ``embedding``: any of the model, where there is one."""
-        from LesionLib.runner_types import describing_request
+        from LesionLib.inference.messages import describing_request
 
-        from .library import CaseLibrary, ModelIdentity
+        from LesionRetrievalLib.library.cases import ModelIdentity
+        from LesionRetrievalLib.library.store import CaseLibrary
 
         embedding = embedding or self.runner.run(describing_request(str(model)))
         library = CaseLibrary.create(path, model=ModelIdentity.of(embedding.info), dimension=len(embedding.vector))
@@ -88,7 +171,7 @@ class RetrievalLogic:
 
     def embed(self, volumeNode, roiNode, *, model: str | Path = DEFAULT_MODEL, similarTo=None) -> Embedding:
         """Where the model sees a lesion among others, and its probabilities where the model knows classes."""
-        from .retrieval_actions import embeddingRequest
+        pass
 
         return self.runner.run(embeddingRequest(volumeNode, roiNode, model, similarTo=similarTo))
 
@@ -103,7 +186,7 @@ class RetrievalLogic:
         embedding: Embedding | None = None,
     ) -> str:
         """Add the lesion to the library and return its case id. ``patient``: who it is, where the CT does not say; hashed."""
-        from .retrieval_actions import addLesion, dicomDatabase, requireLibrary
+        pass
 
         library = requireLibrary(self.library)
         embedding = embedding or self.embed(volumeNode, roiNode, model=model)
@@ -114,7 +197,7 @@ class RetrievalLogic:
 
     def removeCase(self, caseId: str) -> None:
         """Remove a case with its vector, pictures and CT from the library."""
-        from .retrieval_actions import requireLibrary
+        pass
 
         requireLibrary(self.library).remove(caseId)
 
@@ -133,27 +216,28 @@ class RetrievalLogic:
 
         ``plan``: what is left out and kept (default: cases of the same patient are left out, where it is known).
         """
-        from .retrieval_actions import requireLibrary, searchLibrary
-        from .search_plan import SearchPlan
+        pass
+        from LesionRetrievalLib.library.search import SearchPlan
 
         embedding, whose = self.embed(volumeNode, roiNode, model=model), self.patientHash(volumeNode, patient=patient)
         if libraryPath is None:
             return searchLibrary(requireLibrary(self.library), embedding, plan or SearchPlan(), whose, k=k)
-        from .library import CaseLibrary
+        from LesionRetrievalLib.library.store import CaseLibrary
 
         with CaseLibrary.open(libraryPath) as library:
             return searchLibrary(library, embedding, plan or SearchPlan(), whose, k=k)
 
     def patientHash(self, volumeNode: vtkMRMLScalarVolumeNode, *, patient: str = "") -> str | None:
         """How a library knows this CT's patient; None where the patient or the owner's key is not known."""
-        from .patient_identity import identityOfVolume
-        from .retrieval_actions import dicomDatabase, patientHash
+        from LesionRetrievalLib.scene.identity import identityOfVolume
+
+        pass
 
         return patientHash(identityOfVolume(volumeNode, typed=patient, database=dicomDatabase()), self.keyPath)
 
     def neighbourVote(self, neighbours: Sequence[Neighbour]) -> NeighbourVote:
         """The share of each label among cases that were found, weighted by similarity."""
-        from .neighbour_vote import neighbour_vote
+        from LesionRetrievalLib.library.neighbours import neighbour_vote
 
         return neighbour_vote(neighbours)
 
@@ -161,9 +245,10 @@ class RetrievalLogic:
         self, embedding: Embedding, label: str, *, plan: SearchPlan | None = None, patientHash: str | None = None
     ) -> Neighbour | None:
         """The most similar case that is not ``label``: what else the lesion might be. ``plan``: that of the search."""
-        from .neighbour_vote import nearest_other_class
-        from .retrieval_actions import requireLibrary
-        from .search_plan import SearchPlan
+        from LesionRetrievalLib.library.neighbours import nearest_other_class
+
+        pass
+        from LesionRetrievalLib.library.search import SearchPlan
 
         filters = (plan or SearchPlan()).filters(patientHash)
         library = requireLibrary(self.library)
@@ -175,9 +260,10 @@ class RetrievalLogic:
         *, model: str | Path = DEFAULT_MODEL,
     ) -> vtkMRMLScalarVolumeNode:  # fmt: skip
         """What in the lesion makes it resemble the case, as a volume over the CT in all slice views."""
-        from .library import ModelIdentity
-        from .retrieval_actions import requireLibrary
-        from .similarity_volume import showSimilarity
+        from LesionRetrievalLib.library.cases import ModelIdentity
+
+        pass
+        from LesionRetrievalLib.scene.comparison import showSimilarity
 
         library = requireLibrary(self.library)
         vector = library.vector(caseId, model_sha256=library.model.sha256)
@@ -190,8 +276,8 @@ class RetrievalLogic:
         self, volumeNode: vtkMRMLScalarVolumeNode, roiNode: vtkMRMLMarkupsROINode, caseId: str
     ) -> SideBySide:
         """The lesion above and the case below, in linked slice views; an earlier comparison goes."""
-        from .retrieval_actions import requireLibrary
-        from .side_by_side import SideBySide
+        pass
+        from LesionRetrievalLib.scene.comparison import SideBySide
 
         library = requireLibrary(self.library)
         case, patch = library.case(caseId), library.patch(caseId)
@@ -216,8 +302,9 @@ class RetrievalLogic:
         return log.marked(query)
 
     def _feedback(self, embedding: Embedding):
-        from .feedback import FeedbackLog, Query, query_fingerprint
-        from .retrieval_actions import requireLibrary
+        from LesionRetrievalLib.library.feedback import FeedbackLog, Query, query_fingerprint
+
+        pass
 
         path = requireLibrary(self.library).path
         return FeedbackLog(path), Query(query_fingerprint(embedding.vector), embedding.info.model_sha256, path.name)
@@ -226,7 +313,7 @@ class RetrievalLogic:
         """Write boxes with their labels and attributes as .mrk.json, which Slicer opens; returns how many."""
         from pathlib import Path
 
-        from .annotation_nodes import saveAnnotations
+        from LesionRetrievalLib.scene.annotations import saveAnnotations
 
         return saveAnnotations(Path(path), roiNodes)
 
@@ -234,6 +321,6 @@ class RetrievalLogic:
         """The boxes of a .mrk.json file as lesions, with their labels and attributes."""
         from pathlib import Path
 
-        from .annotation_nodes import loadAnnotations
+        from LesionRetrievalLib.scene.annotations import loadAnnotations
 
         return loadAnnotations(scene, Path(path))

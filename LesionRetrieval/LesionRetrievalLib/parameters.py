@@ -1,8 +1,10 @@
 """What the retrieval panel keeps in the scene: its parameter node. Nothing in it tells whose CT it is."""
 
+from __future__ import annotations
+
 from typing import Annotated
 
-from LesionLib.bundle_folder import DEFAULT_MODEL
+from LesionLib.model.folder import DEFAULT_MODEL
 from slicer import vtkMRMLMarkupsROINode, vtkMRMLScalarVolumeNode, vtkMRMLSegmentationNode
 from slicer.parameterNodeWrapper import Default, WithinRange, parameterNodeWrapper
 

@@ -1,19 +1,4 @@
-"""Every button of the teaching room as one call that a script can make, in Slicer and without it; it knows no widget.
-
-A learner by script::
-
-    logic = QuizLogic(scene)
-    logic.start("quiz.json", "answers", "L07")
-    while logic.session.step is not Step.DONE:
-        logic.finishLooking()                 # where the box is given, it is taken at once
-        logic.answer("benign", 0.7)
-        print(logic.session.model_answer.probabilities)
-        logic.finishReveal()
-        logic.answer("malignant", 0.8)
-        logic.nextCase()
-    logic.stop()
-    logic.writeScore("quiz.json", "answers", "score")
-"""
+"""A quiz being made in the background."""
 
 from __future__ import annotations
 
@@ -21,31 +6,47 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from LesionClassifierLib.background_run import BackgroundRun
-from LesionClassifierLib.lesion_nodes import lesionsFromNodes
-from LesionClassifierLib.roi_nodes import boxFromRoi
-from LesionClassifierLib.volume_nodes import volumeFromNode
+from LesionClassifierLib.background import BackgroundRun
+from LesionClassifierLib.scene.lesions import boxFromRoi, lesionsFromNodes
+from LesionClassifierLib.scene.volumes import volumeFromNode
 from LesionLib.geometry import require_overlap
-from LesionLib.runner import InferenceRunner, WorkerRunner
+from LesionLib.inference.runner import InferenceRunner, WorkerRunner
 from slicer import vtkMRMLMarkupsROINode, vtkMRMLScalarVolumeNode, vtkMRMLScene
 
-from .held_views import COMPARISON, heldBy
-from .library import Case, CaseLibrary
-from .library_identifiers import require_anonymous
-from .patient_identity import identityOfVolume
-from .quiz import Feedback, QuizSession, Step
-from .quiz_attempt import CASE_STEPS
-from .quiz_case_display import CaseDisplay
-from .quiz_file import load_quiz
-from .quiz_library_cases import LibraryCases
-from .quiz_log import read_attempts
-from .quiz_make_run import makeInBackground
-from .quiz_model import Quiz
-from .quiz_report import Score, score_of, write_score
-from .quiz_request import QuizRequest, answer_request
-from .quiz_schema import QuizError
-from .quiz_sources import KnownLesion, choose_per_label
-from .retrieval_actions import dicomDatabase, patientHash
+from LesionRetrievalLib.library.cases import Case
+from LesionRetrievalLib.library.intake import require_anonymous
+from LesionRetrievalLib.library.store import CaseLibrary
+from LesionRetrievalLib.logic import dicomDatabase, patientHash
+from LesionRetrievalLib.quiz.attempt import CASE_STEPS, Step, read_attempts
+from LesionRetrievalLib.quiz.file import load_quiz
+from LesionRetrievalLib.quiz.making import KnownLesion, choose_per_label
+from LesionRetrievalLib.quiz.model import Quiz, QuizError
+from LesionRetrievalLib.quiz.report import Score, score_of, write_score
+from LesionRetrievalLib.quiz.requests import LibraryCases, QuizRequest, answer_request
+from LesionRetrievalLib.quiz.session import Feedback, QuizSession
+from LesionRetrievalLib.scene.identity import identityOfVolume
+from LesionRetrievalLib.scene.quiz_cases import CaseDisplay
+from LesionRetrievalLib.scene.views import COMPARISON, heldBy
+
+
+def makeInBackground(request: QuizRequest, runner: InferenceRunner) -> BackgroundRun[Quiz]:
+    """Ask the model about every case and write the quiz; returns at once. A quiz that is written when cancelled stays.
+
+    ``runner`` is this run's own and is closed when it has ended. Touches no MRML.
+    """
+
+    def work(run: BackgroundRun[Quiz]) -> Quiz:
+        def progress(done: int, total: int) -> None:
+            run.note(done, total)
+            run.stopIfCancelled()
+
+        try:
+            return answer_request(request, runner, progress=progress)
+        finally:
+            runner.close()
+
+    return BackgroundRun(runner, work, total=len(request.cases) + len(request.lesions), keepsLateAnswer=True)
+
 
 _NOBODY = "0" * 32
 

@@ -13,8 +13,8 @@ import pytest
 import SimpleITK as sitk
 from LesionLensApp.cli import main
 from LesionLib.geometry import CTVolume, LesionBox
+from LesionLib.io.volumes import LPS_TO_RAS
 from LesionLib.phantom.nodules import PhantomNodule, nodule_patch
-from LesionLib.readers import LPS_TO_RAS
 from pydicom.dataset import FileDataset, FileMetaDataset
 from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian
 

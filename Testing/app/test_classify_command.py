@@ -15,12 +15,13 @@ import pytest
 import SimpleITK as sitk
 import slicer.util
 from LesionClassifierLib.headless import startHeadlessSlicer
-from LesionClassifierLib.nodes import HEAT_MAP_ATTRIBUTE, addRoiNode, nodesOfClass
+from LesionClassifierLib.scene.lesions import addRoiNode
+from LesionClassifierLib.scene.volumes import HEAT_MAP_ATTRIBUTE, nodesOfClass
 from LesionLensApp.cli import main
 from LesionLib.geometry import LesionBox
-from LesionLib.readers import read_volume
-from LesionRetrievalLib.library import CaseLibrary
-from LesionRetrievalLib.pseudonyms import Pseudonymiser
+from LesionLib.io.volumes import read_volume
+from LesionRetrievalLib.library.pseudonyms import Pseudonymiser
+from LesionRetrievalLib.library.store import CaseLibrary
 
 PATIENT = (b"Doe^Jane", b"HOSPITAL-4711", b"19700102", b"1.2.826.0.1.3680043.8.498")
 

@@ -9,9 +9,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import SimpleITK as sitk
-from LesionLib.bundle_folder import CARD, LICENSE, MANIFEST, WEIGHTS, find_bundle
 from LesionLib.geometry import LesionBox
-from LesionRetrievalLib.library import CaseLibrary, ModelIdentity
+from LesionLib.model.folder import CARD, LICENSE, MANIFEST, WEIGHTS, find_bundle
+from LesionRetrievalLib.library.cases import ModelIdentity
+from LesionRetrievalLib.library.store import CaseLibrary
 
 MODEL = "lung-nodule-malignancy"
 

@@ -10,13 +10,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from LesionLib.bundle import load_bundle
-from LesionLib.classify import Classifier
-from LesionLib.golden import golden_case
-from LesionRetrievalLib.feedback import FeedbackLog, Query
-from LesionRetrievalLib.library import CaseLibrary
-from LesionRetrievalLib.quiz import QuizSession, Step, load_quiz
-from LesionRetrievalLib.quiz_file import quiz_sha256
+from LesionLib.inference.classifier import Classifier
+from LesionLib.model.bundle import load_bundle
+from LesionLib.model.folder import golden_case
+from LesionRetrievalLib.library.feedback import FeedbackLog, Query
+from LesionRetrievalLib.library.store import CaseLibrary
+from LesionRetrievalLib.quiz.attempt import Step
+from LesionRetrievalLib.quiz.file import load_quiz, quiz_sha256
+from LesionRetrievalLib.quiz.session import QuizSession
 
 FILES = Path(__file__).parents[1] / "fixtures" / "v0_1"
 MODEL_SHA256 = "5602ff71ae6ecfea9c82568de299962299464df9da49ab91eedb5d8b5b039050"
@@ -153,7 +154,7 @@ def classified_now(tmp_path_factory, write_image):
         "classify", ct, "--boxes", FILES / "boxes.csv", "--model", FILES / "model", "--library", FILES / "cases.lesionlib",
         "--key", folder / "key", "--similar", 2, "--redrawn", 2, "--name", "golden", "--out", folder / "out",
     )  # fmt: skip
-    from LesionRetrievalLib.pseudonyms import Pseudonymiser
+    from LesionRetrievalLib.library.pseudonyms import Pseudonymiser
 
     Pseudonymiser.create(folder / "key")
     assert main([str(argument) for argument in arguments]) == 0

@@ -6,10 +6,10 @@ import json
 
 import pytest
 import torch
-from LesionLib import batches
-from LesionLib.golden import golden_case
-from LesionRetrievalLib.library import CaseLibrary
-from LesionRetrievalLib.quiz_file import load_quiz
+from LesionLib.model.folder import golden_case
+from LesionLib.sampling import batches
+from LesionRetrievalLib.library.store import CaseLibrary
+from LesionRetrievalLib.quiz.file import load_quiz
 
 SAID = "The GPU ran out of memory; this lesion was answered on the CPU."
 

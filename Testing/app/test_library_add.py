@@ -10,10 +10,10 @@ import pydicom
 import pytest
 import slicer
 from LesionClassifierLib.headless import startHeadlessSlicer
-from LesionClassifierLib.nodes import addRoiNode
+from LesionClassifierLib.scene.lesions import addRoiNode
 from LesionLensApp.cli import main
-from LesionRetrievalLib.library import CaseLibrary
-from LesionRetrievalLib.pseudonyms import Pseudonymiser
+from LesionRetrievalLib.library.pseudonyms import Pseudonymiser
+from LesionRetrievalLib.library.store import CaseLibrary
 
 SECRETS = {
     "PatientName": "Zweistein^Mileva",

@@ -6,9 +6,9 @@ import shutil
 import stat
 
 import pytest
-from LesionLib.bundle import load_bundle
-from LesionRetrievalLib import case_adding
-from LesionRetrievalLib.library import CaseLibrary
+from LesionLib.model.bundle import load_bundle
+from LesionRetrievalLib.library import intake as case_adding
+from LesionRetrievalLib.library.store import CaseLibrary
 
 
 @pytest.fixture

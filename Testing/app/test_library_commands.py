@@ -8,9 +8,9 @@ import shutil
 import numpy as np
 import pytest
 from LesionLensApp.cli import main
-from LesionLib.bundle import load_bundle, manifest_sha256
-from LesionLib.bundle_folder import MANIFEST, find_bundle
-from LesionRetrievalLib.library import CaseLibrary
+from LesionLib.model.bundle import load_bundle, manifest_sha256
+from LesionLib.model.folder import MANIFEST, find_bundle
+from LesionRetrievalLib.library.store import CaseLibrary
 
 MODEL = "lung-nodule-malignancy"
 
@@ -201,7 +201,7 @@ def test_a_reindex_names_the_cases_that_it_leaves_out(run, library, other_model,
 
 
 def test_an_interrupted_reindex_says_that_what_is_done_is_kept(run, library, other_model, monkeypatch, capsys):
-    from LesionRetrievalLib import library_reindex
+    from LesionRetrievalLib.library import reindex as library_reindex
 
     real, calls = library_reindex.sees_beyond, []
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from LesionLensApp.output_folder import staged_output
+from LesionLensApp.output import staged_output
 from LesionLib.errors import OutputError
 
 

@@ -9,7 +9,9 @@ import re
 from xml.etree import ElementTree
 
 import pytest
-from LesionRetrievalLib.quiz import QuizSession, Step, load_quiz
+from LesionRetrievalLib.quiz.attempt import Step
+from LesionRetrievalLib.quiz.file import load_quiz
+from LesionRetrievalLib.quiz.session import QuizSession
 
 TITLE = "Nodules <b>& more</b>"
 

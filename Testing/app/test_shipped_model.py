@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import pytest
-from LesionLib.bundle import load_bundle
-from LesionLib.bundle_folder import CARD, find_bundle
-from LesionLib.classify import Classifier
-from LesionLib.golden import golden_case
+from LesionLib.inference.classifier import Classifier
+from LesionLib.model.bundle import load_bundle
+from LesionLib.model.folder import CARD, find_bundle, golden_case
 
 NAME = "lung-nodule-malignancy"
 SHA256 = "12c1b1e348e571072df56963963cd4e61229fe9a56178b56fa711e3ef8247d5c"

@@ -21,17 +21,16 @@ from time import perf_counter
 import numpy as np
 import SimpleITK as sitk
 import torch
-from LesionLib.batches import cut_lesion, in_channels_last
-from LesionLib.bundle import Bundle
-from LesionLib.classify import Classifier
+from LesionLib.explain.heat_map import HeatMap, paint
 from LesionLib.geometry import CTVolume, LesionBox
-from LesionLib.heat_map import HeatMap
+from LesionLib.inference.classifier import Classifier
+from LesionLib.inference.messages import Precision
+from LesionLib.inference.precision import choose_precision, in_precision
+from LesionLib.model.bundle import Bundle
 from LesionLib.networks import LesionNet, build_network
-from LesionLib.painting import paint
 from LesionLib.phantom.nodules import KINDS, nodule_patch
-from LesionLib.precision import choose_precision, in_precision
-from LesionLib.runner_types import Precision
-from LesionLib.sampling import AxialStackSpec, windowed
+from LesionLib.sampling.batches import cut_lesion, in_channels_last
+from LesionLib.sampling.resample import AxialStackSpec, windowed
 from monai.visualize import GradCAM
 from torch.utils.flop_counter import FlopCounterMode
 

@@ -18,7 +18,7 @@ from time import perf_counter
 
 import numpy as np
 import torch
-from LesionLib.frangi import SIGMAS, TRUNCATE, frangi
+from LesionLib.sampling.frangi import SIGMAS, TRUNCATE, frangi
 from scipy import ndimage
 
 SIZE, BETA, GAMMA = 64, 0.6, 0.0444

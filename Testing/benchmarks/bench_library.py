@@ -16,7 +16,8 @@ from statistics import median
 from time import perf_counter
 
 import numpy as np
-from LesionRetrievalLib.library import Case, CaseLibrary, ModelIdentity
+from LesionRetrievalLib.library.cases import Case, ModelIdentity
+from LesionRetrievalLib.library.store import CaseLibrary
 
 MODEL = ModelIdentity("benchmark", "1", "a" * 64)
 K = 9

@@ -9,10 +9,11 @@ import numpy as np
 import pytest
 import slicer
 import slicer.util
-from LesionClassifierLib.lesion_nodes import lesionNodes, markAsLesion
-from LesionClassifierLib.nodes import addRoiNode, addVolumeNode, boxFromRoi, saveScene
-from LesionClassifierLib.result_nodes import HEAT_MAP_ROLE, storedResult
-from LesionLib.golden import golden_case
+from LesionClassifierLib.scene.lesions import addRoiNode, boxFromRoi, lesionNodes, markAsLesion
+from LesionClassifierLib.scene.results import HEAT_MAP_ROLE, storedResult
+from LesionClassifierLib.scene.tree import saveScene
+from LesionClassifierLib.scene.volumes import addVolumeNode
+from LesionLib.model.folder import golden_case
 
 LONG = 60
 
@@ -322,7 +323,7 @@ def test_a_structured_report_of_a_ct_without_dicom_is_refused_in_plain_words(ans
 
 
 def test_what_is_missing_is_said_and_nothing_can_be_started(panel, a_case, monkeypatch, spin, told):
-    from LesionClassifierLib import setup_step
+    from LesionClassifierLib import setup as setup_step
 
     panel.panel._missing = lambda: setup_step.missingPackages(lambda name: name != "torch")
     panel.panel.checkSetup()

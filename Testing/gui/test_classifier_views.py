@@ -8,12 +8,13 @@ import numpy as np
 import pytest
 import slicer
 import slicer.util
-from LesionClassifierLib.heatmap_display import HELD_ATTRIBUTE, setLayers
-from LesionClassifierLib.lesion_nodes import markAsLesion
-from LesionClassifierLib.nodes import addRoiNode, addVolumeNode, saveScene
-from LesionClassifierLib.result_nodes import HEAT_MAP_ROLE, storedResult
+from LesionClassifierLib.scene.heatmaps import HELD_ATTRIBUTE, setLayers
+from LesionClassifierLib.scene.lesions import addRoiNode, markAsLesion
+from LesionClassifierLib.scene.results import HEAT_MAP_ROLE, storedResult
+from LesionClassifierLib.scene.tree import saveScene
+from LesionClassifierLib.scene.volumes import addVolumeNode
 from LesionLib.geometry import CTVolume
-from LesionLib.golden import golden_case
+from LesionLib.model.folder import golden_case
 
 LONG = 60
 IDLE_S = 3.0

@@ -10,17 +10,19 @@ import numpy as np
 import pytest
 import slicer
 import slicer.util
-from LesionClassifierLib.lesion_nodes import lesionNodes
-from LesionClassifierLib.nodes import addRoiNode, addVolumeNode, boxFromRoi, setLayers, volumeFromNode
 from LesionClassifierLib.sample_data import addPhantom
-from LesionLensApp.sliceviews import SliceRenderer, SliceView
+from LesionClassifierLib.scene.heatmaps import setLayers
+from LesionClassifierLib.scene.lesions import addRoiNode, boxFromRoi, lesionNodes
+from LesionClassifierLib.scene.volumes import addVolumeNode, volumeFromNode
+from LesionLensApp.slice_views import SliceRenderer, SliceView
 from LesionLib.geometry import LesionBox
+from LesionLib.inference.messages import EmbeddingRequest, describing_request
+from LesionLib.inference.runner import InProcessRunner
 from LesionLib.phantom.chest import chest_phantom
-from LesionLib.runner import EmbeddingRequest, InProcessRunner
-from LesionLib.runner_types import describing_request
-from LesionRetrievalLib.case_adding import NewCase, Owner, add_case
-from LesionRetrievalLib.library import CaseLibrary, ModelIdentity
-from LesionRetrievalLib.owner_key import owner_key
+from LesionRetrievalLib.library.cases import ModelIdentity
+from LesionRetrievalLib.library.intake import NewCase, Owner, add_case
+from LesionRetrievalLib.library.pseudonyms import owner_key
+from LesionRetrievalLib.library.store import CaseLibrary
 from PIL import Image
 from quiz_cases import phantom_quiz
 

@@ -6,11 +6,12 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from LesionClassifierLib.nodes import addRoiNode, addVolumeNode
-from LesionClassifierLib.volume_nodes import nodesOfClass
-from LesionLib.golden import golden_case
-from LesionLib.runner import WorkerRunner
-from LesionRetrievalLib.quiz import Quiz, load_quiz, save_quiz
+from LesionClassifierLib.scene.lesions import addRoiNode
+from LesionClassifierLib.scene.volumes import addVolumeNode, nodesOfClass
+from LesionLib.inference.runner import WorkerRunner
+from LesionLib.model.folder import golden_case
+from LesionRetrievalLib.quiz.file import load_quiz, save_quiz
+from LesionRetrievalLib.quiz.model import Quiz
 from LesionRetrievalLib.quiz_logic import QuizLogic
 from quiz_cases import MODEL, CannedRunner, phantom_quiz, write_library
 
@@ -21,7 +22,7 @@ LONG = 60
 def room(scene, gui, monkeypatch, tmp_path):
     """The teaching room in a window, as the module makes it."""
     import qt
-    from LesionRetrievalLib.quiz_panel import QuizPanel
+    from LesionRetrievalLib.quiz_panel.quiz_panel import QuizPanel
 
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
     place = qt.QWidget()
@@ -213,7 +214,7 @@ def test_a_quiz_is_checked_by_a_dialog(room, monkeypatch, told, tmp_path):
 
 
 def test_the_model_itself_makes_a_quiz_in_its_worker(room, spin, tmp_path, scene):
-    from LesionRetrievalLib.quiz_case_choice import ChosenCase
+    from LesionRetrievalLib.quiz_panel.teacher import ChosenCase
 
     room.logic._makeRunner = WorkerRunner
     volume, box = golden_case()

@@ -9,12 +9,15 @@ from pathlib import Path
 
 import pytest
 import slicer.util
-from LesionClassifierLib.nodes import addRoiNode, addVolumeNode, saveScene
-from LesionClassifierLib.volume_nodes import nodesOfClass
-from LesionLib.golden import golden_case
-from LesionRetrievalLib.quiz import QuizSession, Step, load_quiz, save_quiz
-from LesionRetrievalLib.quiz_case_display import QUIZ_ATTRIBUTE
+from LesionClassifierLib.scene.lesions import addRoiNode
+from LesionClassifierLib.scene.tree import saveScene
+from LesionClassifierLib.scene.volumes import addVolumeNode, nodesOfClass
+from LesionLib.model.folder import golden_case
+from LesionRetrievalLib.quiz.attempt import Step
+from LesionRetrievalLib.quiz.file import load_quiz, save_quiz
+from LesionRetrievalLib.quiz.session import QuizSession
 from LesionRetrievalLib.quiz_logic import QuizLogic
+from LesionRetrievalLib.scene.quiz_cases import QUIZ_ATTRIBUTE
 from quiz_cases import Clock, phantom_quiz
 
 
@@ -37,7 +40,7 @@ def clock() -> Clock:
 def room(scene, gui, clock, monkeypatch, tmp_path):
     """The teaching room in a window, as the module makes it."""
     import qt
-    from LesionRetrievalLib.quiz_panel import QuizPanel
+    from LesionRetrievalLib.quiz_panel.quiz_panel import QuizPanel
 
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
     place = qt.QWidget()
@@ -499,7 +502,7 @@ def test_where_jinja2_is_missing_it_is_installed_only_when_the_teacher_says_so(
 
 def test_whoever_comes_back_needs_only_the_code(begin, scene, gui):
     import qt
-    from LesionRetrievalLib.quiz_panel import QuizPanel
+    from LesionRetrievalLib.quiz_panel.quiz_panel import QuizPanel
 
     room = begin()
     quiz, folder = room.ui.quizPathEdit.text, room.ui.answersPathEdit.text

@@ -13,15 +13,16 @@ import numpy as np
 import pytest
 import slicer
 import slicer.util
-from LesionClassifierLib.lesion_nodes import lesionNodes, markAsLesion
-from LesionClassifierLib.nodes import addRoiNode, addVolumeNode, saveScene
-from LesionLib.golden import golden_case
-from LesionLib.runner import InProcessRunner
-from LesionLib.runner_types import describing_request
-from LesionRetrievalLib.case_pictures import case_pictures
-from LesionRetrievalLib.library import Case, CaseLibrary, ModelIdentity
-from LesionRetrievalLib.library_patch import lesion_patch
-from LesionRetrievalLib.owner_key import owner_key
+from LesionClassifierLib.scene.lesions import addRoiNode, lesionNodes, markAsLesion
+from LesionClassifierLib.scene.tree import saveScene
+from LesionClassifierLib.scene.volumes import addVolumeNode
+from LesionLib.inference.messages import describing_request
+from LesionLib.inference.runner import InProcessRunner
+from LesionLib.model.folder import golden_case
+from LesionRetrievalLib.library.cases import Case, ModelIdentity
+from LesionRetrievalLib.library.patches import case_pictures, lesion_patch
+from LesionRetrievalLib.library.pseudonyms import owner_key
+from LesionRetrievalLib.library.store import CaseLibrary
 
 LONG = 60
 MODEL = "lung-nodule-malignancy"
@@ -247,7 +248,7 @@ def test_the_interface_goes_on_while_the_model_looks(opened, spin):
 
 def test_a_model_without_classes_is_set_beside_what_lesion_classifier_said(searched, a_case):
     from LesionClassifierLib.classification import answerNodes
-    from LesionRetrievalLib.found_panel import modelsWord
+    from LesionRetrievalLib.panel.results import modelsWord
 
     found = searched.panel.found._found
     found = replace(found, embedding=replace(found.embedding, probabilities={}))
@@ -558,7 +559,7 @@ def test_a_scene_saved_in_the_middle_of_a_comparison_opens_without_it(searched, 
 
 
 def test_a_segment_becomes_the_lesion(panel, scene, spin):
-    from LesionClassifierLib.segment_masks import addSegmentationNode
+    from LesionClassifierLib.scene.lesions import addSegmentationNode
 
     volume, box = golden_case()
     addVolumeNode(scene, volume)
@@ -574,7 +575,7 @@ def test_a_segment_becomes_the_lesion(panel, scene, spin):
 
 
 def test_what_is_missing_is_said_and_nothing_can_be_started(opened, spin):
-    from LesionClassifierLib import setup_step
+    from LesionClassifierLib import setup as setup_step
 
     opened.panel._missing = lambda: setup_step.missingPackages(lambda name: name != "torch")
     opened.panel.checkSetup()

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import pytest
-from LesionClassifierLib.lesion_nodes import lesionNodes
 from LesionClassifierLib.sample_data import addPhantom
+from LesionClassifierLib.scene.lesions import lesionNodes
+from LesionLib.inference.messages import EmbeddingRequest, describing_request
+from LesionLib.inference.runner import InProcessRunner
 from LesionLib.phantom.chest import chest_phantom
-from LesionLib.runner import EmbeddingRequest, InProcessRunner
-from LesionLib.runner_types import describing_request
-from LesionRetrievalLib.case_adding import NewCase, Owner, add_case
-from LesionRetrievalLib.library import CaseLibrary, ModelIdentity
-from LesionRetrievalLib.owner_key import owner_key
+from LesionRetrievalLib.library.cases import ModelIdentity
+from LesionRetrievalLib.library.intake import NewCase, Owner, add_case
+from LesionRetrievalLib.library.pseudonyms import owner_key
+from LesionRetrievalLib.library.store import CaseLibrary
 
 LONG = 120
 MODEL = "lung-nodule-malignancy"

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import slicer
-from LesionClassifierLib.lesion_nodes import lesionNodes
-from LesionClassifierLib.result_nodes import storedResult
+from LesionClassifierLib.scene.lesions import lesionNodes
+from LesionClassifierLib.scene.results import storedResult
 
 LONG = 120
 

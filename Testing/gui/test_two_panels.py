@@ -9,14 +9,15 @@ import pytest
 import slicer
 import slicer.util
 from LesionClassifierLib.classification import answerNodes
-from LesionClassifierLib.lesion_nodes import markAsLesion
-from LesionClassifierLib.nodes import addRoiNode, addVolumeNode, nodesOfClass
-from LesionLib.golden import golden_case
-from LesionLib.runner import InProcessRunner
-from LesionLib.runner_types import describing_request
-from LesionRetrievalLib.library import Case, CaseLibrary, ModelIdentity
-from LesionRetrievalLib.library_patch import lesion_patch
-from LesionRetrievalLib.owner_key import owner_key
+from LesionClassifierLib.scene.lesions import addRoiNode, markAsLesion
+from LesionClassifierLib.scene.volumes import addVolumeNode, nodesOfClass
+from LesionLib.inference.messages import describing_request
+from LesionLib.inference.runner import InProcessRunner
+from LesionLib.model.folder import golden_case
+from LesionRetrievalLib.library.cases import Case, ModelIdentity
+from LesionRetrievalLib.library.patches import lesion_patch
+from LesionRetrievalLib.library.pseudonyms import owner_key
+from LesionRetrievalLib.library.store import CaseLibrary
 from LesionRetrievalLib.quiz_logic import QuizLogic
 from quiz_cases import phantom_quiz
 

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from LesionLib.box_files import HEADER, box_from_json, box_to_json, parse_boxes_csv, read_boxes_csv
 from LesionLib.errors import BoxError
 from LesionLib.geometry import LesionBox
+from LesionLib.io.boxes import HEADER, box_from_json, box_to_json, parse_boxes_csv, read_boxes_csv
 
 TOP = ",".join(HEADER)
 

@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from LesionLib.box_spread import box_spread, lies_inside, redrawn_boxes
-from LesionLib.bundle import load_bundle
-from LesionLib.classify import Classifier
 from LesionLib.geometry import CTVolume, LesionBox
+from LesionLib.inference.classifier import Classifier
+from LesionLib.model.bundle import load_bundle
 from LesionLib.phantom.nodules import nodule_patch
+from LesionLib.uncertainty.stability import box_spread, lies_inside, redrawn_boxes
 from scipy.spatial.transform import Rotation
 
 VOLUME = CTVolume(np.zeros((40, 60, 60), np.float32), np.diag([1.0, 1.0, 1.5, 1.0]))

@@ -12,9 +12,9 @@ import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from LesionLib.bundle import golden_logits, load_bundle, manifest_sha256
-from LesionLib.bundle_folder import CARD, LICENSE, MANIFEST, WEIGHTS, find_bundle
 from LesionLib.errors import BundleError
+from LesionLib.model.bundle import golden_logits, load_bundle, manifest_sha256
+from LesionLib.model.folder import CARD, LICENSE, MANIFEST, WEIGHTS, find_bundle
 from safetensors.torch import load_file, save_file
 
 NAME = "lung-nodule-malignancy"

@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from LesionLib.bundle import load_bundle
-from LesionLib.bundle_folder import CARD, LICENSE, MANIFEST, WEIGHTS, find_bundle
-from LesionLib.bundle_install import install_bundle
 from LesionLib.errors import BundleError
+from LesionLib.model.bundle import load_bundle
+from LesionLib.model.folder import CARD, LICENSE, MANIFEST, WEIGHTS, find_bundle
+from LesionLib.model.install import install_bundle
 
 NAME = "lung-nodule-malignancy"
 FILES = (MANIFEST, WEIGHTS, CARD, LICENSE)

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from LesionLib.geometry import CTVolume, LesionBox, transformed_points
-from LesionLib.sampling import lattice_points
-from LesionRetrievalLib.case_pictures import SIDE, case_pictures
+from LesionLib.sampling.resample import lattice_points
+from LesionRetrievalLib.library.patches import SIDE, case_pictures
 
 MIDDLE = SIDE // 2
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import SimpleITK as sitk
-from LesionLib.case_table import CaseTableError, read_case_table
+from LesionLib.io.boxes import CaseTableError, read_case_table
 
 
 @pytest.fixture

@@ -9,10 +9,8 @@ import numpy as np
 import pydicom
 import pytest
 import SimpleITK as sitk
-from LesionLib.dicom import choose_series, find_series
-from LesionLib.errors import VolumeError
-from LesionLib.input_warning import WarningName
-from LesionLib.readers import ijk_to_ras, read_volume
+from LesionLib.errors import VolumeError, WarningName
+from LesionLib.io.volumes import choose_series, find_series, ijk_to_ras, read_volume
 from pydicom.dataset import FileDataset, FileMetaDataset
 from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian
 

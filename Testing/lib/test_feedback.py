@@ -8,7 +8,7 @@ import os
 import numpy as np
 import pytest
 from LesionLib.errors import OutputError
-from LesionRetrievalLib.feedback import FeedbackLog, Query, query_fingerprint
+from LesionRetrievalLib.library.feedback import FeedbackLog, Query, query_fingerprint
 
 QUERY = Query("f" * 32, "a" * 64, "cases.lesionlib")
 

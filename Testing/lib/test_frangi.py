@@ -9,9 +9,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
-from LesionLib import frangi as frangi_module
-from LesionLib.frangi import MODES, SIGMAS, TRUNCATE, frangi, frangi_input
-from LesionLib.sampling import windowed
+from LesionLib.sampling import frangi as frangi_module
+from LesionLib.sampling.frangi import MODES, SIGMAS, TRUNCATE, frangi, frangi_input
+from LesionLib.sampling.resample import windowed
 from scipy import ndimage
 from torch import Tensor
 

@@ -7,14 +7,14 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from LesionLib.bundle import Bundle, load_bundle
-from LesionLib.classify import Classifier
-from LesionLib.explain import grad_cam
+from LesionLib.explain.heat_map import paint
+from LesionLib.explain.saliency import grad_cam
 from LesionLib.geometry import CTVolume, LesionBox, transformed_points
+from LesionLib.inference.classifier import Classifier
+from LesionLib.model.bundle import Bundle, load_bundle
 from LesionLib.networks import LesionNet, build_network
-from LesionLib.painting import paint
 from LesionLib.phantom.nodules import paint_nodule
-from LesionLib.sampling import AxialStackSpec, axial_stack, lattice_points
+from LesionLib.sampling.resample import AxialStackSpec, axial_stack, lattice_points
 from torch import Tensor, nn
 from torch.nn import functional
 

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from LesionLib.errors import BoxError
 from LesionLib.geometry import CTVolume, LesionBox, transformed_points
-from LesionLib.lesion_statistics import lesion_statistics
-from LesionLib.sampling import lattice_points
+from LesionLib.sampling.resample import lattice_points
+from LesionLib.sampling.statistics import lesion_statistics
 
 
 @pytest.fixture

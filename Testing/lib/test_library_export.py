@@ -6,10 +6,12 @@ import numpy as np
 import pytest
 from LesionLib.errors import CaseLibraryError
 from LesionLib.geometry import CTVolume, LesionBox
-from LesionRetrievalLib.library import Case, CaseLibrary, ExportPlan, ModelIdentity
-from LesionRetrievalLib.library_patch import lesion_patch
-from LesionRetrievalLib.library_reindex import reindex
-from LesionRetrievalLib.pseudonyms import Pseudonymiser
+from LesionRetrievalLib.library.cases import Case, ModelIdentity
+from LesionRetrievalLib.library.file import ExportPlan
+from LesionRetrievalLib.library.patches import lesion_patch
+from LesionRetrievalLib.library.pseudonyms import Pseudonymiser
+from LesionRetrievalLib.library.reindex import reindex
+from LesionRetrievalLib.library.store import CaseLibrary
 
 MODEL = ModelIdentity("orthopatch", "1.2.0", "a" * 64)
 GREY = np.frombuffer(b"a picture of the inside of a patient" * 4, np.uint8).reshape(12, 12)

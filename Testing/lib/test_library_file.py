@@ -10,8 +10,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 from LesionLib.errors import CaseLibraryError
-from LesionRetrievalLib.library import Case, CaseLibrary, ModelIdentity
-from LesionRetrievalLib.pseudonyms import Pseudonymiser
+from LesionRetrievalLib.library.cases import Case, ModelIdentity
+from LesionRetrievalLib.library.pseudonyms import Pseudonymiser
+from LesionRetrievalLib.library.store import CaseLibrary
 
 MODEL = ModelIdentity("orthopatch", "1.2.0", "a" * 64)
 OTHER_SHA256 = "b" * 64

@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 from LesionLib.errors import CaseLibraryError
 from LesionLib.geometry import CTVolume, LesionBox
-from LesionRetrievalLib import library_tables
-from LesionRetrievalLib.library import Case, CaseLibrary, ModelIdentity
-from LesionRetrievalLib.library_patch import lesion_patch
+from LesionRetrievalLib.library import file as library_tables
+from LesionRetrievalLib.library.cases import Case, ModelIdentity
+from LesionRetrievalLib.library.patches import lesion_patch
+from LesionRetrievalLib.library.store import CaseLibrary
 
 MODEL = ModelIdentity("orthopatch", "1.2.0", "a" * 64)
 # What LesionLens 0.1 wrote, as it wrote it.

@@ -7,13 +7,14 @@ import numpy as np
 import pytest
 from LesionLib.errors import BoxError, CaseLibraryError
 from LesionLib.geometry import CTVolume, LesionBox, transformed_points
-from LesionLib.sampling import AxialStackSpec, lattice_points
-from LesionLib.sampling_kinds import cut, network_input
-from LesionLib.sampling_planes import KeySliceSpec, OrthogonalPlanesSpec, SliceWithNeighboursSpec
-from LesionLib.sampling_volumes import IsotropicCubeSpec, ShapeMaskSpec
-from LesionRetrievalLib import library_codec
-from LesionRetrievalLib.library import Case, CaseLibrary, ModelIdentity
-from LesionRetrievalLib.library_patch import lesion_patch, sees_beyond
+from LesionLib.sampling.inputs import cut, network_input
+from LesionLib.sampling.planes import KeySliceSpec, OrthogonalPlanesSpec, SliceWithNeighboursSpec
+from LesionLib.sampling.resample import AxialStackSpec, lattice_points
+from LesionLib.sampling.volumes import IsotropicCubeSpec, ShapeMaskSpec
+from LesionRetrievalLib.library import cases as library_codec
+from LesionRetrievalLib.library.cases import Case, ModelIdentity
+from LesionRetrievalLib.library.patches import lesion_patch, sees_beyond
+from LesionRetrievalLib.library.store import CaseLibrary
 
 MODEL = ModelIdentity("orthopatch", "1.2.0", "a" * 64)
 SIZE = np.array([130, 120, 60])

@@ -9,9 +9,10 @@ import numpy as np
 import pydicom
 import pytest
 from LesionLib.errors import CaseLibraryError
-from LesionRetrievalLib.library import Case, CaseLibrary, ModelIdentity
-from LesionRetrievalLib.library_identifiers import IDENTIFYING_ELEMENTS, PatientIdentity, require_anonymous
-from LesionRetrievalLib.pseudonyms import Pseudonymiser
+from LesionRetrievalLib.library.cases import Case, ModelIdentity
+from LesionRetrievalLib.library.intake import IDENTIFYING_ELEMENTS, PatientIdentity, require_anonymous
+from LesionRetrievalLib.library.pseudonyms import Pseudonymiser
+from LesionRetrievalLib.library.store import CaseLibrary
 
 MODEL = ModelIdentity("orthopatch", "1.2.0", "a" * 64)
 OTHER_SHA256 = "b" * 64

@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 from LesionLib.errors import CaseLibraryError
 from LesionLib.geometry import CTVolume, LesionBox
-from LesionLib.sampling_planes import SliceWithNeighboursSpec
-from LesionRetrievalLib.library import Case, CaseLibrary, ModelIdentity
-from LesionRetrievalLib.library_patch import lesion_patch
-from LesionRetrievalLib.library_reindex import NO_PATCH, reindex
+from LesionLib.sampling.planes import SliceWithNeighboursSpec
+from LesionRetrievalLib.library.cases import Case, ModelIdentity
+from LesionRetrievalLib.library.patches import lesion_patch
+from LesionRetrievalLib.library.reindex import NO_PATCH, reindex
+from LesionRetrievalLib.library.store import CaseLibrary
 
 OLD = ModelIdentity("old", "1", "a" * 64)
 NEW = SimpleNamespace(name="new", version="2", sha256="b" * 64)

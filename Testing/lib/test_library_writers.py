@@ -10,7 +10,8 @@ from contextlib import closing
 
 import numpy as np
 import pytest
-from LesionRetrievalLib.library import Case, CaseLibrary, ModelIdentity
+from LesionRetrievalLib.library.cases import Case, ModelIdentity
+from LesionRetrievalLib.library.store import CaseLibrary
 
 MODEL = ModelIdentity("orthopatch", "1.2.0", "a" * 64)
 needs_kill = pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="needs kill -9")

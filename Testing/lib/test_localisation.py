@@ -10,9 +10,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
-from LesionLib.geometry import CTVolume, LesionBox, transformed_points
-from LesionLib.heat_map import HeatMap
-from LesionLib.localisation import (
+from LesionLib.explain.heat_map import HeatMap
+from LesionLib.explain.localisation import (
     THRESHOLDS,
     LocalisationCase,
     box_iou,
@@ -22,7 +21,8 @@ from LesionLib.localisation import (
     localised,
     points_at_lesion,
 )
-from LesionLib.sampling import lattice_points
+from LesionLib.geometry import CTVolume, LesionBox, transformed_points
+from LesionLib.sampling.resample import lattice_points
 from monai.data.box_utils import box_iou as monai_iou
 from scipy.spatial.transform import Rotation
 from scipy.stats import binomtest

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from LesionRetrievalLib.library import Case, CaseLibrary, ModelIdentity, Neighbour
-from LesionRetrievalLib.neighbour_vote import agreement_sentence, nearest_other_class, neighbour_vote
+from LesionRetrievalLib.library.cases import Case, ModelIdentity, Neighbour
+from LesionRetrievalLib.library.neighbours import agreement_sentence, nearest_other_class, neighbour_vote
+from LesionRetrievalLib.library.store import CaseLibrary
 
 MODEL = ModelIdentity("orthopatch", "1.0.0", "a" * 64)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from LesionLib.explain import grad_cam
+from LesionLib.explain.saliency import grad_cam
 from LesionLib.networks.attention import ChannelAttention, SpatialAttention
 from LesionLib.networks.dadrn import DADRN
 from torch import nn

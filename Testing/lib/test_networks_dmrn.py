@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 from LesionLib.networks.dmrn import DMRN, ResidualPoolingUnit
-from LesionLib.networks.svm_head import LinearSVM, fill_from_sklearn
+from LesionLib.networks.svm import LinearSVM, fill_from_sklearn
 from safetensors.torch import load, save
 from sklearn.calibration import CalibratedClassifierCV
 from sklearn.pipeline import make_pipeline

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 from LesionLib.errors import BundleError
-from LesionLib.explain import grad_cam
+from LesionLib.explain.saliency import grad_cam
 from LesionLib.networks import build_network
 from LesionLib.networks.inception_resnet_v2 import InceptionResNetV2
 from LesionLib.networks.inception_v3 import InceptionAux, InceptionV3, channels_at

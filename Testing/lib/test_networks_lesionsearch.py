@@ -6,13 +6,12 @@ from itertools import pairwise
 
 import pytest
 import torch
-from LesionLib.explain import grad_cam
-from LesionLib.layers import GeM
+from LesionLib.explain.saliency import grad_cam, similarity_map
+from LesionLib.networks.base import GeM
 from LesionLib.networks.lesionsearch import LesionSearchNet
 from LesionLib.networks.resnet import ResNet
-from LesionLib.networks.vae_encoder import VAEEncoder
+from LesionLib.networks.vae import VAEEncoder
 from LesionLib.networks.weights import load_pretrained
-from LesionLib.similarity_map import similarity_map
 from torch.nn import functional
 
 BOTH = pytest.mark.parametrize("network_class", [LesionSearchNet, VAEEncoder])

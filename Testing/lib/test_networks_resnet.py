@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import pytest
 import torch
-from LesionLib.explain import grad_cam
+from LesionLib.explain.saliency import grad_cam
 from LesionLib.networks.dadrn import DADRN
 from LesionLib.networks.dmrn import DMRN
-from LesionLib.networks.resnet import ResNet, SEResNet50
-from LesionLib.networks.resnet3d import ResNet3D
+from LesionLib.networks.resnet import ResNet, ResNet3D, SEResNet50
 from LesionLib.networks.siamese import SiameseNet
 from torch.nn import functional
 

@@ -7,7 +7,7 @@ import zlib
 
 import numpy as np
 import pytest
-from LesionRetrievalLib.packed_arrays import PackedArrayError, array_bytes, array_from_bytes, packed, unpacked
+from LesionRetrievalLib.library.arrays import PackedArrayError, array_bytes, array_from_bytes, packed, unpacked
 
 
 @pytest.mark.parametrize("dtype", ["int16", "uint8", "float32"])
@@ -42,7 +42,7 @@ def test_a_bomb_is_not_unpacked_beyond_what_was_announced():
             return getattr(self._inner, name)
 
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(sys.modules["LesionRetrievalLib.packed_arrays"].zlib, "decompressobj", Watching)
+        patched.setattr(sys.modules["LesionRetrievalLib.library.arrays"].zlib, "decompressobj", Watching)
         with pytest.raises(PackedArrayError, match="of another size than announced"):
             unpacked(bomb, dtype="int16", shape=(2, 3), most=100)
     assert sizes == [13]

@@ -9,7 +9,7 @@ import pytest
 from LesionLib.geometry import transformed_points
 from LesionLib.phantom.chest import chest_phantom
 from LesionLib.phantom.nodules import KINDS, nodule_patch
-from LesionLib.sampling import lattice_points
+from LesionLib.sampling.resample import lattice_points
 
 COARSE = (2.0, 2.0, 3.0)
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pytest
 import torch
-from LesionLib import precision
-from LesionLib.bundle import load_bundle
+from LesionLib.inference import precision
+from LesionLib.inference.classifier import chosen_device
+from LesionLib.inference.precision import choose_precision, in_precision, mean_probabilities
+from LesionLib.model.bundle import load_bundle
 from LesionLib.networks import LesionNet
-from LesionLib.precision import choose_precision, in_precision, mean_probabilities
-from LesionLib.runner_models import chosen_device
 from torch import nn
 
 

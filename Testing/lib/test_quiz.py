@@ -14,17 +14,23 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from LesionLib.box_spread import BoxSpread
 from LesionLib.errors import BoxError
+from LesionLib.explain.heat_map import HeatMap
 from LesionLib.geometry import CTVolume, LesionBox
-from LesionLib.heat_map import HeatMap
-from LesionLib.reliability import Reliability
-from LesionRetrievalLib.quiz import QuizError, QuizSession, Step, load_quiz, save_quiz
-from LesionRetrievalLib.quiz_arrays import digest_array, pack_array, unpack_array
-from LesionRetrievalLib.quiz_attempt import order_of
-from LesionRetrievalLib.quiz_file import _document, quiz_sha256
-from LesionRetrievalLib.quiz_log import open_log, read_attempts
-from LesionRetrievalLib.quiz_model import KnownTruth, Quiz, QuizAnswer, QuizCase, QuizClass, QuizNeighbour
+from LesionLib.uncertainty.reliability import Reliability
+from LesionLib.uncertainty.stability import BoxSpread
+from LesionRetrievalLib.quiz.attempt import Step, open_log, order_of, read_attempts
+from LesionRetrievalLib.quiz.file import (
+    _document,
+    digest_array,
+    load_quiz,
+    pack_array,
+    quiz_sha256,
+    save_quiz,
+    unpack_array,
+)
+from LesionRetrievalLib.quiz.model import KnownTruth, Quiz, QuizAnswer, QuizCase, QuizClass, QuizError, QuizNeighbour
+from LesionRetrievalLib.quiz.session import QuizSession
 
 BOX = LesionBox([1.0, 2.0, 3.0], [6.0, 5.0, 4.0], name="box of Doe^Jane")
 
@@ -592,7 +598,7 @@ def test_numpy_scalars_are_kept_as_plain_ones(tmp_path):
 
 def test_a_quiz_is_taken_without_torch_slicer_or_a_network_library(saved, tmp_path):
     script = (
-        "import sys; from LesionRetrievalLib.quiz import QuizSession, load_quiz\n"
+        "import sys; from LesionRetrievalLib.quiz.session import QuizSession, load_quiz\n"
         "s = QuizSession.open(load_quiz(sys.argv[1]), sys.argv[2], learner='L1')\n"
         "s.finish_looking(); s.take_box(); s.answer('cyst', 0.5); print(s.model_answer.label, s.box.sizeMm)\n"
         "print(sorted({'torch', 'monai', 'slicer', 'vtk', 'requests'} & set(sys.modules)))"

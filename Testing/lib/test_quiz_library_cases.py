@@ -7,18 +7,16 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from LesionClassifierLib.background_run import BackgroundRun
+from LesionClassifierLib.background import BackgroundRun
 from LesionLib.errors import CaseLibraryError, LesionLensError
 from LesionLib.geometry import CTVolume, LesionBox
-from LesionLib.runner_types import RunnerCancelled
-from LesionRetrievalLib.library import CaseLibrary
-from LesionRetrievalLib.quiz_file import load_quiz
-from LesionRetrievalLib.quiz_library_cases import LibraryCases
-from LesionRetrievalLib.quiz_make_run import makeInBackground
-from LesionRetrievalLib.quiz_making import QuizPlan
-from LesionRetrievalLib.quiz_request import QuizRequest, answer_request
-from LesionRetrievalLib.quiz_schema import QuizError
-from LesionRetrievalLib.quiz_sources import KnownLesion, choose_per_label
+from LesionLib.inference.messages import RunnerCancelled
+from LesionRetrievalLib.library.store import CaseLibrary
+from LesionRetrievalLib.quiz.file import load_quiz
+from LesionRetrievalLib.quiz.making import KnownLesion, QuizPlan, choose_per_label
+from LesionRetrievalLib.quiz.model import QuizError
+from LesionRetrievalLib.quiz.requests import LibraryCases, QuizRequest, answer_request
+from LesionRetrievalLib.quiz_logic import makeInBackground
 from quiz_cases import MODEL, CannedRunner, write_library
 
 A_CYST = KnownLesion(CTVolume(np.zeros((9, 9, 9)), np.eye(4)), LesionBox([4, 4, 4], [3, 3, 3], name="L1"), "cyst", "x")

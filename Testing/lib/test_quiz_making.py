@@ -8,17 +8,14 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import pytest
-from LesionLib.errors import BoxError, CaseLibraryError
+from LesionLib.errors import BoxError, CaseLibraryError, InputWarning, WarningName
+from LesionLib.explain.heat_map import HeatMap
 from LesionLib.geometry import CTVolume, LesionBox, transformed_points
-from LesionLib.heat_map import HeatMap
-from LesionLib.input_warning import InputWarning, WarningName
-from LesionLib.results import LesionResult
-from LesionRetrievalLib.library import Case, CaseLibrary, ModelIdentity
-from LesionRetrievalLib.quiz_box import box_overlap
-from LesionRetrievalLib.quiz_making import QuizPlan, cut_patch, make_quiz
-from LesionRetrievalLib.quiz_model import QuizClass
-from LesionRetrievalLib.quiz_schema import QuizError
-from LesionRetrievalLib.quiz_sources import KnownLesion, PhantomNodules, choose_cases
+from LesionLib.inference.results import LesionResult
+from LesionRetrievalLib.library.cases import Case, ModelIdentity
+from LesionRetrievalLib.library.store import CaseLibrary
+from LesionRetrievalLib.quiz.making import KnownLesion, PhantomNodules, QuizPlan, choose_cases, cut_patch, make_quiz
+from LesionRetrievalLib.quiz.model import QuizClass, QuizError, box_overlap
 from scipy.spatial.transform import Rotation
 
 MODEL = ModelIdentity("nodules", "1.0.0", "a" * 64)

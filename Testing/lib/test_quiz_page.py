@@ -13,11 +13,9 @@ from xml.etree import ElementTree
 import numpy as np
 import pytest
 from LesionLib.errors import OutputError
-from LesionRetrievalLib.quiz import QuizSession, Step
-from LesionRetrievalLib.quiz_log import read_attempts
-from LesionRetrievalLib.quiz_page import summary_page
-from LesionRetrievalLib.quiz_png import png_data_uri
-from LesionRetrievalLib.quiz_report import score_of, write_score
+from LesionRetrievalLib.quiz.attempt import Step, read_attempts
+from LesionRetrievalLib.quiz.report import png_data_uri, score_of, summary_page, write_score
+from LesionRetrievalLib.quiz.session import QuizSession
 from PIL import Image
 from quiz_cases import phantom_quiz
 

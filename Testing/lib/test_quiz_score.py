@@ -8,9 +8,8 @@ from types import SimpleNamespace
 
 import pytest
 from LesionLib.geometry import LesionBox
-from LesionRetrievalLib.quiz_attempt import Attempt, Step
-from LesionRetrievalLib.quiz_score import Change, ScoreRow, score_csv, score_rows
-from LesionRetrievalLib.quiz_summary import calibration, group, summarise
+from LesionRetrievalLib.quiz.attempt import Attempt, Step
+from LesionRetrievalLib.quiz.scoring import Change, ScoreRow, calibration, group, score_csv, score_rows, summarise
 
 COLUMNS = (
     "quiz,learner,position,case,truth,first_answer,first_confidence,first_right,second_answer,second_confidence,"

@@ -10,10 +10,9 @@ import numpy as np
 import pydicom
 import pytest
 import SimpleITK as sitk
-from LesionLib.errors import VolumeError
+from LesionLib.errors import VolumeError, WarningName
 from LesionLib.geometry import transformed_points
-from LesionLib.input_warning import WarningName
-from LesionLib.readers import read_image, read_volume
+from LesionLib.io.volumes import read_image, read_volume
 from pydicom.dataset import FileDataset, FileMetaDataset
 from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, RLELossless
 

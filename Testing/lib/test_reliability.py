@@ -6,8 +6,8 @@ import json
 
 import numpy as np
 import pytest
-from LesionLib.box_spread import BoxSpread
-from LesionLib.reliability import NOT_MEASURED, Reliability
+from LesionLib.uncertainty.reliability import NOT_MEASURED, Reliability
+from LesionLib.uncertainty.stability import BoxSpread
 
 CLASSES = ("benign", "malignant")
 SPREAD = BoxSpread(

@@ -8,13 +8,13 @@ import json
 
 import numpy as np
 import pytest
-from LesionLib.box_spread import BoxSpread
+from LesionLib.errors import InputWarning, WarningName
+from LesionLib.explain.heat_map import HeatMap
 from LesionLib.geometry import LesionBox
-from LesionLib.heat_map import HeatMap
-from LesionLib.input_warning import InputWarning, WarningName
-from LesionLib.lesion_statistics import LesionStatistics
-from LesionLib.reliability import Reliability
-from LesionLib.results import LesionResult, RunInfo, SimilarCase, as_csv, as_json, heat_map_file
+from LesionLib.inference.results import LesionResult, RunInfo, SimilarCase, as_csv, as_json, heat_map_file
+from LesionLib.sampling.statistics import LesionStatistics
+from LesionLib.uncertainty.reliability import Reliability
+from LesionLib.uncertainty.stability import BoxSpread
 
 # One box was answered: its deviation cannot be computed.
 SPREAD = BoxSpread(*(np.array([0.2, 0.8]),) * 3, np.full(2, np.nan), 1, 1, 1, 2, 2.0, 2.0)

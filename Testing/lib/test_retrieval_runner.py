@@ -10,22 +10,23 @@ from dataclasses import fields, replace
 import numpy as np
 import pytest
 import torch
-from LesionLib.classify import Classifier
-from LesionLib.errors import BoxError, BundleError
-from LesionLib.input_warning import WarningName
-from LesionLib.runner import InProcessRunner, RunRequest, WorkerRunner
-from LesionLib.runner_codec import question_from_frame, question_to_frame, reply_from_frame, reply_to_frame
-from LesionLib.runner_engine import Engine
-from LesionLib.runner_models import ModelCache
-from LesionLib.runner_types import (
+from LesionLib.errors import BoxError, BundleError, WarningName
+from LesionLib.inference.classifier import Classifier, Engine, ModelCache
+from LesionLib.inference.messages import (
     Embedding,
     EmbeddingRequest,
     RunnerCancelled,
     RunnerError,
     RunOptions,
+    RunRequest,
     describing_request,
+    question_from_frame,
+    question_to_frame,
+    reply_from_frame,
+    reply_to_frame,
 )
-from LesionRetrievalLib.library_schema import ModelIdentity
+from LesionLib.inference.runner import InProcessRunner, WorkerRunner
+from LesionRetrievalLib.library.cases import ModelIdentity
 
 MODEL = "lung-nodule-malignancy"
 

@@ -15,18 +15,10 @@ from time import monotonic, sleep
 
 import numpy as np
 import pytest
-from LesionLib.errors import BoxError, BundleError
-from LesionLib.golden import golden_case
-from LesionLib.input_warning import InputWarning, WarningName
-from LesionLib.runner import (
-    InProcessRunner,
-    RunnerCancelled,
-    RunnerError,
-    RunOptions,
-    RunRequest,
-    WorkerRunner,
-)
-from LesionLib.runner_process import worker_environment
+from LesionLib.errors import BoxError, BundleError, InputWarning, WarningName
+from LesionLib.inference.messages import RunnerCancelled, RunnerError, RunOptions, RunRequest
+from LesionLib.inference.runner import InProcessRunner, WorkerRunner, worker_environment
+from LesionLib.model.folder import golden_case
 
 MODEL = "lung-nodule-malignancy"
 FLOAT32 = RunOptions(precision="float32")

@@ -12,8 +12,9 @@ from time import monotonic, sleep
 
 import numpy as np
 import pytest
-from LesionLib.golden import golden_case
-from LesionLib.runner import EmbeddingRequest, RunnerCancelled, RunOptions, RunRequest, WorkerRunner
+from LesionLib.inference.messages import EmbeddingRequest, RunnerCancelled, RunOptions, RunRequest
+from LesionLib.inference.runner import WorkerRunner
+from LesionLib.model.folder import golden_case
 
 MODEL = "lung-nodule-malignancy"
 FLOAT32 = RunOptions(precision="float32")

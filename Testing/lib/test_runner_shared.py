@@ -5,8 +5,8 @@ from __future__ import annotations
 from threading import Event, Thread
 
 import pytest
-from LesionLib.runner import RunnerCancelled, RunnerError
-from LesionLib.runner_shared import SharedRunner, _Pool
+from LesionLib.inference.messages import RunnerCancelled, RunnerError
+from LesionLib.inference.runner import SharedRunner, _Pool
 
 
 class Slow:

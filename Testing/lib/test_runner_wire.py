@@ -11,17 +11,26 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from LesionLib.errors import BoxError, LesionLensError, VolumeError
+from LesionLib.errors import BoxError, InputWarning, LesionLensError, VolumeError, WarningName
+from LesionLib.explain.heat_map import HeatMap
 from LesionLib.geometry import CTVolume, LesionBox
-from LesionLib.golden import golden_case
-from LesionLib.heat_map import HeatMap
-from LesionLib.input_warning import InputWarning, WarningName
-from LesionLib.reliability import Reliability
-from LesionLib.results import LesionResult
-from LesionLib.runner import RunnerError, RunRequest
-from LesionLib.runner_codec import error_from_json, error_to_json, request_from_frame, request_to_frame
-from LesionLib.runner_process import worker_environment, worker_python
-from LesionLib.runner_wire import ReusedMemory, WireError, read_first_frame, read_frame, write_frame
+from LesionLib.inference.messages import (
+    ReusedMemory,
+    RunnerError,
+    RunRequest,
+    WireError,
+    error_from_json,
+    error_to_json,
+    read_first_frame,
+    read_frame,
+    request_from_frame,
+    request_to_frame,
+    write_frame,
+)
+from LesionLib.inference.results import LesionResult
+from LesionLib.inference.runner import worker_environment, worker_python
+from LesionLib.model.folder import golden_case
+from LesionLib.uncertainty.reliability import Reliability
 
 ROOT = Path(__file__).resolve().parents[2]
 CROSSING = {
@@ -100,7 +109,9 @@ def test_a_second_array_does_not_take_the_memory_of_the_first():
 
 
 def test_importing_the_runner_imports_no_torch():
-    code = "import sys, LesionLib.runner; sys.exit('torch' in sys.modules or 'multiprocessing' in sys.modules)"
+    code = (
+        "import sys, LesionLib.inference.runner; sys.exit('torch' in sys.modules or 'multiprocessing' in sys.modules)"
+    )
     assert subprocess.run([sys.executable, "-c", code], env=worker_environment(), check=False).returncode == 0
 
 

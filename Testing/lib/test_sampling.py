@@ -10,8 +10,8 @@ import SimpleITK as sitk
 from lattices import LATTICES, noise_ct, turned
 from LesionLib.errors import BoxError
 from LesionLib.geometry import CTVolume, LesionBox, transformed_points
-from LesionLib.readers import LPS_TO_RAS
-from LesionLib.sampling import AxialStackSpec, axial_stack, resample, windowed
+from LesionLib.io.volumes import LPS_TO_RAS
+from LesionLib.sampling.resample import AxialStackSpec, axial_stack, resample, windowed
 from scipy import ndimage
 
 

@@ -11,13 +11,11 @@ import pytest
 import torch
 from lattices import UNUSUAL, noise_ct, turned
 from LesionLib.errors import BoxError, BundleError
-from LesionLib.frangi import MODES, frangi
+from LesionLib.explain.heat_map import HeatMap, paint
 from LesionLib.geometry import CTVolume, LesionBox, transformed_points
-from LesionLib.golden import golden_case
-from LesionLib.heat_map import HeatMap
-from LesionLib.painting import paint
-from LesionLib.sampling import AxialStackSpec, axial_stack, windowed
-from LesionLib.sampling_kinds import (
+from LesionLib.model.folder import golden_case
+from LesionLib.sampling.frangi import MODES, frangi
+from LesionLib.sampling.inputs import (
     KIND_SCHEMAS,
     KINDS,
     cut,
@@ -26,8 +24,9 @@ from LesionLib.sampling_kinds import (
     section_from_spec,
     spec_from_section,
 )
-from LesionLib.sampling_planes import KeySliceSpec, OrthogonalPlanesSpec, PlaneSample, SliceWithNeighboursSpec
-from LesionLib.sampling_volumes import CubeSample, IsotropicCubeSpec, ShapeMaskSpec
+from LesionLib.sampling.planes import KeySliceSpec, OrthogonalPlanesSpec, PlaneSample, SliceWithNeighboursSpec
+from LesionLib.sampling.resample import AxialStackSpec, axial_stack, windowed
+from LesionLib.sampling.volumes import CubeSample, IsotropicCubeSpec, ShapeMaskSpec
 from scipy import ndimage
 
 TWO_WINDOWS = ((-1000.0, 400.0), (-160.0, 240.0))

@@ -9,7 +9,7 @@ import pytest
 from lattices import UNUSUAL, noise_ct, turned
 from LesionLib.errors import BoxError
 from LesionLib.geometry import CTVolume, LesionBox, transformed_points
-from LesionLib.sampling_planes import (
+from LesionLib.sampling.planes import (
     KeySliceSpec,
     OrthogonalPlanesSpec,
     PlaneSample,

@@ -10,7 +10,7 @@ import SimpleITK as sitk
 from lattices import UNUSUAL, noise_ct, turned
 from LesionLib.errors import BoxError
 from LesionLib.geometry import CTVolume, LesionBox, transformed_points
-from LesionLib.sampling_volumes import IsotropicCubeSpec, ShapeMaskSpec, isotropic_cube, shape_mask
+from LesionLib.sampling.volumes import IsotropicCubeSpec, ShapeMaskSpec, isotropic_cube, shape_mask
 from scipy import ndimage
 
 SHAPES = [ShapeMaskSpec(edge_mm=24.0, voxels=24, interpolation=how) for how in ("nearest", "linear")]

@@ -10,8 +10,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
-from LesionLib.networks import LesionNet, build_network
-from LesionLib.sanity_check import (
+from LesionLib.explain.localisation import (
     grad_cam_of_pictures,
     layers_from_the_head,
     overlap,
@@ -19,6 +18,7 @@ from LesionLib.sanity_check import (
     rank_correlation,
     sanity_check,
 )
+from LesionLib.networks import LesionNet, build_network
 from scipy.stats import spearmanr
 from torch import Tensor, nn
 from torch.nn import functional

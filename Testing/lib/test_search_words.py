@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 from LesionLib.errors import CaseLibraryError
-from LesionRetrievalLib.attribute_lines import attributes_from_text, attributes_text, conditions_from_text
-from LesionRetrievalLib.owner_key import default_key_path, key_if_there, owner_key
-from LesionRetrievalLib.search_plan import SearchPlan
+from LesionRetrievalLib.library.attributes import attributes_from_text, attributes_text, conditions_from_text
+from LesionRetrievalLib.library.pseudonyms import default_key_path, key_if_there, owner_key
+from LesionRetrievalLib.library.search import SearchPlan
 
 PATIENT = "0" * 32
 

@@ -5,12 +5,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from LesionLib.geometry import transformed_points
-from LesionLib.golden import golden_case
-from LesionLib.sampling import AxialStackSpec
-from LesionLib.sampling_kinds import cut
-from LesionLib.sampling_planes import OrthogonalPlanesSpec, SliceWithNeighboursSpec
-from LesionLib.sampling_volumes import IsotropicCubeSpec
-from LesionLib.seen import seen_boxes
+from LesionLib.model.folder import golden_case
+from LesionLib.sampling.inputs import cut, seen_boxes
+from LesionLib.sampling.planes import OrthogonalPlanesSpec, SliceWithNeighboursSpec
+from LesionLib.sampling.resample import AxialStackSpec
+from LesionLib.sampling.volumes import IsotropicCubeSpec
 
 
 def test_of_a_stack_it_is_the_box_and_its_margin_to_a_pixel():

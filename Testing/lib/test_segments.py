@@ -7,7 +7,7 @@ import pytest
 import SimpleITK as sitk
 from LesionLib.errors import BoxError, VolumeError
 from LesionLib.geometry import transformed_points
-from LesionLib.segments import boxes_from_label_array, read_segment_boxes
+from LesionLib.io.boxes import boxes_from_label_array, read_segment_boxes
 from scipy import ndimage
 
 

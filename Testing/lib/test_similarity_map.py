@@ -5,13 +5,13 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from LesionLib.bundle import load_bundle
-from LesionLib.classify import Classifier
+from LesionLib.explain.heat_map import paint
+from LesionLib.explain.saliency import similarity_map
 from LesionLib.geometry import CTVolume, LesionBox
+from LesionLib.inference.classifier import Classifier
+from LesionLib.model.bundle import load_bundle
 from LesionLib.networks import LesionNet, build_network
-from LesionLib.painting import paint
-from LesionLib.sampling import axial_stack, windowed
-from LesionLib.similarity_map import similarity_map
+from LesionLib.sampling.resample import axial_stack, windowed
 from torch import Tensor
 from torch.nn import functional
 

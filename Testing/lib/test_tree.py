@@ -26,8 +26,77 @@ MAY_IMPORT = {
     "LesionLensApp": {"LesionLib", "LesionClassifierLib", "LesionRetrievalLib"},
     "lesiontraining": {"LesionLib"},
 }
+# Inside a package: a room (folder, or file at its top) to the rooms of the same package that it may import.
+WALLS = {
+    "LesionLib": {
+        "errors": "",
+        "geometry": "errors",
+        "io": "errors geometry",
+        "networks": "errors",
+        "sampling": "errors geometry networks",
+        "uncertainty": "errors geometry",
+        "explain": "errors geometry networks sampling uncertainty",
+        "model": "errors geometry networks sampling uncertainty",
+        "inference": "errors geometry io networks sampling uncertainty explain model",
+        "phantom": "geometry sampling",
+    },
+    "LesionClassifierLib": {
+        "translation": "",
+        "headless": "",
+        "background": "",
+        "scene": "translation",
+        "setup": "translation",
+        "parameters": "scene",
+        "sample_data": "scene",
+        "classification": "scene",
+        "export": "scene",
+        "panel": "scene background classification setup",
+    },
+    "LesionRetrievalLib": {
+        "library": "",
+        "server": "library",
+        "libraries": "library server",
+        "quiz": "library",
+        "scene": "library",
+        "parameters": "",
+        "logic": "library libraries scene",
+        "quiz_logic": "library libraries quiz scene logic",
+        "panel": "library scene logic",
+        "quiz_panel": "library quiz quiz_logic panel",
+    },
+    "LesionLensApp": {
+        "output": "",
+        "loaded_model": "",
+        "slice_views": "",
+        "report": "output slice_views",
+        "models": "",
+        "quiz": "output loaded_model",
+        "classify": "output loaded_model report slice_views",
+        "demo": "output loaded_model classify",
+        "library_cases": "output loaded_model classify",
+        "library_search": "output loaded_model library_cases",
+        "library": "output loaded_model library_cases library_search",
+        "cli": "output loaded_model classify demo library models quiz",
+    },
+    "lesiontraining": {
+        "losses": "",
+        "optim": "",
+        "evaluation": "",
+        "data": "evaluation",
+        "runs": "data evaluation",
+        "reporting": "evaluation",
+        "linear_probe": "evaluation runs",
+        "tasks": "data runs losses optim",
+        "commands": "data evaluation reporting runs tasks",
+        "cli": "commands data linear_probe",
+    },
+}
 # Where training meets the case library.
-MAY_ALSO_IMPORT = {("lesiontraining", "index_command.py"): {"LesionRetrievalLib"}}
+MAY_ALSO_IMPORT = {("lesiontraining", "commands"): {"LesionRetrievalLib"}}
+# What knows no Slicer, no vtk and no Qt, and what knows no Qt.
+WITHOUT_SLICER = [("LesionRetrievalLib", "library"), ("LesionRetrievalLib", "server"), ("LesionRetrievalLib", "quiz")]
+WITHOUT_QT = ("LesionClassifierLib", "LesionRetrievalLib")
+MAY_KNOW_QT = {"panel", "quiz_panel"}
 SLICER = {"slicer", "vtk", "vtkmodules", "qt", "ctk"}
 MODULES = {"LesionClassifier": ("LesionLib", "LesionClassifierLib"), "LesionRetrieval": ("LesionRetrievalLib",)}
 SOURCES = [path for room in ROOMS.values() for path in sorted(room.rglob("*.py"))]
@@ -64,11 +133,61 @@ def file_scope_modules(path: Path) -> set[Path]:
     return found
 
 
-@pytest.mark.parametrize("room", sorted(ROOMS))
-def test_imports_flow_one_way(room):
-    forbidden = set(ROOMS) - MAY_IMPORT[room] - {room}
-    for path in ROOMS[room].rglob("*.py"):
-        assert not imported(path) & forbidden - MAY_ALSO_IMPORT.get((room, path.name), set()), path
+def room_of(package: str, path: Path) -> str:
+    """The folder, or the file at the top of the package, without its ending."""
+    return path.relative_to(ROOMS[package]).parts[0].removesuffix(".py")
+
+
+def rooms_imported(package: str, path: Path) -> set[str]:
+    """Rooms of its own package that a file imports, anywhere in it."""
+    found: set[str] = set()
+    inside = path.relative_to(ROOMS[package].parent).parts[:-1]
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if not isinstance(node, ast.ImportFrom):
+            continue
+        above = inside[: len(inside) - (node.level - 1)] if node.level else ()
+        parts = [*above, *(node.module or "").split(".")] if node.module else list(above)
+        if parts and parts[0] == package:
+            names = [parts[1]] if len(parts) > 1 else [alias.name for alias in node.names]
+            found |= {
+                name for name in names if (ROOMS[package] / name).is_dir() or (ROOMS[package] / f"{name}.py").is_file()
+            }
+    return found - {room_of(package, path)}
+
+
+@pytest.mark.parametrize("package", sorted(ROOMS))
+def test_imports_between_packages_flow_one_way(package):
+    forbidden = set(ROOMS) - MAY_IMPORT[package] - {package}
+    for path in ROOMS[package].rglob("*.py"):
+        assert not imported(path) & forbidden - MAY_ALSO_IMPORT.get((package, room_of(package, path)), set()), path
+
+
+@pytest.mark.parametrize("package", sorted(ROOMS))
+def test_every_room_stands_in_the_table_and_imports_only_what_it_says(package):
+    walls = {room: set(allowed.split()) for room, allowed in WALLS[package].items()}
+    for path in ROOMS[package].rglob("*.py"):
+        if path.parent == ROOMS[package] and path.name == "__init__.py":
+            continue
+        room = room_of(package, path)
+        assert room in walls, path
+        assert rooms_imported(package, path) <= walls[room], path
+
+
+@pytest.mark.parametrize("package", sorted(ROOMS))
+def test_no_two_rooms_import_each_other_however_far_round(package):
+    walls = {room: set(allowed.split()) for room, allowed in WALLS[package].items()}
+    while walls:
+        lowest = [room for room, allowed in walls.items() if not allowed & set(walls)]
+        assert lowest, walls
+        for room in lowest:
+            del walls[room]
+
+
+@pytest.mark.parametrize("package", sorted(ROOMS))
+def test_no_folder_holds_more_than_sixteen_files_and_each_says_what_it_is_for(package):
+    for folder in {path.parent for path in ROOMS[package].rglob("*.py")}:
+        assert len(list(folder.glob("*.py"))) <= 16, folder
+        assert ast.get_docstring(ast.parse((folder / "__init__.py").read_text(encoding="utf-8"))), folder
 
 
 @pytest.mark.parametrize("room", ["LesionLib", "lesiontraining"])
@@ -77,12 +196,9 @@ def test_the_backend_and_training_know_no_slicer(room):
         assert not imported(path) & SLICER, path
 
 
-def test_the_library_and_the_quiz_know_no_slicer_nor_does_anything_they_import():
-    room = ROOMS["LesionRetrievalLib"]
-    waiting = [
-        *(path for path in room.glob("library*.py") if not path.stem.endswith("_panel")),
-        *(room / f"quiz{part}.py" for part in ("", "_file", "_making", "_score", "_summary")),
-    ]
+@pytest.mark.parametrize(("package", "room"), WITHOUT_SLICER)
+def test_library_server_and_quiz_know_no_slicer_nor_does_anything_they_import(package, room):
+    waiting = list((ROOMS[package] / room).rglob("*.py"))
     seen: set[Path] = set()
     while waiting:
         path = waiting.pop()
@@ -93,9 +209,16 @@ def test_the_library_and_the_quiz_know_no_slicer_nor_does_anything_they_import()
     assert ROOMS["LesionLib"] / "errors.py" in seen
 
 
+@pytest.mark.parametrize("package", WITHOUT_QT)
+def test_only_panels_know_qt(package):
+    for path in ROOMS[package].rglob("*.py"):
+        if room_of(package, path) not in MAY_KNOW_QT:
+            assert not imported(path) & {"qt", "ctk"}, path
+
+
 def test_nothing_of_slicer_s_side_imports_torch_when_it_is_loaded():
     waiting = [ROOT / name / f"{name}.py" for name in MODULES]
-    waiting += list(ROOMS["LesionClassifierLib"].glob("*.py"))
+    waiting += list(ROOMS["LesionClassifierLib"].rglob("*.py"))
     seen: set[Path] = set()
     while waiting:
         path = waiting.pop()
@@ -104,7 +227,7 @@ def test_nothing_of_slicer_s_side_imports_torch_when_it_is_loaded():
         seen.add(path)
         assert not imported(path, at_file_scope=True) & {"torch", "monai", "safetensors", "jsonschema"}, path
         waiting += file_scope_modules(path)
-    assert ROOMS["LesionLib"] / "results.py" in seen
+    assert ROOMS["LesionLib"] / "inference" / "results.py" in seen
 
 
 @pytest.mark.parametrize("path", SOURCES, ids=lambda path: path.name)

@@ -7,15 +7,15 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from LesionLib.bundle import Bundle, load_bundle
-from LesionLib.classify import Classifier
+from LesionLib.errors import InputWarning, WarningName
 from LesionLib.geometry import CTVolume, LesionBox
-from LesionLib.input_warning import InputWarning, WarningName
+from LesionLib.inference.classifier import Classifier
+from LesionLib.inference.input_checks import box_warnings, volume_warnings
+from LesionLib.inference.results import RunInfo, as_csv, as_json
+from LesionLib.model.bundle import Bundle, load_bundle
 from LesionLib.phantom.chest import chest_phantom
 from LesionLib.phantom.nodules import nodule_patch
-from LesionLib.results import RunInfo, as_csv, as_json
-from LesionLib.sampling import AxialStack, axial_stack
-from LesionLib.trust import box_warnings, volume_warnings
+from LesionLib.sampling.resample import AxialStack, axial_stack
 
 
 @pytest.fixture(scope="module")

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from LesionClassifierLib import nodes
+from LesionClassifierLib.scene import results as nodes
 from LesionLib.errors import BoxError
 from LesionLib.geometry import LesionBox
-from LesionRetrievalLib.annotations import (
+from LesionRetrievalLib.scene.annotations import (
     Annotation,
     annotations_text,
     described,

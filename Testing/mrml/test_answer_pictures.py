@@ -7,13 +7,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from LesionClassifierLib.classification import answerNodes
-from LesionClassifierLib.explanation import heatMapNode, showSeen
-from LesionClassifierLib.lesion_nodes import lesionNodes
+from LesionClassifierLib.classification import answerNodes, heatMapNode, showSeen
 from LesionClassifierLib.sample_data import addPhantom
-from LesionLensApp.sliceviews import SliceRenderer
+from LesionClassifierLib.scene.lesions import lesionNodes
+from LesionLensApp.slice_views import SliceRenderer
 from LesionLib.geometry import transformed_points
-from LesionLib.runner import InProcessRunner
+from LesionLib.inference.runner import InProcessRunner
 from PIL import Image
 
 FIELD_MM, PIXELS = 60.0, 320

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import slicer
-from LesionClassifierLib.box_placing import BoxPlacing
-from LesionClassifierLib.nodes import saveScene
+from LesionClassifierLib.scene.placing import BoxPlacing
+from LesionClassifierLib.scene.tree import saveScene
 
 
 @pytest.fixture

@@ -10,27 +10,38 @@ import pytest
 import slicer
 import slicer.util
 import vtk
-from LesionClassifierLib.background_run import runInBackground
+from LesionClassifierLib.background import runInBackground
 from LesionClassifierLib.classification import answerNodes, requestFromNodes
-from LesionClassifierLib.exports import exportCsv
-from LesionClassifierLib.lesion_nodes import (
+from LesionClassifierLib.export import exportCsv
+from LesionClassifierLib.scene.lesions import (
     addLesionAt,
     addLesionsFromSegmentation,
+    addRoiNode,
+    addSegmentationNode,
+    boxFromRoi,
     isDrawn,
     lesionNodes,
     lesionsFromNodes,
     markAsLesion,
     nextLesionName,
+    segmentMasks,
 )
-from LesionClassifierLib.nodes import addRoiNode, addVolumeNode, boxFromRoi, saveScene
-from LesionClassifierLib.result_nodes import HEAT_MAP_ROLE, VOLUME_ROLE, storedResult
-from LesionClassifierLib.segment_masks import addSegmentationNode, segmentMasks
-from LesionClassifierLib.showing import FOLDER_NAME, removeResult, resultsTable
-from LesionClassifierLib.staleness import whyStale
+from LesionClassifierLib.scene.results import (
+    FOLDER_NAME,
+    HEAT_MAP_ROLE,
+    VOLUME_ROLE,
+    removeResult,
+    resultsTable,
+    storedResult,
+    whyStale,
+)
+from LesionClassifierLib.scene.tree import saveScene
+from LesionClassifierLib.scene.volumes import addVolumeNode
 from LesionLib.errors import BoxError, OutputError
 from LesionLib.geometry import CTVolume, LesionBox
-from LesionLib.golden import golden_case
-from LesionLib.runner import InProcessRunner, RunOptions
+from LesionLib.inference.messages import RunOptions
+from LesionLib.inference.runner import InProcessRunner
+from LesionLib.model.folder import golden_case
 
 MODEL = "lung-nodule-malignancy"
 

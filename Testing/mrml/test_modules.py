@@ -138,7 +138,7 @@ def test_the_classifier_s_self_test_leaves_out_what_needs_torch_and_says_so(
     headless, slicers_python, monkeypatch, scene
 ):
     monkeypatch.syspath_prepend(str(ROOT / "LesionClassifier"))
-    from LesionClassifierLib import setup_step
+    from LesionClassifierLib import setup as setup_step
 
     without = setup_step.missingPackages(lambda name: name != "torch")
     monkeypatch.setattr(setup_step, "missingPackages", lambda: without)

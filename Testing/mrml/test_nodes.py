@@ -9,12 +9,12 @@ import pytest
 import slicer
 import slicer.util
 import vtk
-from LesionClassifierLib import nodes
-from LesionClassifierLib.heatmap_display import HELD_ATTRIBUTE, setLayers
-from LesionClassifierLib.scene_tree import placeResults
+from LesionClassifierLib.scene import results as nodes
+from LesionClassifierLib.scene.heatmaps import HELD_ATTRIBUTE, setLayers
+from LesionClassifierLib.scene.tree import placeResults
 from LesionLib.errors import OutputError, VolumeError
 from LesionLib.geometry import CTVolume, transformed_points
-from LesionRetrievalLib.patient_identity import identityOfVolume
+from LesionRetrievalLib.scene.identity import identityOfVolume
 
 
 @pytest.mark.parametrize("leftHanded", [False, True])

@@ -9,16 +9,19 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import slicer.util
-from LesionClassifierLib.nodes import addRoiNode, addVolumeNode, saveScene
-from LesionClassifierLib.volume_nodes import nodesOfClass
+from LesionClassifierLib.scene.lesions import addRoiNode
+from LesionClassifierLib.scene.tree import saveScene
+from LesionClassifierLib.scene.volumes import addVolumeNode, nodesOfClass
 from LesionLib.errors import BoxError, CaseLibraryError
-from LesionLib.golden import golden_case
+from LesionLib.model.folder import golden_case
 from LesionRetrievalLib import quiz_logic
-from LesionRetrievalLib.quiz import QuizError, Step, load_quiz, save_quiz
-from LesionRetrievalLib.quiz_case_display import QUIZ_ATTRIBUTE
+from LesionRetrievalLib.quiz.attempt import Step
+from LesionRetrievalLib.quiz.file import load_quiz, save_quiz
+from LesionRetrievalLib.quiz.making import QuizPlan
+from LesionRetrievalLib.quiz.model import QuizError
+from LesionRetrievalLib.quiz.requests import QuizRequest
 from LesionRetrievalLib.quiz_logic import QuizLogic
-from LesionRetrievalLib.quiz_making import QuizPlan
-from LesionRetrievalLib.quiz_request import QuizRequest
+from LesionRetrievalLib.scene.quiz_cases import QUIZ_ATTRIBUTE
 from quiz_cases import MODEL, CannedRunner, Clock, phantom_quiz, write_library
 
 

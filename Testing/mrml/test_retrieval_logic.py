@@ -11,20 +11,20 @@ from pathlib import Path
 import numpy as np
 import pytest
 import slicer
-from LesionClassifierLib.lesion_nodes import lesionNodes
-from LesionClassifierLib.nodes import addRoiNode, addVolumeNode, boxFromRoi, nodesOfClass, saveScene
-from LesionClassifierLib.segment_masks import addSegmentationNode
+from LesionClassifierLib.scene.lesions import addRoiNode, addSegmentationNode, boxFromRoi, lesionNodes
+from LesionClassifierLib.scene.tree import saveScene
+from LesionClassifierLib.scene.volumes import addVolumeNode, nodesOfClass
 from LesionLib.errors import BoxError, CaseLibraryError
 from LesionLib.geometry import CTVolume
-from LesionLib.golden import golden_case
-from LesionLib.runner import InProcessRunner
-from LesionRetrievalLib.annotation_nodes import annotate, annotationOf
-from LesionRetrievalLib.case_adding import NewCase
-from LesionRetrievalLib.library import Case
-from LesionRetrievalLib.patient_identity import identityOfVolume
-from LesionRetrievalLib.pseudonyms import Pseudonymiser
-from LesionRetrievalLib.search_plan import SearchPlan
-from LesionRetrievalLib.segment_lesion import lesionOfSegment
+from LesionLib.inference.runner import InProcessRunner
+from LesionLib.model.folder import golden_case
+from LesionRetrievalLib.library.cases import Case
+from LesionRetrievalLib.library.intake import NewCase
+from LesionRetrievalLib.library.pseudonyms import Pseudonymiser
+from LesionRetrievalLib.library.search import SearchPlan
+from LesionRetrievalLib.scene.annotations import annotate, annotationOf
+from LesionRetrievalLib.scene.identity import identityOfVolume
+from LesionRetrievalLib.scene.segments import lesionOfSegment
 
 ROOT = Path(__file__).resolve().parents[2]
 SPHERE = NewCase("sphere", "a formula", organ="lung", with_pictures=True, with_patch=True)

@@ -9,7 +9,7 @@ import pytest
 import slicer.util
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from LesionClassifierLib import nodes
+from LesionClassifierLib.scene import results as nodes
 from LesionLib.errors import BoxError
 from LesionLib.geometry import LesionBox
 from scipy.spatial.transform import Rotation

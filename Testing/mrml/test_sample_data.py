@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 import slicer
-from LesionClassifierLib.lesion_nodes import lesionNodes, lesionsFromNodes
-from LesionClassifierLib.nodes import volumeFromNode
 from LesionClassifierLib.sample_data import CATEGORY, registerSampleData
+from LesionClassifierLib.scene.lesions import lesionNodes, lesionsFromNodes
+from LesionClassifierLib.scene.volumes import volumeFromNode
 from LesionLib.geometry import require_overlap
 
 ROOT = Path(__file__).resolve().parents[2]

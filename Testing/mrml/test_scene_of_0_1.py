@@ -8,9 +8,8 @@ from pathlib import Path
 import pytest
 import slicer
 import slicer.util
-from LesionClassifierLib.nodes import volumeFromNode
-from LesionClassifierLib.result_nodes import HEAT_MAP_ROLE, VOLUME_ROLE, storedResult
-from LesionClassifierLib.staleness import whyStale
+from LesionClassifierLib.scene.results import HEAT_MAP_ROLE, VOLUME_ROLE, storedResult, whyStale
+from LesionClassifierLib.scene.volumes import volumeFromNode
 
 ROOT = Path(__file__).resolve().parents[2]
 SCENE = ROOT / "Testing" / "fixtures" / "v0_1" / "scene.mrb"

@@ -11,8 +11,8 @@ from types import SimpleNamespace
 import pytest
 import slicer
 import slicer.util
-from LesionClassifierLib import setup_step
-from LesionClassifierLib.setup_step import SetupError, explain, install, missingPackages
+from LesionClassifierLib import setup as setup_step
+from LesionClassifierLib.setup import SetupError, explain, install, missingPackages
 
 REQUIREMENTS = Path(__file__).resolve().parents[2] / "LesionClassifier" / "Resources" / "requirements.txt"
 WITHOUT_TORCH = missingPackages(lambda name: name != "torch")

@@ -10,28 +10,29 @@ from pathlib import Path
 import numpy as np
 import pytest
 import slicer
-from LesionClassifierLib.heatmap_display import setLayers
-from LesionClassifierLib.nodes import addRoiNode, addVolumeNode, boxFromRoi, nodesOfClass, saveScene, volumeFromNode
-from LesionLensApp import sliceviews
+from LesionClassifierLib.scene.heatmaps import setLayers
+from LesionClassifierLib.scene.lesions import addRoiNode, boxFromRoi
+from LesionClassifierLib.scene.tree import saveScene
+from LesionClassifierLib.scene.volumes import addVolumeNode, nodesOfClass, volumeFromNode
+from LesionLensApp import slice_views as sliceviews
 from LesionLib.errors import CaseLibraryError
+from LesionLib.explain.heat_map import HeatMap
 from LesionLib.geometry import CTVolume, LesionBox, transformed_points
-from LesionLib.heat_map import HeatMap
-from LesionLib.sampling import lattice_points
-from LesionRetrievalLib.compared_views import (
+from LesionLib.sampling.resample import lattice_points
+from LesionRetrievalLib.library.cases import ModelIdentity
+from LesionRetrievalLib.library.patches import lesion_patch
+from LesionRetrievalLib.scene.comparison import COMPARISON_FOLDER, SideBySide, showSimilarity
+from LesionRetrievalLib.scene.identity import identityOfVolume
+from LesionRetrievalLib.scene.quiz_cases import CaseDisplay
+from LesionRetrievalLib.scene.views import (
     CASE_VIEWS,
     LAYOUT_ID,
     QUERY_VIEWS,
     compositeOf,
+    mendLoadedViews,
     showInAllViews,
     sliceNodeOf,
 )
-from LesionRetrievalLib.held_views import mendLoadedViews
-from LesionRetrievalLib.library_patch import lesion_patch
-from LesionRetrievalLib.library_schema import ModelIdentity
-from LesionRetrievalLib.patient_identity import identityOfVolume
-from LesionRetrievalLib.quiz_case_display import CaseDisplay
-from LesionRetrievalLib.side_by_side import COMPARISON_FOLDER, SideBySide
-from LesionRetrievalLib.similarity_volume import showSimilarity
 from PIL import Image
 
 PIXELS = 240

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 import slicer
 import slicer.util
-from LesionClassifierLib import nodes
-from LesionLensApp.sliceviews import NoOpenGLError, SliceRenderer
+from LesionClassifierLib.scene import results as nodes
+from LesionLensApp.slice_views import NoOpenGLError, SliceRenderer
 from LesionLib.geometry import CTVolume, LesionBox, transformed_points
 from scipy import ndimage
 

@@ -12,21 +12,16 @@ import highdicom as hd
 import numpy as np
 import pydicom
 import pytest
-from LesionClassifierLib.exports import exportReport
-from LesionClassifierLib.nodes import addRoiNode, addVolumeNode, volumeFromNode
-from LesionClassifierLib.result_nodes import fingerprint, storeResult
-from LesionClassifierLib.structured_report import writeStructuredReport
-from LesionClassifierLib.structured_report_sources import (
-    StructuredReportError,
-    readDatasets,
-)
-from LesionLib.errors import LesionLensError
+from LesionClassifierLib.export import StructuredReportError, exportReport, readDatasets, writeStructuredReport
+from LesionClassifierLib.scene.lesions import addRoiNode
+from LesionClassifierLib.scene.results import fingerprint, storeResult
+from LesionClassifierLib.scene.volumes import addVolumeNode, volumeFromNode
+from LesionLib.errors import InputWarning, LesionLensError, WarningName
 from LesionLib.geometry import LesionBox
-from LesionLib.input_warning import InputWarning, WarningName
-from LesionLib.lesion_statistics import LesionStatistics
-from LesionLib.readers import read_volume
-from LesionLib.reliability import Reliability
-from LesionLib.results import LesionResult, RunInfo
+from LesionLib.inference.results import LesionResult, RunInfo
+from LesionLib.io.volumes import read_volume
+from LesionLib.sampling.statistics import LesionStatistics
+from LesionLib.uncertainty.reliability import Reliability
 from pydicom.dataset import FileDataset, FileMetaDataset
 from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, generate_uid
 

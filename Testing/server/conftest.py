@@ -16,8 +16,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 from LesionLib.geometry import CTVolume, LesionBox
-from LesionRetrievalLib.library import Case, CaseEntry, CaseLibrary, ModelIdentity
-from LesionRetrievalLib.library_patch import lesion_patch
+from LesionRetrievalLib.library.cases import Case, CaseEntry, ModelIdentity
+from LesionRetrievalLib.library.patches import lesion_patch
+from LesionRetrievalLib.library.store import CaseLibrary
 
 MODEL = ModelIdentity("tested", "1.0.0", "a" * 64)
 DIMENSION = 12

@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from LesionLib.errors import CaseLibraryError
-from LesionRetrievalLib.library import Case, CaseLibrary, ModelIdentity
-from LesionRetrievalLib.library_protocol import CaseStore
-from LesionRetrievalLib.milvus_library import MilvusLibrary
+from LesionRetrievalLib.library.cases import Case, CaseStore, ModelIdentity
+from LesionRetrievalLib.library.store import CaseLibrary
+from LesionRetrievalLib.server.library import MilvusLibrary
 
 pytestmark = [pytest.mark.server, pytest.mark.timeout(300)]
 MODEL = ModelIdentity("tested", "1.0.0", "a" * 64)

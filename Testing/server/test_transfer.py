@@ -9,11 +9,13 @@ import numpy as np
 import pytest
 from LesionLensApp.cli import main
 from LesionLib.errors import CaseLibraryError
-from LesionRetrievalLib import library_transfer, milvus_rows
-from LesionRetrievalLib.library import CaseLibrary, ModelIdentity
-from LesionRetrievalLib.library_transfer import TransferPlan, Transferred, transfer
-from LesionRetrievalLib.milvus_connection import ServerAddress, ServerUnreachableError
-from LesionRetrievalLib.milvus_library import MilvusLibrary
+from LesionRetrievalLib import libraries as library_transfer
+from LesionRetrievalLib.libraries import TransferPlan, Transferred, transfer
+from LesionRetrievalLib.library.cases import ModelIdentity
+from LesionRetrievalLib.library.store import CaseLibrary
+from LesionRetrievalLib.server import records as milvus_rows
+from LesionRetrievalLib.server.connection import ServerAddress, ServerUnreachableError
+from LesionRetrievalLib.server.library import MilvusLibrary
 
 pytestmark = [pytest.mark.server, pytest.mark.timeout(300)]
 MODEL = ModelIdentity("tested", "1.0.0", "a" * 64)

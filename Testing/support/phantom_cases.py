@@ -9,7 +9,7 @@ import numpy as np
 import SimpleITK as sitk
 from LesionLib.geometry import CTVolume, LesionBox, transformed_points
 from LesionLib.phantom.nodules import nodule_patch
-from LesionLib.sampling import lattice_points
+from LesionLib.sampling.resample import lattice_points
 
 SPACING_MM = (1.0, 1.0, 2.0)
 

@@ -7,16 +7,16 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+from LesionLib.explain.heat_map import HeatMap
 from LesionLib.geometry import CTVolume
-from LesionLib.heat_map import HeatMap
+from LesionLib.inference.messages import Precision, RunAnswer, RunnerCancelled, RunRequest
+from LesionLib.inference.results import LesionResult, RunInfo
 from LesionLib.phantom.nodules import nodule_patch
-from LesionLib.reliability import Reliability
-from LesionLib.results import LesionResult, RunInfo
-from LesionLib.runner_types import Precision, RunAnswer, RunnerCancelled, RunRequest
-from LesionRetrievalLib.case_pictures import case_pictures
-from LesionRetrievalLib.library import Case, CaseLibrary, ModelIdentity
-from LesionRetrievalLib.library_patch import lesion_patch
-from LesionRetrievalLib.quiz_model import KnownTruth, Quiz, QuizAnswer, QuizCase, QuizClass, QuizNeighbour
+from LesionLib.uncertainty.reliability import Reliability
+from LesionRetrievalLib.library.cases import Case, ModelIdentity
+from LesionRetrievalLib.library.patches import case_pictures, lesion_patch
+from LesionRetrievalLib.library.store import CaseLibrary
+from LesionRetrievalLib.quiz.model import KnownTruth, Quiz, QuizAnswer, QuizCase, QuizClass, QuizNeighbour
 
 MODEL = ModelIdentity("lung-nodule-malignancy", "1.0.0", "a" * 64)
 CLASSES = (QuizClass("benign", "a benign nodule", (0.2, 0.6, 0.3)), QuizClass("malignant", "a cancer", (0.8, 0.2, 0.2)))

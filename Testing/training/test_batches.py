@@ -7,10 +7,18 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from lesiontraining.batches.augment import Augmentation, Augmenter
-from lesiontraining.batches.loading import FlatPictures, lesion_loader, training_loader
-from lesiontraining.batches.plans import EpochSampler, balanced_pictures, every_picture, pairs, triplets
-from lesiontraining.data.picture_set import PictureSet
+from lesiontraining.data.augment import Augmentation, Augmenter
+from lesiontraining.data.lesions import PictureSet
+from lesiontraining.data.loading import (
+    EpochSampler,
+    FlatPictures,
+    balanced_pictures,
+    every_picture,
+    lesion_loader,
+    pairs,
+    training_loader,
+    triplets,
+)
 
 # DMRN's slices by class (papers 1.1).
 DMRN_SLICES = np.repeat(np.arange(5), [1707, 245, 1047, 350, 716])
@@ -79,7 +87,7 @@ def test_an_epoch_is_the_same_again_and_another_epoch_is_not():
 def test_the_processes_of_several_gpus_share_an_epoch(monkeypatch):
     shares = []
     for rank in range(3):
-        monkeypatch.setattr("lesiontraining.batches.plans._place", lambda rank=rank: (rank, 3))
+        monkeypatch.setattr("lesiontraining.data.loading._place", lambda rank=rank: (rank, 3))
         shares.append([item for (item,), _ in EpochSampler(every_picture(50), seed=0)])
     assert {len(share) for share in shares} == {16}
     assert len({i for share in shares for i in share}) == 48

@@ -9,10 +9,10 @@ import pytest
 import torch
 import yaml
 from lesiontraining import tasks
-from lesiontraining.batches.augment import Augmentation
+from lesiontraining.data.augment import Augmentation
+from lesiontraining.data.crops import picture_spec
 from lesiontraining.data.data_module import LesionDataModule
-from lesiontraining.data.picture_kinds import picture_spec
-from lesiontraining.data.readers import READERS
+from lesiontraining.data.readers.registry import READERS
 
 CONFIGS = sorted((Path(__file__).resolve().parents[2] / "training" / "configs").glob("*/*.yaml"))
 

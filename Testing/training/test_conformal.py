@@ -10,13 +10,9 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from LesionLib.conformal import (
-    ConformalQuantile,
-    prediction_set,
-    prediction_sets,
-)
 from LesionLib.errors import BundleError
-from lesiontraining.conformal_fit import coverage, fit_quantile, smallest_n
+from LesionLib.uncertainty.conformal import ConformalQuantile, prediction_set, prediction_sets
+from lesiontraining.runs.uncertainty import coverage, fit_quantile, smallest_n
 from safetensors.torch import load, save
 from scipy.stats import beta, binomtest
 

@@ -7,11 +7,11 @@ import csv
 import numpy as np
 import pytest
 from LesionLib.errors import VolumeError
-from lesiontraining.data.lesion_row import LesionTable
-from lesiontraining.data.picture_kinds import picture_spec
-from lesiontraining.data.pictures import picture_set
-from lesiontraining.data.problems import TableError
-from lesiontraining.data.readers import read_with
+from lesiontraining.data.crops import picture_spec
+from lesiontraining.data.dataset import picture_set
+from lesiontraining.data.lesions import LesionTable
+from lesiontraining.data.messages import TableError
+from lesiontraining.data.readers.registry import read_with
 from lesiontraining.data.sources import read_slice
 from PIL import Image
 

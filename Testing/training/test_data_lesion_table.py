@@ -9,11 +9,9 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from lesiontraining.data.lesion_table import COLUMNS, read_lesion_table, table_from_rows
-from lesiontraining.data.places import MM_COLUMNS, VOXEL_COLUMNS, MmBox, VoxelBox
-from lesiontraining.data.problems import TableError
-from lesiontraining.data.sources import Photograph, VolumeSource
-from lesiontraining.data.table_text import parse_csv
+from lesiontraining.data.lesions import COLUMNS, parse_csv, read_lesion_table, table_from_rows
+from lesiontraining.data.messages import TableError
+from lesiontraining.data.sources import MM_COLUMNS, VOXEL_COLUMNS, MmBox, Photograph, VolumeSource, VoxelBox
 
 ROW = {
     "volume": "ct/1.nii.gz", "center_x": "-61.5", "center_y": "14", "center_z": "-310", "size_x": "18", "size_y": "16",

@@ -10,7 +10,7 @@ import pytest
 import torch
 from LesionLib.errors import BundleError
 from lesiontraining.data.data_module import LeakError, LesionDataModule
-from lesiontraining.data.problems import TableError
+from lesiontraining.data.messages import TableError
 from lesiontraining.data.splits import SplitError
 from lightning import LightningModule, Trainer
 from phantom_cases import write_cases

@@ -7,19 +7,25 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from LesionLib.batches import cut_lesion
 from LesionLib.errors import BundleError, OutputError, VolumeError
-from LesionLib.sampling import AxialStackSpec
-from LesionLib.sampling_planes import KeySliceSpec
-from LesionLib.segments import boxes_from_label_array
-from lesiontraining.data import picture_cache, pictures
-from lesiontraining.data.lesion_row import LesionRow, LesionTable
-from lesiontraining.data.photographs import PhotographSpec, eye_disc, photograph_input
-from lesiontraining.data.picture_kinds import StoredCubeSpec, picture_section, picture_spec
-from lesiontraining.data.pictures import picture_set
-from lesiontraining.data.places import MmBox
-from lesiontraining.data.problems import TableError
-from lesiontraining.data.sources import Photograph, StoredCube, VolumeSource
+from LesionLib.io.boxes import boxes_from_label_array
+from LesionLib.sampling.batches import cut_lesion
+from LesionLib.sampling.planes import KeySliceSpec
+from LesionLib.sampling.resample import AxialStackSpec
+from lesiontraining.data import dataset as picture_cache
+from lesiontraining.data import dataset as pictures
+from lesiontraining.data.crops import (
+    PhotographSpec,
+    StoredCubeSpec,
+    eye_disc,
+    photograph_input,
+    picture_section,
+    picture_spec,
+)
+from lesiontraining.data.dataset import picture_set
+from lesiontraining.data.lesions import LesionRow, LesionTable
+from lesiontraining.data.messages import TableError
+from lesiontraining.data.sources import MmBox, Photograph, StoredCube, VolumeSource
 from phantom_cases import write_cases
 from PIL import Image
 

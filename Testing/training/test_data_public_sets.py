@@ -7,13 +7,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from lesiontraining.data.checks import check_table
+from lesiontraining.data.crops import picture_spec
 from lesiontraining.data.data_module import LesionDataModule
-from lesiontraining.data.deeplesion import listed_types
-from lesiontraining.data.picture_kinds import picture_spec
-from lesiontraining.data.pictures import picture_set
-from lesiontraining.data.readers import read_with
+from lesiontraining.data.dataset import picture_set
+from lesiontraining.data.readers.deeplesion import listed_types
+from lesiontraining.data.readers.registry import read_with
 from lesiontraining.data.splits import patient_folds
-from lesiontraining.data.table_check import check_table
 
 
 @pytest.fixture

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from lesiontraining.data.fingerprint import data_fingerprint
+from lesiontraining.data.dataset import data_fingerprint
 from lesiontraining.data.splits import (
     NO_FOLD,
     SplitError,

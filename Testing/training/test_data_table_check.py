@@ -7,12 +7,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import SimpleITK as sitk
-from lesiontraining.data.lesion_row import LesionRow, LesionTable
-from lesiontraining.data.places import MmBox, VoxelBox
-from lesiontraining.data.problems import TableError
-from lesiontraining.data.sources import Photograph, SlicesSource, VolumeSource
-from lesiontraining.data.table_check import check_table
-from lesiontraining.data.volume_headers import volume_without_voxels
+from lesiontraining.data.checks import check_table, volume_without_voxels
+from lesiontraining.data.lesions import LesionRow, LesionTable
+from lesiontraining.data.messages import TableError
+from lesiontraining.data.sources import MmBox, Photograph, SlicesSource, VolumeSource, VoxelBox
 from phantom_cases import write_cases, write_volume
 from PIL import Image
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from lesiontraining.evaluation.calibration import (
+from lesiontraining.evaluation.classification import (
     brier_score,
     expected_calibration_error,
     log_loss,

@@ -5,11 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from lesiontraining.evaluation.classification import auc
-from lesiontraining.evaluation.comparisons import (
-    delong,
-    delong_paired,
-    mcnemar,
-)
+from lesiontraining.evaluation.comparisons import delong, delong_paired, mcnemar
 from lesiontraining.evaluation.intervals import PatientDraws
 from scipy.stats import binom
 

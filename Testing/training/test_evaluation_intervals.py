@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from lesiontraining.evaluation.classification import auc, balanced_accuracy
 from lesiontraining.evaluation.intervals import Estimate, PatientDraws, difference, holm, interval, over
-from lesiontraining.metrics import patient_draws, with_interval
+from lesiontraining.linear_probe.figures import patient_draws, with_interval
 from scipy.stats import bootstrap
 
 

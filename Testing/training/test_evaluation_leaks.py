@@ -6,14 +6,17 @@ import json
 
 import numpy as np
 import pytest
-from lesiontraining.evaluation import near_duplicates
+from lesiontraining.evaluation import leaks as near_duplicates
 from lesiontraining.evaluation.leaks import (
     check_leaks,
+    find_near_duplicates,
     fitted_on_test,
+    hash_signs,
+    random_answers,
     shared_identifiers,
     shared_pictures,
+    thumbnail,
 )
-from lesiontraining.evaluation.near_duplicates import find_near_duplicates, hash_signs, random_answers, thumbnail
 from scipy.ndimage import gaussian_filter, zoom
 
 

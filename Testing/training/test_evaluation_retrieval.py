@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from lesiontraining.evaluation import retrieval
+from lesiontraining.evaluation.comparisons import RECALL_LEVELS, list_figures
 from lesiontraining.evaluation.intervals import PatientDraws, interval
-from lesiontraining.evaluation.rankings import RECALL_LEVELS, list_figures
 from lesiontraining.evaluation.retrieval import FIGURES, retrieve
 from sklearn.metrics import average_precision_score
 

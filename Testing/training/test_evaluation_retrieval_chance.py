@@ -6,8 +6,8 @@ from itertools import combinations
 
 import numpy as np
 import pytest
-from lesiontraining.evaluation.rankings import list_figures
-from lesiontraining.evaluation.retrieval_chance import chance_levels
+from lesiontraining.evaluation.comparisons import list_figures
+from lesiontraining.evaluation.retrieval import chance_levels
 
 
 @pytest.mark.parametrize(

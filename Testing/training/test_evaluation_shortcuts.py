@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from lesiontraining.evaluation.shortcuts import shortcut_features, shortcut_probabilities
+from lesiontraining.evaluation.baselines import shortcut_features, shortcut_probabilities
 
 
 @pytest.fixture

@@ -8,21 +8,20 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from LesionLib.box_spread import BoxSpread
-from LesionLib.bundle import load_bundle, manifest_sha256
-from LesionLib.bundle_folder import MANIFEST, WEIGHTS
-from LesionLib.classify import Classifier
-from LesionLib.conformal import ConformalQuantile
-from LesionLib.errors import BoxError, BundleError
-from LesionLib.golden import golden_case
-from LesionLib.input_warning import WarningName
+from LesionLib.errors import BoxError, BundleError, WarningName
+from LesionLib.inference.classifier import Classifier
+from LesionLib.inference.messages import RunOptions, RunRequest
+from LesionLib.inference.runner import InProcessRunner
+from LesionLib.model.bundle import load_bundle, manifest_sha256
+from LesionLib.model.folder import MANIFEST, WEIGHTS, golden_case
 from LesionLib.networks import build_network
-from LesionLib.runner import InProcessRunner, RunOptions, RunRequest
-from LesionLib.sampling import AxialStackSpec
-from LesionLib.sampling_planes import KeySliceSpec, OrthogonalPlanesSpec, SliceWithNeighboursSpec
-from LesionLib.sampling_volumes import IsotropicCubeSpec, ShapeMaskSpec
-from lesiontraining.export import write_bundle
-from lesiontraining.out_of_distribution_fit import fit_out_of_distribution
+from LesionLib.sampling.planes import KeySliceSpec, OrthogonalPlanesSpec, SliceWithNeighboursSpec
+from LesionLib.sampling.resample import AxialStackSpec
+from LesionLib.sampling.volumes import IsotropicCubeSpec, ShapeMaskSpec
+from LesionLib.uncertainty.conformal import ConformalQuantile
+from LesionLib.uncertainty.stability import BoxSpread
+from lesiontraining.commands.export import write_bundle
+from lesiontraining.runs.uncertainty import fit_out_of_distribution
 
 HU = ((-1000.0, 400.0),)
 WAYS = {

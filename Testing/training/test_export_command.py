@@ -8,9 +8,8 @@ from pathlib import Path
 import pytest
 import torch
 from LesionLib.networks import build_network
-from lesiontraining.export_command import ExportError, ExportPlan, export
-from lesiontraining.fitted_model import FittedModel
-from lesiontraining.run_folder import RunError, RunFolder
+from lesiontraining.commands.export import ExportError, ExportPlan, export
+from lesiontraining.runs.folder import FittedModel, RunError, RunFolder
 
 PLAN = ExportPlan("m", "0.1.0", "", "", "")
 ARGUMENTS = {"depth": 18, "width": "tiny", "classes": 2}

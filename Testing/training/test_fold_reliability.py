@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from lesiontraining.fold_reliability import fold_reliability
-from lesiontraining.predictions import Predictions, PredictionsError, joined
+from lesiontraining.evaluation.predictions import Predictions, PredictionsError, joined
+from lesiontraining.runs.reliability import fold_reliability
 
 
 def predictions(counts: dict[str, int], *, seed: int = 0, first: int = 0) -> Predictions:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 from lesion_tables import write_lesion_table
-from LesionLib.bundle import load_bundle
-from LesionRetrievalLib.library import CaseLibrary
+from LesionLib.model.bundle import load_bundle
+from LesionRetrievalLib.library.store import CaseLibrary
 from lesiontraining.cli import main
 
 

@@ -7,16 +7,16 @@ import json
 import numpy as np
 import pytest
 import torch
-from LesionLib.batches import cut_lesion
-from LesionLib.bundle import load_bundle
-from LesionLib.classify import Classifier
-from LesionLib.golden import golden_case
+from LesionLib.inference.classifier import Classifier
+from LesionLib.model.bundle import load_bundle
+from LesionLib.model.folder import golden_case
 from LesionLib.networks import build_network
-from LesionLib.sampling import AxialStackSpec
-from LesionLib.sampling_kinds import section_from_spec
-from lesiontraining.export import write_bundle
-from lesiontraining.fitted_model import DESCRIPTION, WEIGHTS, FittedModel, FittedModelError
-from lesiontraining.lesion_answers import fit_temperature, lesion_features, lesion_probabilities
+from LesionLib.sampling.batches import cut_lesion
+from LesionLib.sampling.inputs import section_from_spec
+from LesionLib.sampling.resample import AxialStackSpec
+from lesiontraining.commands.export import write_bundle
+from lesiontraining.runs.folder import DESCRIPTION, WEIGHTS, FittedModel, FittedModelError
+from lesiontraining.runs.inference import fit_temperature, lesion_features, lesion_probabilities
 
 ARGUMENTS = {"depth": 18, "width": "tiny", "classes": 3}
 SPEC = AxialStackSpec(size=48)

@@ -14,7 +14,7 @@ import pytest
 import torch
 from lesion_tables import write_lesion_table
 from lesiontraining.cli import main
-from lesiontraining.run_folder import FoldFolder
+from lesiontraining.runs.folder import FoldFolder
 from lesiontraining.tasks.cross_entropy import CrossEntropyTask
 from safetensors.torch import load_file
 

@@ -5,11 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from lesiontraining.losses.contrastive import all_pairs, contrastive_loss
-from lesiontraining.losses.evidence import negative_evidence
-from lesiontraining.losses.lars import LARS, parameter_groups
-from lesiontraining.losses.triplet import triplet_loss
-from lesiontraining.losses.views import ViewLoss
+from lesiontraining.losses import ViewLoss, all_pairs, contrastive_loss, negative_evidence, triplet_loss
+from lesiontraining.optim import LARS, parameter_groups
 from torch import nn
 from torch.distributions import Normal, kl_divergence
 from torch.nn import functional

@@ -11,17 +11,16 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from LesionLib.bundle import load_bundle
-from LesionLib.bundle_folder import CARD, find_bundle
-from LesionLib.classify import Classifier
 from LesionLib.geometry import CTVolume, LesionBox
-from LesionLib.golden import golden_case
+from LesionLib.inference.classifier import Classifier
+from LesionLib.model.bundle import load_bundle
+from LesionLib.model.folder import CARD, find_bundle, golden_case
 from LesionLib.networks import build_network
 from LesionLib.phantom.nodules import nodule_patch
-from lesiontraining import lung_nodules
-from lesiontraining.export import write_bundle
-from lesiontraining.model_card import LICENSE_TEXT, card, manifest_head, manifest_section
-from lesiontraining.nodules import Nodule, patientwise
+from lesiontraining.commands.export import write_bundle
+from lesiontraining.linear_probe import recipe as lung_nodules
+from lesiontraining.linear_probe.data import Nodule, patientwise
+from lesiontraining.linear_probe.model_card import LICENSE_TEXT, card, manifest_head, manifest_section
 
 
 def phantom_nodule(number: int) -> Nodule:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from lesiontraining.calibration import cross_fitted_probability, fit_temperature, lesion_probability
-from lesiontraining.metrics import (
+from lesiontraining.linear_probe.figures import (
     auc,
     balanced_accuracy,
+    cross_fitted_probability,
+    fit_temperature,
+    lesion_probability,
     paired_difference,
     patient_draws,
     sensitivity,

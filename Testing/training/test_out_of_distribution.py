@@ -9,11 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from LesionLib.errors import BundleError
-from LesionLib.out_of_distribution import (
-    Mahalanobis,
-    OutOfDistribution,
-)
-from lesiontraining.out_of_distribution_fit import cross_fitted, fit_out_of_distribution, ledoit_wolf
+from LesionLib.uncertainty.out_of_distribution import Mahalanobis, OutOfDistribution
+from lesiontraining.runs.uncertainty import cross_fitted, fit_out_of_distribution, ledoit_wolf
 from safetensors.torch import load, save
 from scipy.spatial.distance import cdist
 from scipy.stats import binomtest

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from lesion_tables import write_lesion_table
 from lesiontraining.cli import main
-from lesiontraining.predictions import Predictions
+from lesiontraining.evaluation.predictions import Predictions
 
 RECIPES = ("cross-entropy", "dmrn", "dadrn", "orthopatch", "lesionsearch-pretrain", "lesionsearch", "siamese", "vae")
 COMPARES_ONLY = {"lesionsearch-pretrain", "lesionsearch", "siamese", "vae"}

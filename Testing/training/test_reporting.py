@@ -8,13 +8,12 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from lesiontraining.cli import main
+from lesiontraining.evaluation.baselines import MAJORITY, SIZE, SIZE_AND_HU, shortcut_runs, size_as_angle
 from lesiontraining.evaluation.leaks import LeakReport
-from lesiontraining.neighbour_answers import neighbour_probabilities
-from lesiontraining.predictions import Predictions
-from lesiontraining.reporting.measuring import measure
+from lesiontraining.evaluation.predictions import Predictions
+from lesiontraining.reporting.figures import measure, search_rows
 from lesiontraining.reporting.report import ReportInput, conclude, write_report
-from lesiontraining.reporting.searching import search_rows
-from lesiontraining.shortcut_runs import MAJORITY, SIZE, SIZE_AND_HU, shortcut_runs, size_as_angle
+from lesiontraining.runs.inference import neighbour_probabilities
 from sklearn.metrics import balanced_accuracy_score, f1_score, roc_auc_score
 
 

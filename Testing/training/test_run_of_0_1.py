@@ -10,11 +10,10 @@ import numpy as np
 import pytest
 import yaml
 from lesion_tables import write_lesion_table
-from LesionLib.bundle import load_bundle
+from LesionLib.model.bundle import load_bundle
 from lesiontraining.cli import main
-from lesiontraining.data.readers import read_with
-from lesiontraining.fitted_model import FittedModel
-from lesiontraining.run_folder import RunFolder
+from lesiontraining.data.readers.registry import read_with
+from lesiontraining.runs.folder import FittedModel, RunFolder
 
 FILES = Path(__file__).parents[1] / "fixtures" / "v0_1"
 RECIPE = FILES / "run" / "fold-0" / "logs" / "version_0" / "config.yaml"

@@ -124,21 +124,21 @@ class _Clock:
 
 
 def _fit(options: argparse.Namespace) -> None:
-    from .fit_command import fit
+    from lesiontraining.commands.fit import fit
 
     run = fit(options.out, options.rest, folds=options.folds, say=_Clock())
     print(f"lesiontrain evaluate {run.path} makes figures and a page of it.")
 
 
 def _evaluate(options: argparse.Namespace) -> None:
-    from .evaluate_command import evaluate
+    from lesiontraining.commands.evaluate import evaluate
 
     folder = evaluate(options.run, options.out, draws=options.draws, progress=_Clock())
     print(f"Open {folder / 'report.html'} in a browser.")
 
 
 def _export(options: argparse.Namespace) -> None:
-    from .export_command import ExportError, ExportPlan, export
+    from lesiontraining.commands.export import ExportError, ExportPlan, export
 
     try:
         license_text = options.license.read_text(encoding="utf-8")
@@ -153,11 +153,11 @@ def _export(options: argparse.Namespace) -> None:
 
 
 def _index(options: argparse.Namespace) -> None:
-    from LesionLib.bundle import load_bundle
-    from LesionLib.classify import best_device
+    from LesionLib.inference.classifier import best_device
+    from LesionLib.model.bundle import load_bundle
 
-    from .data.readers import read_with
-    from .index_command import IndexPlan, index
+    from lesiontraining.commands.index import IndexPlan, index
+    from lesiontraining.data.readers.registry import read_with
 
     table = read_with(options.reader, options.table, label=options.label, classes=None)
     bundle = load_bundle(options.model, device=best_device())
@@ -170,11 +170,11 @@ def _index(options: argparse.Namespace) -> None:
 def _retrieval(options: argparse.Namespace) -> None:
     from dataclasses import replace
 
-    from LesionLib.bundle import load_bundle
-    from LesionLib.classify import best_device
+    from LesionLib.inference.classifier import best_device
+    from LesionLib.model.bundle import load_bundle
 
-    from .data.readers import read_with
-    from .retrieval_command import as_text, embedded, retrieval_rows, write_rows
+    from lesiontraining.commands.retrieval import as_text, embedded, retrieval_rows, write_rows
+    from lesiontraining.data.readers.registry import read_with
 
     tables = {label: read_with(options.reader, options.table, label=label, classes=None) for label in options.label}
     first = next(iter(tables.values()))
@@ -199,9 +199,9 @@ def _every_50(say: _Clock) -> Callable[[int, int], None]:
 
 
 def _lung_nodules(options: argparse.Namespace) -> None:
-    from .export import write_bundle
-    from .lung_nodules import Recipe, train
-    from .model_card import LICENSE_TEXT, card, manifest_head, manifest_section
+    from lesiontraining.commands.export import write_bundle
+    from lesiontraining.linear_probe.model_card import LICENSE_TEXT, card, manifest_head, manifest_section
+    from lesiontraining.linear_probe.recipe import Recipe, train
 
     say = _Clock()
     recipe = Recipe()

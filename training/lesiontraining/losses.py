@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import torch
-from torch import Tensor
+from pytorch_metric_learning.losses import NTXentLoss, SelfSupervisedLoss
+from pytorch_metric_learning.utils.distributed import DistributedLossWrapper
+from torch import Tensor, nn
+from torch.nn import functional
 
 _EPSILON = 1e-12  # inside the root: its gradient at 0 is infinite
 
@@ -27,3 +30,41 @@ def all_pairs(labels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Every pair of a batch once: rows of the first, rows of the second, and 1 where their labels differ."""
     first, second = torch.triu_indices(len(labels), len(labels), offset=1, device=labels.device)
     return first, second, (labels[first] != labels[second]).to(torch.float32)
+
+
+def negative_evidence(x: Tensor, rebuilt: Tensor, mean: Tensor, log_variance: Tensor, *, weight: float = 1.0) -> Tensor:
+    """Squared error of the rebuilt picture and ``weight`` times the divergence from a unit normal, by picture, mean over the batch.
+
+    Kingma and Welling, ICLR 2014, eq. 10 with a Gaussian decoder of unit variance. ``x``: (batch, ...); ``mean``,
+    ``log_variance``: (batch, d).
+    """
+    error = functional.mse_loss(rebuilt, x, reduction="none").flatten(1).sum(dim=1) / 2
+    divergence = -(1 + log_variance - mean.pow(2) - log_variance.exp()).sum(dim=1) / 2
+    return (error + weight * divergence).mean()
+
+
+def triplet_loss(anchor: Tensor, positive: Tensor, negative: Tensor, *, margin: float = 0.8) -> Tensor:
+    """Mean of max(0, margin + d(a, p) - d(a, n)) / 2 with d = 1 - cosine; all (triplet, n).
+
+    The paper's d (eq. 3) is a similarity, which as printed would push alike lesions apart.
+    """
+    near = functional.cosine_similarity(anchor, positive, dim=1)
+    far = functional.cosine_similarity(anchor, negative, dim=1)
+    return (margin - near + far).clamp(min=0).mean() / 2
+
+
+class ViewLoss(nn.Module):
+    """Chen et al., ICML 2020, eq. 1; over the views of all processes where there are several.
+
+    The paper of Lesion Search gives no temperature; .1 is that of the library its code used.
+    """
+
+    def __init__(self, *, temperature: float = 0.1) -> None:
+        super().__init__()
+        self.one = SelfSupervisedLoss(NTXentLoss(temperature=temperature))
+
+    def forward(self, first: Tensor, second: Tensor) -> Tensor:
+        """``first``, ``second``: projections (picture, d) of the two views, of any length."""
+        if torch.distributed.is_available() and torch.distributed.is_initialized():
+            return DistributedLossWrapper(self.one)(first, ref_emb=second)
+        return self.one(first, second)

@@ -9,10 +9,8 @@ from LesionLib.errors import LesionLensError
 from slicer import vtkMRMLMarkupsROINode, vtkMRMLScene
 from slicer.i18n import tr as _
 
-from .lesion_nodes import jumpToLesion, lesionNodes
-from .result_nodes import storedResult
-from .showing import removeResult
-from .staleness import whyStale
+from LesionClassifierLib.scene.lesions import jumpToLesion, lesionNodes
+from LesionClassifierLib.scene.results import removeResult, storedResult, whyStale
 
 _NAME, _ANSWER, _PROBABILITY, _STATE = range(4)
 

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import qt
 import slicer.util
-from LesionLib.bundle_folder import CARD, class_names, find_bundle, installed_bundles, unchecked_manifest
 from LesionLib.errors import BundleError, LesionLensError
+from LesionLib.model.folder import CARD, class_names, find_bundle, installed_bundles, unchecked_manifest
 from slicer.i18n import tr as _
 
 DEVICES = ("auto", "cpu", "cuda")
@@ -88,7 +88,7 @@ class ModelsPanel:
 
     def installFrom(self, path: Path) -> str:
         """Install a model from a .zip file, verified, and choose it. Raises `BundleError`."""
-        from LesionLib.bundle_install import install_bundle
+        from LesionLib.model.install import install_bundle
 
         folder = install_bundle(path)
         self.refresh(folder.name)

@@ -1,11 +1,15 @@
-"""Class probabilities as Slicer's own bar chart: one chart a scene, used for whichever lesion is selected."""
+"""Grad-CAM in the panel: for which class, how opaque, from which strength on, and what the model looked at."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import html
+from collections.abc import Callable, Mapping, Sequence
 
+import qt
+import slicer
 import vtk
 from slicer import (
+    vtkMRMLMarkupsROINode,
     vtkMRMLNode,
     vtkMRMLPlotChartNode,
     vtkMRMLPlotSeriesNode,
@@ -13,8 +17,104 @@ from slicer import (
     vtkMRMLScene,
     vtkMRMLTableNode,
 )
+from slicer.i18n import tr as _
 
-from .volume_nodes import nodesOfClass
+from LesionClassifierLib.classification import heatMapNode, hideSeen, showHeatMap, showSeen
+from LesionClassifierLib.scene.results import StoredResult, storedResult, whyStale
+from LesionClassifierLib.scene.volumes import nodesOfClass
+
+
+class ExplanationPanel:
+    """Shows the explanation of one lesion; ``onAsk(className)`` is called for a class that is not explained yet."""
+
+    def __init__(self, ui, *, onAsk: Callable[[str], None]) -> None:
+        self._ui, self._onAsk = ui, onAsk
+        self._roiNode: vtkMRMLMarkupsROINode | None = None
+        self._filling = False
+        self._laid: tuple | None = None
+        ui.explainedClassSelector.connect("currentIndexChanged(int)", self._chosen)
+
+    def show(self, roiNode: vtkMRMLMarkupsROINode | None, parameters, *, laysViews: bool) -> None:
+        """Bring the widgets in line with the lesion and the panel's parameters; with ``laysViews`` the slice views too.
+
+        What is laid over the views is laid once and only when it changes: what the user shows there meanwhile stays.
+        """
+        stored = None if roiNode is None else storedResult(roiNode)
+        self._roiNode = roiNode if stored is not None else None
+        self._ui.explanationButton.enabled = stored is not None
+        self._fill(
+            [] if stored is None else list(stored.result.probabilities), "" if stored is None else stored.explained
+        )
+        if stored is None:
+            self._ui.heatLabel.text = ""
+            if laysViews and roiNode is not None:
+                hideSeen(roiNode.GetScene())
+            return
+        self._ui.heatLabel.text = self._words(stored)
+        if laysViews:
+            self._lay(roiNode, stored, parameters)
+
+    def adopt(self, roiNode: vtkMRMLMarkupsROINode | None, parameters) -> None:
+        """Take the views as they are for laid: a scene that was opened shows what it showed when it was saved."""
+        stored = None if roiNode is None else storedResult(roiNode)
+        self._laid = None if stored is None else _layers(roiNode, stored, parameters)
+
+    def _lay(self, roiNode: vtkMRMLMarkupsROINode, stored: StoredResult, parameters) -> None:
+        wanted = _layers(roiNode, stored, parameters)
+        if wanted == self._laid:
+            return
+        self._laid = wanted
+        showHeatMap(
+            roiNode, opacity=parameters.heatOpacity, threshold=parameters.heatThreshold, isShown=parameters.showHeat
+        )
+        if parameters.showSeen:
+            showSeen(roiNode)
+        else:
+            hideSeen(roiNode.GetScene())
+
+    def _fill(self, classes: list[str], explained: str) -> None:
+        """What is shown already stays untouched, so that an open list stays open."""
+        selector = self._ui.explainedClassSelector
+        self._filling = True
+        try:
+            if [selector.itemText(row) for row in range(selector.count)] != classes:
+                selector.clear()
+                selector.addItems(classes)
+            if explained in classes and selector.currentIndex != classes.index(explained):
+                selector.setCurrentIndex(classes.index(explained))
+        finally:
+            self._filling = False
+
+    def _words(self, stored) -> str:
+        node = heatMapNode(self._roiNode)
+        inside = stored.result.reliability.heat_inside
+        if node is None or inside is None:
+            return _("The Grad-CAM is empty: nothing in the box speaks for {0}.").format(stored.explained)
+        where = (
+            _("segment") if stored.result.statistics and stored.result.statistics.measured_in == "segment" else _("box")
+        )
+        return _(
+            "{share:.0%} of the heat lies inside the {where}; peak {peak} before scaling. It shows where the model looked, "
+            "not where disease is."
+        ).format(share=inside, where=where, peak=node.GetAttribute("LesionLens.Peak") or "?")
+
+    def _chosen(self, _index: int) -> None:
+        if self._filling or self._roiNode is None:
+            return
+        stored = storedResult(self._roiNode)
+        asked = self._ui.explainedClassSelector.currentText
+        if stored is not None and asked and asked != stored.explained:
+            self._onAsk(asked)
+
+
+def _layers(roiNode: vtkMRMLMarkupsROINode, stored: StoredResult, parameters) -> tuple:
+    """All that decides what lies over the slice views."""
+    heatNode = heatMapNode(roiNode)
+    return (
+        roiNode.GetID(), None if heatNode is None else heatNode.GetID(), stored.fingerprint, stored.explained,
+        parameters.heatOpacity, parameters.heatThreshold, parameters.showHeat, parameters.showSeen,
+    )  # fmt: skip
+
 
 _ATTRIBUTE = "LesionLens.Chart"
 _TITLE = "Class probabilities (research use only)"
@@ -112,3 +212,80 @@ def _dress(chart: vtkMRMLPlotChartNode, lesion: str) -> None:
     chart.SetYAxisRange(0.0, 1.0)
     chart.SetLegendVisibility(False)
     chart.SetGridVisibility(False)
+
+
+_HEADER_PX, _ROW_PX, _MOST_ROWS = 28, 30, 8
+
+
+class ResultPanel:
+    """Shows what is stored on a lesion's node; ``ui`` has the widgets of the panel's file."""
+
+    def __init__(self, ui) -> None:
+        self._ui = ui
+        self._chart: ProbabilityChart | None = None
+        ui.probabilityTable.setColumnCount(2)
+        ui.probabilityTable.setHorizontalHeaderLabels([_("Class"), _("Probability")])
+        ui.probabilityTable.horizontalHeader().setStretchLastSection(True)
+        ui.probabilityTable.verticalHeader().hide()
+        # Slicer has no Designer plug-in for this class: a .ui file that names it gets a plain QWidget.
+        self._plot = slicer.qMRMLPlotView()
+        self._plot.setMRMLScene(slicer.mrmlScene)
+        self._plot.minimumHeight = 140
+        ui.probabilityPlotPlace.layout().addWidget(self._plot)
+
+    def setScene(self, scene: vtkMRMLScene | None) -> None:
+        """The chart lives in the scene; a scene that is closed takes it along."""
+        self._chart = None if scene is None else ProbabilityChart(scene)
+        self._plot.setMRMLPlotViewNode(None if self._chart is None else self._chart.viewNode)
+
+    def show(self, roiNode: vtkMRMLMarkupsROINode | None) -> None:
+        """Show the lesion's answer, or that there is none."""
+        stored = None if roiNode is None else storedResult(roiNode)
+        isAnswered = stored is not None
+        for widget in (self._ui.probabilityTable, self._ui.probabilityPlotPlace, self._ui.reliabilityLabel):
+            widget.visible = isAnswered
+        self._ui.warningsLabel.visible = False
+        if not isAnswered:
+            said = _("Select a lesion to see its answer.") if roiNode is None else _("This lesion is not answered yet.")
+            self._ui.answerLabel.text = said
+            return
+        self._ui.answerLabel.text = _answerText(roiNode, stored)
+        self._fillTable(stored)
+        if self._chart is not None:
+            self._chart.show(roiNode.GetName(), stored.result.probabilities, stored.classColors)
+        sentences = stored.result.reliability.sentences(tuple(stored.result.probabilities))
+        self._ui.reliabilityLabel.text = "<br>".join(html.escape(sentence) for sentence in sentences)
+        self._showWarnings(whyStale(roiNode), stored)
+
+    def _fillTable(self, stored: StoredResult) -> None:
+        table, rows = self._ui.probabilityTable, stored.result.probabilities
+        table.setRowCount(len(rows))
+        for row, (name, p) in enumerate(rows.items()):
+            label = qt.QTableWidgetItem(name)
+            red, green, blue = (round(255 * value) for value in stored.classColors[name])
+            label.setForeground(qt.QBrush(qt.QColor(red, green, blue)))
+            table.setItem(row, 0, label)
+            table.setItem(row, 1, qt.QTableWidgetItem(f"{p:.3f}"))
+        table.setFixedHeight(_HEADER_PX + _ROW_PX * min(len(rows), _MOST_ROWS))
+
+    def _showWarnings(self, stale: str, stored: StoredResult) -> None:
+        said = ([stale] if stale else []) + list(stored.result.warnings)
+        self._ui.warningsLabel.visible = bool(said)
+        self._ui.warningsLabel.text = "<br>".join(f"\u26a0 {html.escape(warning)}" for warning in said)
+
+
+def _answerText(roiNode: vtkMRMLMarkupsROINode, stored: StoredResult) -> str:
+    result, run = stored.result, stored.run
+    red, green, blue = (round(255 * value) for value in stored.classColors[result.label])
+    name, label = html.escape(roiNode.GetName()), html.escape(result.label)
+    head = (
+        f"{name}: <b style='color:rgb({red},{green},{blue})'>{label}</b>, p = {result.probabilities[result.label]:.2f}"
+    )
+    lines = [head]
+    known = result.statistics
+    if known is not None:
+        lines.append(
+            f"{html.escape(known.measured_in)}: {known.volume_ml:.2f} mL, {known.hu_mean:.0f} &plusmn; {known.hu_sd:.0f} HU"
+        )
+    lines.append(f"{html.escape(run.model_name)} {html.escape(run.model_version)}, {html.escape(run.device)}")
+    return "<br>".join(lines)

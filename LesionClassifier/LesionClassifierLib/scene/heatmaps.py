@@ -12,7 +12,7 @@ from slicer import (
     vtkMRMLVolumeNode,
 )
 
-from .volume_nodes import HEAT_MAP_ATTRIBUTE, addScalarVolume, nodesOfClass
+from LesionClassifierLib.scene.volumes import HEAT_MAP_ATTRIBUTE, addScalarVolume, nodesOfClass
 
 HELD_ATTRIBUTE = "LesionLens.HeldBy"
 REFERENCE_VOLUME_ROLE = "referenceVolume"

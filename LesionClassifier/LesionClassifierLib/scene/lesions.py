@@ -3,16 +3,23 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import slicer
 import slicer.util
+import vtk
 from LesionLib.errors import BoxError
-from LesionLib.geometry import LesionBox
-from slicer import vtkMRMLMarkupsROINode, vtkMRMLScene, vtkMRMLStorageNode
+from LesionLib.geometry import CTVolume, LesionBox, transformed_points
+from LesionLib.io.boxes import boxes_from_label_array
+from scipy import ndimage
+from slicer import vtkMRMLMarkupsROINode, vtkMRMLScene, vtkMRMLSegmentationNode, vtkMRMLStorageNode
+from vtk.util.numpy_support import numpy_to_vtk, vtk_to_numpy
 
-from .volume_nodes import parentToWorld
+from LesionClassifierLib.scene.volumes import nodesOfClass, parentToWorld
 
 _SMALLEST_SCALE = 1e-9
 _COORDINATE_SYSTEMS = {
@@ -159,3 +166,178 @@ def _remove(scene: vtkMRMLScene, node: vtkMRMLMarkupsROINode) -> None:
     for companion in (node.GetStorageNode(), node.GetDisplayNode()):
         scene.RemoveNode(companion)
     scene.RemoveNode(node)
+
+
+def segmentMasks(segmentationNode: vtkMRMLSegmentationNode) -> dict[str, CTVolume]:
+    """Every segment that holds a voxel, by its ID, as 0 and 1 in world RAS mm, named as the segment.
+
+    Slicer keeps many segments in one label map: each is walked through once, so that fifty segments stay usable.
+    Raises `BoxError` for segments that cannot be made voxels, or under a non-linear transform.
+    """
+    toWorld = parentToWorld(segmentationNode, BoxError)
+    segmentation = segmentationNode.GetSegmentation()
+    representation = slicer.vtkSegmentationConverter.GetSegmentationBinaryLabelmapRepresentationName()
+    if segmentation.GetNumberOfSegments() and not segmentation.CreateRepresentation(representation):
+        msg = (
+            f"{segmentationNode.GetName()}: its segments cannot be turned into voxels; create a binary label map first."
+        )
+        raise BoxError(msg)
+    layers: dict[int, tuple[vtk.vtkImageData, dict[int, str]]] = {}
+    for segmentId in segmentation.GetSegmentIDs():
+        segment = segmentation.GetSegment(segmentId)
+        image = segment.GetRepresentation(representation)
+        layers.setdefault(id(image), (image, {}))[1][segment.GetLabelValue()] = segmentId
+    found = {}
+    for image, idOfLabel in layers.values():
+        found.update(_masksOfLayer(image, idOfLabel, toWorld))
+    names = {segmentId: segmentation.GetSegment(segmentId).GetName() for segmentId in segmentation.GetSegmentIDs()}
+    return {i: CTVolume(*found[i], names[i]) for i in names if i in found}
+
+
+def _masksOfLayer(
+    image: vtk.vtkImageData, idOfLabel: dict[int, str], toWorld: np.ndarray
+) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    scalars = image.GetPointData().GetScalars()
+    if scalars is None or scalars.GetNumberOfTuples() == 0:
+        return {}
+    labels = vtk_to_numpy(scalars).reshape(image.GetDimensions()[::-1])
+    matrix = vtk.vtkMatrix4x4()
+    image.GetImageToWorldMatrix(matrix)
+    ijkToRAS = toWorld @ slicer.util.arrayFromVTKMatrix(matrix)
+    origin = np.array(image.GetExtent()[::2])
+    masks = {}
+    for label, slices in enumerate(ndimage.find_objects(labels, max_label=max(idOfLabel)), start=1):
+        if slices is None or label not in idOfLabel:
+            continue
+        cropToRAS = ijkToRAS.copy()
+        cropToRAS[:3, 3] = transformed_points(ijkToRAS, origin + [s.start for s in reversed(slices)])
+        masks[idOfLabel[label]] = ((labels[slices] == label).astype(np.uint8), cropToRAS)
+    return masks
+
+
+def addSegmentationNode(scene: vtkMRMLScene, masks: Sequence[CTVolume], *, name: str) -> vtkMRMLSegmentationNode:
+    """A segmentation with one segment a mask (0 and 1, world RAS mm), named as the mask; segments may overlap."""
+    node = scene.AddNewNodeByClass("vtkMRMLSegmentationNode", name)
+    node.CreateDefaultDisplayNodes()
+    segmentation = node.GetSegmentation()
+    representation = slicer.vtkSegmentationConverter.GetSegmentationBinaryLabelmapRepresentationName()
+    segmentation.SetSourceRepresentationName(representation)
+    for mask in masks:
+        image = slicer.vtkOrientedImageData()
+        image.SetDimensions(*mask.sizeIJK)
+        image.SetImageToWorldMatrix(slicer.util.vtkMatrixFromArray(mask.ijkToRAS))
+        scalars = numpy_to_vtk(mask.array.astype(np.uint8).ravel(), deep=True)
+        image.GetPointData().SetScalars(scalars)
+        segment = slicer.vtkSegment()
+        segment.SetName(mask.name)
+        segment.AddRepresentation(representation, image)
+        segmentation.AddSegment(segment)
+    segmentation.CollapseBinaryLabelmaps(False)
+    return node
+
+
+DEFAULT_BOX_MM = 20.0
+SEGMENTATION_ROLE = "LesionLens.Segmentation"
+_LESION, _SEGMENT_ID = "LesionLens.IsLesion", "LesionLens.SegmentID"
+_AUTOMATIC_NAME = re.compile(r"L(\d+)")
+_ROI_CLASS = "vtkMRMLMarkupsROINode"
+
+Progress = Callable[[int, int, str], None]
+
+
+def lesionNodes(scene: vtkMRMLScene) -> list[vtkMRMLMarkupsROINode]:
+    """The ROIs that are lesions, in scene order; other ROIs (of cropping, of volume rendering) are none."""
+    return [node for node in nodesOfClass(scene, _ROI_CLASS) if node.GetAttribute(_LESION)]
+
+
+def nextLesionName(scene: vtkMRMLScene) -> str:
+    """L1, L2, …: one more than the highest there is, so that a name is never given twice."""
+    numbers = [_AUTOMATIC_NAME.fullmatch(node.GetName() or "") for node in nodesOfClass(scene, _ROI_CLASS)]
+    return f"L{1 + max((int(found.group(1)) for found in numbers if found), default=0)}"
+
+
+def markAsLesion(roiNode: vtkMRMLMarkupsROINode) -> vtkMRMLMarkupsROINode:
+    """Make any ROI a lesion of this module."""
+    roiNode.SetAttribute(_LESION, "1")
+    return roiNode
+
+
+def addLesionAt(scene: vtkMRMLScene, centerRAS: Sequence[float], *, sizeMm: float) -> vtkMRMLMarkupsROINode:
+    """A new lesion: a cube of ``sizeMm`` a side around a point in world RAS mm, with handles to fit it by."""
+    box = LesionBox(np.asarray(centerRAS, dtype=float), np.full(3, float(sizeMm)), name=nextLesionName(scene))
+    scene.SaveStateForUndo()
+    return markAsLesion(addRoiNode(scene, box, interactive=True))
+
+
+def isDrawn(roiNode: vtkMRMLMarkupsROINode) -> bool:
+    """Whether the box has a size; one that was begun in another module and given up has none."""
+    return any(roiNode.GetSize())
+
+
+def addLesionsFromSegmentation(
+    scene: vtkMRMLScene,
+    segmentationNode: vtkMRMLSegmentationNode,
+    *,
+    marginMm: float = 0.0,
+    progress: Progress | None = None,
+) -> list[vtkMRMLMarkupsROINode]:
+    """One lesion a segment, its box grown by ``marginMm`` a side; an earlier lesion of the same segment is moved, not doubled.
+
+    Empty segments are passed over. Raises `BoxError` where no segment holds a voxel; then the scene is as it was.
+    """
+    masks = segmentMasks(segmentationNode)
+    boxes = []
+    for done, (segmentId, mask) in enumerate(masks.items()):
+        if progress is not None:
+            progress(done, len(masks), mask.name)
+        (box,) = boxes_from_label_array(mask.array.astype(np.int32), mask.ijkToRAS, {1: mask.name})
+        boxes.append((segmentId, box.grown(marginMm)))
+    if not boxes:
+        msg = f"{segmentationNode.GetName()} has no segment with a voxel in it; draw or load a segmentation of the lesions."
+        raise BoxError(msg)
+    earlier = {_segmentOf(node): node for node in lesionNodes(scene)}
+    return [_addOrMove(scene, segmentationNode, *found, earlier) for found in boxes]
+
+
+def lesionsFromNodes(roiNodes: Sequence[vtkMRMLMarkupsROINode]) -> list[LesionBox]:
+    """The lesions' boxes in world RAS mm, each with the mask of its segment where it was made from one. Raises `BoxError`."""
+    sources = [segmentOfLesion(node) for node in roiNodes]
+    segmentations = {node.GetID(): node for node, _ in sources if node is not None}
+    masks = {nodeId: segmentMasks(node) for nodeId, node in segmentations.items()}
+    return [
+        replace(boxFromRoi(roiNode), segment=masks[node.GetID()].get(segmentId) if node is not None else None)
+        for roiNode, (node, segmentId) in zip(roiNodes, sources, strict=True)
+    ]
+
+
+def segmentOfLesion(roiNode: vtkMRMLMarkupsROINode) -> tuple[vtkMRMLSegmentationNode | None, str]:
+    """Where a lesion comes from; (None, "") for one drawn by hand, or when the segment is gone."""
+    segmentationNode = roiNode.GetNodeReference(SEGMENTATION_ROLE)
+    segmentId = roiNode.GetAttribute(_SEGMENT_ID) or ""
+    if segmentationNode is None or segmentationNode.GetSegmentation().GetSegment(segmentId) is None:
+        return None, ""
+    return segmentationNode, segmentId
+
+
+def jumpToLesion(roiNode: vtkMRMLMarkupsROINode) -> None:
+    """Centre all slice views on the lesion."""
+    center = boxFromRoi(roiNode).centerRAS
+    for sliceNode in nodesOfClass(roiNode.GetScene(), "vtkMRMLSliceNode"):
+        sliceNode.JumpSliceByCentering(*center)
+
+
+def _addOrMove(scene, segmentationNode, segmentId: str, box: LesionBox, earlier: dict) -> vtkMRMLMarkupsROINode:
+    node = earlier.get((segmentationNode.GetID(), segmentId))
+    if node is None:
+        node = markAsLesion(addRoiNode(scene, box))
+        node.SetNodeReferenceID(SEGMENTATION_ROLE, segmentationNode.GetID())
+        node.SetAttribute(_SEGMENT_ID, segmentId)
+        return node
+    node.SetAndObserveTransformNodeID(None)
+    node.SetAndObserveObjectToNodeMatrix(slicer.util.vtkMatrixFromArray(box.boxToRAS))
+    node.SetSize(*box.sizeMm)
+    return node
+
+
+def _segmentOf(roiNode: vtkMRMLMarkupsROINode) -> tuple[str | None, str | None]:
+    return roiNode.GetNodeReferenceID(SEGMENTATION_ROLE), roiNode.GetAttribute(_SEGMENT_ID)

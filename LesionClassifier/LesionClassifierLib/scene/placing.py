@@ -10,7 +10,7 @@ import slicer
 from slicer import vtkMRMLInteractionNode, vtkMRMLMarkupsFiducialNode, vtkMRMLScene
 from slicer.util import VTKObservationMixin
 
-from .volume_nodes import nodesOfClass
+from LesionClassifierLib.scene.volumes import nodesOfClass
 
 _CLASS = "vtkMRMLMarkupsFiducialNode"
 _ATTRIBUTE = "LesionLens.Placing"

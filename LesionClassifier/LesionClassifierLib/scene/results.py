@@ -1,20 +1,154 @@
-"""Answers shown in the scene: class colours, heat maps, a table, all in one folder of the subject hierarchy."""
+"""The border between MRML and LesionLib: volumes, boxes, heat maps, tables and scenes, here under one name.
+
+Every function takes the scene or the node it works on; none looks for a global one, so all of it works in Slicer and
+without it. Coordinates are world RAS mm: linear parent transforms are applied on the way in, non-linear ones refused.
+"""
 
 from __future__ import annotations
 
+import base64
+import json
+import zlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 
-from LesionLib.geometry import CTVolume
-from LesionLib.results import LesionResult, RunInfo
+import numpy as np
+from LesionLib.errors import LesionLensError
+from LesionLib.geometry import CTVolume, LesionBox
+from LesionLib.inference.messages import box_from_json, box_to_json, result_from_json, result_to_json
+from LesionLib.inference.results import LesionResult, RunInfo
 from slicer import vtkMRMLMarkupsROINode, vtkMRMLNode, vtkMRMLScalarVolumeNode, vtkMRMLScene, vtkMRMLTableNode
 
-from .heatmap_display import addHeatMapNode, setLayers
-from .lesion_nodes import markAsLesion, segmentOfLesion
-from .result_nodes import HEAT_MAP_ROLE, RGB, fingerprint, forgetResult, storeResult, writeProvenance
-from .roi_nodes import showAsOutline
-from .scene_tree import addResultsTableNode, placeResults
-from .volume_nodes import nodesOfClass
+from LesionClassifierLib.scene.heatmaps import addHeatMapNode, setLayers
+from LesionClassifierLib.scene.lesions import (
+    boxFromRoi,
+    markAsLesion,
+    segmentOfLesion,
+    showAsOutline,
+)
+from LesionClassifierLib.scene.tree import addResultsTableNode, placeResults
+from LesionClassifierLib.scene.volumes import (
+    nodesOfClass,
+    volumeFromNode,
+)
+from LesionClassifierLib.translation import tr as _
+
+HEAT_MAP_ROLE, VOLUME_ROLE = "LesionLens.HeatMap", "LesionLens.Volume"
+_PREFIX = "LesionLens."
+_RESULT = _PREFIX + "Result"
+_SAMPLED_VOXELS = 200_000
+
+RGB = tuple[float, float, float]
+
+
+@dataclass(frozen=True, eq=False)
+class StoredResult:
+    """What a lesion's node says of its answer; ``fingerprint`` is of the box, the CT and their transforms at that time.
+
+    ``result``: without heat map, which is a node of its own, and without the mask of its segment. ``explained``: the class
+    that the heat map speaks for. ``classColors``: by class name, 0 ... 1.
+    """
+
+    result: LesionResult
+    explained: str
+    run: RunInfo
+    classColors: dict[str, RGB]
+    fingerprint: str
+
+
+def storeResult(
+    roiNode: vtkMRMLMarkupsROINode,
+    volumeNode: vtkMRMLScalarVolumeNode,
+    result: LesionResult,
+    *,
+    run: RunInfo,
+    classColors: dict[str, RGB],
+    fingerprint: str,
+) -> None:
+    """Write the answer on the lesion's node: one attribute to read it back, and plain ones for people and scripts."""
+    content = {
+        "result": result_to_json(replace(result, heat_map=None)),
+        "box": box_to_json(replace(result.box, segment=None)),
+        "embedding": base64.b64encode(result.embedding.astype("<f4").tobytes()).decode(),
+        "explained": result.heat_map.class_name if result.heat_map is not None else "",
+        "run": asdict(run),
+        "classColors": classColors,
+        "fingerprint": fingerprint,
+    }
+    roiNode.SetAttribute(_RESULT, json.dumps(content))
+    roiNode.SetNodeReferenceID(VOLUME_ROLE, volumeNode.GetID())
+    writeProvenance(roiNode, result, run)
+
+
+def storedResult(roiNode: vtkMRMLMarkupsROINode) -> StoredResult | None:
+    """The answer on a lesion's node; None where there is none, or one that this version cannot read."""
+    text = roiNode.GetAttribute(_RESULT)
+    if not text:
+        return None
+    try:
+        content = json.loads(text)
+        embedding = np.frombuffer(base64.b64decode(content["embedding"]), dtype="<f4")
+        return StoredResult(
+            result=result_from_json(content["result"], box_from_json(content["box"], iter(())), iter([embedding])),
+            explained=content["explained"],
+            run=RunInfo(**content["run"]),
+            classColors={name: tuple(color) for name, color in content["classColors"].items()},
+            fingerprint=content["fingerprint"],
+        )
+    except (ValueError, KeyError, TypeError, LesionLensError):
+        return None
+
+
+def forgetResult(roiNode: vtkMRMLMarkupsROINode) -> None:
+    """Take the answer off a lesion's node; its heat map is the caller's to remove."""
+    for name in [n for n in roiNode.GetAttributeNames() if n in _PROVENANCE or n == _RESULT]:
+        roiNode.RemoveAttribute(name)
+    roiNode.RemoveNodeReferenceIDs(VOLUME_ROLE)
+
+
+def writeProvenance(node: vtkMRMLNode, result: LesionResult, run: RunInfo) -> None:
+    """Where an answer came from travels with every node that shows it."""
+    center, size, axes = (
+        np.round(v, 4).tolist() for v in (result.box.centerRAS, result.box.sizeMm, result.box.axesRAS)
+    )
+    values = (
+        result.name,
+        result.label,
+        f"{result.probabilities[result.label]:.6f}",
+        result.heat_map.class_name if result.heat_map is not None else "",
+        json.dumps({"centerRAS": center, "sizeMm": size, "axesRAS": axes}),
+        run.volume,
+        run.model_name,
+        run.model_version,
+        run.model_sha256,
+        run.device,
+        run.software,
+    )
+    for name, value in zip(_PROVENANCE, values, strict=True):
+        node.SetAttribute(name, value)
+
+
+def voxelChecksum(volume: CTVolume) -> int:
+    """Of a sample of the voxels; the same after a reload."""
+    stride = max(1, volume.array.size // _SAMPLED_VOXELS)
+    return zlib.crc32(np.ascontiguousarray(volume.array.ravel()[::stride]).tobytes())
+
+
+def fingerprint(volume: CTVolume, box: LesionBox, *, voxels: int | None = None) -> str:
+    """Changes when the box, the CT's voxels or its place in world RAS mm change. ``voxels``: `voxelChecksum`, where known."""
+    known = voxelChecksum(volume) if voxels is None else voxels
+    place = [np.round(values, 3) + 0.0 for values in (volume.ijkToRAS, np.sort(box.cornersRAS, axis=0), box.sizeMm)]
+    content = b"".join(values.astype("<f8").tobytes() for values in place) + str(volume.array.shape).encode()
+    return f"{zlib.crc32(content):08x}{known:08x}"
+
+
+_PROVENANCE = tuple(
+    _PREFIX + name
+    for name in (
+        "Lesion", "Label", "Probability", "ExplainedClass", "Box", "SourceVolume", "Model", "ModelVersion", "ModelSha256",
+        "Device", "Software",
+    )
+)  # fmt: skip
 
 FOLDER_NAME = "LesionLens (research use only, not for diagnosis)"
 _TABLE_ATTRIBUTE = "LesionLens.ResultsTable"
@@ -151,3 +285,36 @@ def _columns(results: Sequence[LesionResult]) -> dict[str, list]:
     columns["hu_sd"] = [None if s is None else round(s.hu_sd, 1) for s in known]
     columns["warnings"] = [" | ".join(r.warnings) for r in results]
     return columns
+
+
+_MOST_KEPT = 50
+_checksums: dict[int, int] = {}  # when an image was modified (VTK counts for all objects together) -> its checksum
+
+
+def whyStale(roiNode: vtkMRMLMarkupsROINode) -> str:
+    """Why the answer on a lesion's node no longer holds, in plain words; empty where it does, or where there is none."""
+    stored = storedResult(roiNode)
+    if stored is None:
+        return ""
+    volumeNode = roiNode.GetNodeReference(VOLUME_ROLE)
+    if volumeNode is None:
+        return _("The CT of this answer is no longer in the scene.")
+    try:
+        volume = volumeFromNode(volumeNode)
+        now = fingerprint(volume, boxFromRoi(roiNode), voxels=_voxels(volumeNode, volume))
+    except LesionLensError as error:
+        return _("This answer cannot be checked any more: {0}").format(error)
+    if now == stored.fingerprint:
+        return ""
+    return _("The box, the CT or a transform has changed since this answer: classify again.")
+
+
+def _voxels(volumeNode: vtkMRMLScalarVolumeNode, volume: CTVolume) -> int:
+    """The checksum is taken once for each state of an image: fifty lesions on one CT are checked at every change."""
+    image = volumeNode.GetImageData()
+    changed = max(image.GetMTime(), image.GetPointData().GetScalars().GetMTime())
+    if changed not in _checksums:
+        if len(_checksums) >= _MOST_KEPT:
+            _checksums.clear()
+        _checksums[changed] = voxelChecksum(volume)
+    return _checksums[changed]

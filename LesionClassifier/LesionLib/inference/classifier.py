@@ -1,24 +1,32 @@
-"""Answers requests, box by box: what the worker process and the in-process runner share."""
+"""From boxes to answers: probabilities, embedding, Grad-CAM and reliability of every lesion of a CT."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+import platform
+from collections import OrderedDict
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import NoReturn
 
+import numpy as np
 import torch
+from torch import Tensor
+from torch.nn import functional
 
-from .classify import Classifier, device_name, software_versions
-from .errors import BundleError
-from .geometry import LesionBox, require_overlap
-from .input_warning import InputWarning, WarningName
-from .results import LesionResult, RunInfo
-from .runner_models import LoadedModel, ModelCache, chosen_device
-from .runner_types import (
+from LesionLib import __version__
+from LesionLib.errors import BoxError, BundleError, InputWarning, WarningName
+from LesionLib.explain.heat_map import HeatMap, paint
+from LesionLib.explain.localisation import energy_share
+from LesionLib.explain.saliency import grad_cam, similarity_map
+from LesionLib.geometry import CTVolume, LesionBox, require_overlap
+from LesionLib.inference.input_checks import box_warnings, volume_warnings
+from LesionLib.inference.messages import (
     Embedding,
     EmbeddingRequest,
     ModelDescription,
+    Precision,
     PrecisionChoice,
     Progress,
     RunAnswer,
@@ -27,6 +35,241 @@ from .runner_types import (
     RunOptions,
     RunRequest,
 )
+from LesionLib.inference.precision import choose_precision, in_precision
+from LesionLib.inference.results import LesionResult, RunInfo
+from LesionLib.model.bundle import Bundle, load_bundle
+from LesionLib.model.folder import MANIFEST, WEIGHTS, find_bundle, golden_case
+from LesionLib.networks.base import device_of
+from LesionLib.sampling.batches import Lesion, batches, cut_lesion, stacked
+from LesionLib.sampling.inputs import seen_boxes
+from LesionLib.sampling.statistics import LesionStatistics, lesion_statistics
+from LesionLib.uncertainty.conformal import prediction_set
+from LesionLib.uncertainty.reliability import Reliability
+from LesionLib.uncertainty.stability import box_spread
+
+
+def best_device() -> torch.device:
+    """The GPU where there is one, else the CPU."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def device_name(device: torch.device) -> str:
+    """How a device is named in results."""
+    return f"cuda: {torch.cuda.get_device_name(device)}" if device.type == "cuda" else device.type
+
+
+def software_versions() -> str:
+    """What computes here, for results: ``LesionLens 0.1.0, torch 2.13.0, Python 3.12.1``."""
+    return f"LesionLens {__version__}, torch {torch.__version__}, Python {platform.python_version()}"
+
+
+@dataclass(frozen=True, eq=False)
+class Classifier:
+    """Answers for the boxes of one CT with one model."""
+
+    bundle: Bundle
+    volume: CTVolume
+
+    def classify(self, box: LesionBox, *, class_name: str | None = None, redrawn: int = 0) -> LesionResult:
+        """The answer for one box; see `classify_all`."""
+        (result,) = self.classify_all([box], class_name=class_name, redrawn=redrawn)
+        return result
+
+    def classify_all(
+        self,
+        boxes: Sequence[LesionBox],
+        *,
+        class_name: str | None = None,
+        redrawn: int = 0,
+        most_lesions: int | None = None,
+    ) -> Iterator[LesionResult]:
+        """One answer a box, in order: probabilities, embedding, and the Grad-CAM of ``class_name`` (default: the answer).
+
+        The pictures of several boxes, at most ``most_lesions``, go through the network at once. The probability of a
+        lesion is the mean of its pictures' (DMRN's rule). ``redrawn``: boxes drawn a little differently that are asked
+        too, for the spread of the answer. Raises `BoxError` for a box outside, `BundleError` for a model without classes.
+        """
+        self._require_classes()
+        warnings = volume_warnings(self.volume)
+        device = device_of(self.bundle.network)
+        for batch in batches(self.volume, boxes, self.bundle.spec, device=device, most_lesions=most_lesions):
+            answers = self._answers(batch)
+            maps = self._heat_maps(batch, answers, class_name)
+            for lesion, answer, heat_map in zip(batch, answers, maps, strict=True):
+                result = self._result(lesion, answer, heat_map, warnings)
+                yield self._with_spread(result, answer, redrawn) if redrawn else result
+
+    def embed(self, box: LesionBox) -> np.ndarray:
+        """The L2-normalised embedding of a lesion, float32, shape (d,)."""
+        lesion = cut_lesion(self.volume, box, self.bundle.spec)
+        features = self._features([lesion])
+        with torch.no_grad():
+            return self._embedding(features)
+
+    def probabilities(self, box: LesionBox) -> np.ndarray:
+        """The class probabilities of a lesion alone, float32, shape (class,)."""
+        self._require_classes()
+        return self._answers([cut_lesion(self.volume, box, self.bundle.spec)])[0].probabilities
+
+    def similarity_to(self, box: LesionBox, embedding: np.ndarray, *, name: str = "similar") -> HeatMap:
+        """What in a lesion makes it resemble the lesion of ``embedding`` (L2-normalised, (d,)), painted into the CT."""
+        lesion = cut_lesion(self.volume, box, self.bundle.spec)
+        found = similarity_map(self.bundle.network, self._features([lesion]), embedding, length_is_fixed=True)
+        return paint(found.cpu().numpy(), lesion.sample, box, self.volume, name)
+
+    def _require_classes(self) -> None:
+        if not self.bundle.class_names:
+            msg = f"model {self.bundle.name} only compares lesions, it knows no classes; use it with a case library."
+            raise BundleError(msg)
+
+    def _answers(self, batch: list[Lesion]) -> list[_Answer]:
+        network, counts = self.bundle.network, [len(lesion.pictures) for lesion in batch]
+        features = self._features(batch)
+        with torch.no_grad():
+            probabilities = network.probabilities(network.head(features), self.bundle.temperature)
+            parts = zip(features.split(counts), probabilities.split(counts), strict=True)
+            return [_Answer(f, p.mean(dim=0).cpu().numpy(), self._embedding(f)) for f, p in parts]
+
+    def _features(self, batch: list[Lesion]) -> Tensor:
+        network, counts = self.bundle.network, [len(lesion.pictures) for lesion in batch]
+        with torch.no_grad():
+            return network.features_of_lesions(stacked(batch, device_of(network)), counts)
+
+    def _embedding(self, features: Tensor) -> np.ndarray:
+        """Of one lesion: the mean of its pictures' directions, normalised."""
+        directions = functional.normalize(self.bundle.network.descriptor(features), dim=1)
+        return functional.normalize(directions.mean(dim=0), dim=0).cpu().numpy()
+
+    def _heat_maps(self, batch: list[Lesion], answers: list[_Answer], class_name: str | None) -> list[HeatMap]:
+        names = self.bundle.class_names
+        shown = [names.index(class_name) if class_name else int(a.probabilities.argmax()) for a in answers]
+        classes = torch.tensor([c for c, a in zip(shown, answers, strict=True) for _ in range(len(a.features))])
+        cam = grad_cam(self.bundle.network, torch.cat([a.features for a in answers]), classes).cpu()
+        maps = cam.split([len(a.features) for a in answers])
+        return [
+            paint(of.numpy(), lesion.sample, lesion.box, self.volume, names[c])
+            for of, lesion, c in zip(maps, batch, shown, strict=True)
+        ]
+
+    def _result(
+        self, lesion: Lesion, answer: _Answer, heat_map: HeatMap, shared: Iterable[InputWarning]
+    ) -> LesionResult:
+        names = self.bundle.class_names
+        warnings = (*shared, *box_warnings(self.volume, lesion.box, lesion.sample, self.bundle))
+        if (strange := self.bundle.ood and self.bundle.ood.warning(answer.embedding)) is not None:
+            warnings += (InputWarning(WarningName.OUT_OF_DISTRIBUTION, strange),)
+        if heat_map.is_empty:
+            text = f"The Grad-CAM is empty: nothing in the box speaks for {heat_map.class_name!r}."
+            warnings += (InputWarning(WarningName.EMPTY_HEAT_MAP, text),)
+        return LesionResult(
+            name=lesion.box.name,
+            box=lesion.box,
+            label=names[int(answer.probabilities.argmax())],
+            probabilities={name: float(p) for name, p in zip(names, answer.probabilities, strict=True)},
+            embedding=answer.embedding,
+            heat_map=heat_map,
+            warnings=warnings,
+            reliability=self._reliability(lesion.box, answer, heat_map),
+            statistics=_statistics(self.volume, lesion.box),
+            seen=seen_boxes(lesion.sample, lesion.box.name),
+        )
+
+    def _reliability(self, box: LesionBox, answer: _Answer, heat_map: HeatMap) -> Reliability:
+        conformal, ood = self.bundle.conformal, self.bundle.ood
+        held = None if conformal is None else prediction_set(answer.probabilities, conformal)
+        return Reliability(
+            prediction_set=None if held is None else tuple(self.bundle.class_names[c] for c in held),
+            promised=None if conformal is None else 1.0 - conformal.alpha,
+            distance=None if ood is None else ood.score(answer.embedding),
+            usual_distance=None if ood is None else ood.threshold,
+            heat_inside=None if heat_map.is_empty else energy_share(heat_map, box.segment or box),
+        )
+
+    def _with_spread(self, result: LesionResult, answer: _Answer, redrawn: int) -> LesionResult:
+        spread = box_spread(self.probabilities, result.box, self.volume, probabilities=answer.probabilities, n=redrawn)
+        return replace(result, reliability=replace(result.reliability, spread=spread))
+
+
+def _statistics(volume: CTVolume, box: LesionBox) -> LesionStatistics | None:
+    """None where a segment lies beside the CT: the box is answered all the same."""
+    with suppress(BoxError):
+        return lesion_statistics(volume, box)
+    return None
+
+
+@dataclass(frozen=True, eq=False)
+class _Answer:
+    """``features``: of the lesion's pictures. ``probabilities``: (class,). ``embedding``: L2-normalised, (d,)."""
+
+    features: Tensor
+    probabilities: np.ndarray
+    embedding: np.ndarray
+
+
+_KEPT = 3
+_NOT_ASKED = Precision("float32", "bfloat16 was not asked for")
+
+
+@dataclass(frozen=True, eq=False)
+class LoadedModel:
+    """A model that is ready to answer, where it is, and what it computes in."""
+
+    bundle: Bundle
+    device: torch.device
+    precision: Precision
+
+
+class ModelCache:
+    """The models used last. A folder whose files changed is loaded and verified again."""
+
+    def __init__(self) -> None:
+        self._models: OrderedDict[tuple, dict[str, LoadedModel]] = OrderedDict()
+
+    def get(self, model: str | Path, device: torch.device, precision: PrecisionChoice) -> LoadedModel:
+        """The model ``model`` on ``device``; loaded once for both precisions. Raises `BundleError` as `load_bundle` does."""
+        folder = find_bundle(model)
+        key = (str(folder.resolve()), _state(folder), str(device))
+        if key not in self._models:
+            self._models[key] = {"float32": LoadedModel(load_bundle(folder, device=device), device, _NOT_ASKED)}
+        self._models.move_to_end(key)
+        while len(self._models) > _KEPT:
+            self._models.popitem(last=False)
+        forms = self._models[key]
+        if precision == "auto" and precision not in forms:
+            forms[precision] = _in_measured_precision(forms["float32"])
+        return forms[precision if precision == "auto" else "float32"]
+
+    def clear(self) -> None:
+        """Forget all models and give the GPU's memory back."""
+        self._models.clear()
+        torch.cuda.empty_cache()
+
+
+def chosen_device(preference: str) -> torch.device:
+    """The device for "auto", "cpu" or "cuda". Raises `RunnerError` for a GPU that is not there."""
+    has_gpu = torch.cuda.is_available()
+    if preference == "cuda" and not has_gpu:
+        msg = f"torch {torch.__version__} finds no NVIDIA GPU here; choose the device 'auto' or 'cpu'."
+        raise RunnerError(msg)
+    if preference not in ("auto", "cpu", "cuda"):
+        msg = f"unknown device {preference!r}; choose 'auto', 'cpu' or 'cuda'."
+        raise RunnerError(msg)
+    return torch.device("cuda" if has_gpu and preference != "cpu" else "cpu")
+
+
+def _in_measured_precision(model: LoadedModel) -> LoadedModel:
+    """The model in the precision that pays here; in float32 with the very network of ``model``."""
+    bundle = model.bundle
+    pictures = torch.from_numpy(cut_lesion(*golden_case(), bundle.spec).pictures)
+    precision = choose_precision(bundle.network, pictures)
+    network = in_precision(bundle.network, precision, dimensions=pictures.ndim, temperature=bundle.temperature)
+    return LoadedModel(replace(bundle, network=network), model.device, precision)
+
+
+def _state(folder: Path) -> tuple[tuple[int, int], ...]:
+    stats = [(folder / name).stat() for name in (MANIFEST, WEIGHTS) if (folder / name).exists()]
+    return tuple((stat.st_mtime_ns, stat.st_size) for stat in stats)
+
 
 _OUT_OF_GPU_MEMORY = InputWarning(
     WarningName.GPU_MEMORY,

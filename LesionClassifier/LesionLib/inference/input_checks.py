@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 
-from .bundle import Bundle
-from .geometry import CTVolume, LesionBox
-from .input_warning import InputWarning, WarningName
-from .sampling import AxialStack
-from .sampling_kinds import Sample
-from .sampling_volumes import ShapeMaskSpec
+from LesionLib.errors import InputWarning, WarningName
+from LesionLib.geometry import CTVolume, LesionBox
+from LesionLib.model.bundle import Bundle
+from LesionLib.sampling.inputs import Sample
+from LesionLib.sampling.resample import AxialStack
+from LesionLib.sampling.volumes import ShapeMaskSpec
 
 _MOST_OUTSIDE = 0.02
 _SAMPLED_VOXELS = 200_000

@@ -1,22 +1,277 @@
-"""Requests and answers as frames, field by field: what is not named here does not cross the process border."""
+"""What goes into a runner and what comes out of it. Knows no torch, so that an interface can import it at once."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import asdict
-from typing import Any
+import json
+import struct
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from io import RawIOBase
+from itertools import chain, repeat
+from math import prod
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from . import errors
-from .geometry import CTVolume, LesionBox
-from .heat_map import HeatMap
-from .input_warning import InputWarning, WarningName
-from .lesion_statistics import LesionStatistics
-from .reliability import Reliability
-from .results import LesionResult, RunInfo
-from .runner_types import Embedding, EmbeddingRequest, Precision, RunAnswer, RunnerError, RunOptions, RunRequest
-from .runner_wire import Frame
+from LesionLib import errors
+from LesionLib.errors import InputWarning, LesionLensError, WarningName
+from LesionLib.explain.heat_map import HeatMap
+from LesionLib.geometry import CTVolume, LesionBox
+from LesionLib.inference.results import LesionResult, RunInfo
+from LesionLib.sampling.statistics import LesionStatistics
+from LesionLib.uncertainty.reliability import Reliability
+
+if TYPE_CHECKING:
+    from LesionLib.sampling.inputs import Spec
+
+
+Device = Literal["auto", "cpu", "cuda"]
+PrecisionChoice = Literal["auto", "float32"]
+Progress = Callable[[int, int, str], None]
+RGB = tuple[float, float, float]
+
+
+class RunnerError(LesionLensError):
+    """Inference could not be started, was refused, or its process came to an end."""
+
+
+class RunnerCancelled(RunnerError):
+    """The request was cancelled; there is no answer."""
+
+
+@dataclass(frozen=True)
+class RunOptions:
+    """How to answer.
+
+    ``class_name``: the class that the Grad-CAM explains (None: the one that is answered). ``redrawn``: how many boxes drawn
+    a little differently are asked too, for the spread of the answer. ``device``: "auto" is the
+    GPU where there is one. ``precision``: "auto" measures once whether bfloat16 pays on this CPU, "float32" never
+    does; None is the runner's own default ("auto" in a worker, "float32" in the process itself).
+    """
+
+    class_name: str | None = None
+    device: Device = "auto"
+    precision: PrecisionChoice | None = None
+    redrawn: int = 0
+
+
+@dataclass(frozen=True, eq=False)
+class RunRequest:
+    """The boxes of one CT for one model, given by its name or the path of its folder."""
+
+    model: str
+    volume: CTVolume
+    boxes: Sequence[LesionBox]
+    options: RunOptions = field(default_factory=RunOptions)
+
+
+@dataclass(frozen=True, eq=False)
+class EmbeddingRequest:
+    """One lesion of one CT for one model that may know no classes: where does it lie among others?
+
+    Answered in float32 whatever the options say: a library's vectors were made so, and the last bits order close cases.
+    ``similar_to``: the embedding (d,) of another lesion; the answer then shows what in this one makes it resemble that
+    one. ``query_only``: the vector alone is wanted, no class probabilities.
+    """
+
+    model: str
+    volume: CTVolume
+    box: LesionBox
+    options: RunOptions = field(default_factory=RunOptions)
+    similar_to: np.ndarray | None = None
+    query_only: bool = False
+
+
+@dataclass(frozen=True)
+class Precision:
+    """What a network computes in, and why. The times are milliseconds for one batch; None where not measured."""
+
+    name: Literal["float32", "bfloat16"]
+    reason: str
+    float32_ms: float | None = None
+    bfloat16_ms: float | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class RunAnswer:
+    """One result a box, in the order of the boxes, and what they share: enough to show them without the model."""
+
+    results: list[LesionResult]
+    info: RunInfo
+    class_names: tuple[str, ...]
+    class_colors: tuple[RGB, ...]
+    precision: Precision
+
+
+@dataclass(frozen=True, eq=False)
+class ModelDescription:
+    """A loaded model without its network: whoever keeps it keeps no memory of a GPU.
+
+    ``sha256`` names the bundle. ``device``: how results name what it computes on. ``spec``: what of a CT it looks at.
+    """
+
+    name: str
+    version: str
+    sha256: str
+    class_names: tuple[str, ...]
+    class_colors: tuple[RGB, ...]
+    spec: Spec
+    manifest: Mapping[str, Any]
+    folder: Path
+    device: str
+
+
+@dataclass(frozen=True, eq=False)
+class Embedding:
+    """Where a model sees a lesion among others.
+
+    ``vector``: L2-normalised float32, (d,). ``probabilities`` is empty where only the vector was asked for, and like
+    ``class_colors`` for a model that only compares lesions. ``heat_map``: what in the lesion makes it resemble the one
+    asked for; None where none was. ``warnings``: how it was computed, as on the CPU for want of GPU memory.
+    """
+
+    vector: np.ndarray
+    probabilities: Mapping[str, float]
+    class_colors: Mapping[str, RGB]
+    heat_map: HeatMap | None
+    info: RunInfo
+    warnings: tuple[InputWarning, ...] = ()
+
+
+def describing_request(model: str, options: RunOptions | None = None) -> EmbeddingRequest:
+    """Asks about a lesion made from a formula: the answer says who the model is and how long its vectors are."""
+    from LesionLib.model.folder import golden_case
+
+    return EmbeddingRequest(model, *golden_case(), options or RunOptions())
+
+
+_MAGIC = b"LLW1"
+_HEAD = struct.Struct("<4sI")
+_LARGEST_HEADER = 16 * 1024**2
+_LARGEST_ARRAY = 16 * 1024**3
+_MOST_STRAY_BYTES = 1024**2
+
+
+class WireError(Exception):
+    """What arrived is not a frame."""
+
+
+@dataclass(frozen=True, eq=False)
+class Frame:
+    """One message: its header without ``arrays``, and the arrays."""
+
+    header: dict[str, Any]
+    arrays: list[np.ndarray]
+
+
+def write_frame(stream: RawIOBase, header: Mapping[str, Any], arrays: Sequence[np.ndarray] = ()) -> None:
+    """Send one message. Raises `OSError` where nobody reads any more, `WireError` for arrays that are not numbers."""
+    contents = [np.ascontiguousarray(array) for array in arrays]
+    described = [{"dtype": array.dtype.str, "shape": array.shape} for array in contents]
+    for description in described:
+        _checked_dtype(description["dtype"])
+    text = json.dumps({**header, "arrays": described}).encode()
+    _write_all(stream, memoryview(_HEAD.pack(_MAGIC, len(text)) + text))
+    for array in contents:
+        _write_all(stream, memoryview(array.reshape(-1).view(np.uint8)))
+
+
+class ReusedMemory:
+    """Memory for the first array of one frame at a time: it is valid until the next frame is read.
+
+    The first touch of fresh memory costs several times the transfer itself, so a CT is read into the same place again.
+    """
+
+    def __init__(self) -> None:
+        self._bytes = np.empty(0, np.uint8)
+
+    def __call__(self, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
+        """An array of that shape and type, with whatever was there before in it."""
+        size = prod(shape) * dtype.itemsize
+        if size > self._bytes.size:
+            self._bytes = np.empty(size, np.uint8)
+        return self._bytes[:size].view(dtype).reshape(shape)
+
+
+def read_frame(stream: RawIOBase, allocate: Callable[..., np.ndarray] = np.empty) -> Frame:
+    """Wait for one message. Raises `EOFError` where the other side is gone, `WireError` for what is not a frame.
+
+    ``allocate(shape, dtype)`` gives the memory of the first array, as a rule the largest: the CT.
+    """
+    magic, length = _HEAD.unpack(_read_exactly(stream, _HEAD.size))
+    if magic != _MAGIC or length > _LARGEST_HEADER:
+        msg = f"not a frame: {magic!r}, {length} bytes of header"
+        raise WireError(msg)
+    return _rest_of_frame(stream, length, allocate)
+
+
+def read_first_frame(stream: RawIOBase) -> Frame:
+    """Like `read_frame`, but skips what was printed before the other side took hold of its output."""
+    window = _read_exactly(stream, len(_MAGIC))
+    skipped = 0
+    while window != _MAGIC:
+        window = window[1:] + _read_exactly(stream, 1)
+        skipped += 1
+        if skipped > _MOST_STRAY_BYTES:
+            msg = f"no frame within the first {_MOST_STRAY_BYTES} bytes"
+            raise WireError(msg)
+    (length,) = struct.unpack("<I", _read_exactly(stream, 4))
+    if length > _LARGEST_HEADER:
+        msg = f"not a frame: {length} bytes of header"
+        raise WireError(msg)
+    return _rest_of_frame(stream, length)
+
+
+def _rest_of_frame(stream: RawIOBase, length: int, allocate: Callable[..., np.ndarray] = np.empty) -> Frame:
+    try:
+        header = json.loads(_read_exactly(stream, length))
+        described = [(_checked_dtype(a["dtype"]), tuple(int(n) for n in a["shape"])) for a in header.pop("arrays")]
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        msg = f"the header of a frame cannot be read: {error}"
+        raise WireError(msg) from error
+    ways = chain([allocate], repeat(np.empty))
+    return Frame(header, [_read_array(stream, *one, way) for one, way in zip(described, ways, strict=False)])
+
+
+def _read_array(
+    stream: RawIOBase, dtype: np.dtype, shape: tuple[int, ...], allocate: Callable[..., np.ndarray]
+) -> np.ndarray:
+    if min(shape, default=1) < 0 or prod(shape) * dtype.itemsize > _LARGEST_ARRAY:
+        msg = f"an array of shape {shape} is not accepted"
+        raise WireError(msg)
+    array = allocate(shape, dtype)
+    _read_into(stream, memoryview(array.reshape(-1).view(np.uint8)))
+    return array
+
+
+def _checked_dtype(name: str) -> np.dtype:
+    dtype = np.dtype(name)
+    if dtype.kind not in "biuf" or dtype.itemsize > 8:
+        msg = f"arrays of type {name!r} are not sent; numbers of at most 8 bytes are"
+        raise WireError(msg)
+    return dtype
+
+
+def _read_exactly(stream: RawIOBase, count: int) -> bytes:
+    buffer = bytearray(count)
+    _read_into(stream, memoryview(buffer))
+    return bytes(buffer)
+
+
+def _read_into(stream: RawIOBase, view: memoryview) -> None:
+    while len(view):
+        count = stream.readinto(view)
+        if not count:
+            msg = "the other side closed the pipe"
+            raise EOFError(msg)
+        view = view[count:]
+
+
+def _write_all(stream: RawIOBase, view: memoryview) -> None:
+    while len(view):
+        view = view[stream.write(view) :]
+
 
 _ERRORS = {
     error.__name__: error

@@ -11,9 +11,9 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import Tensor
 
-from .networks import LesionNet
-from .networks.base import device_of
-from .runner_types import Precision
+from LesionLib.inference.messages import Precision
+from LesionLib.networks import LesionNet
+from LesionLib.networks.base import device_of
 
 _ROUNDS = 5
 _BUDGET_S = 2.0  # large networks are measured in fewer rounds

@@ -9,12 +9,12 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from .box_files import box_to_json
-from .geometry import LesionBox
-from .heat_map import HeatMap
-from .input_warning import InputWarning
-from .lesion_statistics import LesionStatistics
-from .reliability import Reliability
+from LesionLib.errors import InputWarning
+from LesionLib.explain.heat_map import HeatMap
+from LesionLib.geometry import LesionBox
+from LesionLib.io.boxes import box_to_json
+from LesionLib.sampling.statistics import LesionStatistics
+from LesionLib.uncertainty.reliability import Reliability
 
 
 @dataclass(frozen=True)

@@ -15,11 +15,11 @@ from queue import Queue
 from threading import Thread
 from typing import TYPE_CHECKING, Any
 
-from .errors import LesionLensError
-from .runner_wire import Frame, ReusedMemory, WireError, read_frame, write_frame
+from LesionLib.errors import LesionLensError
+from LesionLib.inference.messages import Frame, ReusedMemory, WireError, read_frame, write_frame
 
 if TYPE_CHECKING:
-    from .runner_engine import Engine
+    from LesionLib.inference.classifier import Engine
 
 
 class Inbox:
@@ -82,16 +82,15 @@ def _take_over_pipes() -> tuple[RawIOBase, RawIOBase]:
 def _engine() -> Engine:
     import torch
 
-    from .runner_engine import Engine
-    from .runner_process import worker_threads
+    from LesionLib.inference.classifier import Engine
+    from LesionLib.inference.runner import worker_threads
 
     torch.set_num_threads(worker_threads())
     return Engine(default_precision="auto")
 
 
 def _reply(engine: Engine, inbox: Inbox, frame: Frame, replies: RawIOBase) -> tuple[dict[str, Any], list]:
-    from .runner_codec import error_to_json
-    from .runner_types import RunnerCancelled
+    from LesionLib.inference.messages import RunnerCancelled, error_to_json
 
     try:
         return _answer(engine, inbox, frame, replies)
@@ -106,8 +105,7 @@ def _reply(engine: Engine, inbox: Inbox, frame: Frame, replies: RawIOBase) -> tu
 
 
 def _answer(engine: Engine, inbox: Inbox, frame: Frame, replies: RawIOBase) -> tuple[dict[str, Any], list]:
-    from .runner_codec import question_from_frame, reply_to_frame
-    from .runner_types import EmbeddingRequest, RunOptions
+    from LesionLib.inference.messages import EmbeddingRequest, RunOptions, question_from_frame, reply_to_frame
 
     number = frame.header["id"]
     if frame.header["kind"] == "warm":

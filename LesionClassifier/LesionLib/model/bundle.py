@@ -1,4 +1,4 @@
-"""A model as a folder of data: manifest, safetensors, card, licence. Verified when loaded, never executed."""
+"""The JSON schema of a model's ``configs/metadata.json``: MONAI's bundle keys and our ``lesionlens`` section."""
 
 from __future__ import annotations
 
@@ -16,16 +16,78 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load as load_tensors
 
-from .batches import cut_lesion, in_channels_last, network_in_channels_last
-from .bundle_folder import CARD, LICENSE, MANIFEST, WEIGHTS, find_bundle
-from .conformal import ConformalQuantile
-from .errors import BundleError
-from .golden import golden_case
-from .manifest_schema import MANIFEST_SCHEMA
-from .networks import LesionNet, build_network
-from .networks.base import device_of
-from .out_of_distribution import OutOfDistribution
-from .sampling_kinds import Spec, spec_from_section
+from LesionLib.errors import BundleError
+from LesionLib.model.folder import CARD, LICENSE, MANIFEST, WEIGHTS, find_bundle, golden_case
+from LesionLib.networks import LesionNet, build_network
+from LesionLib.networks.base import device_of
+from LesionLib.sampling.batches import cut_lesion, in_channels_last, network_in_channels_last
+from LesionLib.sampling.inputs import Spec, spec_from_section
+from LesionLib.uncertainty.conformal import ConformalQuantile
+from LesionLib.uncertainty.out_of_distribution import OutOfDistribution
+
+SCHEMA_VERSION = 1
+CLASS_NAME_PATTERN = "^[A-Za-z0-9][A-Za-z0-9 _-]{0,63}$"
+_SHA256 = {"type": "string", "pattern": "^[0-9a-f]{64}$"}
+_NUMBER_PAIR = {"type": "array", "items": {"type": "number"}, "minItems": 2, "maxItems": 2}
+
+# What else belongs to it depends on the kind: `sampling_kinds.KIND_SCHEMAS`.
+_INPUT = {"type": "object", "required": ["kind"], "properties": {"kind": {"type": "string"}}}
+
+_CLASS = {
+    "type": "object",
+    "additionalProperties": False,
+    "required": ["name", "description", "colorRGB"],
+    "properties": {
+        "name": {"type": "string", "pattern": CLASS_NAME_PATTERN},
+        "description": {"type": "string"},
+        "colorRGB": {
+            "type": "array",
+            "items": {"type": "number", "minimum": 0, "maximum": 1},
+            "minItems": 3,
+            "maxItems": 3,
+        },
+    },
+}
+
+_LESIONLENS = {
+    "type": "object",
+    "additionalProperties": False,
+    "required": [
+        "schema", "architecture", "arguments", "input", "classes", "aggregation", "box_size_mm", "slice_distance_mm",
+        "golden_logits", "files", "not_for_clinical_use",
+    ],
+    "properties": {
+        "schema": {"const": SCHEMA_VERSION},
+        "architecture": {"type": "string", "pattern": "^[a-z0-9_]{1,64}$"},
+        "arguments": {"type": "object", "additionalProperties": {"type": ["number", "integer", "string", "boolean", "null"]}},
+        "input": _INPUT,
+        "classes": {
+            "type": "array", "items": _CLASS, "maxItems": 200, "not": {"minItems": 1, "maxItems": 1},
+            "description": "none for a model that only compares lesions",
+        },
+        "aggregation": {"const": "mean_slice_probability"},
+        "box_size_mm": {**_NUMBER_PAIR, "description": "smallest and largest box edge seen in training"},
+        "slice_distance_mm": {**_NUMBER_PAIR, "description": "thinnest and thickest slices seen in training"},
+        "golden_logits": {"type": "array", "items": {"type": "array", "items": {"type": "number"}}, "minItems": 1},
+        "training": {"type": "object"},
+        "files": {"type": "object", "additionalProperties": _SHA256, "minProperties": 1},
+        "not_for_clinical_use": {"const": True},
+    },
+}  # fmt: skip
+
+MANIFEST_SCHEMA = {
+    "type": "object",
+    "required": ["name", "version", "description", "intended_use", "network_data_format", "lesionlens", "sha256"],
+    "properties": {
+        "name": {"type": "string", "pattern": "^[a-z0-9][a-z0-9._-]{0,63}$"},
+        "version": {"type": "string", "pattern": "^[0-9]+\\.[0-9]+\\.[0-9]+$"},
+        "description": {"type": "string"},
+        "intended_use": {"type": "string"},
+        "network_data_format": {"type": "object"},
+        "lesionlens": _LESIONLENS,
+        "sha256": _SHA256,
+    },
+}
 
 TEMPERATURE = "calibration.temperature"
 _NETWORK_PREFIX = "network."

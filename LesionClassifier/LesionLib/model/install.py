@@ -8,9 +8,9 @@ import tempfile
 import zipfile
 from pathlib import Path, PurePosixPath
 
-from .bundle import load_bundle
-from .bundle_folder import CARD, LICENSE, MANIFEST, WEIGHTS, user_model_root
-from .errors import BundleError
+from LesionLib.errors import BundleError
+from LesionLib.model.bundle import load_bundle
+from LesionLib.model.folder import CARD, LICENSE, MANIFEST, WEIGHTS, user_model_root
 
 KNOWN_FILES = frozenset({MANIFEST, WEIGHTS, CARD, LICENSE})
 _MOST_ENTRIES = 64

@@ -9,8 +9,8 @@ from typing import Any
 
 import torch
 
-from ..errors import BundleError
-from .base import LesionNet
+from LesionLib.errors import BundleError
+from LesionLib.networks.base import LesionNet
 
 # Name -> file of this folder and class in it. Imported when asked for: some need MONAI, which takes seconds.
 ARCHITECTURES: Mapping[str, tuple[str, str]] = {
@@ -20,10 +20,10 @@ ARCHITECTURES: Mapping[str, tuple[str, str]] = {
     "mobilenet_v2": ("mobilenet_v2", "MobileNetV2"),
     "orthopatch": ("orthopatch", "OrthoPatch"),
     "resnet": ("resnet", "ResNet"),
-    "resnet3d": ("resnet3d", "ResNet3D"),
+    "resnet3d": ("resnet", "ResNet3D"),
     "se_resnet50": ("resnet", "SEResNet50"),
     "siamese": ("siamese", "SiameseNet"),
-    "vae_encoder": ("vae_encoder", "VAEEncoder"),
+    "vae_encoder": ("vae", "VAEEncoder"),
 }
 
 # What each is made for; (channel, row, column) or (channel, slice, row, column).

@@ -10,8 +10,8 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from .attention import Attention
-from .resnet import WIDTH_DIVISORS, PooledNet, chosen, last_map, resnet_trunk, stage_channels
+from LesionLib.networks.attention import Attention
+from LesionLib.networks.resnet import WIDTH_DIVISORS, PooledNet, chosen, last_map, resnet_trunk, stage_channels
 
 
 class DADRN(PooledNet):

@@ -12,9 +12,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from .base import LesionNet
-from .resnet import chosen, last_map, resnet_trunk, stage_channels, stage_maps
-from .svm_head import LinearSVM
+from LesionLib.networks.base import LesionNet
+from LesionLib.networks.resnet import chosen, last_map, resnet_trunk, stage_channels, stage_maps
+from LesionLib.networks.svm import LinearSVM
 
 _STAGES = 4
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from .inception_v3 import Channels, ConvBN, channels_at, he_initialised, reduction, smaller
+from LesionLib.networks.inception_v3 import Channels, ConvBN, channels_at, he_initialised, reduction, smaller
 
 _Kernel = int | tuple[int, int]
 

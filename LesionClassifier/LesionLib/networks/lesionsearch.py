@@ -9,9 +9,8 @@ from __future__ import annotations
 from torch import Tensor, nn
 from torch.nn import functional
 
-from ..layers import GeM
-from .base import LesionNet
-from .resnet import chosen, last_map, resnet_trunk, stage_channels
+from LesionLib.networks.base import GeM, LesionNet
+from LesionLib.networks.resnet import chosen, last_map, resnet_trunk, stage_channels
 
 
 class LesionSearchNet(LesionNet):

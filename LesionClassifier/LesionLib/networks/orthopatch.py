@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from .base import LesionNet
-from .inception_resnet_v2 import InceptionResNetV2Trunk
-from .inception_v3 import WIDTHS, InceptionAux, InceptionV3Trunk, channels_at, he_initialised
+from LesionLib.networks.base import LesionNet
+from LesionLib.networks.inception_resnet_v2 import InceptionResNetV2Trunk
+from LesionLib.networks.inception_v3 import WIDTHS, InceptionAux, InceptionV3Trunk, channels_at, he_initialised
 
 _BACKBONES = {"inception_v3": InceptionV3Trunk, "inception_resnet_v2": InceptionResNetV2Trunk}
 _HIDDEN = 512

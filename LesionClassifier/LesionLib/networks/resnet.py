@@ -14,7 +14,7 @@ from monai.networks.nets.resnet import ResNet as MonaiResNet
 from monai.networks.nets.senet import SENet as MonaiSENet
 from torch import Tensor, nn
 
-from .base import LesionNet
+from LesionLib.networks.base import LesionNet
 
 # depth -> block, blocks per stage (He et al., table 1)
 _DEPTHS = {
@@ -204,3 +204,27 @@ class SEResNet50(PooledNet):
     def features(self, x: Tensor) -> Tensor:
         """(batch, channel, row, column) -> (batch, 2048, row / output_stride, column / output_stride)."""
         return self.trunk.features(x)
+
+
+class ResNet3D(PooledNet):
+    """ResNet-18 3-D. ``stem_stride`` 1: 28 -> 4 voxels; 2: 28 -> 2, an eighth of the computing."""
+
+    def __init__(
+        self,
+        *,
+        classes: int = 2,
+        channels: int = 1,
+        stem_stride: int = 1,
+        width: str = "full",
+        dropout: float = 0.0,
+    ) -> None:
+        chosen(stem_stride, (1, 2), "stem_stride")
+        trunk = resnet_trunk(
+            depth=18, channels=channels, width=width, stem="small", stem_stride=stem_stride, spatial_dims=3
+        )
+        super().__init__(stage_channels(18, width)[-1], classes, dropout)
+        self.trunk = trunk
+
+    def features(self, x: Tensor) -> Tensor:
+        """(batch, channel, slice, row, column) -> (batch, 512, slice / s, row / s, column / s), s = 8 x stem_stride."""
+        return last_map(self.trunk, x)

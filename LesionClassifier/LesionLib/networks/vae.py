@@ -9,8 +9,8 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from .base import LesionNet
-from .resnet import last_map, resnet_trunk, stage_channels
+from LesionLib.networks.base import LesionNet
+from LesionLib.networks.resnet import last_map, resnet_trunk, stage_channels
 
 
 class VAEEncoder(LesionNet):

@@ -15,7 +15,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from .base import LesionNet
+from LesionLib.networks.base import LesionNet
 
 _WRAPPERS = ("state_dict", "model_state_dict", "model")
 # Parameters under these names are the published part; in a network without them it is all but the classifier.

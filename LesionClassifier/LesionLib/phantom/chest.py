@@ -8,10 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import ndimage
 
-from ..geometry import CTVolume, transformed_points
-from .nodules import KINDS, PhantomNodule, correlated_noise, paint_nodule
-from .thorax import Grid, paint_thorax
-from .vessels import paint_vessels
+from LesionLib.geometry import CTVolume, transformed_points
+from LesionLib.phantom.nodules import KINDS, PhantomNodule, correlated_noise, paint_nodule
+from LesionLib.phantom.thorax import Grid, paint_thorax, paint_vessels
 
 Progress = Callable[[float, str], None]
 _SIZE_MM = (320.0, 256.0, 210.0)

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import ndimage
 
-from ..geometry import CTVolume, LesionBox, transformed_points
-from ..sampling import lattice_points
+from LesionLib.geometry import CTVolume, LesionBox, transformed_points
+from LesionLib.sampling.resample import lattice_points
 
 LUNG_HU = -860.0
 _SOFT_HU = 30.0

@@ -9,9 +9,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .geometry import CTVolume, LesionBox
-from .networks import LesionNet
-from .sampling_kinds import Sample, Spec, cut, network_input
+from LesionLib.geometry import CTVolume, LesionBox
+from LesionLib.networks import LesionNet
+from LesionLib.sampling.inputs import Sample, Spec, cut, network_input
 
 # More makes a CPU no faster, and a run is cancelled between two batches.
 _MOST_PICTURES = {"cpu": 16, "cuda": 128}

@@ -26,7 +26,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .sampling_planes import FRANGI_MODES
+from LesionLib.sampling.planes import FRANGI_MODES
 
 MODES = FRANGI_MODES
 POLARITIES = ("both", "bright", "dark")

@@ -7,17 +7,17 @@ from typing import Literal
 
 import numpy as np
 
-from .errors import BoxError
-from .geometry import CTVolume, LesionBox, require_overlap, transformed_points
-from .sampling import resample, slice_offsets_mm
-from .sampling_volumes import mask_on_lattice
+from LesionLib.errors import BoxError
+from LesionLib.geometry import CTVolume, LesionBox, require_overlap, transformed_points
+from LesionLib.sampling.resample import resample, slice_offsets_mm
+from LesionLib.sampling.volumes import mask_on_lattice
 
 # Box axes along columns, rows and the normal of each orthogonal plane: axial, coronal, sagittal for an upright box.
 _ORTHOGONAL = ((0, 1, 2), (0, 2, 1), (1, 2, 0))
 _THIN_MM = 0.1
 _SECTION_PIXELS = 128
 _MOST_SLICES = 1_000_000
-FRANGI_MODES = ("blob", "vesselness", "contour", "released")  # of `LesionLib.frangi`
+FRANGI_MODES = ("blob", "vesselness", "contour", "released")  # of `LesionLib.sampling.frangi`
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,7 @@ class KeySliceSpec:
     """How the one slice through the middle of a box is cut, with its surroundings (Lesion Search, papers 1.4).
 
     ``spacing_mm`` is ours; None takes the CT's own pixels, as the paper does. A box larger than the picture is shown
-    smaller. Nothing is padded. ``frangi``: the mode of `LesionLib.frangi` that every windowed picture goes through, None
+    smaller. Nothing is padded. ``frangi``: the mode of `LesionLib.sampling.frangi` that every windowed picture goes through, None
     for none.
     """
 

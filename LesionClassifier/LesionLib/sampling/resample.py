@@ -8,7 +8,7 @@ from math import ceil
 import numpy as np
 import SimpleITK as sitk
 
-from .geometry import CTVolume, LesionBox, require_overlap, transformed_points
+from LesionLib.geometry import CTVolume, LesionBox, require_overlap, transformed_points
 
 _PARALLEL_COSINE = np.cos(np.deg2rad(1.0))
 

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .errors import BoxError
-from .geometry import CTVolume, LesionBox, require_overlap, transformed_points
-from .sampling import lattice_points, resample
+from LesionLib.errors import BoxError
+from LesionLib.geometry import CTVolume, LesionBox, require_overlap, transformed_points
+from LesionLib.sampling.resample import lattice_points, resample
 
 _STEP_MM = 1.0  # of the lattice on which a box is measured
 _MOST_STEPS = 128  # along an edge

@@ -7,9 +7,9 @@ from typing import Literal
 
 import numpy as np
 
-from .errors import BoxError
-from .geometry import CTVolume, LesionBox, require_overlap, transformed_points
-from .sampling import lattice_points, resample
+from LesionLib.errors import BoxError
+from LesionLib.geometry import CTVolume, LesionBox, require_overlap, transformed_points
+from LesionLib.sampling.resample import lattice_points, resample
 
 Interpolation = Literal["nearest", "linear"]
 

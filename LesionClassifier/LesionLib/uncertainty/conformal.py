@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from .errors import BundleError
+from LesionLib.errors import BundleError
 
 if TYPE_CHECKING:
     from torch import Tensor
+
 
 _PREFIX = "conformal."
 _QUANTILE, _ALPHA, _COUNTS, _BY_CLASS = (
@@ -101,3 +102,30 @@ def checked_probabilities(probabilities: np.ndarray, labels: np.ndarray | None) 
         msg = f"labels must be {len(p)} whole numbers from 0 to {p.shape[1] - 1}"
         raise ValueError(msg)
     return p, y
+
+
+@dataclass(frozen=True)
+class Proportion:
+    """``hits`` of ``n`` with Wilson's 95 % interval, which takes the n to be independent; slices of a patient are not."""
+
+    hits: int
+    n: int
+    low: float
+    high: float
+
+    @property
+    def value(self) -> float:
+        """hits / n."""
+        return self.hits / self.n
+
+    def __str__(self) -> str:
+        """``0.599 (0.515-0.677, n = 137)``."""
+        return f"{self.value:.3f} ({self.low:.3f}-{self.high:.3f}, n = {self.n})"
+
+
+def proportion(hits: int, n: int) -> Proportion:
+    """``hits`` of ``n``, n at least 1."""
+    from scipy.stats import binomtest  # a second to import, and only model builders count
+
+    interval = binomtest(int(hits), int(n)).proportion_ci(method="wilson")
+    return Proportion(int(hits), int(n), float(interval.low), float(interval.high))

@@ -15,10 +15,11 @@ from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
-from .errors import BundleError
+from LesionLib.errors import BundleError
 
 if TYPE_CHECKING:
     from torch import Tensor
+
 
 _PREFIX = "ood."
 _MEANS, _WHITENING, _EMBEDDINGS, _NEIGHBOURS, _THRESHOLD, _QUANTILE = (

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from .box_spread import BoxSpread
+from LesionLib.uncertainty.stability import BoxSpread
 
 _SPREAD_ARRAYS = ("mean", "minimum", "maximum", "sd")
 NOT_MEASURED = "How far this answer can be relied on was not measured: the model brings nothing to measure it with."

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from .geometry import CTVolume, LesionBox, transformed_points
+from LesionLib.geometry import CTVolume, LesionBox, transformed_points
 
 _LARGEST_PART = 0.25  # of an edge: nobody draws the box beside the lesion
 _SMALLEST_MM = 1.0  # edges do not shrink below this

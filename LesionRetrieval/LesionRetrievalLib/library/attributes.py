@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 
 from LesionLib.errors import CaseLibraryError
 
-from .library_filter import Range
-from .library_schema import Scalar
+from LesionRetrievalLib.library.cases import Scalar
+from LesionRetrievalLib.library.search import Range
 
 _RANGE = ".."
 

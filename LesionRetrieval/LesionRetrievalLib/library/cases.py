@@ -1,25 +1,87 @@
-"""What a case library may hold: cases, vectors and pictures, checked on entry."""
+"""HU patches as rows of a library, and back; what comes back is checked, for libraries are passed on."""
 
 from __future__ import annotations
 
 import json
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
-from LesionLib.errors import CaseLibraryError
+from LesionLib.errors import CaseLibraryError, LesionLensError
+from LesionLib.geometry import CTVolume, LesionBox
 
-from .pseudonyms import is_pseudonym
+from LesionRetrievalLib.library.arrays import packed, unpacked
+from LesionRetrievalLib.library.patches import MAX_VOXELS, HuPatch
+from LesionRetrievalLib.library.pseudonyms import is_pseudonym
 
 if TYPE_CHECKING:
-    from LesionLib.results import RunInfo
-    from LesionLib.runner_types import ModelDescription
+    from LesionLib.inference.messages import ModelDescription
+    from LesionLib.inference.results import RunInfo
 
-    from .library_patch import HuPatch
+    from LesionRetrievalLib.library.patches import HuPatch
+
+
+BOX_COLUMNS = "center_ras, size_mm, axes_ras, open_faces"
+PART_COLUMNS = "part, slices, height, width, dtype, ijk_to_ras, zlib"
+_DTYPES = {"ct": ("int16", "float32"), "segment": ("uint8",)}
+
+
+def box_row(patch: HuPatch) -> tuple:
+    """The values of `BOX_COLUMNS`."""
+    box = patch.box
+    faces = sum(1 << bit for bit, is_open in enumerate(patch.open_faces) if is_open)
+    return (_as_text(box.centerRAS), _as_text(box.sizeMm), _as_text(box.axesRAS), faces)
+
+
+def part_rows(patch: HuPatch) -> list[tuple]:
+    """The values of `PART_COLUMNS`: one row for the CT, one for the segment where there is one."""
+    parts = {"ct": patch.volume, "segment": patch.box.segment}
+    return [_part_row(part, volume) for part, volume in parts.items() if volume is not None]
+
+
+def decoded_patch(case_id: str, box: tuple, parts: list[tuple]) -> HuPatch:
+    """The patch of these rows; `CaseLibraryError` naming the case where they are damaged."""
+    try:
+        volumes = {row[0]: _volume(row) for row in parts}
+        center, size, axes, faces = box
+        lesion = LesionBox(
+            _numbers(center, (3,)), _numbers(size, (3,)), _numbers(axes, (3, 3)), segment=volumes.get("segment")
+        )
+        open_faces = tuple(bool(faces >> bit & 1) for bit in range(6))
+        return HuPatch(volumes["ct"], lesion, open_faces)
+    except (LesionLensError, ValueError, TypeError, KeyError, RecursionError) as error:
+        msg = f"Case {case_id!r}: its HU patch is damaged; remove the case, or restore the library from a copy."
+        raise CaseLibraryError(msg) from error
+
+
+def _part_row(part: str, volume: CTVolume) -> tuple:
+    array = volume.array
+    if array.dtype.name not in _DTYPES[part] or array.size > MAX_VOXELS:
+        msg = f"The {part} of the patch is {array.dtype} of shape {array.shape}; make it by lesion_patch."
+        raise CaseLibraryError(msg)
+    return (part, *array.shape, array.dtype.name, _as_text(volume.ijkToRAS), packed(array))
+
+
+def _volume(row: tuple) -> CTVolume:
+    part, *shape, dtype, ijk_to_ras, content = row
+    if dtype not in _DTYPES[part]:
+        raise ValueError
+    array = unpacked(content, dtype=dtype, shape=shape, most=MAX_VOXELS)
+    name = "patch" if part == "ct" else "segment"
+    return CTVolume(array, _numbers(ijk_to_ras, (4, 4)), name=name)
+
+
+def _as_text(values: np.ndarray) -> str:
+    return json.dumps([float(value) for value in values.ravel()])
+
+
+def _numbers(text: str, shape: tuple[int, ...]) -> np.ndarray:
+    return np.array(json.loads(text), dtype=float).reshape(shape)
+
 
 PLANES = ("axial", "coronal", "sagittal")
 MAX_PICTURE_SIDE = 2048
@@ -278,3 +340,80 @@ def _refuse_uid(value: str, name: str) -> None:
     if _DICOM_UID.search(value):
         msg = f"{name} contains a DICOM UID, which leads back to the patient; leave it out."
         raise CaseLibraryError(msg)
+
+
+@runtime_checkable
+class CaseStore(Protocol):
+    """Known lesions with their vectors, searched exactly by cosine. Faults are `LesionLib.errors.CaseLibraryError`."""
+
+    @property
+    def model(self) -> ModelIdentity:
+        """The model that its vectors are by; of several, the last."""
+
+    def __len__(self) -> int:
+        """How many cases it holds."""
+
+    def models(self) -> list[IndexedModel]:
+        """Every model it was indexed with."""
+
+    def require_model(self, sha256: str) -> ModelIdentity:
+        """The model ``sha256``, or an error naming those it can be searched with."""
+
+    def add(
+        self,
+        case: Case,
+        vector: Any,
+        *,
+        model_sha256: str,
+        pictures: Mapping[str, np.ndarray] | None = None,
+        patch: HuPatch | None = None,
+        created: str | None = None,
+    ) -> None:
+        """Add one case, wholly or not at all; ``created``: its date, for one from another library."""
+
+    def add_many(
+        self, entries: Iterable[CaseEntry | tuple], *, model_sha256: str, created: Mapping[str, str] | None = None
+    ) -> int:
+        """Add several cases, all or none; how many. ``created``: dates by case id, for cases from another library."""
+
+    def remove(self, case_id: str) -> None:
+        """Remove a case with all that belongs to it."""
+
+    def case(self, case_id: str) -> Case:
+        """One case."""
+
+    def cases(self) -> list[Case]:
+        """All cases, ordered by case id."""
+
+    def created(self) -> dict[str, str]:
+        """The date on which each case was entered, by case id."""
+
+    def contents(self) -> dict[str, tuple[str, ...]]:
+        """What the cases have besides their fields, such as pictures, by case id."""
+
+    def labels(self) -> dict[str, int]:
+        """How many cases there are of each label."""
+
+    def pictures(self, case_id: str) -> dict[str, np.ndarray]:
+        """The case's pictures, plane to uint8 grey (height, width)."""
+
+    def patch(self, case_id: str) -> HuPatch | None:
+        """The CT around the case's lesion, if it holds one."""
+
+    def vector(self, case_id: str, *, model_sha256: str) -> np.ndarray:
+        """The case's vector by one model."""
+
+    def vectors(self, case_ids: Sequence[str], *, model_sha256: str) -> dict[str, np.ndarray]:
+        """Those of these cases' vectors by one model that there are, float32, by case id."""
+
+    def search(self, vector: Any, *, k: int = 9, model_sha256: str, **filters: Any) -> list[Neighbour]:
+        """The ``k`` most similar cases that the filters (fields of `SearchFilter`) leave, best first, ties by case id."""
+
+    def __enter__(self) -> CaseStore:
+        """Itself."""
+
+    def __exit__(self, *exception: object) -> None:
+        """Close it."""
+
+    def close(self) -> None:
+        """Let go of it."""

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from LesionLib.errors import OutputError
 
-from .owner_key import settings_folder
+from LesionRetrievalLib.library.pseudonyms import settings_folder
 
 _SUFFIX = ".feedback.jsonl"
 _NOT_SIMILAR, _WITHDRAWN = "not similar", "withdrawn"

@@ -1,4 +1,4 @@
-"""The SQLite file under a case library: made whole, opened only if ours, its faults in plain English."""
+"""The tables of a case library, version by version, and the way from an older file to the newest."""
 
 from __future__ import annotations
 
@@ -7,13 +7,85 @@ import secrets
 import sqlite3
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 from urllib.parse import quote
 
 from LesionLib.errors import CaseLibraryError
 
-from .library_tables import APPLICATION_ID, SCHEMA_VERSION, complete_for_reading, migrate, tables
+APPLICATION_ID = 0x4C4C636C  # "LLcl", in the file's header: tells our libraries from any other SQLite file
+SCHEMA_VERSION = 2
+
+_TABLES_1 = {
+    "models": """CREATE TABLE models (
+        sha256 TEXT PRIMARY KEY NOT NULL, name TEXT NOT NULL, version TEXT NOT NULL,
+        dimension INTEGER NOT NULL CHECK (dimension > 0))""",
+    "cases": """CREATE TABLE cases (
+        case_id TEXT PRIMARY KEY NOT NULL, label TEXT NOT NULL, label_source TEXT NOT NULL,
+        organ TEXT NOT NULL, patient_hash TEXT NOT NULL, study_hash TEXT NOT NULL,
+        attributes TEXT NOT NULL, note TEXT NOT NULL, created TEXT NOT NULL)""",
+    "vectors": """CREATE TABLE vectors (
+        case_id TEXT NOT NULL REFERENCES cases ON DELETE CASCADE,
+        model_sha256 TEXT NOT NULL REFERENCES models, vector BLOB NOT NULL,
+        PRIMARY KEY (case_id, model_sha256))""",
+    "pictures": """CREATE TABLE pictures (
+        case_id TEXT NOT NULL REFERENCES cases ON DELETE CASCADE,
+        plane TEXT NOT NULL CHECK (plane IN ('axial', 'coronal', 'sagittal')),
+        height INTEGER NOT NULL CHECK (height > 0), width INTEGER NOT NULL CHECK (width > 0),
+        grey BLOB NOT NULL CHECK (length(grey) = height * width),
+        PRIMARY KEY (case_id, plane))""",
+}
+
+# Version 2 only adds tables, so that a file of version 1 can be read as it lies (see `complete_for_reading`).
+_ADDED_IN_2 = {
+    # A model stands here while a reindex with it has not reached its end.
+    "unfinished_models": """CREATE {temp} TABLE unfinished_models (
+        sha256 TEXT PRIMARY KEY NOT NULL REFERENCES models)""",
+    # ijk_to_ras, center_ras, size_mm, axes_ras: JSON lists of numbers, row by row, RAS mm.
+    "patch_boxes": """CREATE {temp} TABLE patch_boxes (
+        case_id TEXT PRIMARY KEY NOT NULL REFERENCES cases ON DELETE CASCADE,
+        center_ras TEXT NOT NULL, size_mm TEXT NOT NULL, axes_ras TEXT NOT NULL,
+        open_faces INTEGER NOT NULL CHECK (open_faces BETWEEN 0 AND 63))""",
+    "patches": """CREATE {temp} TABLE patches (
+        case_id TEXT NOT NULL REFERENCES cases ON DELETE CASCADE,
+        part TEXT NOT NULL CHECK (part IN ('ct', 'segment')),
+        slices INTEGER NOT NULL CHECK (slices > 0), height INTEGER NOT NULL CHECK (height > 0),
+        width INTEGER NOT NULL CHECK (width > 0),
+        dtype TEXT NOT NULL CHECK (dtype IN ('int16', 'float32', 'uint8')),
+        ijk_to_ras TEXT NOT NULL, zlib BLOB NOT NULL,
+        PRIMARY KEY (case_id, part))""",
+}
+
+
+def tables(version: int = SCHEMA_VERSION) -> dict[str, str]:
+    """Table name -> the statement that makes it, of a library of ``version``."""
+    added = {name: statement.format(temp="") for name, statement in _ADDED_IN_2.items()}
+    return _TABLES_1 | (added if version >= 2 else {})
+
+
+def migrate(connection: sqlite3.Connection) -> None:
+    """Bring an older file to the newest version, wholly or not at all; the newest stays as it is. `sqlite3.Error`."""
+    connection.execute("BEGIN IMMEDIATE")
+    try:
+        # Read inside the transaction: another program may have migrated the file a moment ago.
+        if connection.execute("PRAGMA user_version").fetchone()[0] == 1:
+            for statement in _ADDED_IN_2.values():
+                connection.execute(statement.format(temp=""))
+            connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
+        connection.execute("COMMIT")
+    except BaseException:
+        if connection.in_transaction:
+            connection.execute("ROLLBACK")
+        raise
+
+
+def complete_for_reading(connection: sqlite3.Connection) -> None:
+    """Give an older file, opened to read, the tables it lacks, empty and in memory: the file itself stays as it is."""
+    connection.execute("PRAGMA temp_store = MEMORY")
+    for statement in _ADDED_IN_2.values():
+        connection.execute(statement.format(temp="TEMP"))
+
 
 _SPILL_PAGES = 65_536  # of 4 kB
 _PLAIN_REASONS = {
@@ -136,3 +208,74 @@ def _require_library(connection: sqlite3.Connection, path: Path) -> int:
         msg = f"{path} was changed by another program (tables are missing or foreign); restore it from a copy."
         raise CaseLibraryError(msg)
     return version
+
+
+_FINISHED = "sha256 NOT IN (SELECT sha256 FROM unfinished_models)"
+_CASE_COLUMNS = "case_id, label, label_source, organ, patient_hash, study_hash, attributes, note, created"
+# Cases that only an unfinished model has embedded cannot be searched for: they stay behind.
+_CASES = f"case_id IN (SELECT case_id FROM vectors JOIN models ON sha256 = model_sha256 WHERE {_FINISHED})"
+
+
+@dataclass(frozen=True)
+class ExportPlan:
+    """What goes into a copy besides cases and vectors. ``notes`` are free text: read them before they leave the house."""
+
+    pictures: bool = False
+    patches: bool = False
+    notes: bool = True
+
+
+def export_library(
+    source: sqlite3.Connection, source_path: Path, path: Path, plan: ExportPlan, *, overwrite: bool = False
+) -> int:
+    """Copy the library of ``source`` to ``path`` by ``plan``; returns how many cases. Raises `CaseLibraryError`.
+
+    The hashes stay as they are; the key that made them is no part of a library, so whoever gets the copy cannot make
+    them of a name. An existing file is refused; with ``overwrite`` it is replaced, if it is a LesionLens library.
+    """
+    if os.path.exists(path):
+        if os.path.samefile(path, source_path):
+            msg = f"{path} is the library itself; give the copy another name."
+            raise CaseLibraryError(msg)
+        if not overwrite:
+            msg = f"{path} exists; give another name, or ask for it to be overwritten."
+            raise CaseLibraryError(msg)
+        connect(path, "ro").close()
+    with plain_errors(source_path):
+        source.execute("BEGIN")  # one snapshot, whatever a writer does meanwhile
+    try:
+        write_new(path, lambda target: _copy(source, target, plan))
+        with plain_errors(source_path):
+            return source.execute(f"SELECT count(*) FROM cases WHERE {_CASES}").fetchone()[0]
+    finally:
+        with plain_errors(source_path):
+            source.execute("ROLLBACK")
+
+
+def _copy(source: sqlite3.Connection, target: sqlite3.Connection, plan: ExportPlan) -> None:
+    _copy_table(source, target, "models", "sha256, name, version, dimension", where=_FINISHED)
+    _copy_table(source, target, "cases", _CASE_COLUMNS, where=_CASES, blank=() if plan.notes else ("note",))
+    finished = f"model_sha256 IN (SELECT sha256 FROM models WHERE {_FINISHED})"
+    _copy_table(source, target, "vectors", "case_id, model_sha256, vector", where=finished)
+    if plan.pictures:
+        _copy_table(source, target, "pictures", "case_id, plane, height, width, grey", where=_CASES)
+    if plan.patches:
+        _copy_table(source, target, "patch_boxes", "case_id, center_ras, size_mm, axes_ras, open_faces", where=_CASES)
+        columns = "case_id, part, slices, height, width, dtype, ijk_to_ras, zlib"
+        _copy_table(source, target, "patches", columns, where=_CASES)
+
+
+def _copy_table(
+    source: sqlite3.Connection,
+    target: sqlite3.Connection,
+    table: str,
+    columns: str,
+    *,
+    where: str,
+    blank: tuple[str, ...] = (),
+) -> None:
+    names = columns.split(", ")
+    chosen = ", ".join("''" if name in blank else name for name in names)
+    marks = ", ".join("?" * len(names))
+    with closing(source.execute(f"SELECT {chosen} FROM {table} WHERE {where} ORDER BY rowid")) as rows:
+        target.executemany(f"INSERT INTO {table} ({columns}) VALUES ({marks})", rows)

@@ -1,15 +1,60 @@
-"""Whose CT it is, from DICOM elements, and a guard against a patient's name, number or dates in the texts of a case."""
+"""What a folder of known lesions says of each: the answer, whose it is, and which of its columns may be kept."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping
+import secrets
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass, field
 
+import numpy as np
 from LesionLib.errors import CaseLibraryError
+from LesionLib.geometry import CTVolume, LesionBox
+from LesionLib.inference.messages import Embedding
+from LesionLib.io.boxes import CaseRow, CaseTableError
 
-from .library_schema import Case
-from .pseudonyms import Pseudonymiser
+from LesionRetrievalLib.library.cases import Case, CaseEntry, Scalar
+from LesionRetrievalLib.library.patches import case_pictures, lesion_patch
+from LesionRetrievalLib.library.pseudonyms import Pseudonymiser
+from LesionRetrievalLib.library.store import CaseLibrary
+
+LABEL_COLUMNS = ("label", "malignant")
+PATIENT_COLUMN = "patient_id"
+# Columns that name somebody or something, or belong to an evaluation and not to the lesion.
+_LEFT_OUT = re.compile(r"file|.*(patient|study|series|uid|subset|fold|split).*")
+_LONGEST_TEXT = 200
+
+
+def label_column(row: CaseRow, wanted: str | None) -> str:
+    """The column with the answers: ``wanted``, or the first of `LABEL_COLUMNS` that is there. Raises `CaseTableError`."""
+    names = (wanted,) if wanted else LABEL_COLUMNS
+    for name in names:
+        if name in row.values:
+            return name
+    msg = f"{row.where}: there is no column {' or '.join(names)}; name the one with the answers by --label-column."
+    raise CaseTableError(msg)
+
+
+def label_of(row: CaseRow, column: str, class_names: Sequence[str]) -> str:
+    """The answer: a class number becomes the model's class name, a name stays."""
+    value = row.values[column]
+    is_number = value.isdecimal() and int(value) < len(class_names)
+    return class_names[int(value)] if is_number else value
+
+
+def attributes_of(row: CaseRow, column: str) -> dict[str, Scalar]:
+    """What the table says besides: numbers as float, texts cut to 200 characters, nothing that names anybody."""
+    kept: dict[str, Scalar] = {}
+    for name, value in row.values.items():
+        if name == column or not value or _LEFT_OUT.fullmatch(name.lower()):
+            continue
+        try:
+            kept[name] = float(value)
+        except ValueError:
+            kept[name] = value[:_LONGEST_TEXT]
+    return kept
+
 
 _FEWEST_LETTERS, _FEWEST_DIGITS = 2, 4
 _DATE = re.compile(r"(\d{4})(\d{2})(\d{2})")
@@ -127,3 +172,81 @@ def _forms(value: str) -> Iterator[str]:
         for parts in ((year, month, day), (day, month, year), (month, day, year)):
             yield from (sign.join(parts) for sign in "-./")
             yield from (sign.join(part.lstrip("0") for part in parts) for sign in "-./")
+
+
+@dataclass(frozen=True)
+class NewCase:
+    """What a person or a table says of a lesion, and what is kept of its CT.
+
+    ``label_source``: how the label was established, as "histology". ``case_id`` "": one is made.
+    """
+
+    label: str
+    label_source: str
+    organ: str = "not stated"
+    attributes: Mapping[str, Scalar] = field(default_factory=dict, hash=False)
+    note: str = ""
+    with_pictures: bool = False
+    with_patch: bool = False
+    case_id: str = ""
+
+
+@dataclass(frozen=True)
+class Owner:
+    """Whose lesion it is, as hashes by the owner's key, and the identifiers that must not stand in its texts."""
+
+    patient_hash: str
+    study_hash: str
+    identifiers: tuple[str, ...] = field(default=(), repr=False)
+
+
+def new_case_id() -> str:
+    """Never from the name of a box or segment: that may hold anything."""
+    return f"case-{secrets.token_hex(4)}"
+
+
+def checked_case(new: NewCase, owner: Owner) -> Case:
+    """The case as it would be stored; `CaseLibraryError` for texts that are missing, too long, or name the patient."""
+    case = Case(
+        case_id=new.case_id or new_case_id(),
+        label=new.label,
+        label_source=new.label_source,
+        organ=new.organ,
+        patient_hash=owner.patient_hash,
+        study_hash=owner.study_hash,
+        attributes=new.attributes,
+        note=new.note,
+    )
+    return require_anonymous(case, owner.identifiers)
+
+
+def case_entry(
+    volume: CTVolume,
+    box: LesionBox,
+    vector: np.ndarray,
+    *,
+    new: NewCase,
+    owner: Owner,
+    without_patch_if_too_large: bool = False,
+) -> CaseEntry:
+    """All that a library keeps of a lesion; ``vector``: the model's embedding of it, of shape (dimension,).
+
+    A segment of ``box`` goes into the HU patch. ``without_patch_if_too_large``: keep such a lesion all the same; a reindex
+    will name it. Raises `CaseLibraryError`, also for a patch that is too large otherwise, or `BoxError`.
+    """
+    case = checked_case(new, owner)
+    pictures = case_pictures(volume, box) if new.with_pictures else None
+    patch = None
+    if new.with_patch:
+        with suppress(CaseLibraryError) if without_patch_if_too_large else nullcontext():
+            patch = lesion_patch(volume, box)
+    return CaseEntry(case, vector, pictures, patch)
+
+
+def add_case(
+    library: CaseLibrary, volume: CTVolume, box: LesionBox, embedding: Embedding, *, new: NewCase, owner: Owner
+) -> str:
+    """Store the lesion with its vector, and pictures and HU patch where asked for; returns the case's id. `LesionLensError`."""
+    case, vector, pictures, patch = case_entry(volume, box, embedding.vector, new=new, owner=owner)
+    library.add(case, vector, model_sha256=embedding.info.model_sha256, pictures=pictures, patch=patch)
+    return case.case_id

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from .library_protocol import CaseStore
-from .library_schema import Neighbour
+from LesionLib.inference.results import LesionResult, SimilarCase
+
+from LesionRetrievalLib.library.cases import CaseStore, Neighbour
+from LesionRetrievalLib.library.store import CaseLibrary
 
 
 @dataclass(frozen=True)
@@ -79,3 +81,27 @@ def agreement_sentence(vote: NeighbourVote, probabilities: Mapping[str, float] |
     if answer == top:
         return f"Cases and model agree: {among}, and {said}."
     return f"Cases and model disagree: {among}, but {said}. Look at both before you believe either."
+
+
+def find_similar(
+    results: Sequence[LesionResult],
+    library: CaseLibrary,
+    *,
+    model_sha256: str,
+    k: int = 9,
+    exclude_patient: str | None = None,
+) -> tuple[list[LesionResult], list[list[Neighbour]]]:
+    """The results with their similar cases, and the neighbours in full, one list a result, best first.
+
+    Raises `CaseLibraryError` where the library was made with another model.
+    """
+    library.require_model(model_sha256)
+    neighbours = [
+        library.search(result.embedding, k=k, model_sha256=model_sha256, exclude_patient=exclude_patient)
+        for result in results
+    ]
+    with_cases = [
+        replace(result, similar_cases=tuple(SimilarCase(n.case_id, n.label, n.similarity) for n in found))
+        for result, found in zip(results, neighbours, strict=True)
+    ]
+    return with_cases, neighbours

@@ -1,4 +1,4 @@
-"""The CT around a lesion, small enough for a library: to be shown as a volume, and embedded again by another model."""
+"""Small grey pictures of a lesion in three planes, laid as radiologists see them."""
 
 from __future__ import annotations
 
@@ -8,9 +8,42 @@ from typing import TYPE_CHECKING
 import numpy as np
 from LesionLib.errors import CaseLibraryError
 from LesionLib.geometry import CTVolume, LesionBox, require_overlap, transformed_points
+from LesionLib.sampling.resample import resample
 
 if TYPE_CHECKING:
-    from LesionLib.sampling_kinds import Spec
+    from LesionLib.sampling.inputs import Spec
+
+
+SIDE = 96
+_SURROUNDINGS_MM = 10.0
+# Columns and rows of the picture in RAS: patient's right on the left, feet down, nose to the left in sagittal.
+_PLANES = {
+    "axial": ((-1, 0, 0), (0, -1, 0)),
+    "coronal": ((-1, 0, 0), (0, 0, -1)),
+    "sagittal": ((0, -1, 0), (0, 0, -1)),
+}
+
+
+def case_pictures(
+    volume: CTVolume, box: LesionBox, *, window_hu: tuple[float, float] = (-1350.0, 150.0)
+) -> dict[str, np.ndarray]:
+    """Plane -> uint8 grey (96, 96) through the centre of the box; black where there is no CT.
+
+    The picture holds the whole box with 10 mm around it. ``window_hu`` runs from black to white.
+    """
+    extent = np.ptp(box.cornersRAS, axis=0).max() + 2 * _SURROUNDINGS_MM
+    pixel_mm = extent / SIDE
+    pictures = {}
+    for plane, (column, row) in _PLANES.items():
+        to_ras = np.eye(4)
+        to_ras[:3, 0], to_ras[:3, 1] = np.array(column) * pixel_mm, np.array(row) * pixel_mm
+        to_ras[:3, 2] = np.cross(column, row)
+        to_ras[:3, 3] = box.centerRAS - (to_ras[:3, 0] + to_ras[:3, 1]) * (SIDE - 1) / 2
+        hu, inside = resample(volume, to_ras, (SIDE, SIDE, 1))
+        grey = np.clip((hu[0] - window_hu[0]) / (window_hu[1] - window_hu[0]), 0, 1) * 255
+        pictures[plane] = np.where(inside[0], grey, 0).astype(np.uint8)
+    return pictures
+
 
 MARGIN_MM = 25.0
 MIN_HALF_MM = 34.0  # a cube of 64 mm around the middle of a small lesion fits, with the voxels that interpolation needs
@@ -56,7 +89,7 @@ def sees_beyond(patch: HuPatch, spec: Spec) -> bool:
 
     Raises `BoxError` where the lesion cannot be cut as ``spec`` says at all (a model of shapes, and no segment).
     """
-    from LesionLib.sampling_kinds import cut, network_input
+    from LesionLib.sampling.inputs import cut, network_input
 
     # What lies beyond is made very dark, then very bright: if the network's input notices, it looks there.
     dark, bright = (network_input(cut(_extended(patch, hu), patch.box, spec), spec) for hu in (-30_000, 30_000))

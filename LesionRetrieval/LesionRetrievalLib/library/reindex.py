@@ -9,15 +9,16 @@ from typing import TYPE_CHECKING
 import numpy as np
 from LesionLib.errors import CaseLibraryError, LesionLensError
 
-from .library_patch import HuPatch, sees_beyond
-from .library_schema import ModelIdentity
+from LesionRetrievalLib.library.cases import ModelIdentity
+from LesionRetrievalLib.library.patches import HuPatch, sees_beyond
 
 if TYPE_CHECKING:
     from LesionLib.geometry import CTVolume, LesionBox
-    from LesionLib.runner_types import ModelDescription
-    from LesionLib.sampling_kinds import Spec
+    from LesionLib.inference.messages import ModelDescription
+    from LesionLib.sampling.inputs import Spec
 
-    from .library import CaseLibrary
+    from LesionRetrievalLib.library.store import CaseLibrary
+
 
 NO_PATCH = "the library holds no HU patch of it"
 BEYOND = "the model looks further than the HU patch of it reaches"
@@ -94,7 +95,8 @@ def patch_embedder(spec: Spec, embed_lesion: Callable[[CTVolume, LesionBox], np.
 
 
 def _in_this_process(model: ModelDescription) -> Callable[[CTVolume, LesionBox], np.ndarray]:
-    from LesionLib.runner import EmbeddingRequest, InProcessRunner
+    from LesionLib.inference.messages import EmbeddingRequest
+    from LesionLib.inference.runner import InProcessRunner
 
     runner = InProcessRunner()
     return lambda ct, box: runner.run(EmbeddingRequest(str(model.folder), ct, box, query_only=True)).vector

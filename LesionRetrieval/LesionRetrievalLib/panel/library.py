@@ -1,17 +1,205 @@
-"""The case library in the panel: open, make, the ones open lately, and what it holds."""
+"""Adding the lesion to the library, and removing a case; neither in a library that was opened to read only."""
 
 from __future__ import annotations
 
 import html
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import qt
+import slicer
 import slicer.util
 from LesionLib.errors import LesionLensError
 from slicer.i18n import tr as _
 
-from .library import CaseLibrary
+from LesionRetrievalLib.library.attributes import attributes_from_text, conditions_from_text
+from LesionRetrievalLib.library.intake import NewCase, PatientIdentity
+from LesionRetrievalLib.library.pseudonyms import default_key_path
+from LesionRetrievalLib.library.search import SearchPlan
+from LesionRetrievalLib.library.store import CaseLibrary
+from LesionRetrievalLib.logic import dicomDatabase, patientHash
+from LesionRetrievalLib.scene.identity import KnownIdentities
+
+
+class AddingPanel:
+    """The form is not kept in the scene. ``onAdd(case)`` and ``onRemove()`` are called when the user asks for it."""
+
+    def __init__(self, ui, *, onAdd: Callable[[], None], onRemove: Callable[[], None]) -> None:
+        self._ui = ui
+        ui.newSourceEdit.addItems(
+            [_("histology"), _("follow-up of 24 months"), _("expert reading"), _("typical appearance")]
+        )
+        for edit in (ui.newLabelEdit, ui.newOrganEdit, ui.newSourceEdit):
+            edit.setCurrentText("")
+            edit.connect("currentTextChanged(QString)", lambda _text: self.show())
+        for edit in (ui.newAttributesEdit, ui.newNoteEdit):
+            edit.maximumHeight = 62
+        ui.addCaseButton.connect("clicked()", onAdd)
+        ui.removeCaseButton.connect("clicked()", onRemove)
+        self._whyNotAdd = self._whyNotRemove = ""
+
+    def fill(self, labels: Sequence[str], organs: Sequence[str]) -> None:
+        """Offer answers and organs; what was typed stays."""
+        for edit, values in ((self._ui.newLabelEdit, labels), (self._ui.newOrganEdit, organs)):
+            typed = edit.currentText
+            edit.clear()
+            edit.addItems(values)
+            edit.setCurrentText(typed)
+
+    def newCase(self) -> NewCase:
+        """What the form says. Raises `CaseLibraryError` for attributes that cannot be read."""
+        ui = self._ui
+        return NewCase(
+            label=ui.newLabelEdit.currentText.strip(),
+            label_source=ui.newSourceEdit.currentText.strip(),
+            organ=ui.newOrganEdit.currentText.strip() or "not stated",
+            attributes=attributes_from_text(ui.newAttributesEdit.plainText),
+            note=ui.newNoteEdit.plainText.strip(),
+            with_pictures=ui.picturesCheckBox.checked,
+            with_patch=ui.patchCheckBox.checked,
+        )
+
+    def added(self) -> None:
+        """Clear what belongs to one lesion only, so that it is not stored with the next one."""
+        self._ui.newAttributesEdit.plainText = self._ui.newNoteEdit.plainText = ""
+        self._ui.newLabelEdit.setCurrentText("")
+
+    def update(self, library: CaseLibrary | None, *, whyNotSearch: str, hasChosen: bool) -> None:
+        """Enable the buttons, or say why not. ``whyNotSearch``: why no lesion can be looked at now."""
+        closed = _("Open a case library, or make a new one.") if library is None else ""
+        closed = closed or (readOnly() if library.read_only else "")
+        self._whyNotAdd = closed or whyNotSearch
+        self._whyNotRemove = closed or ("" if hasChosen else _("Choose a case among those found."))
+        self.show()
+
+    def show(self) -> None:
+        """Bring the buttons in line with the form."""
+        ui = self._ui
+        why = self._whyNotAdd
+        if not why and not ui.newLabelEdit.currentText.strip():
+            why = _("Say what the lesion is.")
+        if not why and not ui.newSourceEdit.currentText.strip():
+            why = _("Say how that was established.")
+        ui.addCaseButton.enabled, ui.addCaseButton.toolTip = not why, why or _("Store the lesion with its answer.")
+        why = self._whyNotRemove
+        ui.removeCaseButton.enabled = not why
+        ui.removeCaseButton.toolTip = why or _("Take the selected case out of the library, after a question.")
+
+
+def readOnly() -> str:
+    """Why nothing can be changed."""
+    return _("The library was opened to read only: tick Allow changes above.")
+
+
+class FiltersPanel:
+    """``onChanged`` is called when the user has changed something. What is typed of a patient stays in this widget."""
+
+    def __init__(self, ui, logic, *, onChanged: Callable[[], None]) -> None:
+        self._ui, self._logic, self._onChanged = ui, logic, onChanged
+        self._parameters = None
+        self._filling = False
+        self._identities = KnownIdentities()
+        for scope, words in (
+            ("all", _("all cases")), ("same-patient", _("the same patient")), ("cross-patient", _("other patients")),
+        ):  # fmt: skip
+            ui.scopeSelector.addItem(words)
+            ui.scopeSelector.setItemData(ui.scopeSelector.count - 1, scope)
+        for selector in (ui.scopeSelector, ui.labelSelector, ui.organSelector):
+            selector.connect("currentIndexChanged(int)", self._chosen)
+        ui.patientEdit.connect("textChanged(QString)", lambda _text: self._changed())
+        ui.keyLabel.text = str(logic.keyPath or default_key_path())
+
+    def setParameters(self, parameters) -> None:
+        """Show the scene's parameters; None between two scenes."""
+        self._parameters = parameters
+        self._ui.patientEdit.clear()
+        self._identities.forget()
+        self.show()
+
+    def fill(self, labels: Sequence[str], organs: Sequence[str]) -> None:
+        """Offer the answers and organs that the library holds."""
+        self._filling = True
+        for selector, values in ((self._ui.labelSelector, labels), (self._ui.organSelector, organs)):
+            selector.clear()
+            selector.addItem(_("any"))
+            selector.setItemData(0, "")
+            for value in values:
+                selector.addItem(value)
+                selector.setItemData(selector.count - 1, value)
+        self._filling = False
+        self.show()
+
+    def show(self) -> None:
+        """Bring the widgets in line with the parameters; an answer that the library lacks is shown as any."""
+        if self._parameters is None:
+            return
+        self._filling = True
+        for selector, value in (
+            (self._ui.scopeSelector, self._parameters.scope),
+            (self._ui.labelSelector, self._parameters.label),
+            (self._ui.organSelector, self._parameters.organ),
+        ):
+            values = [selector.itemData(i) for i in range(selector.count)]
+            selector.setCurrentIndex(values.index(value) if value in values else 0)
+        self._filling = False
+        self._showPatient()
+
+    def plan(self) -> SearchPlan:
+        """What is asked for. Raises `CaseLibraryError` for attributes that cannot be read."""
+        ui = self._ui
+        return SearchPlan(
+            scope=ui.scopeSelector.itemData(ui.scopeSelector.currentIndex) or "all",
+            label=ui.labelSelector.itemData(ui.labelSelector.currentIndex) or "",
+            organ=ui.organSelector.itemData(ui.organSelector.currentIndex) or "",
+            attributes=conditions_from_text(ui.attributesEdit.text),
+            leave_out_patient=ui.leaveOutCheckBox.checked,
+        )
+
+    def identity(self) -> PatientIdentity:
+        """Whose CT it is, as far as known. Raises `CaseLibraryError` where two sources differ."""
+        volume = None if self._parameters is None else self._parameters.volume
+        return self._identities.ofVolume(volume, typed=self._ui.patientEdit.text, database=dicomDatabase())
+
+    def patient(self) -> str | None:
+        """The hash of the patient; None where it is not known. Raises `CaseLibraryError`."""
+        return patientHash(self.identity(), self._logic.keyPath)
+
+    def whyNot(self) -> str:
+        """Why this search cannot be made, in plain words; empty where it can."""
+        try:
+            self.plan().filters(self.patient())
+        except LesionLensError as error:
+            return str(error)
+        return ""
+
+    def words(self) -> str:
+        """Whether cases of the same patient are left out."""
+        try:
+            has_key = (self._logic.keyPath or default_key_path()).exists()
+            return self.plan().words(self.patient(), has_key=has_key)
+        except LesionLensError as error:
+            return str(error)
+
+    def _showPatient(self) -> None:
+        scope = self._ui.scopeSelector.itemData(self._ui.scopeSelector.currentIndex)
+        self._ui.leaveOutCheckBox.enabled = scope == "all"
+        hasVolume = self._parameters is not None and self._parameters.volume is not None
+        self._ui.patientLabel.text = self.words() if hasVolume else ""
+
+    def _chosen(self, _index: int) -> None:
+        if self._filling or self._parameters is None:
+            return
+        ui = self._ui
+        with slicer.util.NodeModify(self._parameters.parameterNode):
+            self._parameters.scope = ui.scopeSelector.itemData(ui.scopeSelector.currentIndex) or "all"
+            self._parameters.label = ui.labelSelector.itemData(ui.labelSelector.currentIndex) or ""
+            self._parameters.organ = ui.organSelector.itemData(ui.organSelector.currentIndex) or ""
+        self._changed()
+
+    def _changed(self) -> None:
+        self._showPatient()
+        self._onChanged()
+
 
 SUFFIX = ".lesionlib"
 _RECENT_KEY, _MOST_RECENT = "LesionRetrieval/recentLibraries", 8

@@ -1,32 +1,203 @@
-"""What a search has found, and all that can be done with it: cards, vote, comparison, explanation, feedback."""
+"""The nine cards, and a tenth for the nearest case that turned out to be something else."""
 
 from __future__ import annotations
 
 import html
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from LesionClassifierLib.result_nodes import storedResult
-from LesionClassifierLib.roi_nodes import boxFromRoi
-from LesionClassifierLib.staleness import whyStale
-from LesionClassifierLib.volume_nodes import volumeFromNode
+import qt
+from LesionClassifierLib.scene.lesions import boxFromRoi
+from LesionClassifierLib.scene.results import storedResult, whyStale
+from LesionClassifierLib.scene.volumes import volumeFromNode
 from LesionLib.errors import LesionLensError
-from LesionLib.runner_types import Embedding
+from LesionLib.inference.messages import Embedding
 from slicer import vtkMRMLMarkupsROINode, vtkMRMLScalarVolumeNode
 from slicer.i18n import tr as _
 
-from .case_card import mosaic, pixmapOf
-from .case_pictures import case_pictures
-from .comparison_panel import ComparisonPanel
-from .gallery_panel import GalleryPanel
-from .library import ModelIdentity, Neighbour
-from .retrieval_actions import searchLibrary
-from .search_plan import SearchPlan
-from .similarity_volume import SIMILARITY_ATTRIBUTE, removeSimilarity, setOpacity, showSimilarity, similarityNodes
-from .vote_panel import VotePanel
+from LesionRetrievalLib.library.cases import ModelIdentity, Neighbour
+from LesionRetrievalLib.library.neighbours import NeighbourVote, agreement_sentence
+from LesionRetrievalLib.library.patches import case_pictures
+from LesionRetrievalLib.library.search import SearchPlan
+from LesionRetrievalLib.logic import searchLibrary
+from LesionRetrievalLib.panel.cards import RGB, CaseCard, ComparisonPanel, mosaic, pixmapOf
+from LesionRetrievalLib.scene.comparison import (
+    SIMILARITY_ATTRIBUTE,
+    removeSimilarity,
+    setOpacity,
+    showSimilarity,
+    similarityNodes,
+)
+
+COLUMNS, CARDS = 3, 9
+# For labels that the model does not name; far apart in hue and lightness (Okabe and Ito).
+_COLORS = (
+    (0.90, 0.62, 0.0),
+    (0.34, 0.71, 0.91),
+    (0.80, 0.47, 0.65),
+    (0.0, 0.62, 0.45),
+    (0.84, 0.37, 0.0),
+    (0.0, 0.45, 0.70),
+)
+
+
+class GalleryPanel:
+    """``onChosen(neighbour)`` is called when another card is chosen. Arrow keys go from card to card."""
+
+    def __init__(self, place, *, onChosen: Callable[[Neighbour], None]) -> None:
+        self._onChosen = onChosen
+        self._place = place
+        grid = qt.QGridLayout(place)
+        grid.setContentsMargins(0, 0, 0, 0)
+        grid.setSpacing(4)
+        self.cards = [CaseCard(place, onChosen=self._tell(number)) for number in range(CARDS + 1)]
+        for number, card in enumerate(self.cards[:CARDS]):
+            grid.addWidget(card.button, number // COLUMNS, number % COLUMNS)
+        for column in range(COLUMNS):
+            grid.setColumnStretch(column, 1)
+        self._other = qt.QLabel()
+        self._other.wordWrap = True
+        grid.addWidget(self.cards[CARDS].button, CARDS // COLUMNS, 0)
+        grid.addWidget(self._other, CARDS // COLUMNS, 1, 1, COLUMNS - 1)
+        self._isFilling = False
+        self.clear()
+
+    @property
+    def chosen(self) -> Neighbour | None:
+        """The case of the chosen card."""
+        return next((c.neighbour for c in self.cards if c.button.checked and c.neighbour is not None), None)
+
+    def clear(self) -> None:
+        """No cases."""
+        self.show([], None, pictures=lambda _caseId: {}, colors={}, marked=())
+
+    def show(
+        self,
+        neighbours: Sequence[Neighbour],
+        other: Neighbour | None,
+        *,
+        pictures: Callable[[str], Mapping[str, np.ndarray]],
+        colors: Mapping[str, RGB],
+        marked: Collection[str],
+    ) -> None:
+        """Show the cases, best first, and ``other``; the first is chosen unless the one chosen before is among them."""
+        before = None if self.chosen is None else self.chosen.case_id
+        shown = [*neighbours[:CARDS], *[None] * (CARDS - len(neighbours)), other]
+        colored = labelColors([n.label for n in shown if n is not None], colors)
+        self._isFilling = True
+        for number, (card, neighbour) in enumerate(zip(self.cards, shown, strict=True)):
+            rank = "\u2260" if number == CARDS else str(number + 1)
+            found = {} if neighbour is None else pictures(neighbour.case_id)
+            isMarked = neighbour is not None and neighbour.case_id in marked
+            color = (0.5, 0.5, 0.5) if neighbour is None else colored[neighbour.label]
+            card.show(neighbour, found, rank=rank, color=color, isMarked=isMarked)
+        self._other.visible = other is not None
+        kept = [c for c in self.cards if c.neighbour is not None and c.neighbour.case_id == before]
+        first = (kept or [c for c in self.cards if c.neighbour is not None] or [None])[0]
+        self._isFilling = False
+        self._place.visible = first is not None
+        if first is not None:
+            first.choose()
+
+    def nameOther(self, top: str) -> None:
+        """Of which answer the tenth card is not."""
+        other = self.cards[CARDS].neighbour
+        words = _("The nearest case that is <b>not {0}</b>: what else this might be.").format(html.escape(top))
+        places = [
+            n
+            for n, c in enumerate(self.cards[:CARDS], 1)
+            if c.neighbour and other and c.neighbour.case_id == other.case_id
+        ]
+        among = _(" It is number {0} above.").format(places[0]) if places else _(" It is not among the nine above.")
+        self._other.text = words + among
+
+    def _tell(self, number: int) -> Callable[[], None]:
+        def chosen() -> None:
+            card = self.cards[number]
+            if not self._isFilling and card.neighbour is not None:
+                self._onChosen(card.neighbour)
+
+        return chosen
+
+
+def labelColors(labels: Sequence[str], known: Mapping[str, RGB]) -> dict[str, RGB]:
+    """A colour a label: the model's own where it has that class."""
+    others = sorted({label for label in labels if label not in known})
+    return {**known, **{label: _COLORS[place % len(_COLORS)] for place, label in enumerate(others)}}
+
+
+_MOST_ROWS = 6
+
+
+class VotePanel:
+    """Bars for at most six labels, those with the most cases or the highest probability."""
+
+    def __init__(self, place, sentence) -> None:
+        self._place, self._sentence = place, sentence
+        self._grid = qt.QGridLayout(place)
+        self._grid.setContentsMargins(0, 4, 0, 0)
+        self._grid.setColumnStretch(1, 1)
+        self._grid.setColumnStretch(2, 1)
+        self._titles = [qt.QLabel(), qt.QLabel(_("cases found")), qt.QLabel(_("model"))]
+        for column, title in enumerate(self._titles):
+            self._grid.addWidget(title, 0, column)
+        self._grid.setRowStretch(_MOST_ROWS + 1, 1)
+        self._rows = [self._row(row) for row in range(1, _MOST_ROWS + 1)]
+        self.clear()
+
+    def clear(self) -> None:
+        """Nothing was searched."""
+        self._place.visible = self._sentence.visible = False
+
+    def show(self, vote: NeighbourVote, probabilities: Mapping[str, float], *, model: str) -> None:
+        """``probabilities``: by class, of the model named ``model``; empty for one that only compares lesions."""
+        self._titles[2].toolTip = html.escape(model)
+        sentence = agreement_sentence(vote, probabilities)
+        if set(vote.shares).isdisjoint(probabilities):
+            probabilities = {}  # bars of different things beside each other would look like a comparison
+        weights = {
+            label: max(vote.shares.get(label, 0), probabilities.get(label, 0))
+            for label in {**vote.shares, **probabilities}
+        }
+        labels = sorted(weights, key=lambda label: -weights[label])[:_MOST_ROWS]
+        self._titles[2].visible = bool(probabilities)
+        for row, widgets in enumerate(self._rows):
+            self._fill(widgets, labels[row] if row < len(labels) else None, vote, probabilities)
+        self._place.visible = bool(vote.shares)
+        self._sentence.visible = True
+        self._sentence.text = html.escape(sentence)
+
+    def say(self, words: str) -> None:
+        """No bars, only words."""
+        self._place.visible = False
+        self._sentence.visible = True
+        self._sentence.text = html.escape(words)
+
+    def _row(self, row: int) -> tuple:
+        widgets = (qt.QLabel(), qt.QProgressBar(), qt.QProgressBar())
+        for column, widget in enumerate(widgets):
+            self._grid.addWidget(widget, row, column)
+        for bar in widgets[1:]:
+            bar.maximum = 1000
+            bar.maximumHeight = 18
+        return widgets
+
+    def _fill(self, widgets: tuple, label: str | None, vote: NeighbourVote, probabilities: Mapping[str, float]) -> None:
+        name, cases, model = widgets
+        name.visible = cases.visible = label is not None
+        model.visible = label is not None and bool(probabilities)
+        if label is None:
+            return
+        name.text = html.escape(label)
+        share, count = vote.shares.get(label, 0.0), vote.counts.get(label, 0)
+        cases.value = round(1000 * share)
+        cases.format = _("{share:.0%} ({count} of {total})").format(share=share, count=count, total=vote.total)
+        model.value = round(1000 * probabilities.get(label, 0.0))
+        model.format = f"p = {probabilities[label]:.2f}" if label in probabilities else _("no such class")
+
 
 _QUERY_PX = 146
 

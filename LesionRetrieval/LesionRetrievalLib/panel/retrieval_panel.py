@@ -1,31 +1,204 @@
-"""The whole panel: its parts, and what passes between them. All it does is a call on the logic or on a Lib function."""
+"""One lesion being embedded, as the panel shows it: busy bar, elapsed time, cancel. The interface never waits."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import qt
 import slicer.util
-from LesionClassifierLib.box_placing import BoxPlacing
-from LesionClassifierLib.lesion_nodes import DEFAULT_BOX_MM, addLesionAt, markAsLesion
-from LesionClassifierLib.models_panel import ModelsPanel
-from LesionClassifierLib.scene_watch import SceneWatch
-from LesionClassifierLib.setup_step import explain, missingPackages
-from LesionLib.bundle_folder import user_model_root
+from LesionClassifierLib.background import BackgroundRun, Outcome, runInBackground
+from LesionClassifierLib.panel.models import ModelsPanel
+from LesionClassifierLib.panel.observers import RunTimer, SceneWatch
+from LesionClassifierLib.scene.lesions import DEFAULT_BOX_MM, addLesionAt, lesionNodes, markAsLesion
+from LesionClassifierLib.scene.placing import BoxPlacing
+from LesionClassifierLib.setup import explain, missingPackages
 from LesionLib.errors import LesionLensError
-from LesionLib.runner_types import Embedding, RunOptions
+from LesionLib.inference.messages import Embedding, EmbeddingRequest, RunOptions, describing_request
+from LesionLib.model.folder import user_model_root
 from slicer import vtkMRMLScene
 from slicer.i18n import tr as _
 
-from .filters_panel import FiltersPanel
-from .found_panel import FoundPanel
-from .held_views import showInAllViews
-from .library import ModelIdentity
-from .library_panel import LibraryPanel
-from .look_run import EmbeddingRun
-from .panel_work import PanelWork
-from .retrieval_actions import embeddingRequest
-from .segment_choice import SegmentChoice
+from LesionRetrievalLib.library.cases import ModelIdentity
+from LesionRetrievalLib.logic import embeddingRequest
+from LesionRetrievalLib.panel.library import AddingPanel, FiltersPanel, LibraryPanel
+from LesionRetrievalLib.panel.results import FoundPanel
+from LesionRetrievalLib.scene.segments import SegmentChoice
+from LesionRetrievalLib.scene.views import showInAllViews
+
+Answered = Callable[[Embedding], str]
+
+
+class EmbeddingRun:
+    """One run at a time. ``onEnded`` is called when one has ended, however; what is wrong goes to ``onError``."""
+
+    def __init__(self, ui, logic, *, onEnded: Callable[[], None], onError: Callable[[str], None]) -> None:
+        self._ui, self._logic, self._onEnded, self._onError = ui, logic, onEnded, onError
+        self._answered: Answered | None = None
+        self._doing = ""
+        self._timer = RunTimer(onProgress=self._show, onEnded=self._ended)
+        ui.cancelButton.connect("clicked()", self.cancel)
+        ui.progressBar.minimum = ui.progressBar.maximum = 0  # busy: how far one lesion is cannot be told
+        ui.progressBar.visible = False
+
+    @property
+    def isRunning(self) -> bool:
+        """Whether a lesion is being embedded."""
+        return self._timer.isRunning
+
+    def start(self, request: EmbeddingRequest, doing: str, answered: Answered) -> None:
+        """Ask; returns at once. ``answered`` is called on the main thread and returns what to say."""
+        if not self.isRunning:
+            self._doing, self._answered = doing, answered
+            self._ui.progressBar.visible = True
+            self._timer.start(runInBackground(self._logic.runner, request))
+
+    def cancel(self) -> None:
+        """Ask for the end of the run."""
+        if self._timer.cancel():
+            self._ui.statusLabel.text = _("Cancelling...")
+
+    def forget(self) -> None:
+        """The scene closes: cancel, and show nothing of what may still come."""
+        self._answered = None
+        self.cancel()
+
+    def stop(self) -> None:
+        """The module goes away."""
+        self.forget()
+        self._timer.stop()
+
+    def _ended(self, _run: BackgroundRun[Embedding], outcome: Outcome[Embedding]) -> None:
+        answered, self._answered = self._answered, None
+        self._ui.progressBar.visible = False
+        if outcome.error is not None:
+            self._ui.statusLabel.text = _("No answer: {0}").format(outcome.error)
+        elif outcome.was_cancelled:
+            self._ui.statusLabel.text = _("Cancelled; nothing was changed.")
+        elif answered is None:
+            self._ui.statusLabel.text = _("The scene was closed meanwhile; the answer is not shown.")
+        else:
+            self._ui.statusLabel.text = answered(outcome.answer)
+        self._onEnded()
+        if outcome.error is not None:
+            self._onError(str(outcome.error))
+
+    def _show(self, run: BackgroundRun[Embedding]) -> None:
+        self._ui.statusLabel.text = _("{doing} ... {seconds:.0f} s").format(doing=self._doing, seconds=run.seconds)
+
+
+class PanelWork:
+    """One button each. ``panel``: whose parts it uses."""
+
+    def __init__(self, panel: RetrievalPanel, ui, logic, *, tell: Callable[[str], None]) -> None:
+        self._panel, self._ui, self._logic, self._tellError = panel, ui, logic, tell
+        self.adding = AddingPanel(ui, onAdd=self._add, onRemove=self._remove)
+        ui.saveAnnotationsButton.connect("clicked()", self._save)
+        ui.loadAnnotationsButton.connect("clicked()", self._load)
+
+    def update(self, whyNotLook: str) -> None:
+        """Enable the buttons, or say why not."""
+        scene = self._panel.scene
+        self.adding.update(self._logic.library, whyNotSearch=whyNotLook, hasChosen=self._panel.found.chosen is not None)
+        self._ui.saveAnnotationsButton.enabled = scene is not None and bool(lesionNodes(scene))
+        self._ui.loadAnnotationsButton.enabled = scene is not None
+
+    def libraryChanged(self) -> None:
+        """Another library, or other cases in it."""
+        library = self._logic.library
+        labels = [] if library is None else list(library.labels())
+        organs = [] if library is None else sorted({case.organ for case in library.cases()})
+        self._panel.library.show()
+        self._panel.filters.fill(labels, organs)
+        self.adding.fill(list(dict.fromkeys([*labels, *self._panel.models.classNames()])), organs)
+
+    def newLibrary(self, path: Path) -> None:
+        """Make an empty library for the chosen model, once the model has said who it is."""
+        if self._panel.isSetUp is False or not self._panel.models.model or self._panel.run.isRunning:
+            self._tellError(_("A new library needs a model that can run, and no other run under way."))
+            return
+        if path.exists():
+            self._tellError(_("{0} exists; give another name.").format(path))
+            return
+
+        def answered(embedding: Embedding) -> str:
+            try:
+                self._logic.createLibrary(path, embedding=embedding)
+            except LesionLensError as error:
+                self._tellError(str(error))
+                return _("No library was made.")
+            self._panel.library.opened()
+            return _("{0} is made: add cases to it.").format(path.name)
+
+        self._panel.run.start(
+            describing_request(self._panel.models.model, self._panel.options()), _("Asking the model"), answered
+        )
+        self._panel.update()
+
+    def _add(self) -> None:
+        p = self._panel.parameters
+        try:
+            new, patient = self.adding.newCase(), self._panel.filters.identity()
+            patient.require()
+        except LesionLensError as error:
+            self._tellError(str(error))
+            return
+        scene, volumeId, roiId, typed = self._panel.scene, p.volume.GetID(), p.lesion.GetID(), self._ui.patientEdit.text
+
+        def answered(embedding: Embedding) -> str:
+            volumeNode, roiNode = scene.GetNodeByID(volumeId), scene.GetNodeByID(roiId)
+            if volumeNode is None or roiNode is None:
+                return _("The lesion was deleted meanwhile; nothing was added.")
+            try:
+                with slicer.util.WaitCursor():
+                    caseId = self._logic.addCase(volumeNode, roiNode, new, patient=typed, embedding=embedding)
+                    self.libraryChanged()
+            except LesionLensError as error:
+                self._tellError(str(error))
+                return _("Nothing was added.")
+            self.adding.added()
+            return _("{name} is in the library as {caseId}.").format(name=roiNode.GetName(), caseId=caseId)
+
+        self._panel.ask(p.volume, p.lesion, _("Adding {0}").format(p.lesion.GetName()), answered)
+
+    def _remove(self) -> None:
+        chosen = self._panel.found.chosen
+        question = _("Remove {0} ({1}) from the library? This cannot be undone.")
+        if chosen is None or not slicer.util.confirmOkCancelDisplay(question.format(chosen.case_id, chosen.label)):
+            return
+        try:
+            self._logic.removeCase(chosen.case_id)
+        except LesionLensError as error:
+            self._tellError(str(error))
+            return
+        self.libraryChanged()
+        self._panel.found.searchAgain()
+        self._ui.statusLabel.text = _("{0} was removed.").format(chosen.case_id)
+
+    def _save(self) -> None:
+        path = qt.QFileDialog.getSaveFileName(
+            slicer.util.mainWindow(), _("Save the lesions' boxes"), "lesions.mrk.json", _("Markups (*.mrk.json)")
+        )
+        if path:
+            self._tryTo(
+                lambda: _("{0} boxes written.").format(
+                    self._logic.saveAnnotations(path, lesionNodes(self._panel.scene))
+                )
+            )
+
+    def _load(self) -> None:
+        path = qt.QFileDialog.getOpenFileName(slicer.util.mainWindow(), _("Load boxes"), "", _("Markups (*.mrk.json)"))
+        if path:
+            self._tryTo(
+                lambda: _("{0} boxes loaded.").format(len(self._logic.loadAnnotations(self._panel.scene, path)))
+            )
+
+    def _tryTo(self, action) -> None:
+        try:
+            self._ui.statusLabel.text = action()
+        except LesionLensError as error:
+            self._tellError(str(error))
 
 
 class RetrievalPanel:

@@ -1,25 +1,68 @@
-"""The quiz file: a quiz as one JSON text, and back with every byte of it distrusted."""
+"""Arrays inside a JSON file: zlib and base64, unpacked only to the size that was announced and allowed."""
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import json
 import os
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from LesionLib.box_files import box_from_json, box_to_json
 from LesionLib.errors import LesionLensError
+from LesionLib.explain.heat_map import HeatMap
 from LesionLib.geometry import CTVolume
-from LesionLib.heat_map import HeatMap
-from LesionLib.reliability import Reliability
+from LesionLib.io.boxes import box_from_json, box_to_json
+from LesionLib.uncertainty.reliability import Reliability
 
-from .quiz_arrays import Pack, digest_array, pack_array, unpack_array
-from .quiz_model import KnownTruth, Quiz, QuizAnswer, QuizCase, QuizClass, QuizNeighbour
-from .quiz_schema import FORMAT, MOST_PIXELS, MOST_VOXELS, NOTICE, QUIZ_SCHEMA, SCHEMA_VERSION, QuizError, checked_json
+from LesionRetrievalLib.library.arrays import PackedArrayError, array_bytes, packed, unpacked
+from LesionRetrievalLib.quiz.model import (
+    FORMAT,
+    MOST_PIXELS,
+    MOST_VOXELS,
+    NOTICE,
+    QUIZ_SCHEMA,
+    SCHEMA_VERSION,
+    KnownTruth,
+    Quiz,
+    QuizAnswer,
+    QuizCase,
+    QuizClass,
+    QuizError,
+    QuizNeighbour,
+    checked_json,
+)
+
+Pack = Callable[[np.ndarray], dict[str, Any]]
+
+
+def pack_array(array: np.ndarray) -> dict[str, Any]:
+    """``array`` as ``{"dtype", "shape", "zlib"}``: little-endian C-order bytes, zlib, base64."""
+    data = base64.b64encode(packed(array)).decode("ascii")
+    return {"dtype": array.dtype.name, "shape": list(array.shape), "zlib": data}
+
+
+def digest_array(array: np.ndarray) -> dict[str, Any]:
+    """The fingerprint of ``array`` in the place of its bytes: the same whichever zlib packed it."""
+    digest = hashlib.sha256(array_bytes(array)).hexdigest()
+    return {"dtype": array.dtype.name, "shape": list(array.shape), "sha256": digest}
+
+
+def unpack_array(document: Mapping[str, Any], *, most: int, where: str) -> np.ndarray:
+    """The array that `pack_array` packed, of at most ``most`` items. Raises `QuizError` naming ``where``."""
+    try:
+        content = base64.b64decode(document["zlib"], validate=True)
+        return unpacked(content, dtype=document["dtype"], shape=tuple(document["shape"]), most=most)
+    except PackedArrayError as error:
+        msg = f"{where}: {error} Get the quiz again."
+        raise QuizError(msg) from error
+    except ValueError as error:
+        msg = f"{where}: the packed values are damaged; get the quiz again."
+        raise QuizError(msg) from error
+
 
 _LARGEST_FILE = 1024**3
 

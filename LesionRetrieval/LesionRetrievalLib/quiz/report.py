@@ -1,22 +1,44 @@
-"""The summary of a quiz as one self-contained page, from the templates beside this file: nothing fetched, nothing run."""
+"""A grey picture as a PNG inside a data URI, written with the standard library alone."""
 
 from __future__ import annotations
 
+import base64
 import math
+import os
+import struct
+import tempfile
+import zlib
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from .attribute_lines import attribute_pairs
-from .case_pictures import case_pictures
-from .quiz_attempt import CASE_STEPS
-from .quiz_model import Quiz
-from .quiz_png import png_data_uri
-from .quiz_schema import NOTICE
-from .quiz_score import Change
-from .quiz_summary import Side, Summary
+import numpy as np
+from LesionLib.errors import OutputError
+
+from LesionRetrievalLib.library.attributes import attribute_pairs
+from LesionRetrievalLib.library.patches import case_pictures
+from LesionRetrievalLib.quiz.attempt import CASE_STEPS, Attempt
+from LesionRetrievalLib.quiz.model import NOTICE, Quiz
+from LesionRetrievalLib.quiz.scoring import Change, ScoreRow, Side, Summary, score_csv, score_rows, summarise
 
 if TYPE_CHECKING:
     from jinja2 import Environment
+
+
+def png_data_uri(grey: np.ndarray) -> str:
+    """``grey``: uint8 (height, width). PNG, second edition (ISO/IEC 15948): 8-bit greyscale, every row unfiltered."""
+    height, width = grey.shape
+    rows = np.zeros((height, width + 1), np.uint8)  # each row begins with the number of its filter, 0
+    rows[:, 1:] = grey
+    header = struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0)
+    chunks = _chunk(b"IHDR", header) + _chunk(b"IDAT", zlib.compress(rows.tobytes(), 9)) + _chunk(b"IEND", b"")
+    return "data:image/png;base64," + base64.b64encode(b"\x89PNG\r\n\x1a\n" + chunks).decode("ascii")
+
+
+def _chunk(kind: bytes, content: bytes) -> bytes:
+    return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+
 
 PAGE_REQUIREMENT = "jinja2>=3.1.4"
 
@@ -109,3 +131,44 @@ def _round_ticks(highest: float) -> list[float]:
     power = 10.0 ** math.floor(math.log10(highest))
     step = next(power * part for part in (0.2, 0.5, 1, 2, 5) if highest <= 5 * power * part)
     return [step * count for count in range(math.ceil(highest / step) + 1)]
+
+
+SHEET, PAGE = "score.csv", "summary.html"
+
+
+@dataclass(frozen=True)
+class Score:
+    """What some learners did. ``learners``: all who began; ``summary``: None where nobody has answered a case yet."""
+
+    learners: tuple[str, ...]
+    rows: tuple[ScoreRow, ...]
+    summary: Summary | None
+
+
+def score_of(quiz: Quiz, attempts: Iterable[Attempt]) -> Score:
+    """Count the answers of one or several learners."""
+    attempts = list(attempts)
+    rows, learners = score_rows(quiz, attempts), tuple(attempt.learner for attempt in attempts)
+    return Score(learners, tuple(rows), summarise(rows, cases_per_learner=len(quiz.cases), learners=learners))
+
+
+def write_score(out: Path, quiz: Quiz, rows: Sequence[ScoreRow], summary: Summary | None) -> None:
+    """Write ``score.csv`` and, where somebody has answered and jinja2 is there, ``summary.html`` to the folder ``out``.
+
+    An earlier score there is replaced, other files stay as they are. Raises `OutputError`.
+    """
+    contents = {SHEET: score_csv(quiz, rows)}
+    if summary is not None and page_can_be_made():
+        contents[PAGE] = summary_page(quiz, summary)
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=".score-", dir=out) as staging:
+            for name, text in contents.items():
+                Path(staging, name).write_text(text, encoding="utf-8", newline="")
+            for name in (SHEET, PAGE):  # an earlier page beside a new sheet would contradict it
+                (out / name).unlink(missing_ok=True)
+            for name in contents:
+                os.replace(Path(staging, name), out / name)
+    except OSError as error:
+        msg = f"{out} cannot be written ({error.strerror}); choose another folder."
+        raise OutputError(msg) from error

@@ -1,25 +1,96 @@
-"""Making a quiz as one request: which cases, what the teacher wants, which model; answered by a runner, with progress."""
+"""Quiz cases out of a case library: the HU patches that it keeps, so that no original CT is needed."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from LesionLib.bundle_folder import class_names, find_bundle, unchecked_manifest
 from LesionLib.geometry import CTVolume, LesionBox
-from LesionLib.results import LesionResult
-from LesionLib.runner import InferenceRunner, RunnerCancelled
-from LesionLib.runner_types import RunAnswer, RunOptions, RunRequest
+from LesionLib.inference.messages import RunAnswer, RunOptions, RunRequest
+from LesionLib.inference.results import LesionResult
+from LesionLib.inference.runner import InferenceRunner
+from LesionLib.model.folder import class_names, find_bundle, unchecked_manifest
 
-from .library import CaseLibrary, ModelIdentity
-from .quiz_file import require_place, save_quiz
-from .quiz_library_cases import LibraryCases
-from .quiz_making import QuizPlan, make_quiz, require_plan
-from .quiz_model import Quiz, QuizClass
-from .quiz_schema import QuizError
-from .quiz_sources import KnownLesion
+from LesionRetrievalLib.library.cases import Case, ModelIdentity
+from LesionRetrievalLib.library.patches import HuPatch
+from LesionRetrievalLib.library.store import CaseLibrary
+from LesionRetrievalLib.quiz.file import require_place, save_quiz
+from LesionRetrievalLib.quiz.making import KnownLesion, QuizPlan, make_quiz, require_plan
+from LesionRetrievalLib.quiz.model import Quiz, QuizClass, QuizError
+
+
+class LibraryCases:
+    """The library's cases that have an HU patch and an answer among ``class_names`` (None: any), as a `QuizCaseSource`.
+
+    ``only``: case ids to keep to, in that order. ``feedback``: case id to what the learner is told at its end (a case's note in
+    the library is its owner's and stays there). ``sees_beyond``: whether the model would look further than a patch reaches;
+    such a case is refused when it is loaded, since the answer would not be that to the CT.
+    Raises `QuizError` where no case is left or one of ``only`` cannot be used.
+    """
+
+    def __init__(
+        self,
+        library: CaseLibrary,
+        *,
+        class_names: Sequence[str] | None = None,
+        only: Iterable[str] | None = None,
+        feedback: Mapping[str, str] | None = None,
+        sees_beyond: Callable[[HuPatch], bool] | None = None,
+    ) -> None:
+        self._library, self._feedback, self._sees_beyond = library, dict(feedback or {}), sees_beyond
+        contents = library.contents()
+        usable = {
+            case.case_id: case
+            for case in library.cases()
+            if "patch" in contents[case.case_id] and (class_names is None or case.label in class_names)
+        }
+        self.cases = list(usable.values()) if only is None else [_one(usable, case_id, library) for case_id in only]
+        if not self.cases:
+            msg = (
+                f"{library.path} holds no case with its CT and an answer that the model knows; build it with the CTs "
+                "(--patches), or take another model."
+            )
+            raise QuizError(msg)
+
+    def labels(self) -> Sequence[str]:
+        return [case.label for case in self.cases]
+
+    def patients(self) -> Sequence[str]:
+        return [case.patient_hash for case in self.cases]
+
+    def load(self, place: int) -> KnownLesion:
+        """See `QuizCaseSource`. Raises `QuizError` for a case whose patch is gone or too small for the model."""
+        case = self.cases[place]
+        patch = self._library.patch(case.case_id)
+        if patch is None:
+            msg = f"The library holds no CT of case {case.case_id} any more; choose the cases again."
+            raise QuizError(msg)
+        if self._sees_beyond is not None and self._sees_beyond(patch):
+            msg = (
+                f"The model looks further than the CT that the library keeps of case {case.case_id}; make the quiz from the "
+                "original CTs."
+            )
+            raise QuizError(msg)
+        return KnownLesion(
+            volume=patch.volume,
+            box=patch.box,
+            label=case.label,
+            label_source=case.label_source,
+            organ=case.organ,
+            attributes=case.attributes,
+            patient_hash=case.patient_hash,
+            feedback=self._feedback.get(case.case_id, ""),
+        )
+
+
+def _one(usable: Mapping[str, Case], case_id: str, library: CaseLibrary) -> Case:
+    if case_id not in usable:
+        msg = f"Case {case_id!r} of {library.path.name} cannot be asked: it has no CT there, or no answer that the model knows."
+        raise QuizError(msg)
+    return usable[case_id]
+
 
 Progress = Callable[[int, int], None]
 _FIRST = "case-01"
@@ -133,6 +204,3 @@ def _counted(lesions: Iterator[KnownLesion], total: int, progress: Progress | No
 def _again(first: KnownLesion, others: Iterator[KnownLesion]) -> Iterator[KnownLesion]:
     yield first
     yield from others
-
-
-__all__ = ["QuizRequest", "RunnerCancelled", "answer_request"]

@@ -10,16 +10,21 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from LesionLib.box_files import box_to_json
 from LesionLib.errors import BoxError
 from LesionLib.geometry import CTVolume, LesionBox, require_overlap
+from LesionLib.io.boxes import box_to_json
 
-from .quiz_attempt import CASE_STEPS, Attempt, LearnerAnswer, Step
-from .quiz_box import box_overlap
-from .quiz_file import load_quiz, save_quiz
-from .quiz_log import AttemptLog, open_log, require_class
-from .quiz_model import KnownTruth, Quiz, QuizAnswer, QuizCase
-from .quiz_schema import QuizError
+from LesionRetrievalLib.quiz.attempt import (
+    CASE_STEPS,
+    Attempt,
+    AttemptLog,
+    LearnerAnswer,
+    Step,
+    open_log,
+    require_class,
+)
+from LesionRetrievalLib.quiz.file import load_quiz, save_quiz
+from LesionRetrievalLib.quiz.model import KnownTruth, Quiz, QuizAnswer, QuizCase, QuizError, box_overlap
 
 __all__ = ["Feedback", "LearnerAnswer", "Quiz", "QuizError", "QuizSession", "Step", "load_quiz", "save_quiz"]
 

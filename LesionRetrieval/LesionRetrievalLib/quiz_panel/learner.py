@@ -1,9 +1,9 @@
-"""A learner at a quiz: start or resume, then step by step. What is shown is what the session allows, nothing else."""
+"""What the learner answers with: a class and how sure. Nothing is chosen beforehand, so that no answer is given by default."""
 
 from __future__ import annotations
 
 import html
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import qt
@@ -11,13 +11,236 @@ import slicer.util
 from LesionLib.errors import LesionLensError
 from slicer.i18n import tr as _
 
-from .quiz import QuizSession, Step
-from .quiz_answer_form import AnswerForm
-from .quiz_logic import QuizLogic
-from .quiz_paths import connectFile, connectFolder
-from .quiz_reveal_panel import RevealPanel
-from .quiz_schema import checked_learner
-from .quiz_words import endText, feedbackText, goOnText, stepText
+from LesionRetrievalLib.library.cases import Neighbour
+from LesionRetrievalLib.panel.cards import CaseCard
+from LesionRetrievalLib.panel.results import CARDS, labelColors
+from LesionRetrievalLib.quiz.attempt import Step
+from LesionRetrievalLib.quiz.model import Quiz, QuizAnswer, QuizClass, QuizNeighbour, checked_learner
+from LesionRetrievalLib.quiz.session import QuizSession
+from LesionRetrievalLib.quiz_logic import QuizLogic
+from LesionRetrievalLib.quiz_panel.widgets import connectFile, connectFolder, endText, feedbackText, goOnText, stepText
+
+_LEVELS = 6
+_KEYS = 9
+
+
+def confidenceLevels(classes: int) -> list[int]:
+    """Per cent from a guess among so many classes up to certain, in six steps; whole numbers, none twice."""
+    lowest = 100 / classes
+    return [round(lowest + (100 - lowest) * place / (_LEVELS - 1)) for place in range(_LEVELS)]
+
+
+class AnswerForm:
+    """``onChanged`` is called when something is chosen, ``onGoOn`` for Return.
+
+    The keys of the answers work while the panel is to be seen. Return works only while the quiz has the keyboard: a line edit
+    lets shortcuts of its window take it, so that it would send an answer while somebody renames a volume. Pressing the
+    key of an answer, or any button of the quiz, gives the quiz the keyboard.
+    """
+
+    def __init__(self, ui, *, onChanged: Callable[[], None], onGoOn: Callable[[], None]) -> None:
+        self._ui, self._onChanged = ui, onChanged
+        self._names: list[str] = []
+        self._classes: list[qt.QRadioButton] = []
+        self._levels: list[qt.QPushButton] = []
+        self._percents: list[int] = []
+        qt.QVBoxLayout(ui.classesPlace).setContentsMargins(0, 0, 0, 0)
+        row = qt.QHBoxLayout(ui.confidencePlace)
+        row.setContentsMargins(0, 0, 0, 0)
+        row.setSpacing(2)
+        self._answerKeys = [self._key(str(number + 1), self._chooser(number)) for number in range(_KEYS)]
+        self._answerKeys += [self._key("+", lambda: self._move(1)), self._key("-", lambda: self._move(-1))]
+        self._goOnKeys = [self._key(name, onGoOn) for name in ("Return", "Enter")]
+        for key in self._goOnKeys:
+            key.setContext(qt.Qt.WidgetWithChildrenShortcut)
+
+    def offer(self, classes: Sequence[QuizClass]) -> None:
+        """The answers of a quiz."""
+        for button in (*self._classes, *self._levels):
+            button.setParent(None)
+            button.deleteLater()
+        self._names = [one.name for one in classes]
+        self._classes = [self._classButton(number, one) for number, one in enumerate(classes)]
+        self._percents = confidenceLevels(len(classes))
+        self._levels = [self._levelButton(percent) for percent in self._percents]
+
+    def clear(self) -> None:
+        for button in (*self._classes, *self._levels):
+            button.autoExclusive = False
+            button.checked = False
+            button.autoExclusive = True
+        self._onChanged()
+
+    @property
+    def label(self) -> str:
+        """The chosen class; empty where none is."""
+        return next((name for name, b in zip(self._names, self._classes, strict=True) if b.checked), "")
+
+    @property
+    def confidence(self) -> float | None:
+        """0 … 1; None as long as nothing is said."""
+        chosen = [percent for percent, b in zip(self._percents, self._levels, strict=True) if b.checked]
+        return chosen[0] / 100 if chosen else None
+
+    def choose(self, label: str, confidence: float | None = None) -> None:
+        """Choose as a click would; ``confidence``: the nearest level is taken."""
+        self._classes[self._names.index(label)].checked = True
+        if confidence is not None:
+            near = min(range(len(self._percents)), key=lambda place: abs(self._percents[place] - 100 * confidence))
+            self._levels[near].checked = True
+
+    def takeFocus(self) -> None:
+        """Give the quiz the keyboard, so that Return goes on."""
+        self._ui.takeTab.setFocus()
+
+    def setActive(self, *, answering: bool, goingOn: bool) -> None:
+        """Which keys work now."""
+        for key in self._answerKeys:
+            key.enabled = answering
+        for key in self._goOnKeys:
+            key.enabled = goingOn
+
+    def _classButton(self, number: int, one: QuizClass):
+        key = f"{number + 1}  " if number < _KEYS else ""
+        button = qt.QRadioButton(f"{key}{one.name}".replace("&", "&&"))
+        hint = _(" (key {0})").format(number + 1) if number < _KEYS else ""
+        button.toolTip = f"<span>{html.escape(one.description)}{hint}</span>"
+        button.connect("toggled(bool)", lambda _isChosen: self._onChanged())
+        self._ui.classesPlace.layout().addWidget(button)
+        return button
+
+    def _levelButton(self, percent: int):
+        button = qt.QPushButton(f"{percent}%")
+        button.checkable = button.autoExclusive = True
+        button.minimumWidth = 30
+        told = {self._percents[0]: _("a guess"), 100: _("certain")}.get(percent, _("so probably right"))
+        button.toolTip = _("{0} (keys + and -)").format(told)
+        button.connect("toggled(bool)", lambda _isChosen: self._onChanged())
+        self._ui.confidencePlace.layout().addWidget(button)
+        return button
+
+    def _chooser(self, number: int) -> Callable[[], None]:
+        def choose() -> None:
+            if number < len(self._classes):
+                self._classes[number].checked = True
+                self.takeFocus()
+
+        return choose
+
+    def _move(self, step: int) -> None:
+        """The first press says the lowest level, or with - the highest."""
+        chosen = [place for place, button in enumerate(self._levels) if button.checked]
+        place = chosen[0] + step if chosen else (0 if step > 0 else len(self._levels) - 1)
+        self._levels[max(0, min(place, len(self._levels) - 1))].checked = True
+        self.takeFocus()
+
+    def _key(self, name: str, slot: Callable[[], None]):
+        shortcut = qt.QShortcut(qt.QKeySequence(name), self._ui.takeTab)
+        shortcut.connect("activated()", slot)
+        shortcut.enabled = False
+        return shortcut
+
+
+_BAR_PX, _BAR_HEIGHT_PX = 220, 14
+_MOST_COLUMNS, _CARD_PX = 3, 150
+_NOBODY = "0" * 32
+
+
+class RevealPanel:
+    """Empty until `show`: neither a widget nor a node holds an answer before."""
+
+    def __init__(self, ui, logic: QuizLogic) -> None:
+        self._ui, self._logic = ui, logic
+        grid = qt.QGridLayout(ui.probabilityPlace)
+        grid.setContentsMargins(0, 0, 0, 0)
+        grid.setVerticalSpacing(3)
+        grid.setColumnStretch(2, 1)
+        self._bars: list[qt.QLabel] = []
+        self._shown: QuizAnswer | None = None
+        self._grid = qt.QGridLayout(ui.neighboursPlace)
+        self._grid.setContentsMargins(0, 0, 0, 0)
+        self._grid.setSpacing(4)
+        self.cards = [CaseCard(ui.neighboursPlace, onChosen=lambda: None) for _place in range(CARDS)]
+        self._showNeighbours((), {})
+        ui.quizHeatCheckBox.connect("toggled(bool)", lambda _isOn: self._showHeat())
+        ui.quizHeatSlider.connect("valueChanged(int)", lambda _value: self._showHeat())
+
+    def hide(self) -> None:
+        """Forget the answer."""
+        self._ui.revealFrame.visible = False
+        if self._shown is None:
+            return
+        self._shown = None
+        self._removeBars()
+        self._showNeighbours((), {})
+        for label in (self._ui.modelLabel, self._ui.quizReliabilityLabel, self._ui.neighboursLabel):
+            label.text = ""
+
+    def show(self, quiz: Quiz, answer: QuizAnswer) -> None:
+        """Everything that the quiz holds of the model's answer to the case."""
+        ui, colors = self._ui, {one.name: one.color for one in quiz.classes}
+        ui.revealFrame.visible = True
+        self._showHeat()
+        if answer is self._shown:
+            return
+        self._shown = answer
+        red, green, blue = (round(255 * part) for part in colors[answer.label])
+        ui.modelLabel.text = _("The model says <b style='color:rgb({0},{1},{2})'>{3}</b>, p = {4:.2f}").format(
+            red, green, blue, html.escape(answer.label), answer.probabilities[answer.label]
+        )
+        self._removeBars()
+        for row, (name, p) in enumerate(answer.probabilities.items()):
+            self._addBar(row, name, p, colors[name])
+        said = [*answer.reliability.sentences(quiz.class_names), *(f"\u26a0 {text}" for text in answer.warnings)]
+        ui.quizReliabilityLabel.text = "<br>".join(html.escape(sentence) for sentence in said)
+        hasHeat = answer.heat_map is not None
+        ui.quizHeatCheckBox.enabled = ui.quizHeatSlider.enabled = hasHeat
+        ui.quizHeatCheckBox.text = _("Heat map") if hasHeat else _("No heat map: nothing in the box speaks for it")
+        self._showNeighbours(answer.similar, colors)
+
+    def _showNeighbours(self, similar: tuple[QuizNeighbour, ...], colors) -> None:
+        shown = [_neighbour(one) for one in similar[:CARDS]]
+        colored = labelColors([one.label for one in shown], colors)
+        columns = max(1, min(_MOST_COLUMNS, self._ui.takeTab.width // _CARD_PX))
+        for number, card in enumerate(self.cards):
+            self._grid.addWidget(card.button, number // columns, number % columns)
+            if number < len(shown):
+                one = shown[number]
+                card.show(one, similar[number].pictures, rank=str(number + 1), color=colored[one.label])
+            else:
+                card.show(None, {}, rank="", color=(0, 0, 0))
+        self._ui.neighboursLabel.text = (
+            _("The {0} most similar known cases, and what they turned out to be:").format(len(shown)) if shown else ""
+        )
+
+    def _addBar(self, row: int, name: str, p: float, color) -> None:
+        bar = qt.QLabel()
+        pixmap = qt.QPixmap(max(1, round(_BAR_PX * p)), _BAR_HEIGHT_PX)
+        pixmap.fill(qt.QColor(*(round(255 * part) for part in color)))
+        bar.setPixmap(pixmap)
+        for column, label in enumerate((qt.QLabel(name), qt.QLabel(f"{p:.2f}"), bar)):
+            label.textFormat = qt.Qt.PlainText
+            self._ui.probabilityPlace.layout().addWidget(label, row, column)
+            self._bars.append(label)
+
+    def _removeBars(self) -> None:
+        for label in self._bars:
+            self._ui.probabilityPlace.layout().removeWidget(label)
+            label.setParent(None)
+            label.deleteLater()
+        self._bars = []
+
+    def _showHeat(self) -> None:
+        self._logic.display.setHeat(
+            isShown=self._ui.quizHeatCheckBox.checked, opacity=self._ui.quizHeatSlider.value / 100
+        )
+
+
+def _neighbour(one: QuizNeighbour) -> Neighbour:
+    return Neighbour(
+        one.case_id, one.label, one.similarity, one.label_source, one.organ, _NOBODY, _NOBODY, one.attributes, ""
+    )
+
 
 _ANSWERING = (Step.FIRST_ANSWER, Step.SECOND_ANSWER)
 _REVEALED = (Step.REVEAL, Step.SECOND_ANSWER, Step.FEEDBACK)

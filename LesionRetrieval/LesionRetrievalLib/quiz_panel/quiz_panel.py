@@ -10,12 +10,12 @@ import slicer.util
 from slicer.i18n import tr as _
 from slicer.util import VTKObservationMixin
 
-from .quiz_learner_panel import LearnerPanel
-from .quiz_logic import QuizLogic
-from .quiz_score_panel import ScorePanel
-from .quiz_teacher_panel import TeacherPanel
+from LesionRetrievalLib.quiz_logic import QuizLogic
+from LesionRetrievalLib.quiz_panel.learner import LearnerPanel
+from LesionRetrievalLib.quiz_panel.score import ScorePanel
+from LesionRetrievalLib.quiz_panel.teacher import TeacherPanel
 
-_UI = Path(__file__).resolve().parents[1] / "Resources" / "UI" / "Quiz.ui"
+_UI = Path(__file__).resolve().parents[2] / "Resources" / "UI" / "Quiz.ui"
 _TAKE, _MAKE, _SCORE = range(3)
 
 

@@ -11,11 +11,9 @@ import slicer.util
 from LesionLib.errors import LesionLensError
 from slicer.i18n import tr as _
 
-from .quiz_logic import QuizLogic
-from .quiz_page import PAGE_REQUIREMENT, page_can_be_made
-from .quiz_paths import connectFile, connectFolder
-from .quiz_report import PAGE, SHEET, Score
-from .quiz_tables import fillTable, prepareTable, selectedRows
+from LesionRetrievalLib.quiz.report import PAGE, PAGE_REQUIREMENT, SHEET, Score, page_can_be_made
+from LesionRetrievalLib.quiz_logic import QuizLogic
+from LesionRetrievalLib.quiz_panel.widgets import connectFile, connectFolder, fillTable, prepareTable, selectedRows
 
 
 class ScorePanel:

@@ -1,15 +1,85 @@
-"""The sentences of a quiz: what to do at a step, what a case was, how the learner did. Rich text, escaped here."""
+"""A line for a path with a button that asks for it."""
 
 from __future__ import annotations
 
 import html
+from collections.abc import Callable, Sequence
+from pathlib import Path
 
-from LesionLib.proportion import Proportion
+import qt
+import slicer.util
+from LesionLib.uncertainty.conformal import Proportion
 from slicer.i18n import tr as _
 
-from .quiz import Feedback, LearnerAnswer, QuizSession, Step
-from .quiz_model import Quiz
-from .quiz_report import Score
+from LesionRetrievalLib.quiz.attempt import LearnerAnswer, Step
+from LesionRetrievalLib.quiz.model import Quiz
+from LesionRetrievalLib.quiz.report import Score
+from LesionRetrievalLib.quiz.session import Feedback, QuizSession
+
+
+def connectFile(edit, button, *, title: str, filters: str, onChosen: Callable[[], None] | None = None) -> None:
+    """The button asks for a file that exists."""
+
+    def ask() -> None:
+        path = qt.QFileDialog.getOpenFileName(slicer.util.mainWindow(), title, edit.text, filters)
+        if path:
+            edit.text = path
+            if onChosen is not None:
+                onChosen()
+
+    button.connect("clicked()", ask)
+
+
+def connectFolder(edit, button, *, onChosen: Callable[[], None] | None = None) -> None:
+    """The button asks for a folder."""
+
+    def ask() -> None:
+        path = qt.QFileDialog.getExistingDirectory(
+            slicer.util.mainWindow(), _("The folder with the answers"), edit.text
+        )
+        if path:
+            edit.text = path
+            if onChosen is not None:
+                onChosen()
+
+    button.connect("clicked()", ask)
+
+
+def withSuffix(path: str, suffix: str) -> Path:
+    """``path`` ending so; some dialogs leave it out."""
+    return Path(path) if path.endswith(suffix) else Path(path + suffix)
+
+
+_READ_ONLY = qt.Qt.ItemIsSelectable | qt.Qt.ItemIsEnabled
+
+
+def prepareTable(table, heads: Sequence[str]) -> None:
+    """Columns with these heads; the last one takes the room that is left."""
+    table.setColumnCount(len(heads))
+    table.setHorizontalHeaderLabels(list(heads))
+    table.horizontalHeader().setStretchLastSection(True)
+    table.verticalHeader().hide()
+
+
+def fillTable(table, rows: Sequence[Sequence[str]], *, editable: int | None = None) -> None:
+    """Show these rows; only the column ``editable`` can be written to."""
+    table.setRowCount(len(rows))
+    for row, texts in enumerate(rows):
+        for column, text in enumerate(texts):
+            item = qt.QTableWidgetItem(text)
+            item.setToolTip(f"<span>{html.escape(text)}</span>")  # never taken for rich text
+            if column != editable:
+                item.setFlags(_READ_ONLY)
+            table.setItem(row, column, item)
+    table.resizeColumnsToContents()
+    for isStretched in (False, True):  # the header does so only when it is told anew
+        table.horizontalHeader().setStretchLastSection(isStretched)
+
+
+def selectedRows(table) -> list[int]:
+    """The numbers of the chosen rows, from 0."""
+    return sorted({index.row() for index in table.selectionModel().selectedRows()})
+
 
 _GREEN, _RED = "#2a7a4e", "#b0433f"
 

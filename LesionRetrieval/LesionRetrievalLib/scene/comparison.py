@@ -6,25 +6,32 @@ import numpy as np
 import slicer
 import slicer.util
 import vtk
-from LesionClassifierLib.roi_nodes import addRoiNode, boxFromRoi
-from LesionClassifierLib.volume_nodes import addVolumeNode
+from LesionClassifierLib.scene.heatmaps import HELD_ATTRIBUTE, addHeatMapNode, setLayers
+from LesionClassifierLib.scene.lesions import addRoiNode, boxFromRoi
+from LesionClassifierLib.scene.results import FOLDER_NAME
+from LesionClassifierLib.scene.tree import placeResults
+from LesionClassifierLib.scene.volumes import addVolumeNode, nodesOfClass
 from LesionLib.errors import CaseLibraryError
+from LesionLib.explain.heat_map import HeatMap
 from LesionLib.geometry import LesionBox
-from slicer import vtkMRMLMarkupsROINode, vtkMRMLNode, vtkMRMLScalarVolumeNode, vtkMRMLSliceNode
+from slicer import vtkMRMLMarkupsROINode, vtkMRMLNode, vtkMRMLScalarVolumeNode, vtkMRMLScene, vtkMRMLSliceNode
 from slicer.util import VTKObservationMixin
 
-from .compared_views import (
+from LesionRetrievalLib.library.cases import ModelIdentity
+from LesionRetrievalLib.library.patches import HuPatch
+from LesionRetrievalLib.scene.views import (
     CASE_VIEWS,
+    COMPARISON,
     QUERY_VIEWS,
+    QUIZ,
     ViewState,
     compositeOf,
+    heldBy,
     hideFromCaseViews,
     holdViews,
     showLayout,
     sliceNodeOf,
 )
-from .held_views import QUIZ, heldBy
-from .library_patch import HuPatch
 
 COMPARISON_FOLDER = "LesionLens comparison"
 _CASE_COLOR = (0.98, 0.78, 0.2)
@@ -181,3 +188,75 @@ def _place(node: vtkMRMLSliceNode, orientation: str, centerRAS: np.ndarray, fiel
     node.SetXYZOrigin(0.0, 0.0, 0.0)
     node.JumpSliceByCentering(*(float(value) for value in centerRAS))
     node.UpdateMatrices()
+
+
+SIMILARITY_ATTRIBUTE = "LesionLens.SimilarTo"
+
+
+def showSimilarity(
+    volumeNode: vtkMRMLScalarVolumeNode,
+    roiNode: vtkMRMLMarkupsROINode,
+    heatMap: HeatMap,
+    *,
+    caseId: str,
+    model: ModelIdentity,
+    opacity: float = 0.5,
+) -> vtkMRMLScalarVolumeNode:
+    """Lay the map over the CT in all slice views; an earlier one of the same lesion goes."""
+    scene = volumeNode.GetScene()
+    removeSimilarity(scene, roiNode)
+    name = f"{roiNode.GetName()} similar to {caseId}"
+    node = addHeatMapNode(scene, heatMap.array, heatMap.ijkToRAS, name=name, referenceVolumeNode=volumeNode)
+    node.SetAttribute(SIMILARITY_ATTRIBUTE, caseId)
+    node.SetAttribute("LesionLens.Lesion", roiNode.GetID())
+    node.SetAttribute("LesionLens.Peak", f"{heatMap.peak:.6g}")
+    node.SetAttribute("LesionLens.Model", model.name)
+    node.SetAttribute("LesionLens.ModelSha256", model.sha256)
+    placeResults(scene, volumeNode, [roiNode, node], folderName=FOLDER_NAME)
+    _layOver(scene, volumeNode, node, opacity)
+    return node
+
+
+def setOpacity(node: vtkMRMLScalarVolumeNode, opacity: float) -> None:
+    """Of a map, wherever it is shown."""
+    for composite in nodesOfClass(node.GetScene(), "vtkMRMLSliceCompositeNode"):
+        if composite.GetForegroundVolumeID() == node.GetID():
+            composite.SetForegroundOpacity(opacity)
+
+
+def similarityNodes(scene: vtkMRMLScene, roiNode: vtkMRMLMarkupsROINode | None = None) -> list[vtkMRMLScalarVolumeNode]:
+    """The maps in the scene, of one lesion or of all."""
+    nodes = [n for n in nodesOfClass(scene, "vtkMRMLScalarVolumeNode") if n.GetAttribute(SIMILARITY_ATTRIBUTE)]
+    if roiNode is None:
+        return nodes
+    return [node for node in nodes if node.GetAttribute("LesionLens.Lesion") == roiNode.GetID()]
+
+
+def removeSimilarity(scene: vtkMRMLScene, roiNode: vtkMRMLMarkupsROINode | None = None) -> int:
+    """Take the maps away, with their displays; how many there were."""
+    nodes = similarityNodes(scene, roiNode)
+    for node in nodes:
+        display = node.GetDisplayNode()
+        scene.RemoveNode(node)
+        if display is not None:
+            scene.RemoveNode(display)
+    return len(nodes)
+
+
+def _layOver(
+    scene: vtkMRMLScene, volumeNode: vtkMRMLScalarVolumeNode, node: vtkMRMLScalarVolumeNode, opacity: float
+) -> None:
+    """In all slice views but those of a comparison that show the other case, and those of a quiz."""
+    composites = [
+        each
+        for each in nodesOfClass(scene, "vtkMRMLSliceCompositeNode")
+        if each.GetLayoutName() not in CASE_VIEWS.values()
+    ]
+    if not composites:
+        setLayers(scene, background=volumeNode, foreground=node, opacity=opacity, holder=COMPARISON)
+    for composite in composites:
+        if composite.GetAttribute(HELD_ATTRIBUTE) not in (None, "", COMPARISON):
+            continue
+        composite.SetBackgroundVolumeID(volumeNode.GetID())
+        composite.SetForegroundVolumeID(node.GetID())
+        composite.SetForegroundOpacity(opacity)

@@ -7,7 +7,7 @@ from typing import Protocol
 from LesionLib.errors import CaseLibraryError
 from slicer import vtkMRMLScalarVolumeNode, vtkMRMLSubjectHierarchyNode
 
-from .library_identifiers import IDENTIFYING_ELEMENTS, PatientIdentity
+from LesionRetrievalLib.library.intake import IDENTIFYING_ELEMENTS, PatientIdentity
 
 _INSTANCES = "DICOM.instanceUIDs"
 

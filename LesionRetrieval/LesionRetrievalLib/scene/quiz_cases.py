@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import numpy as np
-from LesionClassifierLib.box_placing import BoxPlacing
-from LesionClassifierLib.heatmap_display import addHeatMapNode, setLayers
-from LesionClassifierLib.lesion_nodes import DEFAULT_BOX_MM
-from LesionClassifierLib.roi_nodes import addRoiNode, boxFromRoi, showAsOutline
-from LesionClassifierLib.volume_nodes import addVolumeNode, nodesOfClass
+from LesionClassifierLib.scene.heatmaps import addHeatMapNode, setLayers
+from LesionClassifierLib.scene.lesions import DEFAULT_BOX_MM, addRoiNode, boxFromRoi, showAsOutline
+from LesionClassifierLib.scene.placing import BoxPlacing
+from LesionClassifierLib.scene.volumes import addVolumeNode, nodesOfClass
 from LesionLib.errors import BoxError
+from LesionLib.explain.heat_map import HeatMap
 from LesionLib.geometry import CTVolume, LesionBox
-from LesionLib.heat_map import HeatMap
 from slicer import vtkMRMLMarkupsROINode, vtkMRMLNode, vtkMRMLScalarVolumeNode, vtkMRMLScene
 
-from .held_views import QUIZ, hold
-from .quiz_views import KeptViews, fitViews
+from LesionRetrievalLib.scene.views import QUIZ, KeptViews, fitViews, hold
 
 QUIZ_ATTRIBUTE = "LesionLens.Quiz"
 GIVEN_COLOR, OWN_COLOR = (0.98, 0.78, 0.2), (0.35, 0.75, 1.0)

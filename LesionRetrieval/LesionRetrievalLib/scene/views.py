@@ -1,14 +1,69 @@
-"""The slice views of a comparison: their layout, and all that they change, remembered and given back."""
+"""Which slice views a comparison or a quiz holds, and what is mended in a scene that was saved meanwhile."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
+import numpy as np
 import slicer
 import slicer.util
 import vtk
-from LesionClassifierLib.volume_nodes import nodesOfClass
-from slicer import vtkMRMLScene, vtkMRMLSliceCompositeNode, vtkMRMLSliceNode
+from LesionClassifierLib.scene.heatmaps import HELD_ATTRIBUTE
+from LesionClassifierLib.scene.volumes import nodesOfClass
+from LesionLib.geometry import CTVolume, transformed_points
+from slicer import vtkMRMLDisplayNode, vtkMRMLScene, vtkMRMLSliceCompositeNode, vtkMRMLSliceNode
 
-from .held_views import COMPARISON, HIDDEN_ATTRIBUTE, LAYOUT_ID, displaysWithViews, hold, release, showInAllViews
+COMPARISON, QUIZ = "comparison", "quiz"
+LAYOUT_ID = 62011  # of the comparison among Slicer's custom layouts
+HIDDEN_ATTRIBUTE = "LesionLens.HiddenFromCaseViews"
+
+
+def hold(composites: Iterable[vtkMRMLSliceCompositeNode], holder: str) -> None:
+    """Keep others from laying volumes over these views until `release`."""
+    for composite in composites:
+        composite.SetAttribute(HELD_ATTRIBUTE, holder)
+
+
+def heldBy(scene: vtkMRMLScene) -> str:
+    """Who holds slice views now; "" where nobody does."""
+    held = (node.GetAttribute(HELD_ATTRIBUTE) for node in nodesOfClass(scene, "vtkMRMLSliceCompositeNode"))
+    return next((holder for holder in held if holder), "")
+
+
+def release(scene: vtkMRMLScene, holder: str | None = None) -> None:
+    """Give the views back that ``holder`` has; None: whoever has them."""
+    for composite in nodesOfClass(scene, "vtkMRMLSliceCompositeNode"):
+        held = composite.GetAttribute(HELD_ATTRIBUTE)
+        if held is not None and holder in (None, held):
+            composite.RemoveAttribute(HELD_ATTRIBUTE)
+
+
+def displaysWithViews(scene: vtkMRMLScene) -> list[vtkMRMLDisplayNode]:
+    """Displays of boxes, segmentations and models, which can be shown in some views only."""
+    classes = ("vtkMRMLMarkupsDisplayNode", "vtkMRMLSegmentationDisplayNode", "vtkMRMLModelDisplayNode")
+    return [display for name in classes for display in nodesOfClass(scene, name)]
+
+
+def showInAllViews(scene: vtkMRMLScene) -> None:
+    """Show again what a comparison kept out of the views of its case."""
+    for display in displaysWithViews(scene):
+        if display.GetAttribute(HIDDEN_ATTRIBUTE):
+            display.RemoveAttribute(HIDDEN_ATTRIBUTE)
+            display.RemoveAllViewNodeIDs()
+
+
+def mendLoadedViews(scene: vtkMRMLScene) -> None:
+    """Take out of a scene what is left of a comparison or a quiz that was on when it, or Slicer's settings, were saved.
+
+    Call it only while neither is on. Without its case the layout of the comparison shows nothing worth seeing, and in a
+    Slicer that has not shown one yet it is unknown and shows no view at all.
+    """
+    release(scene)
+    showInAllViews(scene)
+    layout = scene.GetFirstNodeByClass("vtkMRMLLayoutNode")
+    if layout is not None and layout.GetViewArrangement() == LAYOUT_ID:
+        layout.SetViewArrangement(layout.SlicerLayoutConventionalView)
+
 
 # Orientation to the name of the view; the upper row are Slicer's own three.
 QUERY_VIEWS = {"Axial": "Red", "Coronal": "Green", "Sagittal": "Yellow"}
@@ -77,7 +132,9 @@ class ViewState:
         self._arrangement = None if layout is None else layout.GetViewArrangement()
         self._isLayoutSaved = layout is None or bool(layout.GetSaveWithScene())
         there = {node.GetLayoutName() for node in nodesOfClass(scene, "vtkMRMLSliceNode")}
-        self._slices = {name: _sliceState(sliceNodeOf(scene, name)) for name in QUERY_VIEWS.values() if name in there}
+        self._slices = {
+            name: _comparedSliceState(sliceNodeOf(scene, name)) for name in QUERY_VIEWS.values() if name in there
+        }
         self._layers = {
             node.GetID(): {field: getattr(node, f"Get{field}")() for field in _COMPOSITE_FIELDS}
             for node in nodesOfClass(scene, "vtkMRMLSliceCompositeNode")
@@ -138,7 +195,7 @@ def _viewNodes(scene: vtkMRMLScene) -> list:
     return nodesOfClass(scene, "vtkMRMLSliceNode") + nodesOfClass(scene, "vtkMRMLSliceCompositeNode")
 
 
-def _sliceState(node: vtkMRMLSliceNode) -> tuple:
+def _comparedSliceState(node: vtkMRMLSliceNode) -> tuple:
     matrix = vtk.vtkMatrix4x4()
     matrix.DeepCopy(node.GetSliceToRAS())
     return matrix, node.GetXYZOrigin(), node.GetFieldOfView(), node.GetOrientation()
@@ -150,3 +207,61 @@ def _restoreSlice(node: vtkMRMLSliceNode, state: tuple) -> None:
     node.SetXYZOrigin(*origin)
     node.SetFieldOfView(*field)
     node.UpdateMatrices()
+
+
+_LAYERS = ("BackgroundVolumeID", "ForegroundVolumeID", "LabelVolumeID")
+_SETTINGS = ("ForegroundOpacity", "LinkedControl", "HotLinkedControl")
+
+
+class KeptViews:
+    """Layers and slices of all slice views as they are now; `restore` brings back what is still there."""
+
+    def __init__(self, scene: vtkMRMLScene) -> None:
+        self._scene = scene
+        self._layers = {
+            node.GetID(): {field: getattr(node, f"Get{field}")() for field in (*_LAYERS, *_SETTINGS)}
+            for node in nodesOfClass(scene, "vtkMRMLSliceCompositeNode")
+        }
+        self._slices = {node.GetID(): _sliceState(node) for node in nodesOfClass(scene, "vtkMRMLSliceNode")}
+
+    def restore(self) -> None:
+        """Views that somebody has made meanwhile only lose their layers; those that were made for the quiz go."""
+        release(self._scene, QUIZ)
+        views = {node.GetLayoutName() for node in nodesOfClass(self._scene, "vtkMRMLSliceNode")}
+        for node in nodesOfClass(self._scene, "vtkMRMLSliceCompositeNode"):
+            before = self._layers.get(node.GetID())
+            if before is None and node.GetLayoutName() not in views:
+                self._scene.RemoveNode(node)
+                continue
+            if before is None:
+                before = dict.fromkeys(_LAYERS)
+            for field, value in before.items():
+                isGone = field in _LAYERS and value and self._scene.GetNodeByID(value) is None
+                getattr(node, f"Set{field}")(None if isGone else value)
+        for nodeId, (matrix, origin, field) in self._slices.items():
+            node = self._scene.GetNodeByID(nodeId)
+            if node is not None:
+                node.GetSliceToRAS().DeepCopy(matrix)
+                node.SetXYZOrigin(*origin)
+                node.SetFieldOfView(*field)
+                node.UpdateMatrices()
+
+
+def fitViews(scene: vtkMRMLScene, volume: CTVolume) -> None:
+    """Every slice view shows the middle of the volume, all of it; which way it looks stays."""
+    sides = np.array(volume.sizeIJK)
+    corners = transformed_points(volume.ijkToRAS, np.array(np.meshgrid(*[(0, n - 1) for n in sides])).reshape(3, 8).T)
+    field = float(np.ptp(corners, axis=0).max())
+    for node in nodesOfClass(scene, "vtkMRMLSliceNode"):
+        width, height = (max(1, side) for side in node.GetDimensions()[:2])
+        perPixel = field / min(width, height)
+        node.SetFieldOfView(width * perPixel, height * perPixel, node.GetFieldOfView()[2])
+        node.SetXYZOrigin(0.0, 0.0, 0.0)
+        node.JumpSliceByCentering(*(float(value) for value in corners.mean(axis=0)))
+        node.UpdateMatrices()
+
+
+def _sliceState(node: vtkMRMLSliceNode) -> tuple:
+    matrix = vtk.vtkMatrix4x4()
+    matrix.DeepCopy(node.GetSliceToRAS())
+    return matrix, node.GetXYZOrigin(), node.GetFieldOfView()

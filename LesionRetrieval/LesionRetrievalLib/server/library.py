@@ -1,30 +1,100 @@
-"""What can be asked of a library on a server without changing it."""
+"""Exact search on a server: its float32 order first, then similarities as a library in a file computes them."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Any, Self
 
 import numpy as np
 from LesionLib.errors import CaseLibraryError
 
-from .library_filter import SearchFilter
-from .library_patch import HuPatch
-from .library_schema import (
+from LesionRetrievalLib.library.cases import (
     CASE_COLUMNS,
     Case,
+    CaseEntry,
     IndexedModel,
     ModelIdentity,
     Neighbour,
     case_fields,
     checked_case_id,
+    checked_pictures,
+    stored_vector,
     unit_vector,
 )
-from .milvus_connection import ServerAddress, connected, plain_server_errors
-from .milvus_records import patch_from, pictures_from
-from .milvus_rows import Collection
-from .milvus_schema import cases_of, create_library, models_of, pieces_of, vectors_of
-from .milvus_search import MOST_ANSWERS, MilvusSearch
+from LesionRetrievalLib.library.patches import HuPatch
+from LesionRetrievalLib.library.search import SearchFilter, attribute_columns
+from LesionRetrievalLib.server.connection import (
+    FILTER_FIELDS,
+    ServerAddress,
+    cases_of,
+    connected,
+    create_library,
+    create_vectors,
+    models_of,
+    pieces_of,
+    plain_server_errors,
+    row_without_vector,
+    vectors_of,
+)
+from LesionRetrievalLib.server.records import Collection, ids_in, patch_from, pictures_from, pieces_of_case, quoted
+
+MOST_ANSWERS = 16_000  # the server gives 16,384 at most, some of which are needed to tell ties apart
+_SPARE = 64
+_IDS_AT_ONCE = 5_000
+
+
+@dataclass(frozen=True, eq=False)
+class MilvusSearch:
+    """``cases``: the library's cases; ``vectors``: those of one model."""
+
+    cases: Collection
+    vectors: Collection
+
+    def nearest(self, query: np.ndarray, k: int, wanted: SearchFilter) -> list[Neighbour]:
+        """The ``k`` nearest to ``query`` (float64, length 1) that the filter leaves, best first, ties by case id."""
+        found: list[tuple[dict[str, Any], float]] = []
+        for condition in self._conditions(wanted):
+            found += self._candidates(query, k, condition)
+        best = sorted(found, key=lambda pair: (-pair[1], pair[0]["case_id"]))[:k]
+        return [Neighbour(similarity=similarity, **case_fields(_columns(row))) for row, similarity in best]
+
+    def _candidates(self, query: np.ndarray, k: int, condition: str) -> list[tuple[dict[str, Any], float]]:
+        """Whole cases with their similarity: all that could be among the ``k`` nearest."""
+        asked, most = k + _SPARE, MOST_ANSWERS + _SPARE
+        margin = 4 * (len(query) + 4) * float(np.finfo(np.float32).eps)
+        while True:
+            hits = self.vectors.search(query.astype(np.float32), min(asked, most), condition)
+            rows = {row["case_id"]: row for row in self.cases.get([i for i, _, _ in hits], list(CASE_COLUMNS))}
+            whole = [(i, score, stored) for i, score, stored in hits if i in rows]
+            everything = len(hits) < min(asked, most)
+            enough = len(whole) > k and hits[-1][1] < whole[k - 1][1] - margin
+            if everything or enough or asked >= most:
+                break
+            asked *= 4
+        matrix = np.array([stored for _, _, stored in whole], dtype=np.float32).reshape(len(whole), len(query))
+        similarity = (matrix.astype(np.float64) * query).sum(axis=1).clip(-1.0, 1.0)
+        return [(rows[i], float(s)) for (i, _, _), s in zip(whole, similarity, strict=True)]
+
+    def _conditions(self, wanted: SearchFilter) -> list[str]:
+        """The filter in the server's words; attributes are compared here, and become lists of case ids."""
+        parts = [f"{column} != {quoted(value)}" for column, value in wanted.without()]
+        parts += [f"{column} == {quoted(value)}" for column, value in wanted.only()]
+        if not wanted.attributes:
+            return [" and ".join(parts)]
+        rows = self.cases.where(" and ".join(parts), list(CASE_COLUMNS))
+        columns = attribute_columns([case_fields(_columns(row))["attributes"] for row in rows])
+        keep = np.ones(len(rows), dtype=bool)
+        for name, value in wanted.attributes.items():
+            keep &= False if name not in columns else columns[name].meets(value)
+        ids = [row["case_id"] for row, kept in zip(rows, keep, strict=True) if kept]
+        chunks = [ids[start : start + _IDS_AT_ONCE] for start in range(0, len(ids), _IDS_AT_ONCE)]
+        return [" and ".join([*parts, ids_in("case_id", chunk)]) for chunk in chunks]
+
+
+def _columns(row: dict[str, Any]) -> tuple:
+    return tuple(row[name] for name in CASE_COLUMNS)
 
 
 class MilvusReading:
@@ -178,3 +248,120 @@ def _as_case(row: Mapping[str, Any]) -> Case:
 def unknown_case(case_id: str) -> CaseLibraryError:
     """The error for a case that is not there."""
     return CaseLibraryError(f"Case {case_id!r} is not in this library; cases() lists what is.")
+
+
+MOST_CASES_AT_ONCE = 2_000
+
+
+class MilvusLibrary(MilvusReading):
+    """`library_protocol.CaseStore` on a server. Faults are `CaseLibraryError`; use it as a context manager.
+
+    A case is visible when its row among the cases is written, which comes last: what an upload left half is seen by nobody,
+    and overwritten by the next.
+    """
+
+    @classmethod
+    def open(cls, address: str) -> MilvusLibrary:
+        """The library at ``milvus://host:port/library``."""
+        return cls(ServerAddress.parse(address))
+
+    @classmethod
+    def create(cls, address: str, *, model: ModelIdentity, dimension: int) -> MilvusLibrary:
+        """The library at ``address``, made where it is not there yet, ready for vectors of ``model``."""
+        where = ServerAddress.parse(address)
+        client = connected(where)
+        with plain_server_errors(where):
+            create_library(client, where.library)
+        library = cls(where)
+        library.add_model(model, dimension)
+        return library
+
+    def add_model(self, model: ModelIdentity, dimension: int) -> None:
+        """Make room for vectors of a model; nothing where there is."""
+        if not self._models.having([model.sha256]):
+            with plain_server_errors(self.address):
+                create_vectors(self._client, self.address.library, model.sha256, dimension)
+            self._put_last(model, dimension)
+
+    def prefer_model(self, sha256: str) -> None:
+        """Make a model that cases are embedded by the one the library goes by."""
+        model = self._indexed(sha256)
+        if self.model != model.identity:
+            self._put_last(model.identity, model.dimension)
+
+    def add(
+        self,
+        case: Case,
+        vector: Any,
+        *,
+        model_sha256: str,
+        pictures: Mapping[str, np.ndarray] | None = None,
+        patch: HuPatch | None = None,
+        created: str | None = None,
+    ) -> None:
+        """Add one case, wholly or not at all; ``created``: its date, for one from another library."""
+        dates = {case.case_id: created} if created else None
+        self.add_many([CaseEntry(case, vector, pictures, patch)], model_sha256=model_sha256, created=dates)
+
+    def add_many(
+        self, entries: Iterable[CaseEntry | tuple], *, model_sha256: str, created: Mapping[str, str] | None = None
+    ) -> int:
+        """Add up to 2,000 cases, all or none; ``created``: their dates where they were made elsewhere."""
+        model = self._indexed(model_sha256)
+        given = [CaseEntry(*entry) for entry in entries]
+        ids = [entry.case.case_id for entry in given]
+        if len(given) > MOST_CASES_AT_ONCE:
+            msg = f"{len(given)} cases at once are too many for the server; give at most {MOST_CASES_AT_ONCE}."
+            raise CaseLibraryError(msg)
+        there = sorted(set(self._cases.having(ids)) | {i for i in ids if ids.count(i) > 1})
+        if there:
+            msg = f"Case {there[0]!r} is in the library already; remove it first, or give another id."
+            raise CaseLibraryError(msg)
+        today = datetime.now(UTC).date().isoformat()
+        rows, vectors, pieces = [], [], []
+        for entry in given:
+            fields = dict(zip(CASE_COLUMNS, entry.case.as_row(), strict=True))
+            unit = stored_vector(entry.vector, model.dimension)
+            parts = pieces_of_case(entry.case.case_id, checked_pictures(entry.pictures), entry.patch)
+            date = (created or {}).get(entry.case.case_id, today)
+            rows.append(row_without_vector({**fields, "created": date, "pieces": len(parts)}))
+            vectors.append(
+                {"case_id": entry.case.case_id, **{n: fields[n] for n in FILTER_FIELDS}, "vector": unit.tolist()}
+            )
+            pieces += parts
+        # What an upload before this one left half goes first.
+        self._pieces.delete_of_cases(ids)
+        self._pieces.insert(pieces)
+        self._vectors(model_sha256).upsert(vectors)
+        self._cases.insert(rows)
+        return len(given)
+
+    def add_vectors(self, vectors: Mapping[str, Any], *, model: ModelIdentity) -> None:
+        """The vectors of cases that are there by another model, by case id."""
+        found = {case.case_id: case for case in self._whole(list(vectors))}
+        if set(found) != set(vectors):
+            raise unknown_case(sorted(set(vectors) - set(found))[0])
+        dimension = len(next(iter(vectors.values())))
+        self.add_model(model, dimension)
+        rows = [
+            {
+                "case_id": case_id,
+                **{name: getattr(found[case_id], name) for name in FILTER_FIELDS},
+                "vector": stored_vector(vector, dimension).tolist(),
+            }
+            for case_id, vector in vectors.items()
+        ]
+        self._vectors(model.sha256).upsert(rows)
+
+    def remove(self, case_id: str) -> None:
+        """Remove a case with all that belongs to it; from the first step on nobody sees it any more."""
+        self.case(case_id)
+        self._cases.delete([case_id])
+        for model in self.models():
+            self._vectors(model.identity.sha256).delete([case_id])
+        self._pieces.delete_of_cases([case_id])
+
+    def _put_last(self, model: ModelIdentity, dimension: int) -> None:
+        place = max((int(row["place"]) for row in self._models.all(["place"])), default=0) + 1
+        values = {"sha256": model.sha256, "name": model.name, "version": model.version}
+        self._models.upsert([row_without_vector({**values, "dimension": dimension, "place": place})])

@@ -9,13 +9,13 @@ from pathlib import Path
 
 import numpy as np
 
-from .evaluation.leaks import Leak, LeakReport, check_leaks
-from .fit_command import curves
-from .fold_reliability import fold_reliability
-from .predictions import Predictions, joined
-from .reporting.report import ReportInput, write_report
-from .run_folder import FoldFolder, RunError, RunFolder
-from .shortcut_runs import SIZE, shortcut_runs
+from lesiontraining.commands.fit import curves
+from lesiontraining.evaluation.baselines import SIZE, shortcut_runs
+from lesiontraining.evaluation.leaks import Leak, LeakReport, check_leaks
+from lesiontraining.evaluation.predictions import Predictions, joined
+from lesiontraining.reporting.report import ReportInput, write_report
+from lesiontraining.runs.folder import FoldFolder, RunError, RunFolder
+from lesiontraining.runs.reliability import fold_reliability
 
 REPORT_FOLDER = "report"
 

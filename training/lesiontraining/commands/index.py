@@ -10,16 +10,16 @@ from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
 
-from LesionLib.bundle import Bundle
-from LesionLib.classify import Classifier
 from LesionLib.errors import LesionLensError, OutputError
-from LesionRetrievalLib.case_adding import NewCase, Owner, case_entry
-from LesionRetrievalLib.library import CaseEntry, ModelIdentity
-from LesionRetrievalLib.library_writing import write_library
-from LesionRetrievalLib.pseudonyms import Pseudonymiser
+from LesionLib.inference.classifier import Classifier
+from LesionLib.model.bundle import Bundle
+from LesionRetrievalLib.library.cases import CaseEntry, ModelIdentity
+from LesionRetrievalLib.library.intake import NewCase, Owner, case_entry
+from LesionRetrievalLib.library.pseudonyms import Pseudonymiser
+from LesionRetrievalLib.library.store import write_library
 
-from .data.lesion_table import LesionRow, LesionTable
-from .data.sources import SlicesSource, VolumeSource
+from lesiontraining.data.lesions import LesionRow, LesionTable
+from lesiontraining.data.sources import SlicesSource, VolumeSource
 
 Progress = Callable[[int, int], None]
 

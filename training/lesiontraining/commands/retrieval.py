@@ -8,14 +8,14 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-from LesionLib.bundle import Bundle
-from LesionLib.classify import Classifier
-from LesionLib.lesion_statistics import lesion_statistics
+from LesionLib.inference.classifier import Classifier
+from LesionLib.model.bundle import Bundle
+from LesionLib.sampling.statistics import lesion_statistics
 
-from .data.lesion_row import LesionTable
-from .predictions import Predictions
-from .reporting.searching import FIGURES, RULES, SearchRow, search_rows
-from .shortcut_runs import size_as_angle
+from lesiontraining.data.lesions import LesionTable
+from lesiontraining.evaluation.baselines import size_as_angle
+from lesiontraining.evaluation.predictions import Predictions
+from lesiontraining.reporting.figures import FIGURES, RULES, SearchRow, search_rows
 
 SIZE = "size alone"
 _SHOWN = ("ap_a", "p_at_1", "p_at_k")

@@ -6,14 +6,7 @@ from dataclasses import dataclass
 from math import radians
 
 import torch
-from monai.transforms import (
-    Compose,
-    RandAffine,
-    RandFlip,
-    RandGaussianSmooth,
-    RandScaleIntensity,
-    RandShiftIntensity,
-)
+from monai.transforms import Compose, RandAffine, RandFlip, RandGaussianSmooth, RandScaleIntensity, RandShiftIntensity
 from torch import Tensor
 
 

@@ -12,18 +12,14 @@ from lightning import LightningDataModule
 from lightning.pytorch.utilities import rank_zero_only
 from torch.utils.data import DataLoader
 
-from ..evaluation.leaks import LeakReport
-from .console import say
-from .division import LEAKY, TWO_RANDOM, divided
-from .fingerprint import data_fingerprint
-from .leak_check import leaks_between_sets
-from .lesion_row import LesionTable
-from .picture_kinds import PictureSpec, picture_section, picture_spec
-from .picture_set import PictureSet
-from .pictures import as_picture_set, cut_lesions
-from .readers import read_with
-from .splits import class_counts
-from .table_check import check_table
+from lesiontraining.data.checks import check_table, leaks_between_sets
+from lesiontraining.data.crops import PictureSpec, picture_section, picture_spec
+from lesiontraining.data.dataset import as_picture_set, cut_lesions, data_fingerprint
+from lesiontraining.data.lesions import LesionTable, PictureSet
+from lesiontraining.data.messages import say
+from lesiontraining.data.readers.registry import read_with
+from lesiontraining.data.splits import LEAKY, TWO_RANDOM, class_counts, divided
+from lesiontraining.evaluation.leaks import LeakReport
 
 
 class LeakError(LesionLensError):

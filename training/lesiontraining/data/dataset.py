@@ -1,26 +1,128 @@
-"""A table of lesions as pictures: cut by LesionLib as they are cut in use, in several processes, kept in a cache."""
+"""A short name of a set of lesions and its split, for manifests: the same data and split, the same 64 digits."""
 
 from __future__ import annotations
 
+import json
+import os
+import tempfile
+import zipfile
+import zlib
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, fields
+from functools import cache
+from hashlib import sha256
 from multiprocessing import get_context
 from pathlib import Path
+from typing import Any
 
+import LesionLib
 import numpy as np
 import SimpleITK as sitk
+from LesionLib import geometry
 from LesionLib.errors import LesionLensError, OutputError, VolumeError
+from LesionLib.io import volumes as readers
+from LesionLib.sampling import inputs as sampling_kinds
+from LesionLib.sampling import planes as sampling_planes
+from LesionLib.sampling import resample as sampling
+from LesionLib.sampling import statistics as lesion_statistics
+from LesionLib.sampling import volumes as sampling_volumes
 
-from .console import bar, say
-from .cutting import CutLesion, cut_row
-from .lesion_row import LesionRow, LesionTable
-from .picture_cache import entry_key, load_entry, store_entry
-from .picture_kinds import PictureSpec, misfit
-from .picture_set import UNKNOWN, PictureSet
-from .problems import Problem, one_problem, refuse
-from .sources import StoredCube
+from lesiontraining.data import crops as cutting
+from lesiontraining.data import crops as photographs
+from lesiontraining.data import sources
+from lesiontraining.data import sources as places
+from lesiontraining.data.crops import CutLesion, PictureSpec, cut_row, misfit, picture_section
+from lesiontraining.data.lesions import UNKNOWN, LesionRow, LesionTable, PictureSet
+from lesiontraining.data.messages import Problem, bar, one_problem, refuse, say
+from lesiontraining.data.sources import StoredCube
+
+
+def data_fingerprint(lesion_ids: Sequence[str], labels: Sequence[str], splits: Sequence[str]) -> str:
+    """SHA-256 of the sorted (lesion, label, split): the order of rows and where files lie make no difference."""
+    rows = sorted([str(a), str(b), str(c)] for a, b, c in zip(lesion_ids, labels, splits, strict=True))
+    return sha256(json.dumps(rows, separators=(",", ":")).encode()).hexdigest()
+
+
+_CODE = (
+    geometry, lesion_statistics, readers, sampling, sampling_kinds, sampling_planes, sampling_volumes,
+    cutting, photographs, places, sources,
+)  # fmt: skip
+_DAMAGED = (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile, zlib.error)
+
+
+def entry_key(row: LesionRow, spec: PictureSpec) -> str:
+    """The name of a lesion's entry, 64 hexadecimal digits. Raises OSError where a file of the row is missing."""
+    said = {
+        "source": _plain(row.source),
+        "files": [_state(path) for path in row.source.files()],
+        "input": picture_section(spec),
+        "code": _code(),
+    }
+    return sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()
+
+
+def load_entry(folder: Path, key: str) -> CutLesion | None:
+    """The entry, None where there is none or it is damaged."""
+    try:
+        with _path(folder, key).open("rb") as file, np.load(file, allow_pickle=False) as stored:
+            lesion = CutLesion(**{field.name: stored[field.name] for field in fields(CutLesion)})
+    except _DAMAGED:
+        return None
+    numbers = (lesion.volume_mm3, lesion.mean_hu)
+    is_whole = lesion.pictures.dtype == np.float32 and lesion.pictures.ndim in (4, 5) and lesion.pictures.size > 0
+    is_whole = is_whole and lesion.look.dtype == np.uint8 and lesion.look.ndim == 2
+    shapes = [array.shape for array in (lesion.size_mm, lesion.spacing_mm, lesion.target, *numbers)]
+    if not is_whole or shapes != [(3,), (3,), (4,), (), ()]:
+        return None
+    return CutLesion(
+        lesion.pictures, lesion.size_mm, *map(float, numbers), lesion.spacing_mm, lesion.target, lesion.look
+    )
+
+
+def store_entry(folder: Path, key: str, lesion: CutLesion) -> None:
+    """Write the entry: whole or not at all, also where several processes write the same. Raises `OutputError`."""
+    path = _path(folder, key)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(dir=path.parent, suffix=".part")
+        try:
+            with os.fdopen(handle, "wb") as file:
+                np.savez(file, **{field.name: getattr(lesion, field.name) for field in fields(CutLesion)})
+            os.replace(name, path)
+        except BaseException:
+            Path(name).unlink(missing_ok=True)
+            raise
+    except OSError as error:
+        msg = f"the cache {folder} cannot be written: {error.strerror or error}; free space there, or give another folder."
+        raise OutputError(msg) from error
+
+
+def _path(folder: Path, key: str) -> Path:
+    return folder / key[:2] / f"{key}.npz"
+
+
+def _plain(source: Any) -> dict[str, Any]:
+    values = asdict(source)
+    return {"kind": type(source).__name__, **json.loads(json.dumps(values, default=lambda path: str(path.resolve())))}
+
+
+def _state(path: Path) -> list[Any]:
+    """Size and time of a file, or of everything in a DICOM folder."""
+    if path.is_dir():
+        found = sorted((entry for entry in os.scandir(path) if entry.is_file()), key=lambda entry: entry.name)
+        return [[entry.name, entry.stat().st_size, entry.stat().st_mtime_ns] for entry in found]
+    stat = path.stat()
+    return [path.name, stat.st_size, stat.st_mtime_ns]
+
+
+@cache
+def _code() -> str:
+    """The version is not enough while somebody works on what cuts."""
+    text = b"".join(Path(module.__file__).read_bytes() for module in _CODE)
+    return f"{LesionLib.__version__} {sha256(text).hexdigest()}"
+
 
 _ROWS_AT_ONCE = 64  # lesions of one group that a process takes at once
 

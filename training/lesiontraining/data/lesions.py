@@ -1,40 +1,243 @@
-"""The one form of a table of lesions that LesionLens learns from: CSV (UTF-8) or parquet, one row a lesion.
-
-Where the lesion is
-    ``volume``  the CT: a NIfTI, NRRD or MetaImage file, or a DICOM folder; paths are relative to the table
-    ``image``   instead of ``volume``: a 2-D picture (JPEG, PNG), taken whole
-    the box     in mm: ``center_x, center_y, center_z, size_x, size_y, size_z`` and ``frame``, RAS (3D Slicer) or LPS (DICOM);
-                in voxels: ``i_min, j_min, k_min, i_max, j_max, k_max``, first and last index that belong to it, from 0
-    ``mask``    a label map of the lesion, on any lattice: instead of a box, or beside it; ``mask_value``: the lesion's label
-                in it (else all that is above 0)
-
-What it is
-    label       any column; its name is chosen when the table is read. An empty cell: not known
-    ``lesion``  an identifier, unique; else made of the row's line
-
-Whose it is
-    ``patient`` needed: figures are split by patient; ``study``, ``series`` (of a DICOM folder with several: its UID)
-    ``split``   train, val or test; or ``fold``, any names; needed only where the split is given by the table
-
-Every other column is kept as an attribute of the lesion.
-
-    volume,center_x,center_y,center_z,size_x,size_y,size_z,frame,diagnosis,patient,study
-    ct/001.nii.gz,-61.2,14.0,-310.5,18,16,20,LPS,cyst,P001,2019-A
-    ct/002.nii.gz,40.1,22.7,-280.0,31,35,28,LPS,metastasis,P002,2020-C
-"""
+"""What networks see of a set of lesions, and all that a figure about them needs to know."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import csv
+import io
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 from LesionLib.errors import BoxError
 
-from .lesion_row import SPLITS, LesionRow, LesionTable, class_order
-from .places import MM_COLUMNS, VOXEL_COLUMNS, place_of
-from .problems import Problem, one_problem, refuse
-from .sources import Photograph, Source, VolumeSource
-from .table_text import Rows, read_rows
+from lesiontraining.data.messages import Problem, one_problem, refuse
+from lesiontraining.data.sources import MM_COLUMNS, VOXEL_COLUMNS, Photograph, Source, VolumeSource, place_of
+
+UNKNOWN = -1
+
+
+@dataclass(frozen=True, eq=False)
+class PictureSet:
+    """Lesions as network input. All arrays have one entry a lesion, in one order.
+
+    ``pictures``: a float32 array (picture, channel, [slice,] row, column) each, as `LesionLib.sampling.inputs.network_input`
+    makes it. ``labels``: class index, `UNKNOWN` where there is none. ``folds``: the fold a lesion is held out in.
+    ``size_mm``: box edges (n, 3), NaN for plain photographs, as ``volume_mm3``, ``mean_hu`` and ``spacing_mm`` (n, 3).
+    ``targets``: the box in its pictures for localisation, (row, column, rows, columns) in pixels, NaN where not known.
+    """
+
+    pictures: tuple[np.ndarray, ...]
+    labels: np.ndarray
+    class_names: tuple[str, ...]
+    lesion_ids: np.ndarray
+    patients: np.ndarray
+    studies: np.ndarray
+    folds: np.ndarray
+    size_mm: np.ndarray
+    volume_mm3: np.ndarray
+    mean_hu: np.ndarray
+    spacing_mm: np.ndarray
+    targets: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.pictures)
+
+    def at(self, rows: Sequence[int] | np.ndarray) -> PictureSet:
+        """The lesions ``rows`` (indices or a boolean mask), in that order."""
+        indices = np.arange(len(self))[np.asarray(rows)]
+        values = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in ("pictures", "class_names")}
+        kept = {name: value[indices] for name, value in values.items()}
+        return PictureSet(tuple(self.pictures[i] for i in indices), class_names=self.class_names, **kept)
+
+    @property
+    def diameter_mm(self) -> np.ndarray:
+        """The longest edge of each box in mm, (n,)."""
+        return self.size_mm.max(axis=1)
+
+
+_IDENTIFIER = 8  # characters from which on a study's name is taken for unique
+SPLITS = ("train", "val", "test")
+
+
+@dataclass(frozen=True, eq=False)
+class LesionRow:
+    """One lesion. ``label``: its class, "" where not known; ``split``: "train", "val", "test" or ""; ``fold``: as written.
+
+    ``attributes`` are all other columns, as text.
+    """
+
+    line: int
+    lesion_id: str
+    patient: str
+    source: Source
+    label: str = ""
+    study: str = ""
+    series: str = ""
+    split: str = ""
+    fold: str = ""
+    attributes: dict[str, str] = field(default_factory=dict)
+
+    def column(self, name: str) -> str:
+        """The value of any column but the label, "" where there is none."""
+        if name in ("patient", "study", "series", "split", "fold"):
+            return getattr(self, name)
+        return self.attributes.get(name, "")
+
+
+@dataclass(frozen=True, eq=False)
+class LesionTable:
+    """Lesions of one kind of source. ``name``: for messages; ``credit``: licence and source of the data, to be shown.
+
+    ``warnings``: what a user should know before believing a figure, such as that patients are not known.
+    """
+
+    rows: tuple[LesionRow, ...]
+    class_names: tuple[str, ...]
+    name: str
+    credit: str = ""
+    warnings: tuple[str, ...] = ()
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    @property
+    def labels(self) -> np.ndarray:
+        """Class index of each lesion, `UNKNOWN` where there is none; int64."""
+        index = {name: place for place, name in enumerate(self.class_names)}
+        return np.array([index.get(row.label, UNKNOWN) for row in self.rows], dtype=np.int64)
+
+    @property
+    def patients(self) -> np.ndarray:
+        """Patient of each lesion, text."""
+        return np.array([row.patient for row in self.rows], dtype=str)
+
+    @property
+    def studies(self) -> np.ndarray:
+        """Study of each lesion, text, unique to it; the patient where no study is given.
+
+        A short one ("1", "2019-A") counts within its patient; a long one is an accession number or UID and stands as it is,
+        so that one study under two patients is noticed.
+        """
+        return np.array([_study(row) for row in self.rows], dtype=str)
+
+    @property
+    def lesion_ids(self) -> np.ndarray:
+        """Identifier of each lesion, text."""
+        return np.array([row.lesion_id for row in self.rows], dtype=str)
+
+    def column(self, name: str) -> np.ndarray:
+        """Any column as text."""
+        return np.array([row.column(name) for row in self.rows], dtype=str)
+
+    def where(self, keep: Callable[[LesionRow], bool]) -> LesionTable:
+        """The lesions for which ``keep`` is true."""
+        return replace(self, rows=tuple(row for row in self.rows if keep(row)))
+
+
+def _study(row: LesionRow) -> str:
+    if len(row.study) >= _IDENTIFIER:
+        return row.study
+    return f"{row.patient}/{row.study}" if row.study else row.patient
+
+
+def class_order(labels: Sequence[str], classes: Sequence[str] | None) -> tuple[str, ...]:
+    """The classes as given, else those that occur in natural order ("2" before "10")."""
+    if classes is not None:
+        return tuple(classes)
+    return tuple(sorted({label for label in labels if label}, key=natural))
+
+
+def natural(text: str) -> tuple[int, float, str]:
+    """A key that sorts numbers by value and before words."""
+    try:
+        number = float(text)
+    except ValueError:
+        return (1, 0.0, text)
+    return (0, number, text) if number == number else (1, 0.0, text)  # noqa: PLR0124
+
+
+PARQUET_SUFFIXES = (".parquet", ".pq")
+_MOST_ROWS = 5_000_000
+Rows = list[tuple[int, dict[str, str]]]
+
+
+def read_rows(path: Path) -> tuple[tuple[str, ...], Rows]:
+    """The columns and the rows of a table by its ending. Raises `TableError`."""
+    if not path.is_file():
+        raise one_problem(str(path), "there is no such file; give a CSV or parquet table of lesions")
+    return _parquet(path) if path.suffix.lower() in PARQUET_SUFFIXES else parse_csv(_text(path), source=path.name)
+
+
+def parse_csv(text: str, *, source: str) -> tuple[tuple[str, ...], Rows]:
+    """The columns and the rows of a CSV text; a row's line is where it ends. Raises `TableError`."""
+    reader = csv.reader(io.StringIO(text, newline=""), strict=True)
+    rows: list[tuple[int, list[str]]] = []
+    try:
+        for cells in reader:
+            rows.append((reader.line_num, [cell.strip() for cell in cells]))
+    except csv.Error as error:
+        raise one_problem(source, f"not a CSV table: {error}", line=reader.line_num) from error
+    header = tuple(rows[0][1]) if rows else ()
+    _check_header(header, source)
+    filled = [(line, cells) for line, cells in rows[1:] if any(cells)]
+    refuse(
+        source,
+        (
+            Problem(line, f"{len(cells)} values where the header has {len(header)}; quote values that hold a comma")
+            for line, cells in filled
+            if len(cells) != len(header)
+        ),
+    )
+    if not filled:
+        raise one_problem(source, "the table has a header but no row")
+    return header, [(line, dict(zip(header, cells, strict=True))) for line, cells in filled]
+
+
+def _check_header(header: tuple[str, ...], source: str) -> None:
+    if not any(header):
+        raise one_problem(source, "the table is empty; its first line must name the columns")
+    doubled = sorted({name for name in header if header.count(name) > 1})
+    if doubled:
+        raise one_problem(source, f"the column(s) {', '.join(map(repr, doubled))} stand twice in the header", line=1)
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        raise one_problem(path.name, "the file is not text in UTF-8; save the table as CSV in UTF-8") from error
+
+
+def _parquet(path: Path) -> tuple[tuple[str, ...], Rows]:
+    """Rows count from 2, so that a line means the same as in the CSV of the same table."""
+    from pyarrow import ArrowException
+    from pyarrow.parquet import ParquetFile
+
+    try:
+        with ParquetFile(path) as file:
+            if file.metadata.num_rows > _MOST_ROWS:
+                raise one_problem(path.name, f"{file.metadata.num_rows} rows; at most {_MOST_ROWS} are read")
+            table = file.read()
+    except (ArrowException, OSError) as error:
+        raise one_problem(path.name, f"not a parquet table: {str(error)[:120]}") from error
+    header = tuple(table.column_names)
+    _check_header(header, path.name)
+    rows = [(line, {k: _cell(v) for k, v in row.items()}) for line, row in enumerate(table.to_pylist(), start=2)]
+    if not rows:
+        raise one_problem(path.name, "the table has columns but no row")
+    return header, rows
+
+
+def _cell(value: Any) -> str:
+    """As CSV would have it: nothing for a missing value, whole numbers without a point."""
+    if value is None or value != value:  # noqa: PLR0124
+        return ""
+    if isinstance(value, float) and value.is_integer():
+        return str(int(value))
+    return str(value).strip()
+
 
 COLUMNS = (
     "volume", "image", *MM_COLUMNS, "frame", *VOXEL_COLUMNS, "mask", "mask_value",

@@ -1,11 +1,47 @@
-"""What is wrong with a table of lesions: everything at once, each problem with its row."""
+"""What a long preparation says while it runs: on stderr, so that output can be piped."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import TypeVar
 
 from LesionLib.errors import LesionLensError
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+T = TypeVar("T")
+
+
+def say(text: str) -> None:
+    """One line on stderr, as it is."""
+    Console(stderr=True, highlight=False, soft_wrap=True).print(text, markup=False)
+
+
+@contextmanager
+def bar(title: str, total: int, *, shown: bool = True) -> Iterator[Progress]:
+    """A progress bar with one task; gone when done, and not drawn where stderr is a file."""
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+    )
+    console = Console(stderr=True)
+    with Progress(*columns, console=console, transient=True, disable=not (shown and console.is_terminal)) as progress:
+        progress.add_task(title, total=total)
+        yield progress
+
+
+def tracked(items: Iterable[T], title: str, *, total: int, shown: bool = True) -> Iterator[T]:
+    """The items, with a bar."""
+    with bar(title, total, shown=shown) as progress:
+        for item in items:
+            yield item
+            progress.advance(progress.task_ids[0])
+
 
 SHOWN = 20
 _LONGEST = 400  # characters of a problem that are printed

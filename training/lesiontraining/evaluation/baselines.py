@@ -1,4 +1,7 @@
-"""What size, size and density, and the majority say of the lesions that a run was tested on: the rows beside every model."""
+"""What needs no network: size and density alone, for any number of classes.
+
+These rows stand beside every model; one that does not beat them has learned nothing that a ruler and a HU probe don't know.
+"""
 
 from __future__ import annotations
 
@@ -10,8 +13,52 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from .evaluation.shortcuts import shortcut_features
-from .predictions import Predictions
+from lesiontraining.evaluation.predictions import Predictions
+
+
+def shortcut_features(
+    *, volume_mm3: np.ndarray, diameter_mm: np.ndarray | None = None, mean_hu: np.ndarray | None = None
+) -> np.ndarray:
+    """Logarithms of volume and diameter, and mean HU, of those given, (lesion, feature)."""
+    sizes = [np.asarray(size, dtype=np.float64) for size in (volume_mm3, diameter_mm) if size is not None]
+    if any(not (size > 0).all() for size in sizes):
+        msg = "volumes and diameters must be above 0; leave out lesions without a mask"
+        raise ValueError(msg)
+    hu = [] if mean_hu is None else [np.asarray(mean_hu, dtype=np.float64)]
+    return np.stack([np.log(size) for size in sizes] + hu, axis=1)
+
+
+def shortcut_probabilities(
+    features: np.ndarray, labels: np.ndarray, folds: np.ndarray, *, classes: int, patients: np.ndarray
+) -> np.ndarray:
+    """Class probabilities by a class-balanced logistic regression that never saw the patient, (lesion, class).
+
+    A class that the other folds lack gets probability 0. Raises ValueError where a patient is in two folds.
+    """
+    x, y, fold = np.asarray(features, dtype=np.float64), np.asarray(labels), np.asarray(folds)
+    _check_patients(np.asarray(patients), fold)
+    probabilities = np.zeros((len(y), classes))
+    for here in np.unique(fold):
+        rest, test = fold != here, np.flatnonzero(fold == here)
+        known = np.unique(y[rest])
+        if len(known) < 2:
+            msg = f"outside of fold {here} there are lesions of {len(known)} class(es) only; at least 2 are needed"
+            raise ValueError(msg)
+        model = make_pipeline(StandardScaler(), LogisticRegression(class_weight="balanced", max_iter=1000))
+        probabilities[np.ix_(test, known)] = model.fit(x[rest], y[rest]).predict_proba(x[test])
+    return probabilities
+
+
+def _check_patients(patients: np.ndarray, folds: np.ndarray) -> None:
+    pairs = np.unique(
+        np.stack([np.unique(patients, return_inverse=True)[1], np.unique(folds, return_inverse=True)[1]]), axis=1
+    )
+    names, counts = np.unique(pairs[0], return_counts=True)
+    if (counts > 1).any():
+        name = np.unique(patients)[names[counts > 1][0]]
+        msg = f"{int((counts > 1).sum())} patient(s) are in several folds, e.g. {name}; split by patient"
+        raise ValueError(msg)
+
 
 SIZE, SIZE_AND_HU, MAJORITY = "size alone", "size and mean HU", "majority class"
 

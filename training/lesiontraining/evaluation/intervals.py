@@ -62,7 +62,7 @@ class Difference(Estimate):
 class PatientDraws:
     """``draws`` bootstrap samples of patients as rows of lesions: the same ones whenever they are gone through.
 
-    Equal to `lesiontraining.metrics.patient_draws` for the same seed, but made one at a time.
+    Equal to `lesiontraining.linear_probe.figures.patient_draws` for the same seed, but made one at a time.
     """
 
     def __init__(self, patients: Sequence[str] | np.ndarray, *, draws: int = 2000, seed: int = 0) -> None:

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from .classification import checked_confusion, one_vs_rest, overall
+from lesiontraining.evaluation.classification import checked_confusion, one_vs_rest, overall
 
 
 def pooled(confusions: Sequence[np.ndarray]) -> np.ndarray:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .intervals import Estimate, PatientDraws, Statistic, interval
+from lesiontraining.evaluation.intervals import Estimate, PatientDraws, Statistic, interval
 
 NOT_GIVEN = "not given"
 

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from .lung_nodules import ARCHITECTURE, ARGUMENTS, LOOSE, Group, Recipe, Trained
-from .metrics import METRICS
-from .reliability_fit import ReliabilityFit
+from lesiontraining.linear_probe.figures import METRICS, ReliabilityFit
+from lesiontraining.linear_probe.recipe import ARCHITECTURE, ARGUMENTS, LOOSE, Group, Recipe, Trained
 
 NAME, VERSION = "lung-nodule-malignancy", "1.1.0"
 COMMAND = "lesiontrain lung-nodules --data lung_nodules --imagenet mobilenet_v2.pth --out Resources/Models/lung-nodule-malignancy"

@@ -11,9 +11,8 @@ from sklearn.decomposition import PCA
 from sklearn.manifold import TSNE
 from sklearn.metrics import roc_curve
 
-from ..evaluation.calibration import reliability_bins, top_label
-from ..evaluation.classification import auc
-from ..predictions import Predictions
+from lesiontraining.evaluation.classification import auc, reliability_bins, top_label
+from lesiontraining.evaluation.predictions import Predictions
 
 # Okabe and Ito: told apart by colour-blind eyes.
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#6B6B6B", "#8C6D31")

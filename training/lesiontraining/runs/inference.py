@@ -6,12 +6,21 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
-from LesionLib.batches import in_channels_last
 from LesionLib.networks import LesionNet
 from LesionLib.networks.base import device_of
+from LesionLib.networks.dmrn import DMRN
+from LesionLib.networks.svm import fill_from_sklearn
+from LesionLib.sampling.batches import in_channels_last
 from scipy.optimize import minimize_scalar
+from sklearn.calibration import CalibratedClassifierCV
+from sklearn.model_selection import StratifiedGroupKFold
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+from sklearn.svm import SVC
 from torch import Tensor
 from torch.nn import functional
+
+from lesiontraining.data.lesions import PictureSet
 
 _PICTURES_AT_ONCE = 64
 _FEWEST_FOR_TEMPERATURE = 20
@@ -23,7 +32,7 @@ def lesion_features(
 ) -> tuple[list[Tensor], np.ndarray]:
     """Logits (picture, class) of each lesion, and the embeddings (n, d), L2-normalised, float64.
 
-    ``pictures``: float32 (picture, channel, [slice,] row, column) each. As `LesionLib.classify.Classifier` does, lesions
+    ``pictures``: float32 (picture, channel, [slice,] row, column) each. As `LesionLib.inference.classifier.Classifier` does, lesions
     stay whole in a batch.
     """
     logits, embeddings = [], []
@@ -71,3 +80,62 @@ def _batches(pictures: Sequence[np.ndarray], at_once: int) -> list[list[np.ndarr
             batches.append([])
         batches[-1].append(lesion)
     return batches
+
+
+NEIGHBOURS = 9
+
+
+def neighbour_probabilities(
+    embeddings: np.ndarray, known: np.ndarray, labels: np.ndarray, classes: int, *, k: int = NEIGHBOURS
+) -> np.ndarray:
+    """Probabilities (n, class): each of the ``k`` most similar votes with 1 + cosine, and every class has one vote of 1 / k.
+
+    The last keeps a class that no neighbour has from being impossible. ``embeddings``: (n, d), ``known``: (m, d),
+    L2-normalised; ``labels``: (m,), class indices. Equally similar ones come in the order given.
+    """
+    if not len(known):
+        msg = "no training lesion has a label; without one there is nothing to compare with"
+        raise ValueError(msg)
+    similarity = embeddings @ known.T
+    nearest = np.argsort(-similarity, axis=1, kind="stable")[:, :k]
+    weight = 1.0 + np.take_along_axis(similarity, nearest, axis=1)
+    votes = np.full((len(embeddings), classes), 1.0 / k)
+    for c in range(classes):
+        votes[:, c] += np.where(labels[nearest] == c, weight, 0.0).sum(axis=1)
+    return votes / votes.sum(axis=1, keepdims=True)
+
+
+_PATCHES_AT_ONCE = 64
+_MOST_PARTS = 5
+
+
+def fit_support_vectors(network: DMRN, train: PictureSet, *, c: float, class_weight: str | None) -> None:
+    """Fit and calibrate on every picture of ``train`` (all labelled), and copy the numbers into ``network.svm``.
+
+    ``CalibratedClassifierCV(SVC(kernel="linear"), ensemble=False)`` on standardised descriptors; the pictures that calibrate
+    are of other patients than those the inner machine saw. Raises ValueError where a class has a single patient.
+    """
+    counts = [len(pictures) for pictures in train.pictures]
+    labels = np.repeat(train.labels, counts)
+    patients = np.repeat(train.patients, counts)
+    fewest = min(len(np.unique(train.patients[train.labels == k])) for k in np.unique(labels))
+    if fewest < 2 or len(np.unique(labels)) != len(np.unique(np.arange(labels.max() + 1))):
+        msg = "every class needs lesions of at least two patients in the training folds"
+        raise ValueError(msg)
+    parts = StratifiedGroupKFold(min(_MOST_PARTS, fewest), shuffle=True, random_state=0)
+    descriptors = _descriptors(network, train)
+    splits = list(parts.split(descriptors, labels, patients))
+    machine = make_pipeline(StandardScaler(), SVC(kernel="linear", C=c, class_weight=class_weight))
+    fitted = CalibratedClassifierCV(machine, ensemble=False, cv=splits).fit(descriptors, labels)
+    fill_from_sklearn(network.svm, fitted)
+
+
+def _descriptors(network: DMRN, train: PictureSet) -> np.ndarray:
+    found = []
+    network.eval()
+    together = np.concatenate(train.pictures)
+    with torch.inference_mode():
+        for start in range(0, len(together), _PATCHES_AT_ONCE):
+            x = in_channels_last(torch.from_numpy(together[start : start + _PATCHES_AT_ONCE]).to(device_of(network)))
+            found.append(network.descriptor(network.features(x)).double().cpu().numpy())
+    return np.concatenate(found)

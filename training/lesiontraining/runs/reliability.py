@@ -6,14 +6,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from LesionLib.conformal import ConformalQuantile
-from LesionLib.out_of_distribution import OutOfDistribution
-from LesionLib.proportion import proportion
+from LesionLib.uncertainty.conformal import ConformalQuantile, proportion
+from LesionLib.uncertainty.out_of_distribution import OutOfDistribution
 from torch import Tensor
 
-from .conformal_fit import coverage, fit_quantile
-from .out_of_distribution_fit import fit_out_of_distribution
-from .predictions import Predictions
+from lesiontraining.evaluation.predictions import Predictions
+from lesiontraining.runs.uncertainty import coverage, fit_out_of_distribution, fit_quantile
 
 
 @dataclass(frozen=True, eq=False)

@@ -1,12 +1,14 @@
 """The recipes, one file each; a YAML names them by their class."""
 
-from .cross_entropy import CrossEntropyTask
-from .dadrn import DADRNTask
-from .dmrn import DMRNTask
-from .lesionsearch import LesionSearchTask, SimCLRTask
-from .orthopatch import OrthoPatchTask
-from .siamese import SiameseTask
-from .vae import VAETask
+from __future__ import annotations
+
+from lesiontraining.tasks.cross_entropy import CrossEntropyTask
+from lesiontraining.tasks.dadrn import DADRNTask
+from lesiontraining.tasks.dmrn import DMRNTask
+from lesiontraining.tasks.lesionsearch import LesionSearchTask, SimCLRTask
+from lesiontraining.tasks.orthopatch import OrthoPatchTask
+from lesiontraining.tasks.siamese import SiameseTask
+from lesiontraining.tasks.vae import VAETask
 
 __all__ = [
     "CrossEntropyTask",

@@ -16,12 +16,10 @@ from lightning import LightningModule
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from ..batches.augment import Augmentation
-from ..batches.loading import FlatPictures, lesion_loader, training_loader
-from ..batches.plans import Plan
-from ..data.picture_set import PictureSet
-from ..lesion_answers import lesion_features, lesion_probabilities
-from ..neighbour_answers import neighbour_probabilities
+from lesiontraining.data.augment import Augmentation
+from lesiontraining.data.lesions import PictureSet
+from lesiontraining.data.loading import FlatPictures, Plan, lesion_loader, training_loader
+from lesiontraining.runs.inference import lesion_features, lesion_probabilities, neighbour_probabilities
 
 _LESIONS_AT_ONCE = 8
 

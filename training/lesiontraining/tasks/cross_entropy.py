@@ -8,11 +8,10 @@ from typing import Any, Literal
 from torch import Tensor
 from torch.nn import functional
 
-from ..batches.augment import Augmentation
-from ..batches.loading import FlatPictures
-from ..batches.plans import Plan, balanced_pictures, every_picture
-from .base import LesionTask
-from .optimizers import adamw, sgd, with_cosine
+from lesiontraining.data.augment import Augmentation
+from lesiontraining.data.loading import FlatPictures, Plan, balanced_pictures, every_picture
+from lesiontraining.optim import adamw, sgd, with_cosine
+from lesiontraining.tasks.base import LesionTask
 
 _AUGMENTATION = Augmentation(flips=True)
 

@@ -7,19 +7,18 @@ from typing import Any
 
 import numpy as np
 import torch
-from LesionLib.batches import in_channels_last
-from LesionLib.explain import grad_cam
-from LesionLib.localisation import LocalisationCase, choose_threshold, localisation
+from LesionLib.explain.localisation import LocalisationCase, choose_threshold, localisation
+from LesionLib.explain.saliency import grad_cam
 from LesionLib.networks.base import device_of
+from LesionLib.sampling.batches import in_channels_last
 from torch import Tensor
 from torch.nn import functional
 
-from ..batches.augment import Augmentation
-from ..batches.loading import FlatPictures
-from ..batches.plans import Plan, balanced_pictures, every_picture
-from ..data.picture_set import PictureSet
-from .base import LesionTask
-from .optimizers import sgd, with_cosine
+from lesiontraining.data.augment import Augmentation
+from lesiontraining.data.lesions import PictureSet
+from lesiontraining.data.loading import FlatPictures, Plan, balanced_pictures, every_picture
+from lesiontraining.optim import sgd, with_cosine
+from lesiontraining.tasks.base import LesionTask
 
 _AUGMENTATION = Augmentation(flips=True, rotate_degrees=15.0)
 

@@ -9,14 +9,13 @@ import torch
 from LesionLib.networks import LesionNet, build_network
 from torch import Tensor
 
-from ..batches.augment import Augmentation
-from ..batches.loading import FlatPictures
-from ..batches.plans import Plan, balanced_pictures, pairs
-from ..data.picture_set import PictureSet
-from ..losses.contrastive import all_pairs, contrastive_loss
-from ..support_vectors import fit_support_vectors
-from .base import LesionTask
-from .optimizers import sgd, with_cosine
+from lesiontraining.data.augment import Augmentation
+from lesiontraining.data.lesions import PictureSet
+from lesiontraining.data.loading import FlatPictures, Plan, balanced_pictures, pairs
+from lesiontraining.losses import all_pairs, contrastive_loss
+from lesiontraining.optim import sgd, with_cosine
+from lesiontraining.runs.inference import fit_support_vectors
+from lesiontraining.tasks.base import LesionTask
 
 _AUGMENTATION = Augmentation(flips=True, rotate_degrees=15.0)
 

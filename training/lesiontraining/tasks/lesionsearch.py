@@ -13,15 +13,12 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.utils.data import DataLoader
 
-from ..batches.augment import Augmentation
-from ..batches.loading import FlatPictures, training_loader
-from ..batches.plans import Plan, balanced_pictures, every_picture, triplets
-from ..data.picture_set import PictureSet
-from ..losses.lars import LARS, parameter_groups
-from ..losses.triplet import triplet_loss
-from ..losses.views import ViewLoss
-from .base import LesionTask
-from .optimizers import sgd, with_cosine
+from lesiontraining.data.augment import Augmentation
+from lesiontraining.data.lesions import PictureSet
+from lesiontraining.data.loading import FlatPictures, Plan, balanced_pictures, every_picture, training_loader, triplets
+from lesiontraining.losses import ViewLoss, triplet_loss
+from lesiontraining.optim import LARS, parameter_groups, sgd, with_cosine
+from lesiontraining.tasks.base import LesionTask
 
 _PROJECTION = 128
 _VIEWS = Augmentation(flips=True, shift_pixels=4.0, zoom=0.2, brightness=0.2, contrast=0.4, blur_pixels=1.0)

@@ -11,10 +11,9 @@ from torch.nn import functional
 from torch.optim import Adam
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
-from ..batches.augment import Augmentation
-from ..batches.loading import FlatPictures
-from ..batches.plans import Plan, every_picture
-from .base import LesionTask
+from lesiontraining.data.augment import Augmentation
+from lesiontraining.data.loading import FlatPictures, Plan, every_picture
+from lesiontraining.tasks.base import LesionTask
 
 _AUXILIARY_WEIGHT = 0.4  # Szegedy et al., CVPR 2016
 

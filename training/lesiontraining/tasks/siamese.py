@@ -8,12 +8,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..batches.augment import Augmentation
-from ..batches.loading import FlatPictures
-from ..batches.plans import Plan, pairs
-from ..losses.contrastive import all_pairs, contrastive_loss
-from .base import LesionTask
-from .optimizers import adamw, with_cosine
+from lesiontraining.data.augment import Augmentation
+from lesiontraining.data.loading import FlatPictures, Plan, pairs
+from lesiontraining.losses import all_pairs, contrastive_loss
+from lesiontraining.optim import adamw, with_cosine
+from lesiontraining.tasks.base import LesionTask
 
 _AUGMENTATION = Augmentation(flips=True, rotate_degrees=180.0, blur_pixels=1.0)
 

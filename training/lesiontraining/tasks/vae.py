@@ -10,13 +10,12 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
-from ..batches.augment import Augmentation
-from ..batches.loading import FlatPictures, lesion_loader
-from ..batches.plans import Plan, every_picture
-from ..data.picture_set import PictureSet
-from ..losses.evidence import negative_evidence
-from .base import LesionTask
-from .optimizers import adamw, with_cosine
+from lesiontraining.data.augment import Augmentation
+from lesiontraining.data.lesions import PictureSet
+from lesiontraining.data.loading import FlatPictures, Plan, every_picture, lesion_loader
+from lesiontraining.losses import negative_evidence
+from lesiontraining.optim import adamw, with_cosine
+from lesiontraining.tasks.base import LesionTask
 
 _FIRST = 4  # rows and columns that the decoder starts from
 

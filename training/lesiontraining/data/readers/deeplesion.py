@@ -10,10 +10,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from .lesion_row import LesionRow, LesionTable
-from .problems import Problem, one_problem, refuse
-from .sources import SlicesSource
-from .table_text import Rows, read_rows
+from lesiontraining.data.lesions import LesionRow, LesionTable, Rows, read_rows
+from lesiontraining.data.messages import Problem, one_problem, refuse
+from lesiontraining.data.sources import SlicesSource
 
 LICENCE = (
     "DeepLesion (NIH Clinical Center; Yan et al., J Med Imaging 2018, doi:10.1117/1.JMI.5.3.036501), under the terms of use "

@@ -5,11 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from .lesion_row import LesionTable
-from .lesion_table import table_from_rows
-from .places import MM_COLUMNS, VOXEL_COLUMNS
-from .problems import Problem, one_problem, refuse
-from .table_text import Rows, read_rows
+from lesiontraining.data.lesions import LesionTable, Rows, read_rows, table_from_rows
+from lesiontraining.data.messages import Problem, one_problem, refuse
+from lesiontraining.data.sources import MM_COLUMNS, VOXEL_COLUMNS
 
 LICENCE = "Your own CTs and boxes: their licence and source are what you give as credit."
 _ALIASES = {

@@ -7,10 +7,8 @@ from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
 
-from .lesion_row import LesionTable
-from .lesion_table import table_from_rows
-from .problems import Problem, one_problem, refuse
-from .table_text import read_rows
+from lesiontraining.data.lesions import LesionTable, read_rows, table_from_rows
+from lesiontraining.data.messages import Problem, one_problem, refuse
 
 LICENCE = "Your own pictures: their licence and source are what you give as credit."
 IDRID = "IDRiD (Porwal et al., Data 2018, doi:10.3390/data3030025), licence CC BY 4.0."

@@ -6,12 +6,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from LesionLib.case_table import CaseRow, CaseTableError, read_case_table
+from LesionLib.io.boxes import CaseRow, CaseTableError, read_case_table
 
-from .lesion_row import LesionRow, LesionTable, class_order
-from .problems import Problem, TableError, one_problem, refuse
-from .sources import VolumeSource
-from .splits import patientwise
+from lesiontraining.data.lesions import LesionRow, LesionTable, class_order
+from lesiontraining.data.messages import Problem, TableError, one_problem, refuse
+from lesiontraining.data.sources import VolumeSource
+from lesiontraining.data.splits import patientwise
 
 LICENCE = (
     "LIDC-IDRI (The Cancer Imaging Archive, doi:10.7937/K9/TCIA.2015.LO9QL9SX; Armato et al. 2011), licence CC BY 3.0. "

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import numpy as np
 
-from .lesion_row import SPLITS, LesionRow, LesionTable
-from .problems import Problem, TableError, one_problem, refuse
-from .sources import StoredCube
+from lesiontraining.data.lesions import SPLITS, LesionRow, LesionTable
+from lesiontraining.data.messages import Problem, TableError, one_problem, refuse
+from lesiontraining.data.sources import StoredCube
 
 LICENCE = "MedMNIST v2 (Yang et al., Scientific Data 2023, doi:10.1038/s41597-022-01721-8), licence CC BY 4.0."
 PATIENTS_NOT_KNOWN = (

@@ -9,9 +9,11 @@ from typing import Any
 
 from LesionLib.errors import LesionLensError
 
-from . import deeplesion, dicom_boxes, image_folder, mask_folder, medmnist3d, nodule_set
-from .lesion_row import LesionTable
-from .lesion_table import read_lesion_table
+from lesiontraining.data.lesions import LesionTable, read_lesion_table
+from lesiontraining.data.readers import deeplesion, dicom_boxes, medmnist3d
+from lesiontraining.data.readers import images as image_folder
+from lesiontraining.data.readers import lidc as nodule_set
+from lesiontraining.data.readers import volumes as mask_folder
 
 
 @dataclass(frozen=True)

@@ -8,13 +8,11 @@ from pathlib import Path
 import numpy as np
 import SimpleITK as sitk
 from LesionLib.errors import VolumeError
-from LesionLib.readers import IMAGE_SUFFIXES, read_sitk
+from LesionLib.io.volumes import IMAGE_SUFFIXES, read_sitk
 
-from .console import tracked
-from .lesion_row import LesionRow, LesionTable, class_order
-from .problems import Problem, one_problem, refuse
-from .sources import VolumeSource
-from .table_text import read_rows
+from lesiontraining.data.lesions import LesionRow, LesionTable, class_order, read_rows
+from lesiontraining.data.messages import Problem, one_problem, refuse, tracked
+from lesiontraining.data.sources import VolumeSource
 
 LICENCE = "Your own CTs and masks: their licence and source are what you give as credit."
 _ENDINGS = tuple(sorted((*IMAGE_SUFFIXES, ".nii"), key=len, reverse=True))

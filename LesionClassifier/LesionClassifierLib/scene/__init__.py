@@ -1,0 +1,1 @@
+"""MRML in, MRML out: volumes, lesions, results, heat maps, the tree; knows no Qt."""

@@ -1,0 +1,1 @@
+"""The one way to an answer: request, runner, worker process, classifier, result."""

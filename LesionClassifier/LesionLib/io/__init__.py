@@ -1,0 +1,1 @@
+"""CTs from DICOM and image files; boxes, segmentations and case tables."""

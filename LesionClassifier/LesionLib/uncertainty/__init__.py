@@ -1,0 +1,1 @@
+"""How far an answer can be relied on: prediction sets, likeness to training, stability against box jitter."""

@@ -1,0 +1,1 @@
+"""The teaching room's panels: learner, teacher, score."""

@@ -1,1 +1,0 @@
-"""The losses of the five systems, each in its own file."""

@@ -39,6 +39,7 @@ import pytest
 import slicer
 import slicer.util
 from LesionClassifierLib.headless import HeadlessModule, HeadlessSlicer, startHeadlessSlicer
+from LesionLib.inference.runner import SharedRunner
 
 ROOT = Path(__file__).resolve().parents[2]
 STANDINS = Path(__file__).with_name("standins")
@@ -48,6 +49,35 @@ SLICER_STANDINS = ROOT / "Testing" / "mrml" / "slicer_standins"
 @pytest.fixture(scope="session")
 def headless() -> HeadlessSlicer:
     return startHeadlessSlicer()
+
+
+class WarmWorker:
+    """Holds a share of the one worker from test to test, so that not each of them starts a process and a model."""
+
+    def __init__(self) -> None:
+        self._share: SharedRunner | None = None
+
+    def hold(self) -> None:
+        self._share = SharedRunner()
+
+    def release(self) -> None:
+        self._share.close()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def warm_worker() -> Iterator[WarmWorker]:
+    worker = WarmWorker()
+    worker.hold()
+    yield worker
+    worker.release()
+
+
+@pytest.fixture
+def last_share(warm_worker: WarmWorker) -> Iterator[None]:
+    """The panel of this test holds the worker alone: it ends with the panel, as in Slicer."""
+    warm_worker.release()
+    yield
+    warm_worker.hold()
 
 
 @pytest.fixture(autouse=True)

@@ -281,7 +281,7 @@ def test_cancel_leaves_the_scene_as_it_is(panel, a_case, scene, spin):
     assert panel.ui.classifyButton.enabled
 
 
-def test_reloading_the_module_in_the_middle_of_a_run_ends_its_worker(panel, a_case, spin):
+def test_reloading_the_module_in_the_middle_of_a_run_ends_its_worker(last_share, panel, a_case, spin):
     panel.initializeParameterNode()
     spin(0.3)
     panel.ui.classifyButton.click()

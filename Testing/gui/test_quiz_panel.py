@@ -441,7 +441,7 @@ headless = startHeadlessSlicer()
 import qt, slicer_gui
 slicer_gui.install()
 slicer.app = slicer_gui.GuiApplication(headless)
-from LesionRetrievalLib.quiz_panel import QuizPanel
+from LesionRetrievalLib.quiz_panel.quiz_panel import QuizPanel
 place = qt.QWidget(); place.setLayout(qt.QVBoxLayout()); place.show()
 panel = QuizPanel(place=place)
 ui = panel.ui

@@ -489,7 +489,7 @@ def test_cancel_ends_the_worker_s_work_and_the_next_search_starts_anew(opened, s
     assert len(ids(opened)) == 9
 
 
-def test_reloading_the_module_ends_its_worker(opened, spin):
+def test_reloading_the_module_ends_its_worker(last_share, opened, spin):
     opened.ui.findButton.click()
     spin(until=lambda: opened.logic.runner.pid is not None, seconds=LONG)
     opened.cleanup()
@@ -604,7 +604,7 @@ import slicer
 sys.path[:0] = [{str(root / "LesionClassifier")!r}, {str(root / "LesionRetrieval")!r}]
 sys.path.append({str(root / "Testing" / "gui" / "standins")!r})
 slicer.__path__.append({str(root / "Testing" / "mrml" / "slicer_standins")!r})
-import LesionRetrievalLib.retrieval_panel
+import LesionRetrievalLib.panel.retrieval_panel
 print("loaded", "torch" in sys.modules)
 """
     ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False)

@@ -9,6 +9,9 @@ import sys
 from pathlib import Path
 
 import pytest
+from slicer_names.check import Checker
+from slicer_names.index import Names
+from slicer_names.trim_index import trimmed
 
 ROOT = Path(__file__).resolve().parents[2]
 MODULES = ("LesionClassifier", "LesionRetrieval")
@@ -45,17 +48,12 @@ def uiFiles(folder):
 
 @pytest.fixture(scope="module")
 def names():
-    if str(ROOT / "Testing") not in sys.path:
-        sys.path.append(str(ROOT / "Testing"))
-    from slicer_names.index import Names
-
     return Names()
 
 
 @pytest.fixture(scope="module")
 def a_checker(names):
     """A checker that has read these files; functions and fields of one file are known in the others."""
-    from slicer_names.check import Checker
 
     def make(code=(), ui=()):
         checker = Checker(names)
@@ -278,8 +276,6 @@ def test_the_names_say_which_slicer_they_are_of_and_where_each_stands(names):
 
 
 def test_names_are_trimmed_to_the_named_classes_and_their_bases(names):
-    from slicer_names.trim_index import trimmed
-
     entry = {"bases": [], "file": "a.h", "methods": []}
     index = {"python": {}, "qt_and_vtk": {"A": {**entry, "bases": ["B", "QWidget"]}, "B": entry, "C": entry}}
     assert list(trimmed(index, {"A", "Unknown"})["classes"]) == ["A", "B"]

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from LesionClassifierLib.scene import results as nodes
+from LesionClassifierLib.scene.lesions import addRoiNode, boxFromRoi, loadRoiNodes
 from LesionLib.errors import BoxError
 from LesionLib.geometry import LesionBox
 from LesionRetrievalLib.scene.annotations import (
@@ -39,7 +39,7 @@ def through_slicer(scene, tmp_path):
         path = tmp_path / "in.mrk.json"
         path.write_text(text, encoding="utf-8")
         saved = []
-        for number, node in enumerate(nodes.loadRoiNodes(scene, path)):
+        for number, node in enumerate(loadRoiNodes(scene, path)):
             storage = scene.AddNewNodeByClass("vtkMRMLMarkupsROIJsonStorageNode")
             storage.SetFileName(str(tmp_path / f"out{number}.mrk.json"))
             assert storage.WriteData(node)
@@ -88,8 +88,8 @@ def test_slicer_loads_and_saves_an_annotation_without_loss(an_annotation, throug
 def test_what_slicer_shows_is_the_box_and_its_label(an_annotation, scene, tmp_path):
     path = tmp_path / "a.mrk.json"
     path.write_text(annotations_text([an_annotation()]), encoding="utf-8")
-    (node,) = nodes.loadRoiNodes(scene, path)
-    box = nodes.boxFromRoi(node)
+    (node,) = loadRoiNodes(scene, path)
+    box = boxFromRoi(node)
     assert np.allclose(box.cornersRAS, an_annotation().box.cornersRAS)
     assert (node.GetName(), node.GetNthControlPointLabel(0)) == ("L1", "hämangioma")
 
@@ -99,7 +99,7 @@ def test_slicer_s_own_loader_finds_the_box_at_its_place(an_annotation, scene, tm
     path.write_text(annotations_text([an_annotation()]), encoding="utf-8")
     storage = scene.AddNewNodeByClass("vtkMRMLMarkupsROIJsonStorageNode")
     node = storage.AddNewMarkupsNodeFromFile(str(path), None, 0)
-    assert np.allclose(nodes.boxFromRoi(node).cornersRAS, an_annotation().box.cornersRAS)
+    assert np.allclose(boxFromRoi(node).cornersRAS, an_annotation().box.cornersRAS)
 
 
 def test_several_annotations_stay_apart_and_in_order(an_annotation, a_box, through_slicer):
@@ -113,7 +113,7 @@ def test_several_annotations_stay_apart_and_in_order(an_annotation, a_box, throu
 def test_a_label_edited_in_slicer_is_the_label(an_annotation, scene, tmp_path):
     path = tmp_path / "a.mrk.json"
     path.write_text(annotations_text([an_annotation()]), encoding="utf-8")
-    (node,) = nodes.loadRoiNodes(scene, path)
+    (node,) = loadRoiNodes(scene, path)
     node.SetNthControlPointLabel(0, "cyst")
     storage = node.GetStorageNode()
     storage.SetFileName(str(path))
@@ -124,11 +124,11 @@ def test_a_label_edited_in_slicer_is_the_label(an_annotation, scene, tmp_path):
 
 def test_label_and_attributes_travel_on_a_node_too(an_annotation, scene):
     annotation = an_annotation()
-    node = nodes.addRoiNode(scene, annotation.box)
+    node = addRoiNode(scene, annotation.box)
     node.SetNthControlPointLabel(0, annotation.label)
     node.SetNthControlPointDescription(0, description_text(annotation))
     again = described(
-        nodes.boxFromRoi(node),
+        boxFromRoi(node),
         label=node.GetNthControlPointLabel(0),
         description=node.GetNthControlPointDescription(0),
     )
@@ -136,7 +136,7 @@ def test_label_and_attributes_travel_on_a_node_too(an_annotation, scene):
 
 
 def test_an_roi_drawn_in_slicer_is_an_annotation_without_attributes(scene, a_box, tmp_path):
-    node = nodes.addRoiNode(scene, a_box(name="R"))
+    node = addRoiNode(scene, a_box(name="R"))
     node.SetNthControlPointLabel(0, "R-1")
     node.SetNthControlPointDescription(0, "seen on 3 slices")
     storage = scene.AddNewNodeByClass("vtkMRMLMarkupsROIJsonStorageNode")

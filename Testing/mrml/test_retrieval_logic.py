@@ -276,7 +276,7 @@ def test_parameters_survive_a_saved_scene(logic, nodes, scene, tmp_path):
 
 
 def test_everything_but_the_models_loads_where_there_is_no_torch():
-    names = "retrieval_logic retrieval_actions side_by_side similarity_volume annotation_nodes segment_lesion"
+    names = "logic quiz_logic scene.comparison scene.annotations scene.segments"
     code = f"""
 import sys
 class NoTorch:

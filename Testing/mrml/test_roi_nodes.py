@@ -9,7 +9,8 @@ import pytest
 import slicer.util
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from LesionClassifierLib.scene import results as nodes
+from LesionClassifierLib.scene.lesions import addRoiNode, boxFromRoi, loadRoiNodes
+from LesionClassifierLib.scene.volumes import nodesOfClass
 from LesionLib.errors import BoxError
 from LesionLib.geometry import LesionBox
 from scipy.spatial.transform import Rotation
@@ -23,8 +24,8 @@ from scipy.spatial.transform import Rotation
 )
 def test_any_rotated_box_makes_the_round_trip(scene, quaternion, center, size):
     box = LesionBox(center, size, Rotation.from_quat(quaternion).as_matrix(), name="L1")
-    node = nodes.addRoiNode(scene, box)
-    again = nodes.boxFromRoi(node)
+    node = addRoiNode(scene, box)
+    again = boxFromRoi(node)
     scene.RemoveNode(node)
     assert again.name == "L1"
     for key in ("centerRAS", "sizeMm", "axesRAS"):
@@ -33,7 +34,7 @@ def test_any_rotated_box_makes_the_round_trip(scene, quaternion, center, size):
 
 def test_a_left_handed_box_comes_back_right_handed_at_thesame_place(scene, turned, a_box, same_place):
     box = a_box(axesRAS=turned(10, 20, 30) * [1, -1, 1])
-    again = nodes.boxFromRoi(nodes.addRoiNode(scene, box))
+    again = boxFromRoi(addRoiNode(scene, box))
     assert np.linalg.det(again.axesRAS) > 0
     assert same_place(again, box.cornersRAS)
 
@@ -45,10 +46,10 @@ def test_a_left_handed_box_comes_back_right_handed_at_thesame_place(scene, turne
 )
 def test_a_box_follows_the_transforms_above_it(scene, turned, matrix, a_linear_transform, a_box, same_place):
     box = a_box()
-    node = nodes.addRoiNode(scene, box)
+    node = addRoiNode(scene, box)
     outer = a_linear_transform(turned(0, 50, 0))
     node.SetAndObserveTransformNodeID(a_linear_transform(matrix, above=outer).GetID())
-    again = nodes.boxFromRoi(node)
+    again = boxFromRoi(node)
     assert same_place(again, box.cornersRAS @ (turned(0, 50, 0) @ matrix).T)
     sizeWorld = [0.0] * 3
     node.GetSizeWorld(sizeWorld)
@@ -56,9 +57,9 @@ def test_a_box_follows_the_transforms_above_it(scene, turned, matrix, a_linear_t
 
 
 def test_unequal_scaling_along_the_boxs_own_axes_goes_into_its_size(scene, a_linear_transform, a_box):
-    node = nodes.addRoiNode(scene, a_box(axesRAS=np.eye(3)))
+    node = addRoiNode(scene, a_box(axesRAS=np.eye(3)))
     node.SetAndObserveTransformNodeID(a_linear_transform(np.diag([1.0, 2, 3])).GetID())
-    assert np.allclose(nodes.boxFromRoi(node).sizeMm, [20, 60, 42])
+    assert np.allclose(boxFromRoi(node).sizeMm, [20, 60, 42])
 
 
 @pytest.mark.parametrize(
@@ -67,40 +68,40 @@ def test_unequal_scaling_along_the_boxs_own_axes_goes_into_its_size(scene, a_lin
     ids=["unequal scaling of a turned box", "shear"],
 )
 def test_a_sheared_box_is_refused(scene, matrix, a_linear_transform, a_box):
-    node = nodes.addRoiNode(scene, a_box())
+    node = addRoiNode(scene, a_box())
     node.SetAndObserveTransformNodeID(a_linear_transform(matrix).GetID())
     with pytest.raises(BoxError, match="sheared by its transform"):
-        nodes.boxFromRoi(node)
+        boxFromRoi(node)
 
 
 def test_a_box_pressed_flat_is_refused(scene, a_linear_transform, a_box):
-    node = nodes.addRoiNode(scene, a_box())
+    node = addRoiNode(scene, a_box())
     node.SetAndObserveTransformNodeID(a_linear_transform(np.diag([1.0, 1, 0])).GetID())
     with pytest.raises(BoxError, match="pressed flat"):
-        nodes.boxFromRoi(node)
+        boxFromRoi(node)
 
 
 def test_a_box_under_a_non_linear_transform_is_refused(scene, a_bending_transform, a_box):
-    node = nodes.addRoiNode(scene, a_box())
+    node = addRoiNode(scene, a_box())
     node.SetAndObserveTransformNodeID(a_bending_transform().GetID())
     with pytest.raises(BoxError, match="non-linear"):
-        nodes.boxFromRoi(node)
+        boxFromRoi(node)
 
 
 def test_a_box_that_is_not_drawn_yet_is_refused(scene):
     with pytest.raises(BoxError, match="has not been drawn yet"):
-        nodes.boxFromRoi(scene.AddNewNodeByClass("vtkMRMLMarkupsROINode", "R"))
+        boxFromRoi(scene.AddNewNodeByClass("vtkMRMLMarkupsROINode", "R"))
 
 
 def test_a_box_without_thickness_is_refused(scene):
     node = scene.AddNewNodeByClass("vtkMRMLMarkupsROINode", "R")
     node.SetSize(10, 10, 0)
     with pytest.raises(BoxError, match="10 x 10 x 0 mm"):
-        nodes.boxFromRoi(node)
+        boxFromRoi(node)
 
 
 def test_a_box_is_shown_as_an_outline_without_handles(scene, a_box):
-    display = nodes.addRoiNode(scene, a_box(), colorRGB=(1, 0.5, 0)).GetDisplayNode()
+    display = addRoiNode(scene, a_box(), colorRGB=(1, 0.5, 0)).GetDisplayNode()
     assert (display.GetFillVisibility(), display.GetOutlineVisibility(), display.GetHandlesInteractive()) == (
         0,
         1,
@@ -111,11 +112,11 @@ def test_a_box_is_shown_as_an_outline_without_handles(scene, a_box):
 
 def test_a_box_saved_by_slicer_is_read_back(scene, tmp_path, a_box, same_place):
     box = a_box()
-    assert slicer.util.saveNode(nodes.addRoiNode(scene, box), str(tmp_path / "L1.mrk.json"))
+    assert slicer.util.saveNode(addRoiNode(scene, box), str(tmp_path / "L1.mrk.json"))
     scene.Clear(False)
-    (node,) = nodes.loadRoiNodes(scene, tmp_path / "L1.mrk.json")
+    (node,) = loadRoiNodes(scene, tmp_path / "L1.mrk.json")
     assert node.GetName() == "L1"
-    assert same_place(nodes.boxFromRoi(node), box.cornersRAS)
+    assert same_place(boxFromRoi(node), box.cornersRAS)
     assert not node.GetDisplayNode().GetFillVisibility()
 
 
@@ -156,15 +157,15 @@ def test_a_file_may_hold_several_boxes_in_ras_and_lps(scene, tmp_path, turned, s
         _markup(kind="Fiducial"),
         _markup(name="lps", system="LPS", center=(-1.0, -2.0, 3.0), axes=np.diag([-1, -1, 1]) @ axes),
     )
-    loaded = nodes.loadRoiNodes(scene, path)
+    loaded = loadRoiNodes(scene, path)
     assert [node.GetName() for node in loaded] == ["ras", "lps"]
     expected = LesionBox([1, 2, 3], [4, 5, 6], axes)
-    assert all(same_place(nodes.boxFromRoi(node), expected.cornersRAS) for node in loaded)
-    assert len(nodes.nodesOfClass(scene, "vtkMRMLMarkupsNode")) == 2
+    assert all(same_place(boxFromRoi(node), expected.cornersRAS) for node in loaded)
+    assert len(nodesOfClass(scene, "vtkMRMLMarkupsNode")) == 2
 
 
 def test_boxes_without_a_name_are_named_after_their_file(scene, tmp_path):
-    names = [node.GetName() for node in nodes.loadRoiNodes(scene, _file(tmp_path, _markup(), _markup()))]
+    names = [node.GetName() for node in loadRoiNodes(scene, _file(tmp_path, _markup(), _markup()))]
     assert names == ["boxes", "boxes_1"]
 
 
@@ -189,7 +190,7 @@ def test_a_file_that_is_no_box_file_is_refused_in_one_line(scene, tmp_path, text
     path.write_bytes(text.encode("latin-1"))
     before = scene.GetNumberOfNodes()
     with pytest.raises(BoxError, match=complaint) as error:
-        nodes.loadRoiNodes(scene, path)
+        loadRoiNodes(scene, path)
     assert "\n" not in str(error.value)
     assert scene.GetNumberOfNodes() == before
 
@@ -198,10 +199,10 @@ def test_a_file_with_one_broken_box_leaves_the_scene_as_it_was(scene, tmp_path):
     path = _file(tmp_path, _markup(), _markup(size=(0, 0, 0)))
     before = scene.GetNumberOfNodes()
     with pytest.raises(BoxError, match="markup 2"):
-        nodes.loadRoiNodes(scene, path)
+        loadRoiNodes(scene, path)
     assert scene.GetNumberOfNodes() == before
 
 
 def test_a_missing_file_is_named(scene, tmp_path):
     with pytest.raises(BoxError, match=r"nowhere\.mrk\.json cannot be read \(No such file"):
-        nodes.loadRoiNodes(scene, tmp_path / "nowhere.mrk.json")
+        loadRoiNodes(scene, tmp_path / "nowhere.mrk.json")

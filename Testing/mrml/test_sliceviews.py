@@ -10,7 +10,10 @@ import numpy as np
 import pytest
 import slicer
 import slicer.util
-from LesionClassifierLib.scene import results as nodes
+from LesionClassifierLib.scene.heatmaps import addHeatMapNode, setLayers
+from LesionClassifierLib.scene.lesions import addRoiNode, boxFromRoi
+from LesionClassifierLib.scene.tree import saveScene
+from LesionClassifierLib.scene.volumes import addVolumeNode, nodesOfClass
 from LesionLensApp.slice_views import NoOpenGLError, SliceRenderer
 from LesionLib.geometry import CTVolume, LesionBox, transformed_points
 from scipy import ndimage
@@ -86,13 +89,13 @@ def _assertOutline(drawn: np.ndarray, box: LesionBox, pixelsRAS: np.ndarray) -> 
 @pytest.mark.parametrize("orientation", ORIENTATIONS)
 def test_cube_and_heat_map_lie_where_their_millimetres_say(scene, renderer, a_cube, orientation, leftHanded):
     ct, center = a_cube(leftHanded=leftHanded)
-    node = nodes.addVolumeNode(scene, ct)
+    node = addVolumeNode(scene, ct)
     # The map has a lattice of its own: a part of the CT's, which begins at voxel (20, 20, 10).
     part = np.zeros((20, 25, 30))
     part[6:14, 4:16, 10:22] = 0.8
     ijkToRAS = ct.ijkToRAS.copy()
     ijkToRAS[:3, 3] = transformed_points(ct.ijkToRAS, [20, 20, 10])
-    heatMap = nodes.addHeatMapNode(scene, part, ijkToRAS, name="heat", threshold=0.4)
+    heatMap = addHeatMapNode(scene, part, ijkToRAS, name="heat", threshold=0.4)
     arguments = {"centerRAS": center, "fieldOfViewMm": 40, "volumeNode": node, "ruler": False}
     plain = renderer.render(orientation, **arguments)
     hot = renderer.render(orientation, **arguments, heatMapNode=heatMap)
@@ -115,12 +118,12 @@ def test_cube_and_heat_map_lie_where_their_millimetres_say(scene, renderer, a_cu
 def test_the_outline_of_a_turned_box_lies_on_its_edges(scene, renderer, a_cube, turned, orientation):
     ct, center = a_cube()
     box = LesionBox(center + np.array([2, -1, 1]), [18, 14, 20], turned(20, 30, 40))
-    nodes.addRoiNode(scene, box, colorRGB=ROI_COLOR)
+    addRoiNode(scene, box, colorRGB=ROI_COLOR)
     picture = renderer.render(
         orientation,
         centerRAS=center,
         fieldOfViewMm=50,
-        volumeNode=nodes.addVolumeNode(scene, ct),
+        volumeNode=addVolumeNode(scene, ct),
         ruler=False,
     )
     _assertOutline(_isRoi(picture), box, _pixelsRAS(renderer, orientation))
@@ -128,21 +131,21 @@ def test_the_outline_of_a_turned_box_lies_on_its_edges(scene, renderer, a_cube, 
 
 def test_the_outline_of_a_box_under_a_transform_is_that_of_the_box_read_from_it(scene, renderer, a_cube, turned):
     ct, center = a_cube()
-    roi = nodes.addRoiNode(scene, LesionBox([0, 0, 0], [9, 7, 10], turned(20, 30, 40)), colorRGB=ROI_COLOR)
+    roi = addRoiNode(scene, LesionBox([0, 0, 0], [9, 7, 10], turned(20, 30, 40)), colorRGB=ROI_COLOR)
     transform = scene.AddNewNodeByClass("vtkMRMLLinearTransformNode")
     matrix = np.eye(4)
     matrix[:3, :3], matrix[:3, 3] = turned(0, 15, 30) * 2, center
     transform.SetMatrixTransformToParent(slicer.util.vtkMatrixFromArray(matrix))
     roi.SetAndObserveTransformNodeID(transform.GetID())
-    volume = nodes.addVolumeNode(scene, ct)
+    volume = addVolumeNode(scene, ct)
     picture = renderer.render("Axial", centerRAS=center, fieldOfViewMm=50, volumeNode=volume, ruler=False)
-    _assertOutline(_isRoi(picture), nodes.boxFromRoi(roi), _pixelsRAS(renderer, "Axial"))
+    _assertOutline(_isRoi(picture), boxFromRoi(roi), _pixelsRAS(renderer, "Axial"))
 
 
 def test_the_ct_inside_a_box_stays_as_it_is(scene, renderer, a_cube):
     ct, center = a_cube()
-    volume = nodes.addVolumeNode(scene, ct)
-    nodes.addRoiNode(scene, LesionBox(center, [30, 30, 30]), colorRGB=ROI_COLOR)
+    volume = addVolumeNode(scene, ct)
+    addRoiNode(scene, LesionBox(center, [30, 30, 30]), colorRGB=ROI_COLOR)
     arguments = {"centerRAS": center, "fieldOfViewMm": 20, "volumeNode": volume}
     assert np.array_equal(renderer.render("Axial", **arguments, visibleRois=[]), renderer.render("Axial", **arguments))
 
@@ -151,7 +154,7 @@ def test_an_axial_picture_has_the_patients_left_on_its_right_and_the_front_on_to
     array = np.full((10, 20, 20), -1400, np.int16)
     array[:, :, :10] = 0  # R grows with i: the patient's left half
     array[:, 15:, :] = 0  # A grows with j: the front quarter
-    volume = nodes.addVolumeNode(scene, CTVolume(array, np.eye(4)))
+    volume = addVolumeNode(scene, CTVolume(array, np.eye(4)))
     picture = renderer.render("Axial", centerRAS=[9.5, 9.5, 4.5], fieldOfViewMm=16, volumeNode=volume, ruler=False)
     assert picture[120, 180].min() > 200
     assert picture[120, 20].max() < 60
@@ -160,16 +163,16 @@ def test_an_axial_picture_has_the_patients_left_on_its_right_and_the_front_on_to
 
 def test_a_picture_leaves_the_scene_as_it_was(scene, renderer, a_cube):
     ct, center = a_cube()
-    volume, other = nodes.addVolumeNode(scene, ct), nodes.addVolumeNode(scene, ct)
-    heatMap = nodes.addHeatMapNode(scene, np.ones((2, 2, 2)), np.eye(4), name="heat")
-    rois = [nodes.addRoiNode(scene, LesionBox(center, [9, 9, 9])) for _ in range(2)]
+    volume, other = addVolumeNode(scene, ct), addVolumeNode(scene, ct)
+    heatMap = addHeatMapNode(scene, np.ones((2, 2, 2)), np.eye(4), name="heat")
+    rois = [addRoiNode(scene, LesionBox(center, [9, 9, 9])) for _ in range(2)]
     rois[0].GetDisplayNode().SetVisibility(False)
-    nodes.setLayers(scene, background=other, foreground=heatMap, opacity=0.7)
+    setLayers(scene, background=other, foreground=heatMap, opacity=0.7)
     renderer.render("Axial", centerRAS=center, fieldOfViewMm=50, volumeNode=volume, visibleRois=rois[:1])
     displays = [roi.GetDisplayNode() for roi in rois]
     assert [display.GetVisibility() for display in displays] == [0, 1]
     assert all(display.GetPropertiesLabelVisibility() and display.GetGlyphScale() == 1 for display in displays)
-    for composite in nodes.nodesOfClass(scene, "vtkMRMLSliceCompositeNode"):
+    for composite in nodesOfClass(scene, "vtkMRMLSliceCompositeNode"):
         assert composite.GetBackgroundVolumeID() == other.GetID()
         assert composite.GetForegroundVolumeID() == heatMap.GetID()
         assert composite.GetForegroundOpacity() == 0.7
@@ -177,9 +180,9 @@ def test_a_picture_leaves_the_scene_as_it_was(scene, renderer, a_cube):
 
 def test_only_the_boxes_asked_for_are_drawn_and_names_on_demand(scene, renderer, a_cube):
     ct, center = a_cube()
-    volume = nodes.addVolumeNode(scene, ct)
-    shown = nodes.addRoiNode(scene, LesionBox(center, [9, 9, 9], name="L1"), colorRGB=ROI_COLOR)
-    nodes.addRoiNode(scene, LesionBox(center, [20, 20, 20], name="L2"), colorRGB=ROI_COLOR)
+    volume = addVolumeNode(scene, ct)
+    shown = addRoiNode(scene, LesionBox(center, [9, 9, 9], name="L1"), colorRGB=ROI_COLOR)
+    addRoiNode(scene, LesionBox(center, [20, 20, 20], name="L2"), colorRGB=ROI_COLOR)
     arguments = {"centerRAS": center, "fieldOfViewMm": 40, "volumeNode": volume, "ruler": False}
     one = _isRoi(renderer.render("Axial", **arguments, visibleRois=[shown])).sum()
     both = _isRoi(renderer.render("Axial", **arguments)).sum()
@@ -190,11 +193,11 @@ def test_only_the_boxes_asked_for_are_drawn_and_names_on_demand(scene, renderer,
 
 def test_the_views_live_on_when_the_scene_is_replaced(scene, renderer, a_cube, tmp_path):
     ct, center = a_cube()
-    nodes.addVolumeNode(scene, ct)
-    nodes.addRoiNode(scene, LesionBox(center, [9, 9, 9]), colorRGB=ROI_COLOR)
+    addVolumeNode(scene, ct)
+    addRoiNode(scene, LesionBox(center, [9, 9, 9]), colorRGB=ROI_COLOR)
     arguments = {"centerRAS": center, "fieldOfViewMm": 40}
     before = renderer.render("Coronal", **arguments, volumeNode=slicer.util.getNode("CT"))
-    nodes.saveScene(scene, tmp_path / "scene.mrb")
+    saveScene(scene, tmp_path / "scene.mrb")
     scene.Clear(False)
     slicer.util.loadScene(str(tmp_path / "scene.mrb"))
     after = renderer.render("Coronal", **arguments, volumeNode=slicer.util.getNode("CT"))

@@ -74,7 +74,8 @@ class Names:
     def isProperty(self, name: str, member: str) -> bool:
         """Whether it is a Qt property."""
         return any(
-            member in self.classes.get(each, {}).get("properties", ()) or member in _QT_PROPERTIES.get(each, ())
+            member in self.classes.get(each, {}).get("properties", ())
+            or member in _QT_PROPERTIES.get(each, frozenset())
             for each in self.line(name)
         ) or (member == "name" and self.isQt(name))
 
@@ -88,7 +89,7 @@ class Names:
         kinds = ("properties", "signals", "slots", "invokable", "methods", "events")
         if any(member in self.classes.get(name, {}).get(kind, ()) for kind in kinds):
             return True
-        if member in self.members.get(name, ()):
+        if member in self.members.get(name, frozenset()):
             return True
         made = _qtClass(name) or _vtkClass(name)
         # Enum values of Qt are found on the class, but not listed.
@@ -104,7 +105,9 @@ class Names:
 
     def signals(self, name: str) -> set[str]:
         """The full signatures of its signals."""
-        return set().union(*(self.signatures.get(each, set()) | _QT_SIGNALS.get(each, ()) for each in self.line(name)))
+        return set().union(
+            *(self.signatures.get(each, set()) | _QT_SIGNALS.get(each, frozenset()) for each in self.line(name))
+        )
 
     def isAnywhere(self, method: str) -> bool:
         """Whether any class of Slicer or VTK, or an array, image or data set of a library has such a method."""

@@ -102,6 +102,12 @@ MODULES = {"LesionClassifier": ("LesionLib", "LesionClassifierLib"), "LesionRetr
 SOURCES = [path for room in ROOMS.values() for path in sorted(room.rglob("*.py"))]
 SOURCES += [ROOT / name / f"{name}.py" for name in MODULES]
 
+_ARCHITECTURE = (ROOT / "ARCHITECTURE.md").read_text(encoding="utf-8")
+
+
+def _folders() -> list[Path]:
+    return sorted({path.parent for room in ROOMS.values() for path in room.rglob("*.py")})
+
 
 def imported(path: Path, *, at_file_scope: bool = False) -> set[str]:
     """Top-level names of everything the file imports; type-checking blocks do not count as file scope."""
@@ -303,3 +309,15 @@ def test_the_entry_for_slicer_s_extensions_index_agrees_with_the_build_file():
     assert {"$schema", "category", "scm_url"} <= set(entry)
     for picture in re.findall(r"main/(Resources/\S+?\.png)", build):
         assert (ROOT / picture).is_file()
+
+
+_PLACE = re.compile(r"^\| [^|]+\? \| `(?P<room>[^`]+)` \| `(?P<file>\w+)\.(?P<name>[\w.]+)`", flags=re.M)
+
+
+def test_the_places_that_the_architecture_page_names_are_there():
+    places = _PLACE.findall(_ARCHITECTURE)
+    assert len(places) == 10
+    for room, file, name in places:
+        (folder,) = [folder for folder in _folders() if folder.as_posix().endswith(room)]
+        text = (folder / f"{file}.py").read_text(encoding="utf-8")
+        assert re.search(rf"^\s*(class|def) {name.split('.')[-1]}\b", text, flags=re.M), name

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import unittest
 from typing import TYPE_CHECKING
 
@@ -98,6 +99,12 @@ class LesionClassifierWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self.removeObservers()
         if self.logic is not None:
             self.logic.close()
+
+    def onReload(self):
+        """Read the library folders anew as well: Slicer re-reads the module's own file alone."""
+        for name in [name for name in sys.modules if name.partition(".")[0] in ("LesionLib", "LesionClassifierLib")]:
+            del sys.modules[name]
+        ScriptedLoadableModuleWidget.onReload(self)
 
     def enter(self):
         """The module is shown: warm the worker while the user still looks for the lesion."""

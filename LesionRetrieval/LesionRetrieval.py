@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import unittest
 
 import slicer
@@ -104,6 +105,12 @@ class LesionRetrievalWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self.removeObservers()
         if self.logic is not None:
             self.logic.close()
+
+    def onReload(self):
+        """Read the library folders anew as well: Slicer re-reads the module's own file alone."""
+        for name in [name for name in sys.modules if name.partition(".")[0] in ("LesionRetrievalLib",)]:
+            del sys.modules[name]
+        ScriptedLoadableModuleWidget.onReload(self)
 
     def enter(self):
         """The module is shown: warm the worker while the user still looks for the lesion."""

@@ -18,11 +18,10 @@ from LesionClassifierLib.background import BackgroundRun, Outcome, runInBackgrou
 from LesionClassifierLib.classification import requestFromNodes, showAnswer
 from LesionClassifierLib.panel.lesions import LesionsPanel
 from LesionClassifierLib.panel.models import ModelsPanel
-from LesionClassifierLib.panel.observers import RunTimer, SceneWatch
+from LesionClassifierLib.panel.observers import RunTimer, SceneWatch, offerOnlyCts
 from LesionClassifierLib.panel.results import ExplanationPanel, ResultPanel
 from LesionClassifierLib.scene.lesions import addLesionAt, isDrawn
 from LesionClassifierLib.scene.placing import BoxPlacing
-from LesionClassifierLib.scene.volumes import heatMapIds
 from LesionClassifierLib.setup import explain, install, missingPackages
 
 
@@ -280,7 +279,7 @@ class ClassifierPanel:
 
     def _hideMaps(self) -> None:
         """Grad-CAM volumes are no CT to choose."""
-        self._ui.volumeSelector.sortFilterProxyModel().hiddenNodeIDs = heatMapIds(self._scene)
+        offerOnlyCts(self._ui.volumeSelector, self._scene)
 
     def _showCurrent(self) -> None:
         """After a change of the scene: the widgets follow, the views stay."""
@@ -345,7 +344,8 @@ class ClassifierPanel:
 
     def _addSegments(self) -> None:
         try:
-            nodes = self._logic.addSegments(self.parameters.segmentation, marginMm=self.parameters.marginMm)
+            with slicer.util.WaitCursor():
+                nodes = self._logic.addSegments(self.parameters.segmentation, marginMm=self.parameters.marginMm)
         except LesionLensError as error:
             self._tellError(str(error))
             return
@@ -368,7 +368,8 @@ class ClassifierPanel:
 
     def _tryTo(self, action) -> None:
         try:
-            self._ui.statusLabel.text = action()
+            with slicer.util.WaitCursor():
+                self._ui.statusLabel.text = action()
         except LesionLensError as error:
             self._tellError(str(error))
 

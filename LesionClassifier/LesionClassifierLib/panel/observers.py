@@ -14,6 +14,7 @@ from slicer.util import VTKObservationMixin
 from LesionClassifierLib.background import BackgroundRun, Outcome
 from LesionClassifierLib.scene.lesions import lesionNodes
 from LesionClassifierLib.scene.results import VOLUME_ROLE
+from LesionClassifierLib.scene.volumes import heatMapIds
 
 _EVERY_MS = 40
 
@@ -73,6 +74,11 @@ class RunTimer:
 
 _PAUSE_MS = 150
 _WATCHED = ("vtkMRMLMarkupsROINode", "vtkMRMLVolumeNode", "vtkMRMLTransformNode", "vtkMRMLSegmentationNode")
+
+
+def offerOnlyCts(volumeSelector, scene: vtkMRMLScene) -> None:
+    """Keep maps of this extension (Grad-CAM, similarity) out of a selector of CTs; its own filter knows no "all but these"."""
+    volumeSelector.sortFilterProxyModel().hiddenNodeIDs = heatMapIds(scene)
 
 
 class SceneWatch(VTKObservationMixin):

@@ -10,7 +10,7 @@ import qt
 import slicer.util
 from LesionClassifierLib.background import BackgroundRun, Outcome, runInBackground
 from LesionClassifierLib.panel.models import ModelsPanel
-from LesionClassifierLib.panel.observers import RunTimer, SceneWatch
+from LesionClassifierLib.panel.observers import RunTimer, SceneWatch, offerOnlyCts
 from LesionClassifierLib.scene.lesions import DEFAULT_BOX_MM, addLesionAt, lesionNodes, markAsLesion
 from LesionClassifierLib.scene.placing import BoxPlacing
 from LesionClassifierLib.setup import explain, missingPackages
@@ -242,6 +242,8 @@ class RetrievalPanel:
         self.segments.setParameters(parameters)
         self.filters.setParameters(parameters)
         self._watch()
+        if scene is not None:
+            offerOnlyCts(self._ui.volumeSelector, scene)
         if parameters is not None:
             self.models.choose(parameters.model, parameters.device)
             if parameters.libraryPath and parameters.libraryPath != self.library.path:
@@ -415,6 +417,7 @@ class RetrievalPanel:
         self.parameters.lesion = markAsLesion(roiNode)
 
     def _sceneChanged(self) -> None:
+        offerOnlyCts(self._ui.volumeSelector, self.scene)
         self.segments.show()
         self.update()
 

@@ -196,18 +196,18 @@ class LesionClassifierLogic(ScriptedLoadableModuleLogic):
         model: str | Path = DEFAULT_MODEL,
         className: str | None = None,
         device: str = "auto",
-        redrawn: int = 0,
+        boxJitter: int = 0,
         progress: Callable[[int, int, str], None] | None = None,
     ) -> list[LesionResult]:
         """Answer every box and show the answers in the scene: box and segment colours, Grad-CAM volumes, a table.
 
-        ``className``: the class that the Grad-CAM explains (default: the answer). ``redrawn``: how many boxes drawn a
+        ``className``: the class that the Grad-CAM explains (default: the answer). ``boxJitter``: how many boxes drawn a
         little differently are asked too. Raises `LesionLib.errors.LesionLensError` in plain English.
         """
         from LesionClassifierLib.classification import answerNodes
         from LesionLib.inference.messages import RunOptions
 
-        options = RunOptions(class_name=className, device=device, redrawn=redrawn)
+        options = RunOptions(class_name=className, device=device, box_jitter=boxJitter)
         answer, _shown = answerNodes(self.runner, volumeNode, roiNodes, model, options, progress=progress)
         return answer.results
 

@@ -65,7 +65,7 @@ REPORT_FILE = "results.dcm"
 class Job:
     """What to answer: nodes of a running scene, a model, and perhaps a library to compare with.
 
-    ``redrawn``: boxes drawn a little differently that are asked too, for the spread of the answer. ``excludePatient`` is
+    ``box_jitter``: boxes drawn a little differently that are asked too, for the spread of the answer. ``excludePatient`` is
     the pseudonym of the patient on the CT, whose own cases are not shown as similar. ``dicomFiles``: those of the CT's
     series, where a structured report is wanted.
     """
@@ -78,7 +78,7 @@ class Job:
     k: int = 9
     excludePatient: str | None = None
     extraWarnings: tuple[InputWarning, ...] = ()
-    redrawn: int = 0
+    box_jitter: int = 0
     dicomFiles: Sequence[Path] = ()
 
 
@@ -125,7 +125,7 @@ def run_job(job: Job, out: Path, steps: Steps, *, overwrite: bool) -> list[Lesio
 
 
 def _classified(job: Job) -> tuple[RunInfo, list[LesionResult]]:
-    options = RunOptions(redrawn=job.redrawn)
+    options = RunOptions(box_jitter=job.box_jitter)
     answer = job.model.run(requestFromNodes(job.volumeNode, job.roiNodes, job.model.described.folder, options))
     warned = [replace(result, warnings=(*job.extraWarnings, *result.warnings)) for result in answer.results]
     return answer.info, warned
@@ -148,10 +148,10 @@ def classify_files(options: argparse.Namespace, model: AskedModel, steps: Steps)
 
     Raises a `LesionLensError` for bad input; then nothing is written.
     """
-    if not (0 <= options.margin_mm <= 100 and 1 <= options.similar <= 1000 and 0 <= options.redrawn <= 100):
+    if not (0 <= options.margin_mm <= 100 and 1 <= options.similar <= 1000 and 0 <= options.box_jitter <= 100):
         msg = (
             f"--margin-mm is {options.margin_mm:g} (0 to 100 mm), --similar is {options.similar} (1 to 1000) and "
-            f"--redrawn is {options.redrawn} (0 to 100)."
+            f"--box-jitter is {options.box_jitter} (0 to 100)."
         )
         raise LesionLensError(msg)
     with ExitStack() as stack:
@@ -178,7 +178,7 @@ def classify_files(options: argparse.Namespace, model: AskedModel, steps: Steps)
             k=options.similar,
             excludePatient=_patient_hash(options, series) if library is not None else None,
             extraWarnings=volume.warnings,
-            redrawn=options.redrawn,
+            box_jitter=options.box_jitter,
             dicomFiles=_dicom_files(options, series),
         )
         return run_job(job, options.out, steps, overwrite=options.overwrite)

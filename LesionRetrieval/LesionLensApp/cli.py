@@ -67,7 +67,7 @@ def _add_classify(commands: argparse._SubParsersAction) -> None:
     parser.add_argument("--library", type=library_place, help="case library to compare with")
     parser.add_argument("--similar", type=int, default=9, metavar="K", help="how many similar cases (default: 9)")
     parser.add_argument(
-        "--redrawn", type=int, default=0, metavar="N",
+        "--box-jitter", "--redrawn", type=int, default=0, metavar="N",
         help="ask N boxes drawn a little differently too, and say how the answer moves (default: 0; 8 is a good number)",
     )  # fmt: skip
     parser.add_argument("--key", type=Path, help="pseudonym key of the library: leaves out cases of the same patient")

@@ -67,7 +67,12 @@ def _add_make(quiz: argparse._SubParsersAction) -> None:
     make.add_argument("--instructions", default="", help="what the learners read first")
     make.add_argument("--margin-mm", type=float, default=25.0, help="CT packed around each box (default: 25)")
     make.add_argument(
-        "--redrawn", type=int, default=0, metavar="N", help="ask N boxes drawn a little differently too (default: 0)"
+        "--box-jitter",
+        "--redrawn",
+        type=int,
+        default=0,
+        metavar="N",
+        help="ask N boxes drawn a little differently too (default: 0)",
     )
     make.add_argument("--label-column", help="column with the answers (default: label, or malignant)")
     make.add_argument("--label-source", help="how the answers were established, in a few words")
@@ -86,10 +91,10 @@ def _make(options: argparse.Namespace) -> None:
     if not (options.folder or options.phantom or options.library):
         msg = "Where do the cases come from? Give --from FOLDER, --phantom, or --library LIBRARY."
         raise QuizError(msg)
-    if not (1 <= options.cases <= MOST_CASES and options.seed >= 0 and 0 <= options.redrawn <= 100):
+    if not (1 <= options.cases <= MOST_CASES and options.seed >= 0 and 0 <= options.box_jitter <= 100):
         msg = (
-            f"--cases is {options.cases} (1 to {MOST_CASES}), --seed is {options.seed} (0 or more) and --redrawn is "
-            f"{options.redrawn} (0 to 100)."
+            f"--cases is {options.cases} (1 to {MOST_CASES}), --seed is {options.seed} (0 or more) and --box-jitter is "
+            f"{options.box_jitter} (0 to 100)."
         )
         raise QuizError(msg)
     steps = Steps()
@@ -121,7 +126,7 @@ def _make(options: argparse.Namespace) -> None:
             ),
             model=ModelIdentity.of_model(who),
             classes=_classes(who),
-            answer=lambda volume, box: model.classify(volume, box, redrawn=options.redrawn),
+            answer=lambda volume, box: model.classify(volume, box, box_jitter=options.box_jitter),
             library=library,
         )
     save_quiz(quiz, options.out, overwrite=options.overwrite)

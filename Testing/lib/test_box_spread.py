@@ -10,7 +10,7 @@ from LesionLib.geometry import CTVolume, LesionBox
 from LesionLib.inference.classifier import Classifier
 from LesionLib.model.bundle import load_bundle
 from LesionLib.phantom.nodules import nodule_patch
-from LesionLib.uncertainty.stability import box_spread, lies_inside, redrawn_boxes
+from LesionLib.uncertainty.stability import box_spread, jittered_boxes, lies_inside
 from scipy.spatial.transform import Rotation
 
 VOLUME = CTVolume(np.zeros((40, 60, 60), np.float32), np.diag([1.0, 1.0, 1.5, 1.0]))
@@ -23,9 +23,9 @@ def size_answer(box: LesionBox) -> np.ndarray:
     return np.array([1 - p, p])
 
 
-def test_the_figures_are_those_of_the_answers_to_the_redrawn_boxes():
+def test_the_figures_are_those_of_the_answers_to_the_jittered_boxes():
     spread = box_spread(size_answer, BOX, VOLUME, n=50, seed=3)
-    answers = np.array([size_answer(b) for b in redrawn_boxes(BOX, n=50, shift_mm=2.0, size_mm=2.0, seed=3)])
+    answers = np.array([size_answer(b) for b in jittered_boxes(BOX, n=50, shift_mm=2.0, size_mm=2.0, seed=3)])
     np.testing.assert_allclose(spread.mean, answers.mean(axis=0))
     np.testing.assert_allclose(spread.minimum, answers.min(axis=0))
     np.testing.assert_allclose(spread.maximum, answers.max(axis=0))
@@ -53,7 +53,7 @@ def test_an_answer_that_does_not_look_at_the_box_does_not_move():
 def test_boxes_stay_near_the_user_s_in_its_own_axes(size, shift, change, seed, degrees):
     axes = Rotation.from_euler("xyz", [degrees, 20, -degrees], degrees=True).as_matrix()
     box = LesionBox([5, -7, 11], size, axes, name="a")
-    for near in redrawn_boxes(box, n=4, shift_mm=shift, size_mm=change, seed=seed):
+    for near in jittered_boxes(box, n=4, shift_mm=shift, size_mm=change, seed=seed):
         moved = np.abs(axes.T @ (near.centerRAS - box.centerRAS))
         assert (moved <= np.minimum(shift, box.sizeMm / 4) + 1e-9).all()
         assert (np.abs(near.sizeMm - box.sizeMm) <= np.minimum(change, box.sizeMm / 4) + 1e-9).all()
@@ -62,7 +62,7 @@ def test_boxes_stay_near_the_user_s_in_its_own_axes(size, shift, change, seed, d
 
 
 def test_shifts_and_sizes_fill_their_range_evenly():
-    boxes = list(redrawn_boxes(BOX, n=3000, shift_mm=2.0, size_mm=3.0, seed=0))
+    boxes = list(jittered_boxes(BOX, n=3000, shift_mm=2.0, size_mm=3.0, seed=0))
     shifts = np.array([b.centerRAS - BOX.centerRAS for b in boxes])
     changes = np.array([b.sizeMm - BOX.sizeMm for b in boxes])
     np.testing.assert_allclose(shifts.std(axis=0), 2.0 / 3**0.5, rtol=0.05)

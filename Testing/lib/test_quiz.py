@@ -18,7 +18,7 @@ from LesionLib.errors import BoxError
 from LesionLib.explain.heat_map import HeatMap
 from LesionLib.geometry import CTVolume, LesionBox
 from LesionLib.uncertainty.reliability import Reliability
-from LesionLib.uncertainty.stability import BoxSpread
+from LesionLib.uncertainty.stability import Stability
 from LesionRetrievalLib.quiz.attempt import Step, open_log, order_of, read_attempts
 from LesionRetrievalLib.quiz.file import (
     _document,
@@ -39,7 +39,7 @@ def a_case(case_id: str, label: str, said: str) -> QuizCase:
     rng = np.random.default_rng(int(case_id[-1]))
     matrix = np.diag([-0.7, -0.7, 1.25, 1.0])
     matrix[:3, 3] = [8.0, 9.0, -7.0]
-    spread = BoxSpread(*np.array([[0.7, 0.3], [0.6, 0.2], [0.8, 0.4], [np.nan, np.nan]]), 0, 3, 3, 1, 2.0, 3.0)
+    spread = Stability(*np.array([[0.7, 0.3], [0.6, 0.2], [0.8, 0.4], [np.nan, np.nan]]), 0, 3, 3, 1, 2.0, 3.0)
     picture = rng.integers(0, 255, (8, 9)).astype(np.uint8)
     return QuizCase(
         case_id=case_id,

@@ -7,10 +7,10 @@ import json
 import numpy as np
 import pytest
 from LesionLib.uncertainty.reliability import NOT_MEASURED, Reliability
-from LesionLib.uncertainty.stability import BoxSpread
+from LesionLib.uncertainty.stability import Stability
 
 CLASSES = ("benign", "malignant")
-SPREAD = BoxSpread(
+SPREAD = Stability(
     mean=np.array([0.3, 0.7]), minimum=np.array([0.1, 0.55]), maximum=np.array([0.45, 0.9]), sd=np.array([np.nan, 0.1]),
     label=1, keeping=7, answered=7, skipped=1, shift_mm=2.0, size_mm=2.0,
 )  # fmt: skip

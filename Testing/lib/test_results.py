@@ -14,10 +14,10 @@ from LesionLib.geometry import LesionBox
 from LesionLib.inference.results import LesionResult, RunInfo, SimilarCase, as_csv, as_json, heat_map_file
 from LesionLib.sampling.statistics import LesionStatistics
 from LesionLib.uncertainty.reliability import Reliability
-from LesionLib.uncertainty.stability import BoxSpread
+from LesionLib.uncertainty.stability import Stability
 
 # One box was answered: its deviation cannot be computed.
-SPREAD = BoxSpread(*(np.array([0.2, 0.8]),) * 3, np.full(2, np.nan), 1, 1, 1, 2, 2.0, 2.0)
+SPREAD = Stability(*(np.array([0.2, 0.8]),) * 3, np.full(2, np.nan), 1, 1, 1, 2, 2.0, 2.0)
 RUN = RunInfo('chest, "CT" 1', "lung-nodule-malignancy", "1.2.3", "ab" * 32, "cpu", "LesionLens 0.1.0, torch 2.13.0")
 COLUMNS = [
     "name", "label", "p_benign", "p_malignant", "center_r", "center_a", "center_s", "size_x", "size_y", "size_z",

@@ -19,7 +19,7 @@ from LesionLib.sampling.planes import KeySliceSpec, OrthogonalPlanesSpec, SliceW
 from LesionLib.sampling.resample import AxialStackSpec
 from LesionLib.sampling.volumes import IsotropicCubeSpec, ShapeMaskSpec
 from LesionLib.uncertainty.conformal import ConformalQuantile
-from LesionLib.uncertainty.stability import BoxSpread
+from LesionLib.uncertainty.stability import Stability
 from lesiontraining.commands.export import write_bundle
 from lesiontraining.runs.uncertainty import fit_out_of_distribution
 
@@ -141,10 +141,10 @@ def test_what_the_bundle_holds_of_reliability_is_on_every_result(tmp_path):
 def test_boxes_drawn_a_little_differently_are_asked_where_one_wants_it(tmp_path):
     written(tmp_path / "tiny", "resnet3d, cube")
     volume, box = golden_case()
-    options = RunOptions(redrawn=3)
+    options = RunOptions(box_jitter=3)
     (result,) = InProcessRunner().run(RunRequest(str(tmp_path / "tiny"), volume, [box], options)).results
     spread = result.reliability.spread
-    assert isinstance(spread, BoxSpread)
+    assert isinstance(spread, Stability)
     assert spread.answered + spread.skipped == 3
 
 

@@ -258,8 +258,8 @@ class ClassifierPanel:
         self._updateButtons()
 
     def _options(self, className: str | None = None) -> RunOptions:
-        redrawn = self.parameters.redrawnBoxes if self.parameters is not None else 0
-        return RunOptions(class_name=className, device=self._ui.deviceSelector.currentText or "auto", redrawn=redrawn)
+        jitter = self.parameters.redrawnBoxes if self.parameters is not None else 0
+        return RunOptions(class_name=className, device=self._ui.deviceSelector.currentText or "auto", box_jitter=jitter)
 
     def _explain(self, className: str) -> None:
         current = self.lesions.current

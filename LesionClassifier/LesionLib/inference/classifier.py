@@ -70,9 +70,9 @@ class Classifier:
     bundle: Bundle
     volume: CTVolume
 
-    def classify(self, box: LesionBox, *, class_name: str | None = None, redrawn: int = 0) -> LesionResult:
+    def classify(self, box: LesionBox, *, class_name: str | None = None, box_jitter: int = 0) -> LesionResult:
         """The answer for one box; see `classify_all`."""
-        (result,) = self.classify_all([box], class_name=class_name, redrawn=redrawn)
+        (result,) = self.classify_all([box], class_name=class_name, box_jitter=box_jitter)
         return result
 
     def classify_all(
@@ -80,13 +80,13 @@ class Classifier:
         boxes: Sequence[LesionBox],
         *,
         class_name: str | None = None,
-        redrawn: int = 0,
+        box_jitter: int = 0,
         most_lesions: int | None = None,
     ) -> Iterator[LesionResult]:
         """One answer a box, in order: probabilities, embedding, and the Grad-CAM of ``class_name`` (default: the answer).
 
         The pictures of several boxes, at most ``most_lesions``, go through the network at once. The probability of a
-        lesion is the mean of its pictures' (DMRN's rule). ``redrawn``: boxes drawn a little differently that are asked
+        lesion is the mean of its pictures' (DMRN's rule). ``box_jitter``: boxes drawn a little differently that are asked
         too, for the spread of the answer. Raises `BoxError` for a box outside, `BundleError` for a model without classes.
         """
         self._require_classes()
@@ -97,7 +97,7 @@ class Classifier:
             maps = self._heat_maps(batch, answers, class_name)
             for lesion, answer, heat_map in zip(batch, answers, maps, strict=True):
                 result = self._result(lesion, answer, heat_map, warnings)
-                yield self._with_spread(result, answer, redrawn) if redrawn else result
+                yield self._with_spread(result, answer, box_jitter) if box_jitter else result
 
     def embed(self, box: LesionBox) -> np.ndarray:
         """The L2-normalised embedding of a lesion, float32, shape (d,)."""
@@ -185,8 +185,10 @@ class Classifier:
             heat_inside=None if heat_map.is_empty else energy_share(heat_map, box.segment or box),
         )
 
-    def _with_spread(self, result: LesionResult, answer: _Answer, redrawn: int) -> LesionResult:
-        spread = box_spread(self.probabilities, result.box, self.volume, probabilities=answer.probabilities, n=redrawn)
+    def _with_spread(self, result: LesionResult, answer: _Answer, box_jitter: int) -> LesionResult:
+        spread = box_spread(
+            self.probabilities, result.box, self.volume, probabilities=answer.probabilities, n=box_jitter
+        )
         return replace(result, reliability=replace(result.reliability, spread=spread))
 
 
@@ -396,7 +398,7 @@ def _answers(
     options = request.options
     classifier = Classifier(model.bundle, request.volume)
     return classifier.classify_all(
-        boxes, class_name=options.class_name, redrawn=options.redrawn, most_lesions=most_lesions
+        boxes, class_name=options.class_name, box_jitter=options.box_jitter, most_lesions=most_lesions
     )
 
 

@@ -44,7 +44,7 @@ class RunnerCancelled(RunnerError):
 class RunOptions:
     """How to answer.
 
-    ``class_name``: the class that the Grad-CAM explains (None: the one that is answered). ``redrawn``: how many boxes drawn
+    ``class_name``: the class that the Grad-CAM explains (None: the one that is answered). ``box_jitter``: how many boxes drawn
     a little differently are asked too, for the spread of the answer. ``device``: "auto" is the
     GPU where there is one. ``precision``: "auto" measures once whether bfloat16 pays on this CPU, "float32" never
     does; None is the runner's own default ("auto" in a worker, "float32" in the process itself).
@@ -53,7 +53,7 @@ class RunOptions:
     class_name: str | None = None
     device: Device = "auto"
     precision: PrecisionChoice | None = None
-    redrawn: int = 0
+    box_jitter: int = 0
 
 
 @dataclass(frozen=True, eq=False)

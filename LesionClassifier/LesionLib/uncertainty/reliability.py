@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from LesionLib.uncertainty.stability import BoxSpread
+from LesionLib.uncertainty.stability import Stability
 
 _SPREAD_ARRAYS = ("mean", "minimum", "maximum", "sd")
 NOT_MEASURED = "How far this answer can be relied on was not measured: the model brings nothing to measure it with."
@@ -28,7 +28,7 @@ class Reliability:
     promised: float | None = None
     distance: float | None = None
     usual_distance: float | None = None
-    spread: BoxSpread | None = None
+    spread: Stability | None = None
     heat_inside: float | None = None
 
     def sentences(self, class_names: Sequence[str]) -> tuple[str, ...]:
@@ -62,7 +62,7 @@ class Reliability:
         """What `to_json` wrote."""
         spread, names = values["boxSpread"], values["predictionSet"]
         if spread is not None:
-            spread = BoxSpread(**{**spread, **{key: _array(spread[key]) for key in _SPREAD_ARRAYS}})
+            spread = Stability(**{**spread, **{key: _array(spread[key]) for key in _SPREAD_ARRAYS}})
         return cls(
             prediction_set=None if names is None else tuple(names),
             promised=values["promisedCoverage"],

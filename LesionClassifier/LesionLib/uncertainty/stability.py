@@ -17,7 +17,7 @@ Answer = Callable[[LesionBox], np.ndarray]
 
 
 @dataclass(frozen=True, eq=False)
-class BoxSpread:
+class Stability:
     """The answers to ``answered`` boxes drawn near the user's; ``skipped`` would have left the volume.
 
     ``mean``, ``minimum``, ``maximum``, ``sd``: of each class's probability, shape (class,); NaN where no box was answered,
@@ -64,7 +64,7 @@ def box_spread(
     shift_mm: float = 2.0,
     size_mm: float = 2.0,
     seed: int = 0,
-) -> BoxSpread:
+) -> Stability:
     """Ask ``answer`` (box -> probabilities, shape (class,)) about ``n`` boxes drawn near ``box``.
 
     ``probabilities``: the answer to ``box`` itself, where it is known. The same seed gives the same boxes. Boxes with a
@@ -74,11 +74,11 @@ def box_spread(
         msg = f"n must be at least 1, shift_mm and size_mm at least 0; not {n}, {shift_mm:g} and {size_mm:g}"
         raise ValueError(msg)
     own = np.asarray(answer(box) if probabilities is None else probabilities, dtype=float)
-    redrawn = list(redrawn_boxes(box, n=n, shift_mm=shift_mm, size_mm=size_mm, seed=seed))
-    inside = [b for b in redrawn if lies_inside(volume, b)]
+    boxes = list(jittered_boxes(box, n=n, shift_mm=shift_mm, size_mm=size_mm, seed=seed))
+    inside = [b for b in boxes if lies_inside(volume, b)]
     answers = np.array([answer(b) for b in inside], dtype=float).reshape(len(inside), len(own))
     nothing = np.full(len(own), np.nan)
-    return BoxSpread(
+    return Stability(
         mean=answers.mean(axis=0) if inside else nothing,
         minimum=answers.min(axis=0) if inside else nothing,
         maximum=answers.max(axis=0) if inside else nothing,
@@ -92,7 +92,7 @@ def box_spread(
     )
 
 
-def redrawn_boxes(box: LesionBox, *, n: int, shift_mm: float, size_mm: float, seed: int) -> Iterator[LesionBox]:
+def jittered_boxes(box: LesionBox, *, n: int, shift_mm: float, size_mm: float, seed: int) -> Iterator[LesionBox]:
     """``n`` boxes: centre moved by up to ``shift_mm`` and edges changed by up to ``size_mm``, evenly, along each box axis.
 
     Neither is more than a quarter of an edge, so that the boxes of a small lesion still hold most of it. Unlike

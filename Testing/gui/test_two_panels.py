@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import replace
 
 import numpy as np
@@ -222,3 +223,31 @@ def test_a_layout_that_slicer_has_kept_from_a_comparison_is_replaced_at_its_star
     layout.SetViewArrangement(62011)
     gui.completeStartup()
     assert layout.GetViewArrangement() == layout.SlicerLayoutConventionalView
+
+
+def test_maps_are_offered_as_a_ct_in_neither_module(classifier, retrieval, a_case, spin, return_to):
+    spin(0.5)
+    return_to(classifier)
+    spin(0.5)
+    for panel in (classifier, retrieval):
+        selector = panel.ui.volumeSelector
+        assert [selector.nodeFromIndex(row) for row in range(selector.nodeCount())][-1] is a_case[0]
+        assert "Grad-CAM" not in " ".join(
+            selector.nodeFromIndex(row).GetName() for row in range(1, selector.nodeCount())
+        )
+
+
+def test_reload_reads_the_library_folders_anew_too(classifier, monkeypatch):
+    from slicer.ScriptedLoadableModule import ScriptedLoadableModuleWidget
+
+    reloaded = []
+    monkeypatch.setattr(ScriptedLoadableModuleWidget, "onReload", lambda self: reloaded.append(self.moduleName))
+    before = dict(sys.modules)
+    try:
+        classifier.onReload()
+        left = {name.partition(".")[0] for name in sys.modules}
+    finally:
+        sys.modules.update(before)
+    assert reloaded == ["LesionClassifier"]
+    assert not left & {"LesionLib", "LesionClassifierLib"}
+    assert "LesionRetrievalLib" in left

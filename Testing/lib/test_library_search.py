@@ -215,7 +215,8 @@ def test_a_reader_sees_what_another_connection_wrote_meanwhile(library):
 TIMER = """
 import sys, time
 import numpy as np
-from LesionRetrievalLib.library import Case, CaseLibrary, ModelIdentity
+from LesionRetrievalLib.library.cases import Case, ModelIdentity
+from LesionRetrievalLib.library.store import CaseLibrary
 model = ModelIdentity("orthopatch", "1.2.0", "a" * 64)
 matrix = np.random.default_rng(0).standard_normal((32735, 512), dtype=np.float32)
 query = np.random.default_rng(1).standard_normal(512).astype(np.float32)

@@ -20,8 +20,9 @@ PREAMBLE = """
 import sys, time
 import numpy as np
 from LesionLib.geometry import CTVolume, LesionBox
-from LesionRetrievalLib.library import Case, CaseLibrary, ModelIdentity
-from LesionRetrievalLib.library_patch import lesion_patch
+from LesionRetrievalLib.library.cases import Case, ModelIdentity
+from LesionRetrievalLib.library.store import CaseLibrary
+from LesionRetrievalLib.library.patches import lesion_patch
 model = ModelIdentity("orthopatch", "1.2.0", "a" * 64)
 pictures = {plane: np.full((64, 64), 7, np.uint8) for plane in ("axial", "coronal", "sagittal")}
 patch = lesion_patch(CTVolume(np.arange(4096, dtype=np.int16).reshape(16, 16, 16), np.eye(4)), LesionBox([8] * 3, [4] * 3))

@@ -598,7 +598,8 @@ def test_numpy_scalars_are_kept_as_plain_ones(tmp_path):
 
 def test_a_quiz_is_taken_without_torch_slicer_or_a_network_library(saved, tmp_path):
     script = (
-        "import sys; from LesionRetrievalLib.quiz.session import QuizSession, load_quiz\n"
+        "import sys; from LesionRetrievalLib.quiz.file import load_quiz\n"
+        "from LesionRetrievalLib.quiz.session import QuizSession\n"
         "s = QuizSession.open(load_quiz(sys.argv[1]), sys.argv[2], learner='L1')\n"
         "s.finish_looking(); s.take_box(); s.answer('cyst', 0.5); print(s.model_answer.label, s.box.sizeMm)\n"
         "print(sorted({'torch', 'monai', 'slicer', 'vtk', 'requests'} & set(sys.modules)))"

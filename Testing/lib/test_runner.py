@@ -28,8 +28,8 @@ posix_only = pytest.mark.skipif(os.name != "posix", reason="signals are POSIX's"
 FAULTY = """
 import os, time, torch
 os.write(1, b"printed before the worker took hold of its output\\n")
-from LesionLib import batches
-from LesionLib.worker import main
+from LesionLib.sampling import batches
+from LesionLib.inference.worker import main
 honest, tries_that_find_memory_full = batches.cut, 2
 def cut(volume, box, spec):
     global tries_that_find_memory_full
@@ -273,8 +273,9 @@ def test_closing_leaves_no_process_even_in_the_middle_of_a_request():
 def test_a_parent_that_dies_leaves_no_worker_behind_even_in_the_middle_of_a_box():
     parent = f"""
         from dataclasses import replace
-        from LesionLib.golden import golden_case
-        from LesionLib.runner import RunRequest, WorkerRunner
+        from LesionLib.model.folder import golden_case
+        from LesionLib.inference.messages import RunRequest
+        from LesionLib.inference.runner import WorkerRunner
         volume, box = golden_case()
         runner = WorkerRunner(arguments=("-c", {FAULTY!r}))
         runner.run(

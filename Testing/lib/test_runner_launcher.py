@@ -26,11 +26,11 @@ import os, sys, time
 with open(sys.argv[1], "w") as file:
     file.write(str(os.getpid()))
 time.sleep(float(sys.argv[2]))
-from LesionLib import worker
+from LesionLib.inference import worker
 make_engine = worker._engine
 def engine():
     made = make_engine()
-    from LesionLib import batches
+    from LesionLib.sampling import batches
     honest = batches.cut
     def cut(volume, box, spec):
         if box.name == "slow":

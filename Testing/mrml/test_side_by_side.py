@@ -86,7 +86,7 @@ def views(headless, monkeypatch, scene):
         monkeypatch.setitem(sliceviews._LAYOUT_NAMES, f"Case{orientation}", name)
     for row, names in (("", QUERY_VIEWS), ("Case", CASE_VIEWS)):
         for orientation, name in names.items():
-            made[name] = sliceviews._SliceView(headless, f"{row}{orientation}", (PIXELS, PIXELS))
+            made[name] = sliceviews.SliceView(headless, f"{row}{orientation}", (PIXELS, PIXELS))
             made[name].sliceNode.SetDimensions(PIXELS, PIXELS, 1)
     yield made
     for view in made.values():

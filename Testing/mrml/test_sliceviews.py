@@ -212,8 +212,9 @@ def test_an_unknown_orientation_is_refused(renderer):
 DRAWING = """
 import sys, numpy as np
 from LesionClassifierLib.headless import startHeadlessSlicer
-from LesionClassifierLib.nodes import addRoiNode, addVolumeNode
-from LesionLensApp.sliceviews import NoOpenGLError, SliceRenderer
+from LesionClassifierLib.scene.lesions import addRoiNode
+from LesionClassifierLib.scene.volumes import addVolumeNode
+from LesionLensApp.slice_views import NoOpenGLError, SliceRenderer
 from LesionLib.geometry import CTVolume, LesionBox
 headless = startHeadlessSlicer()
 volume = addVolumeNode(headless.scene, CTVolume(np.zeros((9, 9, 9), np.int16), np.eye(4)))

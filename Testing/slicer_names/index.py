@@ -168,7 +168,8 @@ def _readQt() -> tuple[dict[str, frozenset[str]], dict[str, frozenset[str]]]:
 
     properties, signals = {}, {}
     for module in (QtCore, QtGui, QtWidgets):
-        for name, found in vars(module).items():
+        for name in dir(module):  # PySide makes its classes when they are asked for: `vars` does not have them yet
+            found = getattr(module, name)
             meta = getattr(found, "staticMetaObject", None) if isinstance(found, type) else None
             if meta is not None:
                 methods = [meta.method(place) for place in range(meta.methodCount())]

@@ -136,9 +136,9 @@ def test_the_exported_model_answers_the_same_where_there_is_no_sklearn(trained, 
     assert result.reliability.distance > 0
     code = f"""
 import sys
-from LesionLib.bundle import load_bundle
-from LesionLib.classify import Classifier
-from LesionLib.golden import golden_case
+from LesionLib.model.bundle import load_bundle
+from LesionLib.inference.classifier import Classifier
+from LesionLib.model.folder import golden_case
 volume, box = golden_case()
 print(Classifier(load_bundle({str(folder)!r}), volume).classify(box).probabilities["malignant"])
 assert not {{"sklearn", "lightning", "lesiontraining", "monai"}} & set(sys.modules)

@@ -25,10 +25,10 @@ import json, sys
 for name in ("lightning", "sklearn", "matplotlib", "skimage", "pytorch_metric_learning", "lesiontraining"):
     sys.modules[name] = None  # importing it fails
 from pathlib import Path
-from LesionLib.bundle import load_bundle
-from LesionLib.classify import Classifier
+from LesionLib.model.bundle import load_bundle
+from LesionLib.inference.classifier import Classifier
 from LesionLib.geometry import LesionBox
-from LesionLib.readers import read_volume
+from LesionLib.io.volumes import read_volume
 model, ct, center, size = sys.argv[1], sys.argv[2], json.loads(sys.argv[3]), json.loads(sys.argv[4])
 bundle = load_bundle(Path(model))
 box = LesionBox([-center[0], -center[1], center[2]], size)

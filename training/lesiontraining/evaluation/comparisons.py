@@ -1,8 +1,8 @@
 """Tests of two models on the same lesions, and figures of ranked lists.
 
-Tests: McNemar's exact test, DeLong's of two AUCs, permutation by patient. The intervals of differences
-(`intervals.difference`) say how much; these say whether chance explains it. McNemar's test takes its rows to be independent:
-give it one row a study or a patient. The others know patients.
+Tests: McNemar's exact test, and DeLong's of two AUCs. The intervals of differences (`intervals.difference`) say how much;
+these say whether chance explains it. McNemar's test takes its rows to be independent: give it one row a study or a patient.
+DeLong's knows patients.
 
 Figures of ranked lists: P@k, AP@k in four definitions, AP over the full ranking, reciprocal rank, precision-recall. The
 papers and libraries call four different numbers mAP@k; each has its letter here, so that no table mixes them.

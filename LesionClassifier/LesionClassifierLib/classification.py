@@ -1,4 +1,7 @@
-"""Classify the boxes of a scene: what the button, the command line and a script share."""
+"""Classify the boxes of a scene and explain the answers: what the button, the command line and a script share.
+
+An answer is explained by the heat map of a lesion over its CT, and by the part of the CT that the model looked at.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,9 @@
-"""Where the DICOM files of a CT are: in Slicer's database, or in a folder."""
+"""Answers of a scene as files: CSV with stable columns, DICOM structured report (TID 1500, Comprehensive 3D SR).
+
+A report lies beside the series of the CT, whose DICOM files are in Slicer's database, or in a folder. Patient and study are
+taken over from the series, as a report must belong to its patient; nothing of them is written to a log or an error.
+highdicom comes with Slicer 5.12; elsewhere: ``pip install highdicom``.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,10 @@
-"""Loading and saving for `slicer.util` where the Slicer application, and with it qSlicerCoreIOManager, is absent."""
+"""A real MRML scene without the Slicer application: what `import slicer` lacks when it comes from PyPI.
+
+The package ``slicer-core`` brings MRML, Slicer's logics and ``slicer.util``. This file adds what the application would: the
+scene, the modules' logics, a small ``slicer.app``, loading and saving for ``slicer.util`` (qSlicerCoreIOManager is the
+application's), and VTK's and MRML's messages in Python `logging`, not on the user's terminal. Inside Slicer all of it is
+there.
+"""
 
 from __future__ import annotations
 

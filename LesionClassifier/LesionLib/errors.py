@@ -1,4 +1,4 @@
-"""What can be wrong with the input, as exceptions whose one-line text says what was given and what to do."""
+"""What can be wrong with the input: as exceptions, whose one-line text says what was given and what to do, and as warnings."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ class WarningName(StrEnum):
 
 
 class InputWarning(str):
-    """A sentence for the reader; ``name`` says what kind of warning it is."""
+    """A warning as data: a plain sentence that people can read; ``name``, by which programs can filter, says of what kind."""
 
     __slots__ = ("name",)
 

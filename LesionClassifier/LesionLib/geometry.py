@@ -84,9 +84,9 @@ class CTVolume:
 class LesionBox:
     """A box around a lesion, in RAS mm.
 
-    ``axesRAS`` has shape (3, 3); its columns are the unit vectors of the box's own x, y, z axes. ``sizeMm`` are
-    the full edge lengths along them. ``segment``: the mask the box was drawn around, 0 and 1 on any lattice (cropped
-    around the lesion is fine); None where there is only the box.
+    ``centerRAS`` has shape (3,). ``axesRAS`` has shape (3, 3); its columns are the unit vectors of the box's own x, y, z axes.
+    ``sizeMm``, shape (3,), are the full edge lengths along them. ``segment``: the mask the box was drawn around, 0 and 1 on any
+    lattice (cropped around the lesion is fine); None where there is only the box.
     """
 
     centerRAS: np.ndarray

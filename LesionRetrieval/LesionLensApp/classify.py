@@ -1,4 +1,8 @@
-"""The boxes of a run as ROI nodes of the scene, from whichever file they come."""
+"""``lesionlens classify``: files in, a folder of results out.
+
+The whole way once: a CT and its boxes in a scene, answers, similar cases, and everything that is left on disk. The boxes
+become ROI nodes of the scene, from whichever file they come.
+"""
 
 from __future__ import annotations
 

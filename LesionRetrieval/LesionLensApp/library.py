@@ -1,4 +1,7 @@
-"""``lesionlens library build | add | search | list | remove | verify | export | reindex | push | pull``: the options of each."""
+"""``lesionlens library build | add | search | list | remove | verify | export | reindex | push | pull``: options and commands.
+
+What ``build``, ``add`` and ``search`` do is in `library_cases` and `library_search`.
+"""
 
 from __future__ import annotations
 
@@ -32,7 +35,7 @@ if TYPE_CHECKING:
 
 _SERVER = "milvus://host:port/library; who asks is in LESIONLENS_SERVER_TOKEN, or ..._USER and ..._PASSWORD"
 
-# What needs torch or the library is imported where it is used: a mistyped option is answered at once.
+# What needs torch is imported where it is used: a mistyped option is answered at once.
 
 
 def add_library_commands(commands: argparse._SubParsersAction, *, default_model: str) -> None:
@@ -306,7 +309,10 @@ _SHOWN_PROBLEMS = 10
 
 
 def print_contents(path: Path | str) -> None:
-    """Models, answers, and one line a case."""
+    """``lesionlens library list``: what is in a library.
+
+    Models, answers, and one line a case.
+    """
     console = Console(highlight=False)
     with open_store(path) as library:
         table = Table(title=str(path).rsplit("/", 1)[-1], caption=NOTICE)
@@ -342,7 +348,10 @@ def contents_as_json(path: Path | str) -> str:
 
 
 def verify_library(path: Path) -> str:
-    """One line that all is well, or `CaseLibraryError` with what is not."""
+    """``lesionlens library verify``: whether a library is sound.
+
+    One line that all is well, or `CaseLibraryError` with what is not.
+    """
     with CaseLibrary.open(path) as library:
         problems = library.integrity_problems()
         if problems:
@@ -363,7 +372,9 @@ _SHOWN_CASES = 5
 
 
 def reindex_library(path: Path, model: AskedModel, steps: Steps) -> str:
-    """Embed what is not embedded yet; returns what was done, in a few lines. Raises `CaseLibraryError`.
+    """``lesionlens library reindex``: the cases embedded by another model, with a bar, to be broken off and resumed.
+
+    Embed what is not embedded yet; returns what was done, in a few lines. Raises `CaseLibraryError`.
 
     Ends the program with code 130 when interrupted; what is done is kept.
     """
@@ -403,7 +414,7 @@ def _left_out(report: ReindexReport) -> list[str]:
 
 
 def push(options: argparse.Namespace) -> str:
-    """The cases of a file to a server; what happened, in a line. Raises `CaseLibraryError`."""
+    """``lesionlens library push``: the cases of a file to a server; what happened, in a line. Raises `CaseLibraryError`."""
     with CaseLibrary.open(options.library) as source:
         model = source.model
         with MilvusLibrary.create(_address(options.server), model=model, dimension=source.dimension) as target:
@@ -411,7 +422,10 @@ def push(options: argparse.Namespace) -> str:
 
 
 def pull(options: argparse.Namespace) -> str:
-    """The cases of a server into a file, which is made where it is not there; what happened, in a line."""
+    """``lesionlens library pull``: the cases of a server into a file, which is made where it is not there.
+
+    Returns what happened, in a line.
+    """
     with MilvusLibrary.open(_address(options.server)) as source, _file(options.library, source) as target:
         return _said(_transfer(source, target, options), str(options.library))
 

@@ -1,4 +1,4 @@
-"""A case library from a folder of lesions with known answers."""
+"""Lesions into a case library: those of one CT, or a folder of lesions with known answers."""
 
 from __future__ import annotations
 
@@ -54,9 +54,10 @@ def build_library(
     steps: Steps,
     overwrite: bool = False,
 ) -> int:
-    """Embed every case of ``folder`` and write the library to ``out``; returns how many cases it holds.
+    """``lesionlens library build``: a case library from a folder of lesions with known answers.
 
-    The file appears when it is whole. Raises `CaseTableError`, `CaseLibraryError` or `OutputError`.
+    Embed every case of ``folder`` and write the library to ``out``; returns how many cases it holds. The file appears when it
+    is whole. Raises `CaseTableError`, `CaseLibraryError` or `OutputError`.
     """
     if out.exists() and not overwrite:
         msg = f"{out} exists; give another name, or --overwrite to replace the library."
@@ -91,9 +92,9 @@ def _entry(
 
 
 def read_lesions(options: argparse.Namespace, series: DicomSeries | None) -> tuple[CTVolume, list[LesionBox]]:
-    """The volume and the boxes that the options name. ``series``: that of `options.volume`, None for an image file.
+    """The lesions of a CT for a case library: the volume and the boxes that the options name; whose they are: `read_identity`.
 
-    Raises `LesionLensError` for bad input.
+    ``series``: that of `options.volume`, None for an image file. Raises `LesionLensError` for bad input.
     """
     if not 0 <= options.margin_mm <= 100:
         msg = f"--margin-mm is {options.margin_mm:g}; give 0 to 100 mm."
@@ -148,7 +149,10 @@ def _one(in_header: str, given: str | None, option: str) -> str:
 
 
 def add_lesions(options: argparse.Namespace, model: AskedModel, steps: Steps) -> list[str]:
-    """Add every lesion that ``options`` names, all or none; returns their case ids. Raises `LesionLensError`."""
+    """``lesionlens library add``: the lesions of a CT into a library, without whose they are.
+
+    Add every lesion that ``options`` names, all or none; returns their case ids. Raises `LesionLensError`.
+    """
     with CaseLibrary.open(options.library, read_only=False) as library:
         library.require_model(model.described.sha256)
         steps.begin(f"Reading {options.volume.name}")

@@ -1,4 +1,4 @@
-"""What the command line shows: steps as they begin, a bar for long ones, a table at the end."""
+"""What the command line shows, and how results reach their folder: whole or not at all."""
 
 from __future__ import annotations
 
@@ -25,7 +25,10 @@ _T = TypeVar("_T")
 
 
 class Steps:
-    """Tells on standard error what is being done; standard output stays for the answer."""
+    """Steps as they begin, and a bar for long ones.
+
+    Tells on standard error what is being done; standard output stays for the answer.
+    """
 
     def __init__(self) -> None:
         self._console = Console(stderr=True, highlight=False)
@@ -72,7 +75,9 @@ _OURS = ("report.html", "scene.mrb", "results.json", "results.csv", "gradcam_*.n
 
 @contextmanager
 def staged_output(out: Path, *, overwrite: bool = False) -> Iterator[Path]:
-    """A folder to write to; when the block ends well its files move into ``out``, otherwise nothing is left.
+    """Results appear whole or not at all: everything is written beside the folder and moved in at the end.
+
+    A folder to write to; when the block ends well its files move into ``out``, otherwise nothing is left.
 
     An ``out`` with content is refused (`OutputError`) unless ``overwrite``; then only files named as ours are replaced.
     """

@@ -1,4 +1,4 @@
-"""The pictures of the report: each lesion in three planes by Slicer's own slice views, without and with its heat map."""
+"""The report, one self-contained page: what was said of each lesion, why, and what similar cases turned out to be."""
 
 from __future__ import annotations
 
@@ -42,7 +42,10 @@ def lesion_pictures(
     heatMapNode: vtkMRMLScalarVolumeNode | None,
     result: LesionResult,
 ) -> list[PlanePicture]:
-    """Three planes, each wide enough for the box and 30 mm around it."""
+    """Each lesion in three planes by Slicer's own slice views, without and with its heat map.
+
+    A plane is wide enough for the box and 30 mm around it.
+    """
     fieldOfViewMm = float(np.ptp(result.box.cornersRAS, axis=0).max()) + _SURROUNDINGS_MM
     pictures = []
     for plane in PLANES:

@@ -1,4 +1,4 @@
-"""A case library wherever it is: a file on this computer, or an address of a server."""
+"""A case library wherever it is, a file on this computer or an address of a server; and its way from one to the other."""
 
 from __future__ import annotations
 
@@ -76,7 +76,9 @@ def transfer(
     *,
     progress: Callable[[int, int], None] | None = None,
 ) -> Transferred:
-    """Copy every case that ``target`` lacks, with its date and its vectors by all finished models.
+    """A case library from one place to another: to a server (push) or back into a file (pull), whole case by whole case.
+
+    Copy every case that ``target`` lacks, with its date and its vectors by all finished models.
 
     Nothing is written where a case of the same id is another one, or the target is of another model (`CaseLibraryError`). Broken
     off, the cases that were copied stay, each whole, and the next transfer does the rest.

@@ -1,4 +1,7 @@
-"""What the module's logic does, on nodes: ask about a lesion, search, add, explain, put side by side."""
+"""Every button of the retrieval panel as one call that a script can make. Light to import: torch comes with its use.
+
+The functions before the class are what it does, on nodes: ask about a lesion, search, add.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,19 @@
-"""A quiz being made in the background."""
+"""Every button of the teaching room as one call that a script can make, in Slicer and without it; it knows no widget.
+
+A learner by script::
+
+    logic = QuizLogic(scene)
+    logic.start("quiz.json", "answers", "L07")
+    while logic.session.step is not Step.DONE:
+        logic.finishLooking()                 # where the box is given, it is taken at once
+        logic.answer("benign", 0.7)
+        print(logic.session.model_answer.probabilities)
+        logic.finishReveal()
+        logic.answer("malignant", 0.8)
+        logic.nextCase()
+    logic.stop()
+    logic.writeScore("quiz.json", "answers", "score")
+"""
 
 from __future__ import annotations
 
@@ -30,7 +45,9 @@ from LesionRetrievalLib.scene.views import COMPARISON, heldBy
 
 
 def makeInBackground(request: QuizRequest, runner: InferenceRunner) -> BackgroundRun[Quiz]:
-    """Ask the model about every case and write the quiz; returns at once. A quiz that is written when cancelled stays.
+    """A quiz being made in the background.
+
+    Ask the model about every case and write the quiz; returns at once. A quiz that is written when cancelled stays.
 
     ``runner`` is this run's own and is closed when it has ended. Touches no MRML.
     """

@@ -1,4 +1,7 @@
-"""Hadsell's contrastive loss, for pairs (DMRN eq. 1 to 5, Siamese) and for all pairs of a batch."""
+"""The losses of the recipes: contrastive, evidence lower bound, triplet, and NT-Xent over views.
+
+Hadsell's contrastive loss is for pairs (DMRN eq. 1 to 5, Siamese) and for all pairs of a batch.
+"""
 
 from __future__ import annotations
 
@@ -33,9 +36,11 @@ def all_pairs(labels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def negative_evidence(x: Tensor, rebuilt: Tensor, mean: Tensor, log_variance: Tensor, *, weight: float = 1.0) -> Tensor:
-    """Squared error of the rebuilt picture and ``weight`` times the divergence from a unit normal, by picture, mean over the batch.
+    """What a variational autoencoder is trained with: the evidence lower bound, negative.
 
-    Kingma and Welling, ICLR 2014, eq. 10 with a Gaussian decoder of unit variance. ``x``: (batch, ...); ``mean``,
+    Squared error of the rebuilt picture and ``weight`` times the divergence from a unit normal, by picture, mean over the batch.
+
+    Kingma and Welling, ICLR 2014, eq. 10 with a Gaussian decoder of unit variance. ``x``, ``rebuilt``: (batch, ...); ``mean``,
     ``log_variance``: (batch, d).
     """
     error = functional.mse_loss(rebuilt, x, reduction="none").flatten(1).sum(dim=1) / 2
@@ -44,7 +49,9 @@ def negative_evidence(x: Tensor, rebuilt: Tensor, mean: Tensor, log_variance: Te
 
 
 def triplet_loss(anchor: Tensor, positive: Tensor, negative: Tensor, *, margin: float = 0.8) -> Tensor:
-    """Mean of max(0, margin + d(a, p) - d(a, n)) / 2 with d = 1 - cosine; all (triplet, n).
+    """The triplet loss of Lesion Search, with the distance that its equation 3 means.
+
+    Mean of max(0, margin + d(a, p) - d(a, n)) / 2 with d = 1 - cosine; all (triplet, n).
 
     The paper's d (eq. 3) is a similarity, which as printed would push alike lesions apart.
     """
@@ -54,7 +61,9 @@ def triplet_loss(anchor: Tensor, positive: Tensor, negative: Tensor, *, margin: 
 
 
 class ViewLoss(nn.Module):
-    """Chen et al., ICML 2020, eq. 1; over the views of all processes where there are several.
+    """NT-Xent, the loss of SimCLR, over two views of each picture.
+
+    Chen et al., ICML 2020, eq. 1; over the views of all processes where there are several.
 
     The paper of Lesion Search gives no temperature; .1 is that of the library its code used.
     """

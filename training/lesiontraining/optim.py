@@ -1,4 +1,4 @@
-"""LARS: a step as large as the weights of a layer allow (You, Gitman and Ginsburg 2017)."""
+"""Optimizers and schedules that several recipes share."""
 
 from __future__ import annotations
 
@@ -16,7 +16,9 @@ _EPSILON = 1e-8
 
 
 class LARS(Optimizer):
-    """SGD with momentum, whose rate in each tensor is scaled by trust * ||w|| / (||g|| + decay * ||w||).
+    """LARS: a step as large as the weights of a layer allow (You, Gitman and Ginsburg 2017).
+
+    SGD with momentum, whose rate in each tensor is scaled by trust * ||w|| / (||g|| + decay * ||w||).
 
     Groups with ``adapt`` False (biases, batch norm: see `parameter_groups`) take plain steps without decay, as SimCLR does.
     """

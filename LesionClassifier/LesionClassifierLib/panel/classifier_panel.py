@@ -1,4 +1,4 @@
-"""The buttons that classify, and how far a run is: progress per lesion, elapsed time, cancel. The interface never waits."""
+"""The panel of Lesion Classifier: its parts, what passes between them, and the buttons that classify."""
 
 from __future__ import annotations
 
@@ -26,7 +26,10 @@ from LesionClassifierLib.setup import explain, install, missingPackages
 
 
 class RunPanel:
-    """One run at a time. Nodes are remembered by ID: they, or the scene, may be gone when the answer comes."""
+    """The buttons that classify, and how far a run is: progress per lesion, elapsed time, cancel. The interface never waits.
+
+    One run at a time. Nodes are remembered by ID: they, or the scene, may be gone when the answer comes.
+    """
 
     def __init__(self, ui, logic, *, onEnded: Callable[[Outcome], None], onError: Callable[[str], None]) -> None:
         self._ui, self._logic, self._onEnded, self._onError = ui, logic, onEnded, onError
@@ -130,7 +133,10 @@ class RunPanel:
 
 
 class ClassifierPanel:
-    """``ui``: the widgets of LesionClassifier.ui by name; ``parameters`` is the parameter node, None between two scenes."""
+    """The whole panel: its parts, and what passes between them. All it does is a call on the logic or on a Lib function.
+
+    ``ui``: the widgets of LesionClassifier.ui by name; ``parameters`` is the parameter node, None between two scenes.
+    """
 
     def __init__(self, ui, logic, *, requirements: Path, missing=missingPackages) -> None:
         self._ui, self._logic, self._requirements, self._missing = ui, logic, requirements, missing

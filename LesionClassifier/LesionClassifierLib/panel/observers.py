@@ -1,4 +1,4 @@
-"""Qt's side of a run in the background: asks it every few hundredths of a second how far it is."""
+"""What a panel watches: a run in the background, the scene, and which volumes its selectors offer."""
 
 from __future__ import annotations
 
@@ -20,7 +20,9 @@ _EVERY_MS = 40
 
 
 class RunTimer:
-    """Looks after one run at a time, on the main thread.
+    """Qt's side of a run in the background: asks it every few hundredths of a second how far it is.
+
+    Looks after one run at a time, on the main thread.
 
     ``onProgress(run)`` is called while it is under way, ``onEnded(run, outcome)`` once, when the timer is free again.
     """
@@ -82,7 +84,10 @@ def offerOnlyCts(volumeSelector, scene: vtkMRMLScene) -> None:
 
 
 class SceneWatch(VTKObservationMixin):
-    """Watches one scene. ``onChanged`` is called on the main thread, a moment after the last change."""
+    """Tells when lesions, the CT or what lies above them change; many changes in a row are told once.
+
+    Watches one scene. ``onChanged`` is called on the main thread, a moment after the last change.
+    """
 
     def __init__(self, onChanged: Callable[[], None]) -> None:
         VTKObservationMixin.__init__(self)

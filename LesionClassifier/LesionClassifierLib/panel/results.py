@@ -1,4 +1,4 @@
-"""Grad-CAM in the panel: for which class, how opaque, from which strength on, and what the model looked at."""
+"""The answer of one lesion in the panel: probabilities, how far to rely on them, warnings, and its explanation."""
 
 from __future__ import annotations
 
@@ -25,7 +25,10 @@ from LesionClassifierLib.scene.volumes import nodesOfClass
 
 
 class ExplanationPanel:
-    """Shows the explanation of one lesion; ``onAsk(className)`` is called for a class that is not explained yet."""
+    """Grad-CAM in the panel: for which class, how opaque, from which strength on, and what the model looked at.
+
+    Shows the explanation of one lesion; ``onAsk(className)`` is called for a class that is not explained yet.
+    """
 
     def __init__(self, ui, *, onAsk: Callable[[str], None]) -> None:
         self._ui, self._onAsk = ui, onAsk
@@ -121,7 +124,10 @@ _TITLE = "Class probabilities (research use only)"
 
 
 class ProbabilityChart:
-    """Nodes are made when first needed, changed in place, hidden, and not saved with the scene."""
+    """Class probabilities as Slicer's own bar chart: one chart a scene, used for whichever lesion is selected.
+
+    Nodes are made when first needed, changed in place, hidden, and not saved with the scene.
+    """
 
     def __init__(self, scene: vtkMRMLScene) -> None:
         self._scene = scene
@@ -218,7 +224,10 @@ _HEADER_PX, _ROW_PX, _MOST_ROWS = 28, 30, 8
 
 
 class ResultPanel:
-    """Shows what is stored on a lesion's node; ``ui`` has the widgets of the panel's file."""
+    """The answer of one lesion in the panel: bars, table, how far to rely on it, warnings.
+
+    Shows what is stored on a lesion's node; ``ui`` has the widgets of the panel's file.
+    """
 
     def __init__(self, ui) -> None:
         self._ui = ui

@@ -1,4 +1,8 @@
-"""Boxes: from an ROI node to a `LesionBox` and back, and from Slicer's .mrk.json files."""
+"""The lesions of a scene: ROI nodes named L1, L2, …, drawn by hand or made from the segments of a segmentation.
+
+An ROI node becomes a `LesionBox` and back, and is read from Slicer's .mrk.json files. The segments of a segmentation node
+become masks, each on the smallest lattice that holds it, and masks become segments.
+"""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""The border between MRML and LesionLib: volumes, boxes, heat maps, tables and scenes, here under one name.
+"""Answers in a scene: kept on the lesions' nodes, shown as colours, heat maps and a table, and called stale when they are.
 
-Every function takes the scene or the node it works on; none looks for a global one, so all of it works in Slicer and
-without it. Coordinates are world RAS mm: linear parent transforms are applied on the way in, non-linear ones refused.
+They are kept on the lesions themselves, so that a saved scene is whole again when it is opened; what shows them lies in one
+folder of the subject hierarchy. An answer is stale when the box, the CT, or a transform has changed since.
 """
 
 from __future__ import annotations

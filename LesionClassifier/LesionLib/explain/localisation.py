@@ -1,7 +1,13 @@
-"""Whether a heat map lies on the lesion: its energy inside, boxes of its hot parts, its hottest point. Knows no torch.
+"""Whether a heat map lies on the lesion, and whether it shows what the network learned.
 
-Two uses. One heat map in the CT: `energy_share`. Many maps with the truth beside them, each on the lattice of its picture
-(2-D) or cube (3-D): `choose_threshold` on validation data, once for each method, then `localisation` on the test data.
+Where it lies: its energy inside, boxes of its hot parts, its hottest point. Two uses. One heat map in the CT:
+`energy_share`. Many maps with the truth beside them, each on the lattice of its picture (2-D) or cube (3-D):
+`choose_threshold` on validation data, once for each method, then `localisation` on the test data.
+
+What it shows (`sanity_check`): a map must change when the network forgets. Adebayo et al., "Sanity checks for saliency
+maps", NeurIPS 2018, section 3: layers are randomised one after the other from the head down, and the maps are compared
+with those of the trained network. A map that stays the same, such as an edge detector's, explains the picture and not the
+network.
 """
 
 from __future__ import annotations
@@ -158,7 +164,7 @@ def points_at_lesion(case: LocalisationCase) -> bool:
 
 
 def box_iou(a: tuple[np.ndarray, np.ndarray], b: tuple[np.ndarray, np.ndarray]) -> float:
-    """Intersection over union of two boxes (first index, index after the last) in any number of dimensions."""
+    """Intersection over union of two boxes (first index, index after the last) in any number of dimensions, (axis,) each."""
     shared = np.clip(np.minimum(a[1], b[1]) - np.maximum(a[0], b[0]), 0, None).prod()
     return float(shared / ((a[1] - a[0]).prod() + (b[1] - b[0]).prod() - shared))
 
@@ -189,7 +195,7 @@ def _around(mask: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _upsampled(case: LocalisationCase) -> np.ndarray:
-    """The map on the truth's pixels, linear between the centres of its cells as `painting.paint` lays it."""
+    """The map on the truth's pixels, linear between the centres of its cells as `heat_map.paint` lays it."""
     axes = [
         (np.arange(fine) + 0.5) * coarse / fine - 0.5
         for coarse, fine in zip(case.cam.shape, case.truth.shape, strict=True)

@@ -1,4 +1,7 @@
-"""Why: Grad-CAM without hooks. `heat_map` paints it back into the CT."""
+"""Why, and why alike: Grad-CAM without hooks, and which part of a lesion makes its descriptor resemble another lesion's.
+
+`heat_map.paint` lays both back over the CT.
+"""
 
 from __future__ import annotations
 
@@ -13,8 +16,9 @@ from LesionLib.networks import LesionNet
 def grad_cam(network: LesionNet, features: Tensor, class_index: int | Tensor) -> Tensor:
     """Grad-CAM of each picture, not normalised: (batch, h, w) or (batch, d, h, w), at least 0.
 
-    ``class_index``: one class for all pictures, or one for each, (batch,). ``features`` is ``network.features(x)``; only
-    the head is differentiated. Selvaraju et al., ICCV 2017, eq. 1 and 2.
+    ``features`` is ``network.features(x)``, (batch, feature, h, w) or (batch, feature, d, h, w); only the head is
+    differentiated. ``class_index``: one class for all pictures, or one for each, (batch,). Selvaraju et al., ICCV 2017, eq. 1
+    and 2.
     """
     with torch.enable_grad():
         f = features.detach().requires_grad_()

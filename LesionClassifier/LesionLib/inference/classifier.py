@@ -1,4 +1,4 @@
-"""From boxes to answers: probabilities, embedding, Grad-CAM and reliability of every lesion of a CT."""
+"""From boxes to answers: a model on the lesions of a CT, models that stay loaded, and the engine that answers requests."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def software_versions() -> str:
 
 @dataclass(frozen=True, eq=False)
 class Classifier:
-    """Answers for the boxes of one CT with one model."""
+    """Answers for the boxes of one CT with one model: probabilities, embedding, Grad-CAM and reliability of every lesion."""
 
     bundle: Bundle
     volume: CTVolume
@@ -222,7 +222,10 @@ class LoadedModel:
 
 
 class ModelCache:
-    """The models used last. A folder whose files changed is loaded and verified again."""
+    """Models that stay loaded: the last few, each verified and in the precision that was chosen for it.
+
+    A folder whose files changed is loaded and verified again.
+    """
 
     def __init__(self) -> None:
         self._models: OrderedDict[tuple, dict[str, LoadedModel]] = OrderedDict()
@@ -280,7 +283,10 @@ _OUT_OF_GPU_MEMORY = InputWarning(
 
 
 class Engine:
-    """Keeps models warm and answers with them. One request at a time: not safe for several threads."""
+    """Answers requests, box by box: what the worker process and the in-process runner share.
+
+    Keeps models warm and answers with them. One request at a time: not safe for several threads.
+    """
 
     def __init__(self, *, default_precision: PrecisionChoice) -> None:
         self._models = ModelCache()

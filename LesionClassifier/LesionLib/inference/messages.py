@@ -1,4 +1,8 @@
-"""What goes into a runner and what comes out of it. Knows no torch, so that an interface can import it at once."""
+"""What goes into a runner and what comes out of it, and how both cross the border of a process.
+
+Knows no torch, so that an interface can import it at once. Requests and answers travel as frames, field by field: what is
+not named here does not cross the process border, and nothing that arrives is ever executed.
+"""
 
 from __future__ import annotations
 
@@ -159,7 +163,11 @@ class WireError(Exception):
 
 @dataclass(frozen=True, eq=False)
 class Frame:
-    """One message: its header without ``arrays``, and the arrays."""
+    """One message between two processes: its JSON header without ``arrays``, and the raw arrays.
+
+    A frame is four magic bytes, the length of the header (uint32, little endian), the header in UTF-8, then the bytes of
+    each array in the order in which the header's ``arrays`` lists their types and shapes.
+    """
 
     header: dict[str, Any]
     arrays: list[np.ndarray]

@@ -28,7 +28,7 @@ class SimilarCase:
 
 @dataclass(frozen=True, eq=False)
 class LesionResult:
-    """The answer for one box. ``embedding`` is L2-normalised float32; ``heat_map`` explains ``label``.
+    """The answer for one box. ``embedding`` is L2-normalised float32, (d,); ``heat_map`` explains ``label``.
 
     ``seen``: what the model really looked at, padding left out.
     """

@@ -1,6 +1,7 @@
-"""Boxes in files: as JSON, and as CSV.
+"""Boxes around lesions from files: CSV and JSON, the segments of a label map, and a folder of lesions with known answers.
 
-A CSV file has the columns ``name,frame,center_x,center_y,center_z,size_x,size_y,size_z``, frame RAS or LPS, mm.
+A CSV file has the columns ``name,frame,center_x,center_y,center_z,size_x,size_y,size_z``, frame RAS or LPS, mm. Of a label
+map every label becomes a box in the label map's own axes.
 """
 
 from __future__ import annotations
@@ -167,9 +168,9 @@ def boxes_from_label_array(
 ) -> list[LesionBox]:
     """The tight box of each label in ``names`` that occurs, grown by ``margin_mm`` a side.
 
-    ``labels``: integers, shape (k, j, i). The box is parallel to the lattice; it holds whole voxels. On a sheared lattice
-    it is parallel to the slices and holds the segment's voxels and their surroundings. Each box has its label's voxels
-    as ``segment``, 0 and 1 on the smallest part of the lattice that holds them.
+    ``labels``: integers, shape (k, j, i); ``ijkToRAS``: 4x4, from (i, j, k) to RAS mm. The box is parallel to the lattice; it
+    holds whole voxels. On a sheared lattice it is parallel to the slices and holds the segment's voxels and their surroundings.
+    Each box has its label's voxels as ``segment``, 0 and 1 on the smallest part of the lattice that holds them.
     """
     boxes = []
     highest = max(names, default=0)
@@ -242,7 +243,10 @@ class CaseRow:
 
 
 def read_case_table(folder: Path, *, columns: Sequence[str]) -> list[CaseRow]:
-    """The rows of the folder's only CSV table; it must have ``file`` and ``columns``, and every file must exist."""
+    """A folder of lesions with known answers: one CSV table, ``image/`` and ``mask/`` with the files it names.
+
+    The rows of the folder's only CSV table; it must have ``file`` and ``columns``, and every file must exist.
+    """
     tables = sorted(folder.glob("*.csv")) if folder.is_dir() else []
     if len(tables) != 1:
         found = ", ".join(table.name for table in tables) or "none"

@@ -1,4 +1,7 @@
-"""Image files and DICOM folders as CT volumes: the one place where LPS becomes RAS."""
+"""Image files and DICOM folders as CT volumes: the one place where LPS becomes RAS.
+
+Of a folder of DICOM files the series is chosen, its slices are sorted, and the geometry is taken from their positions.
+"""
 
 from __future__ import annotations
 
@@ -33,7 +36,7 @@ def read_volume(path: Path, *, series: str | DicomSeries | None = None) -> CTVol
     """A CT from a DICOM folder or one image file. Raises `VolumeError` with what was found and what to do.
 
     ``series`` chooses one of several series in a folder, by its place in the list or its UID; or is the one that
-    `dicom.series_at` found there already, whose headers are not read again.
+    `series_at` found there already, whose headers are not read again.
     """
     if not path.exists():
         msg = f"{path} does not exist; give a DICOM folder or one of {', '.join(IMAGE_SUFFIXES)}."

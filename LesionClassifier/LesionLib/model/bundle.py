@@ -1,4 +1,7 @@
-"""The JSON schema of a model's ``configs/metadata.json``: MONAI's bundle keys and our ``lesionlens`` section."""
+"""A model as a folder of data: manifest, safetensors, card, licence. Verified when loaded, never executed.
+
+The manifest is ``configs/metadata.json``: MONAI's bundle keys and our ``lesionlens`` section, by the JSON schema below.
+"""
 
 from __future__ import annotations
 
@@ -30,7 +33,7 @@ CLASS_NAME_PATTERN = "^[A-Za-z0-9][A-Za-z0-9 _-]{0,63}$"
 _SHA256 = {"type": "string", "pattern": "^[0-9a-f]{64}$"}
 _NUMBER_PAIR = {"type": "array", "items": {"type": "number"}, "minItems": 2, "maxItems": 2}
 
-# What else belongs to it depends on the kind: `sampling_kinds.KIND_SCHEMAS`.
+# What else belongs to it depends on the kind: `sampling.inputs.KIND_SCHEMAS`.
 _INPUT = {"type": "object", "required": ["kind"], "properties": {"kind": {"type": "string"}}}
 
 _CLASS = {

@@ -1,4 +1,7 @@
-"""Where models lie, and what is in their folders. Needs no torch: an interface can list them before it is there."""
+"""Where models lie, what is in their folders, and the one lesion that all are checked on.
+
+Needs no torch: an interface can list the models before it is there.
+"""
 
 from __future__ import annotations
 
@@ -79,7 +82,12 @@ _SIZE_IJK = (48, 44, 24)
 
 
 def golden_case() -> tuple[CTVolume, LesionBox]:
-    """A soft sphere of 12 mm with a denser core in lung, 0.8 x 0.8 x 2 mm voxels, turned lattice, turned box; its segment."""
+    """One lesion computed from a formula, on an oblique lattice: what a model must answer the same everywhere.
+
+    A soft sphere of 12 mm with a denser core in lung, 0.8 x 0.8 x 2 mm voxels, turned lattice, turned box; its segment.
+    Every bundle stores what its network says of this case. They match only if sampling, windows, weights and network code
+    agree.
+    """
     ijk_to_ras = np.eye(4)
     ijk_to_ras[:3, :3] = _turn(0, 0.2) @ _turn(2, 0.3) @ np.diag([-0.8, -0.8, 2.0])
     ijk_to_ras[:3, 3] = [10.0, -20.0, 30.0]

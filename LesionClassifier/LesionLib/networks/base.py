@@ -1,4 +1,4 @@
-"""Layers that more than one architecture uses."""
+"""What every network promises: features, head, embedding; and a layer that more than one architecture uses."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""ResNet and SE-ResNet with the published parameter names, dense enough for small lesions.
+"""ResNet and SE-ResNet with the published parameter names, dense enough for small lesions; ResNet-18 in three dimensions.
 
 He et al., CVPR 2016; Hu et al., CVPR 2018. Blocks are MONAI's, whose ResNet takes the published ImageNet files as they
 are. Strides beyond ``output_stride`` are left out and replaced by dilation (Yu et al., CVPR 2017): same weights, and at
@@ -207,7 +207,12 @@ class SEResNet50(PooledNet):
 
 
 class ResNet3D(PooledNet):
-    """ResNet-18 3-D. ``stem_stride`` 1: 28 -> 4 voxels; 2: 28 -> 2, an eighth of the computing."""
+    """ResNet-18 in three dimensions, for small cubes of CT and for shape masks.
+
+    ``stem_stride`` 1: 28 -> 4 voxels; 2: 28 -> 2, an eighth of the computing. He et al., CVPR 2016, with 3 x 3 x 3 kernels
+    (Hara et al., CVPR 2018) and the stem of small pictures: a cube of 28 voxels has nothing to lose to a pooled 7 x 7 x 7 stem
+    (Yang et al., "MedMNIST v2", Sci Data 2023, do the same).
+    """
 
     def __init__(
         self,

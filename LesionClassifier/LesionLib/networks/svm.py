@@ -70,7 +70,7 @@ class LinearSVM(nn.Module):
 
 
 class FittedScaler(Protocol):
-    """What is read of a fitted ``StandardScaler``; None where it does not centre or scale."""
+    """What is read of a fitted ``StandardScaler``: of each feature, (d,); None where it does not centre or scale."""
 
     mean_: np.ndarray | None
     scale_: np.ndarray | None

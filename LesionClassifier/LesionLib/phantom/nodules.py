@@ -103,8 +103,9 @@ def paint_nodule(
 ) -> PhantomNodule:
     """Paint one nodule into ``hu`` (float, (k, j, i), changed in place) and return its truth.
 
-    The box is tight around the voxels that are at least one third nodule, parallel to the lattice. Raises ValueError for
-    an unknown kind or a nodule that reaches beyond the lattice.
+    ``ijkToRAS``: 4x4, from (i, j, k) to RAS mm; ``centerRAS``: (3,), RAS mm. The box is tight around the voxels that are at
+    least one third nodule, parallel to the lattice. Raises ValueError for an unknown kind or a nodule that reaches beyond the
+    lattice.
     """
     if kind not in _RECIPES:
         msg = f"kind is {kind!r}; it must be one of {', '.join(KINDS)}"

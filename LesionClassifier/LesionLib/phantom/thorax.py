@@ -1,4 +1,4 @@
-"""Body, bones, lungs, heart and what lies below the diaphragm, as smooth shapes in patient millimetres."""
+"""A thorax as smooth shapes in patient millimetres: body, bones, lungs with vessels, heart, what lies below the diaphragm."""
 
 from __future__ import annotations
 
@@ -16,7 +16,8 @@ _RIB_STEP_MM, _RIB_MM = 24.0, 4.6
 class Grid:
     """The patient's axes in mm along a lattice: ``x`` to the right, ``y`` to the front, ``z`` to the head.
 
-    1-D arrays, float32, in the order of the lattice's columns, rows and slices.
+    1-D arrays, float32, in the order of the lattice's columns, rows and slices. ``spacing_mm``: (3,), of columns, rows
+    and slices.
     """
 
     x: np.ndarray
@@ -142,7 +143,10 @@ def _paint_airways(hu: np.ndarray, grid: Grid) -> None:
 def grid_distance_to_segment(
     grid: Grid, start: np.ndarray, end: np.ndarray, reach_mm: float
 ) -> tuple[tuple[slice, slice, slice], np.ndarray]:
-    """The part of a (z, y, x) array near a line segment, and the distance in mm of its voxels from the segment."""
+    """The part of a (z, y, x) array near a line segment, and the distance in mm of its voxels from the segment.
+
+    ``start`` and ``end``: (3,), x, y, z in the grid's mm.
+    """
     where = tuple(
         _near(axis, min(start[a], end[a]) - reach_mm, max(start[a], end[a]) + reach_mm)
         for a, axis in ((2, grid.z), (1, grid.y), (0, grid.x))
@@ -204,7 +208,10 @@ _TRUNKS = 9
 
 
 def paint_vessels(hu: np.ndarray, lung: np.ndarray, grid: Grid, rng: np.random.Generator) -> None:
-    """Paint both trees into the lungs, in place; outside the lungs nothing changes."""
+    """Branching vessels of the lungs, from each hilum outward: both trees, in place; outside the lungs nothing changes.
+
+    ``hu``: float32, HU, and ``lung``: bool, both of shape (z, y, x).
+    """
     for side in (1.0, -1.0):
         hilum = np.array([side * 34.0, -10.0, 4.0])
         for _ in range(_TRUNKS):

@@ -123,7 +123,7 @@ def frangi(
 
 
 def frangi_input(pictures: np.ndarray | Tensor, **options: Unpack[FrangiOptions]) -> Tensor:
-    """Network input filtered: what `sampling.windowed` gives, (n, window, row, column) in -1 … 1, in the same shape and range.
+    """Network input filtered: what `resample.windowed` gives, (n, window, row, column) in -1 … 1, in the same shape and range.
 
     Each window is filtered by itself. ``options``: those of `frangi`.
     """

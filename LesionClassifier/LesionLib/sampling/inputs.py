@@ -1,4 +1,4 @@
-"""The kinds of network input: what a manifest says of each, how each is cut, and how it is fed to a network."""
+"""The kinds of network input: what a manifest says of each, how each is cut and fed to a network, and what it shows."""
 
 from __future__ import annotations
 
@@ -108,7 +108,7 @@ def _key_slice_input(sample: PlaneSample, spec: KeySliceSpec) -> np.ndarray:
     pictures = _windowed_channels(sample, spec)
     if spec.frangi is None:
         return pictures
-    from LesionLib.sampling.frangi import frangi_input
+    from LesionLib.sampling.frangi import frangi_input  # needs torch, sampling does not
 
     return frangi_input(pictures, mode=spec.frangi).numpy()
 
@@ -182,7 +182,10 @@ _THINNEST_MM = 0.1
 
 
 def seen_boxes(sample: Sample, name: str) -> tuple[LesionBox, ...]:
-    """One box for a stack or a cube; for planes one thin box each, where planes of one orientation are one box together."""
+    """What a model really looked at, as boxes: of a sample's pictures, the part that shows the CT and no padding.
+
+    One box for a stack or a cube; for planes one thin box each, where planes of one orientation are one box together.
+    """
     if isinstance(sample, AxialStack):
         return (_box(sample.sampleToRAS, _extent(sample.region, len(sample.hu)), name),)
     if isinstance(sample, CubeSample):

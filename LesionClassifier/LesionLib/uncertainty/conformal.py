@@ -1,4 +1,7 @@
-"""Which classes cannot be ruled out: split conformal prediction sets. Torch is met only where sets are stored."""
+"""Which classes cannot be ruled out: split conformal prediction sets; and shares of lesions with their interval.
+
+Torch is met only where sets are stored.
+"""
 
 from __future__ import annotations
 
@@ -106,7 +109,10 @@ def checked_probabilities(probabilities: np.ndarray, labels: np.ndarray | None) 
 
 @dataclass(frozen=True)
 class Proportion:
-    """``hits`` of ``n`` with Wilson's 95 % interval, which takes the n to be independent; slices of a patient are not."""
+    """A share of lesions: ``hits`` of ``n`` with Wilson's 95 % interval.
+
+    The interval takes the n to be independent; slices of a patient are not.
+    """
 
     hits: int
     n: int

@@ -1,4 +1,7 @@
-"""HU patches as rows of a library, and back; what comes back is checked, for libraries are passed on."""
+"""What a case library may hold: cases, vectors, pictures and HU patches, checked on entry; and what every library can do.
+
+HU patches become rows of a library, and come back; what comes back is checked, for libraries are passed on.
+"""
 
 from __future__ import annotations
 
@@ -200,7 +203,10 @@ class IndexedModel:
 
 
 class CaseEntry(NamedTuple):
-    """One item of `CaseLibrary.add_many`; plain tuples (case, vector[, pictures[, patch]]) will do."""
+    """One item of `CaseLibrary.add_many`; plain tuples (case, vector[, pictures[, patch]]) will do.
+
+    ``vector``: numbers, (dimension,). ``pictures``: plane -> uint8 grey (height, width).
+    """
 
     case: Case
     vector: Any
@@ -344,7 +350,10 @@ def _refuse_uid(value: str, name: str) -> None:
 
 @runtime_checkable
 class CaseStore(Protocol):
-    """Known lesions with their vectors, searched exactly by cosine. Faults are `LesionLib.errors.CaseLibraryError`."""
+    """What every case library can do, wherever its cases lie; `CaseLibrary` keeps them in one file on this computer.
+
+    Known lesions with their vectors, searched exactly by cosine. Faults are `LesionLib.errors.CaseLibraryError`.
+    """
 
     @property
     def model(self) -> ModelIdentity:

@@ -1,4 +1,7 @@
-"""The tables of a case library, version by version, and the way from an older file to the newest."""
+"""The SQLite file under a case library: made whole, opened only if ours, its faults in plain English; copies to give away.
+
+Its tables are told version by version, with the way from an older file to the newest.
+"""
 
 from __future__ import annotations
 
@@ -228,7 +231,9 @@ class ExportPlan:
 def export_library(
     source: sqlite3.Connection, source_path: Path, path: Path, plan: ExportPlan, *, overwrite: bool = False
 ) -> int:
-    """Copy the library of ``source`` to ``path`` by ``plan``; returns how many cases. Raises `CaseLibraryError`.
+    """A copy of a case library to give away: what is left out never enters the new file.
+
+    Copy the library of ``source`` to ``path`` by ``plan``; returns how many cases. Raises `CaseLibraryError`.
 
     The hashes stay as they are; the key that made them is no part of a library, so whoever gets the copy cannot make
     them of a name. An existing file is refused; with ``overwrite`` it is replaced, if it is a LesionLens library.

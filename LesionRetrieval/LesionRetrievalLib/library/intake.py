@@ -1,4 +1,8 @@
-"""What a folder of known lesions says of each: the answer, whose it is, and which of its columns may be kept."""
+"""A lesion as a case of a library, without whose it is: every library is made of what `case_entry` gives.
+
+A folder of known lesions says of each the answer, whose it is, and which of its columns may be kept. Whose CT it is comes
+from DICOM elements; a guard keeps a patient's name, number or dates out of the texts of a case.
+"""
 
 from __future__ import annotations
 

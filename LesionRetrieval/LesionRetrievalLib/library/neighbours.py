@@ -1,4 +1,7 @@
-"""What the most similar cases turned out to be, as a vote, beside what the model says."""
+"""The most similar cases of a library for each answered lesion, and their vote beside what the model says.
+
+The vote is what the most similar cases turned out to be.
+"""
 
 from __future__ import annotations
 

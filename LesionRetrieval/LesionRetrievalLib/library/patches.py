@@ -1,4 +1,4 @@
-"""Small grey pictures of a lesion in three planes, laid as radiologists see them."""
+"""What a library keeps of the CT around a lesion: small grey pictures in three planes, and a patch in HU."""
 
 from __future__ import annotations
 
@@ -27,9 +27,10 @@ _PLANES = {
 def case_pictures(
     volume: CTVolume, box: LesionBox, *, window_hu: tuple[float, float] = (-1350.0, 150.0)
 ) -> dict[str, np.ndarray]:
-    """Plane -> uint8 grey (96, 96) through the centre of the box; black where there is no CT.
+    """Small grey pictures of a lesion in three planes, laid as radiologists see them.
 
-    The picture holds the whole box with 10 mm around it. ``window_hu`` runs from black to white.
+    Plane -> uint8 grey (96, 96) through the centre of the box; black where there is no CT. The picture holds the whole box with
+    10 mm around it. ``window_hu`` runs from black to white.
     """
     extent = np.ptp(box.cornersRAS, axis=0).max() + 2 * _SURROUNDINGS_MM
     pixel_mm = extent / SIDE
@@ -53,10 +54,11 @@ _INT16 = np.iinfo(np.int16)
 
 @dataclass(frozen=True, eq=False)
 class HuPatch:
-    """A lesion with its surroundings: part of a CT on the CT's own lattice, and the box (with its segment, if any).
+    """The CT around a lesion, small enough for a library: to be shown as a volume, and embedded again by another model.
 
-    ``volume.array`` is int16, or float32 where the CT is not whole numbers; no value is changed. ``open_faces`` says
-    for low i, high i, low j, high j, low k, high k whether the CT goes on beyond the patch there. Names are left out.
+    Part of a CT on the CT's own lattice, and the box (with its segment, if any). ``volume.array`` is int16, or float32 where the
+    CT is not whole numbers; no value is changed. ``open_faces`` says for low i, high i, low j, high j, low k, high k whether the
+    CT goes on beyond the patch there. Names are left out.
     """
 
     volume: CTVolume

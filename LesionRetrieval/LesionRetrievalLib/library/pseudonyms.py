@@ -1,4 +1,7 @@
-"""Patient and study identifiers to salted hashes; the salt stays with its owner, apart from every library."""
+"""Patient and study identifiers to salted hashes; the salt stays with its owner, apart from every library.
+
+The owner's key lies in one place for all libraries, and the same one as on the command line.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which cases of a library may answer a query: by patient, study, label, organ and attributes."""
+"""Which cases of a library are the most similar: exact search by cosine, filtered by patient, study, label and the like."""
 
 from __future__ import annotations
 
@@ -22,8 +22,9 @@ Range = tuple[float | None, float | None]
 
 @dataclass(frozen=True)
 class SearchFilter:
-    """The filters of a search; all must be met. Malformed ones: `CaseLibraryError`.
+    """Which cases of a library may answer a query: by patient, study, label, organ and attributes.
 
+    All filters must be met. Malformed ones: `CaseLibraryError`.
     ``scope`` is that of the Lesion Search paper: "all" searches every other lesion, "same-patient" those of ``patient``,
     "cross-patient" those of other patients. ``patient``: the hash of the query's patient. ``exclude_patient``,
     ``exclude_study`` (hashes) and ``exclude_case`` (the query itself, where the library holds it) leave cases out;
@@ -98,9 +99,9 @@ def _is_number(value: object) -> bool:
 
 @dataclass(frozen=True, eq=False)
 class AttributeColumn:
-    """One attribute of all cases.
+    """One attribute of all cases: a column each, so that a filter by them costs no more than one by label.
 
-    ``places`` maps (is a bool, value) to the numbers of the cases that have it: True == 1 in Python, but a yes is no
+    ``places`` maps (is a bool, value) to the numbers of the cases that have it, (n,): True == 1 in Python, but a yes is no
     number here. ``numbers`` has shape (cases,), NaN where the case has no number.
     """
 
@@ -138,7 +139,9 @@ def _key(value: Scalar) -> tuple[bool, Scalar]:
 
 @dataclass(frozen=True, eq=False)
 class SearchIndex:
-    """All of a library in memory, rows ordered by case id.
+    """Exact search by cosine: a library's unit vectors in memory, one matrix product a query.
+
+    All of a library in memory, rows ordered by case id.
 
     ``matrix`` is float32 (cases, dimension), each row of length 1; ``rows`` are the values of `CASE_COLUMNS`;
     ``data_version`` is SQLite's, to see that another connection has changed the file since.
@@ -186,7 +189,10 @@ class SearchIndex:
         return np.flatnonzero(keep)
 
     def nearest(self, query: np.ndarray, k: int, rows: np.ndarray) -> list[Neighbour]:
-        """Return the ``k`` of ``rows`` nearest to ``query`` (float64, length 1), best first."""
+        """Return the ``k`` of ``rows`` nearest to ``query``, best first.
+
+        ``query``: float64, (dimension,), length 1. ``rows``: numbers of rows, (n,), ascending.
+        """
         scores = (self.matrix @ query.astype(np.float32))[rows]
         rows = rows[_contenders(scores, k, self.matrix.shape[1])]
         similarity = self._similarity(query, rows)
@@ -243,7 +249,10 @@ def _damaged(case_id: str) -> CaseLibraryError:
 
 @dataclass(frozen=True)
 class SearchPlan:
-    """``label`` and ``organ``: "" for any. ``leave_out_patient``: no other lesions of the same patient, where it is known."""
+    """What a search leaves out and keeps, and how that is said.
+
+    ``label`` and ``organ``: "" for any. ``leave_out_patient``: no other lesions of the same patient, where it is known.
+    """
 
     scope: Scope = "all"
     label: str = ""

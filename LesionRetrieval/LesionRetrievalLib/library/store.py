@@ -1,4 +1,4 @@
-"""Whether a case library is whole: every page, row, vector, picture and patch is read."""
+"""The case library: known lesions in one SQLite file, and exact search for the most similar ones."""
 
 from __future__ import annotations
 
@@ -52,7 +52,10 @@ _CHECKS = {
 
 
 def problems_of(library: LibraryReading, rows: Rows) -> tuple[str, ...]:
-    """What is wrong, one line each; empty: all is well. ``rows`` runs a statement on the library's file."""
+    """Whether a case library is whole: every page, row, vector, picture and patch is read.
+
+    What is wrong, one line each; empty: all is well. ``rows`` runs a statement on the library's file.
+    """
     problems: list[str] = []
     for statement, text in _CHECKS.items():
         try:
@@ -105,7 +108,7 @@ _MODELS = """SELECT name, version, sha256, dimension, sha256 IN (SELECT sha256 F
 
 
 class LibraryReading:
-    """The reading half of `CaseLibrary`, which opens the file."""
+    """What can be asked of a case library without changing it, search aside: a half of `CaseLibrary`, which opens the file."""
 
     def __init__(self, connection: sqlite3.Connection, path: Path) -> None:
         self.path = path
@@ -497,8 +500,9 @@ def _entry(entry: object) -> CaseEntry:
 
 
 def write_library(out: Path, model: ModelIdentity, entries: Iterator[CaseEntry]) -> int:
-    """Write the entries to a new library beside ``out`` and move it there when all are in; returns how many.
+    """A new library from cases as they come: the file appears when it is whole.
 
+    Write the entries to a new library beside ``out`` and move it there when all are in; returns how many.
     Whether a file at ``out`` may be replaced is the caller's to ask. Raises `CaseLibraryError` where there is no entry,
     `OutputError` where the file cannot be written.
     """

@@ -1,4 +1,4 @@
-"""One similar case as a card: its pictures, its answer, how alike it is. A button, so that click and keyboard choose it."""
+"""A similar case in the panel: as one card of many, and, when chosen, beside the lesion."""
 
 from __future__ import annotations
 
@@ -21,7 +21,10 @@ _MOST_LETTERS, _MOST_OF_ATTRIBUTES = 30, 58
 
 
 class CaseCard:
-    """Made empty; `show` fills it, or hides it. ``onChosen`` is called when it becomes the chosen one of its siblings."""
+    """One similar case as a card: its pictures, its answer, how alike it is. A button, so that click and keyboard choose it.
+
+    Made empty; `show` fills it, or hides it. ``onChosen`` is called when it becomes the chosen one of its siblings.
+    """
 
     def __init__(self, parent, *, onChosen: Callable[[], None]) -> None:
         self.button = qt.QPushButton(parent)
@@ -142,7 +145,10 @@ _PLANES = ("axial", "coronal", "sagittal")
 
 
 class ComparisonPanel:
-    """``onAsk(what, neighbour)``: "side by side", "back", "why" or "not similar"."""
+    """The chosen case in the panel: beside the lesion, why it is similar, and that it is not.
+
+    ``onAsk(what, neighbour)``: "side by side", "back", "why" or "not similar".
+    """
 
     def __init__(self, ui, *, onAsk: Callable[[str, Neighbour], None]) -> None:
         self._ui, self._onAsk = ui, onAsk

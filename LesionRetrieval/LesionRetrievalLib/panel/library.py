@@ -1,4 +1,4 @@
-"""Adding the lesion to the library, and removing a case; neither in a library that was opened to read only."""
+"""The case library in the panel: open or make one, what it holds, which of its cases are searched, add and remove."""
 
 from __future__ import annotations
 
@@ -22,7 +22,10 @@ from LesionRetrievalLib.scene.identity import KnownIdentities
 
 
 class AddingPanel:
-    """The form is not kept in the scene. ``onAdd(case)`` and ``onRemove()`` are called when the user asks for it."""
+    """Adding the lesion to the library, and removing a case; neither in a library that was opened to read only.
+
+    The form is not kept in the scene. ``onAdd(case)`` and ``onRemove()`` are called when the user asks for it.
+    """
 
     def __init__(self, ui, *, onAdd: Callable[[], None], onRemove: Callable[[], None]) -> None:
         self._ui = ui
@@ -92,7 +95,10 @@ def readOnly() -> str:
 
 
 class FiltersPanel:
-    """``onChanged`` is called when the user has changed something. What is typed of a patient stays in this widget."""
+    """Which cases are searched: scope, answer, organ, attributes, and whose lesion it is.
+
+    ``onChanged`` is called when the user has changed something. What is typed of a patient stays in this widget.
+    """
 
     def __init__(self, ui, logic, *, onChanged: Callable[[], None]) -> None:
         self._ui, self._logic, self._onChanged = ui, logic, onChanged
@@ -207,7 +213,10 @@ _MOST_LABELS = 8
 
 
 class LibraryPanel:
-    """``onOpened`` is called when another library is open, or none; ``onNew(path)`` when the user wants a new one."""
+    """The case library in the panel: open, make, the ones open lately, and what it holds.
+
+    ``onOpened`` is called when another library is open, or none; ``onNew(path)`` when the user wants a new one.
+    """
 
     def __init__(
         self, ui, logic, *, onOpened: Callable[[], None], onNew: Callable[[Path], None], onError: Callable[[str], None]

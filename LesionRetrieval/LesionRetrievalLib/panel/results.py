@@ -1,4 +1,4 @@
-"""The nine cards, and a tenth for the nearest case that turned out to be something else."""
+"""What a search has found, and all that can be done with it: cards, vote, comparison, explanation, feedback."""
 
 from __future__ import annotations
 
@@ -45,7 +45,10 @@ _COLORS = (
 
 
 class GalleryPanel:
-    """``onChosen(neighbour)`` is called when another card is chosen. Arrow keys go from card to card."""
+    """The nine cards, and a tenth for the nearest case that turned out to be something else.
+
+    ``onChosen(neighbour)`` is called when another card is chosen. Arrow keys go from card to card.
+    """
 
     def __init__(self, place, *, onChosen: Callable[[Neighbour], None]) -> None:
         self._onChosen = onChosen
@@ -133,7 +136,10 @@ _MOST_ROWS = 6
 
 
 class VotePanel:
-    """Bars for at most six labels, those with the most cases or the highest probability."""
+    """The vote of the cases found beside the model's probabilities: two bars a label, and a sentence.
+
+    Bars for at most six labels, those with the most cases or the highest probability.
+    """
 
     def __init__(self, place, sentence) -> None:
         self._place, self._sentence = place, sentence
@@ -204,7 +210,10 @@ _QUERY_PX = 146
 
 @dataclass(frozen=True, eq=False)
 class Found:
-    """An answer, and what it answers: nodes by ID, for they may be gone."""
+    """An answer, and what it answers: nodes by ID, for they may be gone.
+
+    ``corners``: (8, 3), of the lesion's box when it was asked, RAS mm. ``picture``: of the lesion, uint8 grey (height, width).
+    """
 
     embedding: Embedding
     plan: SearchPlan
@@ -248,7 +257,10 @@ def modelsWord(found: Found) -> tuple[str, Mapping[str, float]]:
 
 
 class FoundPanel:
-    """``ask(volumeNode, roiNode, doing, answered, similarTo)`` has the model look at a lesion."""
+    """What a search has found, and all that can be done with it.
+
+    ``ask(volumeNode, roiNode, doing, answered, similarTo)`` has the model look at a lesion.
+    """
 
     def __init__(self, ui, logic, *, onChanged: Callable[[], None], onError: Callable[[str], None], ask) -> None:
         self._ui, self._logic = ui, logic

@@ -1,4 +1,4 @@
-"""One lesion being embedded, as the panel shows it: busy bar, elapsed time, cancel. The interface never waits."""
+"""The panel of Lesion Retrieval: its parts, what passes between them, and the work that it begins."""
 
 from __future__ import annotations
 
@@ -31,7 +31,10 @@ Answered = Callable[[Embedding], str]
 
 
 class EmbeddingRun:
-    """One run at a time. ``onEnded`` is called when one has ended, however; what is wrong goes to ``onError``."""
+    """One lesion being embedded, as the panel shows it: busy bar, elapsed time, cancel. The interface never waits.
+
+    One run at a time. ``onEnded`` is called when one has ended, however; what is wrong goes to ``onError``.
+    """
 
     def __init__(self, ui, logic, *, onEnded: Callable[[], None], onError: Callable[[str], None]) -> None:
         self._ui, self._logic, self._onEnded, self._onError = ui, logic, onEnded, onError
@@ -89,7 +92,10 @@ class EmbeddingRun:
 
 
 class PanelWork:
-    """One button each. ``panel``: whose parts it uses."""
+    """What the panel does to libraries and files: make one, add and remove cases, save and load boxes.
+
+    One button each. ``panel``: whose parts it uses.
+    """
 
     def __init__(self, panel: RetrievalPanel, ui, logic, *, tell: Callable[[str], None]) -> None:
         self._panel, self._ui, self._logic, self._tellError = panel, ui, logic, tell
@@ -202,7 +208,10 @@ class PanelWork:
 
 
 class RetrievalPanel:
-    """``ui``: the widgets of LesionRetrieval.ui by name; ``parameters`` is the parameter node, None between two scenes."""
+    """The whole panel: its parts, and what passes between them. All it does is a call on the logic or on a Lib function.
+
+    ``ui``: the widgets of LesionRetrieval.ui by name; ``parameters`` is the parameter node, None between two scenes.
+    """
 
     def __init__(self, ui, logic, *, missing=missingPackages) -> None:
         self._ui, self._logic, self._missing = ui, logic, missing

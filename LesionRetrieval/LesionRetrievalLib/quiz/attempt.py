@@ -1,4 +1,4 @@
-"""What a learner did with a quiz, as a list of events: which step comes next, and what was answered so far."""
+"""What a learner did with a quiz, as a list of events; and the file that keeps them."""
 
 from __future__ import annotations
 
@@ -83,8 +83,9 @@ class CaseRecord:
 
 
 class Attempt:
-    """The state of a learner's way through the cases, made only of the events so far; knows neither file nor clock.
+    """What a learner did with a quiz, as a list of events: which step comes next, and what was answered so far.
 
+    The state of a learner's way through the cases, made only of the events so far; knows neither file nor clock.
     ``order``: the case ids in this learner's order. ``records``: one for every case begun, in that order.
     """
 
@@ -154,7 +155,10 @@ _LARGEST_FILE = 64 * 1024**2
 
 @dataclass(eq=False)
 class AttemptLog:
-    """A learner's file, open to be continued. ``attempt``: what it says so far."""
+    """The file with a learner's answers: one JSON line an event, each on the disk before the next step begins.
+
+    A learner's file, open to be continued. ``attempt``: what it says so far.
+    """
 
     path: Path
     attempt: Attempt

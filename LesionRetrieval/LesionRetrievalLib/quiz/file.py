@@ -1,4 +1,7 @@
-"""Arrays inside a JSON file: zlib and base64, unpacked only to the size that was announced and allowed."""
+"""The quiz file: a quiz as one JSON text, and back with every byte of it distrusted.
+
+Arrays inside it are zlib and base64, unpacked only to the size that was announced and allowed.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Where the cases of a quiz come from: known lesions in a folder, computed phantoms, or whatever is handed over."""
+"""A quiz from known lesions: patches cut out, the model asked once, similar cases looked up, nothing left of the patient.
+
+The lesions come from a folder, are computed phantoms, or whatever is handed over.
+"""
 
 from __future__ import annotations
 
@@ -221,7 +224,7 @@ Answer = Callable[[CTVolume, LesionBox], LesionResult]
 class QuizPlan:
     """What the teacher decides. ``margin_mm``: how much CT is packed around the box; unevenly where the learner has to find it.
 
-    ``boxes``: see `quiz_model.Quiz`.
+    ``boxes``: see `model.Quiz`.
     """
 
     title: str

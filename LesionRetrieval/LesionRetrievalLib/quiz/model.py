@@ -1,4 +1,8 @@
-"""How well two boxes agree."""
+"""What a quiz is made of: its cases, what is known of them, and the model's answers. Nothing of it names a patient.
+
+With it: what a quiz file and a learner's attempt may hold, as JSON schemas, how both are read with suspicion, and how well
+two boxes agree.
+"""
 
 from __future__ import annotations
 
@@ -99,7 +103,7 @@ def _numbers(count: int) -> dict[str, Any]:
 
 
 def packed_schema(dtype: str, dimensions: int, most: int) -> dict[str, Any]:
-    """The schema of an array packed by `quiz_arrays`: ``most`` bounds its sides, and the text that holds it."""
+    """The schema of an array packed by `file.pack_array`: ``most`` bounds its sides, and the text that holds it."""
     side = {"type": "integer", "minimum": 1, "maximum": most}
     data = {"type": "string", "maxLength": _CHARACTERS * most + 64}
     return _object({"dtype": {"const": dtype}, "shape": _list(side, low=dimensions, high=dimensions), "zlib": data})
@@ -345,8 +349,8 @@ class QuizCase:
 class Quiz:
     """A quiz. ``boxes``: "given" by the teacher, "placed" by the learner, or "free", as the learner likes.
 
-    ``model``: name, version and SHA-256 of the model that answered. Make one with `quiz_making.make_quiz`, read one with
-    `quiz_file.load_quiz`.
+    ``model``: name, version and SHA-256 of the model that answered. Make one with `making.make_quiz`, read one with
+    `file.load_quiz`.
     Raises `QuizError` for cases that do not fit together or that would name a patient.
     """
 

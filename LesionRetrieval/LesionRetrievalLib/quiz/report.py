@@ -1,4 +1,7 @@
-"""A grey picture as a PNG inside a data URI, written with the standard library alone."""
+"""The score of a quiz as files: ``score.csv`` and one self-contained page, ``summary.html``.
+
+The page is made from the templates beside this file: nothing fetched, nothing run.
+"""
 
 from __future__ import annotations
 
@@ -27,7 +30,10 @@ if TYPE_CHECKING:
 
 
 def png_data_uri(grey: np.ndarray) -> str:
-    """``grey``: uint8 (height, width). PNG, second edition (ISO/IEC 15948): 8-bit greyscale, every row unfiltered."""
+    """A grey picture as a PNG inside a data URI, written with the standard library alone.
+
+    ``grey``: uint8 (height, width). PNG, second edition (ISO/IEC 15948): 8-bit greyscale, every row unfiltered.
+    """
     height, width = grey.shape
     rows = np.zeros((height, width + 1), np.uint8)  # each row begins with the number of its filter, 0
     rows[:, 1:] = grey

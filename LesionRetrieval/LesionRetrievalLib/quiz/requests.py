@@ -1,4 +1,4 @@
-"""Quiz cases out of a case library: the HU patches that it keeps, so that no original CT is needed."""
+"""Making a quiz as one request: which cases, what the teacher wants, which model; answered by a runner, with progress."""
 
 from __future__ import annotations
 
@@ -22,7 +22,9 @@ from LesionRetrievalLib.quiz.model import Quiz, QuizClass, QuizError
 
 
 class LibraryCases:
-    """The library's cases that have an HU patch and an answer among ``class_names`` (None: any), as a `QuizCaseSource`.
+    """Quiz cases out of a case library: the HU patches that it keeps, so that no original CT is needed.
+
+    The library's cases that have an HU patch and an answer among ``class_names`` (None: any), as a `QuizCaseSource`.
 
     ``only``: case ids to keep to, in that order. ``feedback``: case id to what the learner is told at its end (a case's note in
     the library is its owner's and stays there). ``sees_beyond``: whether the model would look further than a patch reaches;

@@ -1,4 +1,8 @@
-"""What the learners did, as a score sheet: one row a learner and case, as CSV with stable columns."""
+"""What the learners did, as a score sheet, and what the sheet says.
+
+The sheet is CSV with stable columns, one row a learner and case. It says: right answers before and after the reveal,
+confusion, calibration, influence of the AI, time.
+"""
 
 from __future__ import annotations
 

@@ -112,7 +112,7 @@ class QuizSession:
 
     @property
     def attempt(self) -> Attempt:
-        """What this learner has done so far, for `quiz_report.score_of`; not to be changed."""
+        """What this learner has done so far, for `report.score_of`; not to be changed."""
         return self._log.attempt
 
     @property

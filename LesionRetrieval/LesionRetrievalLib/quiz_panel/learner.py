@@ -1,4 +1,4 @@
-"""What the learner answers with: a class and how sure. Nothing is chosen beforehand, so that no answer is given by default."""
+"""A learner at a quiz: start or resume, then step by step: the answer form, what the model says, and the truth."""
 
 from __future__ import annotations
 
@@ -31,7 +31,9 @@ def confidenceLevels(classes: int) -> list[int]:
 
 
 class AnswerForm:
-    """``onChanged`` is called when something is chosen, ``onGoOn`` for Return.
+    """What the learner answers with: a class and how sure. Nothing is chosen beforehand, so that no answer is given by default.
+
+    ``onChanged`` is called when something is chosen, ``onGoOn`` for Return.
 
     The keys of the answers work while the panel is to be seen. Return works only while the quiz has the keyboard: a line edit
     lets shortcuts of its window take it, so that it would send an answer while somebody renames a volume. Pressing the
@@ -147,7 +149,10 @@ _NOBODY = "0" * 32
 
 
 class RevealPanel:
-    """Empty until `show`: neither a widget nor a node holds an answer before."""
+    """What the model says, for the learner who has answered: bars, reliability, heat map, similar cases.
+
+    Empty until `show`: neither a widget nor a node holds an answer before.
+    """
 
     def __init__(self, ui, logic: QuizLogic) -> None:
         self._ui, self._logic = ui, logic
@@ -247,7 +252,10 @@ _REVEALED = (Step.REVEAL, Step.SECOND_ANSWER, Step.FEEDBACK)
 
 
 class LearnerPanel:
-    """``onChanged`` is called when a session begins or ends; what goes wrong is told by ``onError``."""
+    """A learner at a quiz: start or resume, then step by step. What is shown is what the session allows, nothing else.
+
+    ``onChanged`` is called when a session begins or ends; what goes wrong is told by ``onError``.
+    """
 
     def __init__(self, ui, logic: QuizLogic, *, onChanged: Callable[[], None], onError: Callable[[str], None]) -> None:
         self._ui, self._logic, self._onChanged, self._onError = ui, logic, onChanged, onError

@@ -1,4 +1,4 @@
-"""Which cases a quiz gets: picked or drawn from a library, or lesions of the scene; and what the learner is told of each."""
+"""Making a quiz in the panel: the choice of cases, what the teacher decides, the model asked, a look at a finished quiz."""
 
 from __future__ import annotations
 
@@ -42,7 +42,10 @@ class ChosenCase:
 
 
 class CaseChoice:
-    """``onChanged`` is called when the choice has changed. Several selected rows count together."""
+    """Which cases a quiz gets: picked or drawn from a library, or lesions of the scene; and what the learner is told of each.
+
+    ``onChanged`` is called when the choice has changed. Several selected rows count together.
+    """
 
     def __init__(self, ui, logic: QuizLogic, *, onChanged: Callable[[], None], onError: Callable[[str], None]) -> None:
         self._ui, self._logic, self._onChanged, self._onError = ui, logic, onChanged, onError
@@ -198,7 +201,10 @@ _BOXES = ("given", "placed", "free")
 
 
 class TeacherPanel:
-    """``onMade(path)`` is called with a new quiz. ``missing``: what a model would need and this computer has not."""
+    """Making a quiz in the panel: what the teacher decides, the model asked in the background, and a look at a finished quiz.
+
+    ``onMade(path)`` is called with a new quiz. ``missing``: what a model would need and this computer has not.
+    """
 
     def __init__(
         self, ui, logic: QuizLogic, *, onMade: Callable[[Path], None], onError: Callable[[str], None],

@@ -1,4 +1,8 @@
-"""A line for a path with a button that asks for it."""
+"""What the panels of the teaching room share: lines for paths, tables, and the sentences of a quiz.
+
+A line for a path has a button that asks for it. Tables are plain rows of text, several to be chosen. The sentences say what
+to do at a step, what a case was, how the learner did: rich text, escaped here.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Boxes with a label and free attributes as Slicer markups JSON (.mrk.json), and back without loss.
+"""Boxes of a scene with a label and free attributes as Slicer markups JSON (.mrk.json), and back without loss.
 
 Slicer keeps of a markup only what it knows: of an ROI the centre, the orientation, the size, and of its control point the
 label and the description. So the diagnosis is the control point's label, which Slicer shows and lets people edit, and the

@@ -1,4 +1,4 @@
-"""A lesion and a similar case, one above the other in linked slice views; and back to how everything was."""
+"""A lesion and a similar case, one above the other in linked slice views; and why they are alike, over the CT."""
 
 from __future__ import annotations
 
@@ -40,7 +40,9 @@ _FIELD_PER_BOX = 2.2
 
 
 class SideBySide(VTKObservationMixin):
-    """Shows at once; `close` takes the case out of the scene and gives layout, views and layers back.
+    """A lesion and a similar case, one above the other in linked slice views; and back to how everything was.
+
+    Shows at once; `close` takes the case out of the scene and gives layout, views and layers back.
 
     The case keeps its own coordinates: a translation puts the middle of its lesion on the middle of the query's, so that
     linked views scroll and zoom through both at once. None of the nodes is saved with the scene, nor is the layout. A scene
@@ -202,7 +204,10 @@ def showSimilarity(
     model: ModelIdentity,
     opacity: float = 0.5,
 ) -> vtkMRMLScalarVolumeNode:
-    """Lay the map over the CT in all slice views; an earlier one of the same lesion goes."""
+    """Why two lesions are alike, over the CT: a scalar volume with the colours of the Grad-CAM volumes.
+
+    Lay the map over the CT in all slice views; an earlier one of the same lesion goes.
+    """
     scene = volumeNode.GetScene()
     removeSimilarity(scene, roiNode)
     name = f"{roiNode.GetName()} similar to {caseId}"

@@ -1,4 +1,4 @@
-"""One segment of a segmentation as a lesion's box."""
+"""A segment instead of a box: which one, and the lesion's box made of it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,8 @@
-"""Which slice views a comparison or a quiz holds, and what is mended in a scene that was saved meanwhile."""
+"""The slice views of a comparison or a quiz: who holds them, their layout, and all that is changed, remembered and given back.
+
+With it: what is mended in a scene that was saved meanwhile. While a quiz is on, a case is in all views, and afterwards
+everything is as it was.
+"""
 
 from __future__ import annotations
 

@@ -1,7 +1,12 @@
-"""The way to a library server: its address, who is asking, and plain words for what goes wrong.
+"""The way to a library server: its address, who is asking, plain words for what goes wrong; and a library's collections.
 
 Credentials come from the environment and stay there: ``LESIONLENS_SERVER_TOKEN``, or ``LESIONLENS_SERVER_USER`` and
 ``LESIONLENS_SERVER_PASSWORD``. They are in no address, file, log or error.
+
+The collections that one library is on a server, and what a row of each holds. ``…_models``: one row a model. ``…_cases``:
+one row a case, written last: a case is there when this row is. ``…_pieces``: pictures and HU patches in pieces, for a field
+holds 65,535 bytes at most and there is no type for bytes. ``…_m_<sha256>``: the vectors of one model, with what searches are
+filtered by, under an exact (FLAT) index with cosine.
 """
 
 from __future__ import annotations

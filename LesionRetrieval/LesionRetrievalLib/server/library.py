@@ -1,4 +1,4 @@
-"""Exact search on a server: its float32 order first, then similarities as a library in a file computes them."""
+"""A case library on a Milvus server, for a department that outgrows one file; searched exactly, by cosine."""
 
 from __future__ import annotations
 
@@ -47,7 +47,10 @@ _IDS_AT_ONCE = 5_000
 
 @dataclass(frozen=True, eq=False)
 class MilvusSearch:
-    """``cases``: the library's cases; ``vectors``: those of one model."""
+    """Exact search on a server: its float32 order first, then similarities as a library in a file computes them.
+
+    ``cases``: the library's cases; ``vectors``: those of one model.
+    """
 
     cases: Collection
     vectors: Collection
@@ -98,7 +101,7 @@ def _columns(row: dict[str, Any]) -> tuple:
 
 
 class MilvusReading:
-    """The reading half of `MilvusLibrary`."""
+    """What can be asked of a library on a server without changing it: the reading half of `MilvusLibrary`."""
 
     def __init__(self, address: ServerAddress) -> None:
         self.address = address
@@ -254,7 +257,7 @@ MOST_CASES_AT_ONCE = 2_000
 
 
 class MilvusLibrary(MilvusReading):
-    """`library_protocol.CaseStore` on a server. Faults are `CaseLibraryError`; use it as a context manager.
+    """A `CaseStore` on a server. Faults are `CaseLibraryError`; use it as a context manager.
 
     A case is visible when its row among the cases is written, which comes last: what an upload left half is seen by nobody,
     and overwritten by the next.

@@ -1,4 +1,8 @@
-"""Pictures and HU patches as pieces of text, and back: `library_codec`'s very rows, in base64."""
+"""Rows of a library's collections on the server, and pictures and HU patches as pieces of text in them.
+
+Rows are written in bites that the server takes, read to the end, in plain errors. Pieces are the very rows of a library in
+a file (`library.cases.part_rows`), in base64.
+"""
 
 from __future__ import annotations
 
@@ -109,7 +113,10 @@ _TIMEOUT_S = 60.0
 
 @dataclass(frozen=True, eq=False)
 class Collection:
-    """``key``: the name of its primary key."""
+    """Rows of one collection on the server: written in bites that it takes, read to the end, in plain errors.
+
+    ``key``: the name of its primary key.
+    """
 
     client: MilvusClient
     address: ServerAddress

@@ -1,4 +1,4 @@
-"""From a trained model to a bundle: manifest, safetensors, card, licence."""
+"""``lesiontrain export``: one fold's fitted network as a verified model folder, its card from what was measured."""
 
 from __future__ import annotations
 
@@ -47,7 +47,9 @@ def write_bundle(
     card: str,
     license_text: str,
 ) -> str:
-    """Write the model folder ``out`` (replacing one that is there), load it once to verify it, return its SHA-256.
+    """From a trained model to a bundle: manifest, safetensors, card, licence.
+
+    Write the model folder ``out`` (replacing one that is there), load it once to verify it, return its SHA-256.
 
     ``head``: name, version, description and MONAI's other keys; ``lesionlens``: our section without input, files, golden;
     ``calibration``: what the bundle's tensors hold besides weights: temperature, conformal quantile and the like.
@@ -125,7 +127,10 @@ Fitted on the validation lesions of fold {fold}, checked on its test lesions:
 def card(
     plan: ExportPlan, model: FittedModel, fold: FoldFolder, metrics: Mapping[str, Any], reliability: FoldReliability
 ) -> str:
-    """The model card as Markdown."""
+    """The card of an exported model: every number from ``metrics.json`` and the fold's predictions, none typed by hand.
+
+    Returns Markdown.
+    """
     run = metrics["run"]
     section = {key: value for key, value in model.input.items() if key != "kind"}
     figures = [f"- {name}: {text}" for name, text in reliability.figures.items()]

@@ -1,4 +1,4 @@
-"""A recipe's YAML and the command line as task, data and trainer: LightningCLI with our defaults."""
+"""``lesiontrain fit``: a recipe on one fold or all, and what it says of the lesions it did not see."""
 
 from __future__ import annotations
 
@@ -37,7 +37,10 @@ class OptionError(LesionLensError):
 
 
 class RecipeCLI(LightningCLI):
-    """Checkpoints every epoch, last and best; which figure is watched is the recipe's to say (``checkpoint.monitor``)."""
+    """A recipe's YAML and the command line as task, data and trainer: LightningCLI with our defaults.
+
+    Checkpoints every epoch, last and best; which figure is watched is the recipe's to say (``checkpoint.monitor``).
+    """
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Options beside those of task, data and trainer."""

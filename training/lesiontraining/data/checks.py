@@ -1,4 +1,4 @@
-"""The three sets of an experiment looked through for leaks, with lesions named as the table names them."""
+"""Is this table what it says? All problems at once, before hours of training: files, boxes, masks, doubles, splits, leaks."""
 
 from __future__ import annotations
 
@@ -33,8 +33,9 @@ _FLAT = 2.5  # deviation in grey levels of 255 below which a plane shows nothing
 
 
 def leaks_between_sets(pictures: PictureSet, split: Split, *, looks: Sequence[np.ndarray]) -> LeakReport:
-    """Patients, studies and pictures on two sides of the split; lesions are named by their identifier.
+    """The three sets of an experiment looked through for leaks, with lesions named as the table names them.
 
+    Found are patients, studies and pictures on two sides of the split; lesions are named by their identifier.
     ``looks``: a plane (row, column) of each lesion, uint8, by which it would be recognised. Flat ones are left out: they
     are all alike and say nothing.
     """
@@ -60,7 +61,10 @@ def _named(leak: Leak, lesion_ids: np.ndarray) -> Leak:
 
 
 def volume_without_voxels(path: Path, *, series: str | None = None) -> CTVolume:
-    """A CT of the right size and place whose voxels are all 0 and take no memory. Raises `VolumeError`."""
+    """Where a CT lies, from its header alone: nothing of its voxels is read.
+
+    A CT of the right size and place whose voxels are all 0 and take no memory. Raises `VolumeError`.
+    """
     if path.is_dir():
         size, to_ras = _dicom_lattice(path, series)
     else:

@@ -1,4 +1,8 @@
-"""Photographs as network input, and Graham's preparation of pictures of the retina (papers 1.5)."""
+"""One lesion as the network sees it, with what is measured of it.
+
+What a picture of a lesion is: LesionLib's kinds of input for CT, and two that exist in training only, photographs (with
+Graham's preparation of pictures of the retina, papers 1.5) and stored cubes.
+"""
 
 from __future__ import annotations
 
@@ -173,9 +177,11 @@ _NOT_KNOWN = np.full(3, np.nan)
 
 @dataclass(frozen=True, eq=False)
 class CutLesion:
-    """``pictures``: float32 network input; ``look``: a plane by which the lesion would be recognised, uint8 (row, column),
+    """One lesion as the network sees it, with what is measured of it.
 
-    whatever the input is; the rest as in `PictureSet`, for one lesion.
+    ``pictures``: float32 network input, (picture, channel, [slice,] row, column). ``size_mm``: box edges, and ``spacing_mm``: of
+    columns, rows and slices, (3,) each. ``target``: (row, column, rows, columns) in pixels, (4,). ``look``: a plane by which the
+    lesion would be recognised, uint8 (row, column), whatever the input is. NaN is what is not known, as in `PictureSet`.
     """
 
     pictures: np.ndarray

@@ -34,7 +34,7 @@ class LesionDataModule(LightningDataModule):
 
     ``table``: what the ``reader`` reads (a file or folder), with ``reader_options`` of its own. ``input``: kind and fields of the
     network's input. ``label``: the label column; ``classes``: the classes in the order of the outputs. ``folds``,
-    ``held_out``: see `division.divided`. ``validation``: a share of the training patients, or "next" fold.
+    ``held_out``: see `splits.divided`. ``validation``: a share of the training patients, or "next" fold.
     ``unlabelled``: what to do with lesions without a label. ``workers``: processes that cut and load. ``cache``: a folder for
     cut lesions. ``leaks``: "fail" on a certain leak, only "report", or "off".
     """

@@ -1,4 +1,9 @@
-"""A short name of a set of lesions and its split, for manifests: the same data and split, the same 64 digits."""
+"""A table of lesions as pictures: cut by LesionLib as they are cut in use, in several processes, kept in a cache.
+
+Cut lesions are on disk, so that the second run starts at once: one ``.npz`` a lesion, without pickle. The name of an entry is
+the SHA-256 of all that decides it: the row's place, the sizes and times of its files, the input's section, the version and
+the very source text of what cuts. What changed is therefore cut anew, and so is what is damaged.
+"""
 
 from __future__ import annotations
 
@@ -40,7 +45,10 @@ from lesiontraining.data.sources import StoredCube
 
 
 def data_fingerprint(lesion_ids: Sequence[str], labels: Sequence[str], splits: Sequence[str]) -> str:
-    """SHA-256 of the sorted (lesion, label, split): the order of rows and where files lie make no difference."""
+    """A short name of a set of lesions and its split, for manifests: the same data and split, the same 64 digits.
+
+    SHA-256 of the sorted (lesion, label, split): the order of rows and where files lie make no difference.
+    """
     rows = sorted([str(a), str(b), str(c)] for a, b, c in zip(lesion_ids, labels, splits, strict=True))
     return sha256(json.dumps(rows, separators=(",", ":")).encode()).hexdigest()
 

@@ -1,4 +1,27 @@
-"""What networks see of a set of lesions, and all that a figure about them needs to know."""
+"""The one form of a table of lesions that LesionLens learns from: CSV (UTF-8) or parquet, one row a lesion.
+
+Where the lesion is
+    ``volume``  the CT: a NIfTI, NRRD or MetaImage file, or a DICOM folder; paths are relative to the table
+    ``image``   instead of ``volume``: a 2-D picture (JPEG, PNG), taken whole
+    the box     in mm: ``center_x, center_y, center_z, size_x, size_y, size_z`` and ``frame``, RAS (3D Slicer) or LPS (DICOM);
+                in voxels: ``i_min, j_min, k_min, i_max, j_max, k_max``, first and last index that belong to it, from 0
+    ``mask``    a label map of the lesion, on any lattice: instead of a box, or beside it; ``mask_value``: the lesion's label
+                in it (else all that is above 0)
+
+What it is
+    label       any column; its name is chosen when the table is read. An empty cell: not known
+    ``lesion``  an identifier, unique; else made of the row's line
+
+Whose it is
+    ``patient`` needed: figures are split by patient; ``study``, ``series`` (of a DICOM folder with several: its UID)
+    ``split``   train, val or test; or ``fold``, any names; needed only where the split is given by the table
+
+Every other column is kept as an attribute of the lesion.
+
+    volume,center_x,center_y,center_z,size_x,size_y,size_z,frame,diagnosis,patient,study
+    ct/001.nii.gz,-61.2,14.0,-310.5,18,16,20,LPS,cyst,P001,2019-A
+    ct/002.nii.gz,40.1,22.7,-280.0,31,35,28,LPS,metastasis,P002,2020-C
+"""
 
 from __future__ import annotations
 
@@ -20,12 +43,14 @@ UNKNOWN = -1
 
 @dataclass(frozen=True, eq=False)
 class PictureSet:
-    """Lesions as network input. All arrays have one entry a lesion, in one order.
+    """What networks see of a set of lesions, and all that a figure about them needs to know.
 
-    ``pictures``: a float32 array (picture, channel, [slice,] row, column) each, as `LesionLib.sampling.inputs.network_input`
-    makes it. ``labels``: class index, `UNKNOWN` where there is none. ``folds``: the fold a lesion is held out in.
-    ``size_mm``: box edges (n, 3), NaN for plain photographs, as ``volume_mm3``, ``mean_hu`` and ``spacing_mm`` (n, 3).
-    ``targets``: the box in its pictures for localisation, (row, column, rows, columns) in pixels, NaN where not known.
+    All arrays have one entry a lesion, n in all, in one order. ``pictures``: a float32 array (picture, channel, [slice,] row,
+    column) each, as `LesionLib.sampling.inputs.network_input` makes it. ``labels``: class index, (n,), `UNKNOWN` where there is
+    none. ``lesion_ids``, ``patients``, ``studies``: identifiers, (n,). ``folds``: the fold a lesion is held out in, (n,).
+    ``size_mm``: box edges, (n, 3), NaN for plain photographs, as ``volume_mm3`` (n,), ``mean_hu`` (n,) and ``spacing_mm`` (n, 3),
+    of columns, rows and slices. ``targets``: the box in its pictures for localisation, (n, 4): (row, column, rows, columns) in
+    pixels, NaN where not known.
     """
 
     pictures: tuple[np.ndarray, ...]
@@ -88,7 +113,9 @@ class LesionRow:
 
 @dataclass(frozen=True, eq=False)
 class LesionTable:
-    """Lesions of one kind of source. ``name``: for messages; ``credit``: licence and source of the data, to be shown.
+    """A table of lesions in memory: typed rows that know their line, and what is to be said of all of them.
+
+    Lesions of one kind of source. ``name``: for messages; ``credit``: licence and source of the data, to be shown.
 
     ``warnings``: what a user should know before believing a figure, such as that patients are not known.
     """
@@ -164,7 +191,7 @@ Rows = list[tuple[int, dict[str, str]]]
 
 
 def read_rows(path: Path) -> tuple[tuple[str, ...], Rows]:
-    """The columns and the rows of a table by its ending. Raises `TableError`."""
+    """A CSV or parquet file, by its ending, as its columns and rows of text, each with its line number. Raises `TableError`."""
     if not path.is_file():
         raise one_problem(str(path), "there is no such file; give a CSV or parquet table of lesions")
     return _parquet(path) if path.suffix.lower() in PARQUET_SUFFIXES else parse_csv(_text(path), source=path.name)
@@ -256,7 +283,7 @@ def read_lesion_table(
     """The table with its ``label`` column; None: labels are not needed. Raises `TableError` with every bad row.
 
     ``classes``: the classes in the order of the network's outputs; any other label is a problem. Files are not looked
-    at: that is `table_check.check_table`.
+    at: that is `checks.check_table`.
     """
     path = Path(path)
     header, rows = read_rows(path)

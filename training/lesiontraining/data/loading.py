@@ -1,7 +1,8 @@
-"""Which pictures an epoch shows, and with which other: plans, drawn anew for every epoch from its own seed.
+"""Picture sets as data loaders: training items by plan, validation lesions whole.
 
-A plan is a function from a random generator to a list of items; an item is a tuple of picture indices. The same seed and
-epoch give the same items, so that a training that was interrupted goes on as if it had not been.
+A plan says which pictures an epoch shows, and with which other; it is drawn anew for every epoch from its own seed: a
+function from a random generator to a list of items; an item is a tuple of picture indices. The same seed and epoch give the
+same items, so that a training that was interrupted goes on as if it had not been.
 """
 
 from __future__ import annotations
@@ -79,7 +80,10 @@ def pairs(labels: np.ndarray, *, mode: str = "balanced", count: int | None = Non
 
 
 def triplets(labels: np.ndarray, lesions: np.ndarray, *, count: int | None = None) -> Plan:
-    """(anchor, positive, negative): every picture as anchor, a picture of another lesion of its class, one of another class."""
+    """(anchor, positive, negative): every picture as anchor, a picture of another lesion of its class, one of another class.
+
+    ``labels``: class indices, ``lesions``: of which lesion a picture is, (picture,) each.
+    """
     of_class = _by_class(labels)
     place = {int(labels[members[0]]): members for members in of_class}
 

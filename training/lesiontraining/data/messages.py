@@ -1,4 +1,7 @@
-"""What a long preparation says while it runs: on stderr, so that output can be piped."""
+"""What is said of data: the progress of a long preparation, and what is wrong with a table of lesions.
+
+Progress goes to stderr, so that output can be piped. Problems are told all at once, each with its row.
+"""
 
 from __future__ import annotations
 

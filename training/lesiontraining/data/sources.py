@@ -1,4 +1,10 @@
-"""Where a lesion is, as a table says it: a box in millimetres or in voxels, to become a `LesionBox` of its volume."""
+"""Where the voxels of a lesion are: a CT, some slices, a stored cube or a photograph, each read only when it is needed.
+
+A source is a small frozen record that travels to worker processes. Those that are CTs have ``lesion()``, the others
+``array()``. ``files()`` are what it depends on, ``group`` is what several lesions share and is read once for all.
+
+A table says where in a CT a lesion is by a box in millimetres or in voxels, to become a `LesionBox` of its volume.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Who is learned from and who is measured on: folds and splits that no patient crosses, the same for the same seed."""
+"""Who is learned from and who is measured on: folds and splits that no patient crosses, the same for the same seed.
+
+`divided` is how a recipe asks for its split.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +24,7 @@ class SplitError(LesionLensError):
 
 @dataclass(frozen=True, eq=False)
 class Split:
-    """Rows of a table, sorted: what is fitted on, what choices are made on, what is measured on once."""
+    """Rows of a table, sorted indices, (row,) each: what is fitted on, what choices are made on, what is measured on once."""
 
     train: np.ndarray
     val: np.ndarray
@@ -225,7 +228,10 @@ LEAKY = "leaky_lesion_split"
 
 @dataclass(frozen=True, eq=False)
 class Division:
-    """``folds``: the fold that each lesion is held out in, `UNKNOWN` for one that never is. ``leaky``: made for the ablation."""
+    """The split of a recipe. ``folds``: the fold that each lesion is held out in, (n,), `UNKNOWN` for one that never is.
+
+    ``leaky``: made for the ablation.
+    """
 
     split: Split
     folds: np.ndarray
@@ -234,7 +240,9 @@ class Division:
 
 
 def divided(table: LesionTable, folds: int | str, *, held_out: int, validation: float | str, seed: int) -> Division:
-    """The split of a table. Raises `SplitError`.
+    """How a recipe asks for its split: folds made by patient, a column of the table, or a named protocol.
+
+    The split of a table. Raises `SplitError`.
 
     ``folds``: a number (folds by patient, stratified); a column with train, val and test; a column with names of folds;
     "two_random_splits" (DADRN: ``held_out`` 0 or 1 chooses); "leaky_lesion_split" (ablation only).

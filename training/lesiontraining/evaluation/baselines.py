@@ -1,4 +1,4 @@
-"""What needs no network: size and density alone, for any number of classes.
+"""What needs no network: size and density alone, for any number of classes, and the majority.
 
 These rows stand beside every model; one that does not beat them has learned nothing that a ruler and a HU probe don't know.
 """
@@ -19,7 +19,10 @@ from lesiontraining.evaluation.predictions import Predictions
 def shortcut_features(
     *, volume_mm3: np.ndarray, diameter_mm: np.ndarray | None = None, mean_hu: np.ndarray | None = None
 ) -> np.ndarray:
-    """Logarithms of volume and diameter, and mean HU, of those given, (lesion, feature)."""
+    """Logarithms of volume and diameter, and mean HU, of those given, (lesion, feature).
+
+    ``volume_mm3`` and ``diameter_mm``: above 0, ``mean_hu``: HU, (lesion,) each.
+    """
     sizes = [np.asarray(size, dtype=np.float64) for size in (volume_mm3, diameter_mm) if size is not None]
     if any(not (size > 0).all() for size in sizes):
         msg = "volumes and diameters must be above 0; leave out lesions without a mask"
@@ -33,6 +36,7 @@ def shortcut_probabilities(
 ) -> np.ndarray:
     """Class probabilities by a class-balanced logistic regression that never saw the patient, (lesion, class).
 
+    ``features``: (lesion, feature); ``labels``: class indices, ``folds`` and ``patients``: (lesion,) each.
     A class that the other folds lack gets probability 0. Raises ValueError where a patient is in two folds.
     """
     x, y, fold = np.asarray(features, dtype=np.float64), np.asarray(labels), np.asarray(folds)
@@ -64,9 +68,10 @@ SIZE, SIZE_AND_HU, MAJORITY = "size alone", "size and mean HU", "majority class"
 
 
 def shortcut_runs(fold: Predictions) -> tuple[dict[str, Predictions], tuple[str, ...]]:
-    """The shortcuts fitted on the train rows of one fold, their answers on its test rows; and what could not be asked.
+    """What size, size and density, and the majority say of the lesions that a run was tested on.
 
-    The regression weighs classes alike, as `evaluation.shortcuts` does. Embeddings are the size as an angle: the cosine of
+    The shortcuts fitted on the train rows of one fold, their answers on its test rows; and what could not be asked.
+    The regression weighs classes alike, as `shortcut_probabilities` does. Embeddings are the size as an angle: the cosine of
     two falls with the difference of their logarithms.
     """
     train = fold.at((fold.split == "train") & (fold.labels >= 0))

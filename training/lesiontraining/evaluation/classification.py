@@ -1,6 +1,10 @@
-"""Whether a probability of 80 % is right in 80 of 100 lesions: expected calibration error, Brier score, log loss, bins.
+"""Figures of a classifier: confusion matrix, one-vs-rest figures and their macro means, AUC, calibration.
 
-Each works on binary pairs (confidence, whether it came true); `top_label` and `one_class` make such pairs of class
+One-vs-rest are sensitivity, specificity, precision and F1. What does not exist is NaN, never a guess: the sensitivity of a
+class that no lesion has, the AUC of one class alone. `intervals` counts the bootstrap draws in which that happens.
+
+Calibration is whether a probability of 80 % is right in 80 of 100 lesions: expected calibration error, Brier score, log loss,
+bins. Each works on binary pairs (confidence, whether it came true); `top_label` and `one_class` make such pairs of class
 probabilities.
 """
 
@@ -77,13 +81,19 @@ def reliability_bins(
 
 
 def top_label(probabilities: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Confidence of the likeliest class and whether it is the true one, (lesion,) each."""
+    """Confidence of the likeliest class and whether it is the true one, (lesion,) each.
+
+    ``probabilities``: (lesion, class); ``labels``: class indices, (lesion,).
+    """
     p, y = _checked(probabilities, labels)
     return np.minimum(p.max(axis=1), 1.0), p.argmax(axis=1) == y
 
 
 def one_class(probabilities: np.ndarray, labels: np.ndarray, index: int) -> tuple[np.ndarray, np.ndarray]:
-    """Probability of one class and whether the lesion is of it, (lesion,) each."""
+    """Probability of one class and whether the lesion is of it, (lesion,) each.
+
+    ``probabilities``: (lesion, class); ``labels``: class indices, (lesion,).
+    """
     p, y = _checked(probabilities, labels)
     return np.minimum(p[:, index], 1.0), y == index
 
@@ -98,14 +108,18 @@ def expected_calibration_error(
 def brier_score(probabilities: np.ndarray, labels: np.ndarray) -> float:
     """Mean over lesions of the squared distance to the truth, summed over classes: 0 to 2 (Brier 1950).
 
-    For two classes this is twice the binary score that many print.
+    For two classes this is twice the binary score that many print. ``probabilities``: (lesion, class); ``labels``: class
+    indices, (lesion,).
     """
     p, y = _checked(probabilities, labels)
     return float(np.square(p - np.eye(p.shape[1])[y]).sum(axis=1).mean()) if len(p) else float("nan")
 
 
 def log_loss(probabilities: np.ndarray, labels: np.ndarray, *, smallest: float = 1e-7) -> float:
-    """Mean of -ln p(true class); probabilities below ``smallest`` count as that, so that one lesion can't make it infinite."""
+    """Mean of -ln p(true class); probabilities below ``smallest`` count as that, so that one lesion can't make it infinite.
+
+    ``probabilities``: (lesion, class); ``labels``: class indices, (lesion,).
+    """
     p, y = _checked(probabilities, labels)
     return float(-np.log(np.maximum(p[np.arange(len(p)), y], smallest)).mean()) if len(p) else float("nan")
 
@@ -206,17 +220,26 @@ def overall(confusion: np.ndarray) -> Overall:
 
 
 def accuracy(truth: np.ndarray, predicted: np.ndarray) -> float:
-    """Share of right answers; NaN for no lesions."""
+    """Share of right answers; NaN for no lesions.
+
+    ``truth`` and ``predicted``: class indices, (lesion,) each.
+    """
     return float(np.mean(truth == predicted)) if len(truth) else float("nan")
 
 
 def balanced_accuracy(truth: np.ndarray, predicted: np.ndarray, classes: int) -> float:
-    """Mean over the classes of the share that was called right; NaN where a class does not occur."""
+    """Mean over the classes of the share that was called right; NaN where a class does not occur.
+
+    ``truth`` and ``predicted``: class indices, (lesion,) each.
+    """
     return overall(confusion_matrix(truth, predicted, classes)).balanced_accuracy
 
 
 def macro_f1(truth: np.ndarray, predicted: np.ndarray, classes: int) -> float:
-    """Mean over the classes of F1; NaN where a class does not occur."""
+    """Mean over the classes of F1; NaN where a class does not occur.
+
+    ``truth`` and ``predicted``: class indices, (lesion,) each.
+    """
     return overall(confusion_matrix(truth, predicted, classes)).macro_f1
 
 

@@ -1,7 +1,11 @@
-"""Tests of two models on the same lesions: McNemar's exact test, DeLong's of two AUCs, permutation by patient.
+"""Tests of two models on the same lesions, and figures of ranked lists.
 
-The intervals of differences (`intervals.difference`) say how much; these say whether chance explains it. McNemar's test
-takes its rows to be independent: give it one row a study or a patient. The others know patients.
+Tests: McNemar's exact test, and DeLong's of two AUCs. The intervals of differences (`intervals.difference`) say how much;
+these say whether chance explains it. McNemar's test takes its rows to be independent: give it one row a study or a patient.
+DeLong's knows patients.
+
+Figures of ranked lists: P@k, AP@k in four definitions, AP over the full ranking, reciprocal rank, precision-recall. The
+papers and libraries call four different numbers mAP@k; each has its letter here, so that no table mixes them.
 """
 
 from __future__ import annotations
@@ -104,7 +108,10 @@ def delong(truth: np.ndarray, scores: np.ndarray, *, patients: np.ndarray | None
 def delong_paired(
     truth: np.ndarray, first: np.ndarray, second: np.ndarray, *, patients: np.ndarray | None = None
 ) -> AUCDifference:
-    """Whether two scores of the same lesions differ in AUC."""
+    """Whether two scores of the same lesions differ in AUC.
+
+    ``truth``: bool, ``first`` and ``second``: scores, ``patients``: see `delong`, (lesion,) each.
+    """
     both = delong(truth, np.stack([first, second]), patients=patients)
     variance = both.covariance[0, 0] + both.covariance[1, 1] - 2 * both.covariance[0, 1]
     return _auc_difference(both.auc[0], both.auc[1], variance)

@@ -1,6 +1,9 @@
-"""Pictures that are the same, or nearly, on both sides of a split.
+"""What would make the figures too good: the same patient, study or picture on both sides of a split, fits on test data.
 
-Two detectors, because each is blind to something:
+A *leak* is certain and fails the run; a *suspicion* is to be looked at. What no table and no picture can show is said, too
+(`NOT_CHECKED`), so that an empty list of leaks isn't read as more than it is.
+
+Pictures that are the same, or nearly, on both sides of a split are found by two detectors, because each is blind to something:
 
 1. Direction of a fixed random network's answer, cosine above `COSINE`: two layers of seeded filters with tanh on the
    standardised picture. It was never trained, so it can't have learned to call two lesions of a class alike; its filters
@@ -273,7 +276,10 @@ def check_leaks(
 def shared_identifiers(
     name: str, values: Sequence[object] | np.ndarray, splits: Sequence[object] | np.ndarray
 ) -> list[Leak]:
-    """Values on both sides of a split; spaces around them and capitals make no difference."""
+    """Values on both sides of a split; spaces around them and capitals make no difference.
+
+    ``values`` and ``splits``: (lesion,) each.
+    """
     keys = _keys(name, values)
     if len(keys) != len(splits):
         msg = f"{len(keys)} values of {name!r} and {len(splits)} splits were given; one of each a lesion is needed"
@@ -289,7 +295,10 @@ def shared_identifiers(
 
 
 def shared_pictures(pictures: Sequence[np.ndarray] | np.ndarray, splits: Sequence[object] | np.ndarray) -> list[Leak]:
-    """Identical and near-identical pictures across splits, mirrored and quarter-turned ones too; see `near_duplicates`."""
+    """Identical and near-identical pictures across splits, mirrored and quarter-turned ones too: see `find_near_duplicates`.
+
+    ``pictures``: one 2-D array a lesion; ``splits``: (lesion,).
+    """
     found = find_near_duplicates(pictures, splits)
     words = {
         "identical": "are identical to one of another split",
@@ -308,7 +317,10 @@ def shared_pictures(pictures: Sequence[np.ndarray] | np.ndarray, splits: Sequenc
 def fitted_on_test(
     name: str, rows: np.ndarray, tested: np.ndarray, patients: Sequence[object] | np.ndarray
 ) -> list[Leak]:
-    """Whether what was fitted on ``rows`` saw a patient of the test lesions (``tested``: bool, (lesion,))."""
+    """Whether what was fitted on ``rows`` saw a patient of the test lesions.
+
+    ``rows``: indices of lesions, (row,); ``tested``: bool, (lesion,); ``patients``: (lesion,).
+    """
     keys = np.array(_keys("patient", patients))
     both = sorted(set(keys[np.asarray(rows, dtype=int)]) & set(keys[np.asarray(tested, dtype=bool)]))
     if not both:

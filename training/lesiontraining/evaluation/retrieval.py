@@ -1,7 +1,7 @@
-"""What a random order of the gallery scores: the level that a retrieval figure has to be read against.
+"""How well embeddings retrieve lesions of the same class: every lesion asks, all others (or some of them) answer.
 
-Exact expectations over all orders of N candidates of which R are relevant; where a class fills half of the gallery, a
-P@10 of .5 is nothing. Same-patient galleries are small and of few classes, so their chance level is high.
+Cosine similarity, in blocks of queries, so that the 32,735 lesions of DeepLesion fit into memory. A query is never in its
+own gallery. Which others are is the patient rule; the paper's three settings are all, same and cross.
 """
 
 from __future__ import annotations
@@ -17,9 +17,12 @@ from lesiontraining.evaluation.comparisons import ListFigures, list_figures
 
 
 def chance_levels(candidates: np.ndarray, relevant: np.ndarray, *, k: int) -> dict[str, np.ndarray]:
-    """Expected figure of each query, (query,), by the name it has in `rankings.ListFigures`; NaN where R = 0.
+    """What a random order of the gallery scores: the level that a retrieval figure has to be read against.
 
-    ``candidates`` and ``relevant``: N and R of each query, (query,).
+    Expected figure of each query, (query,), by the name it has in `ListFigures`; NaN where R = 0. ``candidates`` and
+    ``relevant``: N and R of each query, (query,). Exact expectations over all orders of N candidates of which R are relevant;
+    where a class fills half of the gallery, a P@10 of .5 is nothing. Same-patient galleries are small and of few classes, so
+    their chance level is high.
     """
     pairs, query = np.unique(np.stack([candidates, relevant], axis=1), axis=0, return_inverse=True)
     query = query.reshape(-1)
@@ -88,8 +91,8 @@ FIGURES = ("p_at_1", "p_at_k", "ap_a", "ap_b", "ap_c", "ap_d", "ap", "ap_trapezo
 class Retrieval:
     """Figures of every query that counts; the rows of ``figures`` and ``chance`` belong to ``query``.
 
-    ``query``: rows of the embeddings, (query,), with their ``labels`` and ``patients``; ``chance``: what a random order
-    would score, by figure. ``no_candidate``: queries left out because nobody may answer them (the only lesion of a
+    ``query``: rows of the embeddings, (query,), with their ``labels`` and ``patients``; ``chance``: what a random order would
+    score, by figure, (query,) each. ``no_candidate``: queries left out because nobody may answer them (the only lesion of a
     patient under the rule "same"); ``unanswerable``: queries without a relevant candidate, dropped or counted as zero.
     """
 

@@ -18,7 +18,7 @@ NOT_GIVEN = "not given"
 
 @dataclass(frozen=True, eq=False)
 class Subgroup:
-    """The lesions (``rows``) of one value or range of a column."""
+    """The lesions of one value or range of a column; ``rows``: their indices, (row,)."""
 
     column: str
     name: str

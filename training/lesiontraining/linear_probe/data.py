@@ -1,4 +1,4 @@
-"""The LIDC-IDRI nodule set: cut-out CTs with masks, readers' ratings, and folds that no patient crosses."""
+"""The LIDC-IDRI nodule set, cut-out CTs with masks, readers' ratings, patient-wise folds; and how the frozen trunk sees it."""
 
 from __future__ import annotations
 
@@ -84,7 +84,10 @@ class Looseness:
 def slice_descriptors(
     network: LesionNet, nodules: Sequence[Nodule], boxes: Sequence[LesionBox], spec: Spec
 ) -> list[np.ndarray]:
-    """Descriptors (slice, d) of each nodule, float32, cut as they are cut in use."""
+    """The frozen trunk's view of every nodule: its slices' descriptors, for the tight box and for looser drawings.
+
+    Descriptors (slice, d) of each nodule, float32, cut as they are cut in use.
+    """
     found = []
     with torch.inference_mode():
         for nodule, box in zip(nodules, boxes, strict=True):

@@ -1,4 +1,7 @@
-"""One temperature that makes the averaged probabilities honest."""
+"""Figures of the linear probe with their intervals, its temperature, its heat maps, and how far to rely on it.
+
+Figures are AUC, balanced accuracy, sensitivity and specificity; patients are drawn, not lesions.
+"""
 
 from __future__ import annotations
 
@@ -33,9 +36,10 @@ def lesion_probability(slice_logits: Sequence[np.ndarray], temperature: float = 
 
 
 def fit_temperature(slice_logits: Sequence[np.ndarray], truth: np.ndarray) -> float:
-    """The temperature with the least cross-entropy of lesion probabilities, both classes weighing the same.
+    """One temperature that makes the averaged probabilities honest.
 
-    Guo et al., ICML 2017, applied after the mean over slices.
+    The one with the least cross-entropy of lesion probabilities, both classes weighing the same. Guo et al., ICML 2017, applied
+    after the mean over slices. ``slice_logits``: (slice, 2) each; ``truth``: bool, (lesion,).
     """
     weight = np.where(truth, 0.5 / max(truth.sum(), 1), 0.5 / max((~truth).sum(), 1))
 
@@ -47,7 +51,10 @@ def fit_temperature(slice_logits: Sequence[np.ndarray], truth: np.ndarray) -> fl
 
 
 def cross_fitted_probability(slice_logits: Sequence[np.ndarray], truth: np.ndarray, folds: np.ndarray) -> np.ndarray:
-    """Lesion probabilities, each fold's temperature fitted on the other folds only."""
+    """Lesion probabilities, each fold's temperature fitted on the other folds only.
+
+    ``slice_logits``: (slice, 2) each; ``truth``: bool, ``folds``: (lesion,) each, as the result.
+    """
     probability = np.empty(len(truth))
     for fold in np.unique(folds):
         rest, here = np.flatnonzero(folds != fold), np.flatnonzero(folds == fold)
@@ -90,7 +97,10 @@ class HeatFigures:
 def heat_figures(
     network: LesionNet, nodules: Sequence[Nodule], spec: Spec, class_names: Sequence[str]
 ) -> dict[str, HeatFigures]:
-    """Grad-CAM of the answered class on the tight box of every nodule; for all, and by answer."""
+    """Whether the heat maps of a finished model lie on the lesions, beside what chance would give.
+
+    Grad-CAM of the answered class on the tight box of every nodule; for all, and by answer.
+    """
     rows = [_row(network, nodule, spec) for nodule in nodules]
     answers = np.array([answer for answer, *_ in rows])
     groups = {"all": np.full(len(rows), True)} | {f"answered {n}": answers == c for c, n in enumerate(class_names)}
@@ -129,22 +139,34 @@ Metric = Callable[[np.ndarray, np.ndarray], float]
 
 
 def auc(truth: np.ndarray, score: np.ndarray) -> float:
-    """Area under the ROC curve; NaN where only one class occurs."""
+    """Area under the ROC curve; NaN where only one class occurs.
+
+    ``truth``: bool, true for the malignant; ``score``: larger for what is more likely so, (lesion,) each.
+    """
     return float(roc_auc_score(truth, score)) if 0 < truth.sum() < len(truth) else float("nan")
 
 
 def sensitivity(truth: np.ndarray, score: np.ndarray) -> float:
-    """Share of the malignant that is called so (score at least 0.5); NaN where there is none."""
+    """Share of the malignant that is called so (score at least 0.5); NaN where there is none.
+
+    ``truth``: bool, true for the malignant; ``score``: probability of it, (lesion,) each.
+    """
     return float((score[truth] >= 0.5).mean()) if truth.any() else float("nan")
 
 
 def specificity(truth: np.ndarray, score: np.ndarray) -> float:
-    """Share of the benign that is called so (score below 0.5); NaN where there is none."""
+    """Share of the benign that is called so (score below 0.5); NaN where there is none.
+
+    ``truth``: bool, true for the malignant; ``score``: probability of it, (lesion,) each.
+    """
     return float((score[~truth] < 0.5).mean()) if (~truth).any() else float("nan")
 
 
 def balanced_accuracy(truth: np.ndarray, score: np.ndarray) -> float:
-    """Mean of sensitivity and specificity."""
+    """Mean of sensitivity and specificity.
+
+    ``truth``: bool, true for the malignant; ``score``: probability of it, (lesion,) each.
+    """
     return (sensitivity(truth, score) + specificity(truth, score)) / 2
 
 
@@ -185,7 +207,10 @@ def patient_draws(patients: Sequence[str], *, draws: int, seed: int) -> list[np.
 
 
 def with_interval(metric: Metric, truth: np.ndarray, score: np.ndarray, drawn: Sequence[np.ndarray]) -> Figure:
-    """The metric and its 95 % percentile interval over the drawn samples."""
+    """The metric and its 95 % percentile interval over the drawn samples.
+
+    ``truth``: bool, ``score``: (lesion,) each; ``drawn``: indices of lesions of each sample, see `patient_draws`.
+    """
     values = [metric(truth[index], score[index]) for index in drawn]
     low, high = np.nanpercentile(values, [2.5, 97.5])
     return Figure(metric(truth, score), float(low), float(high))
@@ -194,7 +219,10 @@ def with_interval(metric: Metric, truth: np.ndarray, score: np.ndarray, drawn: S
 def paired_difference(
     metric: Metric, truth: np.ndarray, score: np.ndarray, other: np.ndarray, drawn: Sequence[np.ndarray]
 ) -> Figure:
-    """metric(score) - metric(other) on the same lesions, with the interval of the difference."""
+    """metric(score) - metric(other) on the same lesions, with the interval of the difference.
+
+    ``truth``: bool, ``score`` and ``other``: (lesion,) each; ``drawn``: indices of lesions of each sample, see `patient_draws`.
+    """
     values = [metric(truth[index], score[index]) - metric(truth[index], other[index]) for index in drawn]
     low, high = np.nanpercentile(values, [2.5, 97.5])
     return Figure(metric(truth, score) - metric(truth, other), float(low), float(high))
@@ -236,9 +264,12 @@ def fit_reliability(
     sanity: SanityCheck,
     alpha: float,
 ) -> ReliabilityFit:
-    """Class-conditional sets and a nearest-neighbour distance, each fitted on all folds and checked fold by fold.
+    """What lets a model say how far to rely on it, fitted on lesions it did not see, with the figures that check it.
 
-    ``probabilities``: (n, class), out of fold; ``truth``: (n,), class indices; ``embeddings``: (n, d), L2-normalised.
+    Class-conditional sets and a nearest-neighbour distance, each fitted on all folds and checked fold by fold.
+
+    ``probabilities``: (n, class), out of fold; ``truth``: (n,), class indices; ``embeddings``: (n, d), L2-normalised;
+    ``folds``: (n,).
     """
     held = np.empty((len(truth), len(class_names)), dtype=bool)
     for fold in np.unique(folds):

@@ -1,7 +1,4 @@
-"""A linear classifier on slice descriptors, every lesion weighing the same, and the classes too.
-
-This is DMRN's last step (descriptor -> linear classifier -> mean over the slices) with logistic loss in the SVM's place.
-"""
+"""The recipe of ``lung-nodule-malignancy``: frozen ImageNet trunk, linear head, patient-wise folds, honest figures."""
 
 from __future__ import annotations
 
@@ -46,7 +43,11 @@ _INNER_FOLDS = 4
 
 @dataclass(frozen=True, eq=False)
 class LinearHead:
-    """``weight`` (d,) and ``bias`` of the log-odds of class 1; ``strength`` is the C it was fitted with."""
+    """A linear classifier on slice descriptors, every lesion weighing the same, and the classes too.
+
+    ``weight`` (d,) and ``bias`` of the log-odds of class 1; ``strength`` is the C it was fitted with. This is DMRN's last step
+    (descriptor -> linear classifier -> mean over the slices) with logistic loss in the SVM's place.
+    """
 
     weight: np.ndarray
     bias: float
@@ -64,6 +65,7 @@ def fit_head(
     """Fit on several drawings of the same lesions; C is chosen by inner folds that no patient crosses.
 
     The first drawing (the tight boxes) weighs as much as all others together, so that neither way to draw a box is favoured.
+    ``truth``: bool, true for class 1, ``patients``: (lesion,) each.
     """
     if len(strengths) == 1:
         return _fit(drawings, truth, strengths[0])

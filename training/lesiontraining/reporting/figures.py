@@ -1,4 +1,4 @@
-"""All figures of a report: of each method its own, and against the model the paired differences."""
+"""All figures of a report: of each method its own, against the model the paired differences, and how well it searches."""
 
 from __future__ import annotations
 
@@ -59,7 +59,10 @@ class Comparison:
 
 @dataclass(frozen=True, eq=False)
 class Measured:
-    """What a report says in numbers. ``rows``: method to figure to estimate."""
+    """What a report says in numbers. ``rows``: method to figure to estimate.
+
+    ``confusions``: by method, counts (class, class), rows are the truth, columns the answer.
+    """
 
     class_names: tuple[str, ...]
     lesions: int
@@ -245,7 +248,9 @@ def search_rows(
     k: int = 10,
     say: Callable[[str], None] | None = None,
 ) -> tuple[list[SearchRow], list[str]]:
-    """Every method under every rule, the first being the model; and what could not be measured.
+    """How well the embeddings find lesions of the same class, beside chance and beside the size alone.
+
+    Every method under every rule, the first being the model; and what could not be measured.
 
     A query is never in its gallery; "same" leaves out patients with a single lesion. Embeddings of different folds are by
     different networks, so that lesions are only compared within their fold.

@@ -1,4 +1,4 @@
-"""The report's page: one file, pictures inside, no network."""
+"""One report: `metrics.json`, pictures as files, and a page that holds everything."""
 
 from __future__ import annotations
 
@@ -41,7 +41,10 @@ def page(
     charts: Sequence[tuple[Chart, bytes]],
     **texts: object,
 ) -> str:
-    """The HTML; ``charts`` with their PNG bytes. ``texts``: conclusion, leaks, run, extra, notes, draws, as in the template."""
+    """The report's page: one file, pictures inside, no network.
+
+    The HTML; ``charts`` with their PNG bytes. ``texts``: conclusion, leaks, run, extra, notes, draws, as in the template.
+    """
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=jinja2.StrictUndefined
     )

@@ -1,4 +1,4 @@
-"""A fitted network between training and export: weights as safetensors, all else as JSON. No checkpoint, no pickle."""
+"""Where a run keeps its parts: one folder a fold, with checkpoints, logs, predictions and the fitted model."""
 
 from __future__ import annotations
 
@@ -26,7 +26,9 @@ class FittedModelError(LesionLensError):
 
 @dataclass(frozen=True)
 class FittedModel:
-    """What is known of a fitted network beside its weights.
+    """A fitted network between training and export: weights as safetensors, all else as JSON. No checkpoint, no pickle.
+
+    What is known of a fitted network beside its weights.
 
     ``architecture`` and ``arguments`` build it; ``input`` is the manifest's section. ``class_names`` is empty for a network
     that only compares. ``box_size_mm``, ``slice_distance_mm``: smallest and largest in training. ``facts``: how it was made.

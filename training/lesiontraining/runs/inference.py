@@ -1,4 +1,7 @@
-"""What a network says of lesions, as in use: pictures through the network, probabilities and directions averaged."""
+"""What a network says of lesions, as in use: pictures through the network, probabilities and directions averaged.
+
+Also of a network that only compares, and of DMRN's support vector machine.
+"""
 
 from __future__ import annotations
 
@@ -59,7 +62,8 @@ def lesion_probabilities(network: LesionNet, logits: Sequence[Tensor], temperatu
 def fit_temperature(network: LesionNet, logits: Sequence[Tensor], labels: np.ndarray) -> float | None:
     """The temperature with the least log loss of the lesion probabilities; None for fewer than 20 lesions.
 
-    Guo et al., ICML 2017, applied after the mean over pictures. ``labels``: class indices, (n,), all known.
+    Guo et al., ICML 2017, applied after the mean over pictures. ``logits``: (picture, class) each;
+    ``labels``: class indices, (n,), all known.
     """
     if len(labels) < _FEWEST_FOR_TEMPERATURE:
         return None
@@ -88,7 +92,9 @@ NEIGHBOURS = 9
 def neighbour_probabilities(
     embeddings: np.ndarray, known: np.ndarray, labels: np.ndarray, classes: int, *, k: int = NEIGHBOURS
 ) -> np.ndarray:
-    """Probabilities (n, class): each of the ``k`` most similar votes with 1 + cosine, and every class has one vote of 1 / k.
+    """What a network that only compares says of a class: the share of it among the most similar training lesions.
+
+    Probabilities (n, class): each of the ``k`` most similar votes with 1 + cosine, and every class has one vote of 1 / k.
 
     The last keeps a class that no neighbour has from being impossible. ``embeddings``: (n, d), ``known``: (m, d),
     L2-normalised; ``labels``: (m,), class indices. Equally similar ones come in the order given.
@@ -110,7 +116,9 @@ _MOST_PARTS = 5
 
 
 def fit_support_vectors(network: DMRN, train: PictureSet, *, c: float, class_weight: str | None) -> None:
-    """Fit and calibrate on every picture of ``train`` (all labelled), and copy the numbers into ``network.svm``.
+    """The linear support vector machine of DMRN: fitted by scikit-learn, kept as the network's tensors.
+
+    Fit and calibrate on every picture of ``train`` (all labelled), and copy the numbers into ``network.svm``.
 
     ``CalibratedClassifierCV(SVC(kernel="linear"), ensemble=False)`` on standardised descriptors; the pictures that calibrate
     are of other patients than those the inner machine saw. Raises ValueError where a class has a single patient.

@@ -1,4 +1,7 @@
-"""The quantile behind a model's prediction sets, and how often they held: fitted here, applied in LesionLib."""
+"""A model's prediction sets and its distance to the training lesions: fitted here, applied in LesionLib.uncertainty.
+
+Of the sets it is the quantile behind them, and how often they held. The distance is the one that a model folder holds.
+"""
 
 from __future__ import annotations
 
@@ -73,7 +76,10 @@ def smallest_n(alpha: float) -> int:
 def coverage(
     probabilities: np.ndarray, labels: np.ndarray, quantile: ConformalQuantile, *, never_empty: bool = True
 ) -> Coverage:
-    """The empirical coverage on lesions that took no part in the fit, e.g. of one class where their labels are all it."""
+    """The empirical coverage on lesions that took no part in the fit, e.g. of one class where their labels are all it.
+
+    ``probabilities``: (n, class); ``labels``: class indices, (n,).
+    """
     p, y = checked_probabilities(probabilities, labels)
     held = prediction_sets(p, quantile, never_empty=never_empty)
     covered = int(held[np.arange(len(y)), y].sum())
@@ -126,7 +132,8 @@ def cross_fitted(
 ) -> tuple[OutOfDistribution, np.ndarray]:
     """`fit_out_of_distribution` on all lesions, its threshold from scores of lesions whose fold the distance did not see.
 
-    For models that are fitted on everything there is. ``folds``: (n,), patients never across. Also returns what the same
+    For models that are fitted on everything there is. ``embeddings``: (n, d), L2-normalised; ``labels``: (n,), as in
+    `fit_out_of_distribution`; ``folds``: (n,), patients never across. Also returns what the same
     procedure says of each fold when it is fitted, threshold and all, on the others: bool (n,), whether a lesion was warned
     of; its share is the honest figure beside 1 - ``quantile``. Raises ValueError where there are fewer than three folds.
     """

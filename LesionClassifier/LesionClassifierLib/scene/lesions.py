@@ -19,7 +19,6 @@ import vtk
 from LesionLib.errors import BoxError
 from LesionLib.geometry import CTVolume, LesionBox, transformed_points
 from LesionLib.io.boxes import boxes_from_label_array
-from scipy import ndimage
 from slicer import vtkMRMLMarkupsROINode, vtkMRMLScene, vtkMRMLSegmentationNode, vtkMRMLStorageNode
 from vtk.util.numpy_support import numpy_to_vtk, vtk_to_numpy
 
@@ -209,6 +208,8 @@ def _masksOfLayer(
     image.GetImageToWorldMatrix(matrix)
     ijkToRAS = toWorld @ slicer.util.arrayFromVTKMatrix(matrix)
     origin = np.array(image.GetExtent()[::2])
+    from scipy import ndimage  # not when Slicer starts
+
     masks = {}
     for label, slices in enumerate(ndimage.find_objects(labels, max_label=max(idOfLabel)), start=1):
         if slices is None or label not in idOfLabel:

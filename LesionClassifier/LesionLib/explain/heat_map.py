@@ -8,7 +8,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import ndimage
 
 from LesionLib.errors import BoxError
 from LesionLib.geometry import CTVolume, LesionBox, transformed_points
@@ -108,6 +107,8 @@ def _touched_voxels(volume: CTVolume, pane: _Pane) -> tuple[np.ndarray, np.ndarr
 
 def _painted(pane: _Pane, ijk_to_ras: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
     """The pane's map on the first slice of a lattice, ``shape`` = (j, i); 0 outside the pane's region."""
+    from scipy import ndimage  # not when Slicer starts, nor in a quiz
+
     points = lattice_points((shape[1], shape[0], 1))[0]
     index = transformed_points(np.linalg.inv(pane.toRAS) @ ijk_to_ras, points)[..., ::-1]
     samples = np.array(pane.region.shape)

@@ -12,16 +12,17 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import SimpleITK as sitk
-from scipy import ndimage
 
 from LesionLib.errors import BoxError, LesionLensError
 from LesionLib.geometry import CTVolume, LesionBox, transformed_points
-from LesionLib.io.volumes import ijk_to_ras, read_image, read_sitk
 
+if TYPE_CHECKING:
+    import SimpleITK as sitk
+
+# Readers of images, and scipy, are imported where a file or a label map is read: a panel and a quiz come up without them.
 HEADER = ("name", "frame", "center_x", "center_y", "center_z", "size_x", "size_y", "size_z")
 _SIGN = {"RAS": np.array([1.0, 1.0, 1.0]), "LPS": np.array([-1.0, -1.0, 1.0])}
 _MOST_ROWS = 10_000
@@ -112,6 +113,10 @@ def read_segment_boxes(path: Path, *, margin_mm: float) -> list[LesionBox]:
 
     Raises `BoxError` where the file holds no segment, `VolumeError` where it cannot be read.
     """
+    import SimpleITK as sitk
+
+    from LesionLib.io.volumes import ijk_to_ras, read_sitk
+
     image = read_sitk(path)
     labels = sitk.GetArrayFromImage(image)
     is_layered = image.GetNumberOfComponentsPerPixel() > 1
@@ -172,6 +177,8 @@ def boxes_from_label_array(
     holds whole voxels. On a sheared lattice it is parallel to the slices and holds the segment's voxels and their surroundings.
     Each box has its label's voxels as ``segment``, 0 and 1 on the smallest part of the lattice that holds them.
     """
+    from scipy import ndimage
+
     boxes = []
     highest = max(names, default=0)
     for label, slices in enumerate(ndimage.find_objects(labels, max_label=highest), start=1):
@@ -225,6 +232,10 @@ class CaseRow:
 
         Raises `CaseTableError`.
         """
+        import SimpleITK as sitk
+
+        from LesionLib.io.volumes import read_image, read_sitk
+
         volume = read_image(self.image_path)
         mask = sitk.GetArrayFromImage(read_sitk(self.mask_path)) > 0
         if mask.shape != volume.array.shape or not mask.any():

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from math import ceil
 
 import numpy as np
-import SimpleITK as sitk
 
 from LesionLib.geometry import CTVolume, LesionBox, require_overlap, transformed_points
 
@@ -80,6 +79,8 @@ def resample(volume: CTVolume, sampleToRAS: np.ndarray, sizeIJK: tuple[int, int,
     Returns HU as float32 of shape ``sizeIJK[::-1]`` and a bool array of the same shape, true where the point lies
     inside the volume. Outside, the nearest voxel's value is repeated.
     """
+    import SimpleITK as sitk  # not when Slicer starts, nor in a quiz
+
     sample_to_ijk = volume.rasToIJK @ sampleToRAS
     low, high = _needed_voxels(volume, sample_to_ijk, sizeIJK)
     crop = volume.array[low[2] : high[2], low[1] : high[1], low[0] : high[0]]

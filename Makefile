@@ -38,7 +38,9 @@ demo: $(STAMP)
 test: $(STAMP)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/pytest -n auto --dist loadgroup
+	$(BIN)/pytest -n auto --dist loadfile -m "not server"
+	@# By themselves: the server has fixed ports.
+	$(BIN)/pytest -m server
 
 bench: $(STAMP)
 	$(BIN)/python Testing/benchmarks/bench_frangi.py

@@ -282,6 +282,11 @@ def test_the_extension_builds_both_modules_and_installs_the_models():
     assert text.index("find_package(Slicer REQUIRED)") < text.index("add_subdirectory(LesionClassifier)")
     assert text.index("## NEXT_MODULE") < text.index("include(${Slicer_EXTENSION_GENERATE_CONFIG})")
     assert re.search(r"install\(\s*DIRECTORY Resources/Models", text)
+    # In the build tree too, where Slicer's dashboard runs the modules' tests.
+    assert re.search(
+        r"file\(\s*COPY Resources/Models\s*DESTINATION \$\{CMAKE_BINARY_DIR\}/\$\{Slicer_QTSCRIPTEDMODULES_LIB_DIR\}",
+        text,
+    )
 
 
 def test_the_version_is_the_same_everywhere():

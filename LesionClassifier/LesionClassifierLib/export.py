@@ -105,7 +105,6 @@ def exportReport(path: Path, roiNodes: Sequence[vtkMRMLMarkupsROINode], files: D
 
     ``files``: where the DICOM files of the CT are. Raises `OutputError`, or `StructuredReportError` for a CT without DICOM.
     """
-    pass
 
     run, results = resultsOfLesions(roiNodes)
     volumeNodes = {

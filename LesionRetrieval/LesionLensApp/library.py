@@ -242,7 +242,6 @@ def _search(options: argparse.Namespace) -> None:
 
 
 def _list(options: argparse.Namespace) -> None:
-    pass
 
     if options.json:
         print(contents_as_json(options.library))
@@ -261,7 +260,6 @@ def _remove(options: argparse.Namespace) -> None:
 
 
 def _verify(options: argparse.Namespace) -> None:
-    pass
 
     print(verify_library(options.library))
 
@@ -281,19 +279,16 @@ def _export(options: argparse.Namespace) -> None:
 def _reindex(options: argparse.Namespace) -> None:
     steps = Steps()
     model = _asked(options.model, steps)
-    pass
 
     print(reindex_library(options.library, model, steps))
 
 
 def _push(options: argparse.Namespace) -> None:
-    pass
 
     print(push(options))
 
 
 def _pull(options: argparse.Namespace) -> None:
-    pass
 
     print(pull(options))
 

@@ -174,7 +174,6 @@ class RetrievalLogic:
 
     def embed(self, volumeNode, roiNode, *, model: str | Path = DEFAULT_MODEL, similarTo=None) -> Embedding:
         """Where the model sees a lesion among others, and its probabilities where the model knows classes."""
-        pass
 
         return self.runner.run(embeddingRequest(volumeNode, roiNode, model, similarTo=similarTo))
 
@@ -189,7 +188,6 @@ class RetrievalLogic:
         embedding: Embedding | None = None,
     ) -> str:
         """Add the lesion to the library and return its case id. ``patient``: who it is, where the CT does not say; hashed."""
-        pass
 
         library = requireLibrary(self.library)
         embedding = embedding or self.embed(volumeNode, roiNode, model=model)
@@ -200,7 +198,6 @@ class RetrievalLogic:
 
     def removeCase(self, caseId: str) -> None:
         """Remove a case with its vector, pictures and CT from the library."""
-        pass
 
         requireLibrary(self.library).remove(caseId)
 
@@ -219,7 +216,6 @@ class RetrievalLogic:
 
         ``plan``: what is left out and kept (default: cases of the same patient are left out, where it is known).
         """
-        pass
         from LesionRetrievalLib.library.search import SearchPlan
 
         embedding, whose = self.embed(volumeNode, roiNode, model=model), self.patientHash(volumeNode, patient=patient)
@@ -234,8 +230,6 @@ class RetrievalLogic:
         """How a library knows this CT's patient; None where the patient or the owner's key is not known."""
         from LesionRetrievalLib.scene.identity import identityOfVolume
 
-        pass
-
         return patientHash(identityOfVolume(volumeNode, typed=patient, database=dicomDatabase()), self.keyPath)
 
     def neighbourVote(self, neighbours: Sequence[Neighbour]) -> NeighbourVote:
@@ -249,8 +243,6 @@ class RetrievalLogic:
     ) -> Neighbour | None:
         """The most similar case that is not ``label``: what else the lesion might be. ``plan``: that of the search."""
         from LesionRetrievalLib.library.neighbours import nearest_other_class
-
-        pass
         from LesionRetrievalLib.library.search import SearchPlan
 
         filters = (plan or SearchPlan()).filters(patientHash)
@@ -264,8 +256,6 @@ class RetrievalLogic:
     ) -> vtkMRMLScalarVolumeNode:  # fmt: skip
         """What in the lesion makes it resemble the case, as a volume over the CT in all slice views."""
         from LesionRetrievalLib.library.cases import ModelIdentity
-
-        pass
         from LesionRetrievalLib.scene.comparison import showSimilarity
 
         library = requireLibrary(self.library)
@@ -279,7 +269,6 @@ class RetrievalLogic:
         self, volumeNode: vtkMRMLScalarVolumeNode, roiNode: vtkMRMLMarkupsROINode, caseId: str
     ) -> SideBySide:
         """The lesion above and the case below, in linked slice views; an earlier comparison goes."""
-        pass
         from LesionRetrievalLib.scene.comparison import SideBySide
 
         library = requireLibrary(self.library)
@@ -306,8 +295,6 @@ class RetrievalLogic:
 
     def _feedback(self, embedding: Embedding):
         from LesionRetrievalLib.library.feedback import FeedbackLog, Query, query_fingerprint
-
-        pass
 
         path = requireLibrary(self.library).path
         return FeedbackLog(path), Query(query_fingerprint(embedding.vector), embedding.info.model_sha256, path.name)

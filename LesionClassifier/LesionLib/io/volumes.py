@@ -42,8 +42,6 @@ def read_volume(path: Path, *, series: str | DicomSeries | None = None) -> CTVol
         msg = f"{path} does not exist; give a DICOM folder or one of {', '.join(IMAGE_SUFFIXES)}."
         raise VolumeError(msg)
     if path.is_dir():
-        pass
-
         found = series if isinstance(series, DicomSeries) else choose_series(path, series)
         return read_series(found, name=path.resolve().name)
     if series is not None:

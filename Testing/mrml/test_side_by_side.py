@@ -54,6 +54,8 @@ def a_ct_with_a_ball(center, *, radius=7.0, spacing=(0.8, 0.8, 2.0), name="CT"):
 def nodes(scene):
     volume, box = a_ct_with_a_ball((30.0, -12.0, 45.0), radius=9.0)
     volumeNode = addVolumeNode(scene, volume, windowHU=1200.0, levelHU=-500.0)
+    for sliceNode in nodesOfClass(scene, "vtkMRMLSliceNode"):
+        sliceNode.SetDimensions(PIXELS, PIXELS, 1)  # views outlive a test, and others may have drawn in another shape
     return volumeNode, addRoiNode(scene, box, colorRGB=(0.2, 0.9, 0.3))
 
 

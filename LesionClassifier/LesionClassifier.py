@@ -212,31 +212,50 @@ class LesionClassifierLogic(ScriptedLoadableModuleLogic):
         return answer.results
 
     def addSegments(
-        self, segmentationNode: slicer.vtkMRMLSegmentationNode, *, marginMm: float = 2.0
+        self,
+        segmentationNode: slicer.vtkMRMLSegmentationNode,
+        *,
+        marginMm: float | None = None,
+        model: str | Path = DEFAULT_MODEL,
     ) -> list[slicer.vtkMRMLMarkupsROINode]:
-        """Every segment as a lesion, with ``marginMm`` around it; give them to `classify`."""
+        """Every segment as a lesion, with ``marginMm`` around it (default: what ``model`` was made for); for `classify`."""
         from LesionClassifierLib.scene.lesions import addLesionsFromSegmentation
+        from LesionLib.model.folder import segment_margin_mm
 
+        marginMm = segment_margin_mm(model) if marginMm is None else marginMm
         return addLesionsFromSegmentation(segmentationNode.GetScene(), segmentationNode, marginMm=marginMm)
 
-    def exportCsv(self, path: str | Path, roiNodes: Sequence[slicer.vtkMRMLMarkupsROINode]) -> int:
-        """Write the answers of these lesions as CSV, and return how many there are."""
+    def exportCsv(
+        self, path: str | Path, roiNodes: Sequence[slicer.vtkMRMLMarkupsROINode], *, answerAnyway: bool = False
+    ) -> int:
+        """Write the answers of these lesions as CSV, and return how many there are.
+
+        ``answerAnyway``: with the likeliest class also where the model has no answer.
+        """
         from pathlib import Path
 
         from LesionClassifierLib.export import exportCsv
 
-        return exportCsv(Path(path), roiNodes)
+        return exportCsv(Path(path), roiNodes, answerAnyway=answerAnyway)
 
-    def exportReport(self, path: str | Path, roiNodes: Sequence[slicer.vtkMRMLMarkupsROINode], *, files=None) -> int:
+    def exportReport(
+        self,
+        path: str | Path,
+        roiNodes: Sequence[slicer.vtkMRMLMarkupsROINode],
+        *,
+        files=None,
+        answerAnyway: bool = False,
+    ) -> int:
         """Write the answers as a DICOM structured report (TID 1500), and return how many there are.
 
-        ``files``: where the CT's DICOM files are (default: Slicer's DICOM database).
+        ``files``: where the CT's DICOM files are (default: Slicer's DICOM database). ``answerAnyway``: as for `exportCsv`.
         """
         from pathlib import Path
 
         from LesionClassifierLib.export import exportReport
 
-        return exportReport(Path(path), roiNodes, files or getattr(slicer, "dicomDatabase", None))
+        files = files or getattr(slicer, "dicomDatabase", None)
+        return exportReport(Path(path), roiNodes, files, answerAnyway=answerAnyway)
 
 
 class LesionClassifierTest(ScriptedLoadableModuleTest):

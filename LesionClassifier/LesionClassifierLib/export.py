@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 from LesionLib import __version__
-from LesionLib.errors import LesionLensError, OutputError
+from LesionLib.errors import LesionLensError, OutputError, WarningName
 from LesionLib.geometry import LesionBox
 from LesionLib.inference.results import LesionResult, RunInfo, as_csv
 from slicer import vtkMRMLMarkupsROINode, vtkMRMLScalarVolumeNode
@@ -72,8 +72,13 @@ def readDatasets(paths: Iterable[str | Path]) -> list[Dataset]:
         raise StructuredReportError(msg) from error
 
 
-def resultsOfLesions(roiNodes: Sequence[vtkMRMLMarkupsROINode]) -> tuple[RunInfo, list[LesionResult]]:
-    """The answers on the lesions' nodes, heat maps left out. Raises `OutputError` without any, or with two models' answers."""
+def resultsOfLesions(
+    roiNodes: Sequence[vtkMRMLMarkupsROINode], *, answerAnyway: bool = False
+) -> tuple[RunInfo, list[LesionResult]]:
+    """The answers on the lesions' nodes, heat maps left out. Raises `OutputError` without any, or with two models' answers.
+
+    Without a label where the model abstains, unless ``answerAnyway``.
+    """
     stored = [found for found in map(storedResult, roiNodes) if found is not None]
     if not stored:
         msg = "no lesion has an answer yet; classify first."
@@ -86,12 +91,13 @@ def resultsOfLesions(roiNodes: Sequence[vtkMRMLMarkupsROINode]) -> tuple[RunInfo
             f"the answers come from several models or CTs ({names}; {', '.join(sorted(volumes))}); classify all again."
         )
         raise OutputError(msg)
-    return stored[0].run, [found.result for found in stored]
+    results = [found.result for found in stored]
+    return stored[0].run, [one.answered_anyway if answerAnyway else one.without_abstained for one in results]
 
 
-def exportCsv(path: Path, roiNodes: Sequence[vtkMRMLMarkupsROINode]) -> int:
-    """Write one row a lesion that has an answer, and return how many. Raises `OutputError`."""
-    run, results = resultsOfLesions(roiNodes)
+def exportCsv(path: Path, roiNodes: Sequence[vtkMRMLMarkupsROINode], *, answerAnyway: bool = False) -> int:
+    """Write one row a lesion that was asked about, and return how many. Raises `OutputError`."""
+    run, results = resultsOfLesions(roiNodes, answerAnyway=answerAnyway)
     try:
         path.write_text(as_csv(run, results), encoding="utf-8")
     except OSError as error:
@@ -100,13 +106,15 @@ def exportCsv(path: Path, roiNodes: Sequence[vtkMRMLMarkupsROINode]) -> int:
     return len(results)
 
 
-def exportReport(path: Path, roiNodes: Sequence[vtkMRMLMarkupsROINode], files: DicomFiles | None) -> int:
-    """Write a DICOM structured report of all lesions that have an answer, and return how many.
+def exportReport(
+    path: Path, roiNodes: Sequence[vtkMRMLMarkupsROINode], files: DicomFiles | None, *, answerAnyway: bool = False
+) -> int:
+    """Write a DICOM structured report of all lesions that were asked about, and return how many.
 
     ``files``: where the DICOM files of the CT are. Raises `OutputError`, or `StructuredReportError` for a CT without DICOM.
     """
 
-    run, results = resultsOfLesions(roiNodes)
+    run, results = resultsOfLesions(roiNodes, answerAnyway=answerAnyway)
     volumeNodes = {
         node.GetID(): node for node in (roi.GetNodeReference(VOLUME_ROLE) for roi in roiNodes) if node is not None
     }
@@ -121,6 +129,10 @@ def exportReport(path: Path, roiNodes: Sequence[vtkMRMLMarkupsROINode], files: D
 _SCHEME = "99LESIONLENS"
 _SERIES_DESCRIPTION = "LesionLens answers: research use only, not for diagnosis"
 _SERIES_NUMBER = 9500
+_REASON_MEANINGS = {
+    WarningName.BOX_SIZE: "Size outside the model's training",
+    WarningName.OUT_OF_DISTRIBUTION: "Unlike the model's training lesions",
+}
 _RAS_TO_LPS = np.array([-1.0, -1.0, 1.0])
 
 
@@ -202,7 +214,7 @@ def _lesionGroup(hd: Any, result: LesionResult, run: RunInfo, frame: str, series
             value=round(p, 6),
             unit=codes.UCUM.NoUnits,
         )
-        for number, (name, p) in enumerate(result.probabilities.items(), start=1)
+        for number, (name, p) in enumerate(result.shown_probabilities.items(), start=1)
     ]
     statistics = result.statistics
     if statistics is not None:
@@ -246,13 +258,24 @@ def _evaluations(hd: Any, result: LesionResult) -> list[Any]:
         value = hd.sr.CodedConcept(f"class-{places[name]}", _SCHEME, name[:64])
         return hd.sr.QualitativeEvaluation(hd.sr.CodedConcept(code, _SCHEME, meaning), value)
 
-    answered = [said("answer", "Answered class", result.label)]
+    reasons = [
+        hd.sr.QualitativeEvaluation(
+            hd.sr.CodedConcept("no-answer-reason", _SCHEME, "Reason why the model has no answer"),
+            hd.sr.CodedConcept(str(code), _SCHEME, _REASON_MEANINGS[code]),
+        )
+        for code in result.abstention
+    ]
+    if not result.label:
+        value = hd.sr.CodedConcept("no-answer", _SCHEME, "No answer")
+        answer = hd.sr.QualitativeEvaluation(hd.sr.CodedConcept("answer", _SCHEME, "Answered class"), value)
+        return [answer, *reasons]
+    answered = [said("answer", "Answered class", result.label), *reasons]
     kept = result.reliability.prediction_set or ()
     return answered + [said("not-ruled-out", "Class that cannot be ruled out", name) for name in kept]
 
 
 def _addComments(hd: Any, group: Dataset, result: LesionResult) -> None:
-    texts = ["Research use only, not for diagnosis.", *result.reliability.sentences(tuple(result.probabilities))]
+    texts = ["Research use only, not for diagnosis.", *result.sentences]
     for text in [*texts, *result.warnings]:
         item = hd.sr.TextContentItem(
             name=_codes().DCM.Comment, value=str(text), relationship_type=hd.sr.RelationshipTypeValues.CONTAINS

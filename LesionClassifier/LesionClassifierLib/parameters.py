@@ -13,14 +13,15 @@ from LesionClassifierLib.scene.lesions import DEFAULT_BOX_MM
 
 @parameterNodeWrapper
 class LesionClassifierParameterNode:
-    """``boxSizeMm``: side of a box that one click makes.
+    """``boxSizeMm``: side of a box that one click makes. ``marginMm``: around a segment; a model that is chosen sets its own,
+    the default is that of the model that comes along. ``answerAnyway``: show what the network computed without an answer.
 
     ``redrawnBoxes``: boxes drawn a little differently that are asked too. ``device``: auto, cpu or cuda.
     """
 
     volume: vtkMRMLScalarVolumeNode
     segmentation: vtkMRMLSegmentationNode
-    marginMm: Annotated[float, WithinRange(0.0, 50.0), Default(2.0)]
+    marginMm: Annotated[float, WithinRange(0.0, 50.0), Default(0.0)]
     model: Annotated[str, Default(DEFAULT_MODEL)]
     device: Annotated[str, Default("auto")]
     boxSizeMm: Annotated[float, WithinRange(2.0, 300.0), Default(DEFAULT_BOX_MM)]
@@ -30,3 +31,4 @@ class LesionClassifierParameterNode:
     showHeat: Annotated[bool, Default(True)]
     showSeen: Annotated[bool, Default(False)]
     colorSegments: Annotated[bool, Default(True)]
+    answerAnyway: Annotated[bool, Default(False)]

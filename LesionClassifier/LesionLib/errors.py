@@ -45,6 +45,8 @@ class WarningName(StrEnum):
     PHANTOM = "phantom"
     OUT_OF_DISTRIBUTION = "out-of-distribution"
     GPU_MEMORY = "gpu-memory"
+    SEGMENT_MARGIN = "segment-margin"
+    TRAINING_LESION = "training-lesion"
 
 
 class InputWarning(str):

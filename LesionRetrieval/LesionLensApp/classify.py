@@ -25,8 +25,10 @@ from LesionLib.inference.messages import RunOptions
 from LesionLib.inference.results import LesionResult, RunInfo, as_csv, as_json, heat_map_file
 from LesionLib.io.boxes import read_boxes_csv, read_segment_boxes
 from LesionLib.io.volumes import DicomSeries, read_volume, series_at
+from LesionLib.model.folder import segment_margin_of
 from LesionRetrievalLib.libraries import open_store
 from LesionRetrievalLib.library.cases import Neighbour
+from LesionRetrievalLib.library.intake import require_margin
 from LesionRetrievalLib.library.neighbours import find_similar
 from LesionRetrievalLib.library.pseudonyms import Pseudonymiser, default_key_path
 from LesionRetrievalLib.library.store import CaseLibrary
@@ -70,7 +72,8 @@ class Job:
     """What to answer: nodes of a running scene, a model, and perhaps a library to compare with.
 
     ``box_jitter``: boxes drawn a little differently that are asked too, for the spread of the answer. ``excludePatient`` is
-    the pseudonym of the patient on the CT, whose own cases are not shown as similar. ``dicomFiles``: those of the CT's
+    the pseudonym of the patient on the CT, whose own cases are not shown as similar. ``answerAnyway``: name the likeliest
+    class also where the model has no answer. ``dicomFiles``: those of the CT's
     series, where a structured report is wanted.
     """
 
@@ -83,6 +86,7 @@ class Job:
     excludePatient: str | None = None
     extraWarnings: tuple[InputWarning, ...] = ()
     box_jitter: int = 0
+    answerAnyway: bool = False
     dicomFiles: Sequence[Path] = ()
 
 
@@ -129,7 +133,7 @@ def run_job(job: Job, out: Path, steps: Steps, *, overwrite: bool) -> list[Lesio
 
 
 def _classified(job: Job) -> tuple[RunInfo, list[LesionResult]]:
-    options = RunOptions(box_jitter=job.box_jitter)
+    options = RunOptions(box_jitter=job.box_jitter, answer_anyway=job.answerAnyway)
     answer = job.model.run(requestFromNodes(job.volumeNode, job.roiNodes, job.model.described.folder, options))
     warned = [replace(result, warnings=(*job.extraWarnings, *result.warnings)) for result in answer.results]
     return answer.info, warned
@@ -152,9 +156,10 @@ def classify_files(options: argparse.Namespace, model: AskedModel, steps: Steps)
 
     Raises a `LesionLensError` for bad input; then nothing is written.
     """
-    if not (0 <= options.margin_mm <= 100 and 1 <= options.similar <= 1000 and 0 <= options.box_jitter <= 100):
+    margin_mm = segment_margin_of(model.described.manifest) if options.margin_mm is None else options.margin_mm
+    if not (0 <= margin_mm <= 100 and 1 <= options.similar <= 1000 and 0 <= options.box_jitter <= 100):
         msg = (
-            f"--margin-mm is {options.margin_mm:g} (0 to 100 mm), --similar is {options.similar} (1 to 1000) and "
+            f"--margin-mm is {margin_mm:g} (0 to 100 mm), --similar is {options.similar} (1 to 1000) and "
             f"--box-jitter is {options.box_jitter} (0 to 100)."
         )
         raise LesionLensError(msg)
@@ -162,6 +167,8 @@ def classify_files(options: argparse.Namespace, model: AskedModel, steps: Steps)
         library = stack.enter_context(open_store(options.library)) if options.library else None
         if library is not None:
             library.require_model(model.described.sha256)
+            if options.segmentation:
+                require_margin(library, model.described, margin_mm)
         steps.begin(f"Reading {options.volume.name}")
         series = series_at(options.volume, options.series)
         volume = read_volume(options.volume, series=series or options.series)
@@ -172,7 +179,7 @@ def classify_files(options: argparse.Namespace, model: AskedModel, steps: Steps)
         if options.boxes:
             roiNodes = addBoxes(running.scene, options.boxes)
         else:
-            roiNodes = addSegments(running.scene, options.segmentation, marginMm=options.margin_mm)
+            roiNodes = addSegments(running.scene, options.segmentation, marginMm=margin_mm)
         job = Job(
             running,
             volumeNode,
@@ -183,6 +190,7 @@ def classify_files(options: argparse.Namespace, model: AskedModel, steps: Steps)
             excludePatient=_patient_hash(options, series) if library is not None else None,
             extraWarnings=volume.warnings,
             box_jitter=options.box_jitter,
+            answerAnyway=options.answer_anyway,
             dicomFiles=_dicom_files(options, series),
         )
         return run_job(job, options.out, steps, overwrite=options.overwrite)

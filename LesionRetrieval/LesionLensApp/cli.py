@@ -62,7 +62,13 @@ def _add_classify(commands: argparse._SubParsersAction) -> None:
     where = parser.add_mutually_exclusive_group(required=True)
     where.add_argument("--boxes", type=Path, help="boxes as .csv, or a Slicer markups file (.mrk.json)")
     where.add_argument("--segmentation", type=Path, help="label map or .seg.nrrd: every segment becomes a box")
-    parser.add_argument("--margin-mm", type=float, default=2.0, help="margin around a segment (default: 2)")
+    parser.add_argument(
+        "--margin-mm", type=float, help="margin around a segment (default: what the model was made for)"
+    )
+    parser.add_argument(
+        "--answer-anyway", action="store_true",
+        help="show what the network computed also for lesions that the model has no answer for",
+    )  # fmt: skip
     parser.add_argument("--model", default=DEFAULT_MODEL, help=f"name or folder of a model (default: {DEFAULT_MODEL})")
     parser.add_argument("--library", type=library_place, help="case library to compare with")
     parser.add_argument("--similar", type=int, default=9, metavar="K", help="how many similar cases (default: 9)")

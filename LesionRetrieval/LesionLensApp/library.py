@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from LesionLib.errors import CaseLibraryError
+from LesionLib.model.folder import segment_margin_of
 from LesionRetrievalLib.libraries import Target, TransferPlan, Transferred, open_store, transfer
 from LesionRetrievalLib.library.cases import CaseStore, IndexedModel
 from LesionRetrievalLib.library.reindex import ReindexReport, patch_embedder, reindex
@@ -180,7 +181,9 @@ def _add_where(parser: argparse.ArgumentParser, *, required: bool) -> None:
     where = parser.add_mutually_exclusive_group(required=required)
     where.add_argument("--boxes", type=Path, help="boxes as .csv, or a Slicer markups file (.mrk.json)")
     where.add_argument("--segmentation", type=Path, help="label map or .seg.nrrd: every segment becomes a box")
-    parser.add_argument("--margin-mm", type=float, default=2.0, help="margin around a segment (default: 2)")
+    parser.add_argument(
+        "--margin-mm", type=float, help="margin around a segment (default: what the model was made for)"
+    )
     parser.add_argument("--series", help="which series of a DICOM folder: its number in the list, or its UID")
 
 
@@ -377,8 +380,9 @@ def reindex_library(path: Path, model: AskedModel, steps: Steps) -> str:
         try:
             who = model.described
             steps.begin(f"Embedding {len(library)} cases by {who.name} {who.version}")
+            embed = patch_embedder(who.spec, model.embed, margin_mm=segment_margin_of(who.manifest))
             with _bar() as bar:
-                report = reindex(library, who, progress=bar, embed=patch_embedder(who.spec, model.embed))
+                report = reindex(library, who, progress=bar, embed=embed)
         except KeyboardInterrupt:
             print("lesionlens: interrupted; what is embedded is kept, reindex again to go on.", file=sys.stderr)
             raise SystemExit(_INTERRUPTED) from None

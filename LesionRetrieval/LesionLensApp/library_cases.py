@@ -9,10 +9,12 @@ from pathlib import Path
 import pydicom
 from LesionLib.errors import BoxError, CaseLibraryError, OutputError
 from LesionLib.geometry import CTVolume, LesionBox
+from LesionLib.inference.messages import ModelDescription
 from LesionLib.io.boxes import CaseRow, read_case_table
 from LesionLib.io.volumes import DicomSeries, read_volume, series_at
+from LesionLib.model.folder import segment_margin_of
 from LesionRetrievalLib.library.attributes import attributes_from
-from LesionRetrievalLib.library.cases import CaseEntry, ModelIdentity
+from LesionRetrievalLib.library.cases import CaseEntry, CaseStore, ModelIdentity
 from LesionRetrievalLib.library.intake import (
     IDENTIFYING_ELEMENTS,
     PATIENT_COLUMN,
@@ -24,7 +26,9 @@ from LesionRetrievalLib.library.intake import (
     checked_case,
     label_column,
     label_of,
+    library_margin_mm,
     new_case_id,
+    require_margin,
 )
 from LesionRetrievalLib.library.pseudonyms import Pseudonymiser, owner_key
 from LesionRetrievalLib.library.store import CaseLibrary, write_library
@@ -76,7 +80,7 @@ def build_library(
 def _entry(
     row: CaseRow, place: int, column: str, model: AskedModel, plan: LibraryPlan, key: Pseudonymiser
 ) -> CaseEntry:
-    volume, box, _ = row.load()
+    volume, box, _ = row.load(margin_mm=segment_margin_of(model.described.manifest))
     patient = row.values[PATIENT_COLUMN]
     new = NewCase(
         case_id=f"case-{place:05d}",
@@ -91,19 +95,25 @@ def _entry(
     return case_entry(volume, box, model.embed(volume, box), new=new, owner=owner, without_patch_if_too_large=True)
 
 
-def read_lesions(options: argparse.Namespace, series: DicomSeries | None) -> tuple[CTVolume, list[LesionBox]]:
+def read_lesions(
+    options: argparse.Namespace, series: DicomSeries | None, library: CaseStore, model: ModelDescription
+) -> tuple[CTVolume, list[LesionBox]]:
     """The lesions of a CT for a case library: the volume and the boxes that the options name; whose they are: `read_identity`.
 
-    ``series``: that of `options.volume`, None for an image file. Raises `LesionLensError` for bad input.
+    ``series``: that of `options.volume`, None for an image file. A segment's box reaches as far beyond it as those of
+    ``library``. Raises `LesionLensError` for bad input.
     """
-    if not 0 <= options.margin_mm <= 100:
-        msg = f"--margin-mm is {options.margin_mm:g}; give 0 to 100 mm."
+    margin_mm = library_margin_mm(library, model) if options.margin_mm is None else options.margin_mm
+    if not 0 <= margin_mm <= 100:
+        msg = f"--margin-mm is {margin_mm:g}; give 0 to 100 mm."
         raise BoxError(msg)
+    if options.segmentation:
+        require_margin(library, model, margin_mm)
     volume = read_volume(options.volume, series=series or options.series)
     if options.segmentation:
         from LesionLib.io.boxes import read_segment_boxes
 
-        return volume, read_segment_boxes(options.segmentation, margin_mm=options.margin_mm)
+        return volume, read_segment_boxes(options.segmentation, margin_mm=margin_mm)
     return volume, _boxes(options.boxes)
 
 
@@ -157,7 +167,7 @@ def add_lesions(options: argparse.Namespace, model: AskedModel, steps: Steps) ->
         library.require_model(model.described.sha256)
         steps.begin(f"Reading {options.volume.name}")
         series = series_at(options.volume, options.series)
-        volume, boxes = read_lesions(options, series)
+        volume, boxes = read_lesions(options, series, library, model.described)
         owner, cases = _owner(options, series), _cases(options, len(boxes))
         for new in cases:
             checked_case(new, owner)  # before the first is embedded

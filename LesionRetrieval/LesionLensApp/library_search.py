@@ -8,7 +8,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from LesionLib.errors import CaseLibraryError
+from LesionLib.errors import CaseLibraryError, InputWarning
+from LesionLib.inference.results import abstention_codes, abstention_sentence
 from LesionRetrievalLib.libraries import open_store
 from LesionRetrievalLib.library.attributes import conditions_from
 from LesionRetrievalLib.library.cases import CaseStore, Neighbour
@@ -27,11 +28,15 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Answer:
-    """The cases found for one lesion, best first. ``patient``: the hash of whose it is, where that is known."""
+    """The cases found for one lesion, best first. ``patient``: the hash of whose it is, where that is known.
+
+    ``warnings``: what is unusual about the lesion, as that the model learned from it, or has no answer for it.
+    """
 
     lesion: str
     patient: str | None
     found: tuple[Neighbour, ...]
+    warnings: tuple[InputWarning, ...] = ()
 
 
 def answer_query(options: argparse.Namespace, load: Callable[[], AskedModel]) -> list[Answer]:
@@ -62,13 +67,22 @@ def print_answers(answers: Sequence[Answer]) -> None:
             row = (str(place), case.case_id, case.label, similarity, case.label_source, case.organ, whose)
             table.add_row(*map(Text, row))
         console.print(table)
+        reason = abstention_sentence(abstention_codes(answer.warnings))
+        for warning in ([reason] if reason else []) + list(answer.warnings):
+            console.print(Text(f"{answer.lesion}: {warning}", style="yellow"))
 
 
 def as_json_text(answers: Sequence[Answer]) -> str:
     """All answers as a JSON list; without hashes, which are nobody's business outside the library."""
     return json.dumps(
         [
-            {"lesion": a.lesion, "found": [{**_shown(c), "patient": _whose(c, a.patient)} for c in a.found]}
+            {
+                "lesion": a.lesion,
+                "found": [{**_shown(c), "patient": _whose(c, a.patient)} for c in a.found],
+                "usable": not abstention_codes(a.warnings),
+                "warnings": [str(warning) for warning in a.warnings],
+                "warningNames": [str(getattr(warning, "name", "")) for warning in a.warnings],
+            }
             for a in answers
         ],
         indent=2,
@@ -97,17 +111,15 @@ def _of_ct(
     library.require_model(model.described.sha256)
     from LesionLensApp.library_cases import read_lesions
 
-    volume, boxes = read_lesions(options, series)
+    volume, boxes = read_lesions(options, series, library, model.described)
     sha256 = model.described.sha256
     patient = hashes[0] if hashes else None
-    return [
-        Answer(
-            box.name,
-            patient,
-            tuple(library.search(model.embed(volume, box), k=options.similar, model_sha256=sha256, **filters)),
-        )
-        for box in boxes
-    ]
+    answers = []
+    for box in boxes:
+        vector, warnings = model.embed_checked(volume, box)
+        found = library.search(vector, k=options.similar, model_sha256=sha256, **filters)
+        answers.append(Answer(box.name, patient, tuple(found), warnings))
+    return answers
 
 
 def _hashes_of_ct(options: argparse.Namespace, series: DicomSeries | None) -> tuple[str, str] | None:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import overload
 
 import numpy as np
-from LesionLib.errors import WarningName
+from LesionLib.errors import InputWarning, WarningName
 from LesionLib.geometry import CTVolume, LesionBox
 from LesionLib.inference.messages import (
     Embedding,
@@ -39,7 +39,12 @@ class AskedModel:
 
     def embed(self, volume: CTVolume, box: LesionBox) -> np.ndarray:
         """The L2-normalised embedding of a lesion, float32, (d,). Raises `LesionLensError`."""
-        return self.run(EmbeddingRequest(str(self.described.folder), volume, box, query_only=True)).vector
+        return self.embed_checked(volume, box)[0]
+
+    def embed_checked(self, volume: CTVolume, box: LesionBox) -> tuple[np.ndarray, tuple[InputWarning, ...]]:
+        """The same, and what is unusual about the lesion. Raises `LesionLensError`."""
+        answer = self.run(EmbeddingRequest(str(self.described.folder), volume, box, query_only=True))
+        return answer.vector, answer.warnings
 
     @overload
     def run(self, request: RunRequest) -> RunAnswer: ...

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from LesionLib.errors import OutputError
-from LesionLib.inference.results import LesionResult
+from LesionLib.inference.results import NO_ANSWER, LesionResult
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
@@ -53,10 +53,11 @@ def print_results(results: Sequence[LesionResult], out: Path) -> None:
     for heading in ("lesion", "answer", "probabilities", "most similar cases", "warnings"):
         table.add_column(heading)
     for result in results:
-        probabilities = "  ".join(f"{name} {p:.2f}" for name, p in result.probabilities.items())
+        answer = result.label or NO_ANSWER
+        probabilities = "  ".join(f"{name} {p:.2f}" for name, p in result.shown_probabilities.items()) or "-"
         similar = ", ".join(f"{case.label} {case.similarity:.2f}" for case in result.similar_cases[:3]) or "-"
         warnings = str(len(result.warnings)) if result.warnings else "-"
-        table.add_row(*(Text(cell) for cell in (result.name, result.label, probabilities, similar, warnings)))
+        table.add_row(*(Text(cell) for cell in (result.name, answer, probabilities, similar, warnings)))
     console.print(table)
     warnings = list(dict.fromkeys(warning for result in results for warning in result.warnings))
     for warning in warnings[:_SHOWN_WARNINGS]:

@@ -7,7 +7,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from LesionLib.model.folder import DEFAULT_MODEL
+from LesionLib.model.folder import DEFAULT_MODEL, segment_margin_of
 
 from LesionLensApp.output import Steps
 
@@ -175,6 +175,7 @@ def _source(options: argparse.Namespace, model: ModelDescription, library: CaseL
         label_source=options.label_source,
         organ=options.organ,
         patient_hash=hashing,
+        margin_mm=segment_margin_of(model.manifest),
     )
 
 

@@ -12,7 +12,9 @@ from pathlib import Path
 import numpy as np
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from LesionLib.inference.messages import ModelDescription
-from LesionLib.inference.results import LesionResult, RunInfo, heat_map_file
+from LesionLib.inference.results import NO_ANSWER, LesionResult, RunInfo, heat_map_file
+from LesionLib.model.card import figure_sentences, heat_sentence
+from LesionLib.model.folder import CARD
 from LesionRetrievalLib.library.attributes import attribute_pairs
 from LesionRetrievalLib.library.cases import Neighbour
 from LesionRetrievalLib.library.store import CaseLibrary
@@ -104,10 +106,11 @@ def write_report(
             "result": result,
             "heat_map_file": heat_map_file(number) if result.heat_map else None,
             "pictures": pictures[number - 1],
-            "bars": [(name, p, _css(colors[name])) for name, p in result.probabilities.items()],
+            "bars": [(name, p, _css(colors[name])) for name, p in result.shown_probabilities.items()],
             "cards": [_card(neighbour, library) for neighbour in neighbours[number - 1]],
-            "vote": _vote(neighbours[number - 1]),
-            "reliability": result.reliability.sentences(tuple(result.probabilities)),
+            # Found by the same features: where the model has no answer, they have none either.
+            "vote": _vote(neighbours[number - 1]) if result.usable else "",
+            "reliability": result.sentences,
         }
         for number, result in enumerate(results, start=1)
     ]
@@ -119,8 +122,20 @@ def write_report(
         intended_use=model.manifest["intended_use"],
         library=library,
         colors={name: _css(color) for name, color in colors.items()},
+        no_answer=NO_ANSWER,
+        figures=figure_sentences(model.manifest),
+        heat_map_says=heat_sentence(model.manifest),
+        card=_card_text(model),
     )
     path.write_text(page, encoding="utf-8")
+
+
+def _card_text(model: ModelDescription) -> str:
+    """The model's card, for the page to hold: a link to a file would be dead wherever else the page is opened."""
+    try:
+        return (model.folder / CARD).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError):
+        return ""
 
 
 def _card(neighbour: Neighbour, library: CaseLibrary | None) -> CaseCard:

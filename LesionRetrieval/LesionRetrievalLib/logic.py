@@ -5,6 +5,7 @@ The functions before the class are what it does, on nodes: ask about a lesion, s
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +15,7 @@ from LesionClassifierLib.scene.volumes import volumeFromNode
 from LesionLib.errors import CaseLibraryError
 from LesionLib.geometry import require_overlap
 from LesionLib.inference.messages import Embedding, EmbeddingRequest, RunOptions
-from LesionLib.model.folder import DEFAULT_MODEL
+from LesionLib.model.folder import DEFAULT_MODEL, segment_margin_mm
 from slicer import vtkMRMLMarkupsROINode, vtkMRMLScalarVolumeNode
 
 from LesionRetrievalLib.library.cases import Neighbour
@@ -161,7 +162,8 @@ class RetrievalLogic:
         from LesionRetrievalLib.library.store import CaseLibrary
 
         embedding = embedding or self.runner.run(describing_request(str(model)))
-        library = CaseLibrary.create(path, model=ModelIdentity.of(embedding.info), dimension=len(embedding.vector))
+        identity = replace(ModelIdentity.of(embedding.info), segment_margin_mm=segment_margin_mm(model))
+        library = CaseLibrary.create(path, model=identity, dimension=len(embedding.vector))
         self.closeLibrary()
         self.library = library
         return library

@@ -5,10 +5,12 @@ from __future__ import annotations
 import pytest
 from LesionLib.inference.classifier import Classifier
 from LesionLib.model.bundle import load_bundle
-from LesionLib.model.folder import CARD, find_bundle, golden_case
+from LesionLib.model.card import figure_sentences, heat_sentence
+from LesionLib.model.folder import CARD, WEIGHTS, find_bundle, golden_case
 
 NAME = "lung-nodule-malignancy"
-SHA256 = "12c1b1e348e571072df56963963cd4e61229fe9a56178b56fa711e3ef8247d5c"
+SHA256 = "c47432e662bb1d1f74a3420305e9ae730a92c59a5f63a7ad411ce732fa9e97dd"
+WEIGHTS_SHA256 = "74e57fdf36fad1c62a9e7e525cd0bd41ca22bee9f69f1dbec015cb1c0519f183"  # since 1.1.0
 AUC = {
     "all nodules": {
         "this model": (0.9279, 0.9074, 0.9472),
@@ -36,7 +38,8 @@ def training(bundle):
 
 
 def test_the_model_is_the_very_one_that_was_measured(bundle):
-    assert (bundle.name, bundle.version, bundle.sha256) == (NAME, "1.1.0", SHA256)
+    assert (bundle.name, bundle.version, bundle.sha256) == (NAME, "1.2.0", SHA256)
+    assert bundle.manifest["lesionlens"]["files"][WEIGHTS] == WEIGHTS_SHA256
     assert bundle.class_names == ("benign", "malignant")
 
 
@@ -85,3 +88,25 @@ def test_its_card_prints_the_figures_of_its_manifest():
     assert (
         "| this model | 0.866 (0.827-0.903) | 0.729 (0.681-0.777) | 0.532 (0.439-0.623) | 0.926 (0.898-0.951) |" in card
     )
+
+
+def test_it_says_what_boxes_it_was_made_for_what_it_assumes_and_what_it_learned_from(bundle):
+    assert bundle.segment_margin_mm == 0.0
+    assert bundle.manifest["lesionlens"]["class_prior"] == [0.5, 0.5]
+    assert len(bundle.training_content.hashes) == 806
+
+
+def test_its_figures_stand_beside_its_answers_as_the_card_has_them(bundle):
+    auc, prior = figure_sentences(bundle.manifest)
+    assert auc == (
+        "Measured on 806 lesions of 441 patients: AUC 0.928 (0.907-0.947); size alone has 0.921 (0.899-0.942)."
+    )
+    assert prior.startswith(
+        "The probabilities assume 50% benign, 50% malignant (of the lesions that it was measured on 32%"
+    )
+    assert "16% of the heat lay in the lesion, where chance puts 15%" in heat_sentence(bundle.manifest)
+
+
+def test_a_manifest_without_figures_says_only_what_a_map_shows():
+    assert figure_sentences({"lesionlens": {"classes": [], "training": {}}}) == ()
+    assert heat_sentence({}) == "It shows where the model looked, not where disease is."

@@ -108,7 +108,7 @@ def resnet50_bundle(ct: CTVolume, boxes: list[LesionBox]) -> Bundle:
     return Bundle(
         name="bench", version="0.0.0", sha256="0" * 64, network=network, spec=SPEC, class_names=CLASSES,
         class_colors=((0, 1, 0), (1, 0, 0)), temperature=1.0, conformal=None, ood=None, box_size_mm=(1, 100),
-        slice_distance_mm=(0.5, 5), manifest={}, folder=Path(),
+        slice_distance_mm=(0.5, 5), segment_margin_mm=0.0, training_content=None, manifest={}, folder=Path(),
     )  # fmt: skip
 
 

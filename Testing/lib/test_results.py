@@ -23,7 +23,8 @@ COLUMNS = [
     "name", "label", "p_benign", "p_malignant", "center_r", "center_a", "center_s", "size_x", "size_y", "size_z",
     "grad_cam", "warnings", "prediction_set", "set_coverage", "distance", "usual_distance", "heat_inside", "redrawn_min",
     "redrawn_max", "redrawn_same_answer", "measured_in", "longest_edge_mm", "volume_ml", "hu_mean", "hu_sd", "hu_minimum",
-    "hu_median", "hu_maximum", "volume", "model", "model_version", "model_sha256", "device", "software",
+    "hu_median", "hu_maximum", "volume", "model", "model_version", "model_sha256", "device", "software", "usable",
+    "warning_codes",
 ]  # fmt: skip
 
 
@@ -67,7 +68,7 @@ def test_the_json_has_exactly_these_keys(results):
     for result in written["results"]:
         assert list(result) == [
             "name", "box", "label", "probabilities", "statistics", "reliability", "warnings", "warningNames", "gradCam",
-            "similarCases",
+            "similarCases", "usable", "noAnswer", "details",
         ]  # fmt: skip
         assert list(result["box"]) == ["centerRAS", "sizeMm", "axesRAS"]
     assert written["notice"] == "Research use only, not for diagnosis."

@@ -152,3 +152,15 @@ def test_one_slice_is_named_and_two_are_not(bundle, patch, stack):
     for count, expected in ((1, True), (2, False)):
         found = box_warnings(patch[0], patch[1].box, replace(stack, hu=stack.hu[:count]), bundle)
         assert (WarningName.FEW_SLICES in names(found)) is expected
+
+
+def test_a_crop_of_lung_alone_is_no_reason_to_doubt_the_units():
+    rng = np.random.default_rng(0)
+    lung = rng.normal(-870, 40, (12, 40, 40)).round()
+    lung[5:7, 15:22, 15:22] = -450  # a small nodule of ground glass; nothing here is as dense as water
+    assert volume_warnings(CTVolume(lung.astype(np.int16), np.eye(4))) == ()
+
+
+def test_values_from_which_the_intercept_was_taken_twice_are_named(patch):
+    (warning,) = volume_warnings(replace(patch[0], array=patch[0].array - 1024))
+    assert warning.name is WarningName.NOT_HU

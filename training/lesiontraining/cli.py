@@ -41,6 +41,8 @@ def build_parser() -> argparse.ArgumentParser:
     _add_index(commands)
     _add_retrieval(commands)
     _add_lung_nodules(commands)
+    _add_annotate(commands)
+    _add_box_margin(commands)
     return parser
 
 
@@ -111,6 +113,36 @@ def _add_lung_nodules(commands: argparse._SubParsersAction) -> None:
     nodules.add_argument("--imagenet", type=Path, required=True, help="ImageNet weights of MobileNetV2 (.pth)")
     nodules.add_argument("--out", type=Path, required=True, help="model folder to write")
     nodules.set_defaults(command=_lung_nodules)
+
+
+def _add_annotate(commands: argparse._SubParsersAction) -> None:
+    annotate = commands.add_parser(
+        "annotate", help="complete what a model folder says of itself; weights and figures stay"
+    )
+    annotate.add_argument("model", type=Path, help="the model folder")
+    annotate.add_argument(
+        "--learned-from", type=Path, help="folder with one CSV table, image/ and mask/: its training lesions"
+    )
+    annotate.add_argument("--segment-margin-mm", type=float, help="how far boxes of training reached beyond a segment")
+    annotate.add_argument(
+        "--class-prior", type=float, nargs="+", default=(), help="share of each class that is assumed"
+    )
+    annotate.add_argument("--version", help="the version that says it")
+    annotate.add_argument("--change", default="", help="a line for the change log")
+    annotate.set_defaults(command=_annotate)
+
+
+def _add_box_margin(commands: argparse._SubParsersAction) -> None:
+    margin = commands.add_parser(
+        "box-margin", help="what a margin around segments does to answers and similar cases, and what a user gets"
+    )
+    margin.add_argument("data", type=Path, help="folder with one CSV table, image/ and mask/")
+    margin.add_argument("--model", required=True, help="model folder, or the name of a model that comes along")
+    margin.add_argument("--label", default="malignant", help="the column with the answers (default: malignant)")
+    margin.add_argument("--margins-mm", type=float, nargs="+", default=(2.0,), help="other margins to try (default: 2)")
+    margin.add_argument("--draws", type=int, default=2000, help="bootstrap samples of patients (default: 2000)")
+    margin.add_argument("--out", type=Path, help="JSON file to write beside the printed table")
+    margin.set_defaults(command=_box_margin)
 
 
 class _Clock:
@@ -198,8 +230,37 @@ def _every_50(say: _Clock) -> Callable[[int, int], None]:
     return progress
 
 
+def _annotate(options: argparse.Namespace) -> None:
+    from lesiontraining.commands.annotate import Annotation, annotate
+    from lesiontraining.data.contents import content_of_folder
+
+    progress = _every_50(_Clock())
+    content = content_of_folder(options.learned_from, progress=progress) if options.learned_from else None
+    annotation = Annotation(
+        options.version, options.change, options.segment_margin_mm, tuple(options.class_prior), content
+    )
+    print(f"{options.model}: verified, sha256 {annotate(options.model, annotation)}")
+
+
+def _box_margin(options: argparse.Namespace) -> None:
+    from LesionLib.inference.classifier import best_device
+    from LesionLib.model.bundle import load_bundle
+
+    from lesiontraining.commands.box_margin import as_text, asked, compared, write_comparison
+
+    bundle = load_bundle(options.model, device=best_device())
+    lesions = asked(
+        options.data, bundle, margins_mm=options.margins_mm, label=options.label, progress=_every_50(_Clock())
+    )
+    found = compared(lesions, draws=options.draws)
+    print(as_text(found))
+    if options.out is not None:
+        write_comparison(found, options.out)
+
+
 def _lung_nodules(options: argparse.Namespace) -> None:
     from lesiontraining.commands.export import write_bundle
+    from lesiontraining.data.contents import content_of_folder
     from lesiontraining.linear_probe.model_card import LICENSE_TEXT, card, manifest_head, manifest_section
     from lesiontraining.linear_probe.recipe import Recipe, train
 
@@ -211,7 +272,10 @@ def _lung_nodules(options: argparse.Namespace) -> None:
     sha256 = write_bundle(
         options.out,
         head=manifest_head(),
-        lesionlens=manifest_section(trained),
+        lesionlens={
+            **manifest_section(trained),
+            "training_content": content_of_folder(options.data).to_manifest(),
+        },
         network=trained.network,
         spec=recipe.spec,
         calibration=trained.calibration(),

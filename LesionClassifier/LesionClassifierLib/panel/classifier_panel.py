@@ -10,7 +10,7 @@ import qt
 import slicer.util
 from LesionLib.errors import LesionLensError
 from LesionLib.inference.messages import RunAnswer, RunOptions, RunRequest
-from LesionLib.model.folder import user_model_root
+from LesionLib.model.folder import segment_margin_mm, user_model_root
 from slicer import vtkMRMLMarkupsROINode, vtkMRMLScalarVolumeNode, vtkMRMLScene
 from slicer.i18n import tr as _
 
@@ -290,10 +290,15 @@ class ClassifierPanel:
     def _showCurrent(self) -> None:
         """After a change of the scene: the widgets follow, the views stay."""
         current = self.lesions.current
-        self.result.show(current)
+        self.result.show(current, answerAnyway=self._answersAnyway)
         if self.parameters is not None:
             self.explanation.show(current, self.parameters, laysViews=False)
         self._updateButtons()
+
+    @property
+    def _answersAnyway(self) -> bool:
+        """Whether the user wants to see what the network computed also where the model has no answer."""
+        return self.parameters is not None and self.parameters.answerAnyway
 
     def _currentChosen(self) -> None:
         """After a choice of the user: the views follow too."""
@@ -324,6 +329,8 @@ class ClassifierPanel:
 
     def _modelChosen(self, model: str, device: str) -> None:
         if self.parameters is not None:
+            if model and model != self.parameters.model:
+                self.parameters.marginMm = segment_margin_mm(model)
             self.parameters.model, self.parameters.device = model, device
         self.warmUp()
         self._updateButtons()
@@ -356,21 +363,36 @@ class ClassifierPanel:
             self._tellError(str(error))
             return
         self.lesions.refresh()
-        self._ui.statusLabel.text = _("{0} segments are lesions now.").format(len(nodes))
+        self._ui.statusLabel.text = _("{0} segments are lesions now.").format(len(nodes)) + self._otherMargin()
+
+    def _otherMargin(self) -> str:
+        """Said where the boxes of segments are not those that the model was made for."""
+        wanted, margin = segment_margin_mm(self.models.model) if self.models.model else None, self.parameters.marginMm
+        if wanted is None or abs(margin - wanted) < 0.05:
+            return ""
+        return _(" Their boxes reach {0:g} mm beyond them; the model was made for {1:g} mm.").format(margin, wanted)
 
     def _exportCsv(self) -> None:
         path = qt.QFileDialog.getSaveFileName(
             slicer.util.mainWindow(), _("Export the answers"), "lesions.csv", _("CSV (*.csv)")
         )
         if path:
-            self._tryTo(lambda: _("{0} lesions written.").format(self._logic.exportCsv(path, self.lesions.lesions)))
+            self._tryTo(
+                lambda: _("{0} lesions written.").format(
+                    self._logic.exportCsv(path, self.lesions.lesions, answerAnyway=self._answersAnyway)
+                )
+            )
 
     def _exportReport(self) -> None:
         path = qt.QFileDialog.getSaveFileName(
             slicer.util.mainWindow(), _("Export a DICOM structured report"), "lesions.dcm", _("DICOM (*.dcm)")
         )
         if path:
-            self._tryTo(lambda: _("{0} lesions written.").format(self._logic.exportReport(path, self.lesions.lesions)))
+            self._tryTo(
+                lambda: _("{0} lesions written.").format(
+                    self._logic.exportReport(path, self.lesions.lesions, answerAnyway=self._answersAnyway)
+                )
+            )
 
     def _tryTo(self, action) -> None:
         try:

@@ -124,14 +124,15 @@ class LesionsPanel:
         stored, stale = storedResult(node), whyStale(node)
         answer = probability = ""
         if stored is not None:
-            answer = stored.result.label
-            probability = f"{stored.result.probabilities[answer]:.2f}"
+            answer = stored.result.without_abstained.label
+            probability = f"{stored.result.probabilities[answer]:.2f}" if answer else ""
         state = _("out of date") if stale else _("not answered") if stored is None else _("answered")
         hint = stale or ("; ".join(stored.result.warnings) if stored is not None else "")
-        for column, text in ((_ANSWER, answer), (_PROBABILITY, probability), (_STATE, state)):
+        shown = _("no answer") if stored is not None and not answer else answer
+        for column, text in ((_ANSWER, shown), (_PROBABILITY, probability), (_STATE, state)):
             item = self._cell(row, column, text)
             item.setToolTip(hint)
-            isColored = column == _ANSWER and stored is not None and not stale
+            isColored = column == _ANSWER and bool(answer) and not stale
             color = [round(255 * value) for value in stored.classColors[answer]] if isColored else None
             item.setForeground(qt.QBrush(qt.QColor(*color)) if color else qt.QBrush())
 

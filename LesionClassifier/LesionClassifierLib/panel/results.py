@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import html
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 
 import qt
 import slicer
 import vtk
+from LesionLib.errors import LesionLensError
+from LesionLib.model.card import figure_sentences
+from LesionLib.model.folder import find_bundle, unchecked_manifest
 from slicer import (
     vtkMRMLMarkupsROINode,
     vtkMRMLNode,
@@ -22,6 +26,13 @@ from slicer.i18n import tr as _
 from LesionClassifierLib.classification import heatMapNode, hideSeen, showHeatMap, showSeen
 from LesionClassifierLib.scene.results import StoredResult, storedResult, whyStale
 from LesionClassifierLib.scene.volumes import nodesOfClass
+
+_NO_CLASS = "-"
+
+
+def _noClass(stored: StoredResult) -> list[str]:
+    """The first choice where nothing is explained yet: else the first class would look as if it were."""
+    return [] if stored.explained else [_NO_CLASS]
 
 
 class ExplanationPanel:
@@ -46,7 +57,8 @@ class ExplanationPanel:
         self._roiNode = roiNode if stored is not None else None
         self._ui.explanationButton.enabled = stored is not None
         self._fill(
-            [] if stored is None else list(stored.result.probabilities), "" if stored is None else stored.explained
+            [] if stored is None else [*_noClass(stored), *stored.result.probabilities],
+            "" if stored is None else stored.explained or _NO_CLASS,
         )
         if stored is None:
             self._ui.heatLabel.text = ""
@@ -90,6 +102,10 @@ class ExplanationPanel:
 
     def _words(self, stored) -> str:
         node = heatMapNode(self._roiNode)
+        if node is None and not stored.result.usable:
+            return _(
+                "The model has no answer, so there is nothing to explain; choose a class to see its map all the same."
+            )
         inside = stored.result.reliability.heat_inside
         if node is None or inside is None:
             return _("The Grad-CAM is empty: nothing in the box speaks for {0}.").format(stored.explained)
@@ -106,7 +122,7 @@ class ExplanationPanel:
             return
         stored = storedResult(self._roiNode)
         asked = self._ui.explainedClassSelector.currentText
-        if stored is not None and asked and asked != stored.explained:
+        if stored is not None and asked in stored.result.probabilities and asked != stored.explained:
             self._onAsk(asked)
 
 
@@ -247,22 +263,29 @@ class ResultPanel:
         self._chart = None if scene is None else ProbabilityChart(scene)
         self._plot.setMRMLPlotViewNode(None if self._chart is None else self._chart.viewNode)
 
-    def show(self, roiNode: vtkMRMLMarkupsROINode | None) -> None:
-        """Show the lesion's answer, or that there is none."""
+    def show(self, roiNode: vtkMRMLMarkupsROINode | None, *, answerAnyway: bool = False) -> None:
+        """Show the lesion's answer, or that there is none; what the network computed without one with ``answerAnyway``."""
         stored = None if roiNode is None else storedResult(roiNode)
         isAnswered = stored is not None
-        for widget in (self._ui.probabilityTable, self._ui.probabilityPlotPlace, self._ui.reliabilityLabel):
-            widget.visible = isAnswered
+        if stored is not None:
+            result = stored.result
+            stored = replace(stored, result=result.answered_anyway if answerAnyway else result.without_abstained)
+        isLabelled = stored is not None and bool(stored.result.label)
+        for widget in (self._ui.probabilityTable, self._ui.probabilityPlotPlace):
+            widget.visible = isLabelled
+        self._ui.reliabilityLabel.visible = isAnswered
+        self._ui.answerAnywayCheckBox.visible = isAnswered and not stored.result.usable
         self._ui.warningsLabel.visible = False
         if not isAnswered:
             said = _("Select a lesion to see its answer.") if roiNode is None else _("This lesion is not answered yet.")
             self._ui.answerLabel.text = said
             return
         self._ui.answerLabel.text = _answerText(roiNode, stored)
-        self._fillTable(stored)
-        if self._chart is not None:
+        if isLabelled:
+            self._fillTable(stored)
+        if self._chart is not None and isLabelled:
             self._chart.show(roiNode.GetName(), stored.result.probabilities, stored.classColors)
-        sentences = stored.result.reliability.sentences(tuple(stored.result.probabilities))
+        sentences = [*stored.result.sentences, *_figureSentences(stored)]
         self._ui.reliabilityLabel.text = "<br>".join(html.escape(sentence) for sentence in sentences)
         self._showWarnings(whyStale(roiNode), stored)
 
@@ -283,14 +306,26 @@ class ResultPanel:
         self._ui.warningsLabel.text = "<br>".join(f"\u26a0 {html.escape(warning)}" for warning in said)
 
 
+def _figureSentences(stored: StoredResult) -> tuple[str, ...]:
+    """What the model's figures say, where the model is here and the very one that answered."""
+    try:
+        manifest = unchecked_manifest(find_bundle(stored.run.model_name))
+    except LesionLensError:
+        return ()
+    return figure_sentences(manifest) if manifest.get("sha256") == stored.run.model_sha256 else ()
+
+
 def _answerText(roiNode: vtkMRMLMarkupsROINode, stored: StoredResult) -> str:
     result, run = stored.result, stored.run
-    red, green, blue = (round(255 * value) for value in stored.classColors[result.label])
     name, label = html.escape(roiNode.GetName()), html.escape(result.label)
-    head = (
-        f"{name}: <b style='color:rgb({red},{green},{blue})'>{label}</b>, p = {result.probabilities[result.label]:.2f}"
-    )
-    lines = [head]
+    if not label:
+        lines = [_("{0}: <b>no answer</b>").format(name)]
+    else:
+        red, green, blue = (round(255 * value) for value in stored.classColors[result.label])
+        p = result.probabilities[result.label]
+        lines = [f"{name}: <b style='color:rgb({red},{green},{blue})'>{label}</b>, p = {p:.2f}"]
+        if not result.usable:
+            lines.append(_("<b>Not an answer</b>: only what the network computed, as you asked."))
     known = result.statistics
     if known is not None:
         lines.append(

@@ -114,7 +114,7 @@ def writeProvenance(node: vtkMRMLNode, result: LesionResult, run: RunInfo) -> No
     values = (
         result.name,
         result.label,
-        f"{result.probabilities[result.label]:.6f}",
+        f"{result.probabilities[result.label]:.6f}" if result.label else "",
         result.heat_map.class_name if result.heat_map is not None else "",
         json.dumps({"centerRAS": center, "sizeMm": size, "axesRAS": axes}),
         run.volume,
@@ -151,6 +151,7 @@ _PROVENANCE = tuple(
 )  # fmt: skip
 
 FOLDER_NAME = "LesionLens (research use only, not for diagnosis)"
+NO_ANSWER_COLOR = (0.6, 0.6, 0.6)  # of boxes and segments for which the model has no answer: no class has it
 _TABLE_ATTRIBUTE = "LesionLens.ResultsTable"
 _COLOR_BEFORE = "LesionLens.ColorBefore"
 
@@ -176,6 +177,8 @@ def showResults(
 ) -> ShownResults:
     """Colour boxes (and segments) by class, add heat maps and a table, and put all of it into a folder beside the CT.
 
+    Where the model has no answer they are grey.
+
     What an earlier run left on the same lesions is replaced. ``volume``: the CT that was answered. The slice views
     stay as they are: see `layFirstMap`.
     """
@@ -184,7 +187,7 @@ def showResults(
     for roiNode, result in zip(roiNodes, results, strict=True):
         removeResult(roiNode)
         markAsLesion(roiNode)
-        color = classColors[result.label]
+        color = classColors[result.label] if result.label else NO_ANSWER_COLOR
         showAsOutline(roiNode, colorRGB=color, interactive=bool(roiNode.GetDisplayNode().GetHandlesInteractive()))
         if colorSegments:
             _colorSegment(roiNode, color)
@@ -276,14 +279,17 @@ def _replacedTable(scene: vtkMRMLScene, results: Sequence[LesionResult]) -> vtkM
 def _columns(results: Sequence[LesionResult]) -> dict[str, list]:
     columns: dict[str, list] = {"name": [r.name for r in results], "label": [r.label for r in results]}
     for className in results[0].probabilities if results else ():
-        columns[f"p_{className}"] = [r.probabilities[className] for r in results]
-    columns["cannot_be_ruled_out"] = [" | ".join(r.reliability.prediction_set or ()) for r in results]
+        columns[f"p_{className}"] = [r.shown_probabilities.get(className) for r in results]
+    columns["cannot_be_ruled_out"] = [
+        " | ".join(r.reliability.prediction_set or ()) if r.label else "" for r in results
+    ]
     known = [r.statistics for r in results]
     columns["volume_ml"] = [None if s is None else round(s.volume_ml, 4) for s in known]
     columns["longest_edge_mm"] = [None if s is None else round(s.edges_mm[0], 2) for s in known]
     columns["hu_mean"] = [None if s is None else round(s.hu_mean, 1) for s in known]
     columns["hu_sd"] = [None if s is None else round(s.hu_sd, 1) for s in known]
     columns["warnings"] = [" | ".join(r.warnings) for r in results]
+    columns["usable"] = ["yes" if r.usable else "no" for r in results]
     return columns
 
 

@@ -81,13 +81,15 @@ class Classifier:
         *,
         class_name: str | None = None,
         box_jitter: int = 0,
+        answer_anyway: bool = False,
         most_lesions: int | None = None,
     ) -> Iterator[LesionResult]:
         """One answer a box, in order: probabilities, embedding, and the Grad-CAM of ``class_name`` (default: the answer).
 
         The pictures of several boxes, at most ``most_lesions``, go through the network at once. The probability of a
         lesion is the mean of its pictures' (DMRN's rule). ``box_jitter``: boxes drawn a little differently that are asked
-        too, for the spread of the answer. Raises `BoxError` for a box outside, `BundleError` for a model without classes.
+        too, for the spread of the answer. Where the model abstains there is no label, and no map but of a ``class_name``;
+        with ``answer_anyway`` there are. Raises `BoxError` for a box outside, `BundleError` for a model without classes.
         """
         self._require_classes()
         warnings = volume_warnings(self.volume)
@@ -97,11 +99,22 @@ class Classifier:
             maps = self._heat_maps(batch, answers, class_name)
             for lesion, answer, heat_map in zip(batch, answers, maps, strict=True):
                 result = self._result(lesion, answer, heat_map, warnings)
+                if not (result.usable or answer_anyway):
+                    explained = result.heat_map if class_name else None
+                    result = replace(result.without_abstained, heat_map=explained)
                 yield self._with_spread(result, answer, box_jitter) if box_jitter else result
 
     def embed(self, box: LesionBox) -> np.ndarray:
         """The L2-normalised embedding of a lesion, float32, shape (d,)."""
+        return self._embedded(cut_lesion(self.volume, box, self.bundle.spec))
+
+    def embed_checked(self, box: LesionBox) -> tuple[np.ndarray, tuple[InputWarning, ...]]:
+        """The same, and what is unusual about the lesion: all that is said beside an answer but of its heat map."""
         lesion = cut_lesion(self.volume, box, self.bundle.spec)
+        embedding = self._embedded(lesion)
+        return embedding, self._warnings(lesion, embedding, volume_warnings(self.volume))
+
+    def _embedded(self, lesion: Lesion) -> np.ndarray:
         features = self._features([lesion])
         with torch.no_grad():
             return self._embedding(features)
@@ -155,9 +168,7 @@ class Classifier:
         self, lesion: Lesion, answer: _Answer, heat_map: HeatMap, shared: Iterable[InputWarning]
     ) -> LesionResult:
         names = self.bundle.class_names
-        warnings = (*shared, *box_warnings(self.volume, lesion.box, lesion.sample, self.bundle))
-        if (strange := self.bundle.ood and self.bundle.ood.warning(answer.embedding)) is not None:
-            warnings += (InputWarning(WarningName.OUT_OF_DISTRIBUTION, strange),)
+        warnings = self._warnings(lesion, answer.embedding, shared)
         if heat_map.is_empty:
             text = f"The Grad-CAM is empty: nothing in the box speaks for {heat_map.class_name!r}."
             warnings += (InputWarning(WarningName.EMPTY_HEAT_MAP, text),)
@@ -173,6 +184,14 @@ class Classifier:
             statistics=_statistics(self.volume, lesion.box),
             seen=seen_boxes(lesion.sample, lesion.box.name),
         )
+
+    def _warnings(
+        self, lesion: Lesion, embedding: np.ndarray, shared: Iterable[InputWarning]
+    ) -> tuple[InputWarning, ...]:
+        warnings = (*shared, *box_warnings(self.volume, lesion.box, lesion.sample, self.bundle))
+        if (strange := self.bundle.ood and self.bundle.ood.warning(embedding)) is not None:
+            warnings += (InputWarning(WarningName.OUT_OF_DISTRIBUTION, strange),)
+        return warnings
 
     def _reliability(self, box: LesionBox, answer: _Answer, heat_map: HeatMap) -> Reliability:
         conformal, ood = self.bundle.conformal, self.bundle.ood
@@ -404,7 +423,11 @@ def _answers(
     options = request.options
     classifier = Classifier(model.bundle, request.volume)
     return classifier.classify_all(
-        boxes, class_name=options.class_name, box_jitter=options.box_jitter, most_lesions=most_lesions
+        boxes,
+        class_name=options.class_name,
+        box_jitter=options.box_jitter,
+        answer_anyway=options.answer_anyway,
+        most_lesions=most_lesions,
     )
 
 
@@ -425,9 +448,9 @@ def _embedding(model: LoadedModel, request: EmbeddingRequest, warnings: tuple[In
     try:
         if bundle.class_names and not request.query_only:  # one pass through the network for both
             result = classifier.classify(box)
-            vector, probabilities = result.embedding, result.probabilities
+            vector, probabilities, noticed = result.embedding, result.probabilities, result.warnings
         else:
-            vector = classifier.embed(box)
+            vector, noticed = classifier.embed_checked(box)
         if request.similar_to is not None:
             heat_map = classifier.similarity_to(box, request.similar_to)
     except torch.OutOfMemoryError:
@@ -440,7 +463,7 @@ def _embedding(model: LoadedModel, request: EmbeddingRequest, warnings: tuple[In
         class_colors=dict(zip(bundle.class_names, bundle.class_colors, strict=True)),
         heat_map=heat_map,
         info=_info(request, model),
-        warnings=warnings,
+        warnings=(*warnings, *(w for w in noticed if getattr(w, "name", None) is not WarningName.EMPTY_HEAT_MAP)),
     )
 
 

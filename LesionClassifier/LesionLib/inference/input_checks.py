@@ -6,6 +6,7 @@ import numpy as np
 
 from LesionLib.errors import InputWarning, WarningName
 from LesionLib.geometry import CTVolume, LesionBox
+from LesionLib.io.boxes import segment_margins_mm
 from LesionLib.model.bundle import Bundle
 from LesionLib.sampling.inputs import Sample
 from LesionLib.sampling.resample import AxialStack
@@ -14,16 +15,21 @@ from LesionLib.sampling.volumes import ShapeMaskSpec
 _MOST_OUTSIDE = 0.02
 _SAMPLED_VOXELS = 200_000
 _FEWEST_SLICES = 2
+_THINNEST_LUNG_HU = -1100  # air and its noise
+_DENSEST_LUNG_HU = -750  # what the densest half per cent of a lung crop, its vessels, reaches at least
 _COARSEST_PIXELS = 1.5  # of the model's own pixels
+_MARGIN_TOLERANCE_MM = 0.5
 
 
 def volume_warnings(volume: CTVolume) -> tuple[InputWarning, ...]:
     """What the reader noticed, and whether the values look like Hounsfield units."""
     stride = max(1, volume.array.size // _SAMPLED_VOXELS)
     low, high = np.percentile(volume.array.ravel()[::stride], [0.5, 99.5])
-    # Fat or air below water, and something denser than lung: true of any CT, even a crop of the liver.
-    looks_like_hu = low < -20 and -200 < high < 4000
-    if looks_like_hu:
+    # Fat or air below water, and something denser than lung: true of any CT, even a crop of the liver. A crop of lung alone
+    # has nothing as dense as that, but nothing below air either, as values have from which an intercept was taken twice.
+    holds_tissue = low < -20 and -200 < high < 4000
+    is_lung = _THINNEST_LUNG_HU <= low < -20 and _DENSEST_LUNG_HU < high < 4000
+    if holds_tissue or is_lung:
         return volume.warnings
     text = (
         f"The values run from {low:g} to {high:g} and do not look like Hounsfield units (air is near -1000, water 0): "
@@ -40,6 +46,8 @@ def box_warnings(volume: CTVolume, box: LesionBox, sample: Sample, bundle: Bundl
         _slice_distance(volume, bundle),
         _pixel_spacing(volume, sample, bundle),
         _few_slices(sample),
+        _segment_margin(box, bundle),
+        _training_lesion(volume, box, bundle),
     ]
     return tuple(warning for warning in found if warning is not None)
 
@@ -83,3 +91,26 @@ def _few_slices(sample: Sample) -> InputWarning | None:
     if not is_stack or len(sample.hu) >= _FEWEST_SLICES:
         return None
     return InputWarning(WarningName.FEW_SLICES, "Only one slice passes through the box; the answer rests on it alone.")
+
+
+def _segment_margin(box: LesionBox, bundle: Bundle) -> InputWarning | None:
+    margins, wanted = segment_margins_mm(box), bundle.segment_margin_mm
+    if margins is None or np.abs(margins - wanted).max() <= _MARGIN_TOLERANCE_MM:
+        return None
+    low, high = margins.min(), margins.max()
+    reach = f"{high:.1f} mm" if high - low < 0.1 else f"{low:.1f} to {high:.1f} mm"
+    text = (
+        f"The box reaches {reach} beyond its segment; the model was made for boxes that reach {wanted:g} mm beyond: its answer "
+        "and the similar cases can be others."
+    )
+    return InputWarning(WarningName.SEGMENT_MARGIN, text)
+
+
+def _training_lesion(volume: CTVolume, box: LesionBox, bundle: Bundle) -> InputWarning | None:
+    if bundle.training_content is None or not bundle.training_content.holds(volume, box):
+        return None
+    text = (
+        "The model learned from this lesion, or from one at its edge: that it answers well here says nothing of how it answers "
+        "lesions that it does not know."
+    )
+    return InputWarning(WarningName.TRAINING_LESION, text)

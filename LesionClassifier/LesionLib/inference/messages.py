@@ -49,7 +49,8 @@ class RunOptions:
     """How to answer.
 
     ``class_name``: the class that the Grad-CAM explains (None: the one that is answered). ``box_jitter``: how many boxes drawn
-    a little differently are asked too, for the spread of the answer. ``device``: "auto" is the
+    a little differently are asked too, for the spread of the answer. ``answer_anyway``: name the likeliest class, and explain
+    it, also where the model abstains; without it such a lesion has no label. ``device``: "auto" is the
     GPU where there is one. ``precision``: "auto" measures once whether bfloat16 pays on this CPU, "float32" never
     does; None is the runner's own default ("auto" in a worker, "float32" in the process itself).
     """
@@ -58,6 +59,7 @@ class RunOptions:
     device: Device = "auto"
     precision: PrecisionChoice | None = None
     box_jitter: int = 0
+    answer_anyway: bool = False
 
 
 @dataclass(frozen=True, eq=False)
@@ -132,7 +134,8 @@ class Embedding:
 
     ``vector``: L2-normalised float32, (d,). ``probabilities`` is empty where only the vector was asked for, and like
     ``class_colors`` for a model that only compares lesions. ``heat_map``: what in the lesion makes it resemble the one
-    asked for; None where none was. ``warnings``: how it was computed, as on the CPU for want of GPU memory.
+    asked for; None where none was. ``warnings``: what is unusual about the lesion, and how it was computed, as on the CPU
+    for want of GPU memory; with some of them the probabilities are no answer, see `results.abstention_codes`.
     """
 
     vector: np.ndarray

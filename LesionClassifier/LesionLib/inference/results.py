@@ -1,20 +1,45 @@
-"""What is said of one lesion, and how it is written down: JSON and CSV with stable keys."""
+"""What is said of one lesion, and how it is written down: JSON and CSV with stable keys.
+
+A model abstains where a lesion is outside what it can answer: then there is no label, the reason is a code, and what the
+network computed is kept in the details only.
+"""
 
 from __future__ import annotations
 
 import csv
 import io
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from LesionLib.errors import InputWarning
+from LesionLib.errors import InputWarning, WarningName
 from LesionLib.explain.heat_map import HeatMap
 from LesionLib.geometry import LesionBox
 from LesionLib.io.boxes import box_to_json
 from LesionLib.sampling.statistics import LesionStatistics
 from LesionLib.uncertainty.reliability import Reliability
+
+# With one of these there is no answer: of such lesions the model's training and its figures say nothing.
+ABSTENTION_CODES = (WarningName.BOX_SIZE, WarningName.OUT_OF_DISTRIBUTION)
+NO_ANSWER = "no answer"
+_REASONS = {
+    WarningName.BOX_SIZE: "its size is outside what the model was trained on",
+    WarningName.OUT_OF_DISTRIBUTION: "it looks unlike the lesions the model learned from",
+}
+
+
+def abstention_codes(warnings: Sequence[str]) -> tuple[WarningName, ...]:
+    """Why there is no answer, as codes: those warnings with which a model abstains. Empty where it answers."""
+    names = {getattr(warning, "name", None) for warning in warnings}
+    return tuple(code for code in ABSTENTION_CODES if code in names)
+
+
+def abstention_sentence(codes: Sequence[WarningName]) -> str:
+    """The same for people; "" without a code."""
+    if not codes:
+        return ""
+    return f"The model has no answer for this lesion: {' and '.join(_REASONS[code] for code in codes)}."
 
 
 @dataclass(frozen=True)
@@ -30,7 +55,8 @@ class SimilarCase:
 class LesionResult:
     """The answer for one box. ``embedding`` is L2-normalised float32, (d,); ``heat_map`` explains ``label``.
 
-    ``seen``: what the model really looked at, padding left out.
+    ``label`` is empty where the model abstains, see `abstention`; ``probabilities`` are then details that no display shows
+    unasked: it shows `shown_probabilities`. ``seen``: what the model really looked at, padding left out.
     """
 
     name: str
@@ -44,6 +70,40 @@ class LesionResult:
     reliability: Reliability = field(default_factory=Reliability)
     statistics: LesionStatistics | None = None
     seen: tuple[LesionBox, ...] = ()
+
+    @property
+    def abstention(self) -> tuple[WarningName, ...]:
+        """Why the model has no answer, as codes; empty where it has one."""
+        return abstention_codes(self.warnings)
+
+    @property
+    def usable(self) -> bool:
+        """Whether the lesion is one that the model can answer."""
+        return not self.abstention
+
+    @property
+    def shown_probabilities(self) -> dict[str, float]:
+        """Those to show: empty where there is no label."""
+        return dict(self.probabilities) if self.label else {}
+
+    @property
+    def answered_anyway(self) -> LesionResult:
+        """With the likeliest class as its label, usable or not: for those who ask what the network computed all the same."""
+        return replace(self, label=max(self.probabilities, key=self.probabilities.__getitem__))
+
+    @property
+    def without_abstained(self) -> LesionResult:
+        """Without a label and its explanation where the model abstains: also an answer of before models abstained."""
+        return self if self.usable else replace(self, label="", heat_map=None)
+
+    @property
+    def sentences(self) -> tuple[str, ...]:
+        """How far to rely on it, in plain words; without a label only why there is none."""
+        reason = abstention_sentence(self.abstention)
+        if not self.label:
+            return (reason,)
+        said = self.reliability.sentences(tuple(self.probabilities))
+        return (f"{reason} What follows was asked for all the same.", *said) if reason else said
 
 
 @dataclass(frozen=True)
@@ -77,19 +137,21 @@ def as_json(run: RunInfo, results: Sequence[LesionResult]) -> dict:
 
 def as_csv(run: RunInfo, results: Sequence[LesionResult]) -> str:
     """The content of ``results.csv``: one row a lesion, one column a class."""
-    classes = list(results[0].probabilities) if results else []
+    classes = list(results[0].probabilities) if results else []  # also of a lesion without an answer
     header = ["name", "label", *(f"p_{name}" for name in classes)]
     header += ["center_r", "center_a", "center_s", "size_x", "size_y", "size_z", "grad_cam", "warnings"]
     header += [*_reliability_columns(None), *_statistics_columns(None)]
-    header += ["volume", "model", "model_version", "model_sha256", "device", "software"]
+    header += ["volume", "model", "model_version", "model_sha256", "device", "software", "usable", "warning_codes"]
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(header)
     for number, result in enumerate(results, start=1):
-        numbers = [f"{p:.6f}" for p in result.probabilities.values()]
+        shown = result.shown_probabilities
+        numbers = [f"{shown[name]:.6f}" if name in shown else "" for name in classes]
         place = [f"{value:.3f}" for value in (*result.box.centerRAS, *result.box.sizeMm)]
         picture = heat_map_file(number) if result.heat_map else ""
         shared = [run.volume, run.model_name, run.model_version, run.model_sha256, run.device, run.software]
+        shared += ["yes" if result.usable else "no", " | ".join(_codes(result))]
         trust = [*_reliability_columns(result).values(), *_statistics_columns(result.statistics).values()]
         warnings = " | ".join(result.warnings)
         writer.writerow([result.name, result.label, *numbers, *place, picture, warnings, *trust, *shared])
@@ -108,12 +170,18 @@ def _reliability_columns(result: LesionResult | None) -> dict[str, str]:
         "redrawn_max": None,
         "redrawn_same_answer": None,
     }
-    if known.spread is not None and known.spread.answered:
+    is_shown = result is not None and bool(result.label)
+    if is_shown and known.spread is not None and known.spread.answered:
         spread = known.spread
         numbers["redrawn_min"], numbers["redrawn_max"] = spread.minimum[spread.label], spread.maximum[spread.label]
         numbers["redrawn_same_answer"] = spread.share_keeping
     written = {name: "" if value is None else f"{value:.6f}" for name, value in numbers.items()}
-    return {"prediction_set": " | ".join(known.prediction_set or ()), **written}
+    names = known.prediction_set if is_shown else None
+    return {"prediction_set": " | ".join(names or ()), **written}
+
+
+def _codes(result: LesionResult) -> list[str]:
+    return [str(getattr(warning, "name", "")) for warning in result.warnings]
 
 
 def _statistics_columns(known: LesionStatistics | None) -> dict[str, str]:
@@ -160,9 +228,9 @@ def _result_as_json(number: int, result: LesionResult) -> dict:
         "name": result.name,
         "box": {key: _rounded(values) for key, values in box_to_json(result.box).items()},
         "label": result.label,
-        "probabilities": {name: round(p, 6) for name, p in result.probabilities.items()},
+        "probabilities": _rounded_probabilities(result.shown_probabilities),
         "statistics": None if result.statistics is None else _statistics_as_json(result.statistics),
-        "reliability": result.reliability.to_json(),
+        "reliability": _reliability_as_json(result),
         "warnings": [str(warning) for warning in result.warnings],
         "warningNames": [str(warning.name) for warning in result.warnings],
         "gradCam": heat_map_file(number) if result.heat_map else None,
@@ -170,7 +238,30 @@ def _result_as_json(number: int, result: LesionResult) -> dict:
             {"caseId": case.case_id, "label": case.label, "similarity": round(case.similarity, 6)}
             for case in result.similar_cases
         ],
+        "usable": result.usable,
+        "noAnswer": [str(code) for code in result.abstention],
+        "details": None if result.label else _details(result),
     }
+
+
+def _reliability_as_json(result: LesionResult) -> dict:
+    """Without a label nothing that names a class."""
+    known = result.reliability.to_json()
+    return known if result.label else {**known, "predictionSet": None, "boxSpread": None}
+
+
+def _details(result: LesionResult) -> dict:
+    """What the network computed where there is no answer: no diagnosis, and nothing that its figures speak of."""
+    known = result.reliability.to_json()
+    return {
+        "probabilities": _rounded_probabilities(result.probabilities),
+        "predictionSet": known["predictionSet"],
+        "boxSpread": known["boxSpread"],
+    }
+
+
+def _rounded_probabilities(probabilities: dict[str, float]) -> dict[str, float]:
+    return {name: round(p, 6) for name, p in probabilities.items()}
 
 
 def _rounded(values: np.ndarray) -> list:

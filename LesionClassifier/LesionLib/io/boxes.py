@@ -214,6 +214,35 @@ def _right_angled_axes(ijkToRAS: np.ndarray) -> np.ndarray:
     return np.stack([first, second, third if third @ ijkToRAS[:3, 2] > 0 else -third], axis=1)
 
 
+_PARALLEL = 1 - 1e-6  # cosine
+_EVEN_MM = 0.1
+
+
+def segment_margins_mm(box: LesionBox) -> np.ndarray | None:
+    """How far the box reaches beyond its segment, mm, (low and high, axis of the box).
+
+    None without a segment, for an empty one, and where the box is turned against the segment's lattice.
+    """
+    mask = box.segment
+    if mask is None:
+        return None
+    turned = np.abs(box.axesRAS.T @ (mask.ijkToRAS[:3, :3] / mask.spacingMm))
+    where = np.argwhere(mask.array > 0)[:, ::-1]
+    if not len(where) or (turned.max(axis=0) < _PARALLEL).any():
+        return None
+    ends = np.stack([where.min(axis=0) - 0.5, where.max(axis=0) + 0.5])
+    in_box = (transformed_points(mask.ijkToRAS, ends) - box.centerRAS) @ box.axesRAS
+    return np.stack([in_box.min(axis=0) + box.sizeMm / 2, box.sizeMm / 2 - in_box.max(axis=0)])
+
+
+def with_segment_margin(box: LesionBox, margin_mm: float) -> LesionBox:
+    """A box that reaches evenly beyond its segment, with ``margin_mm`` around the segment instead; any other as it is."""
+    margins = segment_margins_mm(box)
+    if margins is None or np.ptp(margins) > _EVEN_MM:
+        return box
+    return box.grown(margin_mm - float(margins.mean()))
+
+
 class CaseTableError(LesionLensError):
     """The folder, its table or a row of it is not what it should be; the text names the file and line."""
 
@@ -227,9 +256,10 @@ class CaseRow:
     mask_path: Path
     where: str
 
-    def load(self) -> tuple[CTVolume, LesionBox, np.ndarray]:
-        """The CT, the tight box of the mask with the mask as its ``segment``, and the mask (bool, shape as the CT).
+    def load(self, *, margin_mm: float = 0.0) -> tuple[CTVolume, LesionBox, np.ndarray]:
+        """The CT, the box of the mask with the mask as its ``segment``, and the mask (bool, shape as the CT).
 
+        ``margin_mm``: how far the box reaches beyond the mask; for a model that is asked, the one that it was made for.
         Raises `CaseTableError`.
         """
         import SimpleITK as sitk
@@ -241,7 +271,7 @@ class CaseRow:
         if mask.shape != volume.array.shape or not mask.any():
             msg = f"{self.where}: the mask is empty or of another size than the image {self.image_path.name}."
             raise CaseTableError(msg)
-        box = boxes_from_label_array(mask.astype(np.uint8), volume.ijkToRAS, {1: "lesion"})[0]
+        box = boxes_from_label_array(mask.astype(np.uint8), volume.ijkToRAS, {1: "lesion"}, margin_mm=margin_mm)[0]
         return volume, box, mask
 
     def number(self, column: str) -> float:

@@ -20,10 +20,11 @@ from safetensors import SafetensorError
 from safetensors.torch import load as load_tensors
 
 from LesionLib.errors import BundleError
-from LesionLib.model.folder import CARD, LICENSE, MANIFEST, WEIGHTS, find_bundle, golden_case
+from LesionLib.model.folder import CARD, LICENSE, MANIFEST, WEIGHTS, find_bundle, golden_case, segment_margin_of
 from LesionLib.networks import LesionNet, build_network
 from LesionLib.networks.base import device_of
 from LesionLib.sampling.batches import cut_lesion, in_channels_last, network_in_channels_last
+from LesionLib.sampling.content_hash import CONTENT_SCHEMA, TrainingContent
 from LesionLib.sampling.inputs import Spec, spec_from_section
 from LesionLib.uncertainty.conformal import ConformalQuantile
 from LesionLib.uncertainty.out_of_distribution import OutOfDistribution
@@ -72,6 +73,15 @@ _LESIONLENS = {
         "box_size_mm": {**_NUMBER_PAIR, "description": "smallest and largest box edge seen in training"},
         "slice_distance_mm": {**_NUMBER_PAIR, "description": "thinnest and thickest slices seen in training"},
         "golden_logits": {"type": "array", "items": {"type": "array", "items": {"type": "number"}}, "minItems": 1},
+        "segment_margin_mm": {
+            "type": "number", "minimum": 0, "maximum": 50,
+            "description": "how far the boxes of training reach beyond a segment, on every side; left out: 0",
+        },
+        "class_prior": {
+            "type": "array", "items": {"type": "number", "minimum": 0, "maximum": 1},
+            "description": "the share of each class that the probabilities assume",
+        },
+        "training_content": CONTENT_SCHEMA,
         "training": {"type": "object"},
         "files": {"type": "object", "additionalProperties": _SHA256, "minProperties": 1},
         "not_for_clinical_use": {"const": True},
@@ -103,7 +113,8 @@ class Bundle:
     """A verified model, ready to answer. ``sha256`` names it: the hash of its manifest, which names every file's hash.
 
     ``class_names`` is empty for a model that only compares lesions. ``conformal`` makes prediction sets, ``ood`` tells
-    unusual lesions; None where the model brings neither.
+    unusual lesions; None where the model brings neither. ``segment_margin_mm``: how far the box of a segment reaches beyond it.
+    ``training_content`` recognises lesions that the model learned from; None where the model does not say.
     """
 
     name: str
@@ -118,6 +129,8 @@ class Bundle:
     ood: OutOfDistribution | None
     box_size_mm: tuple[float, float]
     slice_distance_mm: tuple[float, float]
+    segment_margin_mm: float
+    training_content: TrainingContent | None
     manifest: Mapping[str, Any]
     folder: Path
 
@@ -138,6 +151,7 @@ def load_bundle(model: str | Path, *, device: torch.device | str = "cpu") -> Bun
     with _naming(folder):
         conformal = ConformalQuantile.from_tensors(tensors, classes=len(ours["classes"]))
         ood = OutOfDistribution.from_tensors(tensors, size=descriptor_size)
+        training_content = TrainingContent.from_manifest(ours.get("training_content"))
     return Bundle(
         name=manifest["name"],
         version=manifest["version"],
@@ -151,6 +165,8 @@ def load_bundle(model: str | Path, *, device: torch.device | str = "cpu") -> Bun
         ood=ood,
         box_size_mm=tuple(ours["box_size_mm"]),
         slice_distance_mm=tuple(ours["slice_distance_mm"]),
+        segment_margin_mm=segment_margin_of(manifest),
+        training_content=training_content,
         manifest=manifest,
         folder=folder,
     )

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -68,6 +69,20 @@ def unchecked_manifest(folder: Path) -> dict[str, Any]:
         msg = f"model {folder.name}: {MANIFEST} is not a manifest of LesionLens. Get the model again."
         raise BundleError(msg)
     return manifest
+
+
+def segment_margin_of(manifest: Mapping[str, Any]) -> float:
+    """How far the box around a segment reaches beyond it, mm on every side: as in the model's training.
+
+    0 for a manifest that does not say it: all models before the field was there learned from the tight boxes of masks.
+    """
+    margin = manifest["lesionlens"].get("segment_margin_mm", 0.0)
+    return float(margin) if isinstance(margin, int | float) else 0.0
+
+
+def segment_margin_mm(model: str | Path) -> float:
+    """The same by a model's name or folder, unverified. Raises `BundleError` for an unknown model."""
+    return segment_margin_of(unchecked_manifest(find_bundle(model)))
 
 
 def class_names(folder: Path) -> list[str]:

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, runtime_checkable
 import numpy as np
 from LesionLib.errors import CaseLibraryError, LesionLensError
 from LesionLib.geometry import CTVolume, LesionBox
+from LesionLib.model.folder import segment_margin_of
 
 from LesionRetrievalLib.library.arrays import packed, unpacked
 from LesionRetrievalLib.library.patches import MAX_VOXELS, HuPatch
@@ -113,11 +114,15 @@ Scalar = str | int | float | bool | None
 
 @dataclass(frozen=True)
 class ModelIdentity:
-    """Which model made the vectors: name and version for people, the bundle's SHA-256 for certainty."""
+    """Which model made the vectors: name and version for people, the bundle's SHA-256 for certainty.
+
+    ``segment_margin_mm``: how far the boxes of the cases' segments reach beyond them; None where a library does not say.
+    """
 
     name: str
     version: str
     sha256: str
+    segment_margin_mm: float | None = field(default=None, compare=False)
 
     @classmethod
     def of(cls, run: RunInfo) -> ModelIdentity:
@@ -127,7 +132,9 @@ class ModelIdentity:
     @classmethod
     def of_model(cls, model: ModelDescription) -> ModelIdentity:
         """A model that is loaded."""
-        return cls(model.name, model.version, model.sha256)
+        manifest = getattr(model, "manifest", None)
+        margin_mm = None if manifest is None else segment_margin_of(manifest)
+        return cls(model.name, model.version, model.sha256, margin_mm)
 
     def __post_init__(self) -> None:
         """Refuse empty names and what is not a SHA-256 (`CaseLibraryError`)."""

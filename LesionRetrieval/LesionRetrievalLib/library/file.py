@@ -23,7 +23,7 @@ SCHEMA_VERSION = 2
 _TABLES_1 = {
     "models": """CREATE TABLE models (
         sha256 TEXT PRIMARY KEY NOT NULL, name TEXT NOT NULL, version TEXT NOT NULL,
-        dimension INTEGER NOT NULL CHECK (dimension > 0))""",
+        dimension INTEGER NOT NULL CHECK (dimension > 0), segment_margin_mm REAL)""",
     "cases": """CREATE TABLE cases (
         case_id TEXT PRIMARY KEY NOT NULL, label TEXT NOT NULL, label_source TEXT NOT NULL,
         organ TEXT NOT NULL, patient_hash TEXT NOT NULL, study_hash TEXT NOT NULL,
@@ -81,6 +81,17 @@ def migrate(connection: sqlite3.Connection) -> None:
         if connection.in_transaction:
             connection.execute("ROLLBACK")
         raise
+
+
+def has_margins(connection: sqlite3.Connection) -> bool:
+    """Whether the models say how far their boxes reach beyond a segment: a column that files of before do not have."""
+    return any(row[1] == "segment_margin_mm" for row in connection.execute("PRAGMA table_info(models)").fetchall())
+
+
+def _add_margins(connection: sqlite3.Connection) -> None:
+    """Give an older file the column; who reads without knowing of it reads as before."""
+    if not has_margins(connection):
+        connection.execute("ALTER TABLE models ADD COLUMN segment_margin_mm REAL")
 
 
 def complete_for_reading(connection: sqlite3.Connection) -> None:
@@ -173,6 +184,8 @@ def _connect(path: Path, mode: str, *, as_it_lies: bool = False) -> sqlite3.Conn
         version = _require_library(connection, path)
         if version < SCHEMA_VERSION and not as_it_lies:
             (complete_for_reading if mode == "ro" else migrate)(connection)
+        if mode != "ro" and not as_it_lies:
+            _add_margins(connection)
     except BaseException:
         connection.close()
         raise
@@ -258,7 +271,8 @@ def export_library(
 
 
 def _copy(source: sqlite3.Connection, target: sqlite3.Connection, plan: ExportPlan) -> None:
-    _copy_table(source, target, "models", "sha256, name, version, dimension", where=_FINISHED)
+    margin = ", segment_margin_mm" if has_margins(source) else ""
+    _copy_table(source, target, "models", f"sha256, name, version, dimension{margin}", where=_FINISHED)
     _copy_table(source, target, "cases", _CASE_COLUMNS, where=_CASES, blank=() if plan.notes else ("note",))
     finished = f"model_sha256 IN (SELECT sha256 FROM models WHERE {_FINISHED})"
     _copy_table(source, target, "vectors", "case_id, model_sha256, vector", where=finished)

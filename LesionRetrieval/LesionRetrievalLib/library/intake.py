@@ -15,10 +15,11 @@ from dataclasses import dataclass, field
 import numpy as np
 from LesionLib.errors import CaseLibraryError
 from LesionLib.geometry import CTVolume, LesionBox
-from LesionLib.inference.messages import Embedding
+from LesionLib.inference.messages import Embedding, ModelDescription
 from LesionLib.io.boxes import CaseRow, CaseTableError
+from LesionLib.model.folder import segment_margin_of
 
-from LesionRetrievalLib.library.cases import Case, CaseEntry, Scalar
+from LesionRetrievalLib.library.cases import Case, CaseEntry, CaseStore, Scalar
 from LesionRetrievalLib.library.patches import case_pictures, lesion_patch
 from LesionRetrievalLib.library.pseudonyms import Pseudonymiser
 from LesionRetrievalLib.library.store import CaseLibrary
@@ -176,6 +177,32 @@ def _forms(value: str) -> Iterator[str]:
         for parts in ((year, month, day), (day, month, year), (month, day, year)):
             yield from (sign.join(parts) for sign in "-./")
             yield from (sign.join(part.lstrip("0") for part in parts) for sign in "-./")
+
+
+_SAME_MARGIN_MM = 0.05
+
+
+def library_margin_mm(library: CaseStore, model: ModelDescription) -> float:
+    """How far the boxes of segments reach beyond them in a library, for the vectors of ``model``. Raises `CaseLibraryError`.
+
+    A library of before this was stored has the boxes that its model was made for.
+    """
+    stored = library.require_model(model.sha256).segment_margin_mm
+    return segment_margin_of(model.manifest) if stored is None else stored
+
+
+def require_margin(library: CaseStore, model: ModelDescription, margin_mm: float) -> None:
+    """Refuse boxes of segments that are drawn otherwise than a library's own (`CaseLibraryError`).
+
+    Measured on 806 lung nodules, 2 mm more keep half of the lesions from finding themselves (``lesiontrain box-margin``).
+    """
+    wanted = library_margin_mm(library, model)
+    if abs(margin_mm - wanted) > _SAME_MARGIN_MM:
+        msg = (
+            f"--margin-mm is {margin_mm:g}, and the boxes of this library reach {wanted:g} mm beyond a segment, as its model was "
+            "made for: the same lesion would not find itself. Leave --margin-mm out."
+        )
+        raise CaseLibraryError(msg)
 
 
 @dataclass(frozen=True)

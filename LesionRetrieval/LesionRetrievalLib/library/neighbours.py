@@ -9,7 +9,8 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from LesionLib.inference.results import LesionResult, SimilarCase
+from LesionLib.errors import WarningName
+from LesionLib.inference.results import LesionResult, SimilarCase, abstention_sentence
 
 from LesionRetrievalLib.library.cases import CaseStore, Neighbour
 from LesionRetrievalLib.library.store import CaseLibrary
@@ -69,8 +70,17 @@ def nearest_other_class(
     return best
 
 
-def agreement_sentence(vote: NeighbourVote, probabilities: Mapping[str, float] | None) -> str:
-    """Whether the cases found and the model say the same, in plain words."""
+def agreement_sentence(
+    vote: NeighbourVote, probabilities: Mapping[str, float] | None, *, abstention: Sequence[WarningName] = ()
+) -> str:
+    """Whether the cases found and the model say the same, in plain words.
+
+    ``abstention``: why the model has no answer. Then the cases do not vote either: they are found by the same features.
+    """
+    if abstention:
+        return (
+            f"{abstention_sentence(abstention)} So the cases found do not vote: they are only what looks least unlike."
+        )
     if not vote.shares:
         return "No case was found, so there is no vote."
     top = vote.top

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 from LesionLib.errors import CaseLibraryError, LesionLensError
+from LesionLib.io.boxes import with_segment_margin
 
 from LesionRetrievalLib.library.cases import ModelIdentity
 from LesionRetrievalLib.library.patches import HuPatch, sees_beyond
@@ -52,7 +53,7 @@ def reindex(
     with library.transaction():  # refused now rather than after the first case, if it may not be written
         pass
     identity = ModelIdentity.of_model(model)
-    embed = embed or patch_embedder(model.spec, _in_this_process(model))
+    embed = embed or patch_embedder(model.spec, _in_this_process(model), margin_mm=identity.segment_margin_mm)
     todo = library.ids_without_vector(model.sha256)
     kept = len(library) - len(todo)
     left_out: dict[str, str] = {}
@@ -77,9 +78,12 @@ def reindex(
     return ReindexReport(identity, embedded, kept, left_out)
 
 
-def patch_embedder(spec: Spec, embed_lesion: Callable[[CTVolume, LesionBox], np.ndarray]) -> Embedder:
+def patch_embedder(
+    spec: Spec, embed_lesion: Callable[[CTVolume, LesionBox], np.ndarray], *, margin_mm: float | None = None
+) -> Embedder:
     """How a model that looks at ``spec`` embeds a patch as it would have embedded the CT.
 
+    ``margin_mm``: how far the boxes of segments reach beyond them for this model; None leaves all boxes as they are.
     ``embed_lesion``: how it embeds a box of a CT, as a vector (d,). For cases where it can't, a reason is raised.
     """
 
@@ -87,7 +91,8 @@ def patch_embedder(spec: Spec, embed_lesion: Callable[[CTVolume, LesionBox], np.
         try:
             if sees_beyond(patch, spec):
                 raise _NotEmbedded(BEYOND)
-            return embed_lesion(patch.volume, patch.box)
+            box = patch.box if margin_mm is None else with_segment_margin(patch.box, margin_mm)
+            return embed_lesion(patch.volume, box)
         except LesionLensError as error:
             raise _NotEmbedded(str(error)) from error
 

@@ -35,7 +35,7 @@ from LesionRetrievalLib.library.cases import (
     stored_vector,
     unit_vector,
 )
-from LesionRetrievalLib.library.file import ExportPlan, connect, export_library, plain_errors, write_new
+from LesionRetrievalLib.library.file import ExportPlan, connect, export_library, has_margins, plain_errors, write_new
 from LesionRetrievalLib.library.patches import HuPatch
 from LesionRetrievalLib.library.search import SearchFilter, SearchIndex
 
@@ -103,7 +103,7 @@ def _patches(library: LibraryReading, rows: Rows) -> Iterator[str]:
 
 _COLUMNS = ", ".join(CASE_COLUMNS)
 _BOX_VALUES = len(BOX_COLUMNS.split(","))
-_MODELS = """SELECT name, version, sha256, dimension, sha256 IN (SELECT sha256 FROM unfinished_models)
+_MODELS = """SELECT name, version, sha256, dimension, sha256 IN (SELECT sha256 FROM unfinished_models), {margin}
     FROM models ORDER BY rowid"""
 
 
@@ -114,6 +114,8 @@ class LibraryReading:
         self.path = path
         self._connection = connection
         self._schema = self._rows("PRAGMA user_version")[0][0]
+        with plain_errors(path):
+            self._models = _MODELS.format(margin="segment_margin_mm" if has_margins(connection) else "NULL")
 
     def __len__(self) -> int:
         return self._rows("SELECT count(*) FROM cases")[0][0]
@@ -126,7 +128,7 @@ class LibraryReading:
         """The model whose vectors the library holds; of several, the one it was last indexed with to the end."""
         rows = self._model_rows()
         finished = [row for row in rows if not row[4]] or rows
-        return ModelIdentity(*finished[-1][:3])
+        return _identity(finished[-1])
 
     @property
     def dimension(self) -> int:
@@ -137,7 +139,7 @@ class LibraryReading:
         """Return every model the library was indexed with, in that order."""
         count = "SELECT count(*) FROM vectors WHERE model_sha256 = ?"
         return [
-            IndexedModel(ModelIdentity(*row[:3]), row[3], self._rows(count, (row[2],))[0][0], bool(row[4]))
+            IndexedModel(_identity(row), row[3], self._rows(count, (row[2],))[0][0], bool(row[4]))
             for row in self._model_rows()
         ]
 
@@ -152,7 +154,7 @@ class LibraryReading:
                 "search with that model, reindex the library with this one, or build the library again."
             )
             raise CaseLibraryError(msg)
-        model = ModelIdentity(*found[:3])
+        model = _identity(found)
         if found[4]:
             msg = f"Indexing this library with {model} was not finished; run the reindex again, it goes on where it stopped."
             raise CaseLibraryError(msg)
@@ -239,7 +241,7 @@ class LibraryReading:
         if self._rows("PRAGMA user_version")[0][0] != self._schema:
             msg = f"{self.path} was brought to a newer form meanwhile; open it again."
             raise CaseLibraryError(msg)
-        return self._rows(_MODELS)
+        return self._rows(self._models)
 
     def _require_case(self, case_id: str) -> None:
         if not self._rows("SELECT 1 FROM cases WHERE case_id = ?", (checked_case_id(case_id),)):
@@ -470,14 +472,20 @@ class CaseLibrary(LibraryReading):
         return index
 
 
-_INSERT_MODEL = "INSERT INTO models (sha256, name, version, dimension) VALUES (?, ?, ?, ?)"
+_INSERT_MODEL = "INSERT INTO models (sha256, name, version, dimension, segment_margin_mm) VALUES (?, ?, ?, ?, ?)"
+
+
+def _identity(row: tuple) -> ModelIdentity:
+    """Of a row of `_MODELS`."""
+    return ModelIdentity(*row[:3], segment_margin_mm=row[5])
 
 
 def _model_row(model: ModelIdentity, dimension: int) -> tuple:
     if not isinstance(model, ModelIdentity):
         msg = f"The model is a {type(model).__name__}; give a ModelIdentity."
         raise CaseLibraryError(msg)
-    return (model.sha256, model.name, model.version, _whole(dimension, "dimension", high=65536))
+    size = _whole(dimension, "dimension", high=65536)
+    return (model.sha256, model.name, model.version, size, model.segment_margin_mm)
 
 
 def _whole(value: object, name: str, *, high: int = 2**31) -> int:

@@ -13,8 +13,9 @@ import qt
 from LesionClassifierLib.scene.lesions import boxFromRoi
 from LesionClassifierLib.scene.results import storedResult, whyStale
 from LesionClassifierLib.scene.volumes import volumeFromNode
-from LesionLib.errors import LesionLensError
+from LesionLib.errors import LesionLensError, WarningName
 from LesionLib.inference.messages import Embedding
+from LesionLib.inference.results import abstention_codes
 from slicer import vtkMRMLMarkupsROINode, vtkMRMLScalarVolumeNode
 from slicer.i18n import tr as _
 
@@ -158,8 +159,21 @@ class VotePanel:
         """Nothing was searched."""
         self._place.visible = self._sentence.visible = False
 
-    def show(self, vote: NeighbourVote, probabilities: Mapping[str, float], *, model: str) -> None:
-        """``probabilities``: by class, of the model named ``model``; empty for one that only compares lesions."""
+    def show(
+        self,
+        vote: NeighbourVote,
+        probabilities: Mapping[str, float],
+        *,
+        model: str,
+        abstention: Sequence[WarningName] = (),
+    ) -> None:
+        """``probabilities``: by class, of the model named ``model``; empty for one that only compares lesions.
+
+        ``abstention``: why the model has no answer; then there are no bars.
+        """
+        if abstention:
+            self.say(agreement_sentence(vote, None, abstention=abstention))
+            return
         self._titles[2].toolTip = html.escape(model)
         sentence = agreement_sentence(vote, probabilities)
         if set(vote.shares).isdisjoint(probabilities):
@@ -237,6 +251,11 @@ class Found:
         """The lesion, while it is there."""
         return self.scene.GetNodeByID(self.roiId)
 
+    @property
+    def abstention(self) -> tuple[WarningName, ...]:
+        """Why the model has no answer for the lesion, as codes; empty where it has one."""
+        return abstention_codes(self.embedding.warnings)
+
     def whyStale(self) -> str:
         """Why the answer holds no longer; empty where it does."""
         if self.volumeNode is None or self.roiNode is None:
@@ -252,7 +271,7 @@ def modelsWord(found: Found) -> tuple[str, Mapping[str, float]]:
     """Name and probabilities: of the model that was asked, or, where it knows no classes, what Lesion Classifier said."""
     stored = storedResult(found.roiNode) if not found.embedding.probabilities else None
     if stored is not None and not whyStale(found.roiNode):
-        return stored.run.model_name, stored.result.probabilities
+        return stored.run.model_name, stored.result.without_abstained.shown_probabilities
     return found.embedding.info.model_name, found.embedding.probabilities
 
 
@@ -349,6 +368,7 @@ class FoundPanel:
 
     def _words(self, found: Found, stale: str) -> str:
         lines = [html.escape(found.words)]
+        lines += [f"\u26a0 {html.escape(warning)}" for warning in found.embedding.warnings]
         if not found.neighbours:
             lines.insert(0, _("<b>No case meets the filters.</b>"))
         if stale:
@@ -359,7 +379,8 @@ class FoundPanel:
         self, embedding: Embedding, plan: SearchPlan, patient: str | None, volumeNode, roiNode, words: str
     ) -> Found:
         neighbours = searchLibrary(self._logic.library, embedding, plan, patient)
-        top, box = self._logic.neighbourVote(neighbours).top, boxFromRoi(roiNode)
+        isAnswered = not abstention_codes(embedding.warnings)
+        top, box = self._logic.neighbourVote(neighbours).top if isAnswered else "", boxFromRoi(roiNode)
         return Found(
             embedding=embedding,
             plan=plan,
@@ -388,7 +409,7 @@ class FoundPanel:
             self.vote.say(_("Only cases labelled {0} were searched, so they cannot vote.").format(found.plan.label))
         else:
             model, probabilities = modelsWord(found)
-            self.vote.show(vote, probabilities, model=model)
+            self.vote.show(vote, probabilities, model=model, abstention=found.abstention)
         self._onChanged()
 
     def _do(self, what: str, neighbour: Neighbour | None) -> None:

@@ -128,9 +128,11 @@ class PanelWork:
             self._tellError(_("{0} exists; give another name.").format(path))
             return
 
+        model = self._panel.models.model
+
         def answered(embedding: Embedding) -> str:
             try:
-                self._logic.createLibrary(path, embedding=embedding)
+                self._logic.createLibrary(path, model=model, embedding=embedding)
             except LesionLensError as error:
                 self._tellError(str(error))
                 return _("No library was made.")

@@ -76,7 +76,8 @@ class CaseFolder:
     """The folder that ``lesionlens library build`` reads: one CSV table, ``image/`` and ``mask/``.
 
     A class number in the table becomes the name in ``class_names``. ``patient_hash``: from an identifier to the hash that
-    the case library has, None where no library is asked. Raises `CaseTableError`.
+    the case library has, None where no library is asked. ``margin_mm``: how far the boxes reach beyond the masks, as the model
+    was made for. Raises `CaseTableError`.
     """
 
     def __init__(
@@ -88,13 +89,14 @@ class CaseFolder:
         label_source: str | None = None,
         organ: str = "not stated",
         patient_hash: Callable[[str], str] | None = None,
+        margin_mm: float = 0.0,
     ) -> None:
         self._rows = read_case_table(folder, columns=[PATIENT_COLUMN])
         self._column = case_folder.label_column(self._rows[0], label_column)
         self._class_names = tuple(class_names)
         self._label_source = label_source or f"table of the collection, column {self._column}"
         self._organ = organ
-        self._patient_hash = patient_hash
+        self._patient_hash, self._margin_mm = patient_hash, margin_mm
 
     def labels(self) -> Sequence[str]:
         return [case_folder.label_of(row, self._column, self._class_names) for row in self._rows]
@@ -104,7 +106,7 @@ class CaseFolder:
 
     def load(self, place: int) -> KnownLesion:
         row = self._rows[place]
-        volume, box, _ = row.load()
+        volume, box, _ = row.load(margin_mm=self._margin_mm)
         return KnownLesion(
             volume=volume,
             box=box,

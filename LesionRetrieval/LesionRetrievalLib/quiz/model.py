@@ -148,7 +148,7 @@ _RELIABILITY = _object(
 )
 _ANSWER = _object(
     {
-        "label": _NAME,
+        "label": {"anyOf": [_NAME, {"const": ""}]},
         "probabilities": {"type": "object", "additionalProperties": _SHARE, "minProperties": 2},
         "reliability": _RELIABILITY,
         "warnings": _list(_TEXT, high=50),
@@ -324,7 +324,10 @@ class QuizNeighbour:
 
 @dataclass(frozen=True, eq=False)
 class QuizAnswer:
-    """What the model says of a case, computed when the quiz was made. ``probabilities``: one per class, in their order."""
+    """What the model says of a case, computed when the quiz was made. ``probabilities``: one per class, in their order.
+
+    ``label`` is empty where the model has no answer: then the probabilities are shown to nobody.
+    """
 
     label: str
     probabilities: Mapping[str, float]
@@ -406,7 +409,7 @@ def _require_sound(case: QuizCase, class_names: tuple[str, ...]) -> None:
             f"give int16, at most {MOST_VOXELS:,}."
         )
         raise QuizError(msg)
-    named = {case.known.label, answer.label, *answer.probabilities}
+    named = {case.known.label, answer.label or case.known.label, *answer.probabilities}
     if unknown := sorted(named - set(class_names)):
         msg = f"{where}: {unknown[0]!r} is no class of this quiz; its classes are {', '.join(class_names)}."
         raise QuizError(msg)

@@ -34,7 +34,8 @@ class Change(StrEnum):
 class ScoreRow:
     """One case that a learner has answered twice. ``box_overlap``: IoU with the teacher's box, None where it was taken.
 
-    ``confidence``: as stated, 0 … 1; ``model_probability``: of the model's answer; ``seconds``: per step, those done.
+    ``confidence``: as stated, 0 … 1; ``model_probability``: of the model's answer; ``seconds``: per step, those done. ``model``
+    is empty, and its probability None, where the model has no answer.
     """
 
     learner: str
@@ -46,7 +47,7 @@ class ScoreRow:
     second: str
     second_confidence: float
     model: str
-    model_probability: float
+    model_probability: float | None
     box_overlap: float | None
     seconds: Mapping[Step, float]
     interruptions: int
@@ -108,7 +109,7 @@ def _row(learner: str, position: int, record: CaseRecord, case: QuizCase) -> Sco
         second=record.second.label,
         second_confidence=record.second.confidence,
         model=case.answer.label,
-        model_probability=case.answer.probabilities[case.answer.label],
+        model_probability=case.answer.probabilities[case.answer.label] if case.answer.label else None,
         box_overlap=None if record.box is None else box_overlap(record.box, case.box),
         seconds=dict(record.seconds),
         interruptions=record.interruptions,
@@ -133,10 +134,10 @@ _COLUMNS = {
     "second_right": lambda row: int(row.second_is_right),
     "change": lambda row: row.change.value,
     "ai_answer": lambda row: row.model,
-    "ai_probability": lambda row: f"{row.model_probability:.4f}",
-    "ai_right": lambda row: int(row.model_is_right),
-    "agreed_before": lambda row: int(row.first == row.model),
-    "agreed_after": lambda row: int(row.second == row.model),
+    "ai_probability": lambda row: "" if row.model_probability is None else f"{row.model_probability:.4f}",
+    "ai_right": lambda row: int(row.model_is_right) if row.model else "",
+    "agreed_before": lambda row: int(row.first == row.model) if row.model else "",
+    "agreed_after": lambda row: int(row.second == row.model) if row.model else "",
     "box": lambda row: "given" if row.box_overlap is None else "placed",
     "box_iou": lambda row: "" if row.box_overlap is None else f"{row.box_overlap:.4f}",
     **{
@@ -191,7 +192,8 @@ class Group:
     """Some rows together: one learner's, one case's or all. ``changes``: every kind, 0 included.
 
     ``followed_right``, ``followed_wrong``: of the first answers that differed from a right (wrong) answer of the AI, how
-    many took it over; None where there is none. ``median_seconds``: per step, where it was done. ``median_overlap``: of
+    many took it over; None where there is none. ``ai``, and agreement with it: of the rows where the model has an answer; of
+    all where it has none at all. ``median_seconds``: per step, where it was done. ``median_overlap``: of
     the boxes that learners placed.
     """
 
@@ -241,10 +243,10 @@ def group(name: str, rows: Sequence[ScoreRow]) -> Group:
         n=len(rows),
         before=_side(rows, [row.first for row in rows], [row.first_confidence for row in rows]),
         after=_side(rows, [row.second for row in rows], [row.second_confidence for row in rows]),
-        ai=proportion(sum(row.model_is_right for row in rows), len(rows)),
+        ai=proportion(sum(row.model_is_right for row in _answered(rows)), len(_answered(rows))),
         changes={change: counted[change] for change in Change},
         followed_right=_followed([row for row in rows if row.model_is_right]),
-        followed_wrong=_followed([row for row in rows if not row.model_is_right]),
+        followed_wrong=_followed([row for row in rows if row.model and not row.model_is_right]),
         median_seconds={step: float(np.median(seconds)) for step, seconds in per_step.items() if seconds},
         median_total=float(np.median([sum(row.seconds.values()) for row in rows])),
         median_overlap=float(np.median(overlaps)) if overlaps else None,
@@ -270,13 +272,18 @@ def calibration(confidence: Sequence[float], right: Sequence[bool]) -> Calibrati
 
 def _side(rows: Sequence[ScoreRow], answers: Sequence[str], confidence: Sequence[float]) -> Side:
     right = [answer == row.truth for answer, row in zip(answers, rows, strict=True)]
-    agreed = sum(answer == row.model for answer, row in zip(answers, rows, strict=True))
+    agreed = sum(answer == row.model for answer, row in zip(answers, rows, strict=True))  # "" is nobody's answer
     return Side(
         right=proportion(sum(right), len(rows)),
         confusion=dict(Counter((row.truth, answer) for answer, row in zip(answers, rows, strict=True))),
         calibration=calibration(confidence, right),
-        agreed_with_ai=proportion(agreed, len(rows)),
+        agreed_with_ai=proportion(agreed, len(_answered(rows))),
     )
+
+
+def _answered(rows: Sequence[ScoreRow]) -> Sequence[ScoreRow]:
+    """Those that the model has an answer for; all where it has none for any."""
+    return [row for row in rows if row.model] or rows
 
 
 def _followed(rows: Sequence[ScoreRow]) -> Proportion | None:

@@ -189,18 +189,17 @@ class RevealPanel:
         if answer is self._shown:
             return
         self._shown = answer
-        red, green, blue = (round(255 * part) for part in colors[answer.label])
-        ui.modelLabel.text = _("The model says <b style='color:rgb({0},{1},{2})'>{3}</b>, p = {4:.2f}").format(
-            red, green, blue, html.escape(answer.label), answer.probabilities[answer.label]
-        )
+        ui.modelLabel.text = _modelText(answer, colors)
         self._removeBars()
-        for row, (name, p) in enumerate(answer.probabilities.items()):
+        for row, (name, p) in enumerate(answer.probabilities.items() if answer.label else ()):
             self._addBar(row, name, p, colors[name])
-        said = [*answer.reliability.sentences(quiz.class_names), *(f"\u26a0 {text}" for text in answer.warnings)]
+        sentences = answer.reliability.sentences(quiz.class_names) if answer.label else ()
+        said = [*sentences, *(f"\u26a0 {text}" for text in answer.warnings)]
         ui.quizReliabilityLabel.text = "<br>".join(html.escape(sentence) for sentence in said)
         hasHeat = answer.heat_map is not None
         ui.quizHeatCheckBox.enabled = ui.quizHeatSlider.enabled = hasHeat
-        ui.quizHeatCheckBox.text = _("Heat map") if hasHeat else _("No heat map: nothing in the box speaks for it")
+        without = _("No heat map: nothing in the box speaks for it") if answer.label else _("No heat map")
+        ui.quizHeatCheckBox.text = _("Heat map") if hasHeat else without
         self._showNeighbours(answer.similar, colors)
 
     def _showNeighbours(self, similar: tuple[QuizNeighbour, ...], colors) -> None:
@@ -239,6 +238,15 @@ class RevealPanel:
         self._logic.display.setHeat(
             isShown=self._ui.quizHeatCheckBox.checked, opacity=self._ui.quizHeatSlider.value / 100
         )
+
+
+def _modelText(answer: QuizAnswer, colors) -> str:
+    if not answer.label:
+        return _("<b>The model has no answer for this case.</b>")
+    red, green, blue = (round(255 * part) for part in colors[answer.label])
+    return _("The model says <b style='color:rgb({0},{1},{2})'>{3}</b>, p = {4:.2f}").format(
+        red, green, blue, html.escape(answer.label), answer.probabilities[answer.label]
+    )
 
 
 def _neighbour(one: QuizNeighbour) -> Neighbour:

@@ -355,4 +355,6 @@ def described(quiz: Quiz, path: Path) -> str:
         _("{0} with similar cases, {1} with words for the learner").format(similar, told),
         _("the model {0} {1} is right in {2}").format(html.escape(quiz.model[0]), html.escape(quiz.model[1]), right),
     ]
+    if silent := sum(not case.answer.label for case in quiz.cases):
+        lines[-1] += _(", without an answer in {0}").format(silent)
     return "<br>".join(lines)

@@ -130,7 +130,9 @@ def feedbackText(feedback: Feedback) -> str:
         _("It is <b>{0}</b> (known by: {1}).").format(html.escape(known.label), html.escape(known.label_source)),
         _("Your first answer: {0}").format(_answered(feedback.first, feedback.first_is_right)),
         _("Your second answer: {0}").format(_answered(feedback.second, feedback.second_is_right)),
-        _("The model: {0}, {1}").format(html.escape(feedback.answer_of_model), _verdict(feedback.model_is_right)),
+        _("The model: {0}, {1}").format(html.escape(feedback.answer_of_model), _verdict(feedback.model_is_right))
+        if feedback.answer_of_model
+        else _("The model has no answer for this case."),
     ]
     if feedback.box_overlap is not None:
         lines.append(

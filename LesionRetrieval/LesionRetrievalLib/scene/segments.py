@@ -16,24 +16,29 @@ from LesionClassifierLib.scene.lesions import (
 )
 from LesionLib.errors import BoxError, LesionLensError
 from LesionLib.io.boxes import boxes_from_label_array
+from LesionLib.model.folder import DEFAULT_MODEL, segment_margin_mm
 from slicer import vtkMRMLMarkupsROINode, vtkMRMLSegmentationNode
 
 _SEGMENT_ID = "LesionLens.SegmentID"
 
 
 def lesionOfSegment(
-    segmentationNode: vtkMRMLSegmentationNode, segmentId: str, *, marginMm: float = 2.0
+    segmentationNode: vtkMRMLSegmentationNode,
+    segmentId: str,
+    *,
+    marginMm: float | None = None,
+    model: str = DEFAULT_MODEL,
 ) -> vtkMRMLMarkupsROINode:
     """The lesion made from a segment, ``marginMm`` larger on every side; one that is there already is moved, not doubled.
 
-    Raises `BoxError` for a segment without a voxel.
+    ``marginMm`` None: what ``model`` was made for, as the cases of its libraries. Raises `BoxError` for a segment without a voxel.
     """
     mask = segmentMasks(segmentationNode).get(segmentId)
     if mask is None:
         msg = f"The segment of {segmentationNode.GetName()} holds no voxel; draw the lesion, or choose another segment."
         raise BoxError(msg)
     (found,) = boxes_from_label_array(mask.array.astype(np.int32), mask.ijkToRAS, {1: mask.name})
-    box = found.grown(marginMm)
+    box = found.grown(segment_margin_mm(model) if marginMm is None else marginMm)
     for node in lesionNodes(segmentationNode.GetScene()):
         if segmentOfLesion(node) == (segmentationNode, segmentId):
             node.SetAndObserveTransformNodeID(None)
@@ -86,7 +91,8 @@ class SegmentChoice:
     def _take(self) -> None:
         segmentId = self._ui.segmentSelector.itemData(self._ui.segmentSelector.currentIndex)
         try:
-            node = lesionOfSegment(self._parameters.segmentation, segmentId)
+            model = self._parameters.model or DEFAULT_MODEL
+            node = lesionOfSegment(self._parameters.segmentation, segmentId, model=model)
         except LesionLensError as error:
             self._onError(str(error))
             return

@@ -31,6 +31,7 @@ from LesionLib.sampling.inputs import KINDS, Spec, section_from_spec
 from safetensors.torch import save_file
 
 from lesiontraining.commands.evaluate import REPORT_FOLDER
+from lesiontraining.data.sources import TRAINING_MARGIN_MM
 from lesiontraining.reporting.report import MAIN, TRUST
 from lesiontraining.runs.folder import FittedModel, FoldFolder, RunFolder
 from lesiontraining.runs.reliability import FoldReliability, fold_reliability
@@ -254,6 +255,8 @@ def export(run: Path, out: Path, plan: ExportPlan, *, fold: int | None = None) -
             "aggregation": "mean_slice_probability",
             "box_size_mm": list(model.box_size_mm),
             "slice_distance_mm": list(model.slice_distance_mm),
+            "segment_margin_mm": TRAINING_MARGIN_MM,
+            **({"training_content": model.training_content} if model.training_content else {}),
             "training": {
                 "fold": folder.number,
                 **folder.facts,

@@ -21,6 +21,7 @@ from LesionLib.networks import EXAMPLE_INPUTS, LesionNet
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 
+from lesiontraining.data.contents import content_of_rows
 from lesiontraining.data.crops import picture_section
 from lesiontraining.data.data_module import LesionDataModule
 from lesiontraining.data.lesions import PictureSet
@@ -277,9 +278,16 @@ def _answers(cli: RecipeCLI, arguments: Sequence[str]) -> tuple[Predictions, Fit
         box_size_mm=_range(data.train.size_mm),
         slice_distance_mm=_range(data.train.spacing_mm[:, 2]),
         facts=_facts(cli, arguments),
+        training_content=_training_content(data),
     )
     model.facts["figures"] = task.figures(data.val, data.test)
     return predictions, model, network
+
+
+def _training_content(data: LesionDataModule) -> dict[str, str]:
+    """Of all lesions that the fold learned from: those of training, and those that its temperature and thresholds come from."""
+    known = {str(i) for part in (data.train, data.val) for i in part.lesion_ids}
+    return content_of_rows(row for row in data.table.rows if row.lesion_id in known).to_manifest()
 
 
 def _predictions(

@@ -62,7 +62,7 @@ def index(
         raise CaseIndexError(msg)
     key = Pseudonymiser.load(key_path) if key_path.exists() else Pseudonymiser.create(key_path)
     entries = _entries(rows, bundle, plan, key, progress)
-    return write_library(out, ModelIdentity(bundle.name, bundle.version, bundle.sha256), entries)
+    return write_library(out, ModelIdentity.of_model(bundle), entries)
 
 
 def _entries(
@@ -75,7 +75,7 @@ def _entries(
         volume = lesions[0].source.read()
         classifier = Classifier(bundle, volume)
         for row in lesions:
-            box = row.source.lesion(volume, name=f"line {row.line}")
+            box = row.source.lesion(volume, name=f"line {row.line}", margin_mm=bundle.segment_margin_mm)
             owner = Owner(*key.hashes(row.patient, row.study))
             yield case_entry(volume, box, classifier.embed(box), new=_new_case(row, plan), owner=owner)
             done += 1

@@ -26,7 +26,7 @@ def embedded(table: LesionTable, bundle: Bundle, *, progress: Callable[[int, int
     vectors, volumes, means, sizes, spacings = [], [], [], [], []
     for done, row in enumerate(table.rows, start=1):
         volume = row.source.read()
-        box = row.source.lesion(volume, name=f"line {row.line}")
+        box = row.source.lesion(volume, name=f"line {row.line}", margin_mm=bundle.segment_margin_mm)
         measured = lesion_statistics(volume, box)
         vectors.append(Classifier(bundle, volume).embed(box))
         volumes.append(1000.0 * measured.volume_ml)

@@ -25,6 +25,7 @@ from PIL import Image, UnidentifiedImageError
 
 MM_COLUMNS = ("center_x", "center_y", "center_z", "size_x", "size_y", "size_z")
 VOXEL_COLUMNS = tuple(f"{axis}_{end}" for end, axis in product(("min", "max"), "ijk"))
+TRAINING_MARGIN_MM = 0.0  # models learn from the tight boxes of masks; their manifests say so
 _SIGN = {"RAS": (1.0, 1.0, 1.0), "LPS": (-1.0, -1.0, 1.0)}
 _FARTHEST = 1e6  # mm or voxels from the origin
 _MOST_VOXELS = 4096  # along an edge; larger is a mistake, not a lesion
@@ -149,11 +150,14 @@ class VolumeSource:
         """The CT. Raises `VolumeError`."""
         return read_volume(self.volume, series=self.series if self.volume.is_dir() else None)
 
-    def lesion(self, volume: CTVolume, *, name: str) -> LesionBox:
-        """The box with its segment where there is a mask. Raises `BoxError`, `VolumeError`."""
+    def lesion(self, volume: CTVolume, *, name: str, margin_mm: float = TRAINING_MARGIN_MM) -> LesionBox:
+        """The box with its segment where there is a mask. Raises `BoxError`, `VolumeError`.
+
+        ``margin_mm``: how far the box reaches beyond a mask; another one only for a model that says so in its manifest.
+        """
         around_mask = None if self.mask is None else mask_box(self.mask, self.mask_value, name=name)
         if self.place is None:
-            return around_mask
+            return around_mask.grown(margin_mm)
         box = self.place.box(volume.ijkToRAS, name=name)
         return box if around_mask is None else replace(box, segment=around_mask.segment)
 
@@ -201,8 +205,8 @@ class SlicesSource:
         matrix[2, 3] = -z * int(files[0].stem)
         return CTVolume(array, matrix, name=f"{self.folder.name}/{self.key:03d}")
 
-    def lesion(self, volume: CTVolume, *, name: str) -> LesionBox:
-        """The box on its key slice, one slice thick: DeepLesion says nothing of a lesion's depth."""
+    def lesion(self, volume: CTVolume, *, name: str, margin_mm: float = TRAINING_MARGIN_MM) -> LesionBox:
+        """The box on its key slice, one slice thick: DeepLesion says nothing of a lesion's depth. There is no mask."""
         left, top, right, bottom = self.pixels
         x, y, z = self.spacing_mm
         center = [-x * (left + right) / 2, -y * (top + bottom) / 2, -z * self.key]

@@ -7,7 +7,7 @@ from typing import Any
 from lesiontraining.linear_probe.figures import METRICS, ReliabilityFit
 from lesiontraining.linear_probe.recipe import ARCHITECTURE, ARGUMENTS, LOOSE, Group, Recipe, Trained
 
-NAME, VERSION = "lung-nodule-malignancy", "1.1.0"
+NAME, VERSION = "lung-nodule-malignancy", "1.2.0"
 COMMAND = "lesiontrain lung-nodules --data lung_nodules --imagenet mobilenet_v2.pth --out Resources/Models/lung-nodule-malignancy"
 INTENDED_USE = (
     "Research and teaching on solid, part-solid and ground-glass lung nodules on chest CT. Not for diagnosis, screening or "
@@ -75,7 +75,9 @@ figures above: fitted on the other folds). Bootstrap seed {seed}.
 
 ## Limits
 
-- Nodules of 3 to about 40 mm in lung. Other lesions get an answer too, and it means nothing.
+- Nodules of 3 to about 40 mm in lung. A box with an edge outside {smallest:g} to {largest:g} mm, or a lesion unlike those of training, gets
+  no answer; other lesions that look usual to the model get one, and it means nothing.
+- Made for tight boxes: 2 mm more around a segment and half of the lesions no longer find themselves in a library.
 - The cut-outs hold 5 to 19 voxels around the nodule, fewer around large ones, hence the margin of {margin:g} mm: a
   wider one would have told the model the size by the missing edge.
 - Not measured: other scanners and kernels than LIDC's, contrast phases, other populations, histology, calibration at
@@ -105,6 +107,8 @@ def card(trained: Trained, recipe: Recipe) -> str:
         size=recipe.spec.size,
         spacing=recipe.spec.spacing_mm,
         margin=recipe.spec.margin_mm,
+        smallest=round(trained.box_size_mm[0], 2),
+        largest=round(trained.box_size_mm[1], 2),
         fill=recipe.spec.fill_hu,
         prevalence=everyone.malignant / everyone.nodules,
         nodules=everyone.nodules,
@@ -146,6 +150,7 @@ def manifest_head() -> dict[str, Any]:
         "changelog": {
             "1.0.0": "first release",
             "1.1.0": "dilation as in ResNet; prediction sets, unlike-training distance",
+            "1.2.0": "says its boxes' margin, its prior and what it learned from; weights and figures of 1.1.0",
         },
         "task": "Lung nodule malignancy as rated by readers, from a box on CT",
         "description": "benign or malignant as LIDC readers would rate it; MobileNetV2 on the axial slices of a box",
@@ -195,6 +200,8 @@ def manifest_section(trained: Trained) -> dict[str, Any]:
         "aggregation": "mean_slice_probability",
         "box_size_mm": [round(edge, 2) for edge in trained.box_size_mm],
         "slice_distance_mm": [round(distance, 2) for distance in trained.slice_distance_mm],
+        "segment_margin_mm": 0.0,  # temperature, thresholds and the first row of figures are those of the tight boxes
+        "class_prior": [0.5, 0.5],
         "training": {
             "command": COMMAND,
             "device": trained.device,

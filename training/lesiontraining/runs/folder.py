@@ -31,7 +31,8 @@ class FittedModel:
     What is known of a fitted network beside its weights.
 
     ``architecture`` and ``arguments`` build it; ``input`` is the manifest's section. ``class_names`` is empty for a network
-    that only compares. ``box_size_mm``, ``slice_distance_mm``: smallest and largest in training. ``facts``: how it was made.
+    that only compares. ``box_size_mm``, ``slice_distance_mm``: smallest and largest in training. ``training_content``: the
+    manifest's section, by which lesions of its training are recognised; empty in runs of before. ``facts``: how it was made.
     """
 
     architecture: str
@@ -42,6 +43,7 @@ class FittedModel:
     box_size_mm: tuple[float, float]
     slice_distance_mm: tuple[float, float]
     facts: dict[str, Any] = field(default_factory=dict)
+    training_content: dict[str, str] = field(default_factory=dict)
 
     @property
     def spec(self) -> Spec:

@@ -1,0 +1,79 @@
+"""What a model's own figures say, in the sentences that stand beside every answer. Needs no torch.
+
+They are read from the manifest, which the model's card is made from: by ``lung-nodules`` in groups, by ``lesiontrain export``
+as metrics. What a manifest does not hold is not said.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+LOOKED = "It shows where the model looked, not where disease is."
+_NETWORKS = ("this model",)
+_SIZES = ("volume only", "size alone")
+_MISSING = (KeyError, TypeError, ValueError, IndexError, AttributeError, StopIteration)
+
+
+def figure_sentences(manifest: Mapping[str, Any]) -> tuple[str, ...]:
+    """The AUC beside that of size alone, and the prior of the probabilities; none of them where it is not known."""
+    return tuple(sentence for sentence in (_auc_sentence(manifest), _prior_sentence(manifest)) if sentence)
+
+
+def heat_sentence(manifest: Mapping[str, Any]) -> str:
+    """Whether the model's heat maps lie on lesions more than chance would put them there; always what they show."""
+    try:
+        figures = manifest["lesionlens"]["training"]["grad_cam"]["all"]
+        inside, chance = float(figures["energy"]), float(figures["chance"])
+    except _MISSING:
+        return LOOKED
+    return f"{LOOKED} On the model's own lesions {inside:.0%} of the heat lay in the lesion, where chance puts {chance:.0%}."
+
+
+def _auc_sentence(manifest: Mapping[str, Any]) -> str:
+    try:
+        rows, lesions, patients = _measured(manifest)
+        model, size = (_auc(rows, names, exact=exact) for names, exact in ((_NETWORKS, False), (_SIZES, True)))
+    except _MISSING:
+        return ""
+    return f"Measured on {lesions} lesions of {patients} patients: AUC {model}; size alone has {size}."
+
+
+def _measured(manifest: Mapping[str, Any]) -> tuple[Mapping[str, Any], int, int]:
+    """The rows of figures, and of how many lesions and patients they are."""
+    training = manifest["lesionlens"]["training"]
+    if "groups" in training:
+        group = training["groups"][0]
+        return group["figures"], int(group["nodules"]), int(group["patients"])
+    metrics = training["metrics"]
+    return metrics["figures"], int(metrics["lesions"]), int(metrics["patients"])
+
+
+def _auc(rows: Mapping[str, Any], names: tuple[str, ...], *, exact: bool) -> str:
+    """The row's AUC with its interval. Without ``exact`` the first row where none has the name: a run's own comes first."""
+    name = next((name for name in names if name in rows), None)
+    if name is None and exact:
+        raise KeyError(names)
+    row = rows[name or next(iter(rows))]
+    figure = row.get("AUC") or row["auc"]
+    if figure["low"] is None:
+        return f"{float(figure['value']):.3f}"
+    return f"{float(figure['value']):.3f} ({float(figure['low']):.3f}-{float(figure['high']):.3f})"
+
+
+def _prior_sentence(manifest: Mapping[str, Any]) -> str:
+    try:
+        ours = manifest["lesionlens"]
+        names = [entry["name"] for entry in ours["classes"]]
+        assumed = ", ".join(f"{p:.0%} {name}" for p, name in zip(ours["class_prior"], names, strict=True))
+    except _MISSING:
+        return ""
+    return f"The probabilities assume {assumed}{_collection(manifest)}; among other patients they would be others."
+
+
+def _collection(manifest: Mapping[str, Any]) -> str:
+    try:
+        group = manifest["lesionlens"]["training"]["groups"][0]
+        return f" (of the lesions that it was measured on {group['malignant'] / group['nodules']:.0%} were malignant)"
+    except _MISSING:
+        return ""

@@ -47,7 +47,7 @@ def run(capsys, monkeypatch, tmp_path) -> Callable[..., Ran]:
 
 @pytest.fixture(scope="session")
 def patch() -> tuple[CTVolume, PhantomNodule]:
-    return nodule_patch(kind="spiculated", diameter_mm=14.0, seed=3, size_mm=44.0)
+    return nodule_patch(kind="lobulated", diameter_mm=14.0, seed=3, size_mm=44.0)
 
 
 def to_sitk(array: np.ndarray, ijk_to_ras: np.ndarray) -> sitk.Image:

@@ -47,7 +47,8 @@ def test_results_have_the_agreed_shape(run, nrrd, boxes, library, tmp_path, resu
     assert set(content["model"]) == {"name", "version", "sha256"}
     (result,) = content["results"]
     promised = {"name", "box", "label", "probabilities", "warnings", "gradCam", "similarCases"}
-    assert set(result) == promised | {"warningNames", "reliability", "statistics"}
+    added = {"usable", "noAnswer", "details"}
+    assert set(result) == promised | {"warningNames", "reliability", "statistics"} | added
     assert set(result["box"]) == {"centerRAS", "sizeMm", "axesRAS"}
     assert sum(result["probabilities"].values()) == pytest.approx(1, abs=1e-5)
     assert result["label"] == max(result["probabilities"], key=result["probabilities"].get)

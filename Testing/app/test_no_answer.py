@@ -8,11 +8,12 @@ import re
 
 import highdicom as hd
 import numpy as np
+import pydicom
 import pytest
 from LesionClassifierLib.headless import startHeadlessSlicer
 from LesionClassifierLib.scene.results import NO_ANSWER_COLOR
 from LesionClassifierLib.scene.volumes import nodesOfClass
-from LesionLib.geometry import CTVolume
+from LesionLib.geometry import CTVolume, LesionBox
 
 RED = re.compile(r"rgb\(204,51,41\)")  # the model's colour of malignant
 
@@ -36,7 +37,14 @@ def abdomen() -> tuple[CTVolume, np.ndarray]:
 def files(abdomen, write_image, write_dicom, tmp_path_factory):
     folder = tmp_path_factory.mktemp("abdomen")
     labels = write_image(folder / "organs.nrrd", abdomen[1], abdomen[0].ijkToRAS)
-    return write_dicom(folder / "ct", abdomen[0]), labels
+    series = write_dicom(folder / "ct", abdomen[0])
+    for path in series.iterdir():
+        data = pydicom.dcmread(path)
+        data.FrameOfReferenceUID = "1.2.826.0.1.3680043.8.498.777.1"
+        for name in ("PatientSex", "StudyDate", "StudyTime", "StudyID", "AccessionNumber", "ReferringPhysicianName"):
+            setattr(data, name, "")  # a report takes them over
+        pydicom.dcmwrite(path, data)
+    return series, labels
 
 
 @pytest.fixture
@@ -116,7 +124,9 @@ def test_the_structured_report_says_no_answer_and_why_and_holds_no_probability(a
     assert "box-size" in codes
 
 
-def test_the_page_says_what_the_card_says(run, nrrd, boxes, tmp_path):
+def test_the_page_says_what_the_card_says(run, nrrd, patch, write_boxes, tmp_path):
+    tight = LesionBox(patch[1].box.centerRAS, patch[1].box.sizeMm, name="L1")
+    boxes = write_boxes(tmp_path / "tight.csv", tight)
     assert run("classify", nrrd, "--boxes", boxes, "--out", tmp_path / "out").code == 0
     page = (tmp_path / "out" / "report.html").read_text()
     assert "evidence" not in page.partition('id="model-card"')[0]

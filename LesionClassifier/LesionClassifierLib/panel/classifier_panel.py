@@ -145,7 +145,7 @@ class ClassifierPanel:
         self.placing = BoxPlacing()
         self._scene: vtkMRMLScene | None = None
         self.models = ModelsPanel(ui, onChosen=self._modelChosen, onError=self._tellError)
-        self.result = ResultPanel(ui)
+        self.result = ResultPanel(ui, onCard=self.models.showCard)
         self.explanation = ExplanationPanel(ui, onAsk=self._explain)
         self.run = RunPanel(ui, logic, onEnded=self._ended, onError=self._tellError)
         self.lesions = LesionsPanel(

@@ -5,12 +5,13 @@ from __future__ import annotations
 import html
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from typing import Any
 
 import qt
 import slicer
 import vtk
 from LesionLib.errors import LesionLensError
-from LesionLib.model.card import figure_sentences
+from LesionLib.model.card import figure_sentences, heat_sentence
 from LesionLib.model.folder import find_bundle, unchecked_manifest
 from slicer import (
     vtkMRMLMarkupsROINode,
@@ -112,10 +113,12 @@ class ExplanationPanel:
         where = (
             _("segment") if stored.result.statistics and stored.result.statistics.measured_in == "segment" else _("box")
         )
-        return _(
-            "{share:.0%} of the heat lies inside the {where}; peak {peak} before scaling. It shows where the model looked, "
-            "not where disease is."
-        ).format(share=inside, where=where, peak=node.GetAttribute("LesionLens.Peak") or "?")
+        return _("{share:.0%} of the heat lies inside the {where}; peak {peak} before scaling. {says}").format(
+            share=inside,
+            where=where,
+            peak=node.GetAttribute("LesionLens.Peak") or "?",
+            says=heat_sentence(_manifestOf(stored)),
+        )
 
     def _chosen(self, _index: int) -> None:
         if self._filling or self._roiNode is None:
@@ -242,12 +245,13 @@ _HEADER_PX, _ROW_PX, _MOST_ROWS = 28, 30, 8
 class ResultPanel:
     """The answer of one lesion in the panel: bars, table, how far to rely on it, warnings.
 
-    Shows what is stored on a lesion's node; ``ui`` has the widgets of the panel's file.
+    Shows what is stored on a lesion's node; ``ui`` has the widgets of the panel's file. ``onCard`` is called for the model's card.
     """
 
-    def __init__(self, ui) -> None:
+    def __init__(self, ui, *, onCard: Callable[[], None]) -> None:
         self._ui = ui
         self._chart: ProbabilityChart | None = None
+        ui.reliabilityLabel.connect("linkActivated(QString)", lambda _link: onCard())
         ui.probabilityTable.setColumnCount(2)
         ui.probabilityTable.setHorizontalHeaderLabels([_("Class"), _("Probability")])
         ui.probabilityTable.horizontalHeader().setStretchLastSection(True)
@@ -285,8 +289,9 @@ class ResultPanel:
             self._fillTable(stored)
         if self._chart is not None and isLabelled:
             self._chart.show(roiNode.GetName(), stored.result.probabilities, stored.classColors)
-        sentences = [*stored.result.sentences, *_figureSentences(stored)]
-        self._ui.reliabilityLabel.text = "<br>".join(html.escape(sentence) for sentence in sentences)
+        sentences = [*stored.result.sentences, *figure_sentences(_manifestOf(stored))]
+        card = _("More is in <a href='card'>the model's card</a>.")
+        self._ui.reliabilityLabel.text = "<br>".join([*map(html.escape, sentences), card])
         self._showWarnings(whyStale(roiNode), stored)
 
     def _fillTable(self, stored: StoredResult) -> None:
@@ -306,13 +311,21 @@ class ResultPanel:
         self._ui.warningsLabel.text = "<br>".join(f"\u26a0 {html.escape(warning)}" for warning in said)
 
 
-def _figureSentences(stored: StoredResult) -> tuple[str, ...]:
-    """What the model's figures say, where the model is here and the very one that answered."""
-    try:
-        manifest = unchecked_manifest(find_bundle(stored.run.model_name))
-    except LesionLensError:
-        return ()
-    return figure_sentences(manifest) if manifest.get("sha256") == stored.run.model_sha256 else ()
+_manifests: dict[str, Mapping[str, Any]] = {}  # by SHA-256: read once, not at every change of the scene
+
+
+def _manifestOf(stored: StoredResult) -> Mapping[str, Any]:
+    """The manifest of the model that answered; empty where it is not here, or another version is."""
+    sha256 = stored.run.model_sha256
+    if sha256 not in _manifests:
+        try:
+            manifest = unchecked_manifest(find_bundle(stored.run.model_name))
+        except LesionLensError:
+            return {}
+        if manifest.get("sha256") != sha256:
+            return {}
+        _manifests[sha256] = manifest
+    return _manifests[sha256]
 
 
 def _answerText(roiNode: vtkMRMLMarkupsROINode, stored: StoredResult) -> str:

@@ -1,4 +1,4 @@
-"""How heat maps look: one colour ramp per scene, a fixed window, faint evidence transparent, layers over the CT."""
+"""How heat maps look: one colour ramp per scene, a fixed window, what is faint transparent, layers over the CT."""
 
 from __future__ import annotations
 

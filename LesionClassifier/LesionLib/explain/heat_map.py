@@ -1,4 +1,4 @@
-"""Maps of evidence on voxels of the CT itself, and how those of a network's pictures are laid back over it.
+"""Maps of where a network looked on voxels of the CT itself, and how those of a network's pictures are laid back over it.
 
 They are laid back whatever kind of input they belong to. Knows no torch.
 """
@@ -20,8 +20,8 @@ from LesionLib.sampling.volumes import CubeSample
 class HeatMap:
     """Grad-CAM on voxels of the CT itself: a part of its lattice, around the box.
 
-    ``array``: float32, shape (k, j, i), 0 … 1 (1 = strongest evidence in this box). ``ijkToRAS``: 4x4, from (i, j, k) of this
-    part to RAS mm. ``peak``: the strongest evidence before it was set to 1; maps of two boxes or classes compare only through
+    ``array``: float32, shape (k, j, i), 0 … 1 (1 = strongest in this box). ``ijkToRAS``: 4x4, from (i, j, k) of this
+    part to RAS mm. ``peak``: the strongest value before it was set to 1; maps of two boxes or classes compare only through
     it.
     """
 

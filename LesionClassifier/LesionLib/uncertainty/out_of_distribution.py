@@ -114,8 +114,7 @@ class OutOfDistribution:
             return None
         return (
             f"To the model this lesion looks unlike those it learned from (distance {score:.3g}; {self.quantile:.0%} of its "
-            f"validation lesions lie within {self.threshold:.3g}): it may be of a kind it does not know. "
-            "Do not rely on the answer."
+            f"validation lesions lie within {self.threshold:.3g}): it may be of a kind it does not know."
         )
 
     def to_tensors(self) -> dict[str, Tensor]:

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import sqlite3
 from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from LesionLib.errors import WarningName
+from LesionLib.errors import CaseLibraryError, WarningName
 from LesionLib.geometry import LesionBox
 from LesionLib.inference.classifier import Classifier
 from LesionLib.io.boxes import boxes_from_label_array, segment_margins_mm, with_segment_margin
 from LesionLib.model.bundle import load_bundle
 from LesionLib.model.folder import segment_margin_mm, segment_margin_of
 from LesionLib.phantom.nodules import nodule_patch
+from LesionLib.sampling.resample import AxialStackSpec
 from LesionRetrievalLib.library.cases import ModelIdentity
+from LesionRetrievalLib.library.intake import require_margin
+from LesionRetrievalLib.library.patches import lesion_patch
+from LesionRetrievalLib.library.reindex import patch_embedder
 from LesionRetrievalLib.library.store import CaseLibrary
 
 MODEL = "lung-nodule-malignancy"
@@ -89,3 +94,37 @@ def test_a_library_keeps_the_margin_of_the_model_that_made_it(tmp_path):
         library.export(tmp_path / "copy.lesionlib")
     with CaseLibrary.open(tmp_path / "copy.lesionlib") as copy:
         assert copy.model.segment_margin_mm == 1.5
+
+
+def test_a_library_of_before_is_read_as_it_lies_and_gets_the_column_when_it_is_opened_to_write(tmp_path):
+    path = tmp_path / "l.lesionlib"
+    CaseLibrary.create(path, model=ModelIdentity("m", "1", "a" * 64), dimension=4).close()
+    with sqlite3.connect(path) as connection:
+        connection.execute("ALTER TABLE models DROP COLUMN segment_margin_mm")
+    connection.close()
+    before = path.read_bytes()
+    with CaseLibrary.open(path) as library:
+        assert library.model.segment_margin_mm is None
+    assert path.read_bytes() == before
+    with CaseLibrary.open(path, read_only=False) as library:
+        assert library.model.segment_margin_mm is None
+        library.add_vectors({}, model=library.model)
+    with CaseLibrary.open(path) as library:
+        assert library.require_model("a" * 64).segment_margin_mm is None
+
+
+def test_boxes_other_than_those_of_a_library_are_refused_with_both_margins(tmp_path):
+    model = a_model(1.5)
+    path = tmp_path / "l.lesionlib"
+    with CaseLibrary.create(path, model=ModelIdentity.of_model(model), dimension=4) as library:
+        require_margin(library, model, 1.5)
+        with pytest.raises(CaseLibraryError, match=r"--margin-mm is 2, .* reach 1\.5 mm beyond"):
+            require_margin(library, model, 2.0)
+
+
+def test_a_reindex_draws_the_boxes_of_segments_as_the_new_model_was_made_for(nodule):
+    asked = []
+    patch = lesion_patch(nodule[0], box_of(nodule, 0.0))
+    embed = patch_embedder(AxialStackSpec(), lambda _ct, box: asked.append(box) or np.ones(4), margin_mm=1.5)
+    embed(patch)
+    np.testing.assert_allclose(segment_margins_mm(asked[0]), 1.5, atol=1e-3)

@@ -187,7 +187,7 @@ def showResults(
     for roiNode, result in zip(roiNodes, results, strict=True):
         removeResult(roiNode)
         markAsLesion(roiNode)
-        color = classColors[result.label] if result.label else NO_ANSWER_COLOR
+        color = classColors[result.label] if result.label and result.usable else NO_ANSWER_COLOR
         showAsOutline(roiNode, colorRGB=color, interactive=bool(roiNode.GetDisplayNode().GetHandlesInteractive()))
         if colorSegments:
             _colorSegment(roiNode, color)

@@ -102,8 +102,12 @@ class LesionResult:
         reason = abstention_sentence(self.abstention)
         if not self.label:
             return (reason,)
-        said = self.reliability.sentences(tuple(self.probabilities))
-        return (f"{reason} What follows was asked for all the same.", *said) if reason else said
+        classes = tuple(self.probabilities)
+        if not reason:
+            return self.reliability.sentences(classes)
+        # The coverage of a prediction set is that of lesions like those of the calibration: here there is none.
+        rest = replace(self.reliability, prediction_set=None).sentences(classes)
+        return (f"{reason} Its class and probabilities were asked for all the same.", *rest)
 
 
 @dataclass(frozen=True)

@@ -89,9 +89,18 @@ def has_margins(connection: sqlite3.Connection) -> bool:
 
 
 def _add_margins(connection: sqlite3.Connection) -> None:
-    """Give an older file the column; who reads without knowing of it reads as before."""
-    if not has_margins(connection):
-        connection.execute("ALTER TABLE models ADD COLUMN segment_margin_mm REAL")
+    """Give an older file the column; who reads without knowing of it reads as before. `sqlite3.Error`."""
+    if has_margins(connection):
+        return
+    connection.execute("BEGIN IMMEDIATE")
+    try:
+        if not has_margins(connection):  # another program may have added it a moment ago
+            connection.execute("ALTER TABLE models ADD COLUMN segment_margin_mm REAL")
+        connection.execute("COMMIT")
+    except BaseException:
+        if connection.in_transaction:
+            connection.execute("ROLLBACK")
+        raise
 
 
 def complete_for_reading(connection: sqlite3.Connection) -> None:

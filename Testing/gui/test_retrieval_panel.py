@@ -571,7 +571,7 @@ def test_a_segment_becomes_the_lesion(panel, scene, spin):
     panel.ui.takeSegmentButton.click()
     (roi,) = lesionNodes(scene)
     assert panel.ui.lesionSelector.currentNode() is roi
-    assert roi.GetSize()[0] == pytest.approx(16, abs=2)
+    assert roi.GetSize()[0] == pytest.approx(12, abs=2)  # tight, as the model was made for
 
 
 def test_what_is_missing_is_said_and_nothing_can_be_started(opened, spin):

@@ -75,7 +75,7 @@ figures above: fitted on the other folds). Bootstrap seed {seed}.
 
 ## Limits
 
-- Nodules of 3 to about 40 mm in lung. A box with an edge outside {smallest:g} to {largest:g} mm, or a lesion unlike those of training, gets
+- Nodules of 3 to about 40 mm in lung. A box with an edge outside {low:g} to {high:g} mm, or a lesion unlike those of training, gets
   no answer; other lesions that look usual to the model get one, and it means nothing.
 - Made for tight boxes: 2 mm more around a segment and half of the lesions no longer find themselves in a library.
 - The cut-outs hold 5 to 19 voxels around the nodule, fewer around large ones, hence the margin of {margin:g} mm: a
@@ -107,8 +107,8 @@ def card(trained: Trained, recipe: Recipe) -> str:
         size=recipe.spec.size,
         spacing=recipe.spec.spacing_mm,
         margin=recipe.spec.margin_mm,
-        smallest=round(trained.box_size_mm[0], 2),
-        largest=round(trained.box_size_mm[1], 2),
+        low=round(trained.box_size_mm[0], 2),
+        high=round(trained.box_size_mm[1], 2),
         fill=recipe.spec.fill_hu,
         prevalence=everyone.malignant / everyone.nodules,
         nodules=everyone.nodules,

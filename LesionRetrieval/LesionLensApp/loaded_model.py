@@ -32,9 +32,11 @@ class AskedModel:
         self._runner, self._options = InProcessRunner(), RunOptions()
         self.described: ModelDescription = self._runner.describe(model)
 
-    def classify(self, volume: CTVolume, box: LesionBox, *, box_jitter: int = 0) -> LesionResult:
+    def classify(
+        self, volume: CTVolume, box: LesionBox, *, box_jitter: int = 0, answer_anyway: bool = False
+    ) -> LesionResult:
         """The answer for one box. Raises `LesionLensError`."""
-        options = RunOptions(box_jitter=box_jitter)
+        options = RunOptions(box_jitter=box_jitter, answer_anyway=answer_anyway)
         return self.run(RunRequest(str(self.described.folder), volume, [box], options)).results[0]
 
     def embed(self, volume: CTVolume, box: LesionBox) -> np.ndarray:

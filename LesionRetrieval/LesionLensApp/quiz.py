@@ -74,6 +74,10 @@ def _add_make(quiz: argparse._SubParsersAction) -> None:
         metavar="N",
         help="ask N boxes drawn a little differently too (default: 0)",
     )
+    make.add_argument(
+        "--answer-anyway", action="store_true",
+        help="reveal what the network computed also for cases that the model has no answer for",
+    )  # fmt: skip
     make.add_argument("--label-column", help="column with the answers (default: label, or malignant)")
     make.add_argument("--label-source", help="how the answers were established, in a few words")
     make.add_argument("--organ", default="not stated", help="organ or site of the lesions")
@@ -126,7 +130,9 @@ def _make(options: argparse.Namespace) -> None:
             ),
             model=ModelIdentity.of_model(who),
             classes=_classes(who),
-            answer=lambda volume, box: model.classify(volume, box, box_jitter=options.box_jitter),
+            answer=lambda volume, box: model.classify(
+                volume, box, box_jitter=options.box_jitter, answer_anyway=options.answer_anyway
+            ),
             library=library,
         )
     save_quiz(quiz, options.out, overwrite=options.overwrite)

@@ -20,6 +20,9 @@ def demo(tmp_path_factory):
     return out, ran
 
 
+ANSWERED = (1, 2, 5)  # the spiculated and the ground-glass phantom are unlike real nodules
+
+
 def test_it_ends_well_and_shows_progress_and_a_table(demo):
     _out, ran = demo
     assert ran.returncode == 0, ran.stderr
@@ -32,7 +35,8 @@ def test_it_ends_well_and_shows_progress_and_a_table(demo):
 
 def test_it_leaves_exactly_what_is_promised(demo):
     out, _ = demo
-    expected = {"report.html", "scene.mrb", "results.json", "results.csv", *(f"gradcam_{n}.nrrd" for n in range(1, 6))}
+    maps = (f"gradcam_{n}.nrrd" for n in ANSWERED)
+    expected = {"report.html", "scene.mrb", "results.json", "results.csv", *maps}
     assert {path.name for path in out.iterdir()} == expected
     assert not [path for path in out.parent.iterdir() if path != out]
 
@@ -42,7 +46,7 @@ def test_the_report_stands_alone(demo):
     assert not re.findall(r"""(?:src|href)\s*=\s*["'](?!data:|#)""", page)
     assert "Content-Security-Policy" in page
     assert page.count('class="card"') == 5 * 9
-    assert page.count("<figure>") == 5 * 6
+    assert page.count("<figure>") == 5 * 3 + len(ANSWERED) * 3
     assert page.count("Research use only, not for diagnosis") >= 2
 
 
@@ -51,6 +55,13 @@ def test_the_most_similar_phantom_is_mostly_of_the_same_kind(demo):
     same = [result["similarCases"][0]["label"] in result["name"] for result in results]
     assert len(same) == 5
     assert sum(same) >= 3
+
+
+def test_phantoms_unlike_what_the_model_learned_from_have_no_answer(demo):
+    results = json.loads((demo[0] / "results.json").read_text())["results"]
+    assert tuple(number for number, result in enumerate(results, start=1) if result["usable"]) == ANSWERED
+    assert {code for result in results for code in result["noAnswer"]} == {"out-of-distribution"}
+    assert [bool(result["label"]) for result in results] == [result["usable"] for result in results]
 
 
 def test_every_answer_says_that_it_is_a_phantom(demo):

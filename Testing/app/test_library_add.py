@@ -205,7 +205,7 @@ def test_every_segment_of_a_segmentation_is_added_with_its_box_and_shape(run, li
     with CaseLibrary.open(library) as opened:
         box = opened.patch("s").box
         assert np.abs(box.centerRAS - nodule.box.centerRAS).max() < 1.0
-        assert np.abs(box.sizeMm - (10 + 2 * 2.0)).max() < 2.0
+        assert np.abs(box.sizeMm - 10).max() < 2.0  # tight, as the model was made for
         assert box.segment.array.sum() == mask.sum()
 
 

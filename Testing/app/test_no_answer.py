@@ -69,7 +69,7 @@ def test_organs_of_an_abdomen_get_no_answer_anywhere(answered, result_of):
         assert set(result["details"]["probabilities"]) == {"benign", "malignant"}
     assert ran.out.count("no answer") == 3
     assert "malignant 0." not in ran.out
-    rows = list(csv.DictReader((out / "results.csv").open()))
+    rows = list(csv.DictReader((out / "results.csv").read_text().splitlines()))
     assert {(row["label"], row["p_malignant"], row["usable"]) for row in rows} == {("", "", "no")}
     assert "box-size" in rows[0]["warning_codes"]
     assert not list(out.glob("gradcam_*"))

@@ -26,7 +26,9 @@ def quiz_path(run, out):
     """A quiz of four phantoms, made once."""
     path = out / "quiz.json"
     if not path.exists():
-        ran = run("quiz", "make", "--phantom", "--cases", 4, "--title", TITLE, "--boxes", "free", "--out", path)
+        # Some phantoms are unlike what the model learned from; here every case is to have something to reveal.
+        options = ("--boxes", "free", "--answer-anyway")
+        ran = run("quiz", "make", "--phantom", "--cases", 4, "--title", TITLE, *options, "--out", path)
         assert ran.code == 0, ran.err
         assert "4 cases" in ran.out
     return path
@@ -100,6 +102,13 @@ def test_figures_on_the_page_are_those_of_the_sheet(run, quiz_path, tmp_path):
     page = (tmp_path / "score" / "summary.html").read_text()
     for column in ("first_right", "second_right", "ai_right"):
         assert f"<span>{sum(int(row[column]) for row in rows)} of 4; 95% interval" in page
+
+
+def test_a_phantom_unlike_what_the_model_learned_from_has_no_answer_in_a_quiz(run, tmp_path):
+    assert run("quiz", "make", "--phantom", "--cases", 4, "--out", tmp_path / "quiz.json").code == 0
+    for case in load_quiz(tmp_path / "quiz.json").cases:
+        is_unlike = any("looks unlike those it learned from" in text for text in case.answer.warnings)
+        assert (case.answer.label == "") == (case.answer.heat_map is None) == is_unlike
 
 
 def test_a_class_that_has_not_begun_has_an_empty_sheet_and_no_page(run, quiz_path, tmp_path):

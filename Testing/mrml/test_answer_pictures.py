@@ -32,9 +32,9 @@ def renderer(headless):
 
 @pytest.fixture
 def an_answer(scene):
-    """The spiculated nodule of the phantom, answered; what the model looked at is drawn."""
+    """The lobulated nodule of the phantom, answered; what the model looked at is drawn."""
     (volumeNode,) = addPhantom()
-    roi = next(node for node in lesionNodes(scene) if "spiculated" in node.GetName())
+    roi = next(node for node in lesionNodes(scene) if "lobulated" in node.GetName())
     answer, _ = answerNodes(InProcessRunner(), volumeNode, [roi], "lung-nodule-malignancy")
     return volumeNode, roi, answer.results[0], showSeen(roi)
 

@@ -106,18 +106,16 @@ class Classifier:
 
     def embed(self, box: LesionBox) -> np.ndarray:
         """The L2-normalised embedding of a lesion, float32, shape (d,)."""
-        return self._embedded(cut_lesion(self.volume, box, self.bundle.spec))
-
-    def embed_checked(self, box: LesionBox) -> tuple[np.ndarray, tuple[InputWarning, ...]]:
-        """The same, and what is unusual about the lesion: all that is said beside an answer but of its heat map."""
         lesion = cut_lesion(self.volume, box, self.bundle.spec)
-        embedding = self._embedded(lesion)
-        return embedding, self._warnings(lesion, embedding, volume_warnings(self.volume))
-
-    def _embedded(self, lesion: Lesion) -> np.ndarray:
         features = self._features([lesion])
         with torch.no_grad():
             return self._embedding(features)
+
+    def embed_checked(self, box: LesionBox) -> tuple[np.ndarray, tuple[InputWarning, ...]]:
+        """The same, and what is unusual about the lesion: all that is said beside an answer but of its heat map."""
+        embedding = self.embed(box)
+        lesion = cut_lesion(self.volume, box, self.bundle.spec)
+        return embedding, self._warnings(lesion, embedding, volume_warnings(self.volume))
 
     def probabilities(self, box: LesionBox) -> np.ndarray:
         """The class probabilities of a lesion alone, float32, shape (class,)."""

@@ -48,7 +48,7 @@ bench: $(STAMP)
 	$(BIN)/python Testing/benchmarks/bench_classify.py
 
 pictures: $(STAMP)
-	LESIONLENS_TEST_ARTEFACTS=Resources/Screenshots $(BIN)/pytest -q Testing/gui/test_tutorial.py Testing/gui/test_retrieval_tutorial.py Testing/mrml/test_answer_pictures.py \
+	LESIONLENS_TEST_ARTEFACTS=Resources/Screenshots $(BIN)/pytest -q Testing/gui/test_tutorial.py Testing/gui/test_retrieval_tutorial.py Testing/mrml/app/test_prediction_views.py \
 	  Testing/gui/test_quiz_panel.py::test_a_case_goes_from_looking_to_feedback
 
 train: $(STAMP)

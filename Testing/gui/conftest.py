@@ -40,10 +40,7 @@ import slicer
 import slicer.util
 from LesionClassifierLib.headless import HeadlessModule, HeadlessSlicer, startHeadlessSlicer
 from LesionLib.inference.runner import SharedRunner
-
-ROOT = Path(__file__).resolve().parents[2]
-STANDINS = Path(__file__).with_name("standins")
-SLICER_STANDINS = ROOT / "Testing" / "mrml" / "slicer_standins"
+from repository import ROOT, SLICER_STANDINS, WIDGET_STANDINS
 
 
 @pytest.fixture(scope="session")
@@ -85,7 +82,7 @@ def gui(headless: HeadlessSlicer, monkeypatch: pytest.MonkeyPatch) -> Iterator[A
     """Qt, CTK and Slicer's widgets, and a ``slicer.app`` that has windows."""
     if importlib.util.find_spec("PySide6") is None:
         pytest.skip("PySide6 is not installed: pip install PySide6-Essentials (in the extra `dev`) to test the panels")
-    for folder, path in ((STANDINS, sys.path), (SLICER_STANDINS, slicer.__path__)):
+    for folder, path in ((WIDGET_STANDINS, sys.path), (SLICER_STANDINS, slicer.__path__)):
         if str(folder) not in path:
             path.append(str(folder))
     import qt

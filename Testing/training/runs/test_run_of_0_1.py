@@ -14,8 +14,8 @@ from LesionLib.model.bundle import load_bundle
 from lesiontraining.cli import main
 from lesiontraining.data.readers.registry import read_with
 from lesiontraining.runs.folder import FittedModel, RunFolder
+from repository import FILES_OF_0_1 as FILES
 
-FILES = Path(__file__).parents[1] / "fixtures" / "v0_1"
 RECIPE = FILES / "run" / "fold-0" / "logs" / "version_0" / "config.yaml"
 pytestmark = pytest.mark.filterwarnings("ignore")
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 import slicer
@@ -12,10 +11,7 @@ from LesionClassifierLib.sample_data import CATEGORY, registerSampleData
 from LesionClassifierLib.scene.lesions import lesionNodes, lesionsFromNodes
 from LesionClassifierLib.scene.volumes import volumeFromNode
 from LesionLib.geometry import require_overlap
-
-ROOT = Path(__file__).resolve().parents[2]
-STANDINS = Path(__file__).with_name("slicer_standins")
-GUI_STANDINS = ROOT / "Testing" / "gui" / "standins"
+from repository import ROOT, SLICER_STANDINS, WIDGET_STANDINS
 
 
 @pytest.fixture
@@ -99,8 +95,8 @@ def test_nothing_of_scipy_is_imported_when_slicer_starts():
     code = f"""
 import sys, types
 import slicer
-slicer.__path__.append({str(STANDINS)!r})
-sys.path[:0] = [{str(ROOT / "LesionClassifier")!r}, {str(ROOT / "LesionRetrieval")!r}, {str(GUI_STANDINS)!r}]
+slicer.__path__.append({str(SLICER_STANDINS)!r})
+sys.path[:0] = [{str(ROOT / "LesionClassifier")!r}, {str(ROOT / "LesionRetrieval")!r}, {str(WIDGET_STANDINS)!r}]
 source = types.SimpleNamespace(registerCustomSampleDataSource=lambda **given: print("registered", given["sampleName"]))
 sys.modules["SampleData"] = types.SimpleNamespace(SampleDataLogic=source)
 import LesionClassifier, LesionRetrieval

@@ -13,8 +13,9 @@ import slicer
 import slicer.util
 from LesionClassifierLib import setup as setup_step
 from LesionClassifierLib.setup import SetupError, explain, install, missingPackages
+from repository import ROOT
 
-REQUIREMENTS = Path(__file__).resolve().parents[2] / "LesionClassifier" / "Resources" / "requirements.txt"
+REQUIREMENTS = ROOT / "LesionClassifier" / "Resources" / "requirements.txt"
 WITHOUT_TORCH = missingPackages(lambda name: name != "torch")
 WITHOUT_WHEELS = missingPackages(lambda name: name == "torch")
 

@@ -7,7 +7,6 @@ import subprocess
 import sys
 from dataclasses import fields, replace
 from io import BytesIO
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -31,8 +30,8 @@ from LesionLib.inference.results import LesionResult
 from LesionLib.inference.runner import worker_environment, worker_python
 from LesionLib.model.folder import golden_case
 from LesionLib.uncertainty.reliability import Reliability
+from repository import ROOT
 
-ROOT = Path(__file__).resolve().parents[2]
 CROSSING = {
     CTVolume: {"array", "ijkToRAS", "name", "warnings"},
     LesionBox: {"centerRAS", "sizeMm", "axesRAS", "name", "segment"},

@@ -16,9 +16,9 @@ from LesionLib.networks.orthopatch import OrthoPatch
 from LesionLib.networks.resnet import ResNet, SEResNet50
 from LesionLib.networks.siamese import SiameseNet
 from LesionLib.networks.weights import load_pretrained
+from repository import ROOT
 from safetensors.torch import save_file
 
-ROOT = Path(__file__).resolve().parents[2]
 DATA = Path(os.environ.get("LESIONLENS_DATA", ROOT.parent / "shared" / "data"))
 BLOCKS = {18: (2, 2, 2, 2), 50: (3, 4, 6, 3), 101: (3, 4, 23, 3)}
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-from pathlib import Path
 
 import pytest
 import torch
@@ -13,8 +12,9 @@ from lesiontraining.data.augment import Augmentation
 from lesiontraining.data.crops import picture_spec
 from lesiontraining.data.data_module import LesionDataModule
 from lesiontraining.data.readers.registry import READERS
+from repository import ROOT
 
-CONFIGS = sorted((Path(__file__).resolve().parents[2] / "training" / "configs").glob("*/*.yaml"))
+CONFIGS = sorted((ROOT / "training" / "configs").glob("*/*.yaml"))
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: f"{path.parent.name}/{path.stem}")

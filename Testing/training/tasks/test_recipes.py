@@ -12,10 +12,11 @@ import pytest
 from lesion_tables import write_lesion_table
 from lesiontraining.cli import main
 from lesiontraining.evaluation.predictions import Predictions
+from repository import ROOT
 
 RECIPES = ("cross-entropy", "dmrn", "dadrn", "orthopatch", "lesionsearch-pretrain", "lesionsearch", "siamese", "vae")
 COMPARES_ONLY = {"lesionsearch-pretrain", "lesionsearch", "siamese", "vae"}
-LICENSE = Path(__file__).resolve().parents[2] / "LICENSE"
+LICENSE = ROOT / "LICENSE"
 pytestmark = pytest.mark.filterwarnings("ignore")
 
 # What a radiologist's machine does, where nothing of training is installed. (MONAI, whose ResNet is a building block, imports

@@ -6,7 +6,6 @@ import importlib
 import subprocess
 import sys
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -25,8 +24,8 @@ from LesionRetrievalLib.library.search import SearchPlan
 from LesionRetrievalLib.scene.annotations import annotate, annotationOf
 from LesionRetrievalLib.scene.identity import identityOfVolume
 from LesionRetrievalLib.scene.segments import lesionOfSegment
+from repository import ROOT
 
-ROOT = Path(__file__).resolve().parents[2]
 SPHERE = NewCase("sphere", "a formula", organ="lung", with_pictures=True, with_patch=True)
 UID = "1.2.826.0.1.3680043.8.498.1"
 

@@ -6,16 +6,14 @@ import ast
 import json
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
+from repository import ROOT, SLICER_STANDINS, WIDGET_STANDINS
 from slicer_names.check import Checker
 from slicer_names.index import Names
 from slicer_names.trim_index import trimmed
 
-ROOT = Path(__file__).resolve().parents[2]
 MODULES = ("LesionClassifier", "LesionRetrieval")
-STANDINS = (ROOT / "Testing" / "gui" / "standins", ROOT / "Testing" / "mrml" / "slicer_standins")
 # What the harness has beside what Slicer's application has.
 _FOR_TESTS = {"completeStartup", "restarts", "customWidget"}
 _STAND_FOR = {
@@ -97,7 +95,12 @@ def test_every_name_that_a_module_uses_exists_in_slicer(module, a_checker):
 
 
 def test_every_name_of_slicer_that_the_stand_ins_use_exists_in_slicer(a_checker):
-    code = [path for folder in STANDINS for path in sorted(folder.rglob("*.py")) if path.parent.name != "qt"]
+    code = [
+        path
+        for folder in (WIDGET_STANDINS, SLICER_STANDINS)
+        for path in sorted(folder.rglob("*.py"))
+        if path.parent.name != "qt"
+    ]
     checker = a_checker(code)
     wrong = [each for path in code for each in checker.checkCode(path, isPythonQt=False)]
     wrong = [each for each in wrong if each.name.rpartition(".")[2] not in _FOR_TESTS]
@@ -106,7 +109,7 @@ def test_every_name_of_slicer_that_the_stand_ins_use_exists_in_slicer(a_checker)
 
 def test_no_stand_in_of_a_class_offers_what_the_class_has_not(a_checker):
     checker = a_checker()
-    files = [*STANDINS[0].glob("ctk/*.py"), *STANDINS[0].glob("slicer_gui/*.py")]
+    files = [*WIDGET_STANDINS.glob("ctk/*.py"), *WIDGET_STANDINS.glob("slicer_gui/*.py")]
     files.append(ROOT / "LesionClassifier" / "LesionClassifierLib" / "headless.py")
     wrong = [each for path in files for each in checker.checkOffered(path, _STAND_FOR)]
     wrong = [each for each in wrong if each.name.rpartition(".")[2] not in _FOR_TESTS]
@@ -115,7 +118,7 @@ def test_no_stand_in_of_a_class_offers_what_the_class_has_not(a_checker):
 
 @pytest.mark.parametrize("file", sorted(_PYTHON))
 def test_no_stand_in_of_a_python_module_offers_what_the_module_has_not(file, names):
-    (path,) = STANDINS[1].rglob(file)
+    (path,) = SLICER_STANDINS.rglob(file)
     wrong = []
     for node in ast.parse(path.read_text(encoding="utf-8")).body:
         inside = node.body if isinstance(node, ast.ClassDef) else [node]

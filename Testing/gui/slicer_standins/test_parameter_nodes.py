@@ -10,6 +10,7 @@ from typing import Annotated
 import pytest
 import slicer
 import vtk
+from repository import SLICER_STANDINS, WIDGET_STANDINS
 
 
 class Target(enum.Enum):
@@ -255,12 +256,10 @@ def test_widgets_are_found_by_the_name_of_their_parameter(a_wrapper):
 @pytest.mark.parametrize("module", ["parameterNodeWrapper", "ScriptedLoadableModule"])
 def test_a_module_s_base_classes_and_parameters_need_qt_and_ctk_as_in_slicer(module, missing):
     import subprocess
-    from pathlib import Path
 
-    gui = Path(__file__).parent
     code = (
-        f"import sys, slicer; sys.path.append({str(gui / 'standins')!r}); sys.modules[{missing!r}] = None; "
-        f"slicer.__path__.append({str(gui.parent / 'mrml' / 'slicer_standins')!r}); import slicer.i18n\n"
+        f"import sys, slicer; sys.path.append({str(WIDGET_STANDINS)!r}); sys.modules[{missing!r}] = None; "
+        f"slicer.__path__.append({str(SLICER_STANDINS)!r}); import slicer.i18n\n"
         f"try:\n    import slicer.{module}\nexcept ModuleNotFoundError as error:\n    print(error.name)"
     )
     ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False)

@@ -4,31 +4,29 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from case_libraries import MODEL
 from LesionLib.errors import CaseLibraryError
 from LesionLib.geometry import CTVolume, LesionBox
-from LesionRetrievalLib.library.cases import Case, ModelIdentity
+from LesionRetrievalLib.library.cases import Case
 from LesionRetrievalLib.library.file import ExportPlan
 from LesionRetrievalLib.library.patches import lesion_patch
 from LesionRetrievalLib.library.pseudonyms import Pseudonymiser
 from LesionRetrievalLib.library.reindex import reindex
 from LesionRetrievalLib.library.store import CaseLibrary
 
-MODEL = ModelIdentity("orthopatch", "1.2.0", "a" * 64)
 GREY = np.frombuffer(b"a picture of the inside of a patient" * 4, np.uint8).reshape(12, 12)
 
 
 @pytest.fixture
-def library(tmp_path):
-    with CaseLibrary.create(tmp_path / "own.lesionlib", model=MODEL, dimension=4) as library:
-        volume = CTVolume(np.arange(729, dtype=np.int16).reshape(9, 9, 9), np.eye(4))
-        patch = lesion_patch(volume, LesionBox([4, 4, 4], [3, 3, 3]))
-        for number in range(3):
-            case = Case(
-                f"c{number}", "cyst", "histology", "liver", f"{number:032}", "1" * 32, {"size": 2.5}, "a remark"
-            )
-            vector = np.eye(4)[number]
-            library.add(case, vector, model_sha256=MODEL.sha256, pictures={"axial": GREY}, patch=patch)
-        yield library
+def library(library):
+    """Three cases with a picture, the CT around the lesion, and a remark."""
+    volume = CTVolume(np.arange(729, dtype=np.int16).reshape(9, 9, 9), np.eye(4))
+    patch = lesion_patch(volume, LesionBox([4, 4, 4], [3, 3, 3]))
+    for number in range(3):
+        case = Case(f"c{number}", "cyst", "histology", "liver", f"{number:032}", "1" * 32, {"size": 2.5}, "a remark")
+        vector = np.eye(4)[number]
+        library.add(case, vector, model_sha256=MODEL.sha256, pictures={"axial": GREY}, patch=patch)
+    return library
 
 
 def test_a_copy_searches_like_the_library_and_holds_no_pictures(library, tmp_path):
@@ -98,5 +96,5 @@ def test_a_copy_replaces_only_a_library_and_only_when_asked(library, tmp_path):
     with pytest.raises(CaseLibraryError):
         library.export(tmp_path / "no such folder" / "copy.lesionlib")
     names = {file.name for file in tmp_path.iterdir()}
-    assert names == {"own.lesionlib", "copy.lesionlib", "thesis.txt"}
+    assert names == {library.path.name, "copy.lesionlib", "thesis.txt"}
     library.add(Case("c9", "cyst", "x", "liver", "0" * 32, "1" * 32), np.ones(4), model_sha256=MODEL.sha256)

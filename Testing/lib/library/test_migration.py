@@ -5,14 +5,14 @@ from contextlib import closing
 
 import numpy as np
 import pytest
+from case_libraries import MODEL
 from LesionLib.errors import CaseLibraryError
 from LesionLib.geometry import CTVolume, LesionBox
 from LesionRetrievalLib.library import file as library_tables
-from LesionRetrievalLib.library.cases import Case, ModelIdentity
+from LesionRetrievalLib.library.cases import Case
 from LesionRetrievalLib.library.patches import lesion_patch
 from LesionRetrievalLib.library.store import CaseLibrary
 
-MODEL = ModelIdentity("orthopatch", "1.2.0", "a" * 64)
 # What LesionLens 0.1 wrote, as it wrote it.
 VERSION_1 = """
 CREATE TABLE models (

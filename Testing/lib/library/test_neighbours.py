@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from LesionRetrievalLib.library.cases import Case, ModelIdentity, Neighbour
+from case_libraries import MODEL, a_case, a_library_at
+from LesionRetrievalLib.library.cases import Neighbour
 from LesionRetrievalLib.library.neighbours import agreement_sentence, nearest_other_class, neighbour_vote
-from LesionRetrievalLib.library.store import CaseLibrary
-
-MODEL = ModelIdentity("orthopatch", "1.0.0", "a" * 64)
 
 
 def a_neighbour(label: str, similarity: float) -> Neighbour:
@@ -62,14 +60,14 @@ def test_agreement_is_said_in_plain_words(probabilities, said):
 
 
 @pytest.fixture
-def library(tmp_path):
+def library(path):
     """Three labels on a quarter circle, each further from (1, 0) than the last."""
-    with CaseLibrary.create(tmp_path / "three.lesionlib", model=MODEL, dimension=2) as library:
+    with a_library_at(path, dimension=2) as library:
         for number, (label, organ) in enumerate(
             [("cyst", "liver"), ("cyst", "liver"), ("abscess", "liver"), ("metastasis", "lung")]
         ):
             angle = 0.2 * number
-            case = Case(f"c{number}", label, "histology", organ, f"{number:032x}", "0" * 32)
+            case = a_case(f"c{number}", label=label, organ=organ, patient_hash=f"{number:032x}")
             library.add(case, np.array([np.cos(angle), np.sin(angle)]), model_sha256=MODEL.sha256)
         yield library
 

@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from case_libraries import MODEL, a_case
 from LesionLib.errors import BoxError, CaseLibraryError
 from LesionLib.geometry import CTVolume, LesionBox, transformed_points
 from LesionLib.sampling.inputs import cut, network_input
@@ -12,11 +13,8 @@ from LesionLib.sampling.planes import KeySliceSpec, OrthogonalPlanesSpec, SliceW
 from LesionLib.sampling.resample import AxialStackSpec, lattice_points
 from LesionLib.sampling.volumes import IsotropicCubeSpec, ShapeMaskSpec
 from LesionRetrievalLib.library import cases as library_codec
-from LesionRetrievalLib.library.cases import Case, ModelIdentity
 from LesionRetrievalLib.library.patches import lesion_patch, sees_beyond
-from LesionRetrievalLib.library.store import CaseLibrary
 
-MODEL = ModelIdentity("orthopatch", "1.2.0", "a" * 64)
 SIZE = np.array([130, 120, 60])
 REACHED = [
     AxialStackSpec(),
@@ -87,28 +85,26 @@ def test_a_patch_bears_no_names(ct):
     assert {patch.volume.name, patch.box.name, patch.box.segment.name} == {"patch", "lesion", "segment"}
 
 
-def test_a_patch_comes_back_from_the_library_number_for_number(ct, tmp_path):
+def test_a_patch_comes_back_from_the_library_number_for_number(ct, library):
     box = a_lesion(ct, at=(0.02, 0.5, 0.5))
     values = replace(ct, array=ct.array.astype(np.float32) + 0.25)
-    with CaseLibrary.create(tmp_path / "l", model=MODEL, dimension=4) as library:
-        for name, volume, lesion in (("int", ct, box), ("float", values, replace(box, segment=None))):
-            patch = lesion_patch(volume, lesion)
-            case = Case(name, "cyst", "histology", "liver", "0" * 32, "1" * 32)
-            library.add(case, np.ones(4), model_sha256=MODEL.sha256, patch=patch)
-            back = library.patch(name)
-            require_equal(back.volume, patch.volume)
-            for key in ("centerRAS", "sizeMm", "axesRAS"):
-                np.testing.assert_array_equal(getattr(back.box, key), getattr(lesion, key))
-            assert back.open_faces == patch.open_faces == (False, True, True, True, True, True)
-            if lesion.segment is None:
-                assert back.box.segment is None
-            else:
-                require_equal(back.box.segment, patch.box.segment)
-                assert back.box.segment.array.sum() == box.segment.array.sum()
-        assert library.patch("int").volume.array.dtype == np.int16
-        assert library.patch("float").volume.array.dtype == np.float32
-        library.remove("int")
-        assert library._rows("SELECT DISTINCT case_id FROM patches") == [("float",)]
+    for name, volume, lesion in (("int", ct, box), ("float", values, replace(box, segment=None))):
+        patch = lesion_patch(volume, lesion)
+        library.add(a_case(name), np.ones(4), model_sha256=MODEL.sha256, patch=patch)
+        back = library.patch(name)
+        require_equal(back.volume, patch.volume)
+        for key in ("centerRAS", "sizeMm", "axesRAS"):
+            np.testing.assert_array_equal(getattr(back.box, key), getattr(lesion, key))
+        assert back.open_faces == patch.open_faces == (False, True, True, True, True, True)
+        if lesion.segment is None:
+            assert back.box.segment is None
+        else:
+            require_equal(back.box.segment, patch.box.segment)
+            assert back.box.segment.array.sum() == box.segment.array.sum()
+    assert library.patch("int").volume.array.dtype == np.int16
+    assert library.patch("float").volume.array.dtype == np.float32
+    library.remove("int")
+    assert library._rows("SELECT DISTINCT case_id FROM patches") == [("float",)]
 
 
 def require_equal(one: CTVolume, other: CTVolume) -> None:
@@ -155,13 +151,11 @@ def test_a_box_outside_and_a_patch_without_end_are_refused(ct):
         "UPDATE patches SET slices = 1000000, height = 1000000, width = 1000000",
     ],
 )
-def test_a_damaged_patch_is_named_by_the_check(ct, tmp_path, change):
-    with CaseLibrary.create(tmp_path / "l", model=MODEL, dimension=4) as library:
-        case = Case("hurt", "cyst", "histology", "liver", "0" * 32, "1" * 32)
-        library.add(case, np.ones(4), model_sha256=MODEL.sha256, patch=lesion_patch(ct, a_lesion(ct)))
-        assert library.integrity_problems() == ()
-        library._rows(change)
-        (problem,) = library.integrity_problems()
+def test_a_damaged_patch_is_named_by_the_check(ct, library, change):
+    library.add(a_case("hurt"), np.ones(4), model_sha256=MODEL.sha256, patch=lesion_patch(ct, a_lesion(ct)))
+    assert library.integrity_problems() == ()
+    library._rows(change)
+    (problem,) = library.integrity_problems()
     assert "hurt" in problem
     assert "patch" in problem
 

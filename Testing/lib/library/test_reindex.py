@@ -4,21 +4,17 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from case_libraries import MODEL as OLD
+from case_libraries import a_case, a_library_at
 from LesionLib.errors import CaseLibraryError
 from LesionLib.geometry import CTVolume, LesionBox
 from LesionLib.sampling.planes import SliceWithNeighboursSpec
-from LesionRetrievalLib.library.cases import Case, ModelIdentity
 from LesionRetrievalLib.library.patches import lesion_patch
 from LesionRetrievalLib.library.reindex import NO_PATCH, reindex
 from LesionRetrievalLib.library.store import CaseLibrary
 
-OLD = ModelIdentity("old", "1", "a" * 64)
 NEW = SimpleNamespace(name="new", version="2", sha256="b" * 64)
 BOX = LesionBox([4, 4, 4], [3, 3, 3])
-
-
-def a_case(name: str) -> Case:
-    return Case(name, "cyst", "histology", "liver", "0" * 32, "1" * 32)
 
 
 def a_patch(number: int):
@@ -32,12 +28,12 @@ def embed(patch) -> np.ndarray:
 
 
 @pytest.fixture
-def library(tmp_path):
-    with CaseLibrary.create(tmp_path / "l", model=OLD, dimension=4) as library:
-        for number in range(6):
-            patch = a_patch(number) if number != 3 else None
-            library.add(a_case(f"c{number}"), np.eye(4)[number % 4], model_sha256=OLD.sha256, patch=patch)
-        yield library
+def library(library):
+    """Six cases, all but the fourth with a patch."""
+    for number in range(6):
+        patch = a_patch(number) if number != 3 else None
+        library.add(a_case(f"c{number}"), np.eye(4)[number % 4], model_sha256=OLD.sha256, patch=patch)
+    return library
 
 
 def found(library, vector, sha256) -> list[str]:
@@ -53,7 +49,7 @@ def test_after_a_reindex_both_models_search_their_own_vectors(library):
     assert found(library, [0, 0, 0, 1], OLD.sha256)[0] == "c3"
     assert (library.model.name, library.dimension) == ("new", 3)
     assert [(m.identity.name, m.dimension, m.cases, m.unfinished) for m in library.models()] == [
-        ("old", 4, 6, False),
+        (OLD.name, 4, 6, False),
         ("new", 3, 5, False),
     ]
     assert library.ids_without_vector(NEW.sha256) == ["c3"]
@@ -92,7 +88,7 @@ def test_cases_added_later_are_embedded_by_the_next_reindex(library):
 
 
 def test_a_library_without_patches_is_not_reindexed_and_stays_as_it_is(tmp_path):
-    with CaseLibrary.create(tmp_path / "l", model=OLD, dimension=4) as library:
+    with a_library_at(tmp_path / "l") as library:
         library.add(a_case("c"), np.ones(4), model_sha256=OLD.sha256)
         with pytest.raises(CaseLibraryError, match=r"No case.*no HU patch.*Build the library again"):
             reindex(library, NEW, embed=embed)
@@ -122,7 +118,7 @@ def test_a_model_that_looks_beyond_the_patches_is_not_asked(tmp_path):
     volume = CTVolume(np.zeros((120, 120, 120), np.int16), np.eye(4))
     patch = lesion_patch(volume, LesionBox([60, 60, 60], [10, 10, 10]))
     bundle = SimpleNamespace(**vars(NEW), spec=SliceWithNeighboursSpec(view="slice"), network=None)
-    with CaseLibrary.create(tmp_path / "l2", model=OLD, dimension=4) as library:
+    with a_library_at(tmp_path / "l2") as library:
         library.add(a_case("c"), np.ones(4), model_sha256=OLD.sha256, patch=patch)
         with pytest.raises(CaseLibraryError, match="looks further than the HU patch"):
             reindex(library, bundle)

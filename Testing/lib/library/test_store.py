@@ -1,59 +1,13 @@
 """Cases go into a library and come out again, wholly or not at all."""
 
 import inspect
-from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
+from case_libraries import MODEL, a_case, a_library_at, ids, search
 from LesionLib.errors import CaseLibraryError
-from LesionRetrievalLib.library.cases import Case, CaseStore, ModelIdentity
-from LesionRetrievalLib.library.pseudonyms import Pseudonymiser
+from LesionRetrievalLib.library.cases import CaseStore
 from LesionRetrievalLib.library.store import CaseLibrary
-
-MODEL = ModelIdentity("orthopatch", "1.2.0", "a" * 64)
-OTHER_SHA256 = "b" * 64
-PSEUDONYMISER = Pseudonymiser(bytes(range(32)))
-
-
-def a_case(case_id="case-1", *, patient="P1", label="metastasis", **changes) -> Case:
-    case = Case(
-        case_id=case_id,
-        label=label,
-        label_source="histology",
-        organ="liver",
-        patient_hash=PSEUDONYMISER.hash(patient),
-        study_hash=PSEUDONYMISER.hash(f"{patient}-study", domain="study"),
-    )
-    return replace(case, **changes)
-
-
-def a_library_at(path, dimension=4) -> CaseLibrary:
-    return CaseLibrary.create(path, model=MODEL, dimension=dimension)
-
-
-def random_cases(count: int, dimension: int, *, seed=0):
-    vectors = np.random.default_rng(seed).standard_normal((count, dimension)).astype(np.float32)
-    return [(a_case(f"c{i:05}", patient=f"P{i // 3}"), vectors[i]) for i in range(count)]
-
-
-def ids(neighbours) -> list[str]:
-    return [neighbour.case_id for neighbour in neighbours]
-
-
-@pytest.fixture
-def path(tmp_path) -> Path:
-    return tmp_path / "cases #1 50%.sqlite"  # characters that mean something in a URI
-
-
-@pytest.fixture
-def library(path):
-    with a_library_at(path) as library:
-        yield library
-
-
-def search(library, vector=(1, 0, 0, 0), **options):
-    return library.search(vector, model_sha256=MODEL.sha256, **options)
 
 
 def test_a_case_comes_back_as_it_went_in_after_the_file_was_closed(path):

@@ -10,10 +10,10 @@ from contextlib import closing
 
 import numpy as np
 import pytest
-from LesionRetrievalLib.library.cases import Case, ModelIdentity
+from case_libraries import MODEL
+from LesionRetrievalLib.library.cases import Case
 from LesionRetrievalLib.library.store import CaseLibrary
 
-MODEL = ModelIdentity("orthopatch", "1.2.0", "a" * 64)
 needs_kill = pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="needs kill -9")
 
 PREAMBLE = """

@@ -142,12 +142,9 @@ def from_folder(run, cases_folder, tmp_path):
     return make
 
 
-@pytest.fixture
-def library(run, cases_folder, tmp_path):
-    path = tmp_path / "cases.lesionlib"
-    ran = run("library", "build", cases_folder, "--out", path, "--key", tmp_path / "k", "--pictures")
-    assert ran.code == 0
-    return path
+@pytest.fixture(scope="module")
+def library(built_library):
+    return built_library("--pictures") / "cases.lesionlib"
 
 
 def test_a_folder_of_cases_becomes_a_quiz_without_identifiers(from_folder):
@@ -164,7 +161,7 @@ def test_a_folder_of_cases_becomes_a_quiz_without_identifiers(from_folder):
 
 def test_a_patient_s_own_cases_are_not_among_the_similar_ones(from_folder, library, tmp_path):
     """Three patients with two nodules each: four of the six library cases are left for every case."""
-    path, ran = from_folder("--library", library, "--key", tmp_path / "k")
+    path, ran = from_folder("--library", library, "--key", library.with_name("owner.key"))
     assert ran.code == 0, ran.err
     for case in load_quiz(path).cases:
         assert len(case.answer.similar) == 4
@@ -213,12 +210,9 @@ def test_an_existing_quiz_is_replaced_only_when_asked(from_folder):
 # --- from a library alone
 
 
-@pytest.fixture
-def with_patches(run, cases_folder, tmp_path):
-    path = tmp_path / "patches.lesionlib"
-    ran = run("library", "build", cases_folder, "--out", path, "--key", tmp_path / "k", "--pictures", "--patches")
-    assert ran.code == 0
-    return path
+@pytest.fixture(scope="module")
+def with_patches(built_library):
+    return built_library("--pictures", "--patches") / "cases.lesionlib"
 
 
 def test_a_library_that_keeps_the_ct_is_enough_for_a_quiz_and_gives_the_same_answers(

@@ -196,6 +196,11 @@ def test_no_folder_holds_more_than_sixteen_files_and_each_says_what_it_is_for(pa
         assert ast.get_docstring(ast.parse((folder / "__init__.py").read_text(encoding="utf-8"))), folder
 
 
+def test_no_folder_of_tests_holds_more_than_sixteen_files():
+    for folder in {path.parent for path in (ROOT / "Testing").rglob("*.py")}:
+        assert len(list(folder.glob("*.py"))) <= 16, folder
+
+
 @pytest.mark.parametrize("room", ["LesionLib", "lesiontraining"])
 def test_the_backend_and_training_know_no_slicer(room):
     for path in ROOMS[room].rglob("*.py"):

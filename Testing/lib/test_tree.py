@@ -44,6 +44,7 @@ WALLS = {
         "translation": "",
         "headless": "",
         "background": "",
+        "logic": "",
         "scene": "translation",
         "setup": "translation",
         "parameters": "scene",

@@ -249,6 +249,12 @@ def test_no_data_is_ever_executed(path):
 
 
 @pytest.mark.parametrize("path", SOURCES, ids=lambda path: path.name)
+def test_every_import_names_its_package_from_the_top(path):
+    nodes = ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+    assert [node.lineno for node in nodes if isinstance(node, ast.ImportFrom) and node.level] == []
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=lambda path: path.name)
 def test_a_file_stays_readable_in_one_sitting(path):
     assert len(path.read_text(encoding="utf-8").splitlines()) <= 600
 

@@ -22,7 +22,7 @@ from LesionClassifierLib.scene.tree import saveScene
 from LesionClassifierLib.scene.volumes import addVolumeNode, volumeFromNode, writeVolumeFile
 from LesionLib.errors import BoxError, InputWarning, LesionLensError
 from LesionLib.inference.messages import RunOptions
-from LesionLib.inference.results import LesionResult, RunInfo, as_csv, as_json, heat_map_file
+from LesionLib.inference.results import LesionResult, RunInfo, as_csv, as_json, color_by_class, heat_map_file
 from LesionLib.io.boxes import read_boxes_csv, read_segment_boxes
 from LesionLib.io.volumes import DicomSeries, read_volume, series_at
 from LesionRetrievalLib.libraries import open_store
@@ -108,7 +108,7 @@ def run_job(job: Job, out: Path, steps: Steps, *, overwrite: bool) -> list[Lesio
             results,
             volume=volumeFromNode(job.volumeNode),
             run=run,
-            classColors=dict(zip(model.class_names, model.class_colors, strict=True)),
+            classColors=color_by_class(model),
         )
         layFirstMap(job.volumeNode, shown)
         _write_tables(folder, run, results)

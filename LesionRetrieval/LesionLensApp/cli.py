@@ -13,7 +13,7 @@ from LesionRetrievalLib.libraries import library_place
 
 from LesionLensApp.library import add_library_commands
 from LesionLensApp.models import add_models_commands
-from LesionLensApp.output import NOTICE, Steps, print_results
+from LesionLensApp.output import NOTICE, Steps, check_output, print_results
 from LesionLensApp.quiz import add_quiz_commands
 
 BAD_INPUT, INTERRUPTED = 2, 130
@@ -92,8 +92,6 @@ def _demo(options: argparse.Namespace) -> None:
 
 
 def _classify(options: argparse.Namespace) -> None:
-    from LesionLensApp.output import check_output
-
     check_output(options.out, overwrite=options.overwrite)
     steps = Steps()
     steps.begin("Loading torch and the model")

@@ -12,10 +12,9 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from LesionLib.errors import CaseLibraryError
-from LesionRetrievalLib.libraries import Target, TransferPlan, Transferred, open_store, transfer
+from LesionRetrievalLib.libraries import Target, TransferPlan, Transferred, library_place, open_store, transfer
 from LesionRetrievalLib.library.cases import CaseStore, IndexedModel
 from LesionRetrievalLib.library.reindex import ReindexReport, patch_embedder, reindex
 from LesionRetrievalLib.library.store import CaseLibrary
@@ -28,10 +27,6 @@ from rich.text import Text
 
 from LesionLensApp.loaded_model import AskedModel
 from LesionLensApp.output import NOTICE, Steps
-
-if TYPE_CHECKING:
-    from LesionLensApp.loaded_model import AskedModel
-
 
 _SERVER = "milvus://host:port/library; who asks is in LESIONLENS_SERVER_TOKEN, or ..._USER and ..._PASSWORD"
 
@@ -167,8 +162,6 @@ def _add_pull(commands: argparse._SubParsersAction) -> None:
 
 
 def _add_place(parser: argparse.ArgumentParser) -> None:
-    from LesionRetrievalLib.libraries import library_place
-
     parser.add_argument("library", type=library_place, help="the library file, or milvus://host:port/library")
 
 
@@ -242,7 +235,6 @@ def _search(options: argparse.Namespace) -> None:
 
 
 def _list(options: argparse.Namespace) -> None:
-
     if options.json:
         print(contents_as_json(options.library))
     else:
@@ -250,8 +242,6 @@ def _list(options: argparse.Namespace) -> None:
 
 
 def _remove(options: argparse.Namespace) -> None:
-    from LesionRetrievalLib.library.store import CaseLibrary
-
     cases = dict.fromkeys(options.case)
     with CaseLibrary.open(options.library, read_only=False) as library, library.transaction():
         for case_id in cases:
@@ -260,13 +250,11 @@ def _remove(options: argparse.Namespace) -> None:
 
 
 def _verify(options: argparse.Namespace) -> None:
-
     print(verify_library(options.library))
 
 
 def _export(options: argparse.Namespace) -> None:
     from LesionRetrievalLib.library.file import ExportPlan
-    from LesionRetrievalLib.library.store import CaseLibrary
 
     plan = ExportPlan(pictures=options.pictures, patches=options.patches, notes=not options.without_notes)
     with CaseLibrary.open(options.library) as library:
@@ -284,19 +272,15 @@ def _reindex(options: argparse.Namespace) -> None:
 
 
 def _push(options: argparse.Namespace) -> None:
-
     print(push(options))
 
 
 def _pull(options: argparse.Namespace) -> None:
-
     print(pull(options))
 
 
 def _asked(model: str, steps: Steps) -> AskedModel:
     steps.begin("Loading torch and the model")
-    from LesionLensApp.loaded_model import AskedModel
-
     return AskedModel(model)
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from LesionLib.model.folder import DEFAULT_MODEL
 
-from LesionLensApp.output import Steps
+from LesionLensApp.output import Steps, check_output
 
 if TYPE_CHECKING:
     from LesionLib.inference.messages import ModelDescription
@@ -84,7 +84,7 @@ def _add_make(quiz: argparse._SubParsersAction) -> None:
 
 def _make(options: argparse.Namespace) -> None:
     from LesionRetrievalLib.quiz.file import require_place, save_quiz
-    from LesionRetrievalLib.quiz.making import QuizPlan, make_quiz
+    from LesionRetrievalLib.quiz.making import QuizPlan, make_quiz, quiz_classes
     from LesionRetrievalLib.quiz.model import MOST_CASES, QuizError
 
     require_place(options.out, overwrite=options.overwrite)
@@ -125,7 +125,7 @@ def _make(options: argparse.Namespace) -> None:
                 similar=options.similar,
             ),
             model=ModelIdentity.of_model(who),
-            classes=_classes(who),
+            classes=quiz_classes(who.manifest),
             answer=lambda volume, box: model.classify(volume, box, box_jitter=options.box_jitter),
             library=library,
         )
@@ -178,19 +178,10 @@ def _source(options: argparse.Namespace, model: ModelDescription, library: CaseL
     )
 
 
-def _classes(model: ModelDescription) -> list:
-    from LesionRetrievalLib.quiz.model import QuizClass
-
-    described = model.manifest["lesionlens"]["classes"]
-    return [QuizClass(c["name"], c["description"], tuple(c["colorRGB"])) for c in described]
-
-
 def _score(options: argparse.Namespace) -> None:
     from LesionRetrievalLib.quiz.attempt import read_attempts
     from LesionRetrievalLib.quiz.file import load_quiz
     from LesionRetrievalLib.quiz.report import PAGE, SHEET, score_of, write_score
-
-    from LesionLensApp.output import check_output
 
     quiz = load_quiz(options.quiz)
     score = score_of(quiz, read_attempts(quiz, options.answers))

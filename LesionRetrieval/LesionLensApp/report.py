@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from LesionLib.inference.messages import ModelDescription
-from LesionLib.inference.results import LesionResult, RunInfo, heat_map_file
+from LesionLib.inference.results import LesionResult, RunInfo, color_by_class, css_color, heat_map_file
 from LesionRetrievalLib.library.attributes import attribute_pairs
 from LesionRetrievalLib.library.cases import Neighbour
 from LesionRetrievalLib.library.store import CaseLibrary
@@ -98,13 +98,13 @@ def write_report(
 ) -> None:
     """Write the page; nothing in it is fetched from anywhere."""
     environment = Environment(loader=FileSystemLoader(_TEMPLATES), autoescape=True, undefined=StrictUndefined)
-    colors = dict(zip(model.class_names, model.class_colors, strict=True))
+    colors = {name: css_color(color) for name, color in color_by_class(model).items()}
     lesions = [
         {
             "result": result,
             "heat_map_file": heat_map_file(number) if result.heat_map else None,
             "pictures": pictures[number - 1],
-            "bars": [(name, p, _css(colors[name])) for name, p in result.probabilities.items()],
+            "bars": [(name, p, colors[name]) for name, p in result.probabilities.items()],
             "cards": [_card(neighbour, library) for neighbour in neighbours[number - 1]],
             "vote": _vote(neighbours[number - 1]),
             "reliability": result.reliability.sentences(tuple(result.probabilities)),
@@ -118,7 +118,7 @@ def write_report(
         description=model.manifest["description"],
         intended_use=model.manifest["intended_use"],
         library=library,
-        colors={name: _css(color) for name, color in colors.items()},
+        colors=colors,
     )
     path.write_text(page, encoding="utf-8")
 
@@ -139,7 +139,3 @@ def _vote(neighbours: Sequence[Neighbour]) -> str:
     """How the labels of the similar cases are spread, most frequent first."""
     counts = Counter(neighbour.label for neighbour in neighbours)
     return ", ".join(f"{count} of {len(neighbours)} {label}" for label, count in counts.most_common())
-
-
-def _css(color: Sequence[float]) -> str:
-    return "rgb({:.0f},{:.0f},{:.0f})".format(*(255 * value for value in color))

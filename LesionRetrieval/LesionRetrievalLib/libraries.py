@@ -6,16 +6,13 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol, TypeVar
+from typing import Protocol, TypeVar
 
 import numpy as np
 from LesionLib.errors import CaseLibraryError
 
 from LesionRetrievalLib.library.cases import Case, CaseEntry, CaseStore, IndexedModel, ModelIdentity
 from LesionRetrievalLib.server.connection import ServerUnreachableError, is_server_address
-
-if TYPE_CHECKING:
-    from LesionRetrievalLib.library.cases import CaseStore
 
 
 def library_place(text: str) -> Path | str:

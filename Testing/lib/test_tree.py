@@ -44,6 +44,7 @@ WALLS = {
         "translation": "",
         "headless": "",
         "background": "",
+        "logic": "",
         "scene": "translation",
         "setup": "translation",
         "parameters": "scene",
@@ -250,6 +251,12 @@ def test_no_data_is_ever_executed(path):
         assert name not in {"eval", "exec", "os.system", "torch.jit.load"}
         if name == "torch.load":
             assert any(k.arg == "weights_only" and ast.unparse(k.value) == "True" for k in call.keywords)
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=lambda path: path.name)
+def test_every_import_names_its_package_from_the_top(path):
+    nodes = ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+    assert [node.lineno for node in nodes if isinstance(node, ast.ImportFrom) and node.level] == []
 
 
 @pytest.mark.parametrize("path", SOURCES, ids=lambda path: path.name)

@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 import qt
 import slicer
 import vtk
+from LesionLib.inference.results import color_bytes, css_color
 from slicer import (
     vtkMRMLMarkupsROINode,
     vtkMRMLNode,
@@ -271,8 +272,7 @@ class ResultPanel:
         table.setRowCount(len(rows))
         for row, (name, p) in enumerate(rows.items()):
             label = qt.QTableWidgetItem(name)
-            red, green, blue = (round(255 * value) for value in stored.classColors[name])
-            label.setForeground(qt.QBrush(qt.QColor(red, green, blue)))
+            label.setForeground(qt.QBrush(qt.QColor(*color_bytes(stored.classColors[name]))))
             table.setItem(row, 0, label)
             table.setItem(row, 1, qt.QTableWidgetItem(f"{p:.3f}"))
         table.setFixedHeight(_HEADER_PX + _ROW_PX * min(len(rows), _MOST_ROWS))
@@ -285,11 +285,9 @@ class ResultPanel:
 
 def _answerText(roiNode: vtkMRMLMarkupsROINode, stored: StoredResult) -> str:
     result, run = stored.result, stored.run
-    red, green, blue = (round(255 * value) for value in stored.classColors[result.label])
+    color = css_color(stored.classColors[result.label])
     name, label = html.escape(roiNode.GetName()), html.escape(result.label)
-    head = (
-        f"{name}: <b style='color:rgb({red},{green},{blue})'>{label}</b>, p = {result.probabilities[result.label]:.2f}"
-    )
+    head = f"{name}: <b style='color:{color}'>{label}</b>, p = {result.probabilities[result.label]:.2f}"
     lines = [head]
     known = result.statistics
     if known is not None:

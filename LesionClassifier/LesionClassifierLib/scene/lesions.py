@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import slicer
@@ -146,14 +147,20 @@ def _markups(path: Path) -> list[dict]:
     return [markup if isinstance(markup, dict) else {} for markup in markups]
 
 
-def _loadOne(scene: vtkMRMLScene, path: Path, index: int, markup: dict) -> vtkMRMLMarkupsROINode:
-    coordinateSystem = markup.get("coordinateSystem", "LPS")
-    if coordinateSystem not in _COORDINATE_SYSTEMS:
-        msg = f"coordinateSystem is {coordinateSystem!r}; it must be LPS or RAS."
+def checkedFrame(markup: Mapping[str, Any]) -> str:
+    """LPS or RAS: the frame of an ROI in a markups file. `BoxError` for another one, and for an ROI that is not drawn."""
+    frame = markup.get("coordinateSystem", "LPS")
+    if frame not in _COORDINATE_SYSTEMS:
+        msg = f"coordinateSystem is {frame!r}; it must be LPS or RAS."
         raise BoxError(msg)
     if not markup.get("controlPoints"):
         msg = "this ROI has no control point, without which Slicer takes it for not drawn; add one at the centre."
         raise BoxError(msg)
+    return frame
+
+
+def _loadOne(scene: vtkMRMLScene, path: Path, index: int, markup: dict) -> vtkMRMLMarkupsROINode:
+    coordinateSystem = checkedFrame(markup)
     storage = scene.AddNewNodeByClass("vtkMRMLMarkupsROIJsonStorageNode")
     # The reader takes centre and orientation in the frame set here, before it looks at the frame in the file.
     storage.SetCoordinateSystem(_COORDINATE_SYSTEMS[coordinateSystem])
@@ -295,13 +302,27 @@ def addLesionsFromSegmentation(
     for done, (segmentId, mask) in enumerate(masks.items()):
         if progress is not None:
             progress(done, len(masks), mask.name)
-        (box,) = boxes_from_label_array(mask.array.astype(np.int32), mask.ijkToRAS, {1: mask.name})
-        boxes.append((segmentId, box.grown(marginMm)))
+        boxes.append((segmentId, _boxAround(mask, marginMm)))
     if not boxes:
         msg = f"{segmentationNode.GetName()} has no segment with a voxel in it; draw or load a segmentation of the lesions."
         raise BoxError(msg)
-    earlier = {_segmentOf(node): node for node in lesionNodes(scene)}
+    earlier = _lesionsBySegment(scene)
     return [_addOrMove(scene, segmentationNode, *found, earlier) for found in boxes]
+
+
+def lesionOfSegment(
+    segmentationNode: vtkMRMLSegmentationNode, segmentId: str, *, marginMm: float = 2.0
+) -> vtkMRMLMarkupsROINode:
+    """The lesion made from one segment, ``marginMm`` larger on every side; one that is there already is moved, not doubled.
+
+    Raises `BoxError` for a segment without a voxel.
+    """
+    mask = segmentMasks(segmentationNode).get(segmentId)
+    if mask is None:
+        msg = f"The segment of {segmentationNode.GetName()} holds no voxel; draw the lesion, or choose another segment."
+        raise BoxError(msg)
+    scene = segmentationNode.GetScene()
+    return _addOrMove(scene, segmentationNode, segmentId, _boxAround(mask, marginMm), _lesionsBySegment(scene))
 
 
 def lesionsFromNodes(roiNodes: Sequence[vtkMRMLMarkupsROINode]) -> list[LesionBox]:
@@ -331,6 +352,11 @@ def jumpToLesion(roiNode: vtkMRMLMarkupsROINode) -> None:
         sliceNode.JumpSliceByCentering(*center)
 
 
+def _boxAround(mask: CTVolume, marginMm: float) -> LesionBox:
+    (box,) = boxes_from_label_array(mask.array.astype(np.int32), mask.ijkToRAS, {1: mask.name})
+    return box.grown(marginMm)
+
+
 def _addOrMove(scene, segmentationNode, segmentId: str, box: LesionBox, earlier: dict) -> vtkMRMLMarkupsROINode:
     node = earlier.get((segmentationNode.GetID(), segmentId))
     if node is None:
@@ -344,5 +370,9 @@ def _addOrMove(scene, segmentationNode, segmentId: str, box: LesionBox, earlier:
     return node
 
 
-def _segmentOf(roiNode: vtkMRMLMarkupsROINode) -> tuple[str | None, str | None]:
-    return roiNode.GetNodeReferenceID(SEGMENTATION_ROLE), roiNode.GetAttribute(_SEGMENT_ID)
+def _lesionsBySegment(scene: vtkMRMLScene) -> dict[tuple[str | None, str | None], vtkMRMLMarkupsROINode]:
+    """By the ID of its segmentation and that of its segment."""
+    return {
+        (node.GetNodeReferenceID(SEGMENTATION_ROLE), node.GetAttribute(_SEGMENT_ID)): node
+        for node in lesionNodes(scene)
+    }

@@ -22,7 +22,7 @@ from LesionLib import errors
 from LesionLib.errors import InputWarning, LesionLensError, WarningName
 from LesionLib.explain.heat_map import HeatMap
 from LesionLib.geometry import CTVolume, LesionBox
-from LesionLib.inference.results import LesionResult, RunInfo
+from LesionLib.inference.results import RGB, LesionResult, RunInfo
 from LesionLib.sampling.statistics import LesionStatistics
 from LesionLib.uncertainty.reliability import Reliability
 
@@ -33,7 +33,6 @@ if TYPE_CHECKING:
 Device = Literal["auto", "cpu", "cuda"]
 PrecisionChoice = Literal["auto", "float32"]
 Progress = Callable[[int, int, str], None]
-RGB = tuple[float, float, float]
 
 
 class RunnerError(LesionLensError):

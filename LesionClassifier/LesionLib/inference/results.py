@@ -6,6 +6,7 @@ import csv
 import io
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Protocol
 
 import numpy as np
 
@@ -15,6 +16,34 @@ from LesionLib.geometry import LesionBox
 from LesionLib.io.boxes import box_to_json
 from LesionLib.sampling.statistics import LesionStatistics
 from LesionLib.uncertainty.reliability import Reliability
+
+RGB = tuple[float, float, float]
+
+
+class ColoredClasses(Protocol):
+    """What knows classes and their colours: a model, its description, an answer. ``class_colors``: 0 ... 1, in the same order."""
+
+    @property
+    def class_names(self) -> tuple[str, ...]: ...
+
+    @property
+    def class_colors(self) -> tuple[RGB, ...]: ...
+
+
+def color_by_class(model: ColoredClasses) -> dict[str, RGB]:
+    """The colour of each class, by its name."""
+    return dict(zip(model.class_names, model.class_colors, strict=True))
+
+
+def color_bytes(color: RGB) -> tuple[int, int, int]:
+    """A colour, 0 ... 1, as Qt takes it: 0 ... 255."""
+    red, green, blue = (round(255 * part) for part in color)
+    return red, green, blue
+
+
+def css_color(color: RGB) -> str:
+    """A colour, 0 ... 1, as a page or a label in rich text takes it."""
+    return "rgb({},{},{})".format(*color_bytes(color))
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,19 @@ from threading import Thread
 from typing import TYPE_CHECKING, Any
 
 from LesionLib.errors import LesionLensError
-from LesionLib.inference.messages import Frame, ReusedMemory, WireError, read_frame, write_frame
+from LesionLib.inference.messages import (
+    EmbeddingRequest,
+    Frame,
+    ReusedMemory,
+    RunnerCancelled,
+    RunOptions,
+    WireError,
+    error_to_json,
+    question_from_frame,
+    read_frame,
+    reply_to_frame,
+    write_frame,
+)
 
 if TYPE_CHECKING:
     from LesionLib.inference.classifier import Engine
@@ -83,15 +95,13 @@ def _engine() -> Engine:
     import torch
 
     from LesionLib.inference.classifier import Engine
-    from LesionLib.inference.runner import worker_threads
+    from LesionLib.inference.process import worker_threads
 
     torch.set_num_threads(worker_threads())
     return Engine(default_precision="auto")
 
 
 def _reply(engine: Engine, inbox: Inbox, frame: Frame, replies: RawIOBase) -> tuple[dict[str, Any], list]:
-    from LesionLib.inference.messages import RunnerCancelled, error_to_json
-
     try:
         return _answer(engine, inbox, frame, replies)
     except RunnerCancelled as cancelled:
@@ -105,8 +115,6 @@ def _reply(engine: Engine, inbox: Inbox, frame: Frame, replies: RawIOBase) -> tu
 
 
 def _answer(engine: Engine, inbox: Inbox, frame: Frame, replies: RawIOBase) -> tuple[dict[str, Any], list]:
-    from LesionLib.inference.messages import EmbeddingRequest, RunOptions, question_from_frame, reply_to_frame
-
     number = frame.header["id"]
     if frame.header["kind"] == "warm":
         if frame.header["model"] is not None:

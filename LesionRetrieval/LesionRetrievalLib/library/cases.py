@@ -25,8 +25,6 @@ if TYPE_CHECKING:
     from LesionLib.inference.messages import ModelDescription
     from LesionLib.inference.results import RunInfo
 
-    from LesionRetrievalLib.library.patches import HuPatch
-
 
 BOX_COLUMNS = "center_ras, size_mm, axes_ras, open_faces"
 PART_COLUMNS = "part, slices, height, width, dtype, ijk_to_ras, zlib"

@@ -10,7 +10,7 @@ import random
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from LesionLib.errors import BoxError
@@ -270,6 +270,11 @@ def make_quiz(
         classes=tuple(classes),
         cases=tuple(cases),
     )
+
+
+def quiz_classes(manifest: Mapping[str, Any]) -> list[QuizClass]:
+    """The answers that can be given: the classes of the model with this manifest."""
+    return [QuizClass(c["name"], c["description"], tuple(c["colorRGB"])) for c in manifest["lesionlens"]["classes"]]
 
 
 def require_plan(plan: QuizPlan) -> None:

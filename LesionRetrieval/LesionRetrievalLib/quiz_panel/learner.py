@@ -9,6 +9,7 @@ from pathlib import Path
 import qt
 import slicer.util
 from LesionLib.errors import LesionLensError
+from LesionLib.inference.results import RGB, color_bytes, css_color
 from slicer.i18n import tr as _
 
 from LesionRetrievalLib.library.cases import Neighbour
@@ -189,9 +190,8 @@ class RevealPanel:
         if answer is self._shown:
             return
         self._shown = answer
-        red, green, blue = (round(255 * part) for part in colors[answer.label])
-        ui.modelLabel.text = _("The model says <b style='color:rgb({0},{1},{2})'>{3}</b>, p = {4:.2f}").format(
-            red, green, blue, html.escape(answer.label), answer.probabilities[answer.label]
+        ui.modelLabel.text = _("The model says <b style='color:{0}'>{1}</b>, p = {2:.2f}").format(
+            css_color(colors[answer.label]), html.escape(answer.label), answer.probabilities[answer.label]
         )
         self._removeBars()
         for row, (name, p) in enumerate(answer.probabilities.items()):
@@ -218,10 +218,10 @@ class RevealPanel:
             _("The {0} most similar known cases, and what they turned out to be:").format(len(shown)) if shown else ""
         )
 
-    def _addBar(self, row: int, name: str, p: float, color) -> None:
+    def _addBar(self, row: int, name: str, p: float, color: RGB) -> None:
         bar = qt.QLabel()
         pixmap = qt.QPixmap(max(1, round(_BAR_PX * p)), _BAR_HEIGHT_PX)
-        pixmap.fill(qt.QColor(*(round(255 * part) for part in color)))
+        pixmap.fill(qt.QColor(*color_bytes(color)))
         bar.setPixmap(pixmap)
         for column, label in enumerate((qt.QLabel(name), qt.QLabel(f"{p:.2f}"), bar)):
             label.textFormat = qt.Qt.PlainText

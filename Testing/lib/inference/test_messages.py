@@ -26,8 +26,8 @@ from LesionLib.inference.messages import (
     request_to_frame,
     write_frame,
 )
+from LesionLib.inference.process import worker_environment, worker_python
 from LesionLib.inference.results import LesionResult
-from LesionLib.inference.runner import worker_environment, worker_python
 from LesionLib.model.folder import golden_case
 from LesionLib.uncertainty.reliability import Reliability
 from repository import ROOT

@@ -5,13 +5,24 @@ from __future__ import annotations
 import csv
 import io
 import json
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from LesionLib.errors import InputWarning, WarningName
 from LesionLib.explain.heat_map import HeatMap
 from LesionLib.geometry import LesionBox
-from LesionLib.inference.results import LesionResult, RunInfo, SimilarCase, as_csv, as_json, heat_map_file
+from LesionLib.inference.results import (
+    LesionResult,
+    RunInfo,
+    SimilarCase,
+    as_csv,
+    as_json,
+    color_by_class,
+    color_bytes,
+    css_color,
+    heat_map_file,
+)
 from LesionLib.sampling.statistics import LesionStatistics
 from LesionLib.uncertainty.reliability import Reliability
 from LesionLib.uncertainty.stability import Stability
@@ -119,3 +130,16 @@ def test_a_run_without_lesions_is_still_written():
     assert as_json(RUN, [])["results"] == []
     (header,) = csv.reader(io.StringIO(as_csv(RUN, [])))
     assert header == [name for name in COLUMNS if not name.startswith("p_")]
+
+
+def test_a_class_is_found_by_its_name_and_its_colour_is_the_same_in_qt_and_on_a_page():
+    model = SimpleNamespace(class_names=("benign", "malignant"), class_colors=((0.0, 0.6, 0.2), (1.0, 0.499, 0.0)))
+    colors = color_by_class(model)
+    assert list(colors) == ["benign", "malignant"]
+    assert color_bytes(colors["malignant"]) == (255, 127, 0)
+    assert css_color(colors["benign"]) == "rgb(0,153,51)"
+
+
+def test_a_model_with_a_colour_too_few_is_refused():
+    with pytest.raises(ValueError, match="shorter"):
+        color_by_class(SimpleNamespace(class_names=("benign", "malignant"), class_colors=((0.0, 0.6, 0.2),)))

@@ -17,7 +17,8 @@ import numpy as np
 import pytest
 from LesionLib.errors import BoxError, BundleError, InputWarning, WarningName
 from LesionLib.inference.messages import RunnerCancelled, RunnerError, RunOptions, RunRequest
-from LesionLib.inference.runner import InProcessRunner, WorkerRunner, worker_environment
+from LesionLib.inference.process import worker_environment
+from LesionLib.inference.runner import InProcessRunner, WorkerRunner
 from LesionLib.model.folder import golden_case
 
 MODEL = "lung-nodule-malignancy"

@@ -35,7 +35,7 @@ from LesionRetrievalLib.logic import dicomDatabase, patientHash
 from LesionRetrievalLib.quiz.attempt import CASE_STEPS, Step, read_attempts
 from LesionRetrievalLib.quiz.file import load_quiz
 from LesionRetrievalLib.quiz.making import KnownLesion, choose_per_label
-from LesionRetrievalLib.quiz.model import Quiz, QuizError
+from LesionRetrievalLib.quiz.model import NOBODY, Quiz, QuizError
 from LesionRetrievalLib.quiz.report import Score, score_of, write_score
 from LesionRetrievalLib.quiz.requests import LibraryCases, QuizRequest, answer_request
 from LesionRetrievalLib.quiz.session import Feedback, QuizSession
@@ -63,9 +63,6 @@ def makeInBackground(request: QuizRequest, runner: InferenceRunner) -> Backgroun
             runner.close()
 
     return BackgroundRun(runner, work, total=len(request.cases) + len(request.lesions), keepsLateAnswer=True)
-
-
-_NOBODY = "0" * 32
 
 
 class QuizLogic:
@@ -116,7 +113,7 @@ class QuizLogic:
         volume, (box,) = volumeFromNode(volumeNode), lesionsFromNodes([roiNode])
         require_overlap(volume, box)
         identity = identityOfVolume(volumeNode, database=dicomDatabase())
-        require_anonymous(Case("case", label, labelSource, organ, _NOBODY, _NOBODY, {}, feedback), identity.texts)
+        require_anonymous(Case("case", label, labelSource, organ, NOBODY, NOBODY, {}, feedback), identity.texts)
         return KnownLesion(
             volume, box, label, labelSource, organ, patient_hash=patientHash(identity, self._keyPath), feedback=feedback
         )

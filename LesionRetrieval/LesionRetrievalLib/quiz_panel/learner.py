@@ -16,7 +16,7 @@ from LesionRetrievalLib.library.cases import Neighbour
 from LesionRetrievalLib.panel.cards import CaseCard
 from LesionRetrievalLib.panel.results import CARDS, labelColors
 from LesionRetrievalLib.quiz.attempt import Step
-from LesionRetrievalLib.quiz.model import Quiz, QuizAnswer, QuizClass, QuizNeighbour, checked_learner
+from LesionRetrievalLib.quiz.model import NOBODY, Quiz, QuizAnswer, QuizClass, QuizNeighbour, checked_learner
 from LesionRetrievalLib.quiz.session import QuizSession
 from LesionRetrievalLib.quiz_logic import QuizLogic
 from LesionRetrievalLib.quiz_panel.widgets import connectFile, connectFolder, endText, feedbackText, goOnText, stepText
@@ -146,7 +146,6 @@ class AnswerForm:
 
 _BAR_PX, _BAR_HEIGHT_PX = 220, 14
 _MOST_COLUMNS, _CARD_PX = 3, 150
-_NOBODY = "0" * 32
 
 
 class RevealPanel:
@@ -243,7 +242,7 @@ class RevealPanel:
 
 def _neighbour(one: QuizNeighbour) -> Neighbour:
     return Neighbour(
-        one.case_id, one.label, one.similarity, one.label_source, one.organ, _NOBODY, _NOBODY, one.attributes, ""
+        one.case_id, one.label, one.similarity, one.label_source, one.organ, NOBODY, NOBODY, one.attributes, ""
     )
 
 

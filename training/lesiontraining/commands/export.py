@@ -33,7 +33,7 @@ from safetensors.torch import save_file
 from lesiontraining.commands.evaluate import REPORT_FOLDER
 from lesiontraining.reporting.report import MAIN, TRUST
 from lesiontraining.runs.folder import FittedModel, FoldFolder, RunFolder
-from lesiontraining.runs.reliability import FoldReliability, fold_reliability
+from lesiontraining.runs.reliability import Reliability, fold_reliability
 
 
 def write_bundle(
@@ -125,7 +125,7 @@ Fitted on the validation lesions of fold {fold}, checked on its test lesions:
 
 
 def card(
-    plan: ExportPlan, model: FittedModel, fold: FoldFolder, metrics: Mapping[str, Any], reliability: FoldReliability
+    plan: ExportPlan, model: FittedModel, fold: FoldFolder, metrics: Mapping[str, Any], reliability: Reliability
 ) -> str:
     """The card of an exported model: every number from ``metrics.json`` and the fold's predictions, none typed by hand.
 

@@ -13,7 +13,9 @@ from lesion_tables import write_lesion_table
 from lesiontraining.cli import main
 from lesiontraining.evaluation.predictions import Predictions
 
-RECIPES = ("cross-entropy", "dmrn", "dadrn", "orthopatch", "lesionsearch-pretrain", "lesionsearch", "siamese", "vae")
+RECIPES = (
+    "cross-entropy", "dmrn", "dadrn", "orthopatch", "lesionsearch-pretrain", "lesionsearch", "siamese", "vae", "linear-probe",
+)  # fmt: skip
 COMPARES_ONLY = {"lesionsearch-pretrain", "lesionsearch", "siamese", "vae"}
 LICENSE = Path(__file__).resolve().parents[2] / "LICENSE"
 pytestmark = pytest.mark.filterwarnings("ignore")

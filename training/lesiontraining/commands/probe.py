@@ -96,7 +96,7 @@ class Probed:
 
 def probe(plan: ProbePlan, data: Path, weights: Path, say: Say) -> Probed:
     """Cross-validate the plan on folds by patient, then fit what is shipped on all lesions. Raises `LesionLensError`."""
-    table = read_with(plan.reader, data, label=plan.label, classes=list(plan.class_names))
+    table = read_with(plan.reader, data, label=plan.label, classes=list(plan.class_names), **plan.reader_options)
     table = table.where(lambda row: bool(row.label))
     folds, moved = cross_validation_folds(table, plan.folds, seed=plan.seed)
     say(f"{len(table)} lesions of {len(set(table.patients))} patients; {len(moved)} patient(s) moved to one fold")

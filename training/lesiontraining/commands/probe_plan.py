@@ -18,6 +18,7 @@ from LesionLib.geometry import LesionBox
 from LesionLib.sampling.inputs import KINDS, Spec
 
 from lesiontraining.data.crops import picture_spec
+from lesiontraining.tasks.linear_probe import STRENGTHS
 
 _PLANS = Path(__file__).resolve().parents[2] / "models"
 SIZES = ("volume_mm3", "diameter_mm")
@@ -99,11 +100,11 @@ class ModelText:
 class ProbePlan:
     """All that decides a model besides the data and the published weights.
 
-    ``reader``, ``label``: how the table is read; ``folds``: a number, or a column of the table, patients never across.
-    ``network``, ``arguments``: of `LesionLib.networks.build_network`; ``input``: kind and fields of its input. ``strengths``: of
-    which C is chosen by inner folds. ``baselines``: by name, of which of `FEATURES` a regression without pictures knows;
-    ``table_sizes``: volume and diameter are columns of the table, else they are measured. ``alpha``: what prediction sets may
-    miss.
+    ``reader``, ``reader_options``, ``label``: how the table is read; ``folds``: a number, or a column of the table, patients
+    never across. ``network``, ``arguments``: of `LesionLib.networks.build_network`; ``input``: kind and fields of its input.
+    ``strengths``: of which C is chosen by inner folds. ``baselines``: by name, which of `FEATURES` a regression without
+    pictures knows; ``table_sizes``: volume and diameter are columns of the table, else they are measured. ``groups``: with
+    figures of their own, the first being all. ``alpha``: what prediction sets may miss.
     """
 
     name: str
@@ -115,10 +116,11 @@ class ProbePlan:
     input: dict[str, bool | int | float | str | list[float] | list[list[float]]]
     arguments: dict[str, bool | int | float | str] = field(default_factory=dict)
     reader: str = "table"
+    reader_options: dict[str, bool | int | float | str] = field(default_factory=dict)
     folds: int | str = 5
     table_sizes: bool = False
     jitter: BoxJitter = field(default_factory=BoxJitter)
-    strengths: list[float] = field(default_factory=lambda: [1e-3, 3e-3, 1e-2])
+    strengths: list[float] = field(default_factory=lambda: list(STRENGTHS))
     baselines: dict[str, list[str]] = field(default_factory=dict)
     groups: list[LesionGroup] = field(default_factory=lambda: [LesionGroup("all lesions")])
     draws: int = 2000

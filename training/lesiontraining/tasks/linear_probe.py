@@ -7,18 +7,26 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from LesionLib.networks import LesionNet
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import GroupKFold
-from torch import nn
+from torch import Tensor, nn
+from torch.nn import functional
 
+from lesiontraining.data.augment import Augmentation
+from lesiontraining.data.lesions import PictureSet
+from lesiontraining.data.loading import FlatPictures, Plan, every_picture
 from lesiontraining.evaluation.classification import macro_auc
-from lesiontraining.tasks.base import TrainingError
+from lesiontraining.runs.inference import lesion_descriptors
+from lesiontraining.tasks.base import LesionTask, TrainingError
 
 Descriptors = Sequence[np.ndarray]  # of each lesion (slice, d)
+STRENGTHS = (1e-3, 3e-3, 1e-2)
 _INNER_FOLDS = 4
 _MAX_ITERATIONS = 500
 _SAME = 1e-3  # logits by the network and by the head, relative to the largest
@@ -85,7 +93,11 @@ def fit_head(
     if len(strengths) == 1:
         return _fit(drawings, labels, counts, strengths[0])
     scores = np.zeros(len(strengths))
-    for rest, held_out in GroupKFold(_INNER_FOLDS).split(labels, labels, patients):
+    people = len(np.unique(patients))
+    if people < 2:
+        msg = "there is one patient only; at least two are needed to choose how strongly the head is held back."
+        raise TrainingError(msg)
+    for rest, held_out in GroupKFold(min(_INNER_FOLDS, people)).split(labels, labels, patients):
         of_rest = np.bincount(labels[rest], minlength=classes)
         for index, strength in enumerate(strengths):
             head = _fit([_at(drawing, rest) for drawing in drawings], labels[rest], of_rest, strength)
@@ -156,3 +168,56 @@ def _fit(drawings: Sequence[Descriptors], labels: np.ndarray, counts: np.ndarray
         of_class[model.classes_] = model.coef_ / scale
         bias[model.classes_] = model.intercept_ - of_class[model.classes_] @ mean
     return LinearHead(of_class, bias, strength)
+
+
+class LinearProbeTask(LesionTask):
+    """The head on the boxes of the table, as one recipe beside the others; ``trainer.max_epochs`` is 0.
+
+    A model that is shipped is cross-validated and fitted on everything, with its boxes drawn again: `lesiontrain probe`.
+    """
+
+    def __init__(
+        self,
+        *,
+        class_names: list[str],
+        network: str = "mobilenet_v2",
+        arguments: dict[str, Any] | None = None,
+        weights: Path | None = None,
+        strengths: list[float] | None = None,
+        batch_size: int = 32,
+    ) -> None:
+        super().__init__(
+            class_names=class_names, network=network, arguments=arguments or {}, weights=weights,
+            batch_size=batch_size, epoch_size=None, augmentation=Augmentation(),
+        )  # fmt: skip
+        self.strengths = strengths or list(STRENGTHS)
+
+    def on_fit_start(self) -> None:
+        """No epoch may change the network."""
+        if self.trainer.max_epochs != 0:
+            msg = "this recipe changes no weight of the network; set trainer.max_epochs to 0."
+            raise TrainingError(msg)
+
+    def plan(self, flat: FlatPictures) -> Plan:
+        """All pictures; none is shown in no epoch."""
+        return every_picture(len(flat))
+
+    def loss(self, x: Tensor, y: Tensor) -> Tensor:
+        """Cross-entropy of single pictures."""
+        return functional.cross_entropy(self.network(x[:, 0]), y[:, 0])
+
+    def configure_optimizers(self) -> None:
+        """None: scikit-learn fits."""
+
+    def fitted(self, train: PictureSet) -> None:
+        """Fit the head on the descriptors of the training lesions' pictures."""
+        super().fitted(train)
+        known = self._usable(train)
+        head = fit_head(
+            [lesion_descriptors(self.network, known.pictures)],
+            known.labels,
+            known.patients,
+            classes=len(self.class_names),
+            strengths=self.strengths,
+        )
+        head.fill(self.network)

@@ -125,9 +125,13 @@ def probe(plan: ProbePlan, data: Path, weights: Path, say: Say) -> Probed:
     model = methods[MODEL]
     # Not of `Predictions`: what is shipped keeps the network's own precision.
     embeddings = np.stack([embedding_of(of_lesion) for of_lesion in described.drawings[0]])
-    reliability = cross_fitted_reliability(
-        model.probabilities, table.labels, embeddings, folds, class_names=plan.class_names, alpha=plan.alpha
-    )
+    try:
+        reliability = cross_fitted_reliability(
+            model.probabilities, table.labels, embeddings, folds, class_names=plan.class_names, alpha=plan.alpha
+        )
+    except ValueError as error:
+        msg = f"{table.name} has too few lesions or folds for a model that says how far to rely on it: {error}."
+        raise PlanError(msg) from error
     middles = torch.from_numpy(described.middles).to(device)
     sanity = sanity_check(network, middles, seed=plan.seed)
     say("measuring intervals")

@@ -158,7 +158,7 @@ def read_plan(name: str | Path) -> ProbePlan:
     parser.add_class_arguments(ProbePlan)
     try:
         values = yaml.safe_load(path.read_text(encoding="utf-8"))
-        plan = parser.instantiate_classes(parser.parse_object(values))
+        plan = parser.instantiate(parser.parse_object(values))
     except (OSError, UnicodeDecodeError, yaml.YAMLError, ArgumentError, TypeError, ValueError, KeyError) as error:
         msg = f"{path.name} is no plan of a model: {' '.join(str(error).split())[:600]}"
         raise PlanError(msg) from error

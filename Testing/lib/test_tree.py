@@ -86,10 +86,9 @@ WALLS = {
         "data": "evaluation",
         "runs": "data evaluation",
         "reporting": "evaluation",
-        "linear_probe": "evaluation runs",
-        "tasks": "data runs losses optim",
+        "tasks": "data evaluation runs losses optim",
         "commands": "data evaluation reporting runs tasks",
-        "cli": "commands data linear_probe",
+        "cli": "commands data",
     },
 }
 # Where training meets the case library.

@@ -14,7 +14,9 @@ from lesiontraining.cli import main
 from lesiontraining.evaluation.predictions import Predictions
 from repository import ROOT
 
-RECIPES = ("cross-entropy", "dmrn", "dadrn", "orthopatch", "lesionsearch-pretrain", "lesionsearch", "siamese", "vae")
+RECIPES = (
+    "cross-entropy", "dmrn", "dadrn", "orthopatch", "lesionsearch-pretrain", "lesionsearch", "siamese", "vae", "linear-probe",
+)  # fmt: skip
 COMPARES_ONLY = {"lesionsearch-pretrain", "lesionsearch", "siamese", "vae"}
 LICENSE = ROOT / "LICENSE"
 pytestmark = pytest.mark.filterwarnings("ignore")

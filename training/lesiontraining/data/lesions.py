@@ -27,16 +27,26 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from LesionLib.errors import BoxError
+from LesionLib.geometry import CTVolume, LesionBox
 
 from lesiontraining.data.messages import Problem, one_problem, refuse
-from lesiontraining.data.sources import MM_COLUMNS, VOXEL_COLUMNS, Photograph, Source, VolumeSource, place_of
+from lesiontraining.data.sources import (
+    MM_COLUMNS,
+    VOXEL_COLUMNS,
+    Photograph,
+    SlicesSource,
+    Source,
+    VolumeSource,
+    place_of,
+)
 
 UNKNOWN = -1
 
@@ -161,6 +171,26 @@ class LesionTable:
     def where(self, keep: Callable[[LesionRow], bool]) -> LesionTable:
         """The lesions for which ``keep`` is true."""
         return replace(self, rows=tuple(row for row in self.rows if keep(row)))
+
+
+def ct_lesions(table: LesionTable) -> Iterator[tuple[LesionRow, CTVolume, LesionBox]]:
+    """Each lesion of a table of CTs, in its order, with its CT and its box; a CT whose lesions follow each other is read once.
+
+    Raises `TableError` naming the row that is no CT, `VolumeError`, `BoxError`.
+    """
+    refuse(
+        table.name,
+        (
+            Problem(row.line, "a lesion of a CT is needed here, and this row is none")
+            for row in table.rows
+            if not isinstance(row.source, VolumeSource | SlicesSource)
+        ),
+    )
+    for _, rows in groupby(table.rows, key=lambda row: row.source.group):
+        volume = None
+        for row in rows:
+            volume = row.source.read() if volume is None else volume
+            yield row, volume, row.source.lesion(volume, name=f"line {row.line}")
 
 
 def _study(row: LesionRow) -> str:

@@ -46,6 +46,7 @@ from LesionLib.inference.messages import (
     reply_from_frame,
     write_frame,
 )
+from LesionLib.model.folder import is_model_path
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -503,7 +504,7 @@ class _Turn:
 
 def _resolved(model: str | Path) -> str:
     """A folder by its whole path: the worker may stand elsewhere. A name stays a name."""
-    return str(Path(model).resolve()) if Path(model).is_dir() else str(model)
+    return str(Path(model).resolve()) if is_model_path(model) and Path(model).is_dir() else str(model)
 
 
 _BUSY_ELSEWHERE = (

@@ -20,6 +20,7 @@ from LesionLib.model.bundle import (
     SCHEMA_VERSION,
     TEMPERATURE,
     golden_logits,
+    golden_probabilities,
     load_bundle,
     manifest_sha256,
     network_tensors,
@@ -62,11 +63,14 @@ def write_bundle(
         (folder / WEIGHTS).parent.mkdir()
         save_file({**network_tensors(network), **calibration}, folder / WEIGHTS)
         (folder / WEIGHTS).chmod(0o644)  # safetensors writes for the owner only
+        temperature = float(calibration.get(TEMPERATURE, torch.ones(1)))
+        answer = golden_probabilities(network, spec, temperature) if lesionlens["classes"] else None
         section = {
             "schema": SCHEMA_VERSION,
             **lesionlens,
             "input": section_from_spec(spec),
             "golden_logits": golden_logits(network, spec).round(5).tolist(),
+            **({} if answer is None else {"golden_probabilities": answer.round(5).tolist()}),
             "files": {name: _sha256(folder / name) for name in (WEIGHTS, CARD, LICENSE)},
         }
         manifest = {**head, "lesionlens": section}

@@ -211,8 +211,8 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     try:
         text = manifest_bytes(folder).decode("utf-8")
         manifest = json.loads(text)
-        # What is called NaN or Infinity is no number to the schema, and stays as it is in the facts that nobody computes with.
-        jsonschema.validate(json.loads(text, parse_constant=str), MANIFEST_SCHEMA)
+        # NaN and Infinity are no numbers to the schema, for it sees lists; in the facts that nobody computes with they may stand.
+        jsonschema.validate(json.loads(text, parse_constant=lambda name: [name]), MANIFEST_SCHEMA)
         _require_different(manifest["lesionlens"]["classes"])
     except BundleError:
         raise

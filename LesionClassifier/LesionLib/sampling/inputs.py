@@ -60,8 +60,8 @@ def spec_from_section(section: Mapping[str, Any]) -> Spec:
     if not isinstance(name, str) or name not in KINDS:
         msg = f"unknown kind of input {name!r}; known are {', '.join(KINDS)}. Update LesionLens or get the model again."
         raise BundleError(msg)
-    # A caller's tuples are JSON's arrays; what is called NaN or Infinity is no number.
-    values = json.loads(json.dumps(dict(section)), parse_constant=str)
+    # A caller's tuples are JSON's arrays; NaN and Infinity are no numbers to the schema, for it sees lists.
+    values = json.loads(json.dumps(dict(section)), parse_constant=lambda name: [name])
     error = jsonschema.exceptions.best_match(jsonschema.Draft202012Validator(KIND_SCHEMAS[name]).iter_errors(values))
     if error is not None:
         msg = f"the input section of kind {name!r} is not as it should be at {error.json_path}: {error.message[:200]}."

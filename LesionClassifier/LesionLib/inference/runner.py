@@ -28,6 +28,7 @@ from typing import TYPE_CHECKING, Any, NoReturn, Protocol, overload
 import numpy as np
 
 from LesionLib.inference.messages import (
+    PARENT_VARIABLE,
     Embedding,
     EmbeddingRequest,
     Frame,
@@ -82,6 +83,7 @@ def worker_environment() -> dict[str, str]:
     return {
         **os.environ,
         "PYTHONPATH": os.pathsep.join(p for p in (here, os.environ.get("PYTHONPATH", "")) if p),
+        PARENT_VARIABLE: str(os.getpid()),
         "PYTHONSAFEPATH": "1",
         "PYTHONUTF8": "1",
         "PYTHONFAULTHANDLER": "1",
@@ -146,6 +148,9 @@ class WorkerProcess:
             frame = read(self._popen.stdout)
         except (EOFError, OSError, ValueError, WireError) as error:
             raise WorkerGoneError from error
+        if not {"kind", "id"} <= frame.header.keys():
+            msg = "a message without kind and number"
+            raise WorkerGoneError(msg)
         self.was_ready = True
         return frame
 
@@ -365,7 +370,12 @@ class WorkerRunner:
         with _Turn(self._busy):
             request = replace(request, model=_resolved(request.model))
             self._wanted = (request.model, request.options)
-            return reply_from_frame(self._ask(question_to_frame(request), progress), request)
+            reply = self._ask(question_to_frame(request), progress)
+            try:
+                return reply_from_frame(reply, request)
+            except (LookupError, TypeError, ValueError, AttributeError, StopIteration) as error:
+                msg = f"the worker's answer cannot be read ({type(error).__name__}: {error}); please report this."
+                raise RunnerError(msg) from error
 
     def cancel(self) -> bool:
         """Ask the worker to stop; kill and restart it where it has not stopped after 0.4 s."""
@@ -430,7 +440,7 @@ class WorkerRunner:
         if self._cancelled or reply.header["kind"] == "cancelled":
             raise RunnerCancelled(reply.header.get("message", _CANCELLED))
         if reply.header["kind"] == "error":
-            raise error_from_json(reply.header)
+            raise error_from_json({"error": "", "message": "it failed without a word.", **reply.header})
         return reply
 
     def _reply(self, process: WorkerProcess, number: int, progress: Progress | None) -> Frame:

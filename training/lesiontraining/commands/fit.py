@@ -201,6 +201,8 @@ def fit(out: Path, arguments: Sequence[str], *, folds: str, say: Say) -> RunFold
 
 def _fit_fold(cli: RecipeCLI, fold: FoldFolder, arguments: Sequence[str], say: Say) -> None:
     start = time.monotonic()
+    if cli.trainer.is_global_zero:
+        fold.remove_leftovers()
     begun = fold.last_checkpoint
     if begun is not None:
         say(f"fold {fold.number}: going on from {begun}")
@@ -239,6 +241,14 @@ def _kept(fold: FoldFolder) -> Iterator[None]:
         raise RunError(msg) from error
     except FileNotFoundError as error:
         msg = f"{error.filename or error} is missing. {_what_is_kept(fold)}"
+        raise RunError(msg) from error
+    except SystemExit as error:  # how Lightning ends after Ctrl-C or SIGTERM
+        msg = f"stopped by hand. {_what_is_kept(fold)}"
+        raise RunError(msg) from error
+    except RuntimeError as error:
+        if "PytorchStreamWriter" not in str(error) and "unexpected pos" not in str(error):
+            raise
+        msg = f"a checkpoint cannot be written to {fold.checkpoints}; make room on the disk. {_what_is_kept(fold)}"
         raise RunError(msg) from error
 
 

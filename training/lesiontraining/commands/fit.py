@@ -219,6 +219,7 @@ def _fit_fold(cli: RecipeCLI, fold: FoldFolder, arguments: Sequence[str], say: S
         raise RunError(msg)
     if not cli.trainer.is_global_zero:
         return
+    fold.remove_leftovers()  # Lightning leaves the checkpoint that it went on from
     say(f"fold {fold.number}: answering the lesions")
     _take_best(cli)
     predictions, model, network = _answers(cli, arguments)

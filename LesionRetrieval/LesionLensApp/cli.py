@@ -7,8 +7,9 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from LesionLib.errors import LesionLensError
-from LesionLib.model.folder import DEFAULT_MODEL
+from LesionLib.faults import DONE, guarded
+from LesionLib.io.leftovers import leftovers, leftovers_note
+from LesionLib.model.folder import DEFAULT_MODEL, user_model_root
 from LesionRetrievalLib.libraries import library_place
 
 from LesionLensApp.library import add_library_commands
@@ -16,22 +17,27 @@ from LesionLensApp.models import add_models_commands
 from LesionLensApp.output import NOTICE, Steps, check_output, print_results
 from LesionLensApp.quiz import add_quiz_commands
 
-BAD_INPUT, INTERRUPTED = 2, 130
-
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command; 0 when done, 2 for bad input (one line on standard error), 130 when interrupted."""
+    """Run one command; 0 when done, else the exit code of `guarded`: 2 for bad input, 3 for a fault of ours."""
+    return guarded("lesionlens", lambda: _run(arguments))
+
+
+def _run(arguments: Sequence[str] | None) -> int:
     options = build_parser().parse_args(arguments)
     command: Callable[[argparse.Namespace], None] = options.command
-    try:
-        command(options)
-    except LesionLensError as error:
-        print(f"lesionlens: error: {' '.join(str(error).split())}", file=sys.stderr)
-        return BAD_INPUT
-    except KeyboardInterrupt:
-        print("lesionlens: interrupted; nothing was written.", file=sys.stderr)
-        return INTERRUPTED
-    return 0
+    _say_leftovers(options)
+    command(options)
+    sys.stdout.flush()
+    return DONE
+
+
+def _say_leftovers(options: argparse.Namespace) -> None:
+    """Of the places this command writes to."""
+    places = [getattr(options, name, None) for name in ("out", "library")]
+    places += [user_model_root()] if hasattr(options, "archive") else []
+    for left in (left for place in places if isinstance(place, Path) for left in leftovers(place)):
+        print(f"lesionlens: {leftovers_note(left)}", file=sys.stderr)
 
 
 def build_parser() -> argparse.ArgumentParser:

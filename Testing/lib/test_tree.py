@@ -30,6 +30,7 @@ MAY_IMPORT = {
 WALLS = {
     "LesionLib": {
         "errors": "",
+        "faults": "errors",
         "geometry": "errors",
         "io": "errors geometry",
         "networks": "errors",

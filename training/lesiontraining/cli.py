@@ -8,7 +8,8 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from LesionLib.errors import LesionLensError
+from LesionLib.faults import DONE, guarded
+from LesionLib.io.leftovers import leftovers, leftovers_note
 
 _FIT = """Everything else is Lightning's: --config, --data.table, --model.init_args.lr, --trainer.max_epochs, --print_config, ...
 A first run:   lesiontrain fit --config dmrn-lung-nodules --data.table lung_nodules --out runs/dmrn
@@ -17,18 +18,21 @@ Your table:    lesiontrain fit --config cross-entropy-table --data.table lesions
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command; 0 when done, 2 for bad input."""
+    """Run one command; 0 when done, else the exit code of `guarded`: 2 for bad input, 3 for a fault of ours."""
+    return guarded("lesiontrain", lambda: _run(arguments))
+
+
+def _run(arguments: Sequence[str] | None) -> int:
     parser = build_parser()
     options, rest = parser.parse_known_args(arguments)
     if rest and options.command is not _fit:
         parser.error(f"unknown: {' '.join(rest)}")
     options.rest = rest
-    try:
-        options.command(options)
-    except LesionLensError as error:
-        print(f"lesiontrain: error: {error}", file=sys.stderr)
-        return 2
-    return 0
+    for left in leftovers(options.out) if getattr(options, "out", None) is not None else ():
+        print(f"lesiontrain: {leftovers_note(left)}", file=sys.stderr)
+    options.command(options)
+    sys.stdout.flush()
+    return DONE
 
 
 def build_parser() -> argparse.ArgumentParser:

@@ -149,6 +149,7 @@ def describing_request(model: str, options: RunOptions | None = None) -> Embeddi
     return EmbeddingRequest(model, *golden_case(), options or RunOptions())
 
 
+PARENT_VARIABLE = "LESIONLENS_PARENT"  # process id of the one who started a worker, for the worker to end with it
 _MAGIC = b"LLW1"
 _HEAD = struct.Struct("<4sI")
 _LARGEST_HEADER = 16 * 1024**2
@@ -234,7 +235,7 @@ def _rest_of_frame(stream: RawIOBase, length: int, allocate: Callable[..., np.nd
     try:
         header = json.loads(_read_exactly(stream, length))
         described = [(_checked_dtype(a["dtype"]), tuple(int(n) for n in a["shape"])) for a in header.pop("arrays")]
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, LookupError, TypeError, AttributeError, ArithmeticError, SyntaxError, RecursionError) as error:
         msg = f"the header of a frame cannot be read: {error}"
         raise WireError(msg) from error
     ways = chain([allocate], repeat(np.empty))
@@ -247,7 +248,11 @@ def _read_array(
     if min(shape, default=1) < 0 or prod(shape) * dtype.itemsize > _LARGEST_ARRAY:
         msg = f"an array of shape {shape} is not accepted"
         raise WireError(msg)
-    array = allocate(shape, dtype)
+    try:
+        array = allocate(shape, dtype)
+    except (ValueError, MemoryError, OverflowError) as error:
+        msg = f"there is no room for an array of shape {shape}: {error}"
+        raise WireError(msg) from error
     _read_into(stream, memoryview(array.reshape(-1).view(np.uint8)))
     return array
 

@@ -23,7 +23,15 @@ from typing import Any
 
 import numpy as np
 
-from LesionLib.inference.messages import Frame, RunnerError, WireError, read_first_frame, read_frame, write_frame
+from LesionLib.inference.messages import (
+    PARENT_VARIABLE,
+    Frame,
+    RunnerError,
+    WireError,
+    read_first_frame,
+    read_frame,
+    write_frame,
+)
 
 WORKER_ARGUMENTS = ("-m", "LesionLib.inference.worker")
 _KEPT_LINES, _LONGEST_LINE, _QUOTED_LINES = 50, 2000, 4
@@ -52,6 +60,7 @@ def worker_environment() -> dict[str, str]:
     return {
         **os.environ,
         "PYTHONPATH": os.pathsep.join(p for p in (here, os.environ.get("PYTHONPATH", "")) if p),
+        PARENT_VARIABLE: str(os.getpid()),
         "PYTHONSAFEPATH": "1",
         "PYTHONUTF8": "1",
         "PYTHONFAULTHANDLER": "1",
@@ -116,6 +125,9 @@ class WorkerProcess:
             frame = read(self._popen.stdout)
         except (EOFError, OSError, ValueError, WireError) as error:
             raise WorkerGoneError from error
+        if not {"kind", "id"} <= frame.header.keys():
+            msg = "a message without kind and number"
+            raise WorkerGoneError(msg)
         self.was_ready = True
         return frame
 

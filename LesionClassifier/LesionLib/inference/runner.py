@@ -29,6 +29,7 @@ from LesionLib.inference.messages import (
     reply_from_frame,
 )
 from LesionLib.inference.process import WORKER_ARGUMENTS, WorkerGoneError, WorkerProcess
+from LesionLib.model.folder import is_model_path
 
 if TYPE_CHECKING:  # it imports torch
     from LesionLib.inference.classifier import Engine
@@ -171,7 +172,12 @@ class WorkerRunner:
         with _Turn(self._busy):
             request = replace(request, model=_resolved(request.model))
             self._wanted = (request.model, request.options)
-            return reply_from_frame(self._ask(question_to_frame(request), progress), request)
+            reply = self._ask(question_to_frame(request), progress)
+            try:
+                return reply_from_frame(reply, request)
+            except (LookupError, TypeError, ValueError, AttributeError, StopIteration) as error:
+                msg = f"the worker's answer cannot be read ({type(error).__name__}: {error}); please report this."
+                raise RunnerError(msg) from error
 
     def cancel(self) -> bool:
         """Ask the worker to stop; kill and restart it where it has not stopped after 0.4 s."""
@@ -236,7 +242,7 @@ class WorkerRunner:
         if self._cancelled or reply.header["kind"] == "cancelled":
             raise RunnerCancelled(reply.header.get("message", _CANCELLED))
         if reply.header["kind"] == "error":
-            raise error_from_json(reply.header)
+            raise error_from_json({"error": "", "message": "it failed without a word.", **reply.header})
         return reply
 
     def _reply(self, process: WorkerProcess, number: int, progress: Progress | None) -> Frame:
@@ -310,7 +316,7 @@ class _Turn:
 
 def _resolved(model: str | Path) -> str:
     """A folder by its whole path: the worker may stand elsewhere. A name stays a name."""
-    return str(Path(model).resolve()) if Path(model).is_dir() else str(model)
+    return str(Path(model).resolve()) if is_model_path(model) and Path(model).is_dir() else str(model)
 
 
 _BUSY_ELSEWHERE = (

@@ -14,12 +14,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from LesionLib.errors import LesionLensError
+from LesionLib.errors import LesionLensError, OutputError
 from LesionLib.model.bundle import (
     CLASS_NAME_PATTERN,
     SCHEMA_VERSION,
     TEMPERATURE,
     golden_logits,
+    golden_probabilities,
     load_bundle,
     manifest_sha256,
     network_tensors,
@@ -28,6 +29,7 @@ from LesionLib.model.folder import CARD, LICENSE, MANIFEST, WEIGHTS, golden_case
 from LesionLib.networks import LesionNet
 from LesionLib.sampling.batches import cut_lesion
 from LesionLib.sampling.inputs import KINDS, Spec, section_from_spec
+from safetensors import SafetensorError
 from safetensors.torch import save_file
 
 from lesiontraining.commands.evaluate import REPORT_FOLDER
@@ -61,13 +63,20 @@ def write_bundle(
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             (folder / name).write_text(text, encoding="utf-8")
         (folder / WEIGHTS).parent.mkdir()
-        save_file({**network_tensors(network), **calibration}, folder / WEIGHTS)
+        try:
+            save_file({**network_tensors(network), **calibration}, folder / WEIGHTS)
+        except SafetensorError as error:
+            msg = f"the weights cannot be written to {out.parent} ({str(error).strip()[:120]}); make room on the disk."
+            raise OutputError(msg) from error
         (folder / WEIGHTS).chmod(0o644)  # safetensors writes for the owner only
+        temperature = float(calibration.get(TEMPERATURE, torch.ones(1)))
+        answer = golden_probabilities(network, spec, temperature) if lesionlens["classes"] else None
         section = {
             "schema": SCHEMA_VERSION,
             **lesionlens,
             "input": section_from_spec(spec),
             "golden_logits": golden_logits(network, spec).round(5).tolist(),
+            **({} if answer is None else {"golden_probabilities": answer.round(5).tolist()}),
             "files": {name: _sha256(folder / name) for name in (WEIGHTS, CARD, LICENSE)},
         }
         manifest = {**head, "lesionlens": section}

@@ -27,10 +27,11 @@ from LesionLib.model.folder import (
 )
 from LesionLib.model.install import install_bundle
 from LesionLib.networks import ARCHITECTURES, build_network
+from repository import FILES_OF_0_1
 from safetensors.torch import load_file, save_file
 
 NAME = "lung-nodule-malignancy"
-SMALL = Path(__file__).resolve().parents[1] / "fixtures" / "v0_1" / "model"
+SMALL = FILES_OF_0_1 / "model"
 
 
 @pytest.fixture

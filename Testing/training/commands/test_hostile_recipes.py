@@ -13,7 +13,7 @@ from lesiontraining.commands.fit import recipe_cli
 from lesiontraining.runs.folder import FoldFolder
 
 pytestmark = pytest.mark.filterwarnings("ignore")
-CONFIGS = sorted((Path(__file__).resolve().parents[2] / "training" / "configs").glob("*/*.yaml"))
+CONFIGS = sorted((ROOT / "training" / "configs").glob("*/*.yaml"))
 TINY = next(path for path in CONFIGS if (path.parent.name, path.stem) == ("tiny", "cross-entropy"))
 
 # A module whose import leaves a file behind, with everything that a class path could lead to.
@@ -23,6 +23,7 @@ from pathlib import Path
 (Path(os.environ["CANARY"]) / "imported").touch()
 from lightning.pytorch.callbacks import Callback
 from lesiontraining.data.data_module import LesionDataModule
+from repository import ROOT
 def touch(*args, **kwargs):
     (Path(os.environ["CANARY"]) / "called").touch()
 class Anything:

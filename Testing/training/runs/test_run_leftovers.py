@@ -14,8 +14,9 @@ from lesion_tables import write_lesion_table
 from lesiontraining.cli import main
 from lesiontraining.evaluation.predictions import Predictions, PredictionsError
 from lesiontraining.runs.folder import FoldFolder
+from repository import FILES_OF_0_1
 
-RUN = Path(__file__).parents[1] / "fixtures" / "v0_1" / "run"
+RUN = FILES_OF_0_1 / "run"
 pytestmark = pytest.mark.filterwarnings("ignore")
 
 

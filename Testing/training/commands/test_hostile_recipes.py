@@ -11,6 +11,7 @@ from lesion_tables import write_lesion_table
 from lesiontraining.cli import main
 from lesiontraining.commands.fit import recipe_cli
 from lesiontraining.runs.folder import FoldFolder
+from repository import ROOT
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 CONFIGS = sorted((ROOT / "training" / "configs").glob("*/*.yaml"))
@@ -23,7 +24,6 @@ from pathlib import Path
 (Path(os.environ["CANARY"]) / "imported").touch()
 from lightning.pytorch.callbacks import Callback
 from lesiontraining.data.data_module import LesionDataModule
-from repository import ROOT
 def touch(*args, **kwargs):
     (Path(os.environ["CANARY"]) / "called").touch()
 class Anything:

@@ -8,19 +8,15 @@ from __future__ import annotations
 
 import csv
 import io
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from LesionLib.errors import BoxError, LesionLensError
 from LesionLib.geometry import CTVolume, LesionBox, transformed_points
-
-if TYPE_CHECKING:
-    import SimpleITK as sitk
 
 # Readers of images, and scipy, are imported where a file or a label map is read: a panel and a quiz come up without them.
 HEADER = ("name", "frame", "center_x", "center_y", "center_z", "size_x", "size_y", "size_z")
@@ -104,68 +100,24 @@ def _require_different_names(boxes: list[LesionBox], lines: list[int], source: s
         seen.add(box.name)
 
 
-_SEGMENT_KEY = re.compile(r"Segment(\d+)_LabelValue")
-_LARGEST_LABEL = 65_535
-
-
-def read_segment_boxes(path: Path, *, margin_mm: float) -> list[LesionBox]:
-    """Each segment of a label map (NRRD, NIfTI) or a Slicer ``.seg.nrrd`` as a box grown by ``margin_mm`` a side.
+def read_segment_boxes(path: Path, *, margin_mm: float, nifti_transform: str = "sform") -> list[LesionBox]:
+    """Each segment of a label map (NRRD, NIfTI), a Slicer ``.seg.nrrd`` or a DICOM segmentation, grown by ``margin_mm`` a side.
 
     Raises `BoxError` where the file holds no segment, `VolumeError` where it cannot be read.
     """
-    import SimpleITK as sitk
+    from LesionLib.io.segmentations import read_segments
 
-    from LesionLib.io.volumes import ijk_to_ras, read_sitk
-
-    image = read_sitk(path)
-    labels = sitk.GetArrayFromImage(image)
-    is_layered = image.GetNumberOfComponentsPerPixel() > 1
-    is_whole = labels.dtype.kind in "iu" or (labels.dtype.kind == "f" and not (labels % 1 != 0).any())
-    if image.GetDimension() != 3 or not is_whole or labels.max() > _LARGEST_LABEL:
-        msg = (
-            f"{path.name} is not a segmentation (whole-numbered labels up to {_LARGEST_LABEL} in 3-D); "
-            "give a label map or a .seg.nrrd."
-        )
-        raise BoxError(msg)
-    layers = np.moveaxis(labels, -1, 0) if is_layered else labels[None]
-    boxes = []
-    for layer, array in enumerate(layers):
-        names = _segment_names(image, layer, path.name) or {
-            int(v): f"label {int(v)}" for v in np.unique(array) if v > 0
-        }
-        found = boxes_from_label_array(array.astype(np.int32), ijk_to_ras(image), names, margin_mm=margin_mm)
-        boxes.extend(found)
-    if not boxes:
-        msg = f"{path.name} holds no segment with a voxel in it; give a segmentation of the lesions."
-        raise BoxError(msg)
-    return boxes
+    return segment_boxes(read_segments(path, nifti_transform=nifti_transform).masks, margin_mm=margin_mm)
 
 
-def _segment_names(image: sitk.Image, layer: int, file_name: str) -> dict[int, str]:
-    """Label value -> segment name, from the keys that Slicer writes into a ``.seg.nrrd``; empty for other files."""
-    names = {}
-    for key in image.GetMetaDataKeys():
-        match = _SEGMENT_KEY.fullmatch(key)
-        if match is None:
-            continue
-        prefix = f"Segment{match.group(1)}_"
-        in_layer = _whole_number(image, prefix + "Layer", file_name) if image.HasMetaDataKey(prefix + "Layer") else 0
-        if in_layer == layer:
-            named = image.HasMetaDataKey(prefix + "Name")
-            names[_whole_number(image, key, file_name)] = (
-                image.GetMetaData(prefix + "Name") if named else f"segment {match.group(1)}"
-            )
-    return names
-
-
-def _whole_number(image: sitk.Image, key: str, file_name: str) -> int:
-    try:
-        return int(image.GetMetaData(key))
-    except ValueError as error:
-        msg = (
-            f"{file_name}: {key} is {image.GetMetaData(key)!r}; a whole number is needed. Save the segmentation again."
-        )
-        raise BoxError(msg) from error
+def segment_boxes(masks: Sequence[CTVolume], *, margin_mm: float) -> list[LesionBox]:
+    """The tight box of each mask (0 and 1), grown by ``margin_mm`` a side, with the mask as its ``segment``."""
+    found = []
+    for mask in masks:
+        size = np.array(mask.sizeIJK, dtype=float)
+        box = _box_of_segment(np.full(3, -0.5), size - 0.5, mask.ijkToRAS, mask.name).grown(margin_mm)
+        found.append(replace(box, segment=mask))
+    return found
 
 
 def boxes_from_label_array(
@@ -230,19 +182,25 @@ class CaseRow:
     def load(self) -> tuple[CTVolume, LesionBox, np.ndarray]:
         """The CT, the tight box of the mask with the mask as its ``segment``, and the mask (bool, shape as the CT).
 
-        Raises `CaseTableError`.
+        The mask lies where its own header says. Raises `CaseTableError`, also where that contradicts the image's.
         """
-        import SimpleITK as sitk
-
-        from LesionLib.io.volumes import read_image, read_sitk
+        from LesionLib.io.segmentations import lattice_problem, mask_on_lattice, read_label_map, same_lattice
+        from LesionLib.io.volumes import read_image
 
         volume = read_image(self.image_path)
-        mask = sitk.GetArrayFromImage(read_sitk(self.mask_path)) > 0
-        if mask.shape != volume.array.shape or not mask.any():
-            msg = f"{self.where}: the mask is empty or of another size than the image {self.image_path.name}."
+        labels = read_label_map(self.mask_path)
+        mask, image = labels.array > 0, self.image_path.name
+        problem = lattice_problem(mask, labels.ijkToRAS, volume)
+        if problem is not None:
+            msg = f"{self.where}: {problem} ({image}); export the mask on the image's own geometry."
             raise CaseTableError(msg)
-        box = boxes_from_label_array(mask.astype(np.uint8), volume.ijkToRAS, {1: "lesion"})[0]
-        return volume, box, mask
+        own = volume.ijkToRAS if mask.shape == volume.array.shape and same_lattice(labels.ijkToRAS, volume) else None
+        on_volume = mask if own is not None else mask_on_lattice(mask, labels.ijkToRAS, volume)
+        if not on_volume.any():
+            msg = f"{self.where}: the mask is empty or of another size and place than the image {image}."
+            raise CaseTableError(msg)
+        box = boxes_from_label_array(mask.astype(np.uint8), labels.ijkToRAS if own is None else own, {1: "lesion"})[0]
+        return volume, box, on_volume
 
     def number(self, column: str) -> float:
         """The column as a number. Raises `CaseTableError` naming the line and what stands there."""

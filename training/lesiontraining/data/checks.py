@@ -7,13 +7,11 @@ from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
-import SimpleITK as sitk
-from LesionLib.errors import LesionLensError, VolumeError
+from LesionLib.errors import LesionLensError
 from LesionLib.geometry import CTVolume, LesionBox, distance_outside_mm
-from LesionLib.io.volumes import LPS_TO_RAS, choose_series, ijk_to_ras
+from LesionLib.io.volumes import volume_without_voxels
 
 from lesiontraining.data.lesions import LesionRow, LesionTable, PictureSet
 from lesiontraining.data.messages import SHOWN, Problem, TableError, tracked
@@ -58,58 +56,6 @@ def _named(leak: Leak, lesion_ids: np.ndarray) -> Leak:
     """Rows of the pictures that were compared as lesions."""
     named = (re.sub(r"\d+", lambda match: str(lesion_ids[int(match[0])]), text) for text in leak.examples)
     return replace(leak, examples=tuple(text.replace("rows ", "", 1) for text in named))
-
-
-def volume_without_voxels(path: Path, *, series: str | None = None) -> CTVolume:
-    """Where a CT lies, from its header alone: nothing of its voxels is read.
-
-    A CT of the right size and place whose voxels are all 0 and take no memory. Raises `VolumeError`.
-    """
-    if path.is_dir():
-        size, to_ras = _dicom_lattice(path, series)
-    else:
-        size, to_ras = _file_lattice(path)
-    return CTVolume(np.broadcast_to(np.int16(0), size[::-1]), to_ras, name=path.name)
-
-
-def _file_lattice(path: Path) -> tuple[tuple[int, ...], np.ndarray]:
-    reader = sitk.ImageFileReader()
-    reader.SetFileName(str(path))
-    try:
-        reader.ReadImageInformation()
-    except RuntimeError as error:
-        msg = f"{path} cannot be read as an image"
-        raise VolumeError(msg) from error
-    if reader.GetDimension() != 3 or reader.GetNumberOfComponents() != 1:
-        what = f"{reader.GetDimension()} dimensions and {reader.GetNumberOfComponents()} values a voxel"
-        msg = f"{path.name} has {what}; a CT has 3 and 1"
-        raise VolumeError(msg)
-    direction = np.array(reader.GetDirection()).reshape(3, 3)
-    empty = sitk.Image(1, 1, 1, sitk.sitkUInt8)
-    empty.SetSpacing(reader.GetSpacing())
-    empty.SetOrigin(reader.GetOrigin())
-    empty.SetDirection(direction.ravel().tolist())
-    return reader.GetSize(), ijk_to_ras(empty)
-
-
-def _dicom_lattice(folder: Path, series: str | None) -> tuple[tuple[int, ...], np.ndarray]:
-    headers = [one.header for one in choose_series(folder, series).slices]
-    try:
-        row, column = np.array(headers[0].ImageOrientationPatient, dtype=float).reshape(2, 3)
-        positions = np.array([header.ImagePositionPatient for header in headers], dtype=float).reshape(-1, 3)
-        between_rows, between_columns = (float(value) for value in headers[0].PixelSpacing)
-        size = (int(headers[0].Columns), int(headers[0].Rows), len(headers))
-        thickness = float(headers[0].get("SliceThickness") or 1.0)
-    except (AttributeError, TypeError, ValueError) as error:
-        msg = f"{folder.name}: images without position, orientation or pixel size; give a CT series"
-        raise VolumeError(msg) from error
-    normal = np.cross(row, column)
-    positions = positions[np.argsort(positions @ normal, kind="stable")]
-    step = (positions[-1] - positions[0]) / (len(headers) - 1) if len(headers) > 1 else normal * thickness
-    matrix = np.eye(4)
-    matrix[:3, :3] = np.stack([row * between_columns, column * between_rows, step], axis=1)
-    matrix[:3, 3] = positions[0]
-    return size, LPS_TO_RAS @ matrix
 
 
 _NAMED = 5  # patients or lines that a problem names
@@ -244,7 +190,9 @@ def _place_problems(row: LesionRow, volume: CTVolume) -> Iterator[Problem]:
         yield Problem(row.line, f"the mask {source.mask} is missing")
         return
     try:
-        around_mask = None if source.mask is None else mask_box(source.mask, source.mask_value, name=row.lesion_id)
+        around_mask = (
+            None if source.mask is None else mask_box(source.mask, source.mask_value, name=row.lesion_id, volume=volume)
+        )
         box = around_mask if source.place is None else source.place.box(volume.ijkToRAS, name=row.lesion_id)
     except LesionLensError as error:
         yield Problem(row.line, str(error))

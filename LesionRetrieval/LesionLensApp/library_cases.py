@@ -7,10 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pydicom
-from LesionLib.errors import BoxError, CaseLibraryError, OutputError
-from LesionLib.geometry import CTVolume, LesionBox
-from LesionLib.io.boxes import CaseRow, read_case_table
-from LesionLib.io.volumes import DicomSeries, read_volume, series_at
+from LesionLib.errors import BoxError, CaseLibraryError, InputWarning, OutputError, WarningName
+from LesionLib.geometry import CTVolume, LesionBox, in_missing_slices_mm, require_overlap
+from LesionLib.io.boxes import CaseRow, frame_warning, read_case_table
+from LesionLib.io.segmentations import parts_warning, read_segments, split_parts
+from LesionLib.io.volumes import DicomSeries, read_ct, series_at
 from LesionRetrievalLib.library.attributes import attributes_from
 from LesionRetrievalLib.library.cases import CaseEntry, ModelIdentity
 from LesionRetrievalLib.library.intake import (
@@ -91,7 +92,9 @@ def _entry(
     return case_entry(volume, box, model.embed(volume, box), new=new, owner=owner, without_patch_if_too_large=True)
 
 
-def read_lesions(options: argparse.Namespace, series: DicomSeries | None) -> tuple[CTVolume, list[LesionBox]]:
+def read_lesions(
+    options: argparse.Namespace, series: DicomSeries | None, steps: Steps
+) -> tuple[CTVolume, list[LesionBox]]:
     """The lesions of a CT for a case library: the volume and the boxes that the options name; whose they are: `read_identity`.
 
     ``series``: that of `options.volume`, None for an image file. Raises `LesionLensError` for bad input.
@@ -99,12 +102,62 @@ def read_lesions(options: argparse.Namespace, series: DicomSeries | None) -> tup
     if not 0 <= options.margin_mm <= 100:
         msg = f"--margin-mm is {options.margin_mm:g}; give 0 to 100 mm."
         raise BoxError(msg)
-    volume = read_volume(options.volume, series=series or options.series)
+    volume = read_ct(options.volume, series=series or options.series, nifti_transform=options.nifti_transform)
     if options.segmentation:
-        from LesionLib.io.boxes import read_segment_boxes
+        from LesionLib.io.boxes import segment_boxes
 
-        return volume, read_segment_boxes(options.segmentation, margin_mm=options.margin_mm)
-    return volume, _boxes(options.boxes)
+        masks, warnings = read_masks(options, series)
+        steps.warn((*volume.warnings, *warnings))
+        boxes = segment_boxes(masks, margin_mm=options.margin_mm)
+    else:
+        boxes = _boxes(options.boxes)
+        steps.warn(volume.warnings)
+    for box in boxes:
+        require_overlap(volume, box)
+        steps.warn(warnings_of_box(volume, box, from_table=is_table(options.boxes)))
+    return volume, boxes
+
+
+def read_masks(
+    options: argparse.Namespace, series: DicomSeries | None
+) -> tuple[list[CTVolume], tuple[InputWarning, ...]]:
+    """The segments of ``options.segmentation``, split where that is asked for, and what is odd about them."""
+    split = options.split_parts
+    if split is not None and not 0 <= split <= 1e6:
+        msg = f"--split-parts is {split:g}; give the size of the smallest part in cubic mm, from 0 to 1000000."
+        raise BoxError(msg)
+    found = read_segments(options.segmentation, nifti_transform=options.nifti_transform)
+    masks, warnings = list(found.masks), found.warnings
+    if split is not None:
+        masks, dropped = split_parts(masks, smallest_mm3=split)
+        warnings = (*warnings, *dropped)
+    of_ct = series.frame_of_reference if series is not None else ""
+    if of_ct and found.frame_of_reference and of_ct != found.frame_of_reference:
+        text = (
+            f"{options.segmentation.name} names another frame of reference than the CT: it may have been drawn on another "
+            "series. Check that the segments lie on their lesions."
+        )
+        warnings = (*warnings, InputWarning(WarningName.MASK_GEOMETRY, text))
+    return masks, warnings
+
+
+def warnings_of_box(volume: CTVolume, box: LesionBox, *, from_table: bool) -> tuple[InputWarning, ...]:
+    """What is odd about where a box lies on its CT. ``from_table``: its frame was typed by somebody, and may be wrong."""
+    found = []
+    if box.segment is not None:
+        found.append(parts_warning(box.name, box.segment))
+    missing = in_missing_slices_mm(volume, box)
+    if missing > 0:
+        text = f"{missing:.1f} mm of {box.name} lie where slices are missing; there values are interpolated."
+        found.append(InputWarning(WarningName.MISSING_SLICES, text))
+    if from_table:
+        found.append(frame_warning(volume, box))
+    return tuple(warning for warning in found if warning is not None)
+
+
+def is_table(path: Path | None) -> bool:
+    """Whether boxes come from a CSV table, whose frame somebody typed."""
+    return path is not None and path.suffix.lower() == ".csv"
 
 
 def read_identity(options: argparse.Namespace, series: DicomSeries | None) -> PatientIdentity:
@@ -157,7 +210,7 @@ def add_lesions(options: argparse.Namespace, model: AskedModel, steps: Steps) ->
         library.require_model(model.described.sha256)
         steps.begin(f"Reading {options.volume.name}")
         series = series_at(options.volume, options.series)
-        volume, boxes = read_lesions(options, series)
+        volume, boxes = read_lesions(options, series, steps)
         owner, cases = _owner(options, series), _cases(options, len(boxes))
         for new in cases:
             checked_case(new, owner)  # before the first is embedded

@@ -15,8 +15,8 @@ from typing import Any
 
 import numpy as np
 
-from LesionLib.errors import BoxError, LesionLensError
-from LesionLib.geometry import CTVolume, LesionBox, transformed_points
+from LesionLib.errors import BoxError, InputWarning, LesionLensError, WarningName
+from LesionLib.geometry import CTVolume, LesionBox, distance_outside_mm, transformed_points
 
 # Readers of images, and scipy, are imported where a file or a label map is read: a panel and a quiz come up without them.
 HEADER = ("name", "frame", "center_x", "center_y", "center_z", "size_x", "size_y", "size_z")
@@ -108,6 +108,22 @@ def read_segment_boxes(path: Path, *, margin_mm: float, nifti_transform: str = "
     from LesionLib.io.segmentations import read_segments
 
     return segment_boxes(read_segments(path, nifti_transform=nifti_transform).masks, margin_mm=margin_mm)
+
+
+def frame_warning(volume: CTVolume, box: LesionBox) -> InputWarning | None:
+    """Where a box from a table would lie, if its numbers were meant in the other frame; None where that is off the CT.
+
+    RAS and LPS differ in two signs: a box in the wrong frame often falls inside the CT all the same.
+    """
+    other = replace(box, centerRAS=box.centerRAS * [-1, -1, 1])
+    if (np.abs(other.centerRAS - box.centerRAS) < box.sizeMm / 2).all() or distance_outside_mm(volume, other) > 0:
+        return None
+    here, there = (", ".join(f"{v:.1f}" for v in one.centerRAS) for one in (box, other))
+    text = (
+        f"{box.name} lies at RAS {here} mm, and, if RAS and LPS were confused, at RAS {there} mm: both fit this CT. Check in the "
+        "report's pictures that the box is on the lesion."
+    )
+    return InputWarning(WarningName.BOX_FRAME, text)
 
 
 def segment_boxes(masks: Sequence[CTVolume], *, margin_mm: float) -> list[LesionBox]:

@@ -199,6 +199,7 @@ def _media(header: pydicom.Dataset) -> str:
 _TAGS = [
     "SeriesInstanceUID", "Modality", "ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing", "Rows", "Columns",
     "SeriesNumber", "PatientID", "SliceThickness", "SamplesPerPixel", "NumberOfFrames", "SOPInstanceUID",
+    "FrameOfReferenceUID",
     "BitsAllocated", "BitsStored", "PixelRepresentation", "PhotometricInterpretation", "RescaleSlope", "RescaleIntercept",
 ]  # fmt: skip
 _UNEVEN_SHARE = 0.05
@@ -223,6 +224,11 @@ class DicomSeries:
     patient_id: str
     slices: tuple[_Slice, ...]
     left_out: tuple[str, ...] = ()
+
+    @property
+    def frame_of_reference(self) -> str:
+        """UID of the frame that positions refer to, "" where the header has none."""
+        return str(self.slices[0].header.get("FrameOfReferenceUID") or "")
 
     @property
     def files(self) -> list[Path]:

@@ -57,6 +57,9 @@ def addBoxes(scene: vtkMRMLScene, path: Path) -> list[vtkMRMLMarkupsROINode]:
         return [addRoiNode(scene, box) for box in read_boxes_csv(path)]
     if suffix == ".json":
         return loadRoiNodes(scene, path)
+    if suffix in (".acsv", ".fcsv"):
+        msg = f"{path.name} is a markups file of Slicer 4; load it in Slicer 5, make an ROI of it and save that as .mrk.json."
+        raise BoxError(msg)
     msg = f"{path.name}: boxes come as .csv or as a Slicer markups file (.mrk.json), not as {suffix or 'a file without ending'}."
     raise BoxError(msg)
 

@@ -26,6 +26,7 @@ from LesionRetrievalLib.library.intake import (
     label_column,
     label_of,
     new_case_id,
+    require_clear_labels,
 )
 from LesionRetrievalLib.library.pseudonyms import Pseudonymiser, owner_key
 from LesionRetrievalLib.library.store import CaseLibrary, write_library
@@ -67,6 +68,7 @@ def build_library(
         CaseLibrary.open(out).close()  # only a library is ever overwritten
     rows = read_case_table(folder, columns=[PATIENT_COLUMN])
     column = label_column(rows[0], plan.label_column)
+    require_clear_labels(rows, column, model.described.class_names)
     key = owner_key(key_path)
     entries = (_entry(row, place, column, model, plan, key) for place, row in enumerate(rows, start=1))
     who = model.described

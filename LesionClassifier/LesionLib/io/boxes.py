@@ -17,6 +17,7 @@ import numpy as np
 
 from LesionLib.errors import BoxError, InputWarning, LesionLensError, WarningName
 from LesionLib.geometry import CTVolume, LesionBox, distance_outside_mm, transformed_points
+from LesionLib.io.tables import TableTextError, number_hint, parsed_table, spreadsheet_hint, table_text
 
 # Readers of images, and scipy, are imported where a file or a label map is read: a panel and a quiz come up without them.
 HEADER = ("name", "frame", "center_x", "center_y", "center_z", "size_x", "size_y", "size_z")
@@ -37,9 +38,9 @@ def box_from_json(values: Mapping[str, Any], *, name: str = "lesion", segment: C
 def read_boxes_csv(path: Path) -> list[LesionBox]:
     """The boxes of a CSV file. Raises `BoxError` naming the line, what stands there and what should."""
     try:
-        text = path.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        msg = f"{path} cannot be read as a text file of boxes; give a CSV with the header {','.join(HEADER)}."
+        text = table_text(path)
+    except TableTextError as error:
+        msg = f"{path} cannot be read as a text file of boxes: {error}; give a CSV with the header {','.join(HEADER)}."
         raise BoxError(msg) from error
     return parse_boxes_csv(text, source=path.name)
 
@@ -53,7 +54,9 @@ def parse_boxes_csv(text: str, *, source: str) -> list[LesionBox]:
         raise BoxError(msg) from error
     header = [cell.strip() for cell in rows[0]] if rows else []
     if sorted(header) != sorted(HEADER):
-        msg = f"{source}, line 1: the header must be {','.join(HEADER)}, not {','.join(header)[:200]!r}."
+        hint = spreadsheet_hint(text)
+        msg = f"{source}, line 1: the header must be {','.join(HEADER)}, not {','.join(header)[:200]!r}"
+        msg += f": {hint}." if hint else "."
         raise BoxError(msg)
     filled = [(line, row) for line, row in enumerate(rows[1:], start=2) if any(cell.strip() for cell in row)]
     if not filled or len(filled) > _MOST_ROWS:
@@ -80,7 +83,7 @@ def _box(row: dict[str, str], cells: int, where: str) -> LesionBox:
         try:
             numbers[key] = float(row[key])
         except ValueError as error:
-            msg = f"{where}: {key} is {row[key]!r}; write a number in mm."
+            msg = f"{where}: {key} is {row[key]!r}; write a number in mm{number_hint(row[key])}."
             raise BoxError(msg) from error
     center = np.array([numbers[f"center_{axis}"] for axis in "xyz"])
     size = np.array([numbers[f"size_{axis}"] for axis in "xyz"])
@@ -238,15 +241,21 @@ def read_case_table(folder: Path, *, columns: Sequence[str]) -> list[CaseRow]:
         msg = f"{folder} must hold one CSV table beside image/ and mask/; found: {found}."
         raise CaseTableError(msg)
     try:
-        with tables[0].open(newline="", encoding="utf-8-sig") as handle:
-            reader = csv.DictReader(handle, restval="")
-            rows = [(reader.line_num, values) for values in reader]
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        text = table_text(tables[0])
+        header, rows = parsed_table(text)
+    except TableTextError as error:
+        msg = f"{tables[0]} cannot be read as a CSV table in UTF-8: {error}."
+        raise CaseTableError(msg) from error
+    except csv.Error as error:
         msg = f"{tables[0]} cannot be read as a CSV table in UTF-8; save it as such."
         raise CaseTableError(msg) from error
-    missing = [name for name in ("file", *columns) if not rows or name not in rows[0][1]]
+    except LesionLensError as error:
+        msg = f"{tables[0].name}, {error}."
+        raise CaseTableError(msg) from error
+    missing = [name for name in ("file", *columns) if not rows or name not in header]
     if missing:
-        msg = f"{tables[0]} has no rows or lacks the column(s) {', '.join(missing)}."
+        hint = spreadsheet_hint(text)
+        msg = f"{tables[0]} has no rows or lacks the column(s) {', '.join(missing)}" + (f": {hint}." if hint else ".")
         raise CaseTableError(msg)
     return list(_checked(folder, tables[0].name, rows))
 

@@ -69,6 +69,7 @@ def _is_plain(path: Path) -> bool:
 
 
 def _by_itk(paths: Sequence[Path]) -> tuple[np.ndarray, np.ndarray]:
+    sitk.ProcessObject.SetGlobalWarningDisplay(False)  # uneven slices are a warning of ours
     if len(paths) == 1:
         image = sitk.ReadImage(str(paths[0]))
     else:

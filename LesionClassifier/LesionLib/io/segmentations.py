@@ -249,9 +249,11 @@ def _label_segments(path: Path, nifti_transform: str) -> SegmentationFile:
     unnamed: list[int] = []
     for layer, labels in enumerate(layers):
         there = [int(value) for value in np.unique(labels) if value > 0]
-        names = _segment_names(keys, layer, readable_name(path)) if is_slicers else {}
-        unnamed += [value for value in there if names and value not in names]
-        names = names or {value: f"label {value}" for value in there}
+        if is_slicers:
+            names = _segment_names(keys, layer, readable_name(path))
+            unnamed += [value for value in there if value not in names]
+        else:
+            names = {value: f"label {value}" for value in there}
         for value, mask in _cropped(labels.astype(np.int32), image.header.ijkToRAS, names):
             masks.append(mask)
             values.append(value)

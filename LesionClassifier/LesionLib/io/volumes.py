@@ -170,7 +170,7 @@ def _one_dicom_file(path: Path) -> CTVolume:
     """One image of a series, or one file of many frames."""
     name = readable_name(path)
     header = _header(path)
-    if header is not None and _media(header) == _DIRECTORY:
+    if path.name.upper() == "DICOMDIR" or (header is not None and _media(header) == _DIRECTORY):
         msg = f"{name} is the index of a disc, not an image; give the folder of the CT series beside it."
         raise VolumeError(msg)
     if header is None:
@@ -353,7 +353,7 @@ def _header(path: Path) -> pydicom.Dataset | None:
         return None
     except Exception:  # what a damaged element makes of the parser can be anything
         return None
-    return header
+    return header if len(header) else None
 
 
 def _series(uid: str, slices: list[_Slice], left_out: tuple[str, ...]) -> DicomSeries:
@@ -418,7 +418,7 @@ def _require_whole_files(series: DicomSeries, name: str) -> None:
     for one in series.slices:
         meta = getattr(one.header, "file_meta", None)
         syntax = getattr(meta, "TransferSyntaxUID", None)
-        if syntax is None or syntax.is_compressed:
+        if syntax is None or syntax.is_compressed or syntax.is_deflated:
             continue
         needed = int(one.header.Rows) * int(one.header.Columns) * int(one.header.get("BitsAllocated") or 16) // 8
         if one.path.stat().st_size < needed:

@@ -11,6 +11,7 @@ from dataclasses import replace
 import numpy as np
 from LesionLib.errors import LesionLensError
 from LesionLib.geometry import CTVolume, LesionBox, distance_outside_mm
+from LesionLib.io.tables import doubtful_labels
 from LesionLib.io.volumes import volume_without_voxels
 
 from lesiontraining.data.lesions import LesionRow, LesionTable, PictureSet
@@ -110,6 +111,8 @@ def _labels(table: LesionTable, *, labelled: bool) -> Iterator[Problem]:
                 row.line, "the label is empty; fill it, or say what to do with lesions without (unlabelled: drop)"
             )
     if labelled:
+        for line, text in doubtful_labels((row.line, row.label) for row in table.rows):
+            yield Problem(line, text)
         present = {row.label for row in table.rows}
         for name in table.class_names:
             if name not in present:

@@ -172,7 +172,7 @@ def _completed(sources: Sequence[Dataset]) -> tuple[list[Dataset], tuple[InputWa
 
     Raises `StructuredReportError` for headers that do not say to which study the images belong.
     """
-    from copy import copy
+    from copy import deepcopy
 
     if not sources:
         return [], ()
@@ -184,7 +184,7 @@ def _completed(sources: Sequence[Dataset]) -> tuple[list[Dataset], tuple[InputWa
                 "it belongs to."
             )
             raise StructuredReportError(msg)
-    first = copy(sources[0])
+    first = deepcopy(sources[0])  # a shallow copy shares its elements with the source
     dropped = []
     for keyword in _MAY_BE_EMPTY:
         if keyword not in first:
@@ -193,6 +193,9 @@ def _completed(sources: Sequence[Dataset]) -> tuple[list[Dataset], tuple[InputWa
             del first[keyword]
             setattr(first, keyword, None)
             dropped.append(keyword)
+    for keyword in ("PatientName", "ReferringPhysicianName"):  # decoded by the CT's own character set
+        setattr(first, keyword, str(first.get(keyword) or ""))
+    first.SpecificCharacterSet = _EVERY_LETTER
     if not dropped:
         return [first, *sources[1:]], ()
     text = (

@@ -40,9 +40,9 @@ from LesionRetrievalLib.library.pseudonyms import Pseudonymiser, default_key_pat
 from LesionRetrievalLib.library.store import CaseLibrary
 from slicer import vtkMRMLMarkupsROINode, vtkMRMLScalarVolumeNode, vtkMRMLScene
 
-from LesionLensApp.library_cases import is_table, read_masks, warnings_of_box
 from LesionLensApp.loaded_model import AskedModel
 from LesionLensApp.output import Steps, staged_output
+from LesionLensApp.reading import is_table, read_masks, warnings_of_box
 from LesionLensApp.report import lesion_pictures, write_report
 from LesionLensApp.slice_views import SliceRenderer
 

@@ -7,10 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pydicom
-from LesionLib.errors import BoxError, CaseLibraryError, InputWarning, OutputError, WarningName
-from LesionLib.geometry import CTVolume, LesionBox, in_missing_slices_mm, require_overlap
-from LesionLib.io.boxes import CaseRow, frame_warning, read_case_table
-from LesionLib.io.segmentations import parts_warning, read_segments, split_parts
+from LesionLib.errors import BoxError, CaseLibraryError, OutputError
+from LesionLib.geometry import CTVolume, LesionBox, require_overlap
+from LesionLib.io.boxes import CaseRow, read_case_table
 from LesionLib.io.volumes import DicomSeries, read_ct, series_at
 from LesionRetrievalLib.library.attributes import attributes_from
 from LesionRetrievalLib.library.cases import CaseEntry, ModelIdentity
@@ -33,6 +32,7 @@ from LesionRetrievalLib.library.store import CaseLibrary, write_library
 
 from LesionLensApp.loaded_model import AskedModel
 from LesionLensApp.output import Steps
+from LesionLensApp.reading import is_table, read_masks, warnings_of_box
 
 
 @dataclass(frozen=True)
@@ -70,16 +70,18 @@ def build_library(
     column = label_column(rows[0], plan.label_column)
     require_clear_labels(rows, column, model.described.class_names)
     key = owner_key(key_path)
-    entries = (_entry(row, place, column, model, plan, key) for place, row in enumerate(rows, start=1))
+    entries = (_entry(row, place, column, model, plan, key, steps) for place, row in enumerate(rows, start=1))
     who = model.described
     shown = steps.each(entries, f"Embedding {len(rows)} cases with {who.name} {who.version}", total=len(rows))
     return write_library(out, ModelIdentity.of_model(who), shown)
 
 
 def _entry(
-    row: CaseRow, place: int, column: str, model: AskedModel, plan: LibraryPlan, key: Pseudonymiser
+    row: CaseRow, place: int, column: str, model: AskedModel, plan: LibraryPlan, key: Pseudonymiser, steps: Steps
 ) -> CaseEntry:
     volume, box, _ = row.load()
+    odd = (*volume.warnings, *warnings_of_box(volume, box, from_table=False))
+    steps.warn(f"{row.where}: {warning}" for warning in odd)
     patient = row.values[PATIENT_COLUMN]
     new = NewCase(
         case_id=f"case-{place:05d}",
@@ -118,48 +120,6 @@ def read_lesions(
         require_overlap(volume, box)
         steps.warn(warnings_of_box(volume, box, from_table=is_table(options.boxes)))
     return volume, boxes
-
-
-def read_masks(
-    options: argparse.Namespace, series: DicomSeries | None
-) -> tuple[list[CTVolume], tuple[InputWarning, ...]]:
-    """The segments of ``options.segmentation``, split where that is asked for, and what is odd about them."""
-    split = options.split_parts
-    if split is not None and not 0 <= split <= 1e6:
-        msg = f"--split-parts is {split:g}; give the size of the smallest part in cubic mm, from 0 to 1000000."
-        raise BoxError(msg)
-    found = read_segments(options.segmentation, nifti_transform=options.nifti_transform)
-    masks, warnings = list(found.masks), found.warnings
-    if split is not None:
-        masks, dropped = split_parts(masks, smallest_mm3=split)
-        warnings = (*warnings, *dropped)
-    of_ct = series.frame_of_reference if series is not None else ""
-    if of_ct and found.frame_of_reference and of_ct != found.frame_of_reference:
-        text = (
-            f"{options.segmentation.name} names another frame of reference than the CT: it may have been drawn on another "
-            "series. Check that the segments lie on their lesions."
-        )
-        warnings = (*warnings, InputWarning(WarningName.MASK_GEOMETRY, text))
-    return masks, warnings
-
-
-def warnings_of_box(volume: CTVolume, box: LesionBox, *, from_table: bool) -> tuple[InputWarning, ...]:
-    """What is odd about where a box lies on its CT. ``from_table``: its frame was typed by somebody, and may be wrong."""
-    found = []
-    if box.segment is not None:
-        found.append(parts_warning(box.name, box.segment))
-    missing = in_missing_slices_mm(volume, box)
-    if missing > 0:
-        text = f"{missing:.1f} mm of {box.name} lie where slices are missing; there values are interpolated."
-        found.append(InputWarning(WarningName.MISSING_SLICES, text))
-    if from_table:
-        found.append(frame_warning(volume, box))
-    return tuple(warning for warning in found if warning is not None)
-
-
-def is_table(path: Path | None) -> bool:
-    """Whether boxes come from a CSV table, whose frame somebody typed."""
-    return path is not None and path.suffix.lower() == ".csv"
 
 
 def read_identity(options: argparse.Namespace, series: DicomSeries | None) -> PatientIdentity:

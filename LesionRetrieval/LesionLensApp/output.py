@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TypeVar
 
-from LesionLib.errors import InputWarning, OutputError
+from LesionLib.errors import OutputError
 from LesionLib.inference.results import LesionResult
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -41,7 +41,7 @@ class Steps:
         """One line: the time since the start, and what begins now."""
         self._console.print(Text(f"{time.monotonic() - self._start:6.1f} s  {what}"))
 
-    def warn(self, warnings: Iterable[InputWarning]) -> None:
+    def warn(self, warnings: Iterable[str]) -> None:
         """One line a warning, for commands whose results have no place for them."""
         for warning in dict.fromkeys(warnings):
             self._console.print(Text(f"         {warning}", style="yellow"))

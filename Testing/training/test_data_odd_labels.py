@@ -35,6 +35,13 @@ def test_patients_that_may_be_one_are_a_warning(tmp_path):
     assert table(tmp_path, ["a", "b"], ["P1", "P2"]).warnings == ()
 
 
+def test_what_is_odd_about_a_ct_is_said_when_the_table_is_checked(tmp_path, capsys):
+    head = "NRRD0004\ntype: short\ndimension: 3\nsizes: 30 30 30\nencoding: raw\nendian: little\nspacings: 1 1 1\n\n"
+    (tmp_path / "ct.nrrd").write_bytes(head.encode() + bytes(2 * 30**3))
+    check_table(table(tmp_path, ["a", "b"]), progress=False)
+    assert "t.csv, line 2: ct.nrrd does not say where it lies" in capsys.readouterr().err
+
+
 def test_a_table_with_semicolons_is_named_as_one():
     with pytest.raises(TableError, match="t.csv: line 1: values are separated by semicolons"):
         parse_csv("volume;patient;dx\nct.nrrd;1;a\n", source="t.csv")

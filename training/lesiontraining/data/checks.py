@@ -15,7 +15,7 @@ from LesionLib.io.tables import doubtful_labels
 from LesionLib.io.volumes import volume_without_voxels
 
 from lesiontraining.data.lesions import LesionRow, LesionTable, PictureSet
-from lesiontraining.data.messages import SHOWN, Problem, TableError, tracked
+from lesiontraining.data.messages import SHOWN, Problem, TableError, say, tracked
 from lesiontraining.data.sources import (
     MmBox,
     Photograph,
@@ -77,13 +77,16 @@ def check_table(
     ``folds``: how many folds will be made of it; ``split_column``: the column that says the split instead ("split", "fold"
     or another). ``labelled``: whether every lesion needs a label. ``look_at_files``: read headers of CTs, and masks whole.
     """
+    warnings: dict[str, int] = {}
     problems = [*_doubles(table), *_labels(table, labelled=labelled)]
     if folds is not None and labelled:
         problems += _few_patients(table, folds)
     if split_column is not None:
         problems += _crossing(table, split_column)
     if look_at_files:
-        problems += _files(table, progress=progress)
+        problems += _files(table, warnings, progress=progress)
+    for text, line in list(warnings.items())[:shown]:
+        say(f"{table.name}, line {line}: {text}")
     if problems:
         raise TableError(table.name, problems, shown=shown)
 
@@ -147,27 +150,28 @@ def _crossing(table: LesionTable, column: str) -> Iterator[Problem]:
         yield Problem(max(seen.values()), f"the patient {patient!r} is on several sides of the {column}: {where}")
 
 
-def _files(table: LesionTable, *, progress: bool) -> list[Problem]:
+def _files(table: LesionTable, warnings: dict[str, int], *, progress: bool) -> list[Problem]:
+    """Problems of files; what is only odd about them goes into ``warnings``, with the first line that it is of."""
     groups: dict[tuple[str, str], list[LesionRow]] = defaultdict(list)
     for row in table.rows:
         groups[row.source.group].append(row)
     # Most of the time is waiting for the disk, and SimpleITK lets other threads run while it reads.
     with ThreadPoolExecutor(4) as pool:
-        found = pool.map(_guarded, groups.values())
+        found = pool.map(lambda rows: _guarded(rows, warnings), groups.values())
         return [p for part in tracked(found, "checking files", total=len(groups), shown=progress) for p in part]
 
 
-def _guarded(rows: Sequence[LesionRow]) -> list[Problem]:
+def _guarded(rows: Sequence[LesionRow], warnings: dict[str, int]) -> list[Problem]:
     try:
-        return _group_problems(rows)
+        return _group_problems(rows, warnings)
     except OSError as error:  # a name too long, no permission, a folder that went away
         return [Problem(row.line, f"{error.filename}: {error.strerror}") for row in rows]
 
 
-def _group_problems(rows: Sequence[LesionRow]) -> list[Problem]:
+def _group_problems(rows: Sequence[LesionRow], warnings: dict[str, int]) -> list[Problem]:
     source = rows[0].source
     if isinstance(source, VolumeSource):
-        return _volume_problems(rows)
+        return _volume_problems(rows, warnings)
     if isinstance(source, SlicesSource):
         return _slice_problems(rows)
     if isinstance(source, Photograph):
@@ -176,7 +180,7 @@ def _group_problems(rows: Sequence[LesionRow]) -> list[Problem]:
     return [Problem(rows[0].line, f"{source.archive} is missing")] if missing else []
 
 
-def _volume_problems(rows: Sequence[LesionRow]) -> list[Problem]:
+def _volume_problems(rows: Sequence[LesionRow], warnings: dict[str, int]) -> list[Problem]:
     path = rows[0].source.volume
     if not path.exists():
         return [Problem(row.line, f"the volume {path} is missing") for row in rows]
@@ -184,6 +188,8 @@ def _volume_problems(rows: Sequence[LesionRow]) -> list[Problem]:
         volume = volume_without_voxels(path, series=rows[0].source.series)
     except LesionLensError as error:
         return [Problem(row.line, str(error)) for row in rows]
+    for warning in volume.warnings:
+        warnings.setdefault(str(warning), rows[0].line)
     return [problem for row in rows for problem in _place_problems(row, volume)]
 
 

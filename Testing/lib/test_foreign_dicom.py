@@ -9,6 +9,7 @@ import sys
 import numpy as np
 import pydicom
 import pytest
+import SimpleITK as sitk
 from foreign_dicom import BALL_HU, BALL_RAS, LUNG_HU, slice_hu, write_ct
 from LesionLib.errors import BoxError, VolumeError, WarningName
 from LesionLib.geometry import CTVolume, LesionBox, in_missing_slices_mm, require_overlap, transformed_points
@@ -125,6 +126,28 @@ def test_announced_pixels_that_no_ct_has_are_refused_before_they_are_read(tmp_pa
     write_ct(tmp_path / "ct", heights=[0.0], change=huge)
     with pytest.raises(VolumeError, match="65535 x 65535 pixels"):
         read_volume(tmp_path / "ct")
+
+
+@pytest.mark.parametrize("compressor", ["JPEG2000", "JPEGLS"])
+@pytest.mark.parametrize("shown", ["MONOCHROME1", "MONOCHROME2"])
+@pytest.mark.parametrize("is_signed", [0, 1])
+def test_packed_images_are_read_in_hu_however_they_are_shown(tmp_path, compressor, shown, is_signed):
+    def packed(data, k):
+        stored = (slice_hu(-120.0 + 2.0 * k) + 1024).astype(np.int16 if is_signed else np.uint16)
+        writer = sitk.ImageFileWriter()
+        writer.SetFileName(str(tmp_path / "packed.dcm"))
+        writer.UseCompressionOn()
+        writer.SetCompressor(compressor)
+        writer.Execute(sitk.GetImageFromArray(stored[None]))
+        source = pydicom.dcmread(tmp_path / "packed.dcm")
+        data.file_meta.TransferSyntaxUID = source.file_meta.TransferSyntaxUID
+        data.PhotometricInterpretation, data.PixelRepresentation = shown, is_signed
+        data.PixelData = source.PixelData
+        data["PixelData"].is_undefined_length = True
+
+    write_ct(tmp_path / "ct", change=packed)
+    volume = read_volume(tmp_path / "ct")
+    np.testing.assert_array_equal(volume.array[10], slice_hu(-100.0))
 
 
 def test_a_decoder_that_crashes_is_one_line_and_not_the_end(tmp_path, monkeypatch):

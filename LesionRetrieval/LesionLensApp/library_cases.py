@@ -9,7 +9,7 @@ from pathlib import Path
 import pydicom
 from LesionLib.errors import BoxError, CaseLibraryError, OutputError
 from LesionLib.geometry import CTVolume, LesionBox, require_overlap
-from LesionLib.io.boxes import CaseRow, read_case_table
+from LesionLib.io.boxes import CaseRow, CaseTableError, read_case_table
 from LesionLib.io.volumes import DicomSeries, read_ct, series_at
 from LesionRetrievalLib.library.attributes import attributes_from
 from LesionRetrievalLib.library.cases import CaseEntry, ModelIdentity
@@ -69,6 +69,10 @@ def build_library(
     rows = read_case_table(folder, columns=[PATIENT_COLUMN])
     column = label_column(rows[0], plan.label_column)
     require_clear_labels(rows, column, model.described.class_names)
+    nobody = next((row for row in rows if not row.values[PATIENT_COLUMN]), None)
+    if nobody is not None:
+        msg = f"{nobody.where}: {PATIENT_COLUMN} is empty; give any identifier that is the same for all CTs of the patient."
+        raise CaseTableError(msg)
     key = owner_key(key_path)
     entries = (_entry(row, place, column, model, plan, key, steps) for place, row in enumerate(rows, start=1))
     who = model.described

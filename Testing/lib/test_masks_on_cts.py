@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import SimpleITK as sitk
-from LesionLib.errors import WarningName
+from LesionLib.errors import BoxError, WarningName
 from LesionLib.geometry import CTVolume
 from LesionLib.io.boxes import CaseTableError, read_case_table
 from LesionLib.io.segmentations import parts_of, parts_warning, read_segments, split_parts
@@ -162,3 +162,11 @@ def test_voxels_of_no_segment_are_left_out_and_named(tmp_path):
     assert [mask.name for mask in found.masks] == ["ball"]
     (warning,) = found.warnings
     assert "label value(s) 1 belong to no segment" in warning
+
+
+def test_a_picture_in_colours_is_not_taken_for_one_lesion_a_colour(tmp_path):
+    grey = np.zeros((4, 5, 6, 3), np.uint8)
+    grey[1:3, 2:4, 2:4] = 255
+    sitk.WriteImage(sitk.GetImageFromArray(grey, isVector=True), str(tmp_path / "m.nrrd"))
+    with pytest.raises(BoxError, match=r"m\.nrrd is a grey picture in 3 colours"):
+        read_segments(tmp_path / "m.nrrd")

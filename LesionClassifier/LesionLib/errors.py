@@ -45,6 +45,17 @@ class WarningName(StrEnum):
     PHANTOM = "phantom"
     OUT_OF_DISTRIBUTION = "out-of-distribution"
     GPU_MEMORY = "gpu-memory"
+    NIFTI_TRANSFORMS = "nifti-transforms"
+    NO_GEOMETRY = "no-geometry"
+    FILES_LEFT_OUT = "files-left-out"
+    SINGLE_FILE = "single-file"
+    MISSING_SLICES = "missing-slices"
+    SEVERAL_PARTS = "several-parts"
+    MASK_GEOMETRY = "mask-geometry"
+    SEGMENTATION = "segmentation"
+    BOX_FRAME = "box-frame"
+    REPORT_NOT_WRITTEN = "report-not-written"
+    REPORT_GAPS = "report-gaps"
 
 
 class InputWarning(str):

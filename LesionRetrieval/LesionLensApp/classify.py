@@ -16,15 +16,23 @@ from pathlib import Path
 from LesionClassifierLib.classification import requestFromNodes
 from LesionClassifierLib.export import StructuredReportError, readDatasets, writeStructuredReport
 from LesionClassifierLib.headless import HeadlessSlicer, startHeadlessSlicer
-from LesionClassifierLib.scene.lesions import addLesionsFromSegmentation, addRoiNode, addSegmentationNode, loadRoiNodes
+from LesionClassifierLib.scene.lesions import (
+    addLesionsFromSegmentation,
+    addRoiNode,
+    addSegmentationNode,
+    lesionsFromNodes,
+    loadRoiNodes,
+)
 from LesionClassifierLib.scene.results import ShownResults, layFirstMap, showResults
 from LesionClassifierLib.scene.tree import saveScene
 from LesionClassifierLib.scene.volumes import addVolumeNode, volumeFromNode, writeVolumeFile
-from LesionLib.errors import BoxError, InputWarning, LesionLensError
+from LesionLib.errors import BoxError, InputWarning, LesionLensError, WarningName
+from LesionLib.geometry import CTVolume, require_overlap
 from LesionLib.inference.messages import RunOptions
 from LesionLib.inference.results import LesionResult, RunInfo, as_csv, as_json, color_by_class, heat_map_file
-from LesionLib.io.boxes import read_boxes_csv, read_segment_boxes
-from LesionLib.io.volumes import DicomSeries, read_volume, series_at
+from LesionLib.io.boxes import read_boxes_csv
+from LesionLib.io.image_headers import readable_name
+from LesionLib.io.volumes import DicomSeries, read_ct, series_at
 from LesionRetrievalLib.libraries import open_store
 from LesionRetrievalLib.library.cases import Neighbour
 from LesionRetrievalLib.library.neighbours import find_similar
@@ -34,6 +42,7 @@ from slicer import vtkMRMLMarkupsROINode, vtkMRMLScalarVolumeNode, vtkMRMLScene
 
 from LesionLensApp.loaded_model import AskedModel
 from LesionLensApp.output import Steps, staged_output
+from LesionLensApp.reading import is_table, read_masks, warnings_of_box
 from LesionLensApp.report import lesion_pictures, write_report
 from LesionLensApp.slice_views import SliceRenderer
 
@@ -48,17 +57,18 @@ def addBoxes(scene: vtkMRMLScene, path: Path) -> list[vtkMRMLMarkupsROINode]:
         return [addRoiNode(scene, box) for box in read_boxes_csv(path)]
     if suffix == ".json":
         return loadRoiNodes(scene, path)
+    if suffix in (".acsv", ".fcsv"):
+        msg = f"{path.name} is a markups file of Slicer 4; load it in Slicer 5, make an ROI of it and save that as .mrk.json."
+        raise BoxError(msg)
     msg = f"{path.name}: boxes come as .csv or as a Slicer markups file (.mrk.json), not as {suffix or 'a file without ending'}."
     raise BoxError(msg)
 
 
-def addSegments(scene: vtkMRMLScene, path: Path, *, marginMm: float) -> list[vtkMRMLMarkupsROINode]:
-    """The segments of a segmentation file as a segmentation node, and one ROI node around each.
-
-    Raises `BoxError` or `VolumeError`.
-    """
-    masks = [box.segment for box in read_segment_boxes(path, margin_mm=0.0)]
-    node = addSegmentationNode(scene, masks, name=path.name.split(".")[0])
+def addSegments(
+    scene: vtkMRMLScene, masks: Sequence[CTVolume], *, name: str, marginMm: float
+) -> list[vtkMRMLMarkupsROINode]:
+    """The segments of a file (`read_masks`) as a segmentation node, and one ROI node around each. Raises `BoxError`."""
+    node = addSegmentationNode(scene, masks, name=name)
     return addLesionsFromSegmentation(scene, node, marginMm=marginMm)
 
 
@@ -70,7 +80,8 @@ class Job:
     """What to answer: nodes of a running scene, a model, and perhaps a library to compare with.
 
     ``box_jitter``: boxes drawn a little differently that are asked too, for the spread of the answer. ``excludePatient`` is
-    the pseudonym of the patient on the CT, whose own cases are not shown as similar. ``dicomFiles``: those of the CT's
+    the pseudonym of the patient on the CT, whose own cases are not shown as similar. ``boxWarnings``: what is odd about where
+    each box lies, one entry a box. ``dicomFiles``: those of the CT's
     series, where a structured report is wanted.
     """
 
@@ -82,6 +93,7 @@ class Job:
     k: int = 9
     excludePatient: str | None = None
     extraWarnings: tuple[InputWarning, ...] = ()
+    boxWarnings: Sequence[tuple[InputWarning, ...]] = ()
     box_jitter: int = 0
     dicomFiles: Sequence[Path] = ()
 
@@ -111,11 +123,9 @@ def run_job(job: Job, out: Path, steps: Steps, *, overwrite: bool) -> list[Lesio
             classColors=color_by_class(model),
         )
         layFirstMap(job.volumeNode, shown)
+        results = _with_report(job, run, results, folder, steps)
         _write_tables(folder, run, results)
         _write_heat_maps(folder, shown)
-        if job.dicomFiles:
-            steps.begin("Writing the structured report")
-            writeStructuredReport(folder / REPORT_FILE, results, run, readDatasets(job.dicomFiles))
         steps.begin("Saving the scene")
         saveScene(scene, folder / "scene.mrb")
         lesions = list(zip(job.roiNodes, shown.heatMapNodes, results, strict=True))
@@ -131,8 +141,25 @@ def run_job(job: Job, out: Path, steps: Steps, *, overwrite: bool) -> list[Lesio
 def _classified(job: Job) -> tuple[RunInfo, list[LesionResult]]:
     options = RunOptions(box_jitter=job.box_jitter)
     answer = job.model.run(requestFromNodes(job.volumeNode, job.roiNodes, job.model.described.folder, options))
-    warned = [replace(result, warnings=(*job.extraWarnings, *result.warnings)) for result in answer.results]
+    ofBoxes = job.boxWarnings or [()] * len(answer.results)
+    warned = [
+        replace(result, warnings=tuple(dict.fromkeys((*job.extraWarnings, *own, *result.warnings))))
+        for result, own in zip(answer.results, ofBoxes, strict=True)
+    ]
     return answer.info, warned
+
+
+def _with_report(job: Job, run: RunInfo, results: list[LesionResult], folder: Path, steps: Steps) -> list[LesionResult]:
+    """The structured report where one is asked for; what it lacks, or why there is none, becomes a warning on the results."""
+    if not job.dicomFiles:
+        return results
+    steps.begin("Writing the structured report")
+    try:
+        gaps = writeStructuredReport(folder / REPORT_FILE, results, run, readDatasets(job.dicomFiles))
+    except StructuredReportError as error:
+        text = f"There is no structured report ({REPORT_FILE}): {error} All other results were written."
+        gaps = (InputWarning(WarningName.REPORT_NOT_WRITTEN, text),)
+    return [replace(result, warnings=(*result.warnings, *gaps)) for result in results]
 
 
 def _write_tables(folder: Path, run: RunInfo, results: list[LesionResult]) -> None:
@@ -164,7 +191,8 @@ def classify_files(options: argparse.Namespace, model: AskedModel, steps: Steps)
             library.require_model(model.described.sha256)
         steps.begin(f"Reading {options.volume.name}")
         series = series_at(options.volume, options.series)
-        volume = read_volume(options.volume, series=series or options.series)
+        volume = read_ct(options.volume, series=series or options.series, nifti_transform=options.nifti_transform)
+        masks, warnings = read_masks(options, series) if options.segmentation else ([], ())
         running = startHeadlessSlicer()
         running.scene.Clear(False)  # one process may run several commands
         volumeNode = addVolumeNode(running.scene, volume)
@@ -172,7 +200,11 @@ def classify_files(options: argparse.Namespace, model: AskedModel, steps: Steps)
         if options.boxes:
             roiNodes = addBoxes(running.scene, options.boxes)
         else:
-            roiNodes = addSegments(running.scene, options.segmentation, marginMm=options.margin_mm)
+            name = readable_name(options.segmentation).split(".")[0]
+            roiNodes = addSegments(running.scene, masks, name=name, marginMm=options.margin_mm)
+        boxes = lesionsFromNodes(roiNodes)
+        for box in boxes:
+            require_overlap(volume, box)
         job = Job(
             running,
             volumeNode,
@@ -181,7 +213,8 @@ def classify_files(options: argparse.Namespace, model: AskedModel, steps: Steps)
             library=library,
             k=options.similar,
             excludePatient=_patient_hash(options, series) if library is not None else None,
-            extraWarnings=volume.warnings,
+            extraWarnings=(*volume.warnings, *warnings),
+            boxWarnings=[warnings_of_box(volume, box, from_table=is_table(options.boxes)) for box in boxes],
             box_jitter=options.box_jitter,
             dicomFiles=_dicom_files(options, series),
         )

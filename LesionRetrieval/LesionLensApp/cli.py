@@ -12,7 +12,7 @@ from LesionLib.io.leftovers import leftovers, leftovers_note
 from LesionLib.model.folder import DEFAULT_MODEL, user_model_root
 from LesionRetrievalLib.libraries import library_place
 
-from LesionLensApp.library import add_library_commands
+from LesionLensApp.library import add_library_commands, add_reading_options
 from LesionLensApp.models import add_models_commands
 from LesionLensApp.output import NOTICE, Steps, check_output, print_results
 from LesionLensApp.quiz import add_quiz_commands
@@ -24,6 +24,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _run(arguments: Sequence[str] | None) -> int:
+    _write_any_letter()
     options = build_parser().parse_args(arguments)
     command: Callable[[argparse.Namespace], None] = options.command
     _say_leftovers(options)
@@ -38,6 +39,13 @@ def _say_leftovers(options: argparse.Namespace) -> None:
     places += [user_model_root()] if hasattr(options, "archive") else []
     for left in (left for place in places if isinstance(place, Path) for left in leftovers(place)):
         print(f"lesionlens: {leftovers_note(left)}", file=sys.stderr)
+
+
+def _write_any_letter() -> None:
+    """A console or pipe in another code page shows letters that it lacks as codes, and does not end the command."""
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -67,7 +75,10 @@ def _add_classify(commands: argparse._SubParsersAction) -> None:
     parser.add_argument("volume", type=Path, help="DICOM folder, NRRD or NIfTI file")
     where = parser.add_mutually_exclusive_group(required=True)
     where.add_argument("--boxes", type=Path, help="boxes as .csv, or a Slicer markups file (.mrk.json)")
-    where.add_argument("--segmentation", type=Path, help="label map or .seg.nrrd: every segment becomes a box")
+    where.add_argument(
+        "--segmentation", type=Path, help="label map, .seg.nrrd or DICOM SEG: every segment becomes a box"
+    )
+    add_reading_options(parser)
     parser.add_argument("--margin-mm", type=float, default=2.0, help="margin around a segment (default: 2)")
     parser.add_argument("--model", default=DEFAULT_MODEL, help=f"name or folder of a model (default: {DEFAULT_MODEL})")
     parser.add_argument("--library", type=library_place, help="case library to compare with")

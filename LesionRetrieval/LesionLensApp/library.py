@@ -172,9 +172,24 @@ def _add_library(parser: argparse.ArgumentParser) -> None:
 def _add_where(parser: argparse.ArgumentParser, *, required: bool) -> None:
     where = parser.add_mutually_exclusive_group(required=required)
     where.add_argument("--boxes", type=Path, help="boxes as .csv, or a Slicer markups file (.mrk.json)")
-    where.add_argument("--segmentation", type=Path, help="label map or .seg.nrrd: every segment becomes a box")
+    where.add_argument(
+        "--segmentation", type=Path, help="label map, .seg.nrrd or DICOM SEG: every segment becomes a box"
+    )
+    add_reading_options(parser)
     parser.add_argument("--margin-mm", type=float, default=2.0, help="margin around a segment (default: 2)")
     parser.add_argument("--series", help="which series of a DICOM folder: its number in the list, or its UID")
+
+
+def add_reading_options(parser: argparse.ArgumentParser) -> None:
+    """How odd files are read: the same for every command that takes a CT and lesions on it."""
+    parser.add_argument(
+        "--split-parts", type=float, nargs="?", const=14.0, metavar="MM3",
+        help="every separate part of a segment is a lesion of its own; parts below MM3 cubic mm are left out (14: a ball of 3 mm)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--nifti-transform", choices=("sform", "qform"), default="sform",
+        help="which of a NIfTI file's two places counts where they differ (default: sform)",
+    )  # fmt: skip
 
 
 def _add_patient(parser: argparse.ArgumentParser) -> None:

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pydicom
 from LesionLib.errors import BoxError, CaseLibraryError, OutputError
-from LesionLib.geometry import CTVolume, LesionBox
-from LesionLib.io.boxes import CaseRow, read_case_table
-from LesionLib.io.volumes import DicomSeries, read_volume, series_at
+from LesionLib.geometry import CTVolume, LesionBox, require_overlap
+from LesionLib.io.boxes import CaseRow, CaseTableError, read_case_table
+from LesionLib.io.volumes import DicomSeries, read_ct, series_at
 from LesionRetrievalLib.library.attributes import attributes_from
 from LesionRetrievalLib.library.cases import CaseEntry, ModelIdentity
 from LesionRetrievalLib.library.intake import (
@@ -25,12 +25,14 @@ from LesionRetrievalLib.library.intake import (
     label_column,
     label_of,
     new_case_id,
+    require_clear_labels,
 )
 from LesionRetrievalLib.library.pseudonyms import Pseudonymiser, owner_key
 from LesionRetrievalLib.library.store import CaseLibrary, write_library
 
 from LesionLensApp.loaded_model import AskedModel
 from LesionLensApp.output import Steps
+from LesionLensApp.reading import is_table, read_masks, warnings_of_box
 
 
 @dataclass(frozen=True)
@@ -66,17 +68,24 @@ def build_library(
         CaseLibrary.open(out).close()  # only a library is ever overwritten
     rows = read_case_table(folder, columns=[PATIENT_COLUMN])
     column = label_column(rows[0], plan.label_column)
+    require_clear_labels(rows, column, model.described.class_names)
+    nobody = next((row for row in rows if not row.values[PATIENT_COLUMN]), None)
+    if nobody is not None:
+        msg = f"{nobody.where}: {PATIENT_COLUMN} is empty; give any identifier that is the same for all CTs of the patient."
+        raise CaseTableError(msg)
     key = owner_key(key_path)
-    entries = (_entry(row, place, column, model, plan, key) for place, row in enumerate(rows, start=1))
+    entries = (_entry(row, place, column, model, plan, key, steps) for place, row in enumerate(rows, start=1))
     who = model.described
     shown = steps.each(entries, f"Embedding {len(rows)} cases with {who.name} {who.version}", total=len(rows))
     return write_library(out, ModelIdentity.of_model(who), shown)
 
 
 def _entry(
-    row: CaseRow, place: int, column: str, model: AskedModel, plan: LibraryPlan, key: Pseudonymiser
+    row: CaseRow, place: int, column: str, model: AskedModel, plan: LibraryPlan, key: Pseudonymiser, steps: Steps
 ) -> CaseEntry:
     volume, box, _ = row.load()
+    odd = (*volume.warnings, *warnings_of_box(volume, box, from_table=False))
+    steps.warn(f"{row.where}: {warning}" for warning in odd)
     patient = row.values[PATIENT_COLUMN]
     new = NewCase(
         case_id=f"case-{place:05d}",
@@ -91,7 +100,9 @@ def _entry(
     return case_entry(volume, box, model.embed(volume, box), new=new, owner=owner, without_patch_if_too_large=True)
 
 
-def read_lesions(options: argparse.Namespace, series: DicomSeries | None) -> tuple[CTVolume, list[LesionBox]]:
+def read_lesions(
+    options: argparse.Namespace, series: DicomSeries | None, steps: Steps
+) -> tuple[CTVolume, list[LesionBox]]:
     """The lesions of a CT for a case library: the volume and the boxes that the options name; whose they are: `read_identity`.
 
     ``series``: that of `options.volume`, None for an image file. Raises `LesionLensError` for bad input.
@@ -99,12 +110,20 @@ def read_lesions(options: argparse.Namespace, series: DicomSeries | None) -> tup
     if not 0 <= options.margin_mm <= 100:
         msg = f"--margin-mm is {options.margin_mm:g}; give 0 to 100 mm."
         raise BoxError(msg)
-    volume = read_volume(options.volume, series=series or options.series)
+    volume = read_ct(options.volume, series=series or options.series, nifti_transform=options.nifti_transform)
     if options.segmentation:
-        from LesionLib.io.boxes import read_segment_boxes
+        from LesionLib.io.boxes import segment_boxes
 
-        return volume, read_segment_boxes(options.segmentation, margin_mm=options.margin_mm)
-    return volume, _boxes(options.boxes)
+        masks, warnings = read_masks(options, series)
+        steps.warn((*volume.warnings, *warnings))
+        boxes = segment_boxes(masks, margin_mm=options.margin_mm)
+    else:
+        boxes = _boxes(options.boxes)
+        steps.warn(volume.warnings)
+    for box in boxes:
+        require_overlap(volume, box)
+        steps.warn(warnings_of_box(volume, box, from_table=is_table(options.boxes)))
+    return volume, boxes
 
 
 def read_identity(options: argparse.Namespace, series: DicomSeries | None) -> PatientIdentity:
@@ -157,7 +176,7 @@ def add_lesions(options: argparse.Namespace, model: AskedModel, steps: Steps) ->
         library.require_model(model.described.sha256)
         steps.begin(f"Reading {options.volume.name}")
         series = series_at(options.volume, options.series)
-        volume, boxes = read_lesions(options, series)
+        volume, boxes = read_lesions(options, series, steps)
         owner, cases = _owner(options, series), _cases(options, len(boxes))
         for new in cases:
             checked_case(new, owner)  # before the first is embedded

@@ -17,7 +17,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from LesionLensApp.output import NOTICE
+from LesionLensApp.output import NOTICE, Steps
 
 if TYPE_CHECKING:
     from LesionLib.io.volumes import DicomSeries
@@ -97,7 +97,7 @@ def _of_ct(
     library.require_model(model.described.sha256)
     from LesionLensApp.library_cases import read_lesions
 
-    volume, boxes = read_lesions(options, series)
+    volume, boxes = read_lesions(options, series, Steps())
     sha256 = model.described.sha256
     patient = hashes[0] if hashes else None
     return [

@@ -5,7 +5,10 @@ from __future__ import annotations
 import fnmatch
 import os
 import shutil
+import signal
+import sys
 import tempfile
+import threading
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -37,6 +40,11 @@ class Steps:
     def begin(self, what: str) -> None:
         """One line: the time since the start, and what begins now."""
         self._console.print(Text(f"{time.monotonic() - self._start:6.1f} s  {what}"))
+
+    def warn(self, warnings: Iterable[str]) -> None:
+        """One line a warning, for commands whose results have no place for them."""
+        for warning in dict.fromkeys(warnings):
+            self._console.print(Text(f"         {warning}", style="yellow"))
 
     def each(self, items: Sequence[_T] | Iterable[_T], what: str, *, total: int | None = None) -> Iterator[_T]:
         """The items again, with a bar where there is a terminal to draw it on."""
@@ -70,18 +78,21 @@ def print_results(results: Sequence[LesionResult], out: Path) -> None:
     console.print(Text(f"Open {out / 'report.html'} in a browser, {out / 'scene.mrb'} in 3D Slicer."))
 
 
-_OURS = ("report.html", "scene.mrb", "results.json", "results.csv", "gradcam_*.nrrd")
+_OURS = ("report.html", "scene.mrb", "results.json", "results.csv", "results.dcm", "gradcam_*.nrrd")
 
 
 @contextmanager
 def staged_output(out: Path, *, overwrite: bool = False) -> Iterator[Path]:
-    """Results appear whole or not at all: everything is written beside the folder and moved in at the end.
+    """Results appear whole or not at all: everything is written beside the folder, and the folders are swapped at the end.
 
-    A folder to write to; when the block ends well its files move into ``out``, otherwise nothing is left.
+    A folder to write to; when the block ends well it becomes ``out``, otherwise nothing is left, also where the process is
+    asked to end (SIGTERM) meanwhile. A link stays a link: the folder that it points to is replaced.
 
-    An ``out`` with content is refused (`OutputError`) unless ``overwrite``; then only files named as ours are replaced.
+    An ``out`` with content is refused (`OutputError`) unless ``overwrite``; then nothing of an earlier run stays, and files
+    that are not ours move on into the new folder.
     """
     check_output(out, overwrite=overwrite)
+    out = out.resolve()
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
         staging = Path(tempfile.mkdtemp(prefix=f".{out.name}-", dir=out.parent))
@@ -89,22 +100,77 @@ def staged_output(out: Path, *, overwrite: bool = False) -> Iterator[Path]:
         msg = f"{out} cannot be written ({error.strerror}); choose another folder with --out."
         raise OutputError(msg) from error
     try:
-        yield staging
-        out.mkdir(exist_ok=True)
-        for old in out.iterdir():
-            if any(fnmatch.fnmatch(old.name, pattern) for pattern in _OURS):
-                old.unlink()
-        for new in staging.iterdir():
-            os.replace(new, out / new.name)
+        with _ended_by_signal():
+            folder = staging / "new"
+            folder.mkdir()
+            yield folder
+            _swap(folder, out, staging / "old")
     finally:
         shutil.rmtree(staging, ignore_errors=True)
 
 
+def _swap(new: Path, out: Path, old: Path) -> None:
+    """``new`` in the place of ``out``, with what was there and is not ours."""
+    if out.exists():
+        os.rename(out, old)
+    try:
+        for foreign in old.iterdir() if old.is_dir() else ():
+            if not _is_ours(foreign.name):
+                os.rename(foreign, new / foreign.name)
+        os.rename(new, out)
+    except OSError as error:
+        for foreign in new.iterdir() if old.is_dir() else ():
+            if not _is_ours(foreign.name):
+                os.rename(foreign, old / foreign.name)
+        if old.is_dir() and not out.exists():
+            os.rename(old, out)
+        msg = f"{out} cannot be replaced ({error.strerror}); choose another folder with --out."
+        raise OutputError(msg) from error
+
+
+def _is_ours(name: str) -> bool:
+    return any(fnmatch.fnmatch(name, pattern) for pattern in _OURS)
+
+
+@contextmanager
+def _ended_by_signal() -> Iterator[None]:
+    """Inside, a request to end (SIGTERM) is an exception, so that what was begun is cleaned up."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def end(number: int, _frame: object) -> None:
+        sys.exit(128 + number)
+
+    before = signal.signal(signal.SIGTERM, end)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
 def check_output(out: Path, *, overwrite: bool) -> None:
     """Refuse early what could not be written later (`OutputError`)."""
+    try:
+        str(out).encode("utf-8")
+    except UnicodeEncodeError as error:
+        msg = f"{readable(out)}: the name of the folder is not UTF-8 text; give another name with --out."
+        raise OutputError(msg) from error
+    if out.is_symlink() and not out.exists():
+        msg = f"{out} is a link to {os.readlink(out)}, which is not there; give a folder with --out."
+        raise OutputError(msg)
     if out.exists() and not out.is_dir():
         msg = f"{out} is a file; give a folder with --out."
         raise OutputError(msg)
     if out.is_dir() and any(out.iterdir()) and not overwrite:
         msg = f"{out} is not empty; give another folder, or --overwrite to replace the results in it."
         raise OutputError(msg)
+    in_the_way = [p.name for p in out.iterdir() if p.is_dir() and _is_ours(p.name)] if out.is_dir() else []
+    if in_the_way:
+        msg = f"{out} holds a folder named {in_the_way[0]}, where a file belongs; rename it, or give another folder."
+        raise OutputError(msg)
+
+
+def readable(path: Path) -> str:
+    """A path in letters that every screen can show."""
+    return str(path).encode("utf-8", "surrogateescape").decode("utf-8", "replace")

@@ -133,7 +133,20 @@ def _rightHanded(axes: np.ndarray) -> np.ndarray:
 def _markups(path: Path) -> list[dict]:
     """What the file lists; an empty entry for what is no markup. Raises `BoxError`."""
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        str(path).encode("utf-8")
+        raw = path.read_bytes()
+        if raw[:2] in (b"\xff\xfe", b"\xfe\xff") or raw[:3] == b"\xef\xbb\xbf":
+            msg = f"{path} is in another encoding than Slicer's; save it as UTF-8 without a byte order mark."
+            raise BoxError(msg)
+        content = json.loads(raw.decode("utf-8"))
+    except UnicodeEncodeError as error:
+        msg = f"{path.name!r}: the name of the file is not UTF-8 text; rename it."
+        raise BoxError(msg) from error
+    except BoxError:
+        raise
+    except RecursionError as error:
+        msg = f"{path} is not a Slicer markups file: it is nested too deeply."
+        raise BoxError(msg) from error
     except OSError as error:
         msg = f"{path} cannot be read ({error.strerror}); give a Slicer markups file (.mrk.json)."
         raise BoxError(msg) from error
@@ -153,6 +166,7 @@ def checkedFrame(markup: Mapping[str, Any]) -> str:
     if frame not in _COORDINATE_SYSTEMS:
         msg = f"coordinateSystem is {frame!r}; it must be LPS or RAS."
         raise BoxError(msg)
+    _requireOneMeaning(markup)
     if not markup.get("controlPoints"):
         msg = "this ROI has no control point, without which Slicer takes it for not drawn; add one at the centre."
         raise BoxError(msg)
@@ -170,6 +184,45 @@ def _loadOne(scene: vtkMRMLScene, path: Path, index: int, markup: dict) -> vtkMR
         msg = "this ROI cannot be read; open the file in Slicer and save it again."
         raise BoxError(msg)
     return node
+
+
+_SAME_MM = 0.1
+_ROI_TYPES = ("Box", None)
+
+
+def _requireOneMeaning(markup: dict) -> None:
+    """Refuse what Slicer would read otherwise than the file says it (`BoxError`)."""
+    units = markup.get("coordinateUnits", "mm")
+    if units not in ("mm", ["mm", "UCUM", "millimeter"], ""):
+        msg = f"coordinateUnits is {units!r}; only mm are read. Save it again from Slicer."
+        raise BoxError(msg)
+    if markup.get("roiType") not in _ROI_TYPES:
+        msg = f"this ROI is a {markup['roiType']!r}; draw a box (roiType Box)."
+        raise BoxError(msg)
+    orientation = _numbersOf(markup.get("orientation"), 9)
+    if orientation is not None:
+        lengths = np.linalg.norm(orientation.reshape(3, 3), axis=0)
+        if lengths.min() < 1e-9 or np.abs(lengths - 1).max() > 1e-3:
+            msg = f"its orientation scales by {', '.join(f'{v:g}' for v in lengths)}; axes have length 1, sizes go into 'size'."
+            raise BoxError(msg)
+    center, points = _numbersOf(markup.get("center"), 3), markup.get("controlPoints")
+    point = points[0] if isinstance(points, list) and points and isinstance(points[0], dict) else {}
+    position = _numbersOf(point.get("position"), 3)
+    if center is not None and position is not None and np.linalg.norm(center - position) > _SAME_MM:
+        msg = (
+            f"its center is {center.tolist()} and its control point {position.tolist()}, {np.linalg.norm(center - position):.1f} "
+            "mm from it; Slicer takes the control point. Make both the same."
+        )
+        raise BoxError(msg)
+
+
+def _numbersOf(value: object, count: int) -> np.ndarray | None:
+    """So many finite numbers; None for anything else, of which the reader says what is wrong."""
+    try:
+        numbers = np.asarray(value, dtype=float)
+    except (TypeError, ValueError):
+        return None
+    return numbers if numbers.shape == (count,) and np.isfinite(numbers).all() else None
 
 
 def _remove(scene: vtkMRMLScene, node: vtkMRMLMarkupsROINode) -> None:

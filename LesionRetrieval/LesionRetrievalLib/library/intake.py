@@ -17,6 +17,7 @@ from LesionLib.errors import CaseLibraryError
 from LesionLib.geometry import CTVolume, LesionBox
 from LesionLib.inference.messages import Embedding
 from LesionLib.io.boxes import CaseRow, CaseTableError
+from LesionLib.io.tables import doubtful_labels
 
 from LesionRetrievalLib.library.cases import Case, CaseEntry, Scalar
 from LesionRetrievalLib.library.patches import case_pictures, lesion_patch
@@ -43,8 +44,30 @@ def label_column(row: CaseRow, wanted: str | None) -> str:
 def label_of(row: CaseRow, column: str, class_names: Sequence[str]) -> str:
     """The answer: a class number becomes the model's class name, a name stays."""
     value = row.values[column]
-    is_number = value.isdecimal() and int(value) < len(class_names)
-    return class_names[int(value)] if is_number else value
+    try:
+        number = float(value)  # a spreadsheet writes 1 as 1.0
+    except ValueError:
+        return value
+    is_class = number.is_integer() and 0 <= number < len(class_names)
+    return class_names[int(number)] if is_class else value
+
+
+def require_clear_labels(rows: Sequence[CaseRow], column: str, class_names: Sequence[str]) -> None:
+    """Refuse a table whose labels are missing, or one class in two spellings (`CaseTableError`), before anything starts."""
+    for row in rows:
+        if not row.values[column]:
+            msg = f"{row.where}: {column} is empty; fill it, or leave the row out."
+            raise CaseTableError(msg)
+    doubts = doubtful_labels(enumerate(label_of(row, column, class_names) for row in rows))
+    if doubts:
+        more = f" And {len(doubts) - 1} more like it." if len(doubts) > 1 else ""
+        place, text = doubts[0]
+        table = rows[0].where.rsplit(", line ", 1)[0]
+        text = re.sub(
+            r"\(line (\d+)\)", lambda found: f"({rows[int(found[1])].where.removeprefix(table + ', ')})", text
+        )
+        msg = f"{rows[place].where}: {text}.{more}"
+        raise CaseTableError(msg)
 
 
 def attributes_of(row: CaseRow, column: str) -> dict[str, Scalar]:

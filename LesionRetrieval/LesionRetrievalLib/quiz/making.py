@@ -92,6 +92,7 @@ class CaseFolder:
         self._rows = read_case_table(folder, columns=[PATIENT_COLUMN])
         self._column = case_folder.label_column(self._rows[0], label_column)
         self._class_names = tuple(class_names)
+        case_folder.require_clear_labels(self._rows, self._column, self._class_names)
         self._label_source = label_source or f"table of the collection, column {self._column}"
         self._organ = organ
         self._patient_hash = patient_hash

@@ -36,6 +36,7 @@ from typing import Any
 import numpy as np
 from LesionLib.errors import BoxError
 from LesionLib.geometry import CTVolume, LesionBox
+from LesionLib.io.tables import TableTextError, doubtful_labels, spreadsheet_hint, table_text
 
 from lesiontraining.data.messages import Problem, one_problem, refuse
 from lesiontraining.data.sources import (
@@ -238,6 +239,9 @@ def parse_csv(text: str, *, source: str) -> tuple[tuple[str, ...], Rows]:
         raise one_problem(source, f"not a CSV table: {error}", line=reader.line_num) from error
     header = tuple(rows[0][1]) if rows else ()
     _check_header(header, source)
+    hint = spreadsheet_hint(text)
+    if hint:
+        raise one_problem(source, hint, line=1)
     filled = [(line, cells) for line, cells in rows[1:] if any(cells)]
     refuse(
         source,
@@ -262,9 +266,9 @@ def _check_header(header: tuple[str, ...], source: str) -> None:
 
 def _text(path: Path) -> str:
     try:
-        return path.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        raise one_problem(path.name, "the file is not text in UTF-8; save the table as CSV in UTF-8") from error
+        return table_text(path)
+    except TableTextError as error:
+        raise one_problem(path.name, f"the file is not text in UTF-8: {error}") from error
 
 
 def _parquet(path: Path) -> tuple[tuple[str, ...], Rows]:
@@ -347,8 +351,19 @@ def table_from_rows(
     names = class_order([row.label for row in read], classes)
     if label is not None and not names:
         raise one_problem(source, f"the column {label!r} is empty in every row; there is nothing to learn")
-    warnings = () if has_patients else (OWN_PATIENT,)
+    warnings = _patients_written_twice(read) if has_patients else (OWN_PATIENT,)
     return LesionTable(tuple(read), names, source, credit, warnings)
+
+
+def _patients_written_twice(rows: Sequence[LesionRow]) -> tuple[str, ...]:
+    """Identifiers that may be one patient's: on two sides of a split the figures would be too good."""
+    found = doubtful_labels((row.line, row.patient) for row in rows)
+    if not found:
+        return ()
+    line, text = found[0]
+    text = text.replace("label", "patient").replace("class", "patient")
+    more = f" And {len(found) - 1} more like it." if len(found) > 1 else ""
+    return (f"line {line}: {text}.{more}",)
 
 
 def _check_columns(header: Sequence[str], source: str, label: str | None, own_patients: bool) -> None:

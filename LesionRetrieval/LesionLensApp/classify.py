@@ -24,12 +24,12 @@ from LesionLib.errors import BoxError, InputWarning, LesionLensError
 from LesionLib.inference.messages import RunOptions
 from LesionLib.inference.results import LesionResult, RunInfo, as_csv, as_json, heat_map_file
 from LesionLib.io.boxes import read_boxes_csv, read_segment_boxes
+from LesionLib.io.private_files import write_private
 from LesionLib.io.volumes import DicomSeries, read_volume, series_at
 from LesionRetrievalLib.libraries import open_store
-from LesionRetrievalLib.library.cases import Neighbour
+from LesionRetrievalLib.library.cases import CaseStore, Neighbour
 from LesionRetrievalLib.library.neighbours import find_similar
-from LesionRetrievalLib.library.pseudonyms import Pseudonymiser, default_key_path
-from LesionRetrievalLib.library.store import CaseLibrary
+from LesionRetrievalLib.library.ownership import key_for_search, own_cases_note
 from slicer import vtkMRMLMarkupsROINode, vtkMRMLScalarVolumeNode, vtkMRMLScene
 
 from LesionLensApp.loaded_model import AskedModel
@@ -70,7 +70,8 @@ class Job:
     """What to answer: nodes of a running scene, a model, and perhaps a library to compare with.
 
     ``box_jitter``: boxes drawn a little differently that are asked too, for the spread of the answer. ``excludePatient`` is
-    the pseudonym of the patient on the CT, whose own cases are not shown as similar. ``dicomFiles``: those of the CT's
+    the pseudonym of the patient on the CT, whose own cases are not shown as similar; ``searchNote`` what has to be said where
+    they could not be told from others. ``dicomFiles``: those of the CT's
     series, where a structured report is wanted.
     """
 
@@ -78,9 +79,10 @@ class Job:
     volumeNode: vtkMRMLScalarVolumeNode
     roiNodes: Sequence[vtkMRMLMarkupsROINode]
     model: AskedModel
-    library: CaseLibrary | None = None
+    library: CaseStore | None = None
     k: int = 9
     excludePatient: str | None = None
+    searchNote: str = ""
     extraWarnings: tuple[InputWarning, ...] = ()
     box_jitter: int = 0
     dicomFiles: Sequence[Path] = ()
@@ -137,8 +139,8 @@ def _classified(job: Job) -> tuple[RunInfo, list[LesionResult]]:
 
 def _write_tables(folder: Path, run: RunInfo, results: list[LesionResult]) -> None:
     text = json.dumps(as_json(run, results), indent=2, ensure_ascii=False)
-    (folder / "results.json").write_text(text + "\n", encoding="utf-8")
-    (folder / "results.csv").write_text(as_csv(run, results), encoding="utf-8")
+    write_private(folder / "results.json", text + "\n")
+    write_private(folder / "results.csv", as_csv(run, results))
 
 
 def _write_heat_maps(folder: Path, shown: ShownResults) -> None:
@@ -165,6 +167,11 @@ def classify_files(options: argparse.Namespace, model: AskedModel, steps: Steps)
         steps.begin(f"Reading {options.volume.name}")
         series = series_at(options.volume, options.series)
         volume = read_volume(options.volume, series=series or options.series)
+        if series is not None and not options.name:
+            steps.note(
+                f"The results carry the name of the folder, {volume.name}; where that tells whose CT it is, give another by "
+                "--name."
+            )
         running = startHeadlessSlicer()
         running.scene.Clear(False)  # one process may run several commands
         volumeNode = addVolumeNode(running.scene, volume)
@@ -173,6 +180,7 @@ def classify_files(options: argparse.Namespace, model: AskedModel, steps: Steps)
             roiNodes = addBoxes(running.scene, options.boxes)
         else:
             roiNodes = addSegments(running.scene, options.segmentation, marginMm=options.margin_mm)
+        patient, note = _patient_hash(options, series, library) if library is not None else (None, "")
         job = Job(
             running,
             volumeNode,
@@ -180,7 +188,8 @@ def classify_files(options: argparse.Namespace, model: AskedModel, steps: Steps)
             model,
             library=library,
             k=options.similar,
-            excludePatient=_patient_hash(options, series) if library is not None else None,
+            excludePatient=patient,
+            searchNote=note,
             extraWarnings=volume.warnings,
             box_jitter=options.box_jitter,
             dicomFiles=_dicom_files(options, series),
@@ -201,9 +210,10 @@ def _dicom_files(options: argparse.Namespace, series: DicomSeries | None) -> lis
     return series.files
 
 
-def _patient_hash(options: argparse.Namespace, series: DicomSeries | None) -> str | None:
-    """The pseudonym of the patient on a DICOM CT, where the owner's key is at hand."""
-    key = options.key or default_key_path()
-    if series is None or not (options.key or key.exists()):
-        return None
-    return Pseudonymiser.load(key).hash(series.patient_id) if series.patient_id else None
+def _patient_hash(
+    options: argparse.Namespace, series: DicomSeries | None, library: CaseStore
+) -> tuple[str | None, str]:
+    """The pseudonym of the patient on a DICOM CT, where the library's key is at hand; and what is to be said without."""
+    key, state = key_for_search(library, options.key)
+    patient = key.hash(series.patient_id) if key is not None and series is not None and series.patient_id else None
+    return patient, own_cases_note(library, state, patient)

@@ -13,7 +13,7 @@ from LesionRetrievalLib.libraries import library_place
 
 from LesionLensApp.library import add_library_commands
 from LesionLensApp.models import add_models_commands
-from LesionLensApp.output import NOTICE, Steps, print_results
+from LesionLensApp.output import NOTICE, Steps, print_results, say
 from LesionLensApp.quiz import add_quiz_commands
 
 BAD_INPUT, INTERRUPTED = 2, 130
@@ -26,10 +26,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         command(options)
     except LesionLensError as error:
-        print(f"lesionlens: error: {' '.join(str(error).split())}", file=sys.stderr)
+        say(f"lesionlens: error: {' '.join(str(error).split())}", sys.stderr)
         return BAD_INPUT
     except KeyboardInterrupt:
-        print("lesionlens: interrupted; nothing was written.", file=sys.stderr)
+        say("lesionlens: interrupted; nothing was written.", sys.stderr)
         return INTERRUPTED
     return 0
 

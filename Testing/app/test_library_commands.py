@@ -28,6 +28,8 @@ def built(tmp_path_factory, cases_folder):
         folder / "k",
         "--pictures",
         "--patches",
+        "--keep",
+        "diameter_mm,texture",
     ]
     assert main([str(argument) for argument in arguments]) == 0
     return folder

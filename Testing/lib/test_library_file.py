@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from LesionLib.errors import CaseLibraryError
 from LesionRetrievalLib.library.cases import Case, ModelIdentity
+from LesionRetrievalLib.library.file import SCHEMA_VERSION
 from LesionRetrievalLib.library.pseudonyms import Pseudonymiser
 from LesionRetrievalLib.library.store import CaseLibrary
 
@@ -116,7 +117,7 @@ def test_what_is_not_a_library_is_refused_with_the_reason(tmp_path):
 @pytest.mark.parametrize(
     ("change", "reason"),
     [
-        ("PRAGMA user_version = 3", "schema 3.*update LesionLens"),
+        (f"PRAGMA user_version = {SCHEMA_VERSION + 1}", f"schema {SCHEMA_VERSION + 1}.*update LesionLens"),
         ("PRAGMA user_version = 0", "changed by another program"),
         ("PRAGMA user_version = 1", "changed by another program"),
         ("DROP TABLE pictures", "changed by another program"),

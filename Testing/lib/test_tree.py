@@ -66,10 +66,10 @@ WALLS = {
     },
     "LesionLensApp": {
         "output": "",
-        "loaded_model": "",
+        "loaded_model": "output",
         "slice_views": "",
         "report": "output slice_views",
-        "models": "",
+        "models": "output",
         "quiz": "output loaded_model",
         "classify": "output loaded_model report slice_views",
         "demo": "output loaded_model classify",

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import vtk
 from LesionLib.errors import OutputError
+from LesionLib.io.private_files import make_private
 from slicer import vtkMRMLMessageCollection, vtkMRMLNode, vtkMRMLScene, vtkMRMLTableNode
 
 # In Slicer, plug-ins claim the items of the tree; an item without its plug-in's name has no icon and no menu there.
@@ -80,6 +81,7 @@ def saveScene(scene: vtkMRMLScene, path: Path) -> None:
                 reasons = messages.GetAllMessagesAsString().split("\n")
                 msg = f"the scene cannot be saved to {path}: {reasons[0] or 'no reason given'}"
                 raise OutputError(msg)
+            make_private(partial)
             os.replace(partial, path)
     except OSError as error:
         msg = f"the scene cannot be saved to {path} ({error.strerror}); choose a folder that exists and is writable."

@@ -107,6 +107,8 @@ _IDENTIFYING_KEYS = {"patientid", "patientname", "patientbirthdate", "patientadd
 _IDENTIFYING_KEYS |= {"accessionnumber", "studyid", "studyinstanceuid", "seriesinstanceuid", "sopinstanceuid"}
 _IDENTIFYING_KEYS |= {"frameofreferenceuid", "mrn", "dob", "birthdate", "dateofbirth", "fullname"}
 
+NEARLY_THE_SAME = 0.999
+MAY_BE_THE_LESION = "may be this very lesion"
 _UNIT_ROUNDING = 4 * float(np.finfo(np.float32).eps)
 Scalar = str | int | float | bool | None
 
@@ -174,7 +176,7 @@ class Case:
     def as_row(self) -> tuple[str, ...]:
         """Return the values of `CASE_COLUMNS`, attributes as a JSON object."""
         attributes = json.dumps(self.attributes, allow_nan=False, ensure_ascii=False)
-        return (*(getattr(self, name) for name in CASE_COLUMNS[:6]), attributes, self.note)
+        return (*(str(getattr(self, name)) for name in CASE_COLUMNS[:6]), attributes, self.note)
 
 
 @dataclass(frozen=True)
@@ -190,6 +192,11 @@ class Neighbour:
     study_hash: str
     attributes: Mapping[str, Scalar] = field(hash=False)
     note: str
+
+    @property
+    def may_be_the_lesion(self) -> bool:
+        """Whether it is so similar that it may be the very lesion that was asked about."""
+        return self.similarity > NEARLY_THE_SAME
 
 
 @dataclass(frozen=True)
@@ -388,6 +395,12 @@ class CaseStore(Protocol):
     def remove(self, case_id: str) -> None:
         """Remove a case with all that belongs to it."""
 
+    def remove_many(self, case_ids: Sequence[str]) -> None:
+        """Remove several cases; none where one of them is not there."""
+
+    def integrity_problems(self) -> tuple[str, ...]:
+        """Read all of it; what is wrong, one line each."""
+
     def case(self, case_id: str) -> Case:
         """One case."""
 
@@ -402,6 +415,12 @@ class CaseStore(Protocol):
 
     def labels(self) -> dict[str, int]:
         """How many cases there are of each label."""
+
+    def properties(self) -> dict[str, str]:
+        """What is noted of the library as a whole, by name."""
+
+    def set_property(self, name: str, value: str) -> None:
+        """Note something of the library as a whole, in the place of what was noted under that name."""
 
     def pictures(self, case_id: str) -> dict[str, np.ndarray]:
         """The case's pictures, plane to uint8 grey (height, width)."""

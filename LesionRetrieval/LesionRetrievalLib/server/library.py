@@ -31,10 +31,12 @@ from LesionRetrievalLib.server.connection import (
     cases_of,
     connected,
     create_library,
+    create_properties,
     create_vectors,
     models_of,
     pieces_of,
     plain_server_errors,
+    properties_of,
     row_without_vector,
     vectors_of,
 )
@@ -83,7 +85,7 @@ class MilvusSearch:
     def _conditions(self, wanted: SearchFilter) -> list[str]:
         """The filter in the server's words; attributes are compared here, and become lists of case ids."""
         parts = [f"{column} != {quoted(value)}" for column, value in wanted.without()]
-        parts += [f"{column} == {quoted(value)}" for column, value in wanted.only()]
+        parts += [ids_in(column, values) for column, values in wanted.only()]
         if not wanted.attributes:
             return [" and ".join(parts)]
         rows = self.cases.where(" and ".join(parts), list(CASE_COLUMNS))
@@ -109,12 +111,13 @@ class MilvusReading:
         library = address.library
         with plain_server_errors(address):
             if not self._client.has_collection(cases_of(library)):
-                msg = f"There is no library {library!r} on {address.host}:{address.port}; push one there, or check its name."
+                msg = f"There is no library {library!r} on {address.authority}; push one there, or check its name."
                 raise CaseLibraryError(msg)
             create_library(self._client, library)
         self._models = Collection(self._client, address, models_of(library), "sha256")
         self._cases = Collection(self._client, address, cases_of(library), "case_id")
         self._pieces = Collection(self._client, address, pieces_of(library), "piece_id")
+        self._properties = Collection(self._client, address, properties_of(library), "name")
 
     def close(self) -> None:
         self._client.close()
@@ -184,6 +187,14 @@ class MilvusReading:
         """How many cases there are of each label, ordered by label."""
         found = [row["label"] for row in self._cases.all(["label"])]
         return {label: found.count(label) for label in sorted(set(found))}
+
+    def properties(self) -> dict[str, str]:
+        """What is noted of the library as a whole, by name."""
+        with plain_server_errors(self.address):
+            if not self._client.has_collection(properties_of(self.address.library)):
+                return {}
+            create_properties(self._client, self.address.library)  # lets it be read
+        return {row["name"]: row["value"] for row in self._properties.all(["name", "value"])}
 
     def pictures(self, case_id: str) -> dict[str, np.ndarray]:
         """The case's pictures, plane to uint8 grey (height, width)."""
@@ -339,6 +350,12 @@ class MilvusLibrary(MilvusReading):
         self._cases.insert(rows)
         return len(given)
 
+    def set_property(self, name: str, value: str) -> None:
+        """Note something of the library as a whole, in the place of what was noted under that name."""
+        with plain_server_errors(self.address):
+            create_properties(self._client, self.address.library)
+        self._properties.upsert([row_without_vector({"name": name, "value": value})])
+
     def add_vectors(self, vectors: Mapping[str, Any], *, model: ModelIdentity) -> None:
         """The vectors of cases that are there by another model, by case id."""
         found = {case.case_id: case for case in self._whole(list(vectors))}
@@ -363,6 +380,13 @@ class MilvusLibrary(MilvusReading):
         for model in self.models():
             self._vectors(model.identity.sha256).delete([case_id])
         self._pieces.delete_of_cases([case_id])
+
+    def remove_many(self, case_ids: Sequence[str]) -> None:
+        """Remove several cases; none where one of them is not there."""
+        for case_id in case_ids:
+            self.case(case_id)
+        for case_id in case_ids:
+            self.remove(case_id)
 
     def _put_last(self, model: ModelIdentity, dimension: int) -> None:
         place = max((int(row["place"]) for row in self._models.all(["place"])), default=0) + 1

@@ -15,6 +15,8 @@ from LesionRetrievalLib.quiz.session import QuizSession
 
 TITLE = "Nodules <b>& more</b>"
 
+KEPT = ("--keep", "diameter_mm", "--keep", "texture")
+
 
 @pytest.fixture(scope="module")
 def out(tmp_path_factory):
@@ -137,7 +139,7 @@ def test_answers_beside_another_quiz_are_refused_in_one_line(run, quiz_path, tmp
 def from_folder(run, cases_folder, tmp_path):
     def make(*extra: object):
         path = tmp_path / "q.json"
-        return path, run("quiz", "make", "--from", cases_folder, "--cases", 4, "--out", path, *extra)
+        return path, run("quiz", "make", "--from", cases_folder, "--cases", 4, "--out", path, *KEPT, *extra)
 
     return make
 
@@ -216,7 +218,9 @@ def test_an_existing_quiz_is_replaced_only_when_asked(from_folder):
 @pytest.fixture
 def with_patches(run, cases_folder, tmp_path):
     path = tmp_path / "patches.lesionlib"
-    ran = run("library", "build", cases_folder, "--out", path, "--key", tmp_path / "k", "--pictures", "--patches")
+    ran = run(
+        "library", "build", cases_folder, "--out", path, "--key", tmp_path / "k", "--pictures", "--patches", *KEPT
+    )
     assert ran.code == 0
     return path
 

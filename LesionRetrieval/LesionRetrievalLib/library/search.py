@@ -14,7 +14,15 @@ from typing import Any, Literal, get_args
 import numpy as np
 from LesionLib.errors import CaseLibraryError
 
-from LesionRetrievalLib.library.cases import CASE_COLUMNS, Neighbour, Scalar, case_fields, checked_case_id, checked_hash
+from LesionRetrievalLib.library.cases import (
+    CASE_COLUMNS,
+    Neighbour,
+    Scalar,
+    case_fields,
+    checked_case_id,
+    checked_hash,
+    damaged,
+)
 from LesionRetrievalLib.library.pseudonyms import forms_of
 
 Scope = Literal["all", "same-patient", "cross-patient"]
@@ -244,9 +252,7 @@ def _require_unit_length(matrix: np.ndarray, rows: list[tuple]) -> None:
 
 
 def _damaged(case_id: str) -> CaseLibraryError:
-    return CaseLibraryError(
-        f"Case {case_id!r}: its vector is damaged; remove the case, or restore the library from a copy."
-    )
+    return damaged(case_id, "its vector is damaged")
 
 
 @dataclass(frozen=True)

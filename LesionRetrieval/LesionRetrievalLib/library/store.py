@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import operator
 import os
 import sqlite3
@@ -21,17 +22,21 @@ from LesionRetrievalLib.library.cases import (
     BOX_COLUMNS,
     CASE_COLUMNS,
     PART_COLUMNS,
+    PLANES,
     Case,
     CaseEntry,
     IndexedModel,
     ModelIdentity,
     Neighbour,
     box_row,
-    case_fields,
+    case_of,
     checked_case_id,
     checked_date,
     checked_pictures,
+    damaged,
     decoded_patch,
+    is_picture_shape,
+    loaded_vector,
     part_rows,
     stored_vector,
     unit_vector,
@@ -172,12 +177,12 @@ class LibraryReading:
         rows = self._rows(f"SELECT {_COLUMNS} FROM cases WHERE case_id = ?", (checked_case_id(case_id),))
         if not rows:
             raise _unknown(case_id)
-        return Case(**case_fields(rows[0]))
+        return case_of(rows[0])
 
     def cases(self) -> list[Case]:
         """Return all cases, ordered by case id."""
         rows = self._rows(f"SELECT {_COLUMNS} FROM cases ORDER BY case_id")
-        return [Case(**case_fields(row)) for row in rows]
+        return [case_of(row) for row in rows]
 
     def created(self) -> dict[str, str]:
         """Return the date on which each case was entered, by case id."""
@@ -185,7 +190,11 @@ class LibraryReading:
 
     def labels(self) -> dict[str, int]:
         """Return how many cases there are of each label, ordered by label."""
-        return dict(self._rows("SELECT label, count(*) FROM cases GROUP BY label ORDER BY label"))
+        rows = self._rows("SELECT label, count(*), min(case_id) FROM cases GROUP BY label ORDER BY label")
+        for label, _, case_id in rows:
+            if not isinstance(label, str):
+                raise damaged(case_id, "label is no text")
+        return {label: count for label, count, _ in rows}
 
     def pictures(self, case_id: str) -> dict[str, np.ndarray]:
         """Return the case's pictures, plane to uint8 grey (height, width); empty if it has none."""
@@ -193,6 +202,10 @@ class LibraryReading:
         rows = self._rows(
             "SELECT plane, height, width, grey FROM pictures WHERE case_id = ? ORDER BY plane", (case_id,)
         )
+        for plane, *shape, grey in rows:
+            is_whole = plane in PLANES and is_picture_shape(shape) and isinstance(grey, bytes)
+            if not is_whole or len(grey) != math.prod(shape):
+                raise damaged(case_id, "a picture of it is damaged")
         return {plane: array_from_bytes(grey, dtype="uint8", shape=(h, w)) for plane, h, w, grey in rows}
 
     def patch(self, case_id: str) -> HuPatch | None:
@@ -213,7 +226,7 @@ class LibraryReading:
         if not rows:
             msg = f"Case {case_id!r} was never embedded by this model; reindex the library with it."
             raise CaseLibraryError(msg)
-        return _vector(rows[0][0])
+        return loaded_vector(case_id, rows[0][0], self._dimension(model_sha256))
 
     def properties(self) -> dict[str, str]:
         """Return what is noted of the library as a whole, by name."""
@@ -233,7 +246,7 @@ class LibraryReading:
                 "SELECT vector FROM vectors WHERE case_id = ? AND model_sha256 = ?", (case_id, model_sha256)
             )
             if rows:
-                found[case_id] = _vector(rows[0][0])
+                found[case_id] = loaded_vector(case_id, rows[0][0], self._dimension(model_sha256))
         return found
 
     def contents(self) -> dict[str, tuple[str, ...]]:
@@ -254,7 +267,11 @@ class LibraryReading:
         if self._rows("PRAGMA user_version")[0][0] != self._schema:
             msg = f"{self.path} was brought to a newer form meanwhile; open it again."
             raise CaseLibraryError(msg)
-        return self._rows(_MODELS)
+        rows = self._rows(_MODELS)
+        if not all(isinstance(dimension, int) for *_, dimension, _ in rows):
+            msg = f"{self.path}: what it says of its models is damaged; restore it from a copy."
+            raise CaseLibraryError(msg)
+        return rows
 
     def _require_case(self, case_id: str) -> None:
         if not self._rows("SELECT 1 FROM cases WHERE case_id = ?", (checked_case_id(case_id),)):
@@ -267,10 +284,6 @@ class LibraryReading:
 
 def _unknown(case_id: str) -> CaseLibraryError:
     return CaseLibraryError(f"Case {case_id!r} is not in this library; cases() lists what is.")
-
-
-def _vector(stored: bytes) -> np.ndarray:
-    return array_from_bytes(stored, dtype="float32", shape=(len(stored) // 4,))
 
 
 class CaseLibrary(LibraryReading):

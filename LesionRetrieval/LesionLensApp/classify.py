@@ -71,8 +71,7 @@ class Job:
 
     ``box_jitter``: boxes drawn a little differently that are asked too, for the spread of the answer. ``excludePatient`` is
     the pseudonym of the patient on the CT, whose own cases are not shown as similar; ``searchNote`` what has to be said where
-    they could not be told from others. ``dicomFiles``: those of the CT's
-    series, where a structured report is wanted.
+    they could not be told from others. ``dicomFiles``: those of the CT's series, where a structured report is wanted.
     """
 
     running: HeadlessSlicer
@@ -126,7 +125,10 @@ def run_job(job: Job, out: Path, steps: Steps, *, overwrite: bool) -> list[Lesio
                 lesion_pictures(renderer, job.volumeNode, roiNode, heatMapNode, result)
                 for roiNode, heatMapNode, result in steps.each(lesions, "Drawing the report's pictures")
             ]
-        write_report(folder / "report.html", run, results, pictures, neighbours, job.library, model)
+        page = folder / "report.html"
+        write_report(page, run, results, pictures, neighbours, job.library, model, note=job.searchNote)
+    if job.searchNote:
+        steps.note(job.searchNote)
     return results
 
 

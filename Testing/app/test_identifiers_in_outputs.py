@@ -104,6 +104,7 @@ def dicom(tmp_path, patch, write_dicom) -> Path:
         data = pydicom.dcmread(file)
         for name, value in (IN_REPORT | NOWHERE).items():
             setattr(data, name, value)
+        data.PatientSex, data.StudyTime = "F", "101112"
         data.FrameOfReferenceUID = "1.2.826.0.1.3680043.8.498.77"
         asked = Dataset()
         asked.RequestingPhysician = "Habilitand^Max"

@@ -6,6 +6,7 @@ import gzip
 import json
 import os
 import stat
+import tempfile
 import zipfile
 import zlib
 from pathlib import Path
@@ -194,7 +195,7 @@ def test_no_output_of_the_usual_commands_tells_whose_ct_it_was(run, dicom, table
                 assert found == set(), where
                 # Nor where on this computer it was made.
                 assert str(tmp_path).encode() not in content, where
-                assert b"lesionlens-" not in content or where.endswith((".dcm", ".html")), where
+                assert f"{tempfile.gettempdir()}{os.sep}".encode() not in content, where
     report = pydicom.dcmread(out / "results" / "results.dcm")
     assert {name: str(report[name].value) for name in IN_REPORT} == IN_REPORT
     assert not any(name in report for name in NOWHERE if name not in ("SeriesDescription",))

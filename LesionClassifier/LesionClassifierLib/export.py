@@ -18,6 +18,7 @@ from LesionLib import __version__
 from LesionLib.errors import InputWarning, LesionLensError, OutputError, WarningName
 from LesionLib.geometry import LesionBox
 from LesionLib.inference.results import LesionResult, RunInfo, as_csv
+from LesionLib.io.private_files import write_private
 from slicer import vtkMRMLMarkupsROINode, vtkMRMLScalarVolumeNode
 
 from LesionClassifierLib.scene.results import VOLUME_ROLE, storedResult
@@ -98,7 +99,7 @@ def exportCsv(path: Path, roiNodes: Sequence[vtkMRMLMarkupsROINode]) -> int:
     """Write one row a lesion that has an answer, and return how many. Raises `OutputError`."""
     run, results = resultsOfLesions(roiNodes)
     try:
-        path.write_text(as_csv(run, results), encoding="utf-8")
+        write_private(path, as_csv(run, results))
     except OSError as error:
         msg = f"{path} cannot be written ({error.strerror}); choose another place."
         raise OutputError(msg) from error
@@ -149,7 +150,6 @@ def writeStructuredReport(
             dir=path.parent, prefix=".lesionlens-", suffix=".dcm", delete=False
         ) as partial:
             report.save_as(partial, enforce_file_format=True)
-        os.chmod(partial.name, 0o644)  # temporary files are for their owner only
         os.replace(partial.name, path)
     except OSError as error:
         msg = f"{path} cannot be written ({error.strerror}); choose a folder that exists and is writable."
@@ -246,7 +246,7 @@ def structuredReport(results: Sequence[LesionResult], run: RunInfo, sources: Seq
     )
     try:
         report = hd.sr.Comprehensive3DSR(
-            evidence=list(sources),
+            evidence=[_asEvidence(source) for source in sources],
             content=content[0],
             series_instance_uid=hd.UID(),
             series_number=_SERIES_NUMBER,
@@ -263,6 +263,28 @@ def structuredReport(results: Sequence[LesionResult], run: RunInfo, sources: Seq
     report.SeriesDescription = _SERIES_DESCRIPTION
     report.ManufacturerModelName, report.SoftwareVersions = "LesionLens", run.software[:64] or __version__
     return report
+
+
+# What a report takes over of whom it is about: enough to be filed with the study. Allergies, alerts, occupation, history,
+# comments and the like stay where they are.
+_TAKEN_OVER = (
+    "PatientName", "PatientID", "IssuerOfPatientID", "TypeOfPatientID", "PatientBirthDate", "PatientSex",
+    "PatientIdentityRemoved", "DeidentificationMethod", "DeidentificationMethodCodeSequence",
+    "StudyInstanceUID", "StudyDate", "StudyTime", "StudyID", "StudyDescription", "AccessionNumber",
+    "IssuerOfAccessionNumberSequence", "ReferringPhysicianName",
+    "SOPClassUID", "SOPInstanceUID", "SeriesInstanceUID", "FrameOfReferenceUID", "Modality",
+)  # fmt: skip
+
+
+def _asEvidence(source: Dataset) -> Dataset:
+    """Of an image only what the report may hold: highdicom copies everything that it finds of patient and study."""
+    from pydicom import Dataset
+
+    evidence = Dataset()
+    for name in _TAKEN_OVER:
+        if name in source:
+            evidence.add(source[name])
+    return evidence
 
 
 def boxPolygonsLPS(box: LesionBox) -> list[np.ndarray]:

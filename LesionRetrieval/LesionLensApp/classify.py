@@ -32,12 +32,12 @@ from LesionLib.inference.messages import RunOptions
 from LesionLib.inference.results import LesionResult, RunInfo, as_csv, as_json, color_by_class, heat_map_file
 from LesionLib.io.boxes import read_boxes_csv
 from LesionLib.io.image_headers import readable_name
+from LesionLib.io.private_files import write_private
 from LesionLib.io.volumes import DicomSeries, read_ct, series_at
 from LesionRetrievalLib.libraries import open_store
-from LesionRetrievalLib.library.cases import Neighbour
+from LesionRetrievalLib.library.cases import CaseStore, Neighbour
 from LesionRetrievalLib.library.neighbours import find_similar
-from LesionRetrievalLib.library.pseudonyms import Pseudonymiser, default_key_path
-from LesionRetrievalLib.library.store import CaseLibrary
+from LesionRetrievalLib.library.ownership import key_for_search, own_cases_note
 from slicer import vtkMRMLMarkupsROINode, vtkMRMLScalarVolumeNode, vtkMRMLScene
 
 from LesionLensApp.loaded_model import AskedModel
@@ -80,18 +80,19 @@ class Job:
     """What to answer: nodes of a running scene, a model, and perhaps a library to compare with.
 
     ``box_jitter``: boxes drawn a little differently that are asked too, for the spread of the answer. ``excludePatient`` is
-    the pseudonym of the patient on the CT, whose own cases are not shown as similar. ``boxWarnings``: what is odd about where
-    each box lies, one entry a box. ``dicomFiles``: those of the CT's
-    series, where a structured report is wanted.
+    the pseudonym of the patient on the CT, whose own cases are not shown as similar; ``searchNote`` what has to be said where
+    they could not be told from others. ``boxWarnings``: what is odd about where each box lies, one entry a box.
+    ``dicomFiles``: those of the CT's series, where a structured report is wanted.
     """
 
     running: HeadlessSlicer
     volumeNode: vtkMRMLScalarVolumeNode
     roiNodes: Sequence[vtkMRMLMarkupsROINode]
     model: AskedModel
-    library: CaseLibrary | None = None
+    library: CaseStore | None = None
     k: int = 9
     excludePatient: str | None = None
+    searchNote: str = ""
     extraWarnings: tuple[InputWarning, ...] = ()
     boxWarnings: Sequence[tuple[InputWarning, ...]] = ()
     box_jitter: int = 0
@@ -134,7 +135,10 @@ def run_job(job: Job, out: Path, steps: Steps, *, overwrite: bool) -> list[Lesio
                 lesion_pictures(renderer, job.volumeNode, roiNode, heatMapNode, result)
                 for roiNode, heatMapNode, result in steps.each(lesions, "Drawing the report's pictures")
             ]
-        write_report(folder / "report.html", run, results, pictures, neighbours, job.library, model)
+        page = folder / "report.html"
+        write_report(page, run, results, pictures, neighbours, job.library, model, note=job.searchNote)
+    if job.searchNote:
+        steps.note(job.searchNote)
     return results
 
 
@@ -164,8 +168,8 @@ def _with_report(job: Job, run: RunInfo, results: list[LesionResult], folder: Pa
 
 def _write_tables(folder: Path, run: RunInfo, results: list[LesionResult]) -> None:
     text = json.dumps(as_json(run, results), indent=2, ensure_ascii=False)
-    (folder / "results.json").write_text(text + "\n", encoding="utf-8")
-    (folder / "results.csv").write_text(as_csv(run, results), encoding="utf-8")
+    write_private(folder / "results.json", text + "\n")
+    write_private(folder / "results.csv", as_csv(run, results))
 
 
 def _write_heat_maps(folder: Path, shown: ShownResults) -> None:
@@ -193,6 +197,11 @@ def classify_files(options: argparse.Namespace, model: AskedModel, steps: Steps)
         series = series_at(options.volume, options.series)
         volume = read_ct(options.volume, series=series or options.series, nifti_transform=options.nifti_transform)
         masks, warnings = read_masks(options, series) if options.segmentation else ([], ())
+        if series is not None and not options.name:
+            steps.note(
+                f"The results carry the name of the folder, {volume.name}; where that tells whose CT it is, give another by "
+                "--name."
+            )
         running = startHeadlessSlicer()
         running.scene.Clear(False)  # one process may run several commands
         volumeNode = addVolumeNode(running.scene, volume)
@@ -205,6 +214,7 @@ def classify_files(options: argparse.Namespace, model: AskedModel, steps: Steps)
         boxes = lesionsFromNodes(roiNodes)
         for box in boxes:
             require_overlap(volume, box)
+        patient, note = _patient_hash(options, series, library) if library is not None else (None, "")
         job = Job(
             running,
             volumeNode,
@@ -212,7 +222,8 @@ def classify_files(options: argparse.Namespace, model: AskedModel, steps: Steps)
             model,
             library=library,
             k=options.similar,
-            excludePatient=_patient_hash(options, series) if library is not None else None,
+            excludePatient=patient,
+            searchNote=note,
             extraWarnings=(*volume.warnings, *warnings),
             boxWarnings=[warnings_of_box(volume, box, from_table=is_table(options.boxes)) for box in boxes],
             box_jitter=options.box_jitter,
@@ -234,9 +245,10 @@ def _dicom_files(options: argparse.Namespace, series: DicomSeries | None) -> lis
     return series.files
 
 
-def _patient_hash(options: argparse.Namespace, series: DicomSeries | None) -> str | None:
-    """The pseudonym of the patient on a DICOM CT, where the owner's key is at hand."""
-    key = options.key or default_key_path()
-    if series is None or not (options.key or key.exists()):
-        return None
-    return Pseudonymiser.load(key).hash(series.patient_id) if series.patient_id else None
+def _patient_hash(
+    options: argparse.Namespace, series: DicomSeries | None, library: CaseStore
+) -> tuple[str | None, str]:
+    """The pseudonym of the patient on a DICOM CT, where the library's key is at hand; and what is to be said without."""
+    key, state = key_for_search(library, options.key)
+    patient = key.hash(series.patient_id) if key is not None and series is not None and series.patient_id else None
+    return patient, own_cases_note(library, state, patient)

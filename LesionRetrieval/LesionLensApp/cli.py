@@ -14,7 +14,7 @@ from LesionRetrievalLib.libraries import library_place
 
 from LesionLensApp.library import add_library_commands, add_reading_options
 from LesionLensApp.models import add_models_commands
-from LesionLensApp.output import NOTICE, Steps, check_output, print_results
+from LesionLensApp.output import NOTICE, Steps, check_output, print_results, say
 from LesionLensApp.quiz import add_quiz_commands
 
 
@@ -38,7 +38,7 @@ def _say_leftovers(options: argparse.Namespace) -> None:
     places = [getattr(options, name, None) for name in ("out", "library")]
     places += [user_model_root()] if hasattr(options, "archive") else []
     for left in (left for place in places if isinstance(place, Path) for left in leftovers(place)):
-        print(f"lesionlens: {leftovers_note(left)}", file=sys.stderr)
+        say(f"lesionlens: {leftovers_note(left)}", sys.stderr)
 
 
 def _write_any_letter() -> None:

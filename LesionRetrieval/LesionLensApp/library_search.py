@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING, Any
 from LesionLib.errors import CaseLibraryError
 from LesionRetrievalLib.libraries import open_store
 from LesionRetrievalLib.library.attributes import conditions_from
-from LesionRetrievalLib.library.cases import CaseStore, Neighbour
+from LesionRetrievalLib.library.cases import MAY_BE_THE_LESION, CaseStore, Neighbour
+from LesionRetrievalLib.library.pseudonyms import forms_of
 from LesionRetrievalLib.library.search import SearchFilter
 from rich.console import Console
 from rich.table import Table
-from rich.text import Text
 
-from LesionLensApp.output import NOTICE, Steps
+from LesionLensApp.output import NOTICE, Steps, cell
 
 if TYPE_CHECKING:
     from LesionLib.io.volumes import DicomSeries
@@ -27,11 +27,15 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Answer:
-    """The cases found for one lesion, best first. ``patient``: the hash of whose it is, where that is known."""
+    """The cases found for one lesion, best first. ``patient``: the hash of whose it is, where that is known.
+
+    ``note``: what has to be said where the patient's own cases could not be told from others.
+    """
 
     lesion: str
     patient: str | None
     found: tuple[Neighbour, ...]
+    note: str = ""
 
 
 def answer_query(options: argparse.Namespace, load: Callable[[], AskedModel]) -> list[Answer]:
@@ -54,21 +58,31 @@ def print_answers(answers: Sequence[Answer]) -> None:
     """One table a lesion."""
     console = Console(highlight=False)
     for answer in answers:
-        table = Table(title=f"Most similar to {answer.lesion}", caption=NOTICE)
+        table = Table(title=cell(f"Most similar to {answer.lesion}"), caption=NOTICE)
         for heading in ("", "case", "answer", "similarity", "established by", "organ", "patient"):
             table.add_column(heading)
         for place, case in enumerate(answer.found, start=1):
-            similarity, whose = f"{case.similarity:.3f}", _whose(case, answer.patient)
+            very = f", {MAY_BE_THE_LESION}" if case.may_be_the_lesion else ""
+            similarity, whose = f"{case.similarity:.3f}{very}", _whose(case, answer.patient)
             row = (str(place), case.case_id, case.label, similarity, case.label_source, case.organ, whose)
-            table.add_row(*map(Text, row))
+            table.add_row(*map(cell, row))
         console.print(table)
+    for note in dict.fromkeys(answer.note for answer in answers if answer.note):
+        console.print(cell(note), style="yellow")
 
 
 def as_json_text(answers: Sequence[Answer]) -> str:
     """All answers as a JSON list; without hashes, which are nobody's business outside the library."""
     return json.dumps(
         [
-            {"lesion": a.lesion, "found": [{**_shown(c), "patient": _whose(c, a.patient)} for c in a.found]}
+            {
+                "lesion": a.lesion,
+                "note": a.note,
+                "found": [
+                    {**_shown(c), "patient": _whose(c, a.patient), "mayBeTheLesion": c.may_be_the_lesion}
+                    for c in a.found
+                ],
+            }
             for a in answers
         ],
         indent=2,
@@ -91,7 +105,7 @@ def _of_ct(
     from LesionLib.io.volumes import series_at
 
     series = series_at(options.volume, options.series)
-    hashes = _hashes_of_ct(options, series)
+    hashes, note = _hashes_of_ct(library, options, series)
     filters = _filters(options, wanted, hashes)
     model = load()
     library.require_model(model.described.sha256)
@@ -105,27 +119,33 @@ def _of_ct(
             box.name,
             patient,
             tuple(library.search(model.embed(volume, box), k=options.similar, model_sha256=sha256, **filters)),
+            note,
         )
         for box in boxes
     ]
 
 
-def _hashes_of_ct(options: argparse.Namespace, series: DicomSeries | None) -> tuple[str, str] | None:
-    """Patient and study, where both the identifier and the key that the library was made with are at hand."""
-    from LesionRetrievalLib.library.pseudonyms import Pseudonymiser, default_key_path
+def _hashes_of_ct(
+    library: CaseStore, options: argparse.Namespace, series: DicomSeries | None
+) -> tuple[tuple[str, str] | None, str]:
+    """Patient and study, where both the identifier and the library's key are at hand; and what is to be said without."""
+    from LesionRetrievalLib.library.ownership import KeyState, key_for_search, own_cases_note
+    from LesionRetrievalLib.library.pseudonyms import default_key_path
 
     from LesionLensApp.library_cases import read_identity
 
-    key = options.key or default_key_path()
     identity = read_identity(options, series)
-    needed = options.scope != "all" or options.exclude_study
-    if identity.is_known and (options.key or key.exists()):
-        return identity.hashes(Pseudonymiser.load(key))
-    if needed:
-        lacking = f"the key {key}" if identity.is_known else "the patient; give --patient"
+    key, state = key_for_search(library, options.key)
+    hashes = identity.hashes(key) if identity.is_known and key is not None else None
+    if hashes is None and (options.scope != "all" or options.exclude_study):
+        lacking = "the patient; give --patient"
+        if identity.is_known and state is KeyState.FOREIGN:
+            lacking = "the key that the library was made with; give --key"
+        elif identity.is_known:
+            lacking = f"the key {options.key or default_key_path()}"
         msg = f"To tell cases of this patient or study from others, the search needs {lacking}."
         raise CaseLibraryError(msg)
-    return None
+    return hashes, own_cases_note(library, state, hashes[0] if hashes else None)
 
 
 def _filters(options: argparse.Namespace, wanted: SearchFilter, hashes: tuple[str, str] | None) -> dict[str, Any]:
@@ -139,7 +159,7 @@ def _filters(options: argparse.Namespace, wanted: SearchFilter, hashes: tuple[st
 def _whose(case: Neighbour, patient: str | None) -> str:
     if patient is None:
         return "not known"
-    return "the same" if case.patient_hash == patient else "another"
+    return "the same" if case.patient_hash in forms_of(patient) else "another"
 
 
 def _shown(case: Neighbour) -> dict[str, Any]:

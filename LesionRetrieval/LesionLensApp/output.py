@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import fnmatch
 import os
 import shutil
@@ -10,13 +11,17 @@ import sys
 import tempfile
 import threading
 import time
+import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TypeVar
+from typing import TextIO, TypeVar
 
 from LesionLib.errors import OutputError
-from LesionLib.inference.results import LesionResult
+from LesionLib.inference.results import LesionResult, SimilarCase
+from LesionLib.io.private_files import make_private, private_folder
+from LesionRetrievalLib.library.cases import MAY_BE_THE_LESION, NEARLY_THE_SAME
+from LesionRetrievalLib.server.connection import is_server_address
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
@@ -25,6 +30,46 @@ from rich.text import Text
 NOTICE = "Research use only, not for diagnosis."
 _SHOWN_WARNINGS = 8
 _T = TypeVar("_T")
+_TURNS_TEXT = "\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069"
+
+
+def printable(text: object) -> str:
+    """``text`` as a terminal may be given it: a character that would steer it stands there as its number, ``\\u001b``.
+
+    Names and notes come from files of others. Valid JSON stays valid JSON.
+    """
+    return "".join(f"\\u{ord(c):04x}" if _steers(c) else c for c in str(text))
+
+
+def _steers(character: str) -> bool:
+    if character in "\n\t":
+        return False
+    return unicodedata.category(character) in ("Cc", "Cs", "Zl", "Zp") or character in _TURNS_TEXT
+
+
+def say(text: object, file: TextIO | None = None) -> None:
+    """Print, whatever is in it, and whatever the terminal can show. ``file``: standard output unless it is given."""
+    stream = file or sys.stdout
+    encoding = getattr(stream, "encoding", None) or "utf-8"
+    print(printable(text).encode(encoding, "backslashreplace").decode(encoding), file=stream)
+
+
+def cell(text: object) -> Text:
+    """A cell of a table, or a line, as rich draws it."""
+    return Text(printable(text))
+
+
+def library_file(text: str) -> Path:
+    """The type of an option where a library has to be a file."""
+    if is_server_address(text):
+        msg = f"{text} is on a server, and this works on a file; copy it into one by lesionlens library pull"
+        raise argparse.ArgumentTypeError(msg)
+    return Path(text)
+
+
+def kept_names(given: list[str]) -> tuple[str, ...]:
+    """The columns that were typed, one an option or several with commas between."""
+    return tuple(name.strip() for each in given for name in each.split(",") if name.strip())
 
 
 class Steps:
@@ -39,7 +84,11 @@ class Steps:
 
     def begin(self, what: str) -> None:
         """One line: the time since the start, and what begins now."""
-        self._console.print(Text(f"{time.monotonic() - self._start:6.1f} s  {what}"))
+        self._console.print(cell(f"{time.monotonic() - self._start:6.1f} s  {what}"))
+
+    def note(self, what: str) -> None:
+        """Something to be known before the answer is read."""
+        self._console.print(cell(f"          {what}"), style="yellow")
 
     def warn(self, warnings: Iterable[str]) -> None:
         """One line a warning, for commands whose results have no place for them."""
@@ -62,20 +111,25 @@ def print_results(results: Sequence[LesionResult], out: Path) -> None:
         table.add_column(heading)
     for result in results:
         probabilities = "  ".join(f"{name} {p:.2f}" for name, p in result.probabilities.items())
-        similar = ", ".join(f"{case.label} {case.similarity:.2f}" for case in result.similar_cases[:3]) or "-"
+        similar = ", ".join(map(_similar, result.similar_cases[:3])) or "-"
         warnings = str(len(result.warnings)) if result.warnings else "-"
-        table.add_row(*(Text(cell) for cell in (result.name, result.label, probabilities, similar, warnings)))
+        table.add_row(*map(cell, (result.name, result.label, probabilities, similar, warnings)))
     console.print(table)
     warnings = list(dict.fromkeys(warning for result in results for warning in result.warnings))
     for warning in warnings[:_SHOWN_WARNINGS]:
         names = [result.name for result in results if warning in result.warnings]
         whose = "All lesions" if len(names) == len(results) > 1 else ", ".join(names)
-        console.print(Text(f"{whose}: {warning}", style="yellow"))
+        console.print(cell(f"{whose}: {warning}"), style="yellow")
     if len(warnings) > _SHOWN_WARNINGS:
         console.print(
-            Text(f"{len(warnings) - _SHOWN_WARNINGS} more warnings are in {out / 'results.csv'}.", style="yellow")
+            cell(f"{len(warnings) - _SHOWN_WARNINGS} more warnings are in {out / 'results.csv'}."), style="yellow"
         )
-    console.print(Text(f"Open {out / 'report.html'} in a browser, {out / 'scene.mrb'} in 3D Slicer."))
+    console.print(cell(f"Open {out / 'report.html'} in a browser, {out / 'scene.mrb'} in 3D Slicer."))
+
+
+def _similar(case: SimilarCase) -> str:
+    very = f" ({MAY_BE_THE_LESION})" if case.similarity > NEARLY_THE_SAME else ""
+    return f"{case.label} {case.similarity:.2f}{very}"
 
 
 _OURS = ("report.html", "scene.mrb", "results.json", "results.csv", "results.dcm", "gradcam_*.nrrd")
@@ -94,7 +148,7 @@ def staged_output(out: Path, *, overwrite: bool = False) -> Iterator[Path]:
     check_output(out, overwrite=overwrite)
     out = out.resolve()
     try:
-        out.parent.mkdir(parents=True, exist_ok=True)
+        private_folder(out.parent)
         staging = Path(tempfile.mkdtemp(prefix=f".{out.name}-", dir=out.parent))
     except OSError as error:
         msg = f"{out} cannot be written ({error.strerror}); choose another folder with --out."
@@ -104,6 +158,9 @@ def staged_output(out: Path, *, overwrite: bool = False) -> Iterator[Path]:
             folder = staging / "new"
             folder.mkdir()
             yield folder
+            for new in folder.iterdir():
+                make_private(new)
+            private_folder(folder)
             _swap(folder, out, staging / "old")
     finally:
         shutil.rmtree(staging, ignore_errors=True)

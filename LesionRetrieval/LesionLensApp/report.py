@@ -13,8 +13,9 @@ import numpy as np
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from LesionLib.inference.messages import ModelDescription
 from LesionLib.inference.results import LesionResult, RunInfo, color_by_class, css_color, heat_map_file
+from LesionLib.io.private_files import write_private
 from LesionRetrievalLib.library.attributes import attribute_pairs
-from LesionRetrievalLib.library.cases import Neighbour
+from LesionRetrievalLib.library.cases import MAY_BE_THE_LESION, Neighbour
 from LesionRetrievalLib.library.store import CaseLibrary
 from PIL import Image
 from slicer import vtkMRMLMarkupsROINode, vtkMRMLScalarVolumeNode
@@ -82,6 +83,7 @@ class CaseCard:
     case_id: str
     label: str
     similarity: float
+    may_be_the_lesion: bool
     label_source: str
     attributes: list[tuple[str, str]]
     picture: str | None
@@ -95,8 +97,10 @@ def write_report(
     neighbours: Sequence[Sequence[Neighbour]],
     library: CaseLibrary | None,
     model: ModelDescription,
+    *,
+    note: str = "",
 ) -> None:
-    """Write the page; nothing in it is fetched from anywhere."""
+    """Write the page; nothing in it is fetched from anywhere. ``note``: what has to be said of the similar cases."""
     environment = Environment(loader=FileSystemLoader(_TEMPLATES), autoescape=True, undefined=StrictUndefined)
     colors = {name: css_color(color) for name, color in color_by_class(model).items()}
     lesions = [
@@ -118,9 +122,11 @@ def write_report(
         description=model.manifest["description"],
         intended_use=model.manifest["intended_use"],
         library=library,
+        note=note,
+        may_be_the_lesion=MAY_BE_THE_LESION,
         colors=colors,
     )
-    path.write_text(page, encoding="utf-8")
+    write_private(path, page)
 
 
 def _card(neighbour: Neighbour, library: CaseLibrary | None) -> CaseCard:
@@ -129,6 +135,7 @@ def _card(neighbour: Neighbour, library: CaseLibrary | None) -> CaseCard:
         case_id=neighbour.case_id,
         label=neighbour.label,
         similarity=neighbour.similarity,
+        may_be_the_lesion=neighbour.may_be_the_lesion,
         label_source=neighbour.label_source,
         attributes=attribute_pairs(neighbour.attributes)[:_SHOWN_ATTRIBUTES],
         picture=png_data_uri(pictures["axial"]) if "axial" in pictures else None,

@@ -23,14 +23,21 @@ from slicer import vtkMRMLMarkupsROINode, vtkMRMLScalarVolumeNode, vtkMRMLScene
 
 from LesionRetrievalLib.library.cases import ModelIdentity, Neighbour
 from LesionRetrievalLib.library.feedback import FeedbackLog, Query, query_fingerprint
-from LesionRetrievalLib.library.intake import NewCase, Owner, PatientIdentity, add_case
+from LesionRetrievalLib.library.intake import NewCase, Owner, PatientIdentity, add_case, require_no_burned_in_text
 from LesionRetrievalLib.library.neighbours import NeighbourVote, nearest_other_class, neighbour_vote
-from LesionRetrievalLib.library.pseudonyms import key_if_there, owner_key
+from LesionRetrievalLib.library.ownership import (
+    KeyState,
+    key_for_adding,
+    key_state,
+    properties_to_note,
+    stored_form,
+)
+from LesionRetrievalLib.library.pseudonyms import key_if_there
 from LesionRetrievalLib.library.search import SearchPlan
 from LesionRetrievalLib.library.store import CaseLibrary
 from LesionRetrievalLib.scene.annotations import loadAnnotations, saveAnnotations
 from LesionRetrievalLib.scene.comparison import SideBySide, showSimilarity
-from LesionRetrievalLib.scene.identity import DicomValues, identityOfVolume
+from LesionRetrievalLib.scene.identity import DicomValues, hasBurnedInText, identityOfVolume
 
 NEIGHBOURS = 9
 
@@ -49,12 +56,19 @@ def embeddingRequest(
     return EmbeddingRequest(str(model), volume, box, options or RunOptions(), similar_to=similarTo)
 
 
-def patientHash(identity: PatientIdentity, keyPath: Path | None = None) -> str | None:
-    """The hash by which a library knows the patient; None where the patient or the key is not known. `CaseLibraryError`."""
+def patientHash(
+    identity: PatientIdentity, keyPath: Path | None = None, library: CaseLibrary | None = None
+) -> str | None:
+    """The hash by which a library knows the patient; None where the patient or the key is not known. `CaseLibraryError`.
+
+    ``library``: where one is open; the key has to be its own.
+    """
     if not identity.is_known:
         return None
     key = key_if_there(keyPath)
-    return None if key is None else identity.hashes(key)[0]
+    if key is None or (library is not None and key_state(library, key) is KeyState.FOREIGN):
+        return None
+    return identity.hashes(key)[0]
 
 
 def searchLibrary(
@@ -92,9 +106,17 @@ def addLesion(
     """Store an embedded lesion; returns its case id. The owner's key is made at the first use. `LesionLensError`."""
     identity = identityOfVolume(volumeNode, typed=patient, database=database)
     identity.require()  # before a key is made
-    owner = Owner(*identity.hashes(owner_key(keyPath)), identifiers=identity.texts)
+    if new.with_pictures or new.with_patch:
+        require_no_burned_in_text(hasBurnedInText(volumeNode, database))
+    key = key_for_adding(library, keyPath)
+    patient, study = identity.hashes(key)
+    properties = properties_to_note(library, key, patient)
+    owner = Owner(stored_form(library, patient), str(study), identifiers=identity.texts)
     volume, (box,) = volumeFromNode(volumeNode), lesionsFromNodes([roiNode])
-    return add_case(library, volume, box, embedding, new=new, owner=owner)
+    caseId = add_case(library, volume, box, embedding, new=new, owner=owner)
+    for name, value in properties.items():
+        library.set_property(name, value)
+    return caseId
 
 
 class RetrievalLogic(RunnerLogic):
@@ -184,15 +206,20 @@ class RetrievalLogic(RunnerLogic):
 
         ``plan``: what is left out and kept (default: cases of the same patient are left out, where it is known).
         """
-        embedding, whose = self.embed(volumeNode, roiNode, model=model), self.patientHash(volumeNode, patient=patient)
+        embedding = self.embed(volumeNode, roiNode, model=model)
         if libraryPath is None:
+            whose = self.patientHash(volumeNode, patient=patient)
             return searchLibrary(requireLibrary(self.library), embedding, plan or SearchPlan(), whose, k=k)
         with CaseLibrary.open(libraryPath) as library:
+            whose = self.patientHash(volumeNode, patient=patient, library=library)
             return searchLibrary(library, embedding, plan or SearchPlan(), whose, k=k)
 
-    def patientHash(self, volumeNode: vtkMRMLScalarVolumeNode, *, patient: str = "") -> str | None:
-        """How a library knows this CT's patient; None where the patient or the owner's key is not known."""
-        return patientHash(identityOfVolume(volumeNode, typed=patient, database=dicomDatabase()), self.keyPath)
+    def patientHash(
+        self, volumeNode: vtkMRMLScalarVolumeNode, *, patient: str = "", library: CaseLibrary | None = None
+    ) -> str | None:
+        """How a library (default: the open one) knows this CT's patient; None where the patient or its key is not known."""
+        identity = identityOfVolume(volumeNode, typed=patient, database=dicomDatabase())
+        return patientHash(identity, self.keyPath, library or self.library)
 
     def neighbourVote(self, neighbours: Sequence[Neighbour]) -> NeighbourVote:
         """The share of each label among cases that were found, weighted by similarity."""

@@ -30,6 +30,8 @@ from slicer import vtkMRMLMarkupsROINode, vtkMRMLScalarVolumeNode, vtkMRMLScene
 
 from LesionRetrievalLib.library.cases import Case
 from LesionRetrievalLib.library.intake import require_anonymous
+from LesionRetrievalLib.library.ownership import require_key
+from LesionRetrievalLib.library.pseudonyms import key_if_there
 from LesionRetrievalLib.library.store import CaseLibrary
 from LesionRetrievalLib.logic import dicomDatabase, patientHash
 from LesionRetrievalLib.quiz.attempt import CASE_STEPS, Step, read_attempts
@@ -120,6 +122,7 @@ class QuizLogic:
 
     def makeQuiz(self, request: QuizRequest) -> Quiz:
         """Ask the model about every case and write the quiz; returns when that is done."""
+        self._requireKey(request)
         runner = self._makeRunner()
         try:
             return answer_request(request, runner)
@@ -128,7 +131,15 @@ class QuizLogic:
 
     def startMaking(self, request: QuizRequest) -> BackgroundRun[Quiz]:
         """The same on a thread of its own; returns at once."""
+        self._requireKey(request)
         return makeInBackground(request, self._makeRunner())
+
+    def _requireKey(self, request: QuizRequest) -> None:
+        """Refuse lesions whose own cases could not be left out of the similar ones: hashed by another key than the library's."""
+        key = key_if_there(self._keyPath)
+        if key is not None and request.library is not None and any(lesion.patient_hash for lesion in request.lesions):
+            with CaseLibrary.open(request.library) as library:
+                require_key(library, key)
 
     def checkQuiz(self, path: str | Path) -> Quiz:
         """Read a quiz with every check there is; `QuizError` says what is wrong with it."""

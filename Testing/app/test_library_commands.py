@@ -16,7 +16,7 @@ MODEL = "lung-nodule-malignancy"
 
 @pytest.fixture
 def library(library_of):
-    return library_of("--pictures", "--patches")
+    return library_of("--pictures", "--patches", "--keep", "diameter_mm,texture")
 
 
 @pytest.fixture

@@ -15,6 +15,8 @@ from LesionRetrievalLib.quiz.session import QuizSession
 
 TITLE = "Nodules <b>& more</b>"
 
+KEPT = ("--keep", "diameter_mm", "--keep", "texture")
+
 
 @pytest.fixture(scope="module")
 def out(tmp_path_factory):
@@ -137,7 +139,7 @@ def test_answers_beside_another_quiz_are_refused_in_one_line(run, quiz_path, tmp
 def from_folder(run, cases_folder, tmp_path):
     def make(*extra: object):
         path = tmp_path / "q.json"
-        return path, run("quiz", "make", "--from", cases_folder, "--cases", 4, "--out", path, *extra)
+        return path, run("quiz", "make", "--from", cases_folder, "--cases", 4, "--out", path, *KEPT, *extra)
 
     return make
 
@@ -212,7 +214,7 @@ def test_an_existing_quiz_is_replaced_only_when_asked(from_folder):
 
 @pytest.fixture(scope="module")
 def with_patches(built_library):
-    return built_library("--pictures", "--patches") / "cases.lesionlib"
+    return built_library("--pictures", "--patches", *KEPT) / "cases.lesionlib"
 
 
 def test_a_library_that_keeps_the_ct_is_enough_for_a_quiz_and_gives_the_same_answers(

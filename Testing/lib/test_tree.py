@@ -68,10 +68,10 @@ WALLS = {
     },
     "LesionLensApp": {
         "output": "",
-        "loaded_model": "",
+        "loaded_model": "output",
         "slice_views": "",
         "report": "output slice_views",
-        "models": "",
+        "models": "output",
         "quiz": "output loaded_model",
         "reading": "",
         "classify": "output loaded_model reading report slice_views",

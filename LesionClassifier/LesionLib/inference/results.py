@@ -14,6 +14,7 @@ from LesionLib.errors import InputWarning
 from LesionLib.explain.heat_map import HeatMap
 from LesionLib.geometry import LesionBox
 from LesionLib.io.boxes import box_to_json
+from LesionLib.io.csv_cells import csv_cell
 from LesionLib.sampling.statistics import LesionStatistics
 from LesionLib.uncertainty.reliability import Reliability
 
@@ -113,7 +114,7 @@ def as_csv(run: RunInfo, results: Sequence[LesionResult]) -> str:
     header += ["volume", "model", "model_version", "model_sha256", "device", "software"]
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(header)
+    writer.writerow(map(csv_cell, header))
     for number, result in enumerate(results, start=1):
         numbers = [f"{p:.6f}" for p in result.probabilities.values()]
         place = [f"{value:.3f}" for value in (*result.box.centerRAS, *result.box.sizeMm)]
@@ -121,7 +122,8 @@ def as_csv(run: RunInfo, results: Sequence[LesionResult]) -> str:
         shared = [run.volume, run.model_name, run.model_version, run.model_sha256, run.device, run.software]
         trust = [*_reliability_columns(result).values(), *_statistics_columns(result.statistics).values()]
         warnings = " | ".join(result.warnings)
-        writer.writerow([result.name, result.label, *numbers, *place, picture, warnings, *trust, *shared])
+        row = [result.name, result.label, *numbers, *place, picture, warnings, *trust, *shared]
+        writer.writerow(map(csv_cell, row))
     return text.getvalue()
 
 

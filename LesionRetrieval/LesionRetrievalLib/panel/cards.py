@@ -79,7 +79,9 @@ class CaseCard:
         )
         source = _("marked as not similar") if isMarked else neighbour.label_source
         attributes = f"{neighbour.organ} · {attributes_text(neighbour.attributes)}".strip(" ·")
-        lines = (_short(source), _short(attributes, _MOST_OF_ATTRIBUTES))
+        lines = [_short(source), _short(attributes, _MOST_OF_ATTRIBUTES)]
+        if neighbour.may_be_the_lesion:
+            lines.insert(0, _("may be this very lesion"))
         self._more.text = "<br>".join(f"<small>{html.escape(line)}</small>" for line in lines)
         self.button.toolTip = cardToolTip(neighbour)
         self.button.accessibleName = f"{rank} {neighbour.label} {neighbour.similarity:.3f}"
@@ -118,6 +120,7 @@ def cardToolTip(neighbour: Neighbour) -> str:
     lines = [
         f"<b>{html.escape(neighbour.label)}</b> ({html.escape(neighbour.case_id)})",
         _("similarity {0:.3f} (1 is the same)").format(neighbour.similarity),
+        _("may be this very lesion") if neighbour.may_be_the_lesion else "",
         _("established by {0}").format(html.escape(neighbour.label_source)),
         html.escape(neighbour.organ),
         *(html.escape(f"{name}: {value}") for name, value in neighbour.attributes.items()),

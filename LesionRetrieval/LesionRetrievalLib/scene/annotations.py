@@ -18,6 +18,7 @@ import numpy as np
 from LesionClassifierLib.scene.lesions import addRoiNode, boxFromRoi, checkedFrame, markAsLesion
 from LesionLib.errors import BoxError, OutputError
 from LesionLib.geometry import LesionBox
+from LesionLib.io.private_files import write_private
 from slicer import vtkMRMLMarkupsROINode, vtkMRMLScene
 
 from LesionRetrievalLib.library.cases import Scalar
@@ -214,7 +215,7 @@ def saveAnnotations(path: Path, roiNodes: Sequence[vtkMRMLMarkupsROINode]) -> in
     """Write the boxes with labels and attributes as .mrk.json; how many. Raises `BoxError` or `OutputError`."""
     text = annotations_text(annotationOf(node) for node in roiNodes)
     try:
-        path.write_text(text, encoding="utf-8")
+        write_private(path, text)
     except OSError as error:
         msg = f"{path} cannot be written ({error.strerror}); choose a folder that exists and is writable."
         raise OutputError(msg) from error

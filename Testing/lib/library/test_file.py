@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from case_libraries import MODEL, OTHER_SHA256, a_case, a_library_at, ids, random_cases, search
 from LesionLib.errors import CaseLibraryError
+from LesionRetrievalLib.library.file import SCHEMA_VERSION
 from LesionRetrievalLib.library.store import CaseLibrary
 
 
@@ -70,7 +71,7 @@ def test_what_is_not_a_library_is_refused_with_the_reason(tmp_path):
 @pytest.mark.parametrize(
     ("change", "reason"),
     [
-        ("PRAGMA user_version = 3", "schema 3.*update LesionLens"),
+        (f"PRAGMA user_version = {SCHEMA_VERSION + 1}", f"schema {SCHEMA_VERSION + 1}.*update LesionLens"),
         ("PRAGMA user_version = 0", "changed by another program"),
         ("PRAGMA user_version = 1", "changed by another program"),
         ("DROP TABLE pictures", "changed by another program"),

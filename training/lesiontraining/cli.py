@@ -18,6 +18,9 @@ Your table:    lesiontrain fit --config cross-entropy-table --data.table lesions
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; 0 when done, 2 for bad input."""
+    for stream in (sys.stdout, sys.stderr):  # a console in another code page shows letters that it lacks as codes
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")
     parser = build_parser()
     options, rest = parser.parse_known_args(arguments)
     if rest and options.command is not _fit:

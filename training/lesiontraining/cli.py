@@ -23,6 +23,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _run(arguments: Sequence[str] | None) -> int:
+    for stream in (sys.stdout, sys.stderr):  # a console in another code page shows letters that it lacks as codes
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")
     parser = build_parser()
     options, rest = parser.parse_known_args(arguments)
     if rest and options.command is not _fit:

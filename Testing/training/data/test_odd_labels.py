@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+
 import pytest
 from lesiontraining.data.checks import check_table
 from lesiontraining.data.lesions import parse_csv, table_from_rows
@@ -45,3 +49,12 @@ def test_what_is_odd_about_a_ct_is_said_when_the_table_is_checked(tmp_path, caps
 def test_a_table_with_semicolons_is_named_as_one():
     with pytest.raises(TableError, match="t.csv: line 1: values are separated by semicolons"):
         parse_csv("volume;patient;dx\nct.nrrd;1;a\n", source="t.csv")
+
+
+def test_an_error_is_shown_in_whatever_code_page_the_console_has(tmp_path):
+    environment = {**os.environ, "PYTHONIOENCODING": "cp1252", "PYTHONUTF8": "0"}
+    code = "import sys; from lesiontraining.cli import main; sys.exit(main(sys.argv[1:]))"
+    command = [sys.executable, "-c", code, "evaluate", str(tmp_path / "腫瘤")]
+    ran = subprocess.run(command, env=environment, capture_output=True, check=False, timeout=200)
+    assert ran.returncode == 2, ran.stderr
+    assert b"\\u816b" in ran.stderr

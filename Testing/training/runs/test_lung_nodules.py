@@ -31,7 +31,6 @@ from lesiontraining.commands.probe_plan import BoxJitter, PlanError, read_plan
 NAME = "lung-nodule-malignancy"
 PLAN = Path(__file__).resolve().parents[2] / "training" / "models" / f"{NAME}.yaml"
 SMALL = {"width": 0.25, "stem_stride": 2, "output_stride": 16}
-INPUT = {"kind": "axial_stack", "size": 32, "spacing_mm": 1.25}
 
 
 def written(path: Path, array: np.ndarray, volume: CTVolume) -> None:
@@ -86,7 +85,7 @@ def weights(tmp_path_factory) -> Path:
 def plan():
     """That of the shipped model, with a narrow network and a few drawings."""
     return replace(
-        read_plan(NAME), arguments=SMALL, input=INPUT, jitter=BoxJitter(drawings=1), strengths=[1e-3, 1e-2], draws=50,
+        read_plan(NAME), arguments=SMALL, jitter=BoxJitter(drawings=1), strengths=[1e-3, 1e-2], draws=50,
         alpha=0.25, sanity_pictures=4,
     )  # fmt: skip
 
@@ -100,7 +99,7 @@ def small_plan(folder: Path, **changes: object) -> Path:
     """The shipped plan as a file, small, with other values at its top."""
     values = yaml.safe_load(PLAN.read_text(encoding="utf-8"))
     small = {
-        "arguments": SMALL, "input": INPUT, "jitter": {"drawings": 1}, "strengths": [0.01], "draws": 20, "sanity_pictures": 2,
+        "arguments": SMALL, "jitter": {"drawings": 1}, "strengths": [0.01], "draws": 20, "sanity_pictures": 2,
         "alpha": 0.25,
     }  # fmt: skip
     path = folder / "plan.yaml"
@@ -200,7 +199,6 @@ def test_another_table_becomes_a_model_by_a_plan_alone_with_its_report(weights, 
     assert list(metrics["figures"]) == ["this model", "volume only", "size + mean HU", "this model, loose boxes"]
     shipped = bundle.manifest["lesionlens"]["training"]["groups"][0]["figures"]["this model"]["AUC"]
     assert metrics["figures"]["this model"]["auc"]["value"] == pytest.approx(shipped["value"], abs=1e-4)
-    print(metrics["figures"]["this model"]["auc"], metrics["figures"]["volume only"]["auc"])
     assert metrics["leaks"] == []
     assert (tmp_path / "report" / "pictures" / "reliability.png").is_file()
     left = [file for file in tmp_path.glob("[rs][ep]*/**/*") if file.suffix in (".json", ".md", ".html")]

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from lesiontraining.evaluation.classification import auc, balanced_accuracy, macro_auc
 from lesiontraining.evaluation.intervals import PatientDraws, difference, interval, over
-from lesiontraining.reporting.figures import classification_statistics
+from lesiontraining.reporting.figures import classification_statistics, second_class_statistics
 from lesiontraining.runs.uncertainty import best_temperature, cross_fitted_probabilities, mean_probabilities
 from scipy.special import softmax
 
@@ -21,7 +21,7 @@ def sample():
 
 
 class Answers:
-    """What `classification_statistics` reads of predictions of two classes."""
+    """What the statistics read of predictions of two classes."""
 
     def __init__(self, truth: np.ndarray, score: np.ndarray) -> None:
         self.labels, self.probabilities = truth.astype(int), np.stack([1 - score, score], axis=1)
@@ -38,7 +38,8 @@ def test_auc_is_the_share_of_pairs_in_the_right_order(sample):
 def test_sensitivity_and_specificity_count_what_they_say(sample):
     truth, score, _ = sample
     score = np.where(score == 0.5, 0.51, score)
-    statistics, rows = classification_statistics(Answers(truth, score)), np.arange(120)
+    answers, rows = Answers(truth, score), np.arange(120)
+    statistics = classification_statistics(answers) | second_class_statistics(answers)
     called = score > 0.5
     sensitivity, specificity = (statistics[name](rows) for name in ("sensitivity", "specificity"))
     assert sensitivity == (called & truth).sum() / truth.sum()

@@ -121,29 +121,33 @@ def measure(methods: Mapping[str, Predictions], *, draws: int, seed: int, say: S
 
 
 def classification_statistics(p: Predictions) -> dict[str, Statistic]:
-    """Each figure of a method as a function of rows; all lesions labelled.
-
-    Of two classes also sensitivity and specificity, the second class being the one that is looked for.
-    """
+    """Each figure of a method as a function of rows; all lesions labelled."""
     labels, probabilities = p.labels, p.probabilities
     called, classes = probabilities.argmax(axis=1), probabilities.shape[1]
 
     def of_confusion(name: str) -> Statistic:
         return lambda rows: getattr(overall(confusion_matrix(labels[rows], called[rows], classes)), name)
 
-    def of_second(name: str) -> Statistic:
-        return lambda rows: float(getattr(one_vs_rest(confusion_matrix(labels[rows], called[rows], classes)), name)[1])
-
-    of_two = ("sensitivity", "specificity") if classes == 2 else ()
     names = ("accuracy", "balanced_accuracy", "macro_specificity", "macro_precision", "macro_f1", "weighted_f1")
     return {
         "auc": lambda rows: macro_auc(labels[rows], probabilities[rows]),
         **{name: of_confusion(name) for name in names},
-        **{name: of_second(name) for name in of_two},
         "calibration_error": lambda rows: expected_calibration_error(probabilities[rows], labels[rows]),
         "brier": lambda rows: brier_score(probabilities[rows], labels[rows]),
         "log_loss": lambda rows: log_loss(probabilities[rows], labels[rows]),
     }
+
+
+def second_class_statistics(p: Predictions) -> dict[str, Statistic]:
+    """Sensitivity and specificity as functions of rows, the second class being the one that is looked for."""
+    called, classes = p.probabilities.argmax(axis=1), p.probabilities.shape[1]
+
+    def of_second(name: str) -> Statistic:
+        return lambda rows: float(
+            getattr(one_vs_rest(confusion_matrix(p.labels[rows], called[rows], classes)), name)[1]
+        )
+
+    return {name: of_second(name) for name in ("sensitivity", "specificity")}
 
 
 def _comparisons(

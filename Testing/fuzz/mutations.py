@@ -187,7 +187,7 @@ def damage_dicom(path: Path, rng: Rng) -> None:
     if rng.random() < 0.4:
         path.write_bytes(damaged_bytes(path.read_bytes(), rng))
         return
-    data = pydicom.dcmread(path)
+    data = pydicom.dcmread(path, force=True)
     for _ in range(int(rng.integers(1, 4))):
         name = _DICOM[rng.integers(len(_DICOM))]
         with suppress(Exception):

@@ -189,7 +189,7 @@ def _stored_result(folder: Path) -> None:
     node, ct = addRoiNode(scene, box), addVolumeNode(scene, volume)
     info = RunInfo("CT", "model", "1.0.0", "a" * 64, "cpu")
     storeResult(node, ct, result, run=info, classColors={"a": (1, 0, 0), "b": (0, 1, 0)}, fingerprint="f")
-    (name,) = [n for n in node.GetAttributeNames() if (node.GetAttribute(n) or "").startswith("{")]
+    name = max(node.GetAttributeNames(), key=lambda n: len(node.GetAttribute(n) or ""))
     (folder / "result.json").write_text(json.dumps({"name": name, "text": json.loads(node.GetAttribute(name))}))
 
 

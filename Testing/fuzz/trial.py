@@ -37,7 +37,7 @@ class Trial:
             self._reader.read(work)
             outcome, details = "read", ""
         except (*REFUSALS, *self._reader.refusals) as error:
-            outcome, details = ("crash", f"several lines: {error}") if "\n" in str(error) else ("refused", str(error))
+            outcome, details = "refused", str(error)
         except MemoryError:
             outcome, details = "memory", traceback.format_exc()[-3000:]
         except Exception:

@@ -310,8 +310,17 @@ def question_to_frame(request: RunRequest | EmbeddingRequest) -> Frame:
 
 
 def question_from_frame(frame: Frame) -> RunRequest | EmbeddingRequest:
-    """The inverse of `question_to_frame`. Raises `VolumeError` or `BoxError` for what cannot be used."""
-    return embedding_request_from_frame(frame) if frame.header["kind"] == "embed" else request_from_frame(frame)
+    """The inverse of `question_to_frame`. Raises `VolumeError` or `BoxError` for what cannot be used.
+
+    Raises `WireError` for what is no question.
+    """
+    try:
+        return embedding_request_from_frame(frame) if frame.header["kind"] == "embed" else request_from_frame(frame)
+    except errors.LesionLensError:
+        raise
+    except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError, StopIteration) as error:
+        msg = f"the question cannot be read: {type(error).__name__}: {error}"
+        raise WireError(msg) from error
 
 
 def reply_to_frame(answer: RunAnswer | Embedding) -> Frame:

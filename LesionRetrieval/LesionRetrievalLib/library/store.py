@@ -183,7 +183,11 @@ class LibraryReading:
         rows = self._rows(
             "SELECT plane, height, width, grey FROM pictures WHERE case_id = ? ORDER BY plane", (case_id,)
         )
-        return {plane: array_from_bytes(grey, dtype="uint8", shape=(h, w)) for plane, h, w, grey in rows}
+        try:
+            return {plane: array_from_bytes(grey, dtype="uint8", shape=(h, w)) for plane, h, w, grey in rows}
+        except (TypeError, ValueError) as error:
+            msg = f"{self.path}: a picture of case {case_id!r} is damaged; build the library again."
+            raise CaseLibraryError(msg) from error
 
     def patch(self, case_id: str) -> HuPatch | None:
         """Return the CT around the case's lesion, with its box; None if the library holds none."""
@@ -239,7 +243,10 @@ class LibraryReading:
         if self._rows("PRAGMA user_version")[0][0] != self._schema:
             msg = f"{self.path} was brought to a newer form meanwhile; open it again."
             raise CaseLibraryError(msg)
-        return self._rows(_MODELS)
+        rows = self._rows(_MODELS)
+        for row in rows:
+            _whole(row[3], f"{self.path}: the dimension of {row[0]}", high=65536)
+        return rows
 
     def _require_case(self, case_id: str) -> None:
         if not self._rows("SELECT 1 FROM cases WHERE case_id = ?", (checked_case_id(case_id),)):

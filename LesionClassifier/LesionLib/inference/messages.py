@@ -329,8 +329,14 @@ def reply_to_frame(answer: RunAnswer | Embedding) -> Frame:
 
 
 def reply_from_frame(frame: Frame, request: RunRequest | EmbeddingRequest) -> RunAnswer | Embedding:
-    """The answer to ``request``."""
-    return embedding_from_frame(frame) if isinstance(request, EmbeddingRequest) else answer_from_frame(frame, request)
+    """The answer to ``request``. Raises `RunnerError` for what is no answer."""
+    try:
+        if isinstance(request, EmbeddingRequest):
+            return embedding_from_frame(frame)
+        return answer_from_frame(frame, request)
+    except (LookupError, TypeError, ValueError, AttributeError, StopIteration) as error:
+        msg = f"the worker's answer cannot be read ({type(error).__name__}: {error}); please report this."
+        raise RunnerError(msg) from error
 
 
 def request_to_frame(request: RunRequest) -> Frame:

@@ -50,10 +50,7 @@ from LesionLib.inference.messages import (
 from LesionLib.model.folder import is_model_path
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from LesionLib.inference.classifier import Engine
-    from LesionLib.inference.messages import Embedding, EmbeddingRequest, Progress, RunAnswer, RunRequest
 
 
 WORKER_ARGUMENTS = ("-m", "LesionLib.inference.worker")
@@ -370,12 +367,7 @@ class WorkerRunner:
         with _Turn(self._busy):
             request = replace(request, model=_resolved(request.model))
             self._wanted = (request.model, request.options)
-            reply = self._ask(question_to_frame(request), progress)
-            try:
-                return reply_from_frame(reply, request)
-            except (LookupError, TypeError, ValueError, AttributeError, StopIteration) as error:
-                msg = f"the worker's answer cannot be read ({type(error).__name__}: {error}); please report this."
-                raise RunnerError(msg) from error
+            return reply_from_frame(self._ask(question_to_frame(request), progress), request)
 
     def cancel(self) -> bool:
         """Ask the worker to stop; kill and restart it where it has not stopped after 0.4 s."""

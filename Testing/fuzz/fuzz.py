@@ -71,12 +71,14 @@ def run(options: argparse.Namespace) -> tuple[dict[str, Counter], list[dict]]:
     failures: list[dict] = []
     deadline = time.monotonic() + 60 * options.minutes
     threads = [
-        Thread(target=_feed, args=(waiting, counts, failures, deadline, options.seed)) for _ in range(options.processes)
+        Thread(target=_feed, args=(waiting, counts, failures, deadline, options.seed), daemon=True)
+        for _ in range(options.processes)
     ]
     for thread in threads:
         thread.start()
-    while any(thread.is_alive() for thread in threads):
-        time.sleep(10)
+    # Who is asked at the end has until a hang would be told, and no longer: what was found is to be printed in any case.
+    while any(thread.is_alive() for thread in threads) and time.monotonic() < deadline + HANG_S:
+        time.sleep(5)
         done = sum(counter.total() for name, counter in list(counts.items()) if name != "seconds")
         print(f"{done} done, {waiting.qsize()} left, {len(failures)} failed", file=sys.stderr, flush=True)
     return counts, failures
@@ -98,6 +100,7 @@ def _feed(waiting: Queue, counts: dict[str, Counter], failures: list[dict], dead
         counts.setdefault(name, Counter())[outcome["outcome"]] += 1
         if outcome["outcome"] not in ("read", "refused"):
             failures.append({"reader": name, "number": number, **outcome})
+            print(f"{outcome['outcome']}: --reader {name!r} --number {number}", file=sys.stderr, flush=True)
     if worker is not None:
         worker.end()
 

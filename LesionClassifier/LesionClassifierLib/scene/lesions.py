@@ -148,7 +148,7 @@ def _markups(path: Path) -> list[dict]:
 
 def _loadOne(scene: vtkMRMLScene, path: Path, index: int, markup: dict) -> vtkMRMLMarkupsROINode:
     coordinateSystem = markup.get("coordinateSystem", "LPS")
-    if coordinateSystem not in _COORDINATE_SYSTEMS:
+    if not isinstance(coordinateSystem, str) or coordinateSystem not in _COORDINATE_SYSTEMS:
         msg = f"coordinateSystem is {coordinateSystem!r}; it must be LPS or RAS."
         raise BoxError(msg)
     if not markup.get("controlPoints"):

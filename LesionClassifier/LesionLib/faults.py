@@ -41,8 +41,10 @@ class StoppedError(KeyboardInterrupt):
     """A signal asked the process to end; what it began is cleaned up as after Ctrl-C."""
 
 
-def guarded(program: str, body: Callable[[], int]) -> int:
+def guarded(program: str, body: Callable[[], int], *, keeps_lines: bool = False) -> int:
     """Run ``body`` and return its exit code; of what is raised, one line goes to standard error.
+
+    ``keeps_lines``: an error of the input that lists several problems keeps a line for each.
 
     2 for bad input and for what the machine refuses, 3 for what nobody foresaw (with a file of details), 130 after Ctrl-C and
     128 + n after signal n, 141 where nobody reads standard output any more.
@@ -51,7 +53,7 @@ def guarded(program: str, body: Callable[[], int]) -> int:
         try:
             code = body()
         except LesionLensError as error:
-            code = _say(program, BAD_INPUT, f"error: {' '.join(str(error).split())}")
+            code = _say(program, BAD_INPUT, f"error: {error if keeps_lines else ' '.join(str(error).split())}")
         except KeyboardInterrupt:
             code = _say(program, INTERRUPTED, "interrupted; nothing was written.")
         except BrokenPipeError:

@@ -145,8 +145,8 @@ from LesionLib.faults import guarded
 def body():
     with staged_output(Path(sys.argv[1]), overwrite=True) as folder:
         (folder / "results.json").write_text("new")
-        print("half", flush=True)
         try:
+            print("half", flush=True)
             time.sleep(60)
         finally:
             print("cleaning", flush=True)

@@ -37,7 +37,7 @@ WALLS = {
         "sampling": "errors geometry networks",
         "uncertainty": "errors geometry",
         "explain": "errors geometry networks sampling uncertainty",
-        "model": "errors geometry networks sampling uncertainty",
+        "model": "errors geometry io networks sampling uncertainty",
         "inference": "errors geometry io networks sampling uncertainty explain model",
         "phantom": "geometry sampling",
     },

@@ -19,7 +19,7 @@ Your table:    lesiontrain fit --config cross-entropy-table --data.table lesions
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; 0 when done, else the exit code of `guarded`: 2 for bad input, 3 for a fault of ours."""
-    return guarded("lesiontrain", lambda: _run(arguments))
+    return guarded("lesiontrain", lambda: _run(arguments), keeps_lines=True)
 
 
 def _run(arguments: Sequence[str] | None) -> int:

@@ -163,7 +163,7 @@ def _markups(path: Path) -> list[dict]:
 def checkedFrame(markup: Mapping[str, Any]) -> str:
     """LPS or RAS: the frame of an ROI in a markups file. `BoxError` for another one, and for an ROI that is not drawn."""
     frame = markup.get("coordinateSystem", "LPS")
-    if frame not in _COORDINATE_SYSTEMS:
+    if not isinstance(frame, str) or frame not in _COORDINATE_SYSTEMS:
         msg = f"coordinateSystem is {frame!r}; it must be LPS or RAS."
         raise BoxError(msg)
     _requireOneMeaning(markup)

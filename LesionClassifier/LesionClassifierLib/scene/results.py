@@ -93,7 +93,7 @@ def storedResult(roiNode: vtkMRMLMarkupsROINode) -> StoredResult | None:
             classColors={name: tuple(color) for name, color in content["classColors"].items()},
             fingerprint=content["fingerprint"],
         )
-    except (ValueError, KeyError, TypeError, LesionLensError):
+    except (ValueError, LookupError, TypeError, AttributeError, ArithmeticError, StopIteration, RecursionError):
         return None
 
 

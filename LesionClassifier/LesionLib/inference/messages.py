@@ -309,8 +309,17 @@ def question_to_frame(request: RunRequest | EmbeddingRequest) -> Frame:
 
 
 def question_from_frame(frame: Frame) -> RunRequest | EmbeddingRequest:
-    """The inverse of `question_to_frame`. Raises `VolumeError` or `BoxError` for what cannot be used."""
-    return embedding_request_from_frame(frame) if frame.header["kind"] == "embed" else request_from_frame(frame)
+    """The inverse of `question_to_frame`. Raises `VolumeError` or `BoxError` for what cannot be used.
+
+    Raises `WireError` for what is no question.
+    """
+    try:
+        return embedding_request_from_frame(frame) if frame.header["kind"] == "embed" else request_from_frame(frame)
+    except errors.LesionLensError:
+        raise
+    except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError, StopIteration) as error:
+        msg = f"the question cannot be read: {type(error).__name__}: {error}"
+        raise WireError(msg) from error
 
 
 def reply_to_frame(answer: RunAnswer | Embedding) -> Frame:
@@ -319,8 +328,14 @@ def reply_to_frame(answer: RunAnswer | Embedding) -> Frame:
 
 
 def reply_from_frame(frame: Frame, request: RunRequest | EmbeddingRequest) -> RunAnswer | Embedding:
-    """The answer to ``request``."""
-    return embedding_from_frame(frame) if isinstance(request, EmbeddingRequest) else answer_from_frame(frame, request)
+    """The answer to ``request``. Raises `RunnerError` for what is no answer."""
+    try:
+        if isinstance(request, EmbeddingRequest):
+            return embedding_from_frame(frame)
+        return answer_from_frame(frame, request)
+    except (LookupError, TypeError, ValueError, AttributeError, StopIteration) as error:
+        msg = f"the worker's answer cannot be read ({type(error).__name__}: {error}); please report this."
+        raise RunnerError(msg) from error
 
 
 def request_to_frame(request: RunRequest) -> Frame:

@@ -172,12 +172,7 @@ class WorkerRunner:
         with _Turn(self._busy):
             request = replace(request, model=_resolved(request.model))
             self._wanted = (request.model, request.options)
-            reply = self._ask(question_to_frame(request), progress)
-            try:
-                return reply_from_frame(reply, request)
-            except (LookupError, TypeError, ValueError, AttributeError, StopIteration) as error:
-                msg = f"the worker's answer cannot be read ({type(error).__name__}: {error}); please report this."
-                raise RunnerError(msg) from error
+            return reply_from_frame(self._ask(question_to_frame(request), progress), request)
 
     def cancel(self) -> bool:
         """Ask the worker to stop; kill and restart it where it has not stopped after 0.4 s."""

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import stat
 import tempfile
 import zipfile
 from pathlib import Path, PurePosixPath
 
 from LesionLib.errors import BundleError
+from LesionLib.io.swap import put_folder
 from LesionLib.model.bundle import load_bundle, max_file_bytes
 from LesionLib.model.folder import (
     CARD,
@@ -44,7 +44,7 @@ def install_bundle(archive: Path, *, root: Path | None = None, overwrite: bool =
             if target.exists() and not overwrite:
                 msg = f"{target} exists; install with --overwrite to replace it."
                 raise BundleError(msg)
-            _put_in_place(folder, target, Path(staging) / "replaced")
+            put_folder(folder, target, Path(staging) / "replaced")
             return target
     except OSError as error:
         msg = f"{archive.name} cannot be installed into {root} ({error.strerror or error}); check the file and the folder."
@@ -60,18 +60,6 @@ def _require_free_name(name: str, folder: Path, archive: str) -> None:
             "another one; it is not installed. Export it under another name, or unpack it and give the path of its folder."
         )
         raise BundleError(msg)
-
-
-def _put_in_place(folder: Path, target: Path, aside: Path) -> None:
-    """Move ``folder`` to ``target``; what was there is kept aside until that has worked."""
-    if target.exists():
-        os.replace(target, aside)
-    try:
-        os.replace(folder, target)
-    except OSError:
-        if aside.exists():
-            os.replace(aside, target)
-        raise
 
 
 def _unpack(archive: Path, folder: Path) -> None:

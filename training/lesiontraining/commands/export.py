@@ -6,7 +6,6 @@ import colorsys
 import hashlib
 import json
 import re
-import shutil
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -15,6 +14,7 @@ from typing import Any
 
 import torch
 from LesionLib.errors import LesionLensError, OutputError
+from LesionLib.io.swap import put_folder
 from LesionLib.model.bundle import (
     CLASS_NAME_PATTERN,
     SCHEMA_VERSION,
@@ -84,9 +84,7 @@ def write_bundle(
         (folder / MANIFEST).parent.mkdir()
         (folder / MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n", encoding="utf-8")
         load_bundle(folder)
-        if out.exists():
-            shutil.rmtree(out)
-        shutil.move(folder, out)
+        put_folder(folder, out, Path(staging) / "replaced")
     return manifest["sha256"]
 
 

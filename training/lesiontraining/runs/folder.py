@@ -120,8 +120,18 @@ class FoldFolder:
 
     @property
     def facts(self) -> dict[str, Any]:
-        """What `finish` was given."""
-        return json.loads((self.path / "done.json").read_text(encoding="utf-8"))
+        """What `finish` was given. Raises `RunError` where it is damaged."""
+        try:
+            facts = json.loads((self.path / "done.json").read_text(encoding="utf-8"))
+        except (OSError, ValueError, RecursionError) as error:
+            msg = (
+                f"{self.path / 'done.json'} is damaged; delete it and run lesiontrain fit with the same options again."
+            )
+            raise RunError(msg) from error
+        if not isinstance(facts, dict):
+            msg = f"{self.path / 'done.json'} holds no facts of a fit; run lesiontrain fit with the same options again."
+            raise RunError(msg)
+        return facts
 
     def predictions(self) -> Predictions:
         """Train, val and test rows. Raises `RunError` before the fold is finished."""

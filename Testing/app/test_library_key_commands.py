@@ -255,18 +255,13 @@ def test_commands_for_a_file_say_so_for_an_address(run, capsys):
         assert "is on a server, and this works on a file" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("damage", ["attributes = '[]'", "label = x'ff'", "note = NULL", "case_id = 7"])
+@pytest.mark.parametrize("damage", ["attributes = '[]'", "attributes = x'ff'", "label = x'ff'", "note = x'00'"])
 def test_damaged_rows_are_one_line(run, library, damage):
     with CaseLibrary.open(library, read_only=False) as opened:
-        opened._rows("PRAGMA ignore_check_constraints = ON")
-        opened._rows("PRAGMA foreign_keys = OFF")
-        try:
-            opened._rows(f"UPDATE cases SET {damage} WHERE case_id = 'case-00002'")
-        except Exception:
-            pytest.skip("SQLite itself refuses this")
+        opened._rows(f"UPDATE cases SET {damage} WHERE case_id = 'case-00002'")
     ran = run("library", "search", library, "--case", "case-00001")
     assert (ran.code, ran.err.count("\n")) == (2, 1)
-    assert "Case" in ran.err
+    assert "Case 'case-00002'" in ran.err
 
 
 def test_a_damaged_picture_or_vector_is_one_line(run, library, nrrd, boxes, tmp_path):

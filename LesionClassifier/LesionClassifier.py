@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import sys
 import unittest
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Sequence
+from pathlib import Path
 
 import slicer
 import vtk
+from LesionClassifierLib.logic import RunnerLogic
+from LesionLib.inference.results import LesionResult
+from LesionLib.inference.runner import InferenceRunner, SharedRunner
 from LesionLib.model.folder import DEFAULT_MODEL
 from slicer.i18n import tr as _
 from slicer.i18n import translate
@@ -18,14 +22,6 @@ from slicer.ScriptedLoadableModule import (
     ScriptedLoadableModuleWidget,
 )
 from slicer.util import VTKObservationMixin
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
-    from pathlib import Path
-
-    from LesionLib.inference.results import LesionResult
-    from LesionLib.inference.runner import InferenceRunner
-
 
 DOCUMENTATION = "https://github.com/LesionLens/SlicerLesionLens#in-3d-slicer"
 
@@ -72,7 +68,6 @@ class LesionClassifierWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         ScriptedLoadableModuleWidget.setup(self)
         import qt
         from LesionClassifierLib.panel.classifier_panel import ClassifierPanel
-        from LesionLib.inference.runner import SharedRunner
 
         uiWidget = slicer.util.loadUI(self.resourcePath("UI/LesionClassifier.ui"))
         self.layout.addWidget(uiWidget)
@@ -156,37 +151,19 @@ class LesionClassifierWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self.panel.parametersChanged()
 
 
-class LesionClassifierLogic(ScriptedLoadableModuleLogic):
+class LesionClassifierLogic(ScriptedLoadableModuleLogic, RunnerLogic):
     """Everything the module can do, without a screen. A script uses it as the panel does."""
 
     def __init__(self, parent=None, *, runner: InferenceRunner | None = None):
         """``runner``: where the models run; None is in this very process, when it is first needed."""
         ScriptedLoadableModuleLogic.__init__(self, parent)
-        self._runner = runner
-
-    @property
-    def runner(self) -> InferenceRunner:
-        """Where the models run."""
-        if self._runner is None:
-            from LesionLib.inference.runner import InProcessRunner
-
-            self._runner = InProcessRunner()
-        return self._runner
+        RunnerLogic.__init__(self, runner=runner)
 
     def getParameterNode(self):
         """The panel's parameters, kept in the scene."""
         from LesionClassifierLib.parameters import LesionClassifierParameterNode
 
         return LesionClassifierParameterNode(super().getParameterNode())
-
-    def close(self):
-        """End the process or free the memory of the models."""
-        if self._runner is not None:
-            self._runner.close()
-
-    def restartRunner(self):
-        """Let go of all models and begin afresh; what runs is cancelled."""
-        self.runner.restart()
 
     def classify(
         self,
@@ -232,8 +209,6 @@ class LesionClassifierLogic(ScriptedLoadableModuleLogic):
 
         ``answerAnyway``: with the likeliest class also where the model has no answer.
         """
-        from pathlib import Path
-
         from LesionClassifierLib.export import exportCsv
 
         return exportCsv(Path(path), roiNodes, answerAnyway=answerAnyway)
@@ -250,8 +225,6 @@ class LesionClassifierLogic(ScriptedLoadableModuleLogic):
 
         ``files``: where the CT's DICOM files are (default: Slicer's DICOM database). ``answerAnyway``: as for `exportCsv`.
         """
-        from pathlib import Path
-
         from LesionClassifierLib.export import exportReport
 
         files = files or getattr(slicer, "dicomDatabase", None)

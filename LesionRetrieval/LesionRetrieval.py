@@ -7,6 +7,7 @@ import unittest
 
 import slicer
 import vtk
+from LesionLib.inference.runner import SharedRunner
 from LesionRetrievalLib.logic import RetrievalLogic
 from slicer.i18n import tr as _
 from slicer.i18n import translate
@@ -77,7 +78,6 @@ class LesionRetrievalWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         """Build the panel; nothing heavy is imported here."""
         ScriptedLoadableModuleWidget.setup(self)
         import qt
-        from LesionLib.inference.runner import SharedRunner
         from LesionRetrievalLib.panel.retrieval_panel import RetrievalPanel
         from LesionRetrievalLib.quiz_panel.quiz_panel import QuizPanel
 

@@ -7,11 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from LesionLib.errors import BoxError
 from LesionLib.geometry import require_overlap
 from LesionLib.inference.messages import RunAnswer, RunOptions, RunRequest
+from LesionLib.inference.results import color_by_class
+from LesionLib.inference.runner import InferenceRunner
 from slicer import vtkMRMLMarkupsROINode, vtkMRMLScalarVolumeNode, vtkMRMLScene
 
 from LesionClassifierLib.scene.heatmaps import setLayers
@@ -25,10 +26,6 @@ from LesionClassifierLib.scene.results import (
     storedResult,
 )
 from LesionClassifierLib.scene.volumes import nodesOfClass, volumeFromNode
-
-if TYPE_CHECKING:
-    from LesionLib.inference.runner import InferenceRunner
-
 
 Progress = Callable[[int, int, str], None]
 
@@ -81,7 +78,7 @@ def showAnswer(
         answer.results,
         volume=request.volume,
         run=answer.info,
-        classColors=dict(zip(answer.class_names, answer.class_colors, strict=True)),
+        classColors=color_by_class(answer),
         colorSegments=colorSegments,
     )
     if laysViews:

@@ -15,9 +15,10 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 from LesionLib import __version__
-from LesionLib.errors import LesionLensError, OutputError, WarningName
+from LesionLib.errors import InputWarning, LesionLensError, OutputError, WarningName
 from LesionLib.geometry import LesionBox
 from LesionLib.inference.results import LesionResult, RunInfo, as_csv
+from LesionLib.io.private_files import write_private
 from slicer import vtkMRMLMarkupsROINode, vtkMRMLScalarVolumeNode
 
 from LesionClassifierLib.scene.results import VOLUME_ROLE, storedResult
@@ -63,13 +64,18 @@ def sourceDatasets(volumeNode: vtkMRMLScalarVolumeNode, files: DicomFiles | None
 def readDatasets(paths: Iterable[str | Path]) -> list[Dataset]:
     """The files' datasets without pixels. Raises `StructuredReportError`."""
     import pydicom
-    from pydicom.errors import InvalidDicomError
 
     try:
-        return [pydicom.dcmread(path, stop_before_pixels=True) for path in paths]
-    except (InvalidDicomError, OSError) as error:
+        return [pydicom.dcmread(path, stop_before_pixels=True, force=not _isMarked(path)) for path in paths]
+    except Exception as error:  # what a damaged file makes of the parser can be anything
         msg = f"a DICOM file of the CT cannot be read ({type(error).__name__}); import the series again."
         raise StructuredReportError(msg) from error
+
+
+def _isMarked(path: str | Path) -> bool:
+    """Whether the file has the 128 bytes and the mark that files of old archives lack."""
+    with open(path, "rb") as handle:
+        return handle.read(132)[128:] == b"DICM"
 
 
 def resultsOfLesions(
@@ -99,7 +105,7 @@ def exportCsv(path: Path, roiNodes: Sequence[vtkMRMLMarkupsROINode], *, answerAn
     """Write one row a lesion that was asked about, and return how many. Raises `OutputError`."""
     run, results = resultsOfLesions(roiNodes, answerAnyway=answerAnyway)
     try:
-        path.write_text(as_csv(run, results), encoding="utf-8")
+        write_private(path, as_csv(run, results))
     except OSError as error:
         msg = f"{path} cannot be written ({error.strerror}); choose another place."
         raise OutputError(msg) from error
@@ -133,30 +139,101 @@ _REASON_MEANINGS = {
     WarningName.BOX_SIZE: "Size outside the model's training",
     WarningName.OUT_OF_DISTRIBUTION: "Unlike the model's training lesions",
 }
+_EVERY_LETTER = "ISO_IR 192"  # UTF-8, whatever the CT's own character set lacks
 _RAS_TO_LPS = np.array([-1.0, -1.0, 1.0])
 
 
 def writeStructuredReport(
     path: Path, results: Sequence[LesionResult], run: RunInfo, sources: Sequence[Dataset], *, overwrite: bool = False
-) -> None:
+) -> tuple[InputWarning, ...]:
     """Write one report of all lesions. ``sources``: the datasets of the CT's series, without pixels.
+
+    Returns what had to be left empty because the CT's own header is not valid there.
 
     Raises `StructuredReportError`: nothing to report, unusable sources, highdicom missing, or a file that is there.
     """
     if path.exists() and not overwrite:
         msg = f"{path} is there already; choose another name or allow overwriting."
         raise StructuredReportError(msg)
+    sources, gaps = _completed(sources)
     report = structuredReport(results, run, sources)
     try:
         with tempfile.NamedTemporaryFile(
             dir=path.parent, prefix=".lesionlens-", suffix=".dcm", delete=False
         ) as partial:
             report.save_as(partial, enforce_file_format=True)
-        os.chmod(partial.name, 0o644)  # temporary files are for their owner only
         os.replace(partial.name, path)
     except OSError as error:
         msg = f"{path} cannot be written ({error.strerror}); choose a folder that exists and is writable."
         raise StructuredReportError(msg) from error
+    except (ValueError, TypeError, AttributeError, LookupError) as error:  # a value that its element cannot hold
+        os.unlink(partial.name)
+        raise _notFromThisHeader(error) from error
+    return gaps
+
+
+# What a report must have and may leave empty (type 2): anonymised and old headers lack some of it.
+_MAY_BE_EMPTY = (
+    "PatientID", "PatientName", "PatientBirthDate", "PatientSex", "StudyDate", "StudyTime", "AccessionNumber", "StudyID",
+    "ReferringPhysicianName",
+)  # fmt: skip
+
+
+def _completed(sources: Sequence[Dataset]) -> tuple[list[Dataset], tuple[InputWarning, ...]]:
+    """The sources, the first with every element that a report may leave empty; values that are not valid DICOM go.
+
+    Raises `StructuredReportError` for headers that do not say to which study the images belong.
+    """
+    from copy import deepcopy
+
+    if not sources:
+        return [], ()
+    for keyword in ("StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID", "SOPClassUID"):
+        missing = sum(not source.get(keyword) for source in sources)
+        if missing:
+            msg = (
+                f"{missing} of the CT's {len(sources)} DICOM files have no {keyword}, without which a report cannot say what "
+                "it belongs to."
+            )
+            raise StructuredReportError(msg)
+    first = deepcopy(sources[0])  # a shallow copy shares its elements with the source
+    dropped = []
+    for keyword in _MAY_BE_EMPTY:
+        if keyword not in first:
+            setattr(first, keyword, None)
+        elif not _isValid(first, keyword):
+            del first[keyword]
+            setattr(first, keyword, None)
+            dropped.append(keyword)
+    for keyword in ("PatientName", "ReferringPhysicianName"):  # decoded by the CT's own character set
+        setattr(first, keyword, str(first.get(keyword) or ""))
+    first.SpecificCharacterSet = _EVERY_LETTER
+    if not dropped:
+        return [first, *sources[1:]], ()
+    text = (
+        f"The structured report leaves {', '.join(dropped)} empty: what the CT's header holds there is not valid DICOM."
+    )
+    return [first, *sources[1:]], (InputWarning(WarningName.REPORT_GAPS, text),)
+
+
+def _isValid(source: Dataset, keyword: str) -> bool:
+    from pydicom.config import RAISE
+    from pydicom.valuerep import validate_value
+
+    try:
+        element = source[keyword]
+        if element.value:
+            validate_value(element.VR, str(element.value), RAISE)
+    except Exception:  # a damaged element fails in its own way
+        return False
+    return True
+
+
+def _notFromThisHeader(error: Exception) -> StructuredReportError:
+    """Of the error only its kind is said: its text may repeat what stands in the header."""
+    return StructuredReportError(
+        f"the report cannot be written from the headers of this CT ({type(error).__name__}); export the CT again."
+    )
 
 
 def structuredReport(results: Sequence[LesionResult], run: RunInfo, sources: Sequence[Dataset]) -> Dataset:
@@ -179,21 +256,47 @@ def structuredReport(results: Sequence[LesionResult], run: RunInfo, sources: Seq
         imaging_measurements=groups,
         title=_codes().DCM.ImagingMeasurementReport,
     )
-    report = hd.sr.Comprehensive3DSR(
-        evidence=list(sources),
-        content=content[0],
-        series_instance_uid=hd.UID(),
-        series_number=_SERIES_NUMBER,
-        sop_instance_uid=hd.UID(),
-        instance_number=1,
-        manufacturer="LesionLens",
-        is_complete=True,
-        is_final=False,
-        is_verified=False,
-    )
+    try:
+        report = hd.sr.Comprehensive3DSR(
+            evidence=[_asEvidence(source) for source in sources],
+            content=content[0],
+            series_instance_uid=hd.UID(),
+            series_number=_SERIES_NUMBER,
+            sop_instance_uid=hd.UID(),
+            instance_number=1,
+            manufacturer="LesionLens",
+            is_complete=True,
+            is_final=False,
+            is_verified=False,
+        )
+    except (ValueError, TypeError, AttributeError, LookupError) as error:
+        raise _notFromThisHeader(error) from error
+    report.SpecificCharacterSet = _EVERY_LETTER
     report.SeriesDescription = _SERIES_DESCRIPTION
     report.ManufacturerModelName, report.SoftwareVersions = "LesionLens", run.software[:64] or __version__
     return report
+
+
+# What a report takes over of whom it is about: enough to be filed with the study. Allergies, alerts, occupation, history,
+# comments and the like stay where they are.
+_TAKEN_OVER = (
+    "PatientName", "PatientID", "IssuerOfPatientID", "TypeOfPatientID", "PatientBirthDate", "PatientSex",
+    "PatientIdentityRemoved", "DeidentificationMethod", "DeidentificationMethodCodeSequence",
+    "StudyInstanceUID", "StudyDate", "StudyTime", "StudyID", "StudyDescription", "AccessionNumber",
+    "IssuerOfAccessionNumberSequence", "ReferringPhysicianName",
+    "SOPClassUID", "SOPInstanceUID", "SeriesInstanceUID", "FrameOfReferenceUID", "Modality",
+)  # fmt: skip
+
+
+def _asEvidence(source: Dataset) -> Dataset:
+    """Of an image only what the report may hold: highdicom copies everything that it finds of patient and study."""
+    from pydicom import Dataset
+
+    evidence = Dataset()
+    for name in _TAKEN_OVER:
+        if name in source:
+            evidence.add(source[name])
+    return evidence
 
 
 def boxPolygonsLPS(box: LesionBox) -> list[np.ndarray]:

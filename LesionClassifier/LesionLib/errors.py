@@ -47,6 +47,17 @@ class WarningName(StrEnum):
     GPU_MEMORY = "gpu-memory"
     SEGMENT_MARGIN = "segment-margin"
     TRAINING_LESION = "training-lesion"
+    NIFTI_TRANSFORMS = "nifti-transforms"
+    NO_GEOMETRY = "no-geometry"
+    FILES_LEFT_OUT = "files-left-out"
+    SINGLE_FILE = "single-file"
+    MISSING_SLICES = "missing-slices"
+    SEVERAL_PARTS = "several-parts"
+    MASK_GEOMETRY = "mask-geometry"
+    SEGMENTATION = "segmentation"
+    BOX_FRAME = "box-frame"
+    REPORT_NOT_WRITTEN = "report-not-written"
+    REPORT_GAPS = "report-gaps"
 
 
 class InputWarning(str):

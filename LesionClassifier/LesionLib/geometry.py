@@ -24,12 +24,16 @@ class CTVolume:
     ``array`` has shape (k, j, i), in HU as far as anyone can tell; ``ijkToRAS`` is the 4x4 affine from voxel
     index (i, j, k) to RAS mm. Any invertible affine is allowed: oblique, left-handed, sheared (gantry tilt).
     ``warnings`` are what the reader noticed; they travel on to every result made from this volume.
+    ``slicesAtK``: where slices that are unevenly spaced really lie, shape (k,), in units of k; None where each lies at its
+    own index. ``missingSlices``: pairs of k between which nothing was acquired, so that voxels there are interpolated.
     """
 
     array: np.ndarray
     ijkToRAS: np.ndarray
     name: str = "CT"
     warnings: tuple[InputWarning, ...] = ()
+    slicesAtK: np.ndarray | None = None
+    missingSlices: tuple[tuple[float, float], ...] = ()
 
     def __post_init__(self) -> None:
         """Refuse what is not a finite 3-D image with an invertible geometry (`VolumeError`)."""
@@ -163,8 +167,51 @@ def distance_outside_mm(volume: CTVolume, box: LesionBox) -> float:
     return 0.0 if distance < 1e-3 else distance
 
 
+def in_missing_slices_mm(volume: CTVolume, box: LesionBox) -> float:
+    """How much of the box's extent across the slices, in mm, lies where no slice was acquired."""
+    low, high = _extent_in_k(volume, box)
+    inside = sum(max(0.0, min(high, end) - max(low, start)) for start, end in volume.missingSlices)
+    return inside * volume.sliceDistanceMm
+
+
+def _extent_in_k(volume: CTVolume, box: LesionBox) -> tuple[float, float]:
+    k = transformed_points(volume.rasToIJK, box.cornersRAS)[:, 2]
+    return float(k.min()), float(k.max())
+
+
+def _require_acquired(volume: CTVolume, box: LesionBox) -> None:
+    low, high = _extent_in_k(volume, box)
+    for start, end in volume.missingSlices:
+        if start < low and high < end:
+            gap = (end - start) * volume.sliceDistanceMm
+            msg = (
+                f"box {box.name!r} lies in a gap of {gap:.1f} mm of {volume.name} where slices are missing: no image passes "
+                "through it. Export the whole series."
+            )
+            raise BoxError(msg)
+
+
+def _require_reaching_in(volume: CTVolume, box: LesionBox) -> None:
+    """Refuse a box that only grazes the outermost voxels from outside: nothing of it could be measured."""
+    center = transformed_points(volume.rasToIJK, box.centerRAS)
+    size = np.array(volume.sizeIJK)
+    if ((center >= -0.5) & (center <= size - 0.5)).all():
+        return
+    shrunk = np.maximum(size - 1, 1e-6)  # the lattice between the outermost voxels' centres
+    inner = np.eye(4)
+    inner[:3, :3] = volume.ijkToRAS[:3, :3] * shrunk
+    inner[:3, 3] = volume.ijkToRAS[:3, 3] + inner[:3, :3].sum(axis=1) / 2
+    distance = distance_outside_mm(CTVolume(np.zeros((1, 1, 1), np.uint8), inner), box)
+    if distance > 0:
+        msg = (
+            f"box {box.name!r} lies outside {volume.name} but for its edge: it ends {distance:.2f} mm before the first voxel's "
+            "centre, so nothing in it can be measured; check its frame (RAS or LPS) and that it belongs to this CT."
+        )
+        raise BoxError(msg)
+
+
 def require_overlap(volume: CTVolume, box: LesionBox) -> None:
-    """Refuse a box that lies outside the volume, and say by how far (`BoxError`)."""
+    """Refuse a box that lies outside the volume, and say by how far, or where slices are missing (`BoxError`)."""
     distance = distance_outside_mm(volume, box)
     if distance > 0:
         msg = (
@@ -172,3 +219,5 @@ def require_overlap(volume: CTVolume, box: LesionBox) -> None:
             f"and that it belongs to {volume.name}."
         )
         raise BoxError(msg)
+    _require_reaching_in(volume, box)
+    _require_acquired(volume, box)

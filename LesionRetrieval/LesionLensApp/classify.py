@@ -16,26 +16,35 @@ from pathlib import Path
 from LesionClassifierLib.classification import requestFromNodes
 from LesionClassifierLib.export import StructuredReportError, readDatasets, writeStructuredReport
 from LesionClassifierLib.headless import HeadlessSlicer, startHeadlessSlicer
-from LesionClassifierLib.scene.lesions import addLesionsFromSegmentation, addRoiNode, addSegmentationNode, loadRoiNodes
+from LesionClassifierLib.scene.lesions import (
+    addLesionsFromSegmentation,
+    addRoiNode,
+    addSegmentationNode,
+    lesionsFromNodes,
+    loadRoiNodes,
+)
 from LesionClassifierLib.scene.results import ShownResults, layFirstMap, showResults
 from LesionClassifierLib.scene.tree import saveScene
 from LesionClassifierLib.scene.volumes import addVolumeNode, volumeFromNode, writeVolumeFile
-from LesionLib.errors import BoxError, InputWarning, LesionLensError
+from LesionLib.errors import BoxError, InputWarning, LesionLensError, WarningName
+from LesionLib.geometry import CTVolume, require_overlap
 from LesionLib.inference.messages import RunOptions
-from LesionLib.inference.results import LesionResult, RunInfo, as_csv, as_json, heat_map_file
-from LesionLib.io.boxes import read_boxes_csv, read_segment_boxes
-from LesionLib.io.volumes import DicomSeries, read_volume, series_at
+from LesionLib.inference.results import LesionResult, RunInfo, as_csv, as_json, color_by_class, heat_map_file
+from LesionLib.io.boxes import read_boxes_csv
+from LesionLib.io.image_headers import readable_name
+from LesionLib.io.private_files import write_private
+from LesionLib.io.volumes import DicomSeries, read_ct, series_at
 from LesionLib.model.folder import segment_margin_of
 from LesionRetrievalLib.libraries import open_store
-from LesionRetrievalLib.library.cases import Neighbour
+from LesionRetrievalLib.library.cases import CaseStore, Neighbour
 from LesionRetrievalLib.library.intake import require_margin
 from LesionRetrievalLib.library.neighbours import find_similar
-from LesionRetrievalLib.library.pseudonyms import Pseudonymiser, default_key_path
-from LesionRetrievalLib.library.store import CaseLibrary
+from LesionRetrievalLib.library.ownership import key_for_search, own_cases_note
 from slicer import vtkMRMLMarkupsROINode, vtkMRMLScalarVolumeNode, vtkMRMLScene
 
 from LesionLensApp.loaded_model import AskedModel
 from LesionLensApp.output import Steps, staged_output
+from LesionLensApp.reading import is_table, read_masks, warnings_of_box
 from LesionLensApp.report import lesion_pictures, write_report
 from LesionLensApp.slice_views import SliceRenderer
 
@@ -50,17 +59,18 @@ def addBoxes(scene: vtkMRMLScene, path: Path) -> list[vtkMRMLMarkupsROINode]:
         return [addRoiNode(scene, box) for box in read_boxes_csv(path)]
     if suffix == ".json":
         return loadRoiNodes(scene, path)
+    if suffix in (".acsv", ".fcsv"):
+        msg = f"{path.name} is a markups file of Slicer 4; load it in Slicer 5, make an ROI of it and save that as .mrk.json."
+        raise BoxError(msg)
     msg = f"{path.name}: boxes come as .csv or as a Slicer markups file (.mrk.json), not as {suffix or 'a file without ending'}."
     raise BoxError(msg)
 
 
-def addSegments(scene: vtkMRMLScene, path: Path, *, marginMm: float) -> list[vtkMRMLMarkupsROINode]:
-    """The segments of a segmentation file as a segmentation node, and one ROI node around each.
-
-    Raises `BoxError` or `VolumeError`.
-    """
-    masks = [box.segment for box in read_segment_boxes(path, margin_mm=0.0)]
-    node = addSegmentationNode(scene, masks, name=path.name.split(".")[0])
+def addSegments(
+    scene: vtkMRMLScene, masks: Sequence[CTVolume], *, name: str, marginMm: float
+) -> list[vtkMRMLMarkupsROINode]:
+    """The segments of a file (`read_masks`) as a segmentation node, and one ROI node around each. Raises `BoxError`."""
+    node = addSegmentationNode(scene, masks, name=name)
     return addLesionsFromSegmentation(scene, node, marginMm=marginMm)
 
 
@@ -72,19 +82,22 @@ class Job:
     """What to answer: nodes of a running scene, a model, and perhaps a library to compare with.
 
     ``box_jitter``: boxes drawn a little differently that are asked too, for the spread of the answer. ``excludePatient`` is
-    the pseudonym of the patient on the CT, whose own cases are not shown as similar. ``answerAnyway``: name the likeliest
-    class also where the model has no answer. ``dicomFiles``: those of the CT's
-    series, where a structured report is wanted.
+    the pseudonym of the patient on the CT, whose own cases are not shown as similar; ``searchNote`` what has to be said where
+    they could not be told from others. ``boxWarnings``: what is odd about where each box lies, one entry a box.
+    ``answerAnyway``: name the likeliest class also where the model has no answer. ``dicomFiles``: those of the CT's series,
+    where a structured report is wanted.
     """
 
     running: HeadlessSlicer
     volumeNode: vtkMRMLScalarVolumeNode
     roiNodes: Sequence[vtkMRMLMarkupsROINode]
     model: AskedModel
-    library: CaseLibrary | None = None
+    library: CaseStore | None = None
     k: int = 9
     excludePatient: str | None = None
+    searchNote: str = ""
     extraWarnings: tuple[InputWarning, ...] = ()
+    boxWarnings: Sequence[tuple[InputWarning, ...]] = ()
     box_jitter: int = 0
     answerAnyway: bool = False
     dicomFiles: Sequence[Path] = ()
@@ -112,14 +125,12 @@ def run_job(job: Job, out: Path, steps: Steps, *, overwrite: bool) -> list[Lesio
             results,
             volume=volumeFromNode(job.volumeNode),
             run=run,
-            classColors=dict(zip(model.class_names, model.class_colors, strict=True)),
+            classColors=color_by_class(model),
         )
         layFirstMap(job.volumeNode, shown)
+        results = _with_report(job, run, results, folder, steps)
         _write_tables(folder, run, results)
         _write_heat_maps(folder, shown)
-        if job.dicomFiles:
-            steps.begin("Writing the structured report")
-            writeStructuredReport(folder / REPORT_FILE, results, run, readDatasets(job.dicomFiles))
         steps.begin("Saving the scene")
         saveScene(scene, folder / "scene.mrb")
         lesions = list(zip(job.roiNodes, shown.heatMapNodes, results, strict=True))
@@ -128,21 +139,41 @@ def run_job(job: Job, out: Path, steps: Steps, *, overwrite: bool) -> list[Lesio
                 lesion_pictures(renderer, job.volumeNode, roiNode, heatMapNode, result)
                 for roiNode, heatMapNode, result in steps.each(lesions, "Drawing the report's pictures")
             ]
-        write_report(folder / "report.html", run, results, pictures, neighbours, job.library, model)
+        page = folder / "report.html"
+        write_report(page, run, results, pictures, neighbours, job.library, model, note=job.searchNote)
+    if job.searchNote:
+        steps.note(job.searchNote)
     return results
 
 
 def _classified(job: Job) -> tuple[RunInfo, list[LesionResult]]:
     options = RunOptions(box_jitter=job.box_jitter, answer_anyway=job.answerAnyway)
     answer = job.model.run(requestFromNodes(job.volumeNode, job.roiNodes, job.model.described.folder, options))
-    warned = [replace(result, warnings=(*job.extraWarnings, *result.warnings)) for result in answer.results]
+    ofBoxes = job.boxWarnings or [()] * len(answer.results)
+    warned = [
+        replace(result, warnings=tuple(dict.fromkeys((*job.extraWarnings, *own, *result.warnings))))
+        for result, own in zip(answer.results, ofBoxes, strict=True)
+    ]
     return answer.info, warned
+
+
+def _with_report(job: Job, run: RunInfo, results: list[LesionResult], folder: Path, steps: Steps) -> list[LesionResult]:
+    """The structured report where one is asked for; what it lacks, or why there is none, becomes a warning on the results."""
+    if not job.dicomFiles:
+        return results
+    steps.begin("Writing the structured report")
+    try:
+        gaps = writeStructuredReport(folder / REPORT_FILE, results, run, readDatasets(job.dicomFiles))
+    except StructuredReportError as error:
+        text = f"There is no structured report ({REPORT_FILE}): {error} All other results were written."
+        gaps = (InputWarning(WarningName.REPORT_NOT_WRITTEN, text),)
+    return [replace(result, warnings=(*result.warnings, *gaps)) for result in results]
 
 
 def _write_tables(folder: Path, run: RunInfo, results: list[LesionResult]) -> None:
     text = json.dumps(as_json(run, results), indent=2, ensure_ascii=False)
-    (folder / "results.json").write_text(text + "\n", encoding="utf-8")
-    (folder / "results.csv").write_text(as_csv(run, results), encoding="utf-8")
+    write_private(folder / "results.json", text + "\n")
+    write_private(folder / "results.csv", as_csv(run, results))
 
 
 def _write_heat_maps(folder: Path, shown: ShownResults) -> None:
@@ -171,7 +202,13 @@ def classify_files(options: argparse.Namespace, model: AskedModel, steps: Steps)
                 require_margin(library, model.described, margin_mm)
         steps.begin(f"Reading {options.volume.name}")
         series = series_at(options.volume, options.series)
-        volume = read_volume(options.volume, series=series or options.series)
+        volume = read_ct(options.volume, series=series or options.series, nifti_transform=options.nifti_transform)
+        masks, warnings = read_masks(options, series) if options.segmentation else ([], ())
+        if series is not None and not options.name:
+            steps.note(
+                f"The results carry the name of the folder, {volume.name}; where that tells whose CT it is, give another by "
+                "--name."
+            )
         running = startHeadlessSlicer()
         running.scene.Clear(False)  # one process may run several commands
         volumeNode = addVolumeNode(running.scene, volume)
@@ -179,7 +216,12 @@ def classify_files(options: argparse.Namespace, model: AskedModel, steps: Steps)
         if options.boxes:
             roiNodes = addBoxes(running.scene, options.boxes)
         else:
-            roiNodes = addSegments(running.scene, options.segmentation, marginMm=margin_mm)
+            name = readable_name(options.segmentation).split(".")[0]
+            roiNodes = addSegments(running.scene, masks, name=name, marginMm=margin_mm)
+        boxes = lesionsFromNodes(roiNodes)
+        for box in boxes:
+            require_overlap(volume, box)
+        patient, note = _patient_hash(options, series, library) if library is not None else (None, "")
         job = Job(
             running,
             volumeNode,
@@ -187,8 +229,10 @@ def classify_files(options: argparse.Namespace, model: AskedModel, steps: Steps)
             model,
             library=library,
             k=options.similar,
-            excludePatient=_patient_hash(options, series) if library is not None else None,
-            extraWarnings=volume.warnings,
+            excludePatient=patient,
+            searchNote=note,
+            extraWarnings=(*volume.warnings, *warnings),
+            boxWarnings=[warnings_of_box(volume, box, from_table=is_table(options.boxes)) for box in boxes],
             box_jitter=options.box_jitter,
             answerAnyway=options.answer_anyway,
             dicomFiles=_dicom_files(options, series),
@@ -209,9 +253,10 @@ def _dicom_files(options: argparse.Namespace, series: DicomSeries | None) -> lis
     return series.files
 
 
-def _patient_hash(options: argparse.Namespace, series: DicomSeries | None) -> str | None:
-    """The pseudonym of the patient on a DICOM CT, where the owner's key is at hand."""
-    key = options.key or default_key_path()
-    if series is None or not (options.key or key.exists()):
-        return None
-    return Pseudonymiser.load(key).hash(series.patient_id) if series.patient_id else None
+def _patient_hash(
+    options: argparse.Namespace, series: DicomSeries | None, library: CaseStore
+) -> tuple[str | None, str]:
+    """The pseudonym of the patient on a DICOM CT, where the library's key is at hand; and what is to be said without."""
+    key, state = key_for_search(library, options.key)
+    patient = key.hash(series.patient_id) if key is not None and series is not None and series.patient_id else None
+    return patient, own_cases_note(library, state, patient)

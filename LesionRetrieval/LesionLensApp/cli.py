@@ -7,31 +7,45 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from LesionLib.errors import LesionLensError
-from LesionLib.model.folder import DEFAULT_MODEL
+from LesionLib.faults import DONE, guarded
+from LesionLib.io.leftovers import leftovers, leftovers_note
+from LesionLib.model.folder import DEFAULT_MODEL, user_model_root
 from LesionRetrievalLib.libraries import library_place
 
-from LesionLensApp.library import add_library_commands
+from LesionLensApp.library import add_library_commands, add_reading_options
 from LesionLensApp.models import add_models_commands
-from LesionLensApp.output import NOTICE, Steps, print_results
+from LesionLensApp.output import NOTICE, Steps, check_output, print_results, say
 from LesionLensApp.quiz import add_quiz_commands
-
-BAD_INPUT, INTERRUPTED = 2, 130
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command; 0 when done, 2 for bad input (one line on standard error), 130 when interrupted."""
+    """Run one command; 0 when done, else the exit code of `guarded`: 2 for bad input, 3 for a fault of ours."""
+    return guarded("lesionlens", lambda: _run(arguments))
+
+
+def _run(arguments: Sequence[str] | None) -> int:
+    _write_any_letter()
     options = build_parser().parse_args(arguments)
     command: Callable[[argparse.Namespace], None] = options.command
-    try:
-        command(options)
-    except LesionLensError as error:
-        print(f"lesionlens: error: {' '.join(str(error).split())}", file=sys.stderr)
-        return BAD_INPUT
-    except KeyboardInterrupt:
-        print("lesionlens: interrupted; nothing was written.", file=sys.stderr)
-        return INTERRUPTED
-    return 0
+    _say_leftovers(options)
+    command(options)
+    sys.stdout.flush()
+    return DONE
+
+
+def _say_leftovers(options: argparse.Namespace) -> None:
+    """Of the places this command writes to."""
+    places = [getattr(options, name, None) for name in ("out", "library")]
+    places += [user_model_root()] if hasattr(options, "archive") else []
+    for left in (left for place in places if isinstance(place, Path) for left in leftovers(place)):
+        say(f"lesionlens: {leftovers_note(left)}", sys.stderr)
+
+
+def _write_any_letter() -> None:
+    """A console or pipe in another code page shows letters that it lacks as codes, and does not end the command."""
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -61,7 +75,10 @@ def _add_classify(commands: argparse._SubParsersAction) -> None:
     parser.add_argument("volume", type=Path, help="DICOM folder, NRRD or NIfTI file")
     where = parser.add_mutually_exclusive_group(required=True)
     where.add_argument("--boxes", type=Path, help="boxes as .csv, or a Slicer markups file (.mrk.json)")
-    where.add_argument("--segmentation", type=Path, help="label map or .seg.nrrd: every segment becomes a box")
+    where.add_argument(
+        "--segmentation", type=Path, help="label map, .seg.nrrd or DICOM SEG: every segment becomes a box"
+    )
+    add_reading_options(parser)
     parser.add_argument(
         "--margin-mm", type=float, help="margin around a segment (default: what the model was made for)"
     )
@@ -98,8 +115,6 @@ def _demo(options: argparse.Namespace) -> None:
 
 
 def _classify(options: argparse.Namespace) -> None:
-    from LesionLensApp.output import check_output
-
     check_output(options.out, overwrite=options.overwrite)
     steps = Steps()
     steps.begin("Loading torch and the model")

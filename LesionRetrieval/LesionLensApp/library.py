@@ -1,4 +1,4 @@
-"""``lesionlens library build | add | search | list | remove | verify | export | reindex | push | pull``: options and commands.
+"""``lesionlens library build | add | search | list | remove | verify | key | export | reindex | push | pull``: the commands.
 
 What ``build``, ``add`` and ``search`` do is in `library_cases` and `library_search`.
 """
@@ -12,11 +12,10 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from LesionLib.errors import CaseLibraryError
 from LesionLib.model.folder import segment_margin_of
-from LesionRetrievalLib.libraries import Target, TransferPlan, Transferred, open_store, transfer
+from LesionRetrievalLib.libraries import Target, TransferPlan, Transferred, library_place, open_store, transfer
 from LesionRetrievalLib.library.cases import CaseStore, IndexedModel
 from LesionRetrievalLib.library.reindex import ReindexReport, patch_embedder, reindex
 from LesionRetrievalLib.library.store import CaseLibrary
@@ -25,14 +24,9 @@ from LesionRetrievalLib.server.library import MilvusLibrary
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
-from rich.text import Text
 
 from LesionLensApp.loaded_model import AskedModel
-from LesionLensApp.output import NOTICE, Steps
-
-if TYPE_CHECKING:
-    from LesionLensApp.loaded_model import AskedModel
-
+from LesionLensApp.output import NOTICE, Steps, cell, kept_names, library_file, say
 
 _SERVER = "milvus://host:port/library; who asks is in LESIONLENS_SERVER_TOKEN, or ..._USER and ..._PASSWORD"
 
@@ -48,6 +42,7 @@ def add_library_commands(commands: argparse._SubParsersAction, *, default_model:
     _add_list(library)
     _add_remove(library)
     _add_verify(library)
+    _add_key_command(library)
     _add_export(library)
     _add_reindex(library, default_model)
     _add_push(library)
@@ -62,6 +57,10 @@ def _add_build(commands: argparse._SubParsersAction, default_model: str) -> None
     parser.add_argument("--label-column", help="column with the answers (default: label, or malignant)")
     parser.add_argument("--label-source", help="how the answers were established, in a few words")
     parser.add_argument("--organ", default="not stated", help="organ or site of the lesions")
+    parser.add_argument(
+        "--keep", action="append", default=[], metavar="COLUMN",
+        help="keep this column of the table with the cases; may be repeated (default: none is kept)",
+    )  # fmt: skip
     _add_images(parser)
     _add_key(parser)
     parser.add_argument("--overwrite", action="store_true", help="replace an existing library")
@@ -70,7 +69,7 @@ def _add_build(commands: argparse._SubParsersAction, default_model: str) -> None
 
 def _add_add(commands: argparse._SubParsersAction, default_model: str) -> None:
     parser = commands.add_parser("add", help="add the lesions of a CT, made anonymous")
-    _add_library(parser)
+    _add_place(parser)
     parser.add_argument("volume", type=Path, help="DICOM folder, NRRD or NIfTI file")
     _add_where(parser, required=True)
     parser.add_argument("--label", required=True, help="the answer: what the lesions turned out to be")
@@ -84,6 +83,13 @@ def _add_add(commands: argparse._SubParsersAction, default_model: str) -> None:
     parser.add_argument("--model", default=default_model, help="name or folder of the model that embeds the lesions")
     _add_patient(parser)
     _add_images(parser)
+    parser.add_argument(
+        "--allow-burned-in", action="store_true",
+        help="store pictures and patches although the CT says that text is burned into it; look at it first",
+    )  # fmt: skip
+    parser.add_argument(
+        "--allow-duplicates", action="store_true", help="add lesions although the library holds the very same already"
+    )
     parser.set_defaults(command=_add)
 
 
@@ -119,16 +125,26 @@ def _add_list(commands: argparse._SubParsersAction) -> None:
 
 
 def _add_remove(commands: argparse._SubParsersAction) -> None:
-    parser = commands.add_parser("remove", help="remove cases; their bytes in the file are overwritten")
-    _add_library(parser)
+    parser = commands.add_parser("remove", help="remove cases; in a file their bytes are overwritten")
+    _add_place(parser)
     parser.add_argument("case", nargs="+", help="ids of the cases")
     parser.set_defaults(command=_remove)
 
 
 def _add_verify(commands: argparse._SubParsersAction) -> None:
-    parser = commands.add_parser("verify", help="read the whole file and say whether it is sound")
-    _add_library(parser)
+    parser = commands.add_parser("verify", help="read the whole library and say whether it is sound")
+    _add_place(parser)
     parser.set_defaults(command=_verify)
+
+
+def _add_key_command(commands: argparse._SubParsersAction) -> None:
+    parser = commands.add_parser("key", help="whether your key is the one by which a library knows its patients")
+    _add_place(parser)
+    _add_key(parser)
+    parser.add_argument(
+        "--set", action="store_true", help="note your key as the one of a library that does not say it (of version 0.1)"
+    )
+    parser.set_defaults(command=_key)
 
 
 def _add_export(commands: argparse._SubParsersAction) -> None:
@@ -168,23 +184,36 @@ def _add_pull(commands: argparse._SubParsersAction) -> None:
 
 
 def _add_place(parser: argparse.ArgumentParser) -> None:
-    from LesionRetrievalLib.libraries import library_place
-
     parser.add_argument("library", type=library_place, help="the library file, or milvus://host:port/library")
 
 
 def _add_library(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("library", type=Path, help="the library file")
+    parser.add_argument("library", type=library_file, help="the library file")
 
 
 def _add_where(parser: argparse.ArgumentParser, *, required: bool) -> None:
     where = parser.add_mutually_exclusive_group(required=required)
     where.add_argument("--boxes", type=Path, help="boxes as .csv, or a Slicer markups file (.mrk.json)")
-    where.add_argument("--segmentation", type=Path, help="label map or .seg.nrrd: every segment becomes a box")
+    where.add_argument(
+        "--segmentation", type=Path, help="label map, .seg.nrrd or DICOM SEG: every segment becomes a box"
+    )
+    add_reading_options(parser)
     parser.add_argument(
         "--margin-mm", type=float, help="margin around a segment (default: what the model was made for)"
     )
     parser.add_argument("--series", help="which series of a DICOM folder: its number in the list, or its UID")
+
+
+def add_reading_options(parser: argparse.ArgumentParser) -> None:
+    """How odd files are read: the same for every command that takes a CT and lesions on it."""
+    parser.add_argument(
+        "--split-parts", type=float, nargs="?", const=14.0, metavar="MM3",
+        help="every separate part of a segment is a lesion of its own; parts below MM3 cubic mm are left out (14: a ball of 3 mm)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--nifti-transform", choices=("sform", "qform"), default="sform",
+        help="which of a NIfTI file's two places counts where they differ (default: sform)",
+    )  # fmt: skip
 
 
 def _add_patient(parser: argparse.ArgumentParser) -> None:
@@ -213,16 +242,21 @@ def _build(options: argparse.Namespace) -> None:
     from LesionLensApp.library_cases import LibraryPlan, build_library
 
     plan = LibraryPlan(
-        options.label_column, options.label_source, options.organ, options.pictures, with_patches=options.patches
-    )
+        options.label_column, options.label_source, options.organ, options.pictures, with_patches=options.patches,
+        keep=kept_names(options.keep),
+    )  # fmt: skip
     key_path = options.key or default_key_path()
-    count = build_library(
+    built = build_library(
         options.folder, model, options.out, plan=plan, key_path=key_path, steps=steps, overwrite=options.overwrite
     )
     pictures = "with three small pictures each" if options.pictures else "without pictures (--pictures stores them)"
     patches = ", with the CT around each lesion" if options.patches else ""
-    print(f"{options.out}: {count} cases, {pictures}{patches}.")
-    print(f"Patients are salted hashes; their key is {key_path}, keep it private.")
+    say(f"{options.out}: {built.cases} cases, {pictures}{patches}.")
+    if built.left_out:
+        say(f"Columns that were not kept (--keep COLUMN keeps one): {', '.join(built.left_out)}.")
+    for case_id, earlier in built.repeats:
+        say(f"{case_id} was left out: it is the very lesion of {earlier}.")
+    say(f"Patients are salted hashes; their key is {key_path}, keep it private.")
 
 
 def _add(options: argparse.Namespace) -> None:
@@ -231,7 +265,7 @@ def _add(options: argparse.Namespace) -> None:
     from LesionLensApp.library_cases import add_lesions
 
     added = add_lesions(options, model, steps)
-    print(f"{options.library}: added {', '.join(added)}.")
+    say(f"{options.library}: added {', '.join(added)}.")
 
 
 def _search(options: argparse.Namespace) -> None:
@@ -239,67 +273,78 @@ def _search(options: argparse.Namespace) -> None:
 
     answers = answer_query(options, lambda: _asked(options.model, Steps()))
     if options.json:
-        print(as_json_text(answers))
+        say(as_json_text(answers))
     else:
         print_answers(answers)
 
 
 def _list(options: argparse.Namespace) -> None:
-
     if options.json:
-        print(contents_as_json(options.library))
+        say(contents_as_json(options.library))
     else:
         print_contents(options.library)
 
 
 def _remove(options: argparse.Namespace) -> None:
-    from LesionRetrievalLib.library.store import CaseLibrary
-
     cases = dict.fromkeys(options.case)
-    with CaseLibrary.open(options.library, read_only=False) as library, library.transaction():
-        for case_id in cases:
-            library.remove(case_id)
-    print(f"{options.library}: removed {', '.join(cases)}.")
+    with open_store(options.library, writable=True) as library:
+        library.remove_many(list(cases))
+    say(f"{options.library}: removed {', '.join(cases)}.")
 
 
 def _verify(options: argparse.Namespace) -> None:
 
-    print(verify_library(options.library))
+    say(verify_library(options.library))
+
+
+def _key(options: argparse.Namespace) -> None:
+    from LesionRetrievalLib.library.ownership import KeyState, key_state, set_key
+    from LesionRetrievalLib.library.pseudonyms import Pseudonymiser, default_key_path
+
+    path = options.key or default_key_path()
+    key = Pseudonymiser.load(path)
+    with open_store(options.library, writable=options.set) as library:
+        if options.set:
+            set_key(library, key)
+        state = key_state(library, key)
+    texts = {
+        KeyState.OWN: f"{options.library} knows its patients by {path}.",
+        KeyState.FOREIGN: f"{options.library} knows its patients by another key than {path}.",
+        KeyState.UNKNOWN: f"{options.library} does not say which key it was made with; where it was {path}, add --set.",
+    }
+    say(texts[state])
 
 
 def _export(options: argparse.Namespace) -> None:
     from LesionRetrievalLib.library.file import ExportPlan
-    from LesionRetrievalLib.library.store import CaseLibrary
 
     plan = ExportPlan(pictures=options.pictures, patches=options.patches, notes=not options.without_notes)
     with CaseLibrary.open(options.library) as library:
         count = library.export(options.out, plan, overwrite=options.overwrite)
     left_out = [name for name in ("pictures", "patches", "notes") if not getattr(plan, name)]
     without = f", without {', '.join(left_out)}" if left_out else ""
-    print(f"{options.out}: {count} cases{without}.")
+    say(f"{options.out}: {count} cases{without}.")
 
 
 def _reindex(options: argparse.Namespace) -> None:
     steps = Steps()
     model = _asked(options.model, steps)
 
-    print(reindex_library(options.library, model, steps))
+    say(reindex_library(options.library, model, steps))
 
 
 def _push(options: argparse.Namespace) -> None:
 
-    print(push(options))
+    say(push(options))
 
 
 def _pull(options: argparse.Namespace) -> None:
 
-    print(pull(options))
+    say(pull(options))
 
 
 def _asked(model: str, steps: Steps) -> AskedModel:
     steps.begin("Loading torch and the model")
-    from LesionLensApp.loaded_model import AskedModel
-
     return AskedModel(model)
 
 
@@ -313,7 +358,7 @@ def print_contents(path: Path | str) -> None:
     """
     console = Console(highlight=False)
     with open_store(path) as library:
-        table = Table(title=str(path).rsplit("/", 1)[-1], caption=NOTICE)
+        table = Table(title=cell(str(path).rsplit("/", 1)[-1]), caption=NOTICE)
         for heading in ("case", "answer", "established by", "organ", "attributes", "with"):
             table.add_column(heading)
         contents = library.contents()
@@ -321,12 +366,12 @@ def print_contents(path: Path | str) -> None:
             attributes = ", ".join(f"{name} {value}" for name, value in case.attributes.items())
             stored = ", ".join(contents.get(case.case_id, ())) or "-"
             row = (case.case_id, case.label, case.label_source, case.organ, attributes or "-", stored)
-            table.add_row(*map(Text, row))
+            table.add_row(*map(cell, row))
         console.print(table)
         answers = ", ".join(f"{count} {label}" for label, count in library.labels().items())
-        console.print(Text(f"{len(library)} cases: {answers or 'none'}"))
+        console.print(cell(f"{len(library)} cases: {answers or 'none'}"))
         for model in library.models():
-            console.print(Text(f"Embedded by {_described(model)}."))
+            console.print(cell(f"Embedded by {_described(model)}."))
 
 
 def contents_as_json(path: Path | str) -> str:
@@ -345,12 +390,12 @@ def contents_as_json(path: Path | str) -> str:
     return json.dumps({"models": models, "cases": cases}, indent=2, ensure_ascii=False)
 
 
-def verify_library(path: Path) -> str:
+def verify_library(path: Path | str) -> str:
     """``lesionlens library verify``: whether a library is sound.
 
     One line that all is well, or `CaseLibraryError` with what is not.
     """
-    with CaseLibrary.open(path) as library:
+    with open_store(path) as library:
         problems = library.integrity_problems()
         if problems:
             more = f" and {len(problems) - _SHOWN_PROBLEMS} more" if len(problems) > _SHOWN_PROBLEMS else ""
@@ -384,7 +429,7 @@ def reindex_library(path: Path, model: AskedModel, steps: Steps) -> str:
             with _bar() as bar:
                 report = reindex(library, who, progress=bar, embed=embed)
         except KeyboardInterrupt:
-            print("lesionlens: interrupted; what is embedded is kept, reindex again to go on.", file=sys.stderr)
+            say("lesionlens: interrupted; what is embedded is kept, reindex again to go on.", sys.stderr)
             raise SystemExit(_INTERRUPTED) from None
     return "\n".join([f"{path}: {_counted(report)}", *_left_out(report)])
 

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import argparse
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 import pydicom
 from LesionLib.errors import BoxError, CaseLibraryError, OutputError
-from LesionLib.geometry import CTVolume, LesionBox
+from LesionLib.geometry import CTVolume, LesionBox, require_overlap
 from LesionLib.inference.messages import ModelDescription
-from LesionLib.io.boxes import CaseRow, read_case_table
-from LesionLib.io.volumes import DicomSeries, read_volume, series_at
+from LesionLib.io.boxes import CaseRow, CaseTableError, read_case_table
+from LesionLib.io.volumes import DicomSeries, read_ct, series_at
 from LesionLib.model.folder import segment_margin_of
+from LesionRetrievalLib.libraries import open_store
 from LesionRetrievalLib.library.attributes import attributes_from
 from LesionRetrievalLib.library.cases import CaseEntry, CaseStore, ModelIdentity
+from LesionRetrievalLib.library.duplicates import require_new, without_repeats
 from LesionRetrievalLib.library.intake import (
     IDENTIFYING_ELEMENTS,
     PATIENT_COLUMN,
@@ -24,28 +27,55 @@ from LesionRetrievalLib.library.intake import (
     attributes_of,
     case_entry,
     checked_case,
+    columns_left_out,
+    identifiers_of,
     label_column,
     label_of,
     library_margin_mm,
     new_case_id,
+    require_clear_labels,
+    require_columns,
     require_margin,
+    require_no_burned_in_text,
+)
+from LesionRetrievalLib.library.ownership import (
+    KEY_PROPERTY,
+    UNKNOWN_KEY,
+    key_for_adding,
+    key_of,
+    properties_to_note,
+    stored_form,
 )
 from LesionRetrievalLib.library.pseudonyms import Pseudonymiser, owner_key
 from LesionRetrievalLib.library.store import CaseLibrary, write_library
 
 from LesionLensApp.loaded_model import AskedModel
 from LesionLensApp.output import Steps
+from LesionLensApp.reading import is_table, read_masks, warnings_of_box
 
 
 @dataclass(frozen=True)
 class LibraryPlan:
-    """What goes into a library besides the vectors. ``label_column`` None: ``label`` or ``malignant``."""
+    """What goes into a library besides the vectors. ``label_column`` None: ``label`` or ``malignant``.
+
+    ``keep``: columns of the table that are kept with the cases.
+    """
 
     label_column: str | None = None
     label_source: str | None = None
     organ: str = "not stated"
     with_pictures: bool = False
     with_patches: bool = False
+    keep: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Built:
+    """``cases``: how many the library holds. ``left_out``: columns of the table. ``repeats``: (case, the earlier same one)."""
+
+    cases: int
+    left_out: tuple[str, ...]
+    repeats: tuple[tuple[str, str], ...]
 
 
 def build_library(
@@ -57,11 +87,11 @@ def build_library(
     key_path: Path,
     steps: Steps,
     overwrite: bool = False,
-) -> int:
+) -> Built:
     """``lesionlens library build``: a case library from a folder of lesions with known answers.
 
-    Embed every case of ``folder`` and write the library to ``out``; returns how many cases it holds. The file appears when it
-    is whole. Raises `CaseTableError`, `CaseLibraryError` or `OutputError`.
+    Embed every case of ``folder`` and write the library to ``out``. The file appears when it is whole; a lesion that comes a
+    second time is left out. Raises `CaseTableError`, `CaseLibraryError` or `OutputError`.
     """
     if out.exists() and not overwrite:
         msg = f"{out} exists; give another name, or --overwrite to replace the library."
@@ -70,33 +100,50 @@ def build_library(
         CaseLibrary.open(out).close()  # only a library is ever overwritten
     rows = read_case_table(folder, columns=[PATIENT_COLUMN])
     column = label_column(rows[0], plan.label_column)
+    require_clear_labels(rows, column, model.described.class_names)
+    nobody = next((row for row in rows if not row.values[PATIENT_COLUMN]), None)
+    if nobody is not None:
+        msg = f"{nobody.where}: {PATIENT_COLUMN} is empty; give any identifier that is the same for all CTs of the patient."
+        raise CaseTableError(msg)
+    require_columns(rows[0], plan.keep)
     key = owner_key(key_path)
-    entries = (_entry(row, place, column, model, plan, key) for place, row in enumerate(rows, start=1))
+    repeats: list[tuple[str, str]] = []
+    entries = (_entry(row, place, column, model, plan, key, steps) for place, row in enumerate(rows, start=1))
     who = model.described
     shown = steps.each(entries, f"Embedding {len(rows)} cases with {who.name} {who.version}", total=len(rows))
-    return write_library(out, ModelIdentity.of_model(who), shown)
+    new = without_repeats(shown, lambda case_id, earlier: repeats.append((case_id, earlier)))
+    properties = {KEY_PROPERTY: key.fingerprint}
+    count = write_library(out, ModelIdentity.of_model(who), new, properties=properties, overwrite=overwrite)
+    return Built(count, columns_left_out(rows[0], column, plan.keep), tuple(repeats))
 
 
 def _entry(
-    row: CaseRow, place: int, column: str, model: AskedModel, plan: LibraryPlan, key: Pseudonymiser
+    row: CaseRow, place: int, column: str, model: AskedModel, plan: LibraryPlan, key: Pseudonymiser, steps: Steps
 ) -> CaseEntry:
     volume, box, _ = row.load(margin_mm=segment_margin_of(model.described.manifest))
+    odd = (*volume.warnings, *warnings_of_box(volume, box, from_table=False))
+    steps.warn(f"{row.where}: {warning}" for warning in odd)
     patient = row.values[PATIENT_COLUMN]
     new = NewCase(
         case_id=f"case-{place:05d}",
         label=label_of(row, column, model.described.class_names),
         label_source=plan.label_source or f"table of the collection, column {column}",
         organ=plan.organ,
-        attributes=attributes_of(row, column),
+        attributes=attributes_of(row, plan.keep),
         with_pictures=plan.with_pictures,
         with_patch=plan.with_patches,
     )
-    owner = Owner(*key.hashes(patient, row.values.get("study_id")))
+    owner = Owner(*key.hashes(patient, row.values.get("study_id")), identifiers=identifiers_of(row))
+    try:
+        checked_case(new, owner)  # before it is embedded
+    except CaseLibraryError as error:
+        msg = f"{row.where}: {error}"
+        raise CaseLibraryError(msg) from error
     return case_entry(volume, box, model.embed(volume, box), new=new, owner=owner, without_patch_if_too_large=True)
 
 
 def read_lesions(
-    options: argparse.Namespace, series: DicomSeries | None, library: CaseStore, model: ModelDescription
+    options: argparse.Namespace, series: DicomSeries | None, library: CaseStore, model: ModelDescription, steps: Steps
 ) -> tuple[CTVolume, list[LesionBox]]:
     """The lesions of a CT for a case library: the volume and the boxes that the options name; whose they are: `read_identity`.
 
@@ -109,12 +156,20 @@ def read_lesions(
         raise BoxError(msg)
     if options.segmentation:
         require_margin(library, model, margin_mm)
-    volume = read_volume(options.volume, series=series or options.series)
+    volume = read_ct(options.volume, series=series or options.series, nifti_transform=options.nifti_transform)
     if options.segmentation:
-        from LesionLib.io.boxes import read_segment_boxes
+        from LesionLib.io.boxes import segment_boxes
 
-        return volume, read_segment_boxes(options.segmentation, margin_mm=margin_mm)
-    return volume, _boxes(options.boxes)
+        masks, warnings = read_masks(options, series)
+        steps.warn((*volume.warnings, *warnings))
+        boxes = segment_boxes(masks, margin_mm=margin_mm)
+    else:
+        boxes = _boxes(options.boxes)
+        steps.warn(volume.warnings)
+    for box in boxes:
+        require_overlap(volume, box)
+        steps.warn(warnings_of_box(volume, box, from_table=is_table(options.boxes)))
+    return volume, boxes
 
 
 def read_identity(options: argparse.Namespace, series: DicomSeries | None) -> PatientIdentity:
@@ -142,13 +197,44 @@ def _boxes(path: Path) -> list[LesionBox]:
 
 
 def _header_values(path: Path) -> dict[str, list[str]]:
-    data = pydicom.dcmread(path, stop_before_pixels=True, specific_tags=list(IDENTIFYING_ELEMENTS))
-    found = {}
-    for name in IDENTIFYING_ELEMENTS:
-        value = data.get(name)
-        several = value if isinstance(value, pydicom.multival.MultiValue) else [value]
-        found[name] = [str(one) for one in several if one is not None]
-    return found
+    """The identifying elements, and every name of a person inside a sequence, under a keyword of its own."""
+    data = pydicom.dcmread(path, stop_before_pixels=True)
+    found = {name: _values(data, name) for name in IDENTIFYING_ELEMENTS}
+    nested: list[str] = []
+    for tag in sorted(data.keys()):
+        with suppress(*_UNREADABLE):
+            if data[tag].VR == "SQ":
+                for item in data[tag].value:
+                    nested += [
+                        text for element in item.iterall() if element.VR == "PN" for text in _texts(element.value)
+                    ]
+            elif data[tag].VR == "PN" and data[tag].keyword not in found:
+                nested += _texts(data[tag].value)
+    return {**found, "names of others": nested}
+
+
+# What pydicom raises for an element that is not what its header says: the others are read all the same.
+_UNREADABLE = (ValueError, TypeError, KeyError, AttributeError, OverflowError, NotImplementedError)
+
+
+def _values(data: pydicom.Dataset, name: str) -> list[str]:
+    with suppress(*_UNREADABLE):
+        return _texts(data.get(name))
+    return []
+
+
+def _texts(value: object) -> list[str]:
+    several = value if isinstance(value, pydicom.multival.MultiValue) else [value]
+    return [str(one) for one in several if one is not None]
+
+
+def _burned_in(series: DicomSeries) -> bool:
+    """Whether an image of the series says that text is burned into it."""
+    for path in series.files:
+        data = pydicom.dcmread(path, stop_before_pixels=True, specific_tags=["BurnedInAnnotation"])
+        if str(data.get("BurnedInAnnotation") or "").strip().upper() == "YES":
+            return True
+    return False
 
 
 def _one(in_header: str, given: str | None, option: str) -> str:
@@ -163,21 +249,32 @@ def add_lesions(options: argparse.Namespace, model: AskedModel, steps: Steps) ->
 
     Add every lesion that ``options`` names, all or none; returns their case ids. Raises `LesionLensError`.
     """
-    with CaseLibrary.open(options.library, read_only=False) as library:
-        library.require_model(model.described.sha256)
+    sha256 = model.described.sha256
+    with open_store(options.library, writable=True) as library:
+        library.require_model(sha256)
         steps.begin(f"Reading {options.volume.name}")
         series = series_at(options.volume, options.series)
-        volume, boxes = read_lesions(options, series, library, model.described)
-        owner, cases = _owner(options, series), _cases(options, len(boxes))
+        if series is not None and (options.pictures or options.patches) and not options.allow_burned_in:
+            require_no_burned_in_text(_burned_in(series))
+        volume, boxes = read_lesions(options, series, library, model.described, steps)
+        owner, properties = _owner(options, series, library)
+        cases = _cases(options, len(boxes))
         for new in cases:
             checked_case(new, owner)  # before the first is embedded
         lesions = steps.each(list(zip(cases, boxes, strict=True)), f"Embedding {len(boxes)} lesions")
         entries = [case_entry(volume, box, model.embed(volume, box), new=new, owner=owner) for new, box in lesions]
-        library.add_many(entries, model_sha256=model.described.sha256)
+        if not options.allow_duplicates:
+            require_new(library, entries, model_sha256=sha256)
+        library.add_many(entries, model_sha256=sha256)
+        for name, value in properties.items():
+            library.set_property(name, value)
+        if key_of(library) is None:
+            steps.note(UNKNOWN_KEY)
     return [new.case_id for new in cases]
 
 
-def _owner(options: argparse.Namespace, series: DicomSeries | None) -> Owner:
+def _owner(options: argparse.Namespace, series: DicomSeries | None, library: CaseStore) -> tuple[Owner, dict[str, str]]:
+    """Whose the lesions are, and what the library is to note of its key once they are in it."""
     identity = read_identity(options, series)
     if not identity.is_known:
         msg = (
@@ -185,7 +282,10 @@ def _owner(options: argparse.Namespace, series: DicomSeries | None) -> Owner:
             "all CTs of the patient. Only its hash is stored."
         )
         raise CaseLibraryError(msg)
-    return Owner(*identity.hashes(owner_key(options.key)), identifiers=identity.texts)
+    key = key_for_adding(library, options.key)
+    patient, study = identity.hashes(key)
+    owner = Owner(stored_form(library, patient), str(study), identifiers=identity.texts)
+    return owner, properties_to_note(library, key, patient)
 
 
 def _cases(options: argparse.Namespace, count: int) -> list[NewCase]:

@@ -12,13 +12,13 @@ from LesionLib.errors import CaseLibraryError, InputWarning
 from LesionLib.inference.results import abstention_codes, abstention_sentence
 from LesionRetrievalLib.libraries import open_store
 from LesionRetrievalLib.library.attributes import conditions_from
-from LesionRetrievalLib.library.cases import CaseStore, Neighbour
+from LesionRetrievalLib.library.cases import MAY_BE_THE_LESION, CaseStore, Neighbour
+from LesionRetrievalLib.library.pseudonyms import forms_of
 from LesionRetrievalLib.library.search import SearchFilter
 from rich.console import Console
 from rich.table import Table
-from rich.text import Text
 
-from LesionLensApp.output import NOTICE
+from LesionLensApp.output import NOTICE, Steps, cell
 
 if TYPE_CHECKING:
     from LesionLib.io.volumes import DicomSeries
@@ -30,13 +30,15 @@ if TYPE_CHECKING:
 class Answer:
     """The cases found for one lesion, best first. ``patient``: the hash of whose it is, where that is known.
 
-    ``warnings``: what is unusual about the lesion, as that the model learned from it, or has no answer for it.
+    ``warnings``: what is unusual about the lesion, as that the model learned from it, or has no answer for it. ``note``: what has
+    to be said where the patient's own cases could not be told from others.
     """
 
     lesion: str
     patient: str | None
     found: tuple[Neighbour, ...]
     warnings: tuple[InputWarning, ...] = ()
+    note: str = ""
 
 
 def answer_query(options: argparse.Namespace, load: Callable[[], AskedModel]) -> list[Answer]:
@@ -59,17 +61,20 @@ def print_answers(answers: Sequence[Answer]) -> None:
     """One table a lesion."""
     console = Console(highlight=False)
     for answer in answers:
-        table = Table(title=f"Most similar to {answer.lesion}", caption=NOTICE)
+        table = Table(title=cell(f"Most similar to {answer.lesion}"), caption=NOTICE)
         for heading in ("", "case", "answer", "similarity", "established by", "organ", "patient"):
             table.add_column(heading)
         for place, case in enumerate(answer.found, start=1):
-            similarity, whose = f"{case.similarity:.3f}", _whose(case, answer.patient)
+            very = f", {MAY_BE_THE_LESION}" if case.may_be_the_lesion else ""
+            similarity, whose = f"{case.similarity:.3f}{very}", _whose(case, answer.patient)
             row = (str(place), case.case_id, case.label, similarity, case.label_source, case.organ, whose)
-            table.add_row(*map(Text, row))
+            table.add_row(*map(cell, row))
         console.print(table)
         reason = abstention_sentence(abstention_codes(answer.warnings))
         for warning in ([reason] if reason else []) + list(answer.warnings):
-            console.print(Text(f"{answer.lesion}: {warning}", style="yellow"))
+            console.print(cell(f"{answer.lesion}: {warning}"), style="yellow")
+    for note in dict.fromkeys(answer.note for answer in answers if answer.note):
+        console.print(cell(note), style="yellow")
 
 
 def as_json_text(answers: Sequence[Answer]) -> str:
@@ -78,7 +83,11 @@ def as_json_text(answers: Sequence[Answer]) -> str:
         [
             {
                 "lesion": a.lesion,
-                "found": [{**_shown(c), "patient": _whose(c, a.patient)} for c in a.found],
+                "note": a.note,
+                "found": [
+                    {**_shown(c), "patient": _whose(c, a.patient), "mayBeTheLesion": c.may_be_the_lesion}
+                    for c in a.found
+                ],
                 "usable": not abstention_codes(a.warnings),
                 "warnings": [str(warning) for warning in a.warnings],
                 "warningNames": [str(getattr(warning, "name", "")) for warning in a.warnings],
@@ -105,39 +114,44 @@ def _of_ct(
     from LesionLib.io.volumes import series_at
 
     series = series_at(options.volume, options.series)
-    hashes = _hashes_of_ct(options, series)
+    hashes, note = _hashes_of_ct(library, options, series)
     filters = _filters(options, wanted, hashes)
     model = load()
     library.require_model(model.described.sha256)
     from LesionLensApp.library_cases import read_lesions
 
-    volume, boxes = read_lesions(options, series, library, model.described)
+    volume, boxes = read_lesions(options, series, library, model.described, Steps())
     sha256 = model.described.sha256
     patient = hashes[0] if hashes else None
     answers = []
     for box in boxes:
         vector, warnings = model.embed_checked(volume, box)
         found = library.search(vector, k=options.similar, model_sha256=sha256, **filters)
-        answers.append(Answer(box.name, patient, tuple(found), warnings))
+        answers.append(Answer(box.name, patient, tuple(found), warnings, note))
     return answers
 
 
-def _hashes_of_ct(options: argparse.Namespace, series: DicomSeries | None) -> tuple[str, str] | None:
-    """Patient and study, where both the identifier and the key that the library was made with are at hand."""
-    from LesionRetrievalLib.library.pseudonyms import Pseudonymiser, default_key_path
+def _hashes_of_ct(
+    library: CaseStore, options: argparse.Namespace, series: DicomSeries | None
+) -> tuple[tuple[str, str] | None, str]:
+    """Patient and study, where both the identifier and the library's key are at hand; and what is to be said without."""
+    from LesionRetrievalLib.library.ownership import KeyState, key_for_search, own_cases_note
+    from LesionRetrievalLib.library.pseudonyms import default_key_path
 
     from LesionLensApp.library_cases import read_identity
 
-    key = options.key or default_key_path()
     identity = read_identity(options, series)
-    needed = options.scope != "all" or options.exclude_study
-    if identity.is_known and (options.key or key.exists()):
-        return identity.hashes(Pseudonymiser.load(key))
-    if needed:
-        lacking = f"the key {key}" if identity.is_known else "the patient; give --patient"
+    key, state = key_for_search(library, options.key)
+    hashes = identity.hashes(key) if identity.is_known and key is not None else None
+    if hashes is None and (options.scope != "all" or options.exclude_study):
+        lacking = "the patient; give --patient"
+        if identity.is_known and state is KeyState.FOREIGN:
+            lacking = "the key that the library was made with; give --key"
+        elif identity.is_known:
+            lacking = f"the key {options.key or default_key_path()}"
         msg = f"To tell cases of this patient or study from others, the search needs {lacking}."
         raise CaseLibraryError(msg)
-    return None
+    return hashes, own_cases_note(library, state, hashes[0] if hashes else None)
 
 
 def _filters(options: argparse.Namespace, wanted: SearchFilter, hashes: tuple[str, str] | None) -> dict[str, Any]:
@@ -151,7 +165,7 @@ def _filters(options: argparse.Namespace, wanted: SearchFilter, hashes: tuple[st
 def _whose(case: Neighbour, patient: str | None) -> str:
     if patient is None:
         return "not known"
-    return "the same" if case.patient_hash == patient else "another"
+    return "the same" if case.patient_hash in forms_of(patient) else "another"
 
 
 def _shown(case: Neighbour) -> dict[str, Any]:

@@ -21,6 +21,8 @@ from LesionLib.inference.messages import (
 from LesionLib.inference.results import LesionResult
 from LesionLib.inference.runner import InProcessRunner
 
+from LesionLensApp.output import say
+
 
 class AskedModel:
     """``described``: who the model is. On the GPU where there is one, until its memory does not suffice; then on the CPU.
@@ -62,5 +64,5 @@ class AskedModel:
         told = [w for part in parts for w in part.warnings if getattr(w, "name", None) is WarningName.GPU_MEMORY]
         if told and self._options.device != "cpu":
             self._options = RunOptions(device="cpu")  # else every lesion would try, and load the model, twice
-            print(f"lesionlens: {told[0]}", file=sys.stderr)
+            say(f"lesionlens: {told[0]}", sys.stderr)
         return answer

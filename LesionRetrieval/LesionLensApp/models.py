@@ -8,7 +8,8 @@ from pathlib import Path
 
 from rich.console import Console
 from rich.table import Table
-from rich.text import Text
+
+from LesionLensApp.output import cell, say
 
 # LesionLib.model.bundle is imported where it is used: it brings torch, and a mistyped option should be answered at once.
 
@@ -45,7 +46,7 @@ def _list(_options: argparse.Namespace) -> None:
             row = (name, manifest["version"], manifest["description"], str(folder))
         except BundleError as error:
             row = (name, "-", f"cannot be used: {error}", str(folder))
-        table.add_row(*(Text(cell) for cell in row))
+        table.add_row(*map(cell, row))
     Console(highlight=False).print(table)
 
 
@@ -54,18 +55,18 @@ def _show(options: argparse.Namespace) -> None:
     from LesionLib.model.folder import CARD
 
     bundle = load_bundle(options.model)
-    print((bundle.folder / CARD).read_text(encoding="utf-8"))
-    print(json.dumps({"input": bundle.manifest["lesionlens"]["input"], "sha256": bundle.sha256}, indent=2))
+    say((bundle.folder / CARD).read_text(encoding="utf-8"))
+    say(json.dumps({"input": bundle.manifest["lesionlens"]["input"], "sha256": bundle.sha256}, indent=2))
 
 
 def _verify(options: argparse.Namespace) -> None:
     from LesionLib.model.bundle import load_bundle
 
     bundle = load_bundle(options.model)
-    print(
+    say(
         f"{bundle.name} {bundle.version}: all files are as they were made, and its test case is answered as it should be."
     )
-    print(f"sha256 {bundle.sha256}")
+    say(f"sha256 {bundle.sha256}")
 
 
 def _architectures(_options: argparse.Namespace) -> None:
@@ -87,4 +88,4 @@ def _install(options: argparse.Namespace) -> None:
 
     folder = install_bundle(options.archive, overwrite=options.overwrite)
     bundle = load_bundle(folder)
-    print(f"{bundle.name} {bundle.version} is installed in {folder}.")
+    say(f"{bundle.name} {bundle.version} is installed in {folder}.")

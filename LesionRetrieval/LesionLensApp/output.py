@@ -2,18 +2,26 @@
 
 from __future__ import annotations
 
+import argparse
 import fnmatch
 import os
 import shutil
+import signal
+import sys
 import tempfile
+import threading
 import time
+import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TypeVar
+from typing import TextIO, TypeVar
 
 from LesionLib.errors import OutputError
-from LesionLib.inference.results import NO_ANSWER, LesionResult
+from LesionLib.inference.results import NO_ANSWER, LesionResult, SimilarCase
+from LesionLib.io.private_files import make_private, private_folder
+from LesionRetrievalLib.library.cases import MAY_BE_THE_LESION, NEARLY_THE_SAME
+from LesionRetrievalLib.server.connection import is_server_address
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
@@ -22,6 +30,46 @@ from rich.text import Text
 NOTICE = "Research use only, not for diagnosis."
 _SHOWN_WARNINGS = 8
 _T = TypeVar("_T")
+_TURNS_TEXT = "\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069"
+
+
+def printable(text: object) -> str:
+    """``text`` as a terminal may be given it: a character that would steer it stands there as its number, ``\\u001b``.
+
+    Names and notes come from files of others. Valid JSON stays valid JSON.
+    """
+    return "".join(f"\\u{ord(c):04x}" if _steers(c) else c for c in str(text))
+
+
+def _steers(character: str) -> bool:
+    if character in "\n\t":
+        return False
+    return unicodedata.category(character) in ("Cc", "Cs", "Zl", "Zp") or character in _TURNS_TEXT
+
+
+def say(text: object, file: TextIO | None = None) -> None:
+    """Print, whatever is in it, and whatever the terminal can show. ``file``: standard output unless it is given."""
+    stream = file or sys.stdout
+    encoding = getattr(stream, "encoding", None) or "utf-8"
+    print(printable(text).encode(encoding, "backslashreplace").decode(encoding), file=stream)
+
+
+def cell(text: object) -> Text:
+    """A cell of a table, or a line, as rich draws it."""
+    return Text(printable(text))
+
+
+def library_file(text: str) -> Path:
+    """The type of an option where a library has to be a file."""
+    if is_server_address(text):
+        msg = f"{text} is on a server, and this works on a file; copy it into one by lesionlens library pull"
+        raise argparse.ArgumentTypeError(msg)
+    return Path(text)
+
+
+def kept_names(given: list[str]) -> tuple[str, ...]:
+    """The columns that were typed, one an option or several with commas between."""
+    return tuple(name.strip() for each in given for name in each.split(",") if name.strip())
 
 
 class Steps:
@@ -36,7 +84,16 @@ class Steps:
 
     def begin(self, what: str) -> None:
         """One line: the time since the start, and what begins now."""
-        self._console.print(Text(f"{time.monotonic() - self._start:6.1f} s  {what}"))
+        self._console.print(cell(f"{time.monotonic() - self._start:6.1f} s  {what}"))
+
+    def note(self, what: str) -> None:
+        """Something to be known before the answer is read."""
+        self._console.print(cell(f"          {what}"), style="yellow")
+
+    def warn(self, warnings: Iterable[str]) -> None:
+        """One line a warning, for commands whose results have no place for them."""
+        for warning in dict.fromkeys(warnings):
+            self._console.print(Text(f"         {warning}", style="yellow"))
 
     def each(self, items: Sequence[_T] | Iterable[_T], what: str, *, total: int | None = None) -> Iterator[_T]:
         """The items again, with a bar where there is a terminal to draw it on."""
@@ -55,57 +112,123 @@ def print_results(results: Sequence[LesionResult], out: Path) -> None:
     for result in results:
         answer = result.label or NO_ANSWER
         probabilities = "  ".join(f"{name} {p:.2f}" for name, p in result.shown_probabilities.items()) or "-"
-        similar = ", ".join(f"{case.label} {case.similarity:.2f}" for case in result.similar_cases[:3]) or "-"
+        similar = ", ".join(map(_similar, result.similar_cases[:3])) or "-"
         warnings = str(len(result.warnings)) if result.warnings else "-"
-        table.add_row(*(Text(cell) for cell in (result.name, answer, probabilities, similar, warnings)))
+        table.add_row(*map(cell, (result.name, answer, probabilities, similar, warnings)))
     console.print(table)
     warnings = list(dict.fromkeys(warning for result in results for warning in result.warnings))
     for warning in warnings[:_SHOWN_WARNINGS]:
         names = [result.name for result in results if warning in result.warnings]
         whose = "All lesions" if len(names) == len(results) > 1 else ", ".join(names)
-        console.print(Text(f"{whose}: {warning}", style="yellow"))
+        console.print(cell(f"{whose}: {warning}"), style="yellow")
     if len(warnings) > _SHOWN_WARNINGS:
         console.print(
-            Text(f"{len(warnings) - _SHOWN_WARNINGS} more warnings are in {out / 'results.csv'}.", style="yellow")
+            cell(f"{len(warnings) - _SHOWN_WARNINGS} more warnings are in {out / 'results.csv'}."), style="yellow"
         )
-    console.print(Text(f"Open {out / 'report.html'} in a browser, {out / 'scene.mrb'} in 3D Slicer."))
+    console.print(cell(f"Open {out / 'report.html'} in a browser, {out / 'scene.mrb'} in 3D Slicer."))
 
 
-_OURS = ("report.html", "scene.mrb", "results.json", "results.csv", "gradcam_*.nrrd")
+def _similar(case: SimilarCase) -> str:
+    very = f" ({MAY_BE_THE_LESION})" if case.similarity > NEARLY_THE_SAME else ""
+    return f"{case.label} {case.similarity:.2f}{very}"
+
+
+_OURS = ("report.html", "scene.mrb", "results.json", "results.csv", "results.dcm", "gradcam_*.nrrd")
 
 
 @contextmanager
 def staged_output(out: Path, *, overwrite: bool = False) -> Iterator[Path]:
-    """Results appear whole or not at all: everything is written beside the folder and moved in at the end.
+    """Results appear whole or not at all: everything is written beside the folder, and the folders are swapped at the end.
 
-    A folder to write to; when the block ends well its files move into ``out``, otherwise nothing is left.
+    A folder to write to; when the block ends well it becomes ``out``, otherwise nothing is left, also where the process is
+    asked to end (SIGTERM) meanwhile. A link stays a link: the folder that it points to is replaced.
 
-    An ``out`` with content is refused (`OutputError`) unless ``overwrite``; then only files named as ours are replaced.
+    An ``out`` with content is refused (`OutputError`) unless ``overwrite``; then nothing of an earlier run stays, and files
+    that are not ours move on into the new folder.
     """
     check_output(out, overwrite=overwrite)
+    out = out.resolve()
     try:
-        out.parent.mkdir(parents=True, exist_ok=True)
+        private_folder(out.parent)
         staging = Path(tempfile.mkdtemp(prefix=f".{out.name}-", dir=out.parent))
     except OSError as error:
         msg = f"{out} cannot be written ({error.strerror}); choose another folder with --out."
         raise OutputError(msg) from error
     try:
-        yield staging
-        out.mkdir(exist_ok=True)
-        for old in out.iterdir():
-            if any(fnmatch.fnmatch(old.name, pattern) for pattern in _OURS):
-                old.unlink()
-        for new in staging.iterdir():
-            os.replace(new, out / new.name)
+        with _ended_by_signal():
+            folder = staging / "new"
+            folder.mkdir()
+            yield folder
+            for new in folder.iterdir():
+                make_private(new)
+            private_folder(folder)
+            _swap(folder, out, staging / "old")
     finally:
         shutil.rmtree(staging, ignore_errors=True)
 
 
+def _swap(new: Path, out: Path, old: Path) -> None:
+    """``new`` in the place of ``out``, with what was there and is not ours."""
+    if out.exists():
+        os.rename(out, old)
+    try:
+        for foreign in old.iterdir() if old.is_dir() else ():
+            if not _is_ours(foreign.name):
+                os.rename(foreign, new / foreign.name)
+        os.rename(new, out)
+    except OSError as error:
+        for foreign in new.iterdir() if old.is_dir() else ():
+            if not _is_ours(foreign.name):
+                os.rename(foreign, old / foreign.name)
+        if old.is_dir() and not out.exists():
+            os.rename(old, out)
+        msg = f"{out} cannot be replaced ({error.strerror}); choose another folder with --out."
+        raise OutputError(msg) from error
+
+
+def _is_ours(name: str) -> bool:
+    return any(fnmatch.fnmatch(name, pattern) for pattern in _OURS)
+
+
+@contextmanager
+def _ended_by_signal() -> Iterator[None]:
+    """Inside, a request to end (SIGTERM) is an exception, so that what was begun is cleaned up."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def end(number: int, _frame: object) -> None:
+        sys.exit(128 + number)
+
+    before = signal.signal(signal.SIGTERM, end)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
 def check_output(out: Path, *, overwrite: bool) -> None:
     """Refuse early what could not be written later (`OutputError`)."""
+    try:
+        str(out).encode("utf-8")
+    except UnicodeEncodeError as error:
+        msg = f"{readable(out)}: the name of the folder is not UTF-8 text; give another name with --out."
+        raise OutputError(msg) from error
+    if out.is_symlink() and not out.exists():
+        msg = f"{out} is a link to {os.readlink(out)}, which is not there; give a folder with --out."
+        raise OutputError(msg)
     if out.exists() and not out.is_dir():
         msg = f"{out} is a file; give a folder with --out."
         raise OutputError(msg)
     if out.is_dir() and any(out.iterdir()) and not overwrite:
         msg = f"{out} is not empty; give another folder, or --overwrite to replace the results in it."
         raise OutputError(msg)
+    in_the_way = [p.name for p in out.iterdir() if p.is_dir() and _is_ours(p.name)] if out.is_dir() else []
+    if in_the_way:
+        msg = f"{out} holds a folder named {in_the_way[0]}, where a file belongs; rename it, or give another folder."
+        raise OutputError(msg)
+
+
+def readable(path: Path) -> str:
+    """A path in letters that every screen can show."""
+    return str(path).encode("utf-8", "surrogateescape").decode("utf-8", "replace")

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from LesionLib.model.folder import DEFAULT_MODEL, segment_margin_of
 
-from LesionLensApp.output import Steps
+from LesionLensApp.output import Steps, check_output, kept_names, library_file, say
 
 if TYPE_CHECKING:
     from LesionLib.inference.messages import ModelDescription
@@ -47,7 +47,7 @@ def _add_make(quiz: argparse._SubParsersAction) -> None:
     make.add_argument("--seed", type=int, default=0, help="another seed, other cases in another order")
     make.add_argument("--model", default=DEFAULT_MODEL, help=f"name or folder of a model (default: {DEFAULT_MODEL})")
     make.add_argument(
-        "--library", type=Path,
+        "--library", type=library_file,
         help="case library for the similar cases; without --from and --phantom for the cases too, if it keeps their CT",
     )  # fmt: skip
     make.add_argument("--similar", type=int, default=9, metavar="K", help="how many similar cases (default: 9)")
@@ -81,6 +81,10 @@ def _add_make(quiz: argparse._SubParsersAction) -> None:
     make.add_argument("--label-column", help="column with the answers (default: label, or malignant)")
     make.add_argument("--label-source", help="how the answers were established, in a few words")
     make.add_argument("--organ", default="not stated", help="organ or site of the lesions")
+    make.add_argument(
+        "--keep", action="append", default=[], metavar="COLUMN",
+        help="show learners this column of the table of --from; may be repeated (default: none)",
+    )  # fmt: skip
     make.add_argument("--out", type=Path, required=True, help="the quiz file to write (.json)")
     make.add_argument("--overwrite", action="store_true", help="replace an existing quiz")
     make.set_defaults(command=_make)
@@ -88,7 +92,7 @@ def _add_make(quiz: argparse._SubParsersAction) -> None:
 
 def _make(options: argparse.Namespace) -> None:
     from LesionRetrievalLib.quiz.file import require_place, save_quiz
-    from LesionRetrievalLib.quiz.making import QuizPlan, make_quiz
+    from LesionRetrievalLib.quiz.making import QuizPlan, make_quiz, quiz_classes
     from LesionRetrievalLib.quiz.model import MOST_CASES, QuizError
 
     require_place(options.out, overwrite=options.overwrite)
@@ -129,7 +133,7 @@ def _make(options: argparse.Namespace) -> None:
                 similar=options.similar,
             ),
             model=ModelIdentity.of_model(who),
-            classes=_classes(who),
+            classes=quiz_classes(who.manifest),
             answer=lambda volume, box: model.classify(
                 volume, box, box_jitter=options.box_jitter, answer_anyway=options.answer_anyway
             ),
@@ -137,9 +141,7 @@ def _make(options: argparse.Namespace) -> None:
         )
     save_quiz(quiz, options.out, overwrite=options.overwrite)
     size = options.out.stat().st_size / 1e6
-    print(
-        f"{options.out}: {len(quiz.cases)} cases, {size:.1f} MB. It holds the answers: keep it from curious learners."
-    )
+    say(f"{options.out}: {len(quiz.cases)} cases, {size:.1f} MB. It holds the answers: keep it from curious learners.")
 
 
 def _chosen(source: QuizCaseSource, options: argparse.Namespace) -> list[int]:
@@ -151,6 +153,7 @@ def _chosen(source: QuizCaseSource, options: argparse.Namespace) -> list[int]:
 
 
 def _source(options: argparse.Namespace, model: ModelDescription, library: CaseLibrary | None) -> QuizCaseSource:
+    from LesionRetrievalLib.library.ownership import require_key
     from LesionRetrievalLib.library.patches import sees_beyond
     from LesionRetrievalLib.library.pseudonyms import Pseudonymiser, default_key_path
     from LesionRetrievalLib.quiz.making import CaseFolder, PhantomNodules
@@ -173,7 +176,11 @@ def _source(options: argparse.Namespace, model: ModelDescription, library: CaseL
             "key by --key, or --other-patients where the library holds none of these patients."
         )
         raise QuizError(msg)
-    hashing = Pseudonymiser.load(key).hash if library is not None and not options.other_patients else None
+    hashing = None
+    if library is not None and not options.other_patients:
+        owner = Pseudonymiser.load(key)
+        require_key(library, owner)
+        hashing = owner.hash
     return CaseFolder(
         options.folder,
         class_names=model.class_names,
@@ -182,14 +189,8 @@ def _source(options: argparse.Namespace, model: ModelDescription, library: CaseL
         organ=options.organ,
         patient_hash=hashing,
         margin_mm=segment_margin_of(model.manifest),
+        keep=kept_names(options.keep),
     )
-
-
-def _classes(model: ModelDescription) -> list:
-    from LesionRetrievalLib.quiz.model import QuizClass
-
-    described = model.manifest["lesionlens"]["classes"]
-    return [QuizClass(c["name"], c["description"], tuple(c["colorRGB"])) for c in described]
 
 
 def _score(options: argparse.Namespace) -> None:
@@ -197,18 +198,16 @@ def _score(options: argparse.Namespace) -> None:
     from LesionRetrievalLib.quiz.file import load_quiz
     from LesionRetrievalLib.quiz.report import PAGE, SHEET, score_of, write_score
 
-    from LesionLensApp.output import check_output
-
     quiz = load_quiz(options.quiz)
     score = score_of(quiz, read_attempts(quiz, options.answers))
     check_output(options.out, overwrite=options.overwrite)
     write_score(options.out, quiz, score.rows, score.summary)
     if score.summary is None:
-        print(f"Nobody of {len(score.learners)} has answered a case yet; {options.out / SHEET} has no rows.")
+        say(f"Nobody of {len(score.learners)} has answered a case yet; {options.out / SHEET} has no rows.")
         return
     everyone = score.summary.everyone
-    print(f"{len(score.summary.learners)} learners, {everyone.n} answered cases.")
-    print(f"right before the reveal  {everyone.before.right}")
-    print(f"right after the reveal   {everyone.after.right}")
-    print(f"the model                {everyone.ai}")
-    print(f"Open {options.out / PAGE} in a browser; the sheet is {options.out / SHEET}.")
+    say(f"{len(score.summary.learners)} learners, {everyone.n} answered cases.")
+    say(f"right before the reveal  {everyone.before.right}")
+    say(f"right after the reveal   {everyone.after.right}")
+    say(f"the model                {everyone.ai}")
+    say(f"Open {options.out / PAGE} in a browser; the sheet is {options.out / SHEET}.")

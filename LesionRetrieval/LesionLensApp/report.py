@@ -12,11 +12,12 @@ from pathlib import Path
 import numpy as np
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from LesionLib.inference.messages import ModelDescription
-from LesionLib.inference.results import NO_ANSWER, LesionResult, RunInfo, heat_map_file
+from LesionLib.inference.results import NO_ANSWER, LesionResult, RunInfo, color_by_class, css_color, heat_map_file
+from LesionLib.io.private_files import write_private
 from LesionLib.model.card import figure_sentences, heat_sentence
 from LesionLib.model.folder import CARD
 from LesionRetrievalLib.library.attributes import attribute_pairs
-from LesionRetrievalLib.library.cases import Neighbour
+from LesionRetrievalLib.library.cases import MAY_BE_THE_LESION, Neighbour
 from LesionRetrievalLib.library.store import CaseLibrary
 from PIL import Image
 from slicer import vtkMRMLMarkupsROINode, vtkMRMLScalarVolumeNode
@@ -84,6 +85,7 @@ class CaseCard:
     case_id: str
     label: str
     similarity: float
+    may_be_the_lesion: bool
     label_source: str
     attributes: list[tuple[str, str]]
     picture: str | None
@@ -97,16 +99,18 @@ def write_report(
     neighbours: Sequence[Sequence[Neighbour]],
     library: CaseLibrary | None,
     model: ModelDescription,
+    *,
+    note: str = "",
 ) -> None:
-    """Write the page; nothing in it is fetched from anywhere."""
+    """Write the page; nothing in it is fetched from anywhere. ``note``: what has to be said of the similar cases."""
     environment = Environment(loader=FileSystemLoader(_TEMPLATES), autoescape=True, undefined=StrictUndefined)
-    colors = dict(zip(model.class_names, model.class_colors, strict=True))
+    colors = {name: css_color(color) for name, color in color_by_class(model).items()}
     lesions = [
         {
             "result": result,
             "heat_map_file": heat_map_file(number) if result.heat_map else None,
             "pictures": pictures[number - 1],
-            "bars": [(name, p, _css(colors[name])) for name, p in result.shown_probabilities.items()],
+            "bars": [(name, p, colors[name]) for name, p in result.shown_probabilities.items()],
             "cards": [_card(neighbour, library) for neighbour in neighbours[number - 1]],
             # Found by the same features: where the model has no answer, they have none either.
             "vote": _vote(neighbours[number - 1]) if result.usable else "",
@@ -121,13 +125,15 @@ def write_report(
         description=model.manifest["description"],
         intended_use=model.manifest["intended_use"],
         library=library,
-        colors={name: _css(color) for name, color in colors.items()},
+        note=note,
+        may_be_the_lesion=MAY_BE_THE_LESION,
+        colors=colors,
         no_answer=NO_ANSWER,
         figures=figure_sentences(model.manifest),
         heat_map_says=heat_sentence(model.manifest),
         card=_card_text(model),
     )
-    path.write_text(page, encoding="utf-8")
+    write_private(path, page)
 
 
 def _card_text(model: ModelDescription) -> str:
@@ -144,6 +150,7 @@ def _card(neighbour: Neighbour, library: CaseLibrary | None) -> CaseCard:
         case_id=neighbour.case_id,
         label=neighbour.label,
         similarity=neighbour.similarity,
+        may_be_the_lesion=neighbour.may_be_the_lesion,
         label_source=neighbour.label_source,
         attributes=attribute_pairs(neighbour.attributes)[:_SHOWN_ATTRIBUTES],
         picture=png_data_uri(pictures["axial"]) if "axial" in pictures else None,
@@ -154,7 +161,3 @@ def _vote(neighbours: Sequence[Neighbour]) -> str:
     """How the labels of the similar cases are spread, most frequent first."""
     counts = Counter(neighbour.label for neighbour in neighbours)
     return ", ".join(f"{count} of {len(neighbours)} {label}" for label, count in counts.most_common())
-
-
-def _css(color: Sequence[float]) -> str:
-    return "rgb({:.0f},{:.0f},{:.0f})".format(*(255 * value for value in color))

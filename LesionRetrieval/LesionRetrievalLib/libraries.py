@@ -6,16 +6,14 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol, TypeVar
+from typing import Protocol, TypeVar
 
 import numpy as np
 from LesionLib.errors import CaseLibraryError
 
 from LesionRetrievalLib.library.cases import Case, CaseEntry, CaseStore, IndexedModel, ModelIdentity
+from LesionRetrievalLib.library.ownership import KEY_PROPERTY, key_of
 from LesionRetrievalLib.server.connection import ServerUnreachableError, is_server_address
-
-if TYPE_CHECKING:
-    from LesionRetrievalLib.library.cases import CaseStore
 
 
 def library_place(text: str) -> Path | str:
@@ -23,15 +21,15 @@ def library_place(text: str) -> Path | str:
     return text if is_server_address(text) else Path(text)
 
 
-def open_store(place: Path | str) -> CaseStore:
-    """Open to read. Raises `CaseLibraryError`."""
+def open_store(place: Path | str, *, writable: bool = False) -> CaseStore:
+    """Open to read, or to change it too. Raises `CaseLibraryError`."""
     if is_server_address(str(place)):
         from LesionRetrievalLib.server.library import MilvusLibrary
 
         return MilvusLibrary.open(str(place))
     from LesionRetrievalLib.library.store import CaseLibrary
 
-    return CaseLibrary.open(place)
+    return CaseLibrary.open(place, read_only=not writable)
 
 
 CASES_AT_ONCE = 100
@@ -88,8 +86,11 @@ def transfer(
     target.require_model(model.sha256)
     cases = {case.case_id: case for case in source.cases()}
     there = _same_cases(cases, source, target, model.sha256)
+    key = _required_key(source, target, len(there))
     missing = [case for case in cases.values() if case.case_id not in there]
     created = source.created()
+    if key is not None:
+        target.set_property(KEY_PROPERTY, key)
     for start in range(0, len(missing), CASES_AT_ONCE):
         batch = missing[start : start + CASES_AT_ONCE]
         _add(source, target, batch, plan, model.sha256, created)
@@ -101,6 +102,27 @@ def transfer(
     if others:
         target.prefer_model(model.sha256)
     return Transferred(len(missing), len(there))
+
+
+def _required_key(source: CaseStore, target: CaseStore, there: int) -> str | None:
+    """The key's fingerprint that the target is to note, None where there is none; `CaseLibraryError` for two keys."""
+    ours, theirs = key_of(source), key_of(target)
+    if ours == theirs or not len(source):
+        return None
+    if theirs is None:
+        # Only where nobody else's cases are: theirs may be hashed by any key.
+        return ours if len(target) == there else None
+    if ours is None:
+        msg = (
+            "The library that is copied does not say which key its patients were hashed by, the other one does; note it by "
+            "lesionlens library key LIBRARY --set, then copy again. Nothing was written."
+        )
+        raise CaseLibraryError(msg)
+    msg = (
+        f"The two libraries were made with different keys ({ours[:8]}… and {theirs[:8]}…), so that the same patient would not "
+        "be recognised; build one of them again with the other's key. Nothing was written."
+    )
+    raise CaseLibraryError(msg)
 
 
 def _same_cases(cases: dict[str, Case], source: CaseStore, target: CaseStore, sha256: str) -> set[str]:

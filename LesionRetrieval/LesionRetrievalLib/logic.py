@@ -5,42 +5,40 @@ The functions before the class are what it does, on nodes: ask about a lesion, s
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import numpy as np
 import slicer
+from LesionClassifierLib.logic import RunnerLogic
 from LesionClassifierLib.scene.lesions import lesionsFromNodes
 from LesionClassifierLib.scene.volumes import volumeFromNode
 from LesionLib.errors import CaseLibraryError
 from LesionLib.geometry import require_overlap
-from LesionLib.inference.messages import Embedding, EmbeddingRequest, RunOptions
+from LesionLib.inference.messages import Embedding, EmbeddingRequest, RunOptions, describing_request
+from LesionLib.inference.runner import InferenceRunner
 from LesionLib.model.folder import DEFAULT_MODEL, segment_margin_mm
-from slicer import vtkMRMLMarkupsROINode, vtkMRMLScalarVolumeNode
+from slicer import vtkMRMLMarkupsROINode, vtkMRMLScalarVolumeNode, vtkMRMLScene
 
-from LesionRetrievalLib.library.cases import Neighbour
-from LesionRetrievalLib.library.intake import NewCase, Owner, PatientIdentity, add_case
-from LesionRetrievalLib.library.pseudonyms import key_if_there, owner_key
+from LesionRetrievalLib.library.cases import ModelIdentity, Neighbour
+from LesionRetrievalLib.library.feedback import FeedbackLog, Query, query_fingerprint
+from LesionRetrievalLib.library.intake import NewCase, Owner, PatientIdentity, add_case, require_no_burned_in_text
+from LesionRetrievalLib.library.neighbours import NeighbourVote, nearest_other_class, neighbour_vote
+from LesionRetrievalLib.library.ownership import (
+    KeyState,
+    key_for_adding,
+    key_state,
+    properties_to_note,
+    stored_form,
+)
+from LesionRetrievalLib.library.pseudonyms import key_if_there
 from LesionRetrievalLib.library.search import SearchPlan
 from LesionRetrievalLib.library.store import CaseLibrary
-from LesionRetrievalLib.scene.identity import DicomValues, identityOfVolume
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-    from pathlib import Path
-
-    import numpy as np
-    from LesionLib.inference.messages import Embedding
-    from LesionLib.inference.runner import InferenceRunner
-    from slicer import vtkMRMLMarkupsROINode, vtkMRMLScalarVolumeNode, vtkMRMLScene
-
-    from LesionRetrievalLib.library.cases import Neighbour
-    from LesionRetrievalLib.library.intake import NewCase
-    from LesionRetrievalLib.library.neighbours import NeighbourVote
-    from LesionRetrievalLib.library.search import SearchPlan
-    from LesionRetrievalLib.library.store import CaseLibrary
-    from LesionRetrievalLib.scene.comparison import SideBySide
-
+from LesionRetrievalLib.scene.annotations import loadAnnotations, saveAnnotations
+from LesionRetrievalLib.scene.comparison import SideBySide, showSimilarity
+from LesionRetrievalLib.scene.identity import DicomValues, hasBurnedInText, identityOfVolume
 
 NEIGHBOURS = 9
 
@@ -59,12 +57,19 @@ def embeddingRequest(
     return EmbeddingRequest(str(model), volume, box, options or RunOptions(), similar_to=similarTo)
 
 
-def patientHash(identity: PatientIdentity, keyPath: Path | None = None) -> str | None:
-    """The hash by which a library knows the patient; None where the patient or the key is not known. `CaseLibraryError`."""
+def patientHash(
+    identity: PatientIdentity, keyPath: Path | None = None, library: CaseLibrary | None = None
+) -> str | None:
+    """The hash by which a library knows the patient; None where the patient or the key is not known. `CaseLibraryError`.
+
+    ``library``: where one is open; the key has to be its own.
+    """
     if not identity.is_known:
         return None
     key = key_if_there(keyPath)
-    return None if key is None else identity.hashes(key)[0]
+    if key is None or (library is not None and key_state(library, key) is KeyState.FOREIGN):
+        return None
+    return identity.hashes(key)[0]
 
 
 def searchLibrary(
@@ -102,19 +107,28 @@ def addLesion(
     """Store an embedded lesion; returns its case id. The owner's key is made at the first use. `LesionLensError`."""
     identity = identityOfVolume(volumeNode, typed=patient, database=database)
     identity.require()  # before a key is made
-    owner = Owner(*identity.hashes(owner_key(keyPath)), identifiers=identity.texts)
+    if new.with_pictures or new.with_patch:
+        require_no_burned_in_text(hasBurnedInText(volumeNode, database))
+    key = key_for_adding(library, keyPath)
+    patient, study = identity.hashes(key)
+    properties = properties_to_note(library, key, patient)
+    owner = Owner(stored_form(library, patient), str(study), identifiers=identity.texts)
     volume, (box,) = volumeFromNode(volumeNode), lesionsFromNodes([roiNode])
-    return add_case(library, volume, box, embedding, new=new, owner=owner)
+    caseId = add_case(library, volume, box, embedding, new=new, owner=owner)
+    for name, value in properties.items():
+        library.set_property(name, value)
+    return caseId
 
 
-class RetrievalLogic:
+class RetrievalLogic(RunnerLogic):
     """``runner``: where models run (None: in this process). ``keyPath``: the owner's key (None: the usual place).
 
     Faults are `LesionLib.errors.LesionLensError` in plain English.
     """
 
     def __init__(self, *, runner: InferenceRunner | None = None, keyPath: Path | None = None) -> None:
-        self._runner, self.keyPath = runner, keyPath
+        super().__init__(runner=runner)
+        self.keyPath = keyPath
         self.library: CaseLibrary | None = None
         self._comparison: SideBySide | None = None
 
@@ -123,30 +137,14 @@ class RetrievalLogic:
         """What is shown side by side now; None where nothing is, also after a scene was loaded."""
         return self._comparison if self._comparison is not None and self._comparison.isShown else None
 
-    @property
-    def runner(self) -> InferenceRunner:
-        """Where the models run."""
-        if self._runner is None:
-            from LesionLib.inference.runner import InProcessRunner
-
-            self._runner = InProcessRunner()
-        return self._runner
-
     def close(self) -> None:
         """Go back from a comparison, let go of the library and of the models."""
         self.hideSideBySide()
         self.closeLibrary()
-        if self._runner is not None:
-            self._runner.close()
-
-    def restartRunner(self) -> None:
-        """Let go of all models and begin afresh; what runs is cancelled."""
-        self.runner.restart()
+        super().close()
 
     def openLibrary(self, path: str | Path, *, writable: bool = False) -> CaseLibrary:
         """Open a case library, to read only or to change it too; one that was open is closed."""
-        from LesionRetrievalLib.library.store import CaseLibrary
-
         library = CaseLibrary.open(path, read_only=not writable)
         self.closeLibrary()
         self.library = library
@@ -156,11 +154,6 @@ class RetrievalLogic:
         self, path: str | Path, *, model: str | Path = DEFAULT_MODEL, embedding: Embedding | None = None
     ) -> CaseLibrary:
         """Make an empty library for a model, and open it to be filled. ``embedding``: any of the model, where there is one."""
-        from LesionLib.inference.messages import describing_request
-
-        from LesionRetrievalLib.library.cases import ModelIdentity
-        from LesionRetrievalLib.library.store import CaseLibrary
-
         embedding = embedding or self.runner.run(describing_request(str(model)))
         identity = replace(ModelIdentity.of(embedding.info), segment_margin_mm=segment_margin_mm(model))
         library = CaseLibrary.create(path, model=identity, dimension=len(embedding.vector))
@@ -176,7 +169,6 @@ class RetrievalLogic:
 
     def embed(self, volumeNode, roiNode, *, model: str | Path = DEFAULT_MODEL, similarTo=None) -> Embedding:
         """Where the model sees a lesion among others, and its probabilities where the model knows classes."""
-
         return self.runner.run(embeddingRequest(volumeNode, roiNode, model, similarTo=similarTo))
 
     def addCase(
@@ -190,7 +182,6 @@ class RetrievalLogic:
         embedding: Embedding | None = None,
     ) -> str:
         """Add the lesion to the library and return its case id. ``patient``: who it is, where the CT does not say; hashed."""
-
         library = requireLibrary(self.library)
         embedding = embedding or self.embed(volumeNode, roiNode, model=model)
         return addLesion(
@@ -200,7 +191,6 @@ class RetrievalLogic:
 
     def removeCase(self, caseId: str) -> None:
         """Remove a case with its vector, pictures and CT from the library."""
-
         requireLibrary(self.library).remove(caseId)
 
     def findSimilar(
@@ -218,35 +208,29 @@ class RetrievalLogic:
 
         ``plan``: what is left out and kept (default: cases of the same patient are left out, where it is known).
         """
-        from LesionRetrievalLib.library.search import SearchPlan
-
-        embedding, whose = self.embed(volumeNode, roiNode, model=model), self.patientHash(volumeNode, patient=patient)
+        embedding = self.embed(volumeNode, roiNode, model=model)
         if libraryPath is None:
+            whose = self.patientHash(volumeNode, patient=patient)
             return searchLibrary(requireLibrary(self.library), embedding, plan or SearchPlan(), whose, k=k)
-        from LesionRetrievalLib.library.store import CaseLibrary
-
         with CaseLibrary.open(libraryPath) as library:
+            whose = self.patientHash(volumeNode, patient=patient, library=library)
             return searchLibrary(library, embedding, plan or SearchPlan(), whose, k=k)
 
-    def patientHash(self, volumeNode: vtkMRMLScalarVolumeNode, *, patient: str = "") -> str | None:
-        """How a library knows this CT's patient; None where the patient or the owner's key is not known."""
-        from LesionRetrievalLib.scene.identity import identityOfVolume
-
-        return patientHash(identityOfVolume(volumeNode, typed=patient, database=dicomDatabase()), self.keyPath)
+    def patientHash(
+        self, volumeNode: vtkMRMLScalarVolumeNode, *, patient: str = "", library: CaseLibrary | None = None
+    ) -> str | None:
+        """How a library (default: the open one) knows this CT's patient; None where the patient or its key is not known."""
+        identity = identityOfVolume(volumeNode, typed=patient, database=dicomDatabase())
+        return patientHash(identity, self.keyPath, library or self.library)
 
     def neighbourVote(self, neighbours: Sequence[Neighbour]) -> NeighbourVote:
         """The share of each label among cases that were found, weighted by similarity."""
-        from LesionRetrievalLib.library.neighbours import neighbour_vote
-
         return neighbour_vote(neighbours)
 
     def nearestOtherClass(
         self, embedding: Embedding, label: str, *, plan: SearchPlan | None = None, patientHash: str | None = None
     ) -> Neighbour | None:
         """The most similar case that is not ``label``: what else the lesion might be. ``plan``: that of the search."""
-        from LesionRetrievalLib.library.neighbours import nearest_other_class
-        from LesionRetrievalLib.library.search import SearchPlan
-
         filters = (plan or SearchPlan()).filters(patientHash)
         library = requireLibrary(self.library)
         sha256 = embedding.info.model_sha256
@@ -257,9 +241,6 @@ class RetrievalLogic:
         *, model: str | Path = DEFAULT_MODEL,
     ) -> vtkMRMLScalarVolumeNode:  # fmt: skip
         """What in the lesion makes it resemble the case, as a volume over the CT in all slice views."""
-        from LesionRetrievalLib.library.cases import ModelIdentity
-        from LesionRetrievalLib.scene.comparison import showSimilarity
-
         library = requireLibrary(self.library)
         vector = library.vector(caseId, model_sha256=library.model.sha256)
         embedding = self.embed(volumeNode, roiNode, model=model, similarTo=vector)
@@ -271,8 +252,6 @@ class RetrievalLogic:
         self, volumeNode: vtkMRMLScalarVolumeNode, roiNode: vtkMRMLMarkupsROINode, caseId: str
     ) -> SideBySide:
         """The lesion above and the case below, in linked slice views; an earlier comparison goes."""
-        from LesionRetrievalLib.scene.comparison import SideBySide
-
         library = requireLibrary(self.library)
         case, patch = library.case(caseId), library.patch(caseId)
         self.hideSideBySide()
@@ -295,24 +274,14 @@ class RetrievalLogic:
         log, query = self._feedback(embedding)
         return log.marked(query)
 
-    def _feedback(self, embedding: Embedding):
-        from LesionRetrievalLib.library.feedback import FeedbackLog, Query, query_fingerprint
-
+    def _feedback(self, embedding: Embedding) -> tuple[FeedbackLog, Query]:
         path = requireLibrary(self.library).path
         return FeedbackLog(path), Query(query_fingerprint(embedding.vector), embedding.info.model_sha256, path.name)
 
     def saveAnnotations(self, path: str | Path, roiNodes: Sequence[vtkMRMLMarkupsROINode]) -> int:
         """Write boxes with their labels and attributes as .mrk.json, which Slicer opens; returns how many."""
-        from pathlib import Path
-
-        from LesionRetrievalLib.scene.annotations import saveAnnotations
-
         return saveAnnotations(Path(path), roiNodes)
 
     def loadAnnotations(self, scene: vtkMRMLScene, path: str | Path) -> list[vtkMRMLMarkupsROINode]:
         """The boxes of a .mrk.json file as lesions, with their labels and attributes."""
-        from pathlib import Path
-
-        from LesionRetrievalLib.scene.annotations import loadAnnotations
-
         return loadAnnotations(scene, Path(path))

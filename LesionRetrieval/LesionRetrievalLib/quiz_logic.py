@@ -30,12 +30,14 @@ from slicer import vtkMRMLMarkupsROINode, vtkMRMLScalarVolumeNode, vtkMRMLScene
 
 from LesionRetrievalLib.library.cases import Case
 from LesionRetrievalLib.library.intake import require_anonymous
+from LesionRetrievalLib.library.ownership import require_key
+from LesionRetrievalLib.library.pseudonyms import key_if_there
 from LesionRetrievalLib.library.store import CaseLibrary
 from LesionRetrievalLib.logic import dicomDatabase, patientHash
 from LesionRetrievalLib.quiz.attempt import CASE_STEPS, Step, read_attempts
 from LesionRetrievalLib.quiz.file import load_quiz
 from LesionRetrievalLib.quiz.making import KnownLesion, choose_per_label
-from LesionRetrievalLib.quiz.model import Quiz, QuizError
+from LesionRetrievalLib.quiz.model import NOBODY, Quiz, QuizError
 from LesionRetrievalLib.quiz.report import Score, score_of, write_score
 from LesionRetrievalLib.quiz.requests import LibraryCases, QuizRequest, answer_request
 from LesionRetrievalLib.quiz.session import Feedback, QuizSession
@@ -63,9 +65,6 @@ def makeInBackground(request: QuizRequest, runner: InferenceRunner) -> Backgroun
             runner.close()
 
     return BackgroundRun(runner, work, total=len(request.cases) + len(request.lesions), keepsLateAnswer=True)
-
-
-_NOBODY = "0" * 32
 
 
 class QuizLogic:
@@ -116,13 +115,14 @@ class QuizLogic:
         volume, (box,) = volumeFromNode(volumeNode), lesionsFromNodes([roiNode])
         require_overlap(volume, box)
         identity = identityOfVolume(volumeNode, database=dicomDatabase())
-        require_anonymous(Case("case", label, labelSource, organ, _NOBODY, _NOBODY, {}, feedback), identity.texts)
+        require_anonymous(Case("case", label, labelSource, organ, NOBODY, NOBODY, {}, feedback), identity.texts)
         return KnownLesion(
             volume, box, label, labelSource, organ, patient_hash=patientHash(identity, self._keyPath), feedback=feedback
         )
 
     def makeQuiz(self, request: QuizRequest) -> Quiz:
         """Ask the model about every case and write the quiz; returns when that is done."""
+        self._requireKey(request)
         runner = self._makeRunner()
         try:
             return answer_request(request, runner)
@@ -131,7 +131,15 @@ class QuizLogic:
 
     def startMaking(self, request: QuizRequest) -> BackgroundRun[Quiz]:
         """The same on a thread of its own; returns at once."""
+        self._requireKey(request)
         return makeInBackground(request, self._makeRunner())
+
+    def _requireKey(self, request: QuizRequest) -> None:
+        """Refuse lesions whose own cases could not be left out of the similar ones: hashed by another key than the library's."""
+        key = key_if_there(self._keyPath)
+        if key is not None and request.library is not None and any(lesion.patient_hash for lesion in request.lesions):
+            with CaseLibrary.open(request.library) as library:
+                require_key(library, key)
 
     def checkQuiz(self, path: str | Path) -> Quiz:
         """Read a quiz with every check there is; `QuizError` says what is wrong with it."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -153,6 +154,28 @@ def cases_folder(tmp_path_factory, write_image) -> Path:
         lines.append(f"p{number}.nii.gz,SECRET-{number // 2},{number // 2},{9.0 + number},{1 - number % 2},solid")
     (folder / "nodules.csv").write_text("\n".join(lines) + "\n")
     return folder
+
+
+@pytest.fixture(scope="session")
+def built_library(tmp_path_factory, cases_folder) -> Callable[..., Path]:
+    """`library build` of these cases with these options, once for all tests: a folder with cases.lesionlib and owner.key."""
+    built: dict[tuple[str, ...], Path] = {}
+
+    def build(*options: str) -> Path:
+        if options not in built:
+            folder = tmp_path_factory.mktemp("library")
+            files = ("--out", folder / "cases.lesionlib", "--key", folder / "owner.key")
+            assert main(["library", "build", *map(str, (cases_folder, *files, *options))]) == 0
+            built[options] = folder
+        return built[options]
+
+    return build
+
+
+@pytest.fixture
+def library_of(built_library, tmp_path) -> Callable[..., Path]:
+    """A library of one's own, to be changed: a copy of the one built with these options, its key beside it."""
+    return lambda *options: shutil.copytree(built_library(*options), tmp_path / "library") / "cases.lesionlib"
 
 
 @pytest.fixture(scope="session")

@@ -17,7 +17,6 @@ import slicer.util
 from LesionClassifierLib.headless import startHeadlessSlicer
 from LesionClassifierLib.scene.lesions import addRoiNode
 from LesionClassifierLib.scene.volumes import HEAT_MAP_ATTRIBUTE, nodesOfClass
-from LesionLensApp.cli import main
 from LesionLib.geometry import LesionBox
 from LesionLib.io.volumes import read_volume
 from LesionRetrievalLib.library.pseudonyms import Pseudonymiser
@@ -32,11 +31,8 @@ def turned(degrees: float) -> np.ndarray:
 
 
 @pytest.fixture(scope="module")
-def library(tmp_path_factory, cases_folder):
-    folder = tmp_path_factory.mktemp("library")
-    path, key = folder / "cases.lesionlib", folder / "owner.key"
-    assert main(["library", "build", str(cases_folder), "--out", str(path), "--key", str(key), "--pictures"]) == 0
-    return path
+def library(built_library):
+    return built_library("--pictures") / "cases.lesionlib"
 
 
 def test_results_have_the_agreed_shape(run, nrrd, boxes, library, tmp_path, result_of):

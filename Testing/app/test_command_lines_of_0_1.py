@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 from LesionLensApp.cli import build_parser as lesionlens_parser
 from lesiontraining.cli import build_parser as lesiontrain_parser
+from repository import FILES_OF_0_1
 
-LINES = (Path(__file__).parents[1] / "fixtures" / "v0_1" / "command_lines.txt").read_text().splitlines()
+LINES = (FILES_OF_0_1 / "command_lines.txt").read_text().splitlines()
 PROGRAMS = {"lesionlens": lesionlens_parser, "lesiontrain": lesiontrain_parser}
 
 

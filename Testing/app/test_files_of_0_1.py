@@ -6,7 +6,6 @@ import csv
 import io
 import json
 import shutil
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -18,8 +17,8 @@ from LesionRetrievalLib.library.store import CaseLibrary
 from LesionRetrievalLib.quiz.attempt import Step
 from LesionRetrievalLib.quiz.file import load_quiz, quiz_sha256
 from LesionRetrievalLib.quiz.session import QuizSession
+from repository import FILES_OF_0_1 as FILES
 
-FILES = Path(__file__).parents[1] / "fixtures" / "v0_1"
 MODEL_SHA256 = "5602ff71ae6ecfea9c82568de299962299464df9da49ab91eedb5d8b5b039050"
 QUIZ_SHA256 = "969f182ffad85fdd37657f3855377676e875a94908d941b7df8e802c2b97759e"
 

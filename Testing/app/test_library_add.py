@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import shutil
 
 import numpy as np
 import pydicom
@@ -11,7 +10,6 @@ import pytest
 import slicer
 from LesionClassifierLib.headless import startHeadlessSlicer
 from LesionClassifierLib.scene.lesions import addRoiNode
-from LesionLensApp.cli import main
 from LesionRetrievalLib.library.pseudonyms import Pseudonymiser
 from LesionRetrievalLib.library.store import CaseLibrary
 
@@ -54,25 +52,16 @@ def dicom(tmp_path, patch, write_dicom):
     return folder
 
 
-@pytest.fixture(scope="module")
-def built(tmp_path_factory, cases_folder):
-    folder = tmp_path_factory.mktemp("built")
-    arguments = ["library", "build", cases_folder, "--out", folder / "l", "--key", folder / "owner.key"]
-    assert main([str(argument) for argument in arguments]) == 0
-    return folder
-
-
 @pytest.fixture
-def library(built, tmp_path):
-    shutil.copy(built / "owner.key", tmp_path / "owner.key")
-    return shutil.copy(built / "l", tmp_path / "cases.lesionlib")
+def library(library_of):
+    return library_of()
 
 
 @pytest.fixture
 def add(run, library, tmp_path):
     def call(volume, boxes, *extra: object):
         label = () if "--label" in extra else ("--label", "carcinoma")
-        where = ("--boxes", boxes, "--label-source", "histology", "--key", tmp_path / "owner.key")
+        where = ("--boxes", boxes, "--label-source", "histology", "--key", library.with_name("owner.key"))
         return run("library", "add", library, volume, *where, *label, *extra)
 
     return call
@@ -113,9 +102,9 @@ def test_no_name_id_date_or_uid_of_a_dicom_series_enters_the_file(add, dicom, bo
     assert b"carcinoma" in content  # what is there is found so
 
 
-def test_patients_and_studies_are_hashed_by_the_owners_key(add, dicom, boxes, library, tmp_path):
+def test_patients_and_studies_are_hashed_by_the_owners_key(add, dicom, boxes, library):
     assert add(dicom, boxes, "--case-id", "mine").code == 0
-    key = Pseudonymiser.load(tmp_path / "owner.key")
+    key = Pseudonymiser.load(library.with_name("owner.key"))
     with CaseLibrary.open(library) as opened:
         case = opened.case("mine")
     assert case.patient_hash == key.hash(SECRETS["PatientID"])
@@ -200,7 +189,9 @@ def test_every_segment_of_a_segmentation_is_added_with_its_box_and_shape(run, li
     ct = write_image(tmp_path / "ct.nrrd", volume.array, volume.ijkToRAS)
     labels = write_image(tmp_path / "labels.nrrd", mask, volume.ijkToRAS)
     options = ("--label", "x", "--label-source", "histology", "--patient", "PATIENT-7", "--case-id", "s", "--patches")
-    ran = run("library", "add", library, ct, "--segmentation", labels, *options, "--key", tmp_path / "owner.key")
+    ran = run(
+        "library", "add", library, ct, "--segmentation", labels, *options, "--key", library.with_name("owner.key")
+    )
     assert ran.code == 0
     with CaseLibrary.open(library) as opened:
         box = opened.patch("s").box

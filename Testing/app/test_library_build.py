@@ -21,7 +21,9 @@ def built(run, cases_folder, tmp_path):
 
 
 def test_every_case_is_there_with_its_answer_and_attributes(built):
-    path, ran = built("--organ", "lung", "--label-source", "how it was made")
+    path, ran = built(
+        "--organ", "lung", "--label-source", "how it was made", "--keep", "diameter_mm", "--keep", "texture"
+    )
     assert ran.code == 0
     with CaseLibrary.open(path) as library:
         assert library.labels() == {"benign": 3, "malignant": 3}

@@ -7,7 +7,6 @@ import shutil
 
 import numpy as np
 import pytest
-from LesionLensApp.cli import main
 from LesionLib.model.bundle import load_bundle, manifest_sha256
 from LesionLib.model.folder import MANIFEST, find_bundle
 from LesionRetrievalLib.library.store import CaseLibrary
@@ -15,32 +14,14 @@ from LesionRetrievalLib.library.store import CaseLibrary
 MODEL = "lung-nodule-malignancy"
 
 
-@pytest.fixture(scope="module")
-def built(tmp_path_factory, cases_folder):
-    folder = tmp_path_factory.mktemp("built")
-    arguments = [
-        "library",
-        "build",
-        cases_folder,
-        "--out",
-        folder / "l",
-        "--key",
-        folder / "k",
-        "--pictures",
-        "--patches",
-    ]
-    assert main([str(argument) for argument in arguments]) == 0
-    return folder
+@pytest.fixture
+def library(library_of):
+    return library_of("--pictures", "--patches", "--keep", "diameter_mm,texture")
 
 
 @pytest.fixture
-def library(built, tmp_path):
-    return shutil.copy(built / "l", tmp_path / "cases.lesionlib")
-
-
-@pytest.fixture
-def key(built):
-    return built / "k"
+def key(library):
+    return library.with_name("owner.key")
 
 
 def found(ran) -> list[list[str]]:

@@ -15,6 +15,8 @@ from LesionRetrievalLib.quiz.session import QuizSession
 
 TITLE = "Nodules <b>& more</b>"
 
+KEPT = ("--keep", "diameter_mm", "--keep", "texture")
+
 
 @pytest.fixture(scope="module")
 def out(tmp_path_factory):
@@ -146,17 +148,14 @@ def test_answers_beside_another_quiz_are_refused_in_one_line(run, quiz_path, tmp
 def from_folder(run, cases_folder, tmp_path):
     def make(*extra: object):
         path = tmp_path / "q.json"
-        return path, run("quiz", "make", "--from", cases_folder, "--cases", 4, "--out", path, *extra)
+        return path, run("quiz", "make", "--from", cases_folder, "--cases", 4, "--out", path, *KEPT, *extra)
 
     return make
 
 
-@pytest.fixture
-def library(run, cases_folder, tmp_path):
-    path = tmp_path / "cases.lesionlib"
-    ran = run("library", "build", cases_folder, "--out", path, "--key", tmp_path / "k", "--pictures")
-    assert ran.code == 0
-    return path
+@pytest.fixture(scope="module")
+def library(built_library):
+    return built_library("--pictures") / "cases.lesionlib"
 
 
 def test_a_folder_of_cases_becomes_a_quiz_without_identifiers(from_folder):
@@ -173,7 +172,7 @@ def test_a_folder_of_cases_becomes_a_quiz_without_identifiers(from_folder):
 
 def test_a_patient_s_own_cases_are_not_among_the_similar_ones(from_folder, library, tmp_path):
     """Three patients with two nodules each: four of the six library cases are left for every case."""
-    path, ran = from_folder("--library", library, "--key", tmp_path / "k")
+    path, ran = from_folder("--library", library, "--key", library.with_name("owner.key"))
     assert ran.code == 0, ran.err
     for case in load_quiz(path).cases:
         assert len(case.answer.similar) == 4
@@ -222,12 +221,9 @@ def test_an_existing_quiz_is_replaced_only_when_asked(from_folder):
 # --- from a library alone
 
 
-@pytest.fixture
-def with_patches(run, cases_folder, tmp_path):
-    path = tmp_path / "patches.lesionlib"
-    ran = run("library", "build", cases_folder, "--out", path, "--key", tmp_path / "k", "--pictures", "--patches")
-    assert ran.code == 0
-    return path
+@pytest.fixture(scope="module")
+def with_patches(built_library):
+    return built_library("--pictures", "--patches", *KEPT) / "cases.lesionlib"
 
 
 def test_a_library_that_keeps_the_ct_is_enough_for_a_quiz_and_gives_the_same_answers(

@@ -14,7 +14,8 @@ How to write a test of a panel:
    that does not exist, and any Qt warning. Expected ones: look at ``slot_errors`` or ``qt_warnings`` and ``.clear()`` them.
 7. Leaving and coming back: ``leave(panel)``, ``return_to(panel)``. Several panels live side by side, at most one of them is
    entered: ``module_widget("LesionRetrieval")`` or ``return_to(other)`` leaves the one before (``exit()``, then ``enter()``).
-   ``module_widget(name, enter=False)`` is a panel that nobody has opened yet. At the end every panel is left, cleaned up and
+   ``module_widget(name, enter=False)`` is a panel that nobody has opened yet; ``runner=``: what its models run in, so that
+   no worker is started. At the end every panel is left, cleaned up and
    deleted, and the scene is closed: one that still listens then (no ``disconnectGui``, no ``removeObservers``) fails the test.
 8. ``import qt`` or ``ctk`` inside tests, not at the top of the file: without PySide6 these tests skip and say so.
 9. ``slicer.app.completeStartup()`` emits ``startupCompleted()``; ``slicer.app.settings()`` is empty for each test.
@@ -40,10 +41,7 @@ import slicer
 import slicer.util
 from LesionClassifierLib.headless import HeadlessModule, HeadlessSlicer, startHeadlessSlicer
 from LesionLib.inference.runner import SharedRunner
-
-ROOT = Path(__file__).resolve().parents[2]
-STANDINS = Path(__file__).with_name("standins")
-SLICER_STANDINS = ROOT / "Testing" / "mrml" / "slicer_standins"
+from repository import ROOT, SLICER_STANDINS, WIDGET_STANDINS
 
 
 @pytest.fixture(scope="session")
@@ -85,7 +83,7 @@ def gui(headless: HeadlessSlicer, monkeypatch: pytest.MonkeyPatch) -> Iterator[A
     """Qt, CTK and Slicer's widgets, and a ``slicer.app`` that has windows."""
     if importlib.util.find_spec("PySide6") is None:
         pytest.skip("PySide6 is not installed: pip install PySide6-Essentials (in the extra `dev`) to test the panels")
-    for folder, path in ((STANDINS, sys.path), (SLICER_STANDINS, slicer.__path__)):
+    for folder, path in ((WIDGET_STANDINS, sys.path), (SLICER_STANDINS, slicer.__path__)):
         if str(folder) not in path:
             path.append(str(folder))
     import qt
@@ -169,7 +167,7 @@ def module_widget(
 
     made: list[Any] = []
 
-    def make(module: str | Path, *, size: tuple[int, int] = (480, 1000), enter: bool = True) -> Any:
+    def make(module: str | Path, *, size: tuple[int, int] = (480, 1000), enter: bool = True, runner: Any = None) -> Any:
         path = Path(module) if str(module).endswith(".py") else ROOT / module / f"{module}.py"
         if not path.is_file():
             msg = f"there is no module file {path}; give a folder of the repository, or the path of a .py file."
@@ -181,7 +179,8 @@ def module_widget(
         )
         getattr(imported, path.stem)(SimpleNamespace(path=str(path)))
         parent = _parent(scene)
-        panel = getattr(imported, f"{path.stem}Widget")(parent)
+        given = {} if runner is None else {"runner": runner}
+        panel = getattr(imported, f"{path.stem}Widget")(parent, **given)
         made.append((panel, _window(parent, size)))
         panel.setup()
         if enter:

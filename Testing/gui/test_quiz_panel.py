@@ -19,6 +19,7 @@ from LesionRetrievalLib.quiz.session import QuizSession
 from LesionRetrievalLib.quiz_logic import QuizLogic
 from LesionRetrievalLib.scene.quiz_cases import QUIZ_ATTRIBUTE
 from quiz_cases import Clock, phantom_quiz
+from repository import ROOT, SLICER_STANDINS, WIDGET_STANDINS
 
 
 @pytest.fixture
@@ -421,7 +422,6 @@ def test_leaving_the_module_takes_the_case_out_and_keeps_the_answers(begin, scen
 
 
 def test_a_quiz_is_taken_and_scored_in_the_panel_where_there_is_no_torch(quiz_path, tmp_path):
-    root = Path(__file__).resolve().parents[2]
     code = f"""
 import sys
 import importlib.util
@@ -433,9 +433,9 @@ sys.meta_path.insert(0, NotInstalled())
 find = importlib.util.find_spec
 importlib.util.find_spec = lambda name, package=None: None if name in ("torch", "safetensors", "monai") else find(name)
 import slicer
-sys.path[:0] = [{str(root / "LesionClassifier")!r}, {str(root / "LesionRetrieval")!r}]
-sys.path.append({str(root / "Testing" / "gui" / "standins")!r})
-slicer.__path__.append({str(root / "Testing" / "mrml" / "slicer_standins")!r})
+sys.path[:0] = [{str(ROOT / "LesionClassifier")!r}, {str(ROOT / "LesionRetrieval")!r}]
+sys.path.append({str(WIDGET_STANDINS)!r})
+slicer.__path__.append({str(SLICER_STANDINS)!r})
 from LesionClassifierLib.headless import startHeadlessSlicer
 headless = startHeadlessSlicer()
 import qt, slicer_gui

@@ -23,6 +23,7 @@ from LesionRetrievalLib.library.cases import Case, ModelIdentity
 from LesionRetrievalLib.library.patches import case_pictures, lesion_patch
 from LesionRetrievalLib.library.pseudonyms import owner_key
 from LesionRetrievalLib.library.store import CaseLibrary
+from repository import ROOT, SLICER_STANDINS, WIDGET_STANDINS
 
 LONG = 60
 MODEL = "lung-nodule-malignancy"
@@ -592,7 +593,6 @@ def test_a_library_of_another_model_says_which(opened, spin):
 
 
 def test_the_panel_loads_where_there_is_no_torch():
-    root = Path(__file__).resolve().parents[2]
     code = f"""
 import sys
 class NoTorch:
@@ -601,9 +601,9 @@ class NoTorch:
             raise ModuleNotFoundError(name)
 sys.meta_path.insert(0, NoTorch())
 import slicer
-sys.path[:0] = [{str(root / "LesionClassifier")!r}, {str(root / "LesionRetrieval")!r}]
-sys.path.append({str(root / "Testing" / "gui" / "standins")!r})
-slicer.__path__.append({str(root / "Testing" / "mrml" / "slicer_standins")!r})
+sys.path[:0] = [{str(ROOT / "LesionClassifier")!r}, {str(ROOT / "LesionRetrieval")!r}]
+sys.path.append({str(WIDGET_STANDINS)!r})
+slicer.__path__.append({str(SLICER_STANDINS)!r})
 import LesionRetrievalLib.panel.retrieval_panel
 print("loaded", "torch" in sys.modules)
 """

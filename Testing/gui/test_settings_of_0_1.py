@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from repository import FILES_OF_0_1
 
-LIBRARY = Path(__file__).parents[1] / "fixtures" / "v0_1" / "cases.lesionlib"
+LIBRARY = FILES_OF_0_1 / "cases.lesionlib"
 
 
 def test_the_quiz_s_file_and_folder_are_those_of_the_last_time(module_widget):

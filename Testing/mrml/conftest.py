@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib.util
 import sys
 from collections.abc import Callable, Iterator
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,6 +13,7 @@ import slicer.util
 import vtk
 from LesionClassifierLib.headless import HeadlessSlicer, startHeadlessSlicer
 from LesionLib.geometry import CTVolume, LesionBox
+from repository import SLICER_STANDINS, WIDGET_STANDINS
 from scipy.spatial.transform import Rotation
 from slicer import vtkMRMLLinearTransformNode, vtkMRMLScene, vtkMRMLTransformNode
 
@@ -23,10 +23,6 @@ def headless() -> HeadlessSlicer:
     return startHeadlessSlicer()
 
 
-STANDINS = Path(__file__).with_name("slicer_standins")
-QT_STANDINS = Path(__file__).parents[1] / "gui" / "standins"
-
-
 @pytest.fixture
 def slicers_python(monkeypatch: pytest.MonkeyPatch) -> None:
     """What a scripted module imports: `slicer.ScriptedLoadableModule` and the like, `qt` and `ctk`, and `SampleData`."""
@@ -34,8 +30,8 @@ def slicers_python(monkeypatch: pytest.MonkeyPatch) -> None:
         pytest.skip(
             "PySide6 is not installed, and Slicer's modules do not load without Qt: pip install PySide6-Essentials"
         )
-    monkeypatch.setattr(slicer, "__path__", [*slicer.__path__, str(STANDINS)])
-    monkeypatch.setattr(sys, "path", [*sys.path, str(QT_STANDINS), str(STANDINS / "scripted_modules")])
+    monkeypatch.setattr(slicer, "__path__", [*slicer.__path__, str(SLICER_STANDINS)])
+    monkeypatch.setattr(sys, "path", [*sys.path, str(WIDGET_STANDINS), str(SLICER_STANDINS / "scripted_modules")])
 
 
 @pytest.fixture

@@ -11,10 +11,8 @@ from types import SimpleNamespace
 
 import pytest
 import slicer
+from repository import ROOT, SLICER_STANDINS, WIDGET_STANDINS
 
-ROOT = Path(__file__).resolve().parents[2]
-STANDINS = Path(__file__).with_name("slicer_standins")
-QT_STANDINS = ROOT / "Testing" / "gui" / "standins"
 NAMES = ("LesionClassifier", "LesionRetrieval")
 _NEED_TORCH = ("torch", "safetensors", "jsonschema", "monai")
 # A fresh Python with what Slicer gives to its modules; {hidden} are packages that it does not have.
@@ -41,7 +39,7 @@ slicer.testing.runUnitTest([{folder!r}], {name!r})
 def inSlicer(code: str, *, without: tuple[str, ...] = ()) -> subprocess.CompletedProcess:
     """Run Python where ``import slicer`` brings what it brings in Slicer, and these packages are not installed."""
     modules = [str(ROOT / name) for name in NAMES]
-    start = _SLICER.format(hidden=without, modules=modules, qt=str(QT_STANDINS), standins=str(STANDINS))
+    start = _SLICER.format(hidden=without, modules=modules, qt=str(WIDGET_STANDINS), standins=str(SLICER_STANDINS))
     command = [sys.executable, "-c", start + code]
     return subprocess.run(command, capture_output=True, text=True, timeout=240, check=False)
 

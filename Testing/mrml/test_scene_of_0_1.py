@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import importlib
-from pathlib import Path
 
 import pytest
 import slicer
 import slicer.util
 from LesionClassifierLib.scene.results import HEAT_MAP_ROLE, VOLUME_ROLE, storedResult, whyStale
 from LesionClassifierLib.scene.volumes import volumeFromNode
+from repository import FILES_OF_0_1, ROOT, SLICER_STANDINS
 
-ROOT = Path(__file__).resolve().parents[2]
-SCENE = ROOT / "Testing" / "fixtures" / "v0_1" / "scene.mrb"
-STANDINS = Path(__file__).with_name("slicer_standins")
+SCENE = FILES_OF_0_1 / "scene.mrb"
 
 
 @pytest.fixture
@@ -71,7 +69,7 @@ def parameters(opened, monkeypatch):
     """The parameter node that a module reads in this scene."""
     for name in ("LesionClassifier", "LesionRetrieval"):
         monkeypatch.syspath_prepend(str(ROOT / name))
-    monkeypatch.setattr(slicer, "__path__", [*slicer.__path__, str(STANDINS)])
+    monkeypatch.setattr(slicer, "__path__", [*slicer.__path__, str(SLICER_STANDINS)])
     return lambda module: getattr(importlib.import_module(module), f"{module}Logic")().getParameterNode()
 
 

@@ -1,4 +1,4 @@
-"""The command line of model building: ``lesiontrain fit | evaluate | export | index``, and ``lung-nodules``."""
+"""The command line of model building: ``lesiontrain fit | evaluate | export | index | retrieval | probe``, ``lung-nodules``."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from LesionLib.errors import LesionLensError
+from LesionLib.faults import DONE, guarded
+from LesionLib.io.leftovers import leftovers, leftovers_note
 
 _FIT = """Everything else is Lightning's: --config, --data.table, --model.init_args.lr, --trainer.max_epochs, --print_config, ...
 A first run:   lesiontrain fit --config dmrn-lung-nodules --data.table lung_nodules --out runs/dmrn
@@ -17,18 +18,24 @@ Your table:    lesiontrain fit --config cross-entropy-table --data.table lesions
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command; 0 when done, 2 for bad input."""
+    """Run one command; 0 when done, else the exit code of `guarded`: 2 for bad input, 3 for a fault of ours."""
+    return guarded("lesiontrain", lambda: _run(arguments), keeps_lines=True)
+
+
+def _run(arguments: Sequence[str] | None) -> int:
+    for stream in (sys.stdout, sys.stderr):  # a console in another code page shows letters that it lacks as codes
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")
     parser = build_parser()
     options, rest = parser.parse_known_args(arguments)
     if rest and options.command is not _fit:
         parser.error(f"unknown: {' '.join(rest)}")
     options.rest = rest
-    try:
-        options.command(options)
-    except LesionLensError as error:
-        print(f"lesiontrain: error: {error}", file=sys.stderr)
-        return 2
-    return 0
+    for left in leftovers(options.out) if getattr(options, "out", None) is not None else ():
+        print(f"lesiontrain: {leftovers_note(left)}", file=sys.stderr)
+    options.command(options)
+    sys.stdout.flush()
+    return DONE
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -40,6 +47,7 @@ def build_parser() -> argparse.ArgumentParser:
     _add_export(commands)
     _add_index(commands)
     _add_retrieval(commands)
+    _add_probe(commands)
     _add_lung_nodules(commands)
     _add_annotate(commands)
     _add_box_margin(commands)
@@ -107,12 +115,32 @@ def _add_retrieval(commands: argparse._SubParsersAction) -> None:
     retrieval.set_defaults(command=_retrieval)
 
 
+def _add_probe(commands: argparse._SubParsersAction) -> None:
+    probe = commands.add_parser("probe", help="cross-validate and export a frozen network with a linear head")
+    probe.add_argument(
+        "plan", help="a YAML file, or the name of a plan that comes along, such as lung-nodule-malignancy"
+    )
+    probe.add_argument("--data", type=Path, required=True, help="the table of lesions, or the folder of the set")
+    probe.add_argument(
+        "--weights", type=Path, required=True, help="published weights of the network (.pth, .safetensors)"
+    )
+    _add_probe_outputs(probe)
+    probe.set_defaults(command=_probe)
+
+
 def _add_lung_nodules(commands: argparse._SubParsersAction) -> None:
     nodules = commands.add_parser("lung-nodules", help="train, cross-validate and export lung-nodule-malignancy")
     nodules.add_argument("--data", type=Path, required=True, help="folder with nodules.csv, image/ and mask/")
-    nodules.add_argument("--imagenet", type=Path, required=True, help="ImageNet weights of MobileNetV2 (.pth)")
-    nodules.add_argument("--out", type=Path, required=True, help="model folder to write")
-    nodules.set_defaults(command=_lung_nodules)
+    nodules.add_argument(
+        "--imagenet", dest="weights", type=Path, required=True, help="ImageNet weights of MobileNetV2 (.pth)"
+    )
+    _add_probe_outputs(nodules)
+    nodules.set_defaults(command=_probe, plan="lung-nodule-malignancy")
+
+
+def _add_probe_outputs(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--out", type=Path, required=True, help="model folder to write")
+    parser.add_argument("--report", type=Path, help="folder for a page with all figures and charts")
 
 
 def _add_annotate(commands: argparse._SubParsersAction) -> None:
@@ -258,32 +286,32 @@ def _box_margin(options: argparse.Namespace) -> None:
         write_comparison(found, options.out)
 
 
-def _lung_nodules(options: argparse.Namespace) -> None:
+def _probe(options: argparse.Namespace) -> None:
     from lesiontraining.commands.export import write_bundle
-    from lesiontraining.data.contents import content_of_folder
-    from lesiontraining.linear_probe.model_card import LICENSE_TEXT, card, manifest_head, manifest_section
-    from lesiontraining.linear_probe.recipe import Recipe, train
+    from lesiontraining.commands.probe import probe, report
+    from lesiontraining.commands.probe_card import card, manifest_head, manifest_section
+    from lesiontraining.commands.probe_plan import read_plan
 
     say = _Clock()
-    recipe = Recipe()
-    trained = train(options.data, options.imagenet, recipe, say)
+    plan = read_plan(options.plan)
+    probed = probe(plan, options.data, options.weights, say)
     options.out.parent.mkdir(parents=True, exist_ok=True)
-    text = card(trained, recipe)
+    text = card(plan, probed)
     sha256 = write_bundle(
         options.out,
-        head=manifest_head(),
-        lesionlens={
-            **manifest_section(trained),
-            "training_content": content_of_folder(options.data).to_manifest(),
-        },
-        network=trained.network,
-        spec=recipe.spec,
-        calibration=trained.calibration(),
+        head=manifest_head(plan),
+        lesionlens=manifest_section(plan, probed),
+        network=probed.network,
+        spec=plan.spec,
+        calibration=probed.calibration(),
         card=text,
-        license_text=LICENSE_TEXT,
+        license_text=plan.text.license,
     )
     print(text)
     say(f"wrote {options.out}, sha256 {sha256}")
+    if options.report is not None:
+        report(plan, probed, options.report, say)
+        print(f"Open {options.report / 'report.html'} in a browser.")
 
 
 if __name__ == "__main__":

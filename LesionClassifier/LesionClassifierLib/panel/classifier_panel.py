@@ -10,43 +10,38 @@ import qt
 import slicer.util
 from LesionLib.errors import LesionLensError
 from LesionLib.inference.messages import RunAnswer, RunOptions, RunRequest
-from LesionLib.model.folder import segment_margin_mm, user_model_root
+from LesionLib.inference.runner import InferenceRunner
+from LesionLib.model.folder import segment_margin_mm
 from slicer import vtkMRMLMarkupsROINode, vtkMRMLScalarVolumeNode, vtkMRMLScene
 from slicer.i18n import tr as _
 
 from LesionClassifierLib.background import BackgroundRun, Outcome, runInBackground
 from LesionClassifierLib.classification import requestFromNodes, showAnswer
+from LesionClassifierLib.panel.base import ModulePanel, PanelRun
 from LesionClassifierLib.panel.lesions import LesionsPanel
-from LesionClassifierLib.panel.models import ModelsPanel
-from LesionClassifierLib.panel.observers import RunTimer, SceneWatch, offerOnlyCts
+from LesionClassifierLib.panel.observers import offerOnlyCts
 from LesionClassifierLib.panel.results import ExplanationPanel, ResultPanel
 from LesionClassifierLib.scene.lesions import addLesionAt, isDrawn
-from LesionClassifierLib.scene.placing import BoxPlacing
-from LesionClassifierLib.setup import explain, install, missingPackages
+from LesionClassifierLib.setup import install, missingPackages
 
 
-class RunPanel:
-    """The buttons that classify, and how far a run is: progress per lesion, elapsed time, cancel. The interface never waits.
+class RunPanel(PanelRun[RunAnswer]):
+    """The run that the buttons which classify begin: progress per lesion.
 
-    One run at a time. Nodes are remembered by ID: they, or the scene, may be gone when the answer comes.
+    Nodes are remembered by ID: they, or the scene, may be gone when the answer comes.
     """
 
-    def __init__(self, ui, logic, *, onEnded: Callable[[Outcome], None], onError: Callable[[str], None]) -> None:
-        self._ui, self._logic, self._onEnded, self._onError = ui, logic, onEnded, onError
+    def __init__(
+        self, ui, runner: InferenceRunner, *, onEnded: Callable[[Outcome], None], onError: Callable[[str], None]
+    ) -> None:
+        super().__init__(ui.progressBar, ui.statusLabel, ui.cancelButton, onEnded=onEnded, onError=onError)
+        self._runner = runner
         self._request: RunRequest | None = None
         self._scene: vtkMRMLScene | None = None
         self._volumeId, self._roiIds = "", []
         self._colorSegments = True
         self.note = ""  # said when the run has ended, beside how it ended
         self.laysViews = False  # the panel says when its module is the one that is shown
-        self._timer = RunTimer(onProgress=self._show, onEnded=self._ended)
-        ui.cancelButton.connect("clicked()", self.cancel)
-        ui.progressBar.visible = False
-
-    @property
-    def isRunning(self) -> bool:
-        """Whether a run is under way."""
-        return self._timer.isRunning
 
     def start(
         self,
@@ -62,117 +57,81 @@ class RunPanel:
             return
         try:
             self._request = requestFromNodes(volumeNode, roiNodes, model, options)
-            run = runInBackground(self._logic.runner, self._request)
+            run = runInBackground(self._runner, self._request)
         except LesionLensError as error:
             self._onError(str(error))
             return
         self._scene, self._volumeId = volumeNode.GetScene(), volumeNode.GetID()
         self._roiIds, self._colorSegments = [node.GetID() for node in roiNodes], colorSegments
-        self._ui.progressBar.visible = True
-        self._ui.progressBar.maximum = len(roiNodes)
-        self._timer.start(run)
+        self._begin(run)
 
-    def cancel(self) -> None:
-        """Ask for the end of the run; answers that are there are kept."""
-        if self._timer.cancel():
-            self._ui.statusLabel.text = _("Cancelling...")
+    def _endText(self, run: BackgroundRun[RunAnswer], outcome: Outcome[RunAnswer]) -> str:
+        note, self.note = self.note, ""
+        return " ".join(part for part in (super()._endText(run, outcome), note) if part)
 
-    def forget(self) -> None:
-        """The scene closes: cancel, and show nothing of what may still come."""
-        self._scene = None
-        self.cancel()
-
-    def stop(self) -> None:
-        """The module goes away."""
-        self.forget()
-        self._timer.stop()
-
-    def _ended(self, run: BackgroundRun[RunAnswer], outcome: Outcome[RunAnswer]) -> None:
-        self._ui.progressBar.visible = False
-        self._ui.statusLabel.text = " ".join(part for part in (self._ending(run, outcome), self.note) if part)
-        self.note = ""
-        self._onEnded(outcome)
-        if outcome.error is not None:
-            self._onError(str(outcome.error))
-
-    def _show(self, run: BackgroundRun[RunAnswer]) -> None:
-        self._ui.progressBar.value = run.done
-        self._ui.statusLabel.text = _("{name}: lesion {number} of {total}, {seconds:.0f} s").format(
+    def _progressText(self, run: BackgroundRun[RunAnswer]) -> str:
+        return _("{name}: lesion {number} of {total}, {seconds:.0f} s").format(
             name=run.name, number=min(run.done + 1, run.total), total=run.total, seconds=run.seconds
         )
 
-    def _ending(self, run: BackgroundRun[RunAnswer], outcome: Outcome[RunAnswer]) -> str:
-        if outcome.error is not None:
-            return ""  # it is told by the caller, once
-        if outcome.was_cancelled:
-            return _("Cancelled; nothing was changed.")
-        kept = self._showAnswer(outcome)
+    def _answered(self, run: BackgroundRun[RunAnswer], answer: RunAnswer) -> str:
+        kept = self._showAnswer(answer)
         if kept is None:
-            return _("The scene was closed meanwhile; the answer is not shown.")
+            return self._goneText()
         said = _("{count} answered in {seconds:.1f} s on {device}.").format(
-            count=kept, seconds=run.seconds, device=outcome.answer.info.device
+            count=kept, seconds=run.seconds, device=answer.info.device
         )
         gone = len(self._roiIds) - kept
         return said + (_(" {0} were deleted meanwhile.").format(gone) if gone else "")
 
-    def _showAnswer(self, outcome: Outcome[RunAnswer]) -> int | None:
-        """Show what still has its nodes; how many that are, or None where the scene or the CT is gone."""
-        volumeNode = self._scene.GetNodeByID(self._volumeId) if self._scene is not None else None
+    def _showAnswer(self, answer: RunAnswer) -> int | None:
+        """Show what still has its nodes; how many that are, or None where the CT is gone."""
+        volumeNode = self._scene.GetNodeByID(self._volumeId)
         if volumeNode is None:
             return None
         nodes = [self._scene.GetNodeByID(roiId) for roiId in self._roiIds]
         kept = [index for index, node in enumerate(nodes) if node is not None]
         if kept:
-            outcome.answer.results[:] = [outcome.answer.results[index] for index in kept]
+            answer.results[:] = [answer.results[index] for index in kept]
             rois = [nodes[index] for index in kept]
             showAnswer(
-                volumeNode, rois, self._request, outcome.answer,
+                volumeNode, rois, self._request, answer,
                 colorSegments=self._colorSegments, laysViews=self.laysViews,
             )  # fmt: skip
         return len(kept)
 
 
-class ClassifierPanel:
-    """The whole panel: its parts, and what passes between them. All it does is a call on the logic or on a Lib function.
-
-    ``ui``: the widgets of LesionClassifier.ui by name; ``parameters`` is the parameter node, None between two scenes.
-    """
+class ClassifierPanel(ModulePanel):
+    """The panel of Lesion Classifier: its parts, and what passes between them. All it does is one call on the logic or a function."""
 
     def __init__(self, ui, logic, *, requirements: Path, missing=missingPackages) -> None:
-        self._ui, self._logic, self._requirements, self._missing = ui, logic, requirements, missing
-        self.parameters = None
-        self._isEntered = False
-        self.placing = BoxPlacing()
-        self._scene: vtkMRMLScene | None = None
-        self.models = ModelsPanel(ui, onChosen=self._modelChosen, onError=self._tellError)
+        super().__init__(ui, logic, missing=missing)
+        self._requirements = requirements
         self.result = ResultPanel(ui, onCard=self.models.showCard)
         self.explanation = ExplanationPanel(ui, onAsk=self._explain)
-        self.run = RunPanel(ui, logic, onEnded=self._ended, onError=self._tellError)
+        self.run = RunPanel(ui, logic.runner, onEnded=self._ended, onError=self._showError)
         self.lesions = LesionsPanel(
-            ui.lesionTable, onChanged=self._showCurrent, onSelected=self._currentChosen, onError=self._tellError
+            ui.lesionTable, onChanged=self._showCurrent, onSelected=self._currentChosen, onError=self._showError
         )
-        self.watch = SceneWatch(self._sceneChanged)
         for button, slot in (
-            (ui.placeButton, self._place), (ui.jumpButton, self.lesions.jump), (ui.deleteButton, self._delete),
+            (ui.jumpButton, self.lesions.jump), (ui.deleteButton, self._delete),
             (ui.addSegmentsButton, self._addSegments), (ui.classifyButton, self.classifyAll),
             (ui.classifySelectedButton, self.classifySelected), (ui.exportCsvButton, self._exportCsv),
-            (ui.exportReportButton, self._exportReport), (ui.restartButton, self._restart),
+            (ui.exportReportButton, self._exportReport),
             (ui.setupButton, self._setUp), (ui.setupOfflineButton, self._setUpOffline),
         ):  # fmt: skip
             button.connect("clicked()", slot)
-        self.models.showDevice(_("decided at the first answer"), _("The GPU where there is one, else the CPU."))
-        self.checkSetup()
 
     def setScene(self, scene: vtkMRMLScene | None, parameters) -> None:
         """Show a scene and its parameter node; None for both while scenes change."""
-        isAnother = scene is not self._scene
-        self._scene, self.parameters = scene, parameters
+        isAnother = scene is not self.scene
+        self.scene, self.parameters = scene, parameters
         if scene is None:
             self.run.forget()
             self.placing.stop()
         if parameters is not None:
             self.models.choose(parameters.model, parameters.device)
-        self.watch.setScene(scene if self._isEntered else None)
+        self._watchScene()
         self.result.setScene(scene)
         self.lesions.setScene(scene)
         if scene is not None:
@@ -183,7 +142,7 @@ class ClassifierPanel:
     def setEntered(self, isEntered: bool) -> None:
         """Whether this module is the one that is shown. While it is not, neither views nor scene are touched or watched."""
         self._isEntered = self.run.laysViews = isEntered
-        self.watch.setScene(self._scene if isEntered else None)
+        self._watchScene()
         if isEntered:
             self._sceneChanged()
             self._layViews()
@@ -201,31 +160,9 @@ class ClassifierPanel:
             self.models.choose(self.parameters.model, self.parameters.device)
             self._currentChosen()
 
-    def checkSetup(self) -> None:
-        """Show the set-up step where something is missing."""
-        missing = self._missing()
-        self._ui.setupFrame.visible = bool(missing)
-        if missing:
-            self._ui.setupLabel.text = explain(missing, user_model_root())
-
-    def warmUp(self) -> None:
-        """Start the worker with the chosen model, so that the first answer comes soon."""
-        start = getattr(self._logic.runner, "start", None)
-        if not self._missing() and self.models.model and start is not None and not self.run.isRunning:
-            try:
-                start(self.models.model, self._options())
-            except LesionLensError as error:
-                self._ui.statusLabel.text = str(error)
-
-    def close(self) -> None:
-        """The module goes away: end what runs."""
-        self.watch.setScene(None)
-        self.placing.stop()
-        self.run.stop()
-
     def whyNot(self) -> str:
         """Why nothing can be classified now, in plain words; empty where it can."""
-        if self._missing():
+        if not self.isSetUp:
             return _("Something is missing: see the set-up step above.")
         if self.run.isRunning:
             return _("A run is under way.")
@@ -258,12 +195,13 @@ class ClassifierPanel:
             )
             return
         p = self.parameters
-        self.run.start(p.volume, drawn, self.models.model, self._options(className), colorSegments=p.colorSegments)
+        self.run.start(p.volume, drawn, self.models.model, self.options(className), colorSegments=p.colorSegments)
         if undrawn and self.run.isRunning:
             self.run.note = _("Left out, because not drawn yet: {0}.").format(", ".join(undrawn))
-        self._updateButtons()
+        self.update()
 
-    def _options(self, className: str | None = None) -> RunOptions:
+    def options(self, className: str | None = None) -> RunOptions:
+        """How the model is to run. ``className``: the class that the Grad-CAM explains (None: the one that is answered)."""
         jitter = self.parameters.redrawnBoxes if self.parameters is not None else 0
         return RunOptions(class_name=className, device=self._ui.deviceSelector.currentText or "auto", box_jitter=jitter)
 
@@ -285,7 +223,7 @@ class ClassifierPanel:
 
     def _hideMaps(self) -> None:
         """Grad-CAM volumes are no CT to choose."""
-        offerOnlyCts(self._ui.volumeSelector, self._scene)
+        offerOnlyCts(self._ui.volumeSelector, self.scene)
 
     def _showCurrent(self) -> None:
         """After a change of the scene: the widgets follow, the views stay."""
@@ -293,7 +231,7 @@ class ClassifierPanel:
         self.result.show(current, answerAnyway=self._answersAnyway)
         if self.parameters is not None:
             self.explanation.show(current, self.parameters, laysViews=False)
-        self._updateButtons()
+        self.update()
 
     @property
     def _answersAnyway(self) -> bool:
@@ -309,7 +247,8 @@ class ClassifierPanel:
         if self._isEntered and self.parameters is not None:
             self.explanation.show(self.lesions.current, self.parameters, laysViews=True)
 
-    def _updateButtons(self) -> None:
+    def update(self) -> None:
+        """Bring buttons and words in line with everything."""
         ui, reason = self._ui, self.whyNot()
         selected = bool(self.lesions.selected)
         ui.classifyButton.enabled = not reason
@@ -328,21 +267,16 @@ class ClassifierPanel:
             ui.statusLabel.text = reason
 
     def _modelChosen(self, model: str, device: str) -> None:
-        if self.parameters is not None:
-            if model and model != self.parameters.model:
-                self.parameters.marginMm = segment_margin_mm(model)
-            self.parameters.model, self.parameters.device = model, device
-        self.warmUp()
-        self._updateButtons()
+        if self.parameters is not None and model != self.parameters.model:
+            margin = _marginOf(model)
+            self.parameters.marginMm = self.parameters.marginMm if margin is None else margin
+        super()._modelChosen(model, device)
 
     def _place(self) -> None:
-        self.placing.start(self._scene, self._placed, onGivenUp=self._placingGivenUp)
-        self._ui.statusLabel.text = _(
-            "Click the middle of the lesion in a slice view: a box of {0:.0f} mm appears."
-        ).format(self.parameters.boxSizeMm)
+        self._startPlacing(self.parameters.boxSizeMm, self._placed, onGivenUp=self._placingGivenUp)
 
     def _placed(self, centerRAS: np.ndarray) -> None:
-        node = addLesionAt(self._scene, centerRAS, sizeMm=self.parameters.boxSizeMm)
+        node = addLesionAt(self.scene, centerRAS, sizeMm=self.parameters.boxSizeMm)
         self.lesions.refresh()
         self.lesions.select(node)
         self._ui.statusLabel.text = _("{0}: pull the handles of the box until it fits the lesion.").format(
@@ -360,14 +294,14 @@ class ClassifierPanel:
             with slicer.util.WaitCursor():
                 nodes = self._logic.addSegments(self.parameters.segmentation, marginMm=self.parameters.marginMm)
         except LesionLensError as error:
-            self._tellError(str(error))
+            self._showError(str(error))
             return
         self.lesions.refresh()
         self._ui.statusLabel.text = _("{0} segments are lesions now.").format(len(nodes)) + self._otherMargin()
 
     def _otherMargin(self) -> str:
         """Said where the boxes of segments are not those that the model was made for."""
-        wanted, margin = segment_margin_mm(self.models.model) if self.models.model else None, self.parameters.marginMm
+        wanted, margin = _marginOf(self.models.model), self.parameters.marginMm
         if wanted is None or abs(margin - wanted) < 0.05:
             return ""
         return _(" Their boxes reach {0:g} mm beyond them; the model was made for {1:g} mm.").format(margin, wanted)
@@ -399,13 +333,7 @@ class ClassifierPanel:
             with slicer.util.WaitCursor():
                 self._ui.statusLabel.text = action()
         except LesionLensError as error:
-            self._tellError(str(error))
-
-    def _restart(self) -> None:
-        self.run.cancel()
-        self._logic.restartRunner()
-        self.warmUp()
-        self._ui.statusLabel.text = _("The worker was restarted.")
+            self._showError(str(error))
 
     def _setUp(self) -> None:
         self._install(None)
@@ -419,12 +347,20 @@ class ClassifierPanel:
         try:
             install(self._missing(), requirements=self._requirements, wheelFolder=wheelFolder)
         except LesionLensError as error:
-            self._tellError(str(error))
+            self._showError(str(error))
         self.checkSetup()
         self.warmUp()
-        self._updateButtons()
+        self.update()
 
-    def _tellError(self, text: str) -> None:
+    def _showError(self, text: str) -> None:
         """Once: the pop-up says it, no label repeats it."""
         self._ui.statusLabel.text = ""
         slicer.util.errorDisplay(text)
+
+
+def _marginOf(model: str) -> float | None:
+    """How far the boxes of segments reach beyond them for a model; None without one, or where its folder cannot be read."""
+    try:
+        return segment_margin_mm(model) if model else None
+    except LesionLensError:
+        return None

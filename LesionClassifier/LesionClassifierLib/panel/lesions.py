@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 import qt
 from LesionLib.errors import LesionLensError
+from LesionLib.inference.results import color_bytes
 from slicer import vtkMRMLMarkupsROINode, vtkMRMLScene
 from slicer.i18n import tr as _
 
@@ -133,8 +134,8 @@ class LesionsPanel:
             item = self._cell(row, column, text)
             item.setToolTip(hint)
             isColored = column == _ANSWER and bool(answer) and not stale
-            color = [round(255 * value) for value in stored.classColors[answer]] if isColored else None
-            item.setForeground(qt.QBrush(qt.QColor(*color)) if color else qt.QBrush())
+            color = qt.QColor(*color_bytes(stored.classColors[answer])) if isColored else None
+            item.setForeground(qt.QBrush() if color is None else qt.QBrush(color))
 
     def _cell(self, row: int, column: int, text: str, *, isEditable: bool = False):
         """The item of a cell with this text; one that says so already is left alone, so that an open editor stays open."""

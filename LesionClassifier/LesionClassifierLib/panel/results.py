@@ -11,6 +11,7 @@ import qt
 import slicer
 import vtk
 from LesionLib.errors import LesionLensError
+from LesionLib.inference.results import color_bytes, css_color
 from LesionLib.model.card import figure_sentences, heat_sentence
 from LesionLib.model.folder import find_bundle, unchecked_manifest
 from slicer import (
@@ -299,8 +300,7 @@ class ResultPanel:
         table.setRowCount(len(rows))
         for row, (name, p) in enumerate(rows.items()):
             label = qt.QTableWidgetItem(name)
-            red, green, blue = (round(255 * value) for value in stored.classColors[name])
-            label.setForeground(qt.QBrush(qt.QColor(red, green, blue)))
+            label.setForeground(qt.QBrush(qt.QColor(*color_bytes(stored.classColors[name]))))
             table.setItem(row, 0, label)
             table.setItem(row, 1, qt.QTableWidgetItem(f"{p:.3f}"))
         table.setFixedHeight(_HEADER_PX + _ROW_PX * min(len(rows), _MOST_ROWS))
@@ -334,9 +334,8 @@ def _answerText(roiNode: vtkMRMLMarkupsROINode, stored: StoredResult) -> str:
     if not label:
         lines = [_("{0}: <b>no answer</b>").format(name)]
     else:
-        red, green, blue = (round(255 * value) for value in stored.classColors[result.label])
-        p = result.probabilities[result.label]
-        lines = [f"{name}: <b style='color:rgb({red},{green},{blue})'>{label}</b>, p = {p:.2f}"]
+        color, p = css_color(stored.classColors[result.label]), result.probabilities[result.label]
+        lines = [f"{name}: <b style='color:{color}'>{label}</b>, p = {p:.2f}"]
         if not result.usable:
             lines.append(_("<b>Not an answer</b>: only what the network computed, as you asked."))
     known = result.statistics

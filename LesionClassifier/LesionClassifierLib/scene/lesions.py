@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import slicer
@@ -19,6 +20,7 @@ import vtk
 from LesionLib.errors import BoxError
 from LesionLib.geometry import CTVolume, LesionBox, transformed_points
 from LesionLib.io.boxes import boxes_from_label_array
+from LesionLib.model.folder import DEFAULT_MODEL, segment_margin_mm
 from slicer import vtkMRMLMarkupsROINode, vtkMRMLScene, vtkMRMLSegmentationNode, vtkMRMLStorageNode
 from vtk.util.numpy_support import numpy_to_vtk, vtk_to_numpy
 
@@ -132,7 +134,20 @@ def _rightHanded(axes: np.ndarray) -> np.ndarray:
 def _markups(path: Path) -> list[dict]:
     """What the file lists; an empty entry for what is no markup. Raises `BoxError`."""
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        str(path).encode("utf-8")
+        raw = path.read_bytes()
+        if raw[:2] in (b"\xff\xfe", b"\xfe\xff") or raw[:3] == b"\xef\xbb\xbf":
+            msg = f"{path} is in another encoding than Slicer's; save it as UTF-8 without a byte order mark."
+            raise BoxError(msg)
+        content = json.loads(raw.decode("utf-8"))
+    except UnicodeEncodeError as error:
+        msg = f"{path.name!r}: the name of the file is not UTF-8 text; rename it."
+        raise BoxError(msg) from error
+    except BoxError:
+        raise
+    except RecursionError as error:
+        msg = f"{path} is not a Slicer markups file: it is nested too deeply."
+        raise BoxError(msg) from error
     except OSError as error:
         msg = f"{path} cannot be read ({error.strerror}); give a Slicer markups file (.mrk.json)."
         raise BoxError(msg) from error
@@ -146,14 +161,21 @@ def _markups(path: Path) -> list[dict]:
     return [markup if isinstance(markup, dict) else {} for markup in markups]
 
 
-def _loadOne(scene: vtkMRMLScene, path: Path, index: int, markup: dict) -> vtkMRMLMarkupsROINode:
-    coordinateSystem = markup.get("coordinateSystem", "LPS")
-    if coordinateSystem not in _COORDINATE_SYSTEMS:
-        msg = f"coordinateSystem is {coordinateSystem!r}; it must be LPS or RAS."
+def checkedFrame(markup: Mapping[str, Any]) -> str:
+    """LPS or RAS: the frame of an ROI in a markups file. `BoxError` for another one, and for an ROI that is not drawn."""
+    frame = markup.get("coordinateSystem", "LPS")
+    if not isinstance(frame, str) or frame not in _COORDINATE_SYSTEMS:
+        msg = f"coordinateSystem is {frame!r}; it must be LPS or RAS."
         raise BoxError(msg)
+    _requireOneMeaning(markup)
     if not markup.get("controlPoints"):
         msg = "this ROI has no control point, without which Slicer takes it for not drawn; add one at the centre."
         raise BoxError(msg)
+    return frame
+
+
+def _loadOne(scene: vtkMRMLScene, path: Path, index: int, markup: dict) -> vtkMRMLMarkupsROINode:
+    coordinateSystem = checkedFrame(markup)
     storage = scene.AddNewNodeByClass("vtkMRMLMarkupsROIJsonStorageNode")
     # The reader takes centre and orientation in the frame set here, before it looks at the frame in the file.
     storage.SetCoordinateSystem(_COORDINATE_SYSTEMS[coordinateSystem])
@@ -163,6 +185,45 @@ def _loadOne(scene: vtkMRMLScene, path: Path, index: int, markup: dict) -> vtkMR
         msg = "this ROI cannot be read; open the file in Slicer and save it again."
         raise BoxError(msg)
     return node
+
+
+_SAME_MM = 0.1
+_ROI_TYPES = ("Box", None)
+
+
+def _requireOneMeaning(markup: dict) -> None:
+    """Refuse what Slicer would read otherwise than the file says it (`BoxError`)."""
+    units = markup.get("coordinateUnits", "mm")
+    if units not in ("mm", ["mm", "UCUM", "millimeter"], ""):
+        msg = f"coordinateUnits is {units!r}; only mm are read. Save it again from Slicer."
+        raise BoxError(msg)
+    if markup.get("roiType") not in _ROI_TYPES:
+        msg = f"this ROI is a {markup['roiType']!r}; draw a box (roiType Box)."
+        raise BoxError(msg)
+    orientation = _numbersOf(markup.get("orientation"), 9)
+    if orientation is not None:
+        lengths = np.linalg.norm(orientation.reshape(3, 3), axis=0)
+        if lengths.min() < 1e-9 or np.abs(lengths - 1).max() > 1e-3:
+            msg = f"its orientation scales by {', '.join(f'{v:g}' for v in lengths)}; axes have length 1, sizes go into 'size'."
+            raise BoxError(msg)
+    center, points = _numbersOf(markup.get("center"), 3), markup.get("controlPoints")
+    point = points[0] if isinstance(points, list) and points and isinstance(points[0], dict) else {}
+    position = _numbersOf(point.get("position"), 3)
+    if center is not None and position is not None and np.linalg.norm(center - position) > _SAME_MM:
+        msg = (
+            f"its center is {center.tolist()} and its control point {position.tolist()}, {np.linalg.norm(center - position):.1f} "
+            "mm from it; Slicer takes the control point. Make both the same."
+        )
+        raise BoxError(msg)
+
+
+def _numbersOf(value: object, count: int) -> np.ndarray | None:
+    """So many finite numbers; None for anything else, of which the reader says what is wrong."""
+    try:
+        numbers = np.asarray(value, dtype=float)
+    except (TypeError, ValueError):
+        return None
+    return numbers if numbers.shape == (count,) and np.isfinite(numbers).all() else None
 
 
 def _remove(scene: vtkMRMLScene, node: vtkMRMLMarkupsROINode) -> None:
@@ -295,13 +356,32 @@ def addLesionsFromSegmentation(
     for done, (segmentId, mask) in enumerate(masks.items()):
         if progress is not None:
             progress(done, len(masks), mask.name)
-        (box,) = boxes_from_label_array(mask.array.astype(np.int32), mask.ijkToRAS, {1: mask.name})
-        boxes.append((segmentId, box.grown(marginMm)))
+        boxes.append((segmentId, _boxAround(mask, marginMm)))
     if not boxes:
         msg = f"{segmentationNode.GetName()} has no segment with a voxel in it; draw or load a segmentation of the lesions."
         raise BoxError(msg)
-    earlier = {_segmentOf(node): node for node in lesionNodes(scene)}
+    earlier = _lesionsBySegment(scene)
     return [_addOrMove(scene, segmentationNode, *found, earlier) for found in boxes]
+
+
+def lesionOfSegment(
+    segmentationNode: vtkMRMLSegmentationNode,
+    segmentId: str,
+    *,
+    marginMm: float | None = None,
+    model: str = DEFAULT_MODEL,
+) -> vtkMRMLMarkupsROINode:
+    """The lesion made from one segment, ``marginMm`` larger on every side; one that is there already is moved, not doubled.
+
+    ``marginMm`` None: what ``model`` was made for, as the cases of its libraries. Raises `BoxError` for a segment without a voxel.
+    """
+    mask = segmentMasks(segmentationNode).get(segmentId)
+    if mask is None:
+        msg = f"The segment of {segmentationNode.GetName()} holds no voxel; draw the lesion, or choose another segment."
+        raise BoxError(msg)
+    scene = segmentationNode.GetScene()
+    box = _boxAround(mask, segment_margin_mm(model) if marginMm is None else marginMm)
+    return _addOrMove(scene, segmentationNode, segmentId, box, _lesionsBySegment(scene))
 
 
 def lesionsFromNodes(roiNodes: Sequence[vtkMRMLMarkupsROINode]) -> list[LesionBox]:
@@ -331,6 +411,11 @@ def jumpToLesion(roiNode: vtkMRMLMarkupsROINode) -> None:
         sliceNode.JumpSliceByCentering(*center)
 
 
+def _boxAround(mask: CTVolume, marginMm: float) -> LesionBox:
+    (box,) = boxes_from_label_array(mask.array.astype(np.int32), mask.ijkToRAS, {1: mask.name})
+    return box.grown(marginMm)
+
+
 def _addOrMove(scene, segmentationNode, segmentId: str, box: LesionBox, earlier: dict) -> vtkMRMLMarkupsROINode:
     node = earlier.get((segmentationNode.GetID(), segmentId))
     if node is None:
@@ -344,5 +429,9 @@ def _addOrMove(scene, segmentationNode, segmentId: str, box: LesionBox, earlier:
     return node
 
 
-def _segmentOf(roiNode: vtkMRMLMarkupsROINode) -> tuple[str | None, str | None]:
-    return roiNode.GetNodeReferenceID(SEGMENTATION_ROLE), roiNode.GetAttribute(_SEGMENT_ID)
+def _lesionsBySegment(scene: vtkMRMLScene) -> dict[tuple[str | None, str | None], vtkMRMLMarkupsROINode]:
+    """By the ID of its segmentation and that of its segment."""
+    return {
+        (node.GetNodeReferenceID(SEGMENTATION_ROLE), node.GetAttribute(_SEGMENT_ID)): node
+        for node in lesionNodes(scene)
+    }

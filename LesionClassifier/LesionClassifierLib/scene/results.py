@@ -16,7 +16,7 @@ import numpy as np
 from LesionLib.errors import LesionLensError
 from LesionLib.geometry import CTVolume, LesionBox
 from LesionLib.inference.messages import box_from_json, box_to_json, result_from_json, result_to_json
-from LesionLib.inference.results import LesionResult, RunInfo
+from LesionLib.inference.results import RGB, LesionResult, RunInfo
 from slicer import vtkMRMLMarkupsROINode, vtkMRMLNode, vtkMRMLScalarVolumeNode, vtkMRMLScene, vtkMRMLTableNode
 
 from LesionClassifierLib.scene.heatmaps import addHeatMapNode, setLayers
@@ -37,8 +37,6 @@ HEAT_MAP_ROLE, VOLUME_ROLE = "LesionLens.HeatMap", "LesionLens.Volume"
 _PREFIX = "LesionLens."
 _RESULT = _PREFIX + "Result"
 _SAMPLED_VOXELS = 200_000
-
-RGB = tuple[float, float, float]
 
 
 @dataclass(frozen=True, eq=False)
@@ -95,7 +93,7 @@ def storedResult(roiNode: vtkMRMLMarkupsROINode) -> StoredResult | None:
             classColors={name: tuple(color) for name, color in content["classColors"].items()},
             fingerprint=content["fingerprint"],
         )
-    except (ValueError, KeyError, TypeError, LesionLensError):
+    except (ValueError, LookupError, TypeError, AttributeError, ArithmeticError, StopIteration, RecursionError):
         return None
 
 

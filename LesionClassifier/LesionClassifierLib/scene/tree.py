@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import os
+import re
+import shutil
 import tempfile
+import zipfile
 from collections.abc import Iterable, Mapping, Sequence
+from copy import copy
 from numbers import Integral, Real
 from pathlib import Path
 
 import vtk
 from LesionLib.errors import OutputError
+from LesionLib.io.private_files import make_private
 from slicer import vtkMRMLMessageCollection, vtkMRMLNode, vtkMRMLScene, vtkMRMLTableNode
 
 # In Slicer, plug-ins claim the items of the tree; an item without its plug-in's name has no icon and no menu there.
@@ -80,10 +85,44 @@ def saveScene(scene: vtkMRMLScene, path: Path) -> None:
                 reasons = messages.GetAllMessagesAsString().split("\n")
                 msg = f"the scene cannot be saved to {path}: {reasons[0] or 'no reason given'}"
                 raise OutputError(msg)
+            _nameNoFolders(partial)
+            make_private(partial)
             os.replace(partial, path)
     except OSError as error:
         msg = f"the scene cannot be saved to {path} ({error.strerror}); choose a folder that exists and is writable."
         raise OutputError(msg) from error
+
+
+# A table of colours begins with the path that it was written to: a folder of this computer, often with its user's name.
+_COLOR_TABLE = re.compile(rb"^(# Color \w+ file )(?:.*[/\\])?([^/\\\r\n]*)", flags=re.M)
+_LARGEST_TABLE, _LARGEST_ZIP32 = 1 << 20, 1 << 30
+
+
+def _nameNoFolders(path: Path) -> None:
+    """Take the folders that MRML wrote through out of the scene's color tables. Raises `OSError`."""
+    with zipfile.ZipFile(path) as scene:
+        tables = {
+            item.filename: _COLOR_TABLE.sub(rb"\1\2", content)
+            for item in scene.infolist()
+            if item.filename.endswith((".txt", ".ctbl")) and item.file_size <= _LARGEST_TABLE
+            if _COLOR_TABLE.search(content := scene.read(item))
+        }
+        if not tables:
+            return
+        clean = path.with_name(f"clean-{path.name}")
+        with zipfile.ZipFile(clean, "w") as target:  # volumes are packed already
+            for item in scene.infolist():
+                if item.filename in tables or item.is_dir():
+                    target.writestr(copy(item), tables.get(item.filename, b""))
+                    continue
+                new = copy(item)
+                new.compress_type = zipfile.ZIP_STORED if item.filename.endswith(".nrrd") else zipfile.ZIP_DEFLATED
+                with (
+                    scene.open(item) as source,
+                    target.open(new, "w", force_zip64=item.file_size > _LARGEST_ZIP32) as sink,
+                ):
+                    shutil.copyfileobj(source, sink, 1 << 20)
+    os.replace(clean, path)
 
 
 def _folder(tree: vtkMRMLNode, parent: int, name: str) -> int:

@@ -36,7 +36,7 @@ from LesionLib.inference.messages import (
     RunRequest,
 )
 from LesionLib.inference.precision import choose_precision, in_precision
-from LesionLib.inference.results import LesionResult, RunInfo
+from LesionLib.inference.results import LesionResult, RunInfo, color_by_class
 from LesionLib.model.bundle import Bundle, load_bundle
 from LesionLib.model.folder import MANIFEST, WEIGHTS, find_bundle, golden_case
 from LesionLib.networks.base import device_of
@@ -458,7 +458,7 @@ def _embedding(model: LoadedModel, request: EmbeddingRequest, warnings: tuple[In
     return Embedding(
         vector=vector,
         probabilities=probabilities,
-        class_colors=dict(zip(bundle.class_names, bundle.class_colors, strict=True)),
+        class_colors=color_by_class(bundle),
         heat_map=heat_map,
         info=_info(request, model),
         warnings=(*warnings, *(w for w in noticed if getattr(w, "name", None) is not WarningName.EMPTY_HEAT_MAP)),

@@ -7,6 +7,7 @@ import numpy as np
 from LesionLib.errors import InputWarning, WarningName
 from LesionLib.geometry import CTVolume, LesionBox
 from LesionLib.io.boxes import segment_margins_mm
+from LesionLib.io.segmentations import parts_warning
 from LesionLib.model.bundle import Bundle
 from LesionLib.sampling.inputs import Sample
 from LesionLib.sampling.resample import AxialStack
@@ -46,6 +47,7 @@ def box_warnings(volume: CTVolume, box: LesionBox, sample: Sample, bundle: Bundl
         _slice_distance(volume, bundle),
         _pixel_spacing(volume, sample, bundle),
         _few_slices(sample),
+        parts_warning(box.name, box.segment) if box.segment is not None else None,
         _segment_margin(box, bundle),
         _training_lesion(volume, box, bundle),
     ]

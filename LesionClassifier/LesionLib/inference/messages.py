@@ -22,7 +22,7 @@ from LesionLib import errors
 from LesionLib.errors import InputWarning, LesionLensError, WarningName
 from LesionLib.explain.heat_map import HeatMap
 from LesionLib.geometry import CTVolume, LesionBox
-from LesionLib.inference.results import LesionResult, RunInfo
+from LesionLib.inference.results import RGB, LesionResult, RunInfo
 from LesionLib.sampling.statistics import LesionStatistics
 from LesionLib.uncertainty.reliability import Reliability
 
@@ -33,7 +33,6 @@ if TYPE_CHECKING:
 Device = Literal["auto", "cpu", "cuda"]
 PrecisionChoice = Literal["auto", "float32"]
 Progress = Callable[[int, int, str], None]
-RGB = tuple[float, float, float]
 
 
 class RunnerError(LesionLensError):
@@ -153,6 +152,7 @@ def describing_request(model: str, options: RunOptions | None = None) -> Embeddi
     return EmbeddingRequest(model, *golden_case(), options or RunOptions())
 
 
+PARENT_VARIABLE = "LESIONLENS_PARENT"  # process id of the one who started a worker, for the worker to end with it
 _MAGIC = b"LLW1"
 _HEAD = struct.Struct("<4sI")
 _LARGEST_HEADER = 16 * 1024**2
@@ -238,7 +238,7 @@ def _rest_of_frame(stream: RawIOBase, length: int, allocate: Callable[..., np.nd
     try:
         header = json.loads(_read_exactly(stream, length))
         described = [(_checked_dtype(a["dtype"]), tuple(int(n) for n in a["shape"])) for a in header.pop("arrays")]
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, LookupError, TypeError, AttributeError, ArithmeticError, SyntaxError, RecursionError) as error:
         msg = f"the header of a frame cannot be read: {error}"
         raise WireError(msg) from error
     ways = chain([allocate], repeat(np.empty))
@@ -251,7 +251,11 @@ def _read_array(
     if min(shape, default=1) < 0 or prod(shape) * dtype.itemsize > _LARGEST_ARRAY:
         msg = f"an array of shape {shape} is not accepted"
         raise WireError(msg)
-    array = allocate(shape, dtype)
+    try:
+        array = allocate(shape, dtype)
+    except (ValueError, MemoryError, OverflowError) as error:
+        msg = f"there is no room for an array of shape {shape}: {error}"
+        raise WireError(msg) from error
     _read_into(stream, memoryview(array.reshape(-1).view(np.uint8)))
     return array
 
@@ -308,8 +312,17 @@ def question_to_frame(request: RunRequest | EmbeddingRequest) -> Frame:
 
 
 def question_from_frame(frame: Frame) -> RunRequest | EmbeddingRequest:
-    """The inverse of `question_to_frame`. Raises `VolumeError` or `BoxError` for what cannot be used."""
-    return embedding_request_from_frame(frame) if frame.header["kind"] == "embed" else request_from_frame(frame)
+    """The inverse of `question_to_frame`. Raises `VolumeError` or `BoxError` for what cannot be used.
+
+    Raises `WireError` for what is no question.
+    """
+    try:
+        return embedding_request_from_frame(frame) if frame.header["kind"] == "embed" else request_from_frame(frame)
+    except errors.LesionLensError:
+        raise
+    except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError, StopIteration) as error:
+        msg = f"the question cannot be read: {type(error).__name__}: {error}"
+        raise WireError(msg) from error
 
 
 def reply_to_frame(answer: RunAnswer | Embedding) -> Frame:
@@ -318,8 +331,14 @@ def reply_to_frame(answer: RunAnswer | Embedding) -> Frame:
 
 
 def reply_from_frame(frame: Frame, request: RunRequest | EmbeddingRequest) -> RunAnswer | Embedding:
-    """The answer to ``request``."""
-    return embedding_from_frame(frame) if isinstance(request, EmbeddingRequest) else answer_from_frame(frame, request)
+    """The answer to ``request``. Raises `RunnerError` for what is no answer."""
+    try:
+        if isinstance(request, EmbeddingRequest):
+            return embedding_from_frame(frame)
+        return answer_from_frame(frame, request)
+    except (LookupError, TypeError, ValueError, AttributeError, StopIteration) as error:
+        msg = f"the worker's answer cannot be read ({type(error).__name__}: {error}); please report this."
+        raise RunnerError(msg) from error
 
 
 def request_to_frame(request: RunRequest) -> Frame:

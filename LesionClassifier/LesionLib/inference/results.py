@@ -10,6 +10,7 @@ import csv
 import io
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from typing import Protocol
 
 import numpy as np
 
@@ -17,8 +18,11 @@ from LesionLib.errors import InputWarning, WarningName
 from LesionLib.explain.heat_map import HeatMap
 from LesionLib.geometry import LesionBox
 from LesionLib.io.boxes import box_to_json
+from LesionLib.io.csv_cells import csv_cell
 from LesionLib.sampling.statistics import LesionStatistics
 from LesionLib.uncertainty.reliability import Reliability
+
+RGB = tuple[float, float, float]
 
 # With one of these there is no answer: of such lesions the model's training and its figures say nothing.
 ABSTENTION_CODES = (WarningName.BOX_SIZE, WarningName.OUT_OF_DISTRIBUTION)
@@ -40,6 +44,32 @@ def abstention_sentence(codes: Sequence[WarningName]) -> str:
     if not codes:
         return ""
     return f"The model has no answer for this lesion: {' and '.join(_REASONS[code] for code in codes)}."
+
+
+class ColoredClasses(Protocol):
+    """What knows classes and their colours: a model, its description, an answer. ``class_colors``: 0 ... 1, in the same order."""
+
+    @property
+    def class_names(self) -> tuple[str, ...]: ...
+
+    @property
+    def class_colors(self) -> tuple[RGB, ...]: ...
+
+
+def color_by_class(model: ColoredClasses) -> dict[str, RGB]:
+    """The colour of each class, by its name."""
+    return dict(zip(model.class_names, model.class_colors, strict=True))
+
+
+def color_bytes(color: RGB) -> tuple[int, int, int]:
+    """A colour, 0 ... 1, as Qt takes it: 0 ... 255."""
+    red, green, blue = (round(255 * part) for part in color)
+    return red, green, blue
+
+
+def css_color(color: RGB) -> str:
+    """A colour, 0 ... 1, as a page or a label in rich text takes it."""
+    return "rgb({},{},{})".format(*color_bytes(color))
 
 
 @dataclass(frozen=True)
@@ -148,7 +178,7 @@ def as_csv(run: RunInfo, results: Sequence[LesionResult]) -> str:
     header += ["volume", "model", "model_version", "model_sha256", "device", "software", "usable", "warning_codes"]
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(header)
+    writer.writerow(map(csv_cell, header))
     for number, result in enumerate(results, start=1):
         shown = result.shown_probabilities
         numbers = [f"{shown[name]:.6f}" if name in shown else "" for name in classes]
@@ -158,7 +188,8 @@ def as_csv(run: RunInfo, results: Sequence[LesionResult]) -> str:
         shared += ["yes" if result.usable else "no", " | ".join(_codes(result))]
         trust = [*_reliability_columns(result).values(), *_statistics_columns(result.statistics).values()]
         warnings = " | ".join(result.warnings)
-        writer.writerow([result.name, result.label, *numbers, *place, picture, warnings, *trust, *shared])
+        row = [result.name, result.label, *numbers, *place, picture, warnings, *trust, *shared]
+        writer.writerow(map(csv_cell, row))
     return text.getvalue()
 
 

@@ -1,31 +1,17 @@
-"""Inference behind one interface: in the process itself, or in a warm worker process that can be killed.
-
-The worker is a Python child with three pipes. A request and its answer are frames (`messages.Frame`): a JSON header and raw
-arrays. The whole CT goes through the pipe with every request: 157 MB (512 x 512 x 300) take about 50 ms into memory that was
-used before, and nothing needs cleaning up after a crash. Shared memory was not chosen: its first touch costs as much,
-containers often cap it at 64 MB, and what a killed process leaves there are pictures of a patient. Nor were crops around the
-boxes: how far a model looks, and what a warning needs to see, is the model's business, not the transport's.
+"""Inference behind one interface: in the process itself, in a warm worker process that can be killed, or in a share of one.
 
 Nothing here imports torch: that is the worker's, or waits for the in-process runner's first use.
 """
 
 from __future__ import annotations
 
-import os
-import signal
-import subprocess
-import sys
-from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import asdict, replace
-from io import RawIOBase
 from itertools import count
 from pathlib import Path
-from threading import Event, Lock, Thread, Timer
-from typing import TYPE_CHECKING, Any, NoReturn, Protocol, overload
-
-import numpy as np
+from threading import Event, Lock, Timer
+from typing import TYPE_CHECKING, NoReturn, Protocol, overload
 
 from LesionLib.inference.messages import (
     Embedding,
@@ -38,193 +24,15 @@ from LesionLib.inference.messages import (
     RunnerError,
     RunOptions,
     RunRequest,
-    WireError,
     error_from_json,
     question_to_frame,
-    read_first_frame,
-    read_frame,
     reply_from_frame,
-    write_frame,
 )
+from LesionLib.inference.process import WORKER_ARGUMENTS, WorkerGoneError, WorkerProcess
+from LesionLib.model.folder import is_model_path
 
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
+if TYPE_CHECKING:  # it imports torch
     from LesionLib.inference.classifier import Engine
-    from LesionLib.inference.messages import Embedding, EmbeddingRequest, Progress, RunAnswer, RunRequest
-
-
-WORKER_ARGUMENTS = ("-m", "LesionLib.inference.worker")
-_KEPT_LINES, _LONGEST_LINE, _QUOTED_LINES = 50, 2000, 4
-_END_S = 2.0
-_WRITTEN_AT_ONCE = 256 * 1024
-
-
-def worker_python() -> Path:
-    """The Python that runs the worker. Inside 3D Slicer that is PythonSlicer: ``sys.executable`` may be Slicer itself."""
-    if not sys.executable:
-        msg = "this Python does not know its own executable; start the worker from Slicer or an ordinary Python."
-        raise RunnerError(msg)
-    slicers = Path(sys.executable).parent / ("PythonSlicer.exe" if os.name == "nt" else "PythonSlicer")
-    return slicers if slicers.is_file() else Path(sys.executable)
-
-
-def worker_threads() -> int:
-    """Threads for the worker: one core stays free for the interface."""
-    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(1, usable - 1)
-
-
-def worker_environment() -> dict[str, str]:
-    """The environment of the worker: finds LesionLib, never the working folder's files; waits without burning a core."""
-    here = str(Path(__file__).resolve().parents[2])
-    return {
-        **os.environ,
-        "PYTHONPATH": os.pathsep.join(p for p in (here, os.environ.get("PYTHONPATH", "")) if p),
-        "PYTHONSAFEPATH": "1",
-        "PYTHONUTF8": "1",
-        "PYTHONFAULTHANDLER": "1",
-        "OMP_WAIT_POLICY": "PASSIVE",
-        "OMP_NUM_THREADS": str(worker_threads()),
-        "MKL_NUM_THREADS": str(worker_threads()),
-    }
-
-
-class WorkerGoneError(Exception):
-    """The worker does not read or write any more, or what it wrote is not a message."""
-
-
-class WorkerProcess:
-    """The worker as an operating-system process: its pipes, its last words, its end. It never outlives this process,
-    for it ends when its input is closed.
-
-    ``was_ready``: it has imported everything and answered at least once. Raises `RunnerError` where it cannot start.
-    """
-
-    def __init__(self, arguments: Sequence[str] = WORKER_ARGUMENTS) -> None:
-        self.was_ready = False
-        self._sending = Lock()
-        self._stderr_lines: deque[str] = deque(maxlen=_KEPT_LINES)
-        self._popen = _started([str(worker_python()), *arguments])
-        self._input = _Input(self._popen.stdin)
-        self._stderr_reader = Thread(target=self._keep_stderr, name="LesionLens worker stderr", daemon=True)
-        self._stderr_reader.start()
-
-    @property
-    def pid(self) -> int:
-        """Process id, for tests and logs."""
-        return self._popen.pid
-
-    @property
-    def is_alive(self) -> bool:
-        """Whether it still runs."""
-        return self._popen.poll() is None
-
-    def send(self, header: Mapping[str, Any], arrays: Sequence[np.ndarray] = ()) -> None:
-        """Send one message. Raises `WorkerGoneError`."""
-        with self._sending:
-            try:
-                write_frame(self._input, header, arrays)
-            except (OSError, ValueError) as error:  # ValueError: closed by another thread
-                raise WorkerGoneError from error
-            finally:
-                self._input.close_if_shut()
-
-    def send_if_free(self, header: Mapping[str, Any]) -> None:
-        """Send a short message unless another one is still on its way, or the worker is gone."""
-        if self._sending.acquire(blocking=False):
-            with suppress(OSError, ValueError):
-                write_frame(self._input, header)
-            self._input.close_if_shut()
-            self._sending.release()
-
-    def receive(self) -> Frame:
-        """Wait for a message. Raises `WorkerGoneError` where none can come any more."""
-        read = read_frame if self.was_ready else read_first_frame
-        try:
-            frame = read(self._popen.stdout)
-        except (EOFError, OSError, ValueError, WireError) as error:
-            raise WorkerGoneError from error
-        self.was_ready = True
-        return frame
-
-    def kill(self) -> None:
-        """End it now, with all it started. Whoever waits in `receive` or `send` is freed."""
-        self._input.is_shut = True
-        if os.name == "posix" and self.is_alive:
-            with suppress(ProcessLookupError, PermissionError):
-                os.killpg(self._popen.pid, signal.SIGKILL)
-        self._popen.kill()
-        # PythonSlicer is a launcher: what it launched survives it, but ends when its input does. Whoever is sending
-        # stops at the next piece, and closes the input then.
-        if self._sending.acquire(blocking=False):
-            self._input.close_if_shut()
-            self._sending.release()
-
-    def end(self) -> str:
-        """Wait for its end, kill it where that takes long, close the pipes; how it ended and its last words."""
-        with suppress(OSError):
-            self._popen.stdin.close()
-        try:
-            self._popen.wait(_END_S)
-        except subprocess.TimeoutExpired:
-            self.kill()
-            self._popen.wait()
-        self._popen.stdout.close()
-        self._stderr_reader.join(_END_S)
-        said = " | ".join(list(self._stderr_lines)[-_QUOTED_LINES:])
-        return _how_it_ended(self._popen.returncode) + (f"; it last said: {said}" if said else "")
-
-    def _keep_stderr(self) -> None:
-        with self._popen.stderr as stream:
-            while line := stream.readline(_LONGEST_LINE):
-                text = line.decode("utf-8", errors="replace").strip()
-                if text:
-                    self._stderr_lines.append(text[:300])
-
-
-class _Input:
-    """The worker's input, written to piece by piece, so that it can be shut in the middle of a CT."""
-
-    def __init__(self, stream: RawIOBase) -> None:
-        self._stream = stream
-        self.is_shut = False
-
-    def write(self, view: memoryview) -> int:
-        """How many bytes were taken. Raises `OSError` where the input was shut."""
-        if self.is_shut:
-            msg = "the worker was ended"
-            raise BrokenPipeError(msg)
-        return self._stream.write(view[:_WRITTEN_AT_ONCE])
-
-    def close_if_shut(self) -> None:
-        """Nobody may be writing now."""
-        if self.is_shut:
-            with suppress(OSError):
-                self._stream.close()
-
-
-def _started(command: Sequence[str]) -> subprocess.Popen[bytes]:
-    # Its own session: Ctrl+C in a terminal is ours to handle, and one signal ends the worker with all it started.
-    apart = {"creationflags": subprocess.CREATE_NO_WINDOW} if os.name == "nt" else {"start_new_session": True}
-    pipes = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
-    try:
-        return subprocess.Popen(command, bufsize=0, env=worker_environment(), **pipes, **apart)
-    except OSError as error:
-        msg = f"the worker process cannot be started with {command[0]}: {error}. Use the in-process runner instead."
-        raise RunnerError(msg) from error
-
-
-def _how_it_ended(returncode: int) -> str:
-    if returncode >= 0:
-        return f"it ended with exit code {returncode}"
-    try:
-        name = signal.Signals(-returncode).name
-    except ValueError:
-        name = str(-returncode)
-    memory = ", often because the computer ran out of memory" if name == "SIGKILL" else ""
-    return f"it was ended by {name}{memory}"
-
 
 _GRACE_S = 0.4  # how long a worker may take to stop by itself before it is killed
 _CLOSED = "the runner was closed; make a new one."
@@ -429,7 +237,7 @@ class WorkerRunner:
         if self._cancelled or reply.header["kind"] == "cancelled":
             raise RunnerCancelled(reply.header.get("message", _CANCELLED))
         if reply.header["kind"] == "error":
-            raise error_from_json(reply.header)
+            raise error_from_json({"error": "", "message": "it failed without a word.", **reply.header})
         return reply
 
     def _reply(self, process: WorkerProcess, number: int, progress: Progress | None) -> Frame:
@@ -503,7 +311,7 @@ class _Turn:
 
 def _resolved(model: str | Path) -> str:
     """A folder by its whole path: the worker may stand elsewhere. A name stays a name."""
-    return str(Path(model).resolve()) if Path(model).is_dir() else str(model)
+    return str(Path(model).resolve()) if is_model_path(model) and Path(model).is_dir() else str(model)
 
 
 _BUSY_ELSEWHERE = (
@@ -591,6 +399,5 @@ class SharedRunner:
 
     def _open(self) -> InferenceRunner:
         if self._isClosed:
-            msg = "the runner was closed; make a new one."
-            raise RunnerError(msg)
+            raise RunnerError(_CLOSED)
         return self._runner

@@ -1,14 +1,18 @@
 """Main of the worker process: requests come in by standard input, answers leave by standard output.
 
 Both pipes are taken over before anything else is imported, so that whatever prints afterwards prints into standard
-error. Input is read in a thread of its own: a cancellation arrives in the middle of a request, and the end of the input
-ends the process at once, so that none outlives the one that started it.
+error. Input is read in a thread of its own: a cancellation arrives in the middle of a request, and the end of the input,
+like any fault of the thread, ends the process at once. The end of the input is missed where another process inherited the
+pipe, or where a call holds the interpreter for ever; a second thread looks after both, so that no worker outlives the
+process that started it.
 """
 
 from __future__ import annotations
 
+import faulthandler
 import os
 import sys
+import time
 import traceback
 from io import RawIOBase
 from queue import Queue
@@ -16,10 +20,26 @@ from threading import Thread
 from typing import TYPE_CHECKING, Any
 
 from LesionLib.errors import LesionLensError
-from LesionLib.inference.messages import Frame, ReusedMemory, WireError, read_frame, write_frame
+from LesionLib.inference.messages import (
+    PARENT_VARIABLE,
+    EmbeddingRequest,
+    Frame,
+    ReusedMemory,
+    RunnerCancelled,
+    RunOptions,
+    error_to_json,
+    question_from_frame,
+    read_frame,
+    reply_to_frame,
+    write_frame,
+)
 
 if TYPE_CHECKING:
     from LesionLib.inference.classifier import Engine
+
+
+_LOOK_EVERY_S, _STUCK_S = 1.0, 300.0
+_ENDED, _FAULT = 0, 3
 
 
 class Inbox:
@@ -36,23 +56,28 @@ class Inbox:
         return number in self._cancelled
 
     def _read(self) -> None:
-        while True:
-            try:
-                frame = read_frame(self._stream, self._memory)
-            except (EOFError, OSError):
-                os._exit(0)
-            except WireError:
-                traceback.print_exc()
-                os._exit(3)
-            if frame.header["kind"] == "cancel":
-                self._cancelled.add(frame.header["id"])
-            else:
-                self.requests.put(frame)
+        try:
+            while True:
+                self._keep(read_frame(self._stream, self._memory))
+        except (EOFError, OSError):
+            os._exit(_ENDED)
+        except BaseException:  # whatever it is: nobody reads any more, and the one who asked would wait for ever
+            traceback.print_exc()
+            sys.stderr.flush()
+            os._exit(_FAULT)
+
+    def _keep(self, frame: Frame) -> None:
+        number = int(frame.header["id"])
+        if frame.header["kind"] == "cancel":
+            self._cancelled.add(number)
+        else:
+            self.requests.put(frame)
 
 
 def main() -> None:
     """Serve until the input ends."""
     requests, replies = _take_over_pipes()
+    Thread(target=_end_with_parent, name="LesionLens parent", daemon=True).start()
     inbox = Inbox(requests)
     engine = _engine()
     write_frame(replies, {"kind": "ready", "id": 0})
@@ -63,6 +88,29 @@ def main() -> None:
             write_frame(replies, {**header, "id": frame.header["id"]}, arrays)
         except OSError:  # nobody listens any more
             return
+
+
+def _end_with_parent() -> None:
+    """End this process soon after the one that started it; also where the interpreter is held and no thread can run."""
+    named = os.environ.get(PARENT_VARIABLE, "")
+    parent, first = int(named) if named.isdecimal() else None, os.getppid()
+    while True:
+        # Its timer runs outside the interpreter: it fires unless this thread comes round again.
+        faulthandler.dump_traceback_later(_STUCK_S, exit=True)
+        time.sleep(_LOOK_EVERY_S)
+        if os.name == "posix" and (os.getppid() != first or not _is_there(parent)):
+            os._exit(_ENDED)
+
+
+def _is_there(process: int | None) -> bool:
+    try:
+        if process is not None:
+            os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:  # another user's: it is there
+        return True
+    return True
 
 
 def _take_over_pipes() -> tuple[RawIOBase, RawIOBase]:
@@ -83,15 +131,13 @@ def _engine() -> Engine:
     import torch
 
     from LesionLib.inference.classifier import Engine
-    from LesionLib.inference.runner import worker_threads
+    from LesionLib.inference.process import worker_threads
 
     torch.set_num_threads(worker_threads())
     return Engine(default_precision="auto")
 
 
 def _reply(engine: Engine, inbox: Inbox, frame: Frame, replies: RawIOBase) -> tuple[dict[str, Any], list]:
-    from LesionLib.inference.messages import RunnerCancelled, error_to_json
-
     try:
         return _answer(engine, inbox, frame, replies)
     except RunnerCancelled as cancelled:
@@ -105,8 +151,6 @@ def _reply(engine: Engine, inbox: Inbox, frame: Frame, replies: RawIOBase) -> tu
 
 
 def _answer(engine: Engine, inbox: Inbox, frame: Frame, replies: RawIOBase) -> tuple[dict[str, Any], list]:
-    from LesionLib.inference.messages import EmbeddingRequest, RunOptions, question_from_frame, reply_to_frame
-
     number = frame.header["id"]
     if frame.header["kind"] == "warm":
         if frame.header["model"] is not None:

@@ -8,19 +8,16 @@ from __future__ import annotations
 
 import csv
 import io
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
-from LesionLib.errors import BoxError, LesionLensError
-from LesionLib.geometry import CTVolume, LesionBox, transformed_points
-
-if TYPE_CHECKING:
-    import SimpleITK as sitk
+from LesionLib.errors import BoxError, InputWarning, LesionLensError, WarningName
+from LesionLib.geometry import CTVolume, LesionBox, distance_outside_mm, transformed_points
+from LesionLib.io.tables import TableTextError, number_hint, parsed_table, spreadsheet_hint, table_text
 
 # Readers of images, and scipy, are imported where a file or a label map is read: a panel and a quiz come up without them.
 HEADER = ("name", "frame", "center_x", "center_y", "center_z", "size_x", "size_y", "size_z")
@@ -41,9 +38,9 @@ def box_from_json(values: Mapping[str, Any], *, name: str = "lesion", segment: C
 def read_boxes_csv(path: Path) -> list[LesionBox]:
     """The boxes of a CSV file. Raises `BoxError` naming the line, what stands there and what should."""
     try:
-        text = path.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        msg = f"{path} cannot be read as a text file of boxes; give a CSV with the header {','.join(HEADER)}."
+        text = table_text(path)
+    except TableTextError as error:
+        msg = f"{path} cannot be read as a text file of boxes: {error}; give a CSV with the header {','.join(HEADER)}."
         raise BoxError(msg) from error
     return parse_boxes_csv(text, source=path.name)
 
@@ -57,7 +54,9 @@ def parse_boxes_csv(text: str, *, source: str) -> list[LesionBox]:
         raise BoxError(msg) from error
     header = [cell.strip() for cell in rows[0]] if rows else []
     if sorted(header) != sorted(HEADER):
-        msg = f"{source}, line 1: the header must be {','.join(HEADER)}, not {','.join(header)[:200]!r}."
+        hint = spreadsheet_hint(text)
+        msg = f"{source}, line 1: the header must be {','.join(HEADER)}, not {','.join(header)[:200]!r}"
+        msg += f": {hint}." if hint else "."
         raise BoxError(msg)
     filled = [(line, row) for line, row in enumerate(rows[1:], start=2) if any(cell.strip() for cell in row)]
     if not filled or len(filled) > _MOST_ROWS:
@@ -84,7 +83,7 @@ def _box(row: dict[str, str], cells: int, where: str) -> LesionBox:
         try:
             numbers[key] = float(row[key])
         except ValueError as error:
-            msg = f"{where}: {key} is {row[key]!r}; write a number in mm."
+            msg = f"{where}: {key} is {row[key]!r}; write a number in mm{number_hint(row[key])}."
             raise BoxError(msg) from error
     center = np.array([numbers[f"center_{axis}"] for axis in "xyz"])
     size = np.array([numbers[f"size_{axis}"] for axis in "xyz"])
@@ -104,68 +103,40 @@ def _require_different_names(boxes: list[LesionBox], lines: list[int], source: s
         seen.add(box.name)
 
 
-_SEGMENT_KEY = re.compile(r"Segment(\d+)_LabelValue")
-_LARGEST_LABEL = 65_535
-
-
-def read_segment_boxes(path: Path, *, margin_mm: float) -> list[LesionBox]:
-    """Each segment of a label map (NRRD, NIfTI) or a Slicer ``.seg.nrrd`` as a box grown by ``margin_mm`` a side.
+def read_segment_boxes(path: Path, *, margin_mm: float, nifti_transform: str = "sform") -> list[LesionBox]:
+    """Each segment of a label map (NRRD, NIfTI), a Slicer ``.seg.nrrd`` or a DICOM segmentation, grown by ``margin_mm`` a side.
 
     Raises `BoxError` where the file holds no segment, `VolumeError` where it cannot be read.
     """
-    import SimpleITK as sitk
+    from LesionLib.io.segmentations import read_segments
 
-    from LesionLib.io.volumes import ijk_to_ras, read_sitk
-
-    image = read_sitk(path)
-    labels = sitk.GetArrayFromImage(image)
-    is_layered = image.GetNumberOfComponentsPerPixel() > 1
-    is_whole = labels.dtype.kind in "iu" or (labels.dtype.kind == "f" and not (labels % 1 != 0).any())
-    if image.GetDimension() != 3 or not is_whole or labels.max() > _LARGEST_LABEL:
-        msg = (
-            f"{path.name} is not a segmentation (whole-numbered labels up to {_LARGEST_LABEL} in 3-D); "
-            "give a label map or a .seg.nrrd."
-        )
-        raise BoxError(msg)
-    layers = np.moveaxis(labels, -1, 0) if is_layered else labels[None]
-    boxes = []
-    for layer, array in enumerate(layers):
-        names = _segment_names(image, layer, path.name) or {
-            int(v): f"label {int(v)}" for v in np.unique(array) if v > 0
-        }
-        found = boxes_from_label_array(array.astype(np.int32), ijk_to_ras(image), names, margin_mm=margin_mm)
-        boxes.extend(found)
-    if not boxes:
-        msg = f"{path.name} holds no segment with a voxel in it; give a segmentation of the lesions."
-        raise BoxError(msg)
-    return boxes
+    return segment_boxes(read_segments(path, nifti_transform=nifti_transform).masks, margin_mm=margin_mm)
 
 
-def _segment_names(image: sitk.Image, layer: int, file_name: str) -> dict[int, str]:
-    """Label value -> segment name, from the keys that Slicer writes into a ``.seg.nrrd``; empty for other files."""
-    names = {}
-    for key in image.GetMetaDataKeys():
-        match = _SEGMENT_KEY.fullmatch(key)
-        if match is None:
-            continue
-        prefix = f"Segment{match.group(1)}_"
-        in_layer = _whole_number(image, prefix + "Layer", file_name) if image.HasMetaDataKey(prefix + "Layer") else 0
-        if in_layer == layer:
-            named = image.HasMetaDataKey(prefix + "Name")
-            names[_whole_number(image, key, file_name)] = (
-                image.GetMetaData(prefix + "Name") if named else f"segment {match.group(1)}"
-            )
-    return names
+def frame_warning(volume: CTVolume, box: LesionBox) -> InputWarning | None:
+    """Where a box from a table would lie, if its numbers were meant in the other frame; None where that is off the CT.
+
+    RAS and LPS differ in two signs: a box in the wrong frame often falls inside the CT all the same.
+    """
+    other = replace(box, centerRAS=box.centerRAS * [-1, -1, 1])
+    if (np.abs(other.centerRAS - box.centerRAS) < box.sizeMm / 2).all() or distance_outside_mm(volume, other) > 0:
+        return None
+    here, there = (", ".join(f"{v:.1f}" for v in one.centerRAS) for one in (box, other))
+    text = (
+        f"{box.name} lies at RAS {here} mm, and, if RAS and LPS were confused, at RAS {there} mm: both fit this CT. Check in the "
+        "report's pictures that the box is on the lesion."
+    )
+    return InputWarning(WarningName.BOX_FRAME, text)
 
 
-def _whole_number(image: sitk.Image, key: str, file_name: str) -> int:
-    try:
-        return int(image.GetMetaData(key))
-    except ValueError as error:
-        msg = (
-            f"{file_name}: {key} is {image.GetMetaData(key)!r}; a whole number is needed. Save the segmentation again."
-        )
-        raise BoxError(msg) from error
+def segment_boxes(masks: Sequence[CTVolume], *, margin_mm: float) -> list[LesionBox]:
+    """The tight box of each mask (0 and 1), grown by ``margin_mm`` a side, with the mask as its ``segment``."""
+    found = []
+    for mask in masks:
+        size = np.array(mask.sizeIJK, dtype=float)
+        box = _box_of_segment(np.full(3, -0.5), size - 0.5, mask.ijkToRAS, mask.name).grown(margin_mm)
+        found.append(replace(box, segment=mask))
+    return found
 
 
 def boxes_from_label_array(
@@ -259,20 +230,27 @@ class CaseRow:
     def load(self, *, margin_mm: float = 0.0) -> tuple[CTVolume, LesionBox, np.ndarray]:
         """The CT, the box of the mask with the mask as its ``segment``, and the mask (bool, shape as the CT).
 
-        ``margin_mm``: how far the box reaches beyond the mask; for a model that is asked, the one that it was made for.
-        Raises `CaseTableError`.
+        The mask lies where its own header says. ``margin_mm``: how far the box reaches beyond the mask; for a model that is
+        asked, the one that it was made for. Raises `CaseTableError`, also where the mask's header contradicts the image's.
         """
-        import SimpleITK as sitk
-
-        from LesionLib.io.volumes import read_image, read_sitk
+        from LesionLib.io.segmentations import lattice_problem, mask_on_lattice, read_label_map, same_lattice
+        from LesionLib.io.volumes import read_image
 
         volume = read_image(self.image_path)
-        mask = sitk.GetArrayFromImage(read_sitk(self.mask_path)) > 0
-        if mask.shape != volume.array.shape or not mask.any():
-            msg = f"{self.where}: the mask is empty or of another size than the image {self.image_path.name}."
+        labels = read_label_map(self.mask_path)
+        mask, image = labels.array > 0, self.image_path.name
+        problem = lattice_problem(mask, labels.ijkToRAS, volume)
+        if problem is not None:
+            msg = f"{self.where}: {problem} ({image}); export the mask on the image's own geometry."
             raise CaseTableError(msg)
-        box = boxes_from_label_array(mask.astype(np.uint8), volume.ijkToRAS, {1: "lesion"}, margin_mm=margin_mm)[0]
-        return volume, box, mask
+        own = volume.ijkToRAS if mask.shape == volume.array.shape and same_lattice(labels.ijkToRAS, volume) else None
+        on_volume = mask if own is not None else mask_on_lattice(mask, labels.ijkToRAS, volume)
+        if not on_volume.any():
+            msg = f"{self.where}: the mask is empty or of another size and place than the image {image}."
+            raise CaseTableError(msg)
+        to_ras = labels.ijkToRAS if own is None else own
+        box = boxes_from_label_array(mask.astype(np.uint8), to_ras, {1: "lesion"}, margin_mm=margin_mm)[0]
+        return volume, box, on_volume
 
     def number(self, column: str) -> float:
         """The column as a number. Raises `CaseTableError` naming the line and what stands there."""
@@ -294,15 +272,21 @@ def read_case_table(folder: Path, *, columns: Sequence[str]) -> list[CaseRow]:
         msg = f"{folder} must hold one CSV table beside image/ and mask/; found: {found}."
         raise CaseTableError(msg)
     try:
-        with tables[0].open(newline="", encoding="utf-8-sig") as handle:
-            reader = csv.DictReader(handle, restval="")
-            rows = [(reader.line_num, values) for values in reader]
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        text = table_text(tables[0])
+        header, rows = parsed_table(text)
+    except TableTextError as error:
+        msg = f"{tables[0]} cannot be read as a CSV table in UTF-8: {error}."
+        raise CaseTableError(msg) from error
+    except csv.Error as error:
         msg = f"{tables[0]} cannot be read as a CSV table in UTF-8; save it as such."
         raise CaseTableError(msg) from error
-    missing = [name for name in ("file", *columns) if not rows or name not in rows[0][1]]
+    except LesionLensError as error:
+        msg = f"{tables[0].name}, {error}."
+        raise CaseTableError(msg) from error
+    missing = [name for name in ("file", *columns) if not rows or name not in header]
     if missing:
-        msg = f"{tables[0]} has no rows or lacks the column(s) {', '.join(missing)}."
+        hint = spreadsheet_hint(text)
+        msg = f"{tables[0]} has no rows or lacks the column(s) {', '.join(missing)}" + (f": {hint}." if hint else ".")
         raise CaseTableError(msg)
     return list(_checked(folder, tables[0].name, rows))
 

@@ -5,10 +5,8 @@ Of a folder of DICOM files the series is chosen, its slices are sorted, and the 
 
 from __future__ import annotations
 
-import gzip
-import zlib
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -18,10 +16,18 @@ from pydicom.errors import InvalidDicomError
 
 from LesionLib.errors import InputWarning, VolumeError, WarningName
 from LesionLib.geometry import CTVolume
+from LesionLib.io.dicom_pixels import read_multiframe, read_series_pixels
+from LesionLib.io.image_files import (
+    MAX_VOXELS,
+    looks_like_dicom,
+    read_header,
+    read_image_file,
+    require_3d,
+    smallest_integers,
+)
+from LesionLib.io.image_headers import IMAGE_SUFFIXES, readable_name
 
 LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
-_NIFTI_FLOATS = {16: "f4", 64: "f8"}  # the header's datatype codes
-IMAGE_SUFFIXES = (".nrrd", ".nhdr", ".nii", ".nii.gz", ".mha", ".mhd")
 
 
 def ijk_to_ras(image: sitk.Image) -> np.ndarray:
@@ -32,107 +38,169 @@ def ijk_to_ras(image: sitk.Image) -> np.ndarray:
     return LPS_TO_RAS @ matrix
 
 
-def read_volume(path: Path, *, series: str | DicomSeries | None = None) -> CTVolume:
+def read_ct(path: Path, *, series: str | DicomSeries | None = None, nifti_transform: str = "sform") -> CTVolume:
+    """As `read_volume`, with unevenly spaced slices mapped to even ones at their real positions: what commands read by."""
+    return even_slices(read_volume(path, series=series, nifti_transform=nifti_transform))
+
+
+def read_volume(path: Path, *, series: str | DicomSeries | None = None, nifti_transform: str = "sform") -> CTVolume:
     """A CT from a DICOM folder or one image file. Raises `VolumeError` with what was found and what to do.
 
     ``series`` chooses one of several series in a folder, by its place in the list or its UID; or is the one that
-    `series_at` found there already, whose headers are not read again.
+    `series_at` found there already, whose headers are not read again. ``nifti_transform``: see `read_header`.
     """
     if not path.exists():
         msg = f"{path} does not exist; give a DICOM folder or one of {', '.join(IMAGE_SUFFIXES)}."
         raise VolumeError(msg)
     if path.is_dir():
         found = series if isinstance(series, DicomSeries) else choose_series(path, series)
-        return read_series(found, name=path.resolve().name)
+        return read_series(found, name=readable_name(path.resolve()))
     if series is not None:
         msg = f"{path.name} is one file; --series is for a DICOM folder. Leave it out."
         raise VolumeError(msg)
-    return read_image(path)
+    return read_image(path, nifti_transform=nifti_transform)
 
 
-def read_image(path: Path) -> CTVolume:
-    """One NRRD, NIfTI or MetaImage file as a CT. Raises `VolumeError` for what is not a 3-D grey image."""
-    return volume_from_image(read_sitk(path), name=path.name)
-
-
-def read_sitk(path: Path) -> sitk.Image:
-    """The file as SimpleITK reads it, with a readable error (`VolumeError`)."""
-    try:
-        image = sitk.ReadImage(str(path))
-    except RuntimeError as error:
-        msg = f"{path} cannot be read as an image; give a DICOM folder or one of {', '.join(IMAGE_SUFFIXES)}."
-        raise VolumeError(msg) from error
-    if path.name.lower().endswith((".nii", ".nii.gz")):
-        _require_sound_nifti(path, image)
-    return image
-
-
-def _require_sound_nifti(path: Path, image: sitk.Image) -> None:
-    """Look at the file's own bytes: the NIfTI reader fills up missing voxels, and turns NaN into 0, without a word."""
-    bits, offset, kind = (int(float(image.GetMetaData(key))) for key in ("bitpix", "vox_offset", "datatype"))
-    needed = offset + image.GetNumberOfPixels() * bits // 8
-    if kind not in _NIFTI_FLOATS:
-        held, not_finite = _nifti_size(path), 0
-    else:
-        held, not_finite = _nifti_floats(path, offset, np.dtype(_NIFTI_FLOATS[kind]))
-    if held < needed:
-        msg = f"{path} is cut short or damaged; copy it again."
-        raise VolumeError(msg)
-    if not_finite:
-        msg = f"{path.name}: {not_finite} voxels are NaN or infinite; replace them (for example by -1000 HU) first."
-        raise VolumeError(msg)
-
-
-def _nifti_chunks(path: Path) -> Iterator[bytes]:
-    """The unpacked bytes of a .nii or .nii.gz, as far as they can be read."""
-    with path.open("rb") as handle:
-        is_packed = handle.read(2) == b"\x1f\x8b"
-    with gzip.open(path) if is_packed else path.open("rb") as handle:
-        try:
-            while chunk := handle.read(2**20):
-                yield chunk
-        except (OSError, EOFError, zlib.error):
-            return
-
-
-def _nifti_size(path: Path) -> int:
-    return sum(len(chunk) for chunk in _nifti_chunks(path))
-
-
-def _nifti_floats(path: Path, offset: int, dtype: np.dtype) -> tuple[int, int]:
-    """Bytes in the file, and how many of its numbers are not finite."""
-    held = not_finite = 0
-    left = b""
-    for number, chunk in enumerate(_nifti_chunks(path)):
-        held += len(chunk)
-        if number == 0:
-            is_little = int.from_bytes(chunk[:4], "little") in (348, 540)
-            dtype = dtype.newbyteorder("<" if is_little else ">")
-        whole = left + (chunk[offset:] if number == 0 else chunk)
-        usable = len(whole) // dtype.itemsize * dtype.itemsize
-        not_finite += int((~np.isfinite(np.frombuffer(whole[:usable], dtype))).sum())
-        left = whole[usable:]
-    return held, not_finite
-
-
-def volume_from_image(image: sitk.Image, *, name: str, warnings: tuple[InputWarning, ...] = ()) -> CTVolume:
-    """Check what only the image knows (dimensions, colour) and hand over array and geometry."""
-    if image.GetNumberOfComponentsPerPixel() != 1:
+def read_image(path: Path, *, nifti_transform: str = "sform") -> CTVolume:
+    """One NRRD, NIfTI, MetaImage or DICOM file as a CT. Raises `VolumeError` for what is not a 3-D grey image."""
+    if looks_like_dicom(path):
+        return _one_dicom_file(path)
+    image = read_image_file(path, nifti_transform=nifti_transform)
+    name = readable_name(path)
+    if image.array.ndim != 3:
         msg = (
-            f"{name}: every voxel has {image.GetNumberOfComponentsPerPixel()} values (a colour or vector image); "
+            f"{name}: every voxel has {image.array.shape[3]} values (a colour or vector image); "
             "a CT has one. Give the CT itself."
         )
         raise VolumeError(msg)
-    if image.GetDimension() != 3:
-        msg = f"{name}: the image has {image.GetDimension()} dimensions; a CT volume has 3. Give one 3-D volume."
+    array = smallest_integers(image.array)
+    return CTVolume(array, image.header.ijkToRAS, name=name, warnings=image.header.warnings)
+
+
+def volume_without_voxels(path: Path, *, series: str | None = None) -> CTVolume:
+    """Where a CT lies, from its header alone: nothing of its voxels is read.
+
+    A CT of the right size and place whose voxels are all 0 and take no memory. Raises `VolumeError`.
+    """
+    warnings: tuple[InputWarning, ...] = ()
+    if path.is_dir():
+        found = choose_series(path, series)
+        slices, positions = _sorted_slices(found, readable_name(path))
+        size = (int(slices[0].header.Columns), int(slices[0].header.Rows), len(slices))
+        to_ras = _ijk_to_ras(slices, positions)
+        warnings = _series_warnings(found, slices, positions)
+    elif looks_like_dicom(path):
+        volume = _one_dicom_file(path)
+        size, to_ras, warnings = volume.sizeIJK, volume.ijkToRAS, volume.warnings
+    else:
+        header = read_header(path)
+        require_3d(header)
+        if header.components != 1:
+            msg = f"{readable_name(path)} has {header.components} values a voxel; a CT has 1"
+            raise VolumeError(msg)
+        size, to_ras, warnings = header.size, header.ijkToRAS, header.warnings
+    return CTVolume(np.broadcast_to(np.int16(0), size[::-1]), to_ras, name=path.name, warnings=warnings)
+
+
+# --- slices that are not evenly spaced
+
+_MISSING = 1.5  # times the distance around it: a gap where slices are missing
+_MOST_MORE_SLICES = 8
+
+
+def even_slices(volume: CTVolume) -> CTVolume:
+    """The CT on even slices at their real positions, with what lies between two slices interpolated.
+
+    The distance is the commonest one. A volume whose slices are even is returned as it is. Raises `VolumeError` where the
+    slices lie so far apart that most of the CT would be invented.
+    """
+    at = volume.slicesAtK
+    if at is None:
+        return volume
+    gaps = np.diff(at)
+    step = float(np.median(gaps))
+    count = round((at[-1] - at[0]) / step) + 1
+    if count > _MOST_MORE_SLICES * len(at) or count * volume.array[0].size > MAX_VOXELS:
+        msg = (
+            f"{volume.name}: its slices are {gaps.min() * volume.sliceDistanceMm:.2f} to "
+            f"{gaps.max() * volume.sliceDistanceMm:.2f} mm apart; these are several stacks. Export each as a series of its own."
+        )
         raise VolumeError(msg)
-    return CTVolume(sitk.GetArrayFromImage(image), ijk_to_ras(image), name=name, warnings=warnings)
+    wanted = np.linspace(at[0], at[-1], count)
+    after = np.clip(np.searchsorted(at, wanted, side="right"), 1, len(at) - 1)
+    share = ((wanted - at[after - 1]) / gaps[after - 1]).astype(np.float32)
+    array = np.empty((count, *volume.array.shape[1:]), volume.array.dtype)
+    for k, (upper, weight) in enumerate(zip(after, share, strict=True)):
+        mixed = volume.array[upper - 1] * (1 - weight) + volume.array[upper] * weight
+        array[k] = np.round(mixed) if array.dtype.kind in "iu" else mixed
+    matrix = volume.ijkToRAS.copy()
+    new_step = (at[-1] - at[0]) / (count - 1)
+    matrix[:3, 2] *= new_step
+    missing = tuple((float(at[n] / new_step), float(at[n + 1] / new_step)) for n in _missing_after(gaps))
+    return replace(volume, array=array, ijkToRAS=matrix, slicesAtK=None, missingSlices=missing)
+
+
+def _missing_after(gaps: np.ndarray) -> list[int]:
+    """The slices behind which others are missing: the gap is larger than the second largest of the two on either side."""
+    found = []
+    for n, gap in enumerate(gaps):
+        around = np.sort(np.r_[gaps[max(0, n - 2) : n], gaps[n + 1 : n + 3]])
+        if len(around) and gap > _MISSING * around[max(0, len(around) - 2)]:
+            found.append(n)
+    return found
+
+
+# --- DICOM
+
+_NOT_IMAGES = {
+    "SEG": "a segmentation: give it with --segmentation, and the CT itself here",
+    "RTSTRUCT": "a structure set: make it a segmentation in 3D Slicer (SlicerRT), and give the CT itself here",
+    "SR": "a report: give the CT itself",
+    "PR": "a presentation state: give the CT itself",
+    "KO": "a note on key images: give the CT itself",
+    "REG": "a registration: give the CT itself",
+    "RTDOSE": "a dose: give the CT itself",
+    "RTPLAN": "a plan: give the CT itself",
+}
+_DIRECTORY = "1.2.840.10008.1.3.10"
+_SIBLINGS = 5000
+
+
+def _one_dicom_file(path: Path) -> CTVolume:
+    """One image of a series, or one file of many frames."""
+    name = readable_name(path)
+    header = _header(path)
+    if path.name.upper() == "DICOMDIR" or (header is not None and _media(header) == _DIRECTORY):
+        msg = f"{name} is the index of a disc, not an image; give the folder of the CT series beside it."
+        raise VolumeError(msg)
+    if header is None:
+        msg = f"{name} is a damaged DICOM file; copy it again, or give the folder of its series."
+        raise VolumeError(msg)
+    series = _series(str(header.get("SeriesInstanceUID") or ""), [_Slice(path, header)], ())
+    if int(header.get("NumberOfFrames") or 1) > 1:
+        return read_series(series, name=name)
+    volume = read_series(series, name=name)
+    others = [p for p in sorted(path.parent.iterdir())[:_SIBLINGS] if p != path and p.is_file()]
+    found = [_header(p) for p in others if looks_like_dicom(p)]
+    same = sum(h is not None and str(h.get("SeriesInstanceUID") or "") == series.uid for h in found)
+    if not same:
+        return volume
+    text = (
+        f"{name} is one of {same + 1} images of its series: the lesion is seen in one slice only. "
+        "Give the folder to use them all."
+    )
+    return replace(volume, warnings=(*volume.warnings, InputWarning(WarningName.SINGLE_FILE, text)))
+
+
+def _media(header: pydicom.Dataset) -> str:
+    return str(getattr(getattr(header, "file_meta", None), "MediaStorageSOPClassUID", ""))
 
 
 _TAGS = [
     "SeriesInstanceUID", "Modality", "ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing", "Rows", "Columns",
-    "SeriesNumber", "PatientID", "SliceThickness", "SamplesPerPixel", "NumberOfFrames",
-    "BitsAllocated",
+    "SeriesNumber", "PatientID", "SliceThickness", "SamplesPerPixel", "NumberOfFrames", "SOPInstanceUID",
+    "FrameOfReferenceUID",
+    "BitsAllocated", "BitsStored", "PixelRepresentation", "PhotometricInterpretation", "RescaleSlope", "RescaleIntercept",
 ]  # fmt: skip
 _UNEVEN_SHARE = 0.05
 
@@ -145,13 +213,22 @@ class _Slice:
 
 @dataclass(frozen=True, eq=False)
 class DicomSeries:
-    """The slices of one series, as found. ``patient_id`` is for excluding the same patient; it is never written."""
+    """The slices of one series, as found. ``patient_id`` is for excluding the same patient; it is never written.
+
+    ``left_out``: names of files of the folder that are damaged, and may have belonged to it.
+    """
 
     uid: str
     modality: str
     number: str
     patient_id: str
     slices: tuple[_Slice, ...]
+    left_out: tuple[str, ...] = ()
+
+    @property
+    def frame_of_reference(self) -> str:
+        """UID of the frame that positions refer to, "" where the header has none."""
+        return str(self.slices[0].header.get("FrameOfReferenceUID") or "")
 
     @property
     def files(self) -> list[Path]:
@@ -171,21 +248,28 @@ class DicomSeries:
 def find_series(folder: Path) -> list[DicomSeries]:
     """Every series of images under ``folder``, in the order of their UIDs. Raises `VolumeError` where there is none."""
     by_uid: dict[str, list[_Slice]] = {}
+    damaged = []
     for path in sorted(p for p in folder.rglob("*") if p.is_file()):
+        if path.name.upper() == "DICOMDIR" or not looks_like_dicom(path):
+            continue
         header = _header(path)
-        if header is not None and "Rows" in header and header.get("SeriesInstanceUID"):
-            by_uid.setdefault(str(header.SeriesInstanceUID), []).append(_Slice(path, header))
+        if header is None:
+            damaged.append(readable_name(path))
+        elif "Rows" in header:
+            by_uid.setdefault(str(header.get("SeriesInstanceUID") or ""), []).append(_Slice(path, header))
     if not by_uid:
-        msg = f"{folder} holds no DICOM images; give the folder of a CT series, or an NRRD or NIfTI file."
+        also = f" ({len(damaged)} damaged: {', '.join(damaged[:3])})" if damaged else ""
+        msg = f"{folder} holds no DICOM images{also}; give the folder of a CT series, or an NRRD or NIfTI file."
         raise VolumeError(msg)
-    return [_series(uid, slices) for uid, slices in sorted(by_uid.items())]
+    return [_series(uid, slices, tuple(damaged)) for uid, slices in sorted(by_uid.items())]
 
 
 def choose_series(folder: Path, wanted: str | None) -> DicomSeries:
     """The only series, or the one ``wanted`` by its place in the list (1, 2, …) or its UID. Raises `VolumeError`."""
     series = find_series(folder)
-    if wanted is None and len(series) == 1:
-        return series[0]
+    images = [one for one in series if one.modality not in _NOT_IMAGES] or series
+    if wanted is None and len(images) == 1:
+        return images[0]
     for place, candidate in enumerate(series, start=1):
         if wanted is not None and wanted in (str(place), candidate.uid):
             return candidate
@@ -201,37 +285,87 @@ def series_at(path: Path, wanted: str | None) -> DicomSeries | None:
 
 
 def read_series(series: DicomSeries, *, name: str) -> CTVolume:
-    """The series as a CT in HU (rescale applied by the reader), gantry tilt kept as a shear in ``ijkToRAS``."""
+    """The series as a CT in HU, gantry tilt kept as a shear in ``ijkToRAS``, slices at ``slicesAtK`` where they are uneven."""
+    if series.modality in _NOT_IMAGES:
+        msg = f"{name} is not a CT but {_NOT_IMAGES[series.modality]}."
+        raise VolumeError(msg)
+    if len(series.slices) == 1 and int(series.slices[0].header.get("NumberOfFrames") or 1) > 1:
+        return _multiframe(series, name)
     slices, positions = _sorted_slices(series, name)
-    reader = sitk.ImageSeriesReader()
-    reader.SetFileNames([str(s.path) for s in slices])
     try:
-        array = sitk.GetArrayFromImage(reader.Execute())
+        array = read_series_pixels([s.path for s in slices], [s.header for s in slices], name=name)
     except RuntimeError as error:
         msg = f"{name}: the images of the series cannot be read together; export the series again."
         raise VolumeError(msg) from error
     if array.ndim != 3:
         msg = f"{name}: the series holds {array.ndim}-D or colour images; a CT volume is 3-D and grey."
         raise VolumeError(msg)
-    warnings = (*_modality_warnings(series), *_spacing_warnings(slices[0].header, positions))
-    return CTVolume(_smallest_integers(array), _ijk_to_ras(slices, positions), name=name, warnings=warnings)
+    matrix = _ijk_to_ras(slices, positions)
+    return CTVolume(
+        smallest_integers(array),
+        matrix,
+        name=name,
+        warnings=_series_warnings(series, slices, positions),
+        slicesAtK=_uneven(positions),
+    )
+
+
+def _multiframe(series: DicomSeries, name: str) -> CTVolume:
+    header = series.slices[0].header
+    _require_sensible(header, name)
+    array, to_lps = read_multiframe(series.slices[0].path, name=name)
+    if array.ndim != 3:
+        msg = f"{name}: the file holds {array.ndim}-D or colour images; a CT volume is 3-D and grey."
+        raise VolumeError(msg)
+    return CTVolume(
+        smallest_integers(array),
+        LPS_TO_RAS @ to_lps,
+        name=name,
+        warnings=(*_modality_warnings(series), *_left_out(series)),
+    )
+
+
+def _series_warnings(series: DicomSeries, slices: Sequence[_Slice], positions: np.ndarray) -> tuple[InputWarning, ...]:
+    return (*_modality_warnings(series), *_spacing_warnings(slices[0].header, positions), *_left_out(series))
+
+
+def _left_out(series: DicomSeries) -> tuple[InputWarning, ...]:
+    found = []
+    if series.left_out:
+        names = ", ".join(series.left_out[:3]) + (" and others" if len(series.left_out) > 3 else "")
+        text = f"{len(series.left_out)} damaged DICOM file(s) of the folder were left out: {names}. Copy them again."
+        found.append(InputWarning(WarningName.FILES_LEFT_OUT, text))
+    if not series.uid:
+        text = "The images do not say to which series they belong; all without were taken as one."
+        found.append(InputWarning(WarningName.FILES_LEFT_OUT, text))
+    return tuple(found)
 
 
 def _header(path: Path) -> pydicom.Dataset | None:
+    """The header, every element of it readable; None for a damaged file."""
     try:
-        return pydicom.dcmread(path, stop_before_pixels=True, specific_tags=_TAGS)
-    except (InvalidDicomError, OSError, ValueError, EOFError):
+        with path.open("rb") as handle:
+            is_marked = handle.read(132)[128:] == b"DICM"
+        header = pydicom.dcmread(path, stop_before_pixels=True, specific_tags=_TAGS, force=not is_marked)
+        for keyword in _TAGS:
+            header.get(keyword)
+    except (InvalidDicomError, OSError):
         return None
+    except Exception:  # what a damaged element makes of the parser can be anything
+        return None
+    return header if len(header) else None
 
 
-def _series(uid: str, slices: list[_Slice]) -> DicomSeries:
+def _series(uid: str, slices: list[_Slice], left_out: tuple[str, ...]) -> DicomSeries:
     header = slices[0].header
     number, patient = str(header.get("SeriesNumber") or ""), str(header.get("PatientID") or "")
-    return DicomSeries(uid, str(header.get("Modality", "")), number, patient, tuple(slices))
+    return DicomSeries(uid, str(header.get("Modality", "")), number, patient, tuple(slices), left_out)
 
 
 def _sorted_slices(series: DicomSeries, name: str) -> tuple[list[_Slice], np.ndarray]:
     """Slices from the first to the last along their normal, and their positions (n, 3) in LPS mm."""
+    for one in series.slices[:1]:
+        _require_sensible(one.header, name)
     for key, count in (("ImagePositionPatient", 3), ("ImageOrientationPatient", 6), ("PixelSpacing", 2)):
         if not all(_has_numbers(s.header.get(key), count) for s in series.slices):
             msg = f"{name}: images without {key}; give a CT series with geometry (not a report, a scout or a multi-frame file)."
@@ -255,9 +389,20 @@ def _sorted_slices(series: DicomSeries, name: str) -> tuple[list[_Slice], np.nda
     depths = positions @ np.cross(row, column)
     order = np.argsort(depths, kind="stable")
     if len(order) > 1 and np.diff(depths[order]).min() < 1e-3:
-        msg = f"{name}: several images lie at the same place (more than one phase or a 4-D series); give one phase."
+        instances = [str(s.header.get("SOPInstanceUID") or k) for k, s in enumerate(series.slices)]
+        copies = len(instances) - len(set(instances))
+        what = f"{copies} files are copies of others; leave the copies out" if copies else "give one phase"
+        msg = f"{name}: several images lie at the same place (more than one phase or a 4-D series); {what}."
         raise VolumeError(msg)
     return [series.slices[i] for i in order], positions[order]
+
+
+def _require_sensible(header: pydicom.Dataset, name: str) -> None:
+    """Refuse sizes that no CT has before memory is asked for."""
+    voxels = int(header.get("Rows") or 0) * int(header.get("Columns") or 0) * int(header.get("NumberOfFrames") or 1)
+    if not 0 < voxels <= MAX_VOXELS:
+        msg = f"{name}: its header says {header.get('Columns')} x {header.get('Rows')} pixels; the file is damaged."
+        raise VolumeError(msg)
 
 
 def _has_numbers(value: object, count: int) -> bool:
@@ -273,7 +418,7 @@ def _require_whole_files(series: DicomSeries, name: str) -> None:
     for one in series.slices:
         meta = getattr(one.header, "file_meta", None)
         syntax = getattr(meta, "TransferSyntaxUID", None)
-        if syntax is None or syntax.is_compressed:
+        if syntax is None or syntax.is_compressed or syntax.is_deflated:
             continue
         needed = int(one.header.Rows) * int(one.header.Columns) * int(one.header.get("BitsAllocated") or 16) // 8
         if one.path.stat().st_size < needed:
@@ -295,12 +440,6 @@ def _ijk_to_ras(slices: Sequence[_Slice], positions: np.ndarray) -> np.ndarray:
     return LPS_TO_RAS @ matrix
 
 
-def _smallest_integers(array: np.ndarray) -> np.ndarray:
-    """int16 where that loses nothing: the reader gives 32 bits to rescaled values, twice the memory of a CT."""
-    fits = array.dtype.kind in "iu" and array.min() >= -(2**15) and array.max() < 2**15
-    return array.astype(np.int16) if fits else array
-
-
 def _modality_warnings(series: DicomSeries) -> tuple[InputWarning, ...]:
     if series.modality == "CT":
         return ()
@@ -313,9 +452,24 @@ def _spacing_warnings(header: pydicom.Dataset, positions: np.ndarray) -> tuple[I
         thickness = float(header.get("SliceThickness") or 1.0)
         text = f"The series is one slice; its thickness is taken as {thickness:g} mm."
         return (InputWarning(WarningName.SINGLE_SLICE, text),)
+    if _uneven(positions) is None:
+        return ()
+    gaps = np.linalg.norm(np.diff(positions, axis=0), axis=1)
+    range_mm = f"{gaps.min():.2f} to {gaps.max():.2f} mm"
+    holes = [gaps[n] for n in _missing_after(gaps)]
+    missing = f" slices are missing in {len(holes)} place(s), up to {max(holes):.1f} mm;" if holes else ""
+    text = (
+        f"The slices are unevenly spaced ({range_mm});{missing} they are taken at their real positions, and what lies "
+        "between two slices is interpolated."
+    )
+    return (InputWarning(WarningName.UNEVEN_SLICES, text),)
+
+
+def _uneven(positions: np.ndarray) -> np.ndarray | None:
+    """Where the slices lie, in units of their mean distance, (k,); None where they are even."""
+    if len(positions) < 3:
+        return None
     gaps = np.linalg.norm(np.diff(positions, axis=0), axis=1)
     if np.ptp(gaps) <= _UNEVEN_SHARE * np.median(gaps):
-        return ()
-    range_mm = f"{gaps.min():.2f} to {gaps.max():.2f} mm"
-    text = f"The slices are unevenly spaced ({range_mm}; slices missing?): places along the body axis can be off."
-    return (InputWarning(WarningName.UNEVEN_SLICES, text),)
+        return None
+    return np.r_[0.0, np.cumsum(gaps)] * (len(gaps) / gaps.sum())

@@ -20,7 +20,17 @@ from safetensors import SafetensorError
 from safetensors.torch import load as load_tensors
 
 from LesionLib.errors import BundleError
-from LesionLib.model.folder import CARD, LICENSE, MANIFEST, WEIGHTS, find_bundle, golden_case, segment_margin_of
+from LesionLib.model.folder import (
+    CARD,
+    LICENSE,
+    MANIFEST,
+    MAX_MARGIN_MM,
+    WEIGHTS,
+    find_bundle,
+    golden_case,
+    manifest_bytes,
+    segment_margin_of,
+)
 from LesionLib.networks import LesionNet, build_network
 from LesionLib.networks.base import device_of
 from LesionLib.sampling.batches import cut_lesion, in_channels_last, network_in_channels_last
@@ -30,9 +40,21 @@ from LesionLib.uncertainty.conformal import ConformalQuantile
 from LesionLib.uncertainty.out_of_distribution import OutOfDistribution
 
 SCHEMA_VERSION = 1
-CLASS_NAME_PATTERN = "^[A-Za-z0-9][A-Za-z0-9 _-]{0,63}$"
-_SHA256 = {"type": "string", "pattern": "^[0-9a-f]{64}$"}
-_NUMBER_PAIR = {"type": "array", "items": {"type": "number"}, "minItems": 2, "maxItems": 2}
+# \Z, not $: that would let a line break stand at the end.
+CLASS_NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9 _-]{0,63}\Z"
+_SHA256 = {"type": "string", "pattern": r"^[0-9a-f]{64}\Z"}
+# Prose: line breaks and tabs, but nothing that moves a terminal's cursor.
+_TEXT = {"type": "string", "maxLength": 20_000, "pattern": r"^[^\x00-\x08\x0b-\x1f\x7f-\x9f]*\Z"}
+_MILLIMETRES = {"type": "number", "minimum": 0, "maximum": 10_000}
+_MM_PAIR = {"type": "array", "items": _MILLIMETRES, "minItems": 2, "maxItems": 2}
+_LOGIT = {"type": "number", "minimum": -1e6, "maximum": 1e6}
+_PROBABILITY = {"type": "number", "minimum": 0, "maximum": 1}
+_ARGUMENT = {
+    "type": ["number", "integer", "string", "boolean", "null"],
+    "minimum": -100_000,
+    "maximum": 100_000,
+    "maxLength": 64,
+}
 
 # What else belongs to it depends on the kind: `sampling.inputs.KIND_SCHEMAS`.
 _INPUT = {"type": "object", "required": ["kind"], "properties": {"kind": {"type": "string"}}}
@@ -43,7 +65,7 @@ _CLASS = {
     "required": ["name", "description", "colorRGB"],
     "properties": {
         "name": {"type": "string", "pattern": CLASS_NAME_PATTERN},
-        "description": {"type": "string"},
+        "description": _TEXT,
         "colorRGB": {
             "type": "array",
             "items": {"type": "number", "minimum": 0, "maximum": 1},
@@ -62,28 +84,35 @@ _LESIONLENS = {
     ],
     "properties": {
         "schema": {"const": SCHEMA_VERSION},
-        "architecture": {"type": "string", "pattern": "^[a-z0-9_]{1,64}$"},
-        "arguments": {"type": "object", "additionalProperties": {"type": ["number", "integer", "string", "boolean", "null"]}},
+        "architecture": {"type": "string", "pattern": r"^[a-z0-9_]{1,64}\Z"},
+        "arguments": {"type": "object", "additionalProperties": _ARGUMENT, "maxProperties": 32},
         "input": _INPUT,
         "classes": {
             "type": "array", "items": _CLASS, "maxItems": 200, "not": {"minItems": 1, "maxItems": 1},
             "description": "none for a model that only compares lesions",
         },
         "aggregation": {"const": "mean_slice_probability"},
-        "box_size_mm": {**_NUMBER_PAIR, "description": "smallest and largest box edge seen in training"},
-        "slice_distance_mm": {**_NUMBER_PAIR, "description": "thinnest and thickest slices seen in training"},
-        "golden_logits": {"type": "array", "items": {"type": "array", "items": {"type": "number"}}, "minItems": 1},
+        "box_size_mm": {**_MM_PAIR, "description": "smallest and largest box edge seen in training"},
+        "slice_distance_mm": {**_MM_PAIR, "description": "thinnest and thickest slices seen in training"},
+        "golden_logits": {
+            "type": "array", "minItems": 1, "maxItems": 1024,
+            "items": {"type": "array", "items": _LOGIT, "maxItems": 20_000},
+        },
+        "golden_probabilities": {
+            "type": "array", "items": _PROBABILITY, "minItems": 2, "maxItems": 200,
+            "description": "of the golden case's classes, after the temperature; models made before it was stored have none",
+        },
         "segment_margin_mm": {
-            "type": "number", "minimum": 0, "maximum": 50,
+            "type": "number", "minimum": 0, "maximum": MAX_MARGIN_MM,
             "description": "how far the boxes of training reach beyond a segment, on every side; left out: 0",
         },
         "class_prior": {
-            "type": "array", "items": {"type": "number", "minimum": 0, "maximum": 1},
+            "type": "array", "items": _PROBABILITY, "maxItems": 200,
             "description": "the share of each class that the probabilities assume",
         },
         "training_content": CONTENT_SCHEMA,
         "training": {"type": "object"},
-        "files": {"type": "object", "additionalProperties": _SHA256, "minProperties": 1},
+        "files": {"type": "object", "additionalProperties": _SHA256, "minProperties": 1, "maxProperties": 16},
         "not_for_clinical_use": {"const": True},
     },
 }  # fmt: skip
@@ -92,10 +121,10 @@ MANIFEST_SCHEMA = {
     "type": "object",
     "required": ["name", "version", "description", "intended_use", "network_data_format", "lesionlens", "sha256"],
     "properties": {
-        "name": {"type": "string", "pattern": "^[a-z0-9][a-z0-9._-]{0,63}$"},
-        "version": {"type": "string", "pattern": "^[0-9]+\\.[0-9]+\\.[0-9]+$"},
-        "description": {"type": "string"},
-        "intended_use": {"type": "string"},
+        "name": {"type": "string", "pattern": r"^[a-z0-9][a-z0-9._-]{0,63}\Z"},
+        "version": {"type": "string", "pattern": r"^[0-9]{1,9}\.[0-9]{1,9}\.[0-9]{1,9}\Z"},
+        "description": _TEXT,
+        "intended_use": _TEXT,
         "network_data_format": {"type": "object"},
         "lesionlens": _LESIONLENS,
         "sha256": _SHA256,
@@ -104,8 +133,10 @@ MANIFEST_SCHEMA = {
 
 TEMPERATURE = "calibration.temperature"
 _NETWORK_PREFIX = "network."
-_LARGEST_FILE = 2 * 1024**3
-_GOLDEN_TOLERANCE = 5e-3
+_MAX_FILE_BYTES = {WEIGHTS: 2 * 1024**3}
+_MAX_OTHER_FILE_BYTES = 16 * 1024**2
+_GOLDEN_TOLERANCE, _PROBABILITY_TOLERANCE = 5e-3, 1e-2
+_TEMPERATURES = (0.01, 100.0)
 
 
 @dataclass(frozen=True, eq=False)
@@ -147,8 +178,9 @@ def load_bundle(model: str | Path, *, device: torch.device | str = "cpu") -> Bun
     contents = {name: _checked_bytes(folder, name, digest) for name, digest in ours["files"].items()}
     tensors = _tensors(folder, contents[WEIGHTS])
     network, spec = _network(folder, ours, tensors).to(device), spec_from_section(ours["input"])
-    descriptor_size = _checked_golden(folder, network, spec, np.array(ours["golden_logits"]))
     with _naming(folder):
+        temperature = _temperature(tensors)
+        descriptor_size = _checked_golden(network, spec, temperature, ours)
         conformal = ConformalQuantile.from_tensors(tensors, classes=len(ours["classes"]))
         ood = OutOfDistribution.from_tensors(tensors, size=descriptor_size)
         training_content = TrainingContent.from_manifest(ours.get("training_content"))
@@ -160,7 +192,7 @@ def load_bundle(model: str | Path, *, device: torch.device | str = "cpu") -> Bun
         spec=spec,
         class_names=tuple(c["name"] for c in ours["classes"]),
         class_colors=tuple(tuple(c["colorRGB"]) for c in ours["classes"]),
-        temperature=float(tensors.get(TEMPERATURE, torch.ones(1))[0]),
+        temperature=temperature,
         conformal=conformal,
         ood=ood,
         box_size_mm=tuple(ours["box_size_mm"]),
@@ -174,7 +206,19 @@ def load_bundle(model: str | Path, *, device: torch.device | str = "cpu") -> Bun
 
 def golden_logits(network: LesionNet, spec: Spec) -> np.ndarray:
     """What this network says of `golden_case`, (picture, n), through the whole way from the CT."""
-    return _golden_answer(network, spec)[0]
+    return _golden_answer(network, spec).reference
+
+
+def golden_probabilities(network: LesionNet, spec: Spec, temperature: float) -> np.ndarray | None:
+    """What this network answers to `golden_case`, (class,), after the temperature: as a user sees it.
+
+    None where an answer is no figure to compare: a step of it lies within the tolerance.
+    """
+    answer = _golden_answer(network, spec, temperature)
+    has_steps = type(network).reference_values is not LesionNet.reference_values
+    if has_steps and np.abs(answer.reference).min() <= 2 * _GOLDEN_TOLERANCE:
+        return None
+    return answer.probabilities
 
 
 def manifest_sha256(manifest: Mapping[str, Any]) -> str:
@@ -191,8 +235,13 @@ def network_tensors(network: LesionNet) -> dict[str, torch.Tensor]:
 def read_manifest(folder: Path) -> dict[str, Any]:
     """The manifest of a model folder, checked against its schema and its own hash. Raises `BundleError`."""
     try:
-        manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
-        jsonschema.validate(manifest, MANIFEST_SCHEMA)
+        text = manifest_bytes(folder).decode("utf-8")
+        manifest = json.loads(text)
+        # NaN and Infinity are no numbers to the schema, for it sees lists; in the facts that nobody computes with they may stand.
+        jsonschema.validate(json.loads(text, parse_constant=lambda name: [name]), MANIFEST_SCHEMA)
+        _require_different(manifest["lesionlens"]["classes"])
+    except BundleError:
+        raise
     except (OSError, ValueError, RecursionError) as error:
         msg = f"model {folder.name}: {MANIFEST} cannot be read: {_first_line(error)}. Get the model again."
         raise BundleError(msg) from error
@@ -209,20 +258,42 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     return manifest
 
 
+def _require_different(classes: list[Mapping[str, Any]]) -> None:
+    names = [entry["name"] for entry in classes]
+    twice = next((name for name in names if names.count(name) > 1), None)
+    if twice is not None:
+        msg = f"two classes are named {twice!r}"
+        raise ValueError(msg)
+
+
+def max_file_bytes(name: str) -> int:
+    """How large a file of a model may be: 2 GiB of weights, 16 MiB of anything else."""
+    return _MAX_FILE_BYTES.get(name, _MAX_OTHER_FILE_BYTES)
+
+
 def _checked_bytes(folder: Path, name: str, digest: str) -> bytes:
     path = folder / name
-    if path.is_symlink() or not path.resolve().is_relative_to(folder.resolve()) or not path.is_file():
+    if not _is_file_of(folder, path):
         msg = f"model {folder.name}: {name} is missing or not a plain file of the model folder. Get the model again."
         raise BundleError(msg)
-    if path.stat().st_size > _LARGEST_FILE:
-        msg = f"model {folder.name}: {name} is larger than {_LARGEST_FILE // 1024**3} GiB; this is not a model of ours."
-        raise BundleError(msg)
+    most = max_file_bytes(name)
     # The bytes that were hashed are the bytes that are used: a file swapped in between has no effect.
-    content = path.read_bytes()
+    with path.open("rb") as handle:
+        content = handle.read(min(most, path.stat().st_size) + 1)
+    if len(content) > most:
+        msg = f"model {folder.name}: {name} is larger than {most // 1024**2} MiB; this is not a model of ours."
+        raise BundleError(msg)
     if hashlib.sha256(content).hexdigest() != digest:
         msg = f"model {folder.name}: {name} was changed after the model was made (its SHA-256 differs). Get the model again."
         raise BundleError(msg)
     return content
+
+
+def _is_file_of(folder: Path, path: Path) -> bool:
+    try:
+        return not path.is_symlink() and path.resolve().is_relative_to(folder.resolve()) and path.is_file()
+    except (OSError, ValueError):  # a name that no file can have
+        return False
 
 
 def _tensors(folder: Path, content: bytes) -> dict[str, torch.Tensor]:
@@ -234,44 +305,100 @@ def _tensors(folder: Path, content: bytes) -> dict[str, torch.Tensor]:
 
 
 def _network(folder: Path, ours: Mapping[str, Any], tensors: Mapping[str, torch.Tensor]) -> LesionNet:
-    network = build_network(ours["architecture"], ours["arguments"])
     weights = {k.removeprefix(_NETWORK_PREFIX): v for k, v in tensors.items() if k.startswith(_NETWORK_PREFIX)}
+    architecture, arguments = ours["architecture"], ours["arguments"]
+    # A manifest can ask for layers of any size. Those of its weights are what the file holds, so that a network which
+    # has their shapes needs no more memory than they do; the shapes themselves cost nothing.
+    with torch.device("meta"):
+        shapes = {name: tensor.shape for name, tensor in build_network(architecture, arguments).state_dict().items()}
+    if misfit := _first_misfit(shapes, {name: tensor.shape for name, tensor in weights.items()}):
+        msg = f"model {folder.name}: {WEIGHTS} does not fit the architecture {architecture}: {misfit}."
+        raise BundleError(msg)
+    network = build_network(architecture, arguments)
     try:
         network.load_state_dict(weights, strict=True)
     except RuntimeError as error:
-        msg = (
-            f"model {folder.name}: {WEIGHTS} does not fit the architecture {ours['architecture']}: {_first_line(error)}"
-        )
+        msg = f"model {folder.name}: {WEIGHTS} does not fit the architecture {architecture}: {_first_line(error)}"
         raise BundleError(msg) from error
     return network_in_channels_last(network.eval())
 
 
-def _golden_answer(network: LesionNet, spec: Spec) -> tuple[np.ndarray, int]:
-    """The reference values (picture, n) of the golden case, and the size of a descriptor."""
+def _first_misfit(taken: Mapping[str, torch.Size], given: Mapping[str, torch.Size]) -> str | None:
+    for name, shape in taken.items():
+        if name not in given:
+            return f"{name} is missing"
+        if given[name] != shape:
+            return f"{name} has the shape {tuple(given[name])}, the network takes {tuple(shape)}"
+    unknown = next((name for name in given if name not in taken), None)
+    return None if unknown is None else f"{unknown} is not in the network"
+
+
+def _temperature(tensors: Mapping[str, torch.Tensor]) -> float:
+    """What divides the logits; 1 where a model brings none. Raises `BundleError`."""
+    stored = tensors.get(TEMPERATURE, torch.ones(1))
+    lowest, highest = _TEMPERATURES
+    value = float(stored.flatten()[0]) if stored.numel() == 1 and not stored.is_complex() else float("nan")
+    if not lowest <= value <= highest:
+        given = f"{value:g}" if stored.numel() == 1 else f"a tensor of shape {tuple(stored.shape)}"
+        msg = f"its temperature is {given}, expected one number from {lowest:g} to {highest:g}; get the model again."
+        raise BundleError(msg)
+    return value
+
+
+@dataclass(frozen=True, eq=False)
+class _GoldenAnswer:
+    """``reference``: (picture, n). ``probabilities``: (class,), the mean over the pictures; None without classes."""
+
+    reference: np.ndarray
+    probabilities: np.ndarray | None
+    descriptor_size: int
+
+
+def _golden_answer(network: LesionNet, spec: Spec, temperature: float | None = None) -> _GoldenAnswer:
+    """``temperature``: None for a model without classes, or where their probabilities are not asked for."""
     pictures = in_channels_last(torch.from_numpy(cut_lesion(*golden_case(), spec).pictures))
     with torch.inference_mode():
         features = network.features(pictures.to(device_of(network)))
-        values, descriptor = network.reference_values(features), network.descriptor(features)
-    return values.float().cpu().numpy(), descriptor.shape[1]
+        reference, descriptor = network.reference_values(features), network.descriptor(features)
+        probabilities = None
+        if temperature is not None:
+            probabilities = network.probabilities(network.head(features), temperature).mean(dim=0).float().cpu().numpy()
+    return _GoldenAnswer(reference.float().cpu().numpy(), probabilities, descriptor.shape[1])
 
 
-def _checked_golden(folder: Path, network: LesionNet, spec: Spec, stored: np.ndarray) -> int:
-    """The size of a descriptor, where the network answers its golden case as it should."""
+def _checked_golden(network: LesionNet, spec: Spec, temperature: float, ours: Mapping[str, Any]) -> int:
+    """The size of a descriptor, where the network answers its golden case as it should, before and after the temperature."""
+    classes = len(ours["classes"])
     try:
-        here, descriptor_size = _golden_answer(network, spec)
-    except (RuntimeError, ValueError, IndexError) as error:
+        here = _golden_answer(network, spec, temperature if classes else None)
+    except (RuntimeError, ValueError, IndexError, TypeError) as error:
         if isinstance(error, torch.OutOfMemoryError):
             raise
-        msg = f"model {folder.name}: its network cannot take the input that its manifest names: {_first_line(error)}."
+        msg = f"its network cannot take the input that its manifest names: {_first_line(error)}."
         raise BundleError(msg) from error
-    if here.shape != stored.shape or not np.allclose(here, stored, atol=_GOLDEN_TOLERANCE):
-        difference = np.abs(here - stored).max() if here.shape == stored.shape else float("nan")
-        msg = (
-            f"model {folder.name} answers its own test case differently here (largest difference {difference:.2g}); "
-            "update LesionLens or get the model again."
-        )
+    if classes and (here.probabilities.shape != (classes,) or not np.isfinite(here.probabilities).all()):
+        msg = f"it names {classes} classes, and its network answers {here.probabilities.tolist()[:8]}; get the model again."
         raise BundleError(msg)
-    return descriptor_size
+    pairs = [(here.reference, ours["golden_logits"], _GOLDEN_TOLERANCE)]
+    if classes and "golden_probabilities" in ours:
+        pairs.append((here.probabilities, ours["golden_probabilities"], _PROBABILITY_TOLERANCE))
+    for found, listed, tolerance in pairs:
+        stored = _array(listed)
+        if found.shape != stored.shape or not np.allclose(found, stored, rtol=1e-5, atol=tolerance):
+            difference = np.abs(found - stored).max() if found.shape == stored.shape else float("nan")
+            msg = (
+                f"it answers its own test case differently here (largest difference {difference:.2g}); "
+                "update LesionLens or get the model again."
+            )
+            raise BundleError(msg)
+    return here.descriptor_size
+
+
+def _array(listed: list) -> np.ndarray:
+    try:
+        return np.array(listed, dtype=np.float64)
+    except ValueError:  # rows of different lengths
+        return np.zeros(0)
 
 
 @contextmanager

@@ -19,6 +19,8 @@ from LesionLib.sampling.resample import lattice_points
 
 DEFAULT_MODEL = "lung-nodule-malignancy"
 MANIFEST, WEIGHTS, CARD, LICENSE = "configs/metadata.json", "models/model.safetensors", "docs/README.md", "LICENSE"
+MAX_MANIFEST_BYTES = 16 * 1024**2
+MAX_MARGIN_MM = 50.0  # around a segment; no model is made for more
 
 
 def user_model_root() -> Path:
@@ -30,38 +32,90 @@ def user_model_root() -> Path:
 
 def model_roots() -> list[Path]:
     """Where models are looked for by name: ``LESIONLENS_MODELS``, the user's, the source tree, the installed extension."""
-    here = Path(__file__).resolve().parents[1]
     roots = [Path(p) for p in os.environ.get("LESIONLENS_MODELS", "").split(os.pathsep) if p]
-    return [
-        *roots,
-        user_model_root(),
-        here.parents[1] / "Resources" / "Models",
-        here.parent / "Resources" / "Models",
-        here / "Models",
-    ]
+    return [*roots, user_model_root(), *_shipped_roots()]
+
+
+def _shipped_roots() -> list[Path]:
+    here = Path(__file__).resolve().parents[1]
+    return [here.parents[1] / "Resources" / "Models", here.parent / "Resources" / "Models", here / "Models"]
+
+
+def shipped_bundles() -> dict[str, Path]:
+    """Folder of every model that comes along with LesionLens, by name."""
+    return _bundles_in(_shipped_roots())
 
 
 def installed_bundles() -> dict[str, Path]:
-    """Folder of every model there is, by name; of two with the same name, the one found first."""
-    roots = reversed(model_roots())
-    return {path.parents[1].name: path.parents[1] for root in roots for path in sorted(root.glob(f"[!.]*/{MANIFEST}"))}
+    """Folder of every model there is, by name; of two with the same name, the one found first.
+
+    A model that comes along is not replaced by another one of its name, only by the very same one.
+    """
+    shipped = shipped_bundles()
+    found = {
+        name: folder
+        for name, folder in _bundles_in(model_roots()).items()
+        if name not in shipped or same_manifest(folder, shipped[name])
+    }
+    return shipped | found
+
+
+def _bundles_in(roots: list[Path]) -> dict[str, Path]:
+    paths = (path for root in reversed(roots) for path in sorted(root.glob(f"[!.]*/{MANIFEST}")))
+    return {path.parents[1].name: path.parents[1] for path in paths}
+
+
+def same_manifest(folder: Path, other: Path) -> bool:
+    """Whether two folders hold the same model: the manifest names the hash of every file."""
+    try:
+        return folder.samefile(other) or manifest_bytes(folder) == manifest_bytes(other)
+    except (OSError, BundleError):
+        return False
+
+
+def is_model_path(model: str | Path) -> bool:
+    """Whether ``model`` names a place on the disk: a `Path`, or a text with a separator (``./x``). All else is a name."""
+    separators = [separator for separator in (os.sep, os.altsep) if separator]
+    return isinstance(model, Path) or any(separator in model for separator in separators)
 
 
 def find_bundle(model: str | Path) -> Path:
-    """The folder of a model given by name or by path. Raises `BundleError` naming the models there are."""
-    if Path(model, MANIFEST).is_file():
+    """The folder of a model given by name or by path. Raises `BundleError` naming the models there are.
+
+    A text without a separator is a name, even where a folder of that name lies in the working folder.
+    """
+    if is_model_path(model) and Path(model, MANIFEST).is_file():
         return Path(model)
     found = installed_bundles()
     if str(model) not in found:
-        msg = f"unknown model {str(model)!r}; known are {', '.join(sorted(found)) or 'none'}, or give the path of a model folder."
+        here = f" (for the folder of that name here, {os.curdir}{os.sep}{model})" if Path(model).is_dir() else ""
+        msg = (
+            f"unknown model {str(model)!r}; known are {', '.join(sorted(found)) or 'none'}, or give the path of a model "
+            f"folder{here}."
+        )
         raise BundleError(msg)
     return found[str(model)]
+
+
+def manifest_bytes(folder: Path) -> bytes:
+    """The manifest as it lies there. Raises `OSError`, and `BundleError` where it is larger than a manifest is."""
+    with (folder / MANIFEST).open("rb") as handle:
+        content = handle.read(MAX_MANIFEST_BYTES + 1)
+    if len(content) > MAX_MANIFEST_BYTES:
+        msg = (
+            f"model {folder.name}: {MANIFEST} is larger than {MAX_MANIFEST_BYTES // 1024**2} MiB; "
+            "this is not a model of ours."
+        )
+        raise BundleError(msg)
+    return content
 
 
 def unchecked_manifest(folder: Path) -> dict[str, Any]:
     """What a model says of itself, for a list or its card; nothing of it is verified. Raises `BundleError`."""
     try:
-        manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+        manifest = json.loads(manifest_bytes(folder).decode("utf-8"))
+    except BundleError:
+        raise
     except (OSError, ValueError, RecursionError) as error:
         msg = f"model {folder.name}: {MANIFEST} cannot be read ({type(error).__name__}). Get the model again."
         raise BundleError(msg) from error
@@ -77,7 +131,7 @@ def segment_margin_of(manifest: Mapping[str, Any]) -> float:
     0 for a manifest that does not say it: all models before the field was there learned from the tight boxes of masks.
     """
     margin = manifest["lesionlens"].get("segment_margin_mm", 0.0)
-    return float(margin) if isinstance(margin, int | float) else 0.0
+    return float(margin) if isinstance(margin, int | float) and 0 <= margin <= MAX_MARGIN_MM else 0.0
 
 
 def segment_margin_mm(model: str | Path) -> float:

@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
-import os
 import stat
 import tempfile
 import zipfile
 from pathlib import Path, PurePosixPath
 
 from LesionLib.errors import BundleError
-from LesionLib.model.bundle import load_bundle
-from LesionLib.model.folder import CARD, LICENSE, MANIFEST, WEIGHTS, user_model_root
+from LesionLib.io.swap import put_folder
+from LesionLib.model.bundle import load_bundle, max_file_bytes
+from LesionLib.model.folder import (
+    CARD,
+    LICENSE,
+    MANIFEST,
+    WEIGHTS,
+    same_manifest,
+    shipped_bundles,
+    user_model_root,
+)
 
 KNOWN_FILES = frozenset({MANIFEST, WEIGHTS, CARD, LICENSE})
 _MOST_ENTRIES = 64
@@ -31,27 +39,27 @@ def install_bundle(archive: Path, *, root: Path | None = None, overwrite: bool =
             folder = Path(staging) / "model"
             _unpack(archive, folder)
             bundle = load_bundle(folder)
+            _require_free_name(bundle.name, folder, archive.name)
             target = root / bundle.name
             if target.exists() and not overwrite:
                 msg = f"{target} exists; install with --overwrite to replace it."
                 raise BundleError(msg)
-            _put_in_place(folder, target, Path(staging) / "replaced")
+            put_folder(folder, target, Path(staging) / "replaced")
             return target
     except OSError as error:
         msg = f"{archive.name} cannot be installed into {root} ({error.strerror or error}); check the file and the folder."
         raise BundleError(msg) from error
 
 
-def _put_in_place(folder: Path, target: Path, aside: Path) -> None:
-    """Move ``folder`` to ``target``; what was there is kept aside until that has worked."""
-    if target.exists():
-        os.replace(target, aside)
-    try:
-        os.replace(folder, target)
-    except OSError:
-        if aside.exists():
-            os.replace(aside, target)
-        raise
+def _require_free_name(name: str, folder: Path, archive: str) -> None:
+    """Raises `BundleError` for another model under the name of one that comes along: it would answer in its place."""
+    shipped = shipped_bundles().get(name)
+    if shipped is not None and not same_manifest(folder, shipped):
+        msg = (
+            f"{archive} calls itself {name!r}, which is the name of a model that comes along with LesionLens, and is "
+            "another one; it is not installed. Export it under another name, or unpack it and give the path of its folder."
+        )
+        raise BundleError(msg)
 
 
 def _unpack(archive: Path, folder: Path) -> None:
@@ -86,6 +94,10 @@ def _checked_entries(opened: zipfile.ZipFile, archive: str) -> dict[str, zipfile
         what = f"holds {unknown[0]!r}" if unknown else f"lacks {missing[0]!r}" if missing else "holds a file twice"
         msg = f"{archive} {what}; a model is exactly {', '.join(sorted(KNOWN_FILES))}."
         raise BundleError(msg)
+    for name, info in zip(names, infos, strict=True):
+        if info.file_size > max_file_bytes(name):
+            msg = f"{archive}: {name} unpacks to more than {max_file_bytes(name) // 1024**2} MiB; this is not a model of ours."
+            raise BundleError(msg)
     if sum(info.file_size for info in infos) > _LARGEST_BYTES:
         msg = f"{archive} unpacks to more than {_LARGEST_BYTES // 1024**3} GiB; this is not a model of ours."
         raise BundleError(msg)
@@ -111,10 +123,11 @@ def _extract(opened: zipfile.ZipFile, info: zipfile.ZipInfo, target: Path, *, mo
     """Write one entry; the header's size is only a claim, so that bytes are counted as they come."""
     target.parent.mkdir(parents=True, exist_ok=True)
     written = 0
+    most = min(most, info.file_size)
     with opened.open(info) as source, target.open("wb") as sink:
         while chunk := source.read(_CHUNK):
             written += len(chunk)
-            if written > min(most, info.file_size):
+            if written > most:
                 msg = f"{info.filename} unpacks to more than it says; it is not installed."
                 raise BundleError(msg)
             sink.write(chunk)

@@ -71,7 +71,7 @@ def build_network(name: str, arguments: Mapping[str, Any]) -> LesionNet:
     network_class = getattr(import_module(f".{module}", __package__), class_name)
     try:
         return network_class(**arguments).eval()
-    except (TypeError, ValueError, RuntimeError) as error:
+    except (TypeError, ValueError, RuntimeError, ArithmeticError, LookupError, AttributeError) as error:
         msg = f"architecture {name!r} does not take the arguments {dict(arguments)!r}: {error}."
         raise BundleError(msg) from error
 

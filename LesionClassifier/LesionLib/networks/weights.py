@@ -145,9 +145,18 @@ def _unwrapped(given: str | Path | Mapping[str, Any]) -> dict[str, Tensor]:
 
 
 def _read(path: Path) -> Mapping[str, Any]:
-    if path.suffix == ".safetensors":
-        return load_file(path)
-    content = torch.load(path, map_location="cpu", weights_only=True)
+    try:
+        if path.suffix == ".safetensors":
+            return load_file(path)
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except (FileNotFoundError, PermissionError):
+        raise
+    except Exception as error:  # torch, pickle and zip raise many kinds for damaged bytes
+        reason = " ".join(str(error).split())[:160]
+        msg = (
+            f"{path.name} cannot be read as weights ({type(error).__name__}: {reason}); give the published file, whole"
+        )
+        raise ValueError(msg) from error
     if not isinstance(content, Mapping):
         msg = f"{path.name} holds a {type(content).__name__}; expected tensors by name"
         raise ValueError(msg)

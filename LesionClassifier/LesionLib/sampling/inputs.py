@@ -35,7 +35,8 @@ _SLICES = {"type": "integer", "minimum": 1, "maximum": 256}
 _SPACING_MM = {"type": "number", "exclusiveMinimum": 0, "maximum": 10}
 _MARGIN_MM = {"type": "number", "minimum": 0, "maximum": 200}
 _EDGE_MM = {"type": "number", "exclusiveMinimum": 0, "maximum": 1000}
-_WINDOW_HU = {"type": "array", "items": {"type": "number"}, "minItems": 2, "maxItems": 2}
+_HU = {"type": "number", "minimum": -100_000, "maximum": 100_000}
+_WINDOW_HU = {"type": "array", "items": _HU, "minItems": 2, "maxItems": 2}
 _WINDOWS_HU = {"type": "array", "items": _WINDOW_HU, "minItems": 1, "maxItems": 16}
 _FLATTEST_HU = 1.0  # deviation below which a patch has no texture worth stretching
 
@@ -59,7 +60,8 @@ def spec_from_section(section: Mapping[str, Any]) -> Spec:
     if not isinstance(name, str) or name not in KINDS:
         msg = f"unknown kind of input {name!r}; known are {', '.join(KINDS)}. Update LesionLens or get the model again."
         raise BundleError(msg)
-    values = json.loads(json.dumps(dict(section)))  # a caller's tuples are JSON's arrays
+    # A caller's tuples are JSON's arrays; NaN and Infinity are no numbers to the schema, for it sees lists.
+    values = json.loads(json.dumps(dict(section)), parse_constant=lambda name: [name])
     error = jsonschema.exceptions.best_match(jsonschema.Draft202012Validator(KIND_SCHEMAS[name]).iter_errors(values))
     if error is not None:
         msg = f"the input section of kind {name!r} is not as it should be at {error.json_path}: {error.message[:200]}."
@@ -137,12 +139,12 @@ KINDS: dict[str, Kind] = {
     "axial_stack": Kind(
         AxialStackSpec, axial_stack, _windowed_stack,
         {"size": _PIXELS, "spacing_mm": _SPACING_MM, "margin_mm": _MARGIN_MM, "max_slices": _SLICES,
-         "fill_hu": {"type": "number"}, "windows_hu": _WINDOWS_HU},
+         "fill_hu": _HU, "windows_hu": _WINDOWS_HU},
     ),
     "slice_with_neighbours": Kind(
         SliceWithNeighboursSpec, slice_with_neighbours, _windowed_channels,
         {"size": _PIXELS, "view": {"enum": ["slice", "box"]}, "slices": {"enum": ["middle", "every"]},
-         "max_slices": _SLICES, "spacing_mm": _SPACING_MM, "margin_mm": _MARGIN_MM, "fill_hu": {"type": "number"},
+         "max_slices": _SLICES, "spacing_mm": _SPACING_MM, "margin_mm": _MARGIN_MM, "fill_hu": _HU,
          "windows_hu": _WINDOWS_HU},
     ),
     "orthogonal_planes": Kind(

@@ -26,8 +26,6 @@ if TYPE_CHECKING:
     from LesionLib.inference.messages import ModelDescription
     from LesionLib.inference.results import RunInfo
 
-    from LesionRetrievalLib.library.patches import HuPatch
-
 
 BOX_COLUMNS = "center_ras, size_mm, axes_ras, open_faces"
 PART_COLUMNS = "part, slices, height, width, dtype, ijk_to_ras, zlib"
@@ -57,7 +55,15 @@ def decoded_patch(case_id: str, box: tuple, parts: list[tuple]) -> HuPatch:
         )
         open_faces = tuple(bool(faces >> bit & 1) for bit in range(6))
         return HuPatch(volumes["ct"], lesion, open_faces)
-    except (LesionLensError, ValueError, TypeError, KeyError, RecursionError) as error:
+    except (
+        LesionLensError,
+        ValueError,
+        TypeError,
+        LookupError,
+        AttributeError,
+        ArithmeticError,
+        RecursionError,
+    ) as error:
         msg = f"Case {case_id!r}: its HU patch is damaged; remove the case, or restore the library from a copy."
         raise CaseLibraryError(msg) from error
 
@@ -108,6 +114,8 @@ _IDENTIFYING_KEYS = {"patientid", "patientname", "patientbirthdate", "patientadd
 _IDENTIFYING_KEYS |= {"accessionnumber", "studyid", "studyinstanceuid", "seriesinstanceuid", "sopinstanceuid"}
 _IDENTIFYING_KEYS |= {"frameofreferenceuid", "mrn", "dob", "birthdate", "dateofbirth", "fullname"}
 
+NEARLY_THE_SAME = 0.999
+MAY_BE_THE_LESION = "may be this very lesion"
 _UNIT_ROUNDING = 4 * float(np.finfo(np.float32).eps)
 Scalar = str | int | float | bool | None
 
@@ -181,7 +189,7 @@ class Case:
     def as_row(self) -> tuple[str, ...]:
         """Return the values of `CASE_COLUMNS`, attributes as a JSON object."""
         attributes = json.dumps(self.attributes, allow_nan=False, ensure_ascii=False)
-        return (*(getattr(self, name) for name in CASE_COLUMNS[:6]), attributes, self.note)
+        return (*(str(getattr(self, name)) for name in CASE_COLUMNS[:6]), attributes, self.note)
 
 
 @dataclass(frozen=True)
@@ -197,6 +205,11 @@ class Neighbour:
     study_hash: str
     attributes: Mapping[str, Scalar] = field(hash=False)
     note: str
+
+    @property
+    def may_be_the_lesion(self) -> bool:
+        """Whether it is so similar that it may be the very lesion that was asked about."""
+        return self.similarity > NEARLY_THE_SAME
 
 
 @dataclass(frozen=True)
@@ -222,16 +235,57 @@ class CaseEntry(NamedTuple):
 
 
 def case_fields(row: tuple) -> dict[str, Any]:
-    """Return a row of `CASE_COLUMNS` by name, attributes as a dict; `CaseLibraryError` if they are damaged."""
+    """Return a row of `CASE_COLUMNS` by name, attributes as a dict; `CaseLibraryError` if it is damaged."""
     fields = dict(zip(CASE_COLUMNS, row, strict=True))
+    for name, value in fields.items():
+        if not isinstance(value, str):
+            raise damaged(fields["case_id"], f"{name.replace('_', ' ')} is no text")
     try:
         attributes = json.loads(fields["attributes"])
-        if not all(value is None or isinstance(value, str | int | float) for value in attributes.values()):
+        if not all(_is_scalar(value) for value in attributes.values()):
             raise TypeError
     except (ValueError, TypeError, AttributeError, RecursionError) as error:
-        msg = f"Case {fields['case_id']!r}: its attributes are damaged; restore the library from a copy."
-        raise CaseLibraryError(msg) from error
+        raise damaged(fields["case_id"], "its attributes are damaged") from error
     return {**fields, "attributes": attributes}
+
+
+def case_of(row: tuple) -> Case:
+    """The case of a row of `CASE_COLUMNS`; `CaseLibraryError` naming it where it is damaged."""
+    try:
+        return Case(**case_fields(row))
+    except CaseLibraryError as error:
+        if str(row[0]) in str(error):
+            raise
+        raise damaged(row[0], str(error).rstrip(".")) from error
+
+
+def damaged(case_id: object, what: str) -> CaseLibraryError:
+    """The error for a case whose rows are not what was written."""
+    return CaseLibraryError(f"Case {case_id!r}: {what}; remove the case, or restore the library from a copy.")
+
+
+def _is_scalar(value: object) -> bool:
+    return value is None or isinstance(value, str | int) or (isinstance(value, float) and math.isfinite(value))
+
+
+def is_picture_shape(shape: object) -> bool:
+    """Whether it is (height, width) of a picture that a library may hold."""
+    return (
+        isinstance(shape, list | tuple)
+        and len(shape) == 2
+        and all(isinstance(side, int) and 0 < side <= MAX_PICTURE_SIDE for side in shape)
+    )
+
+
+def loaded_vector(case_id: str, numbers: Any, dimension: int) -> np.ndarray:
+    """A stored vector, float32 (dimension,); `CaseLibraryError` where it is not of length 1 any more."""
+    try:
+        vector = np.frombuffer(numbers, "<f4") if isinstance(numbers, bytes) else np.asarray(numbers, np.float32)
+    except (ValueError, TypeError) as error:
+        raise damaged(case_id, "its vector is damaged") from error
+    if vector.shape != (dimension,) or not abs(float(np.linalg.norm(vector.astype(np.float64))) - 1.0) < 1e-3:
+        raise damaged(case_id, "its vector is damaged")
+    return vector.astype(np.float32)
 
 
 def checked_case_id(value: object) -> str:
@@ -395,6 +449,12 @@ class CaseStore(Protocol):
     def remove(self, case_id: str) -> None:
         """Remove a case with all that belongs to it."""
 
+    def remove_many(self, case_ids: Sequence[str]) -> None:
+        """Remove several cases; none where one of them is not there."""
+
+    def integrity_problems(self) -> tuple[str, ...]:
+        """Read all of it; what is wrong, one line each."""
+
     def case(self, case_id: str) -> Case:
         """One case."""
 
@@ -409,6 +469,12 @@ class CaseStore(Protocol):
 
     def labels(self) -> dict[str, int]:
         """How many cases there are of each label."""
+
+    def properties(self) -> dict[str, str]:
+        """What is noted of the library as a whole, by name."""
+
+    def set_property(self, name: str, value: str) -> None:
+        """Note something of the library as a whole, in the place of what was noted under that name."""
 
     def pictures(self, case_id: str) -> dict[str, np.ndarray]:
         """The case's pictures, plane to uint8 grey (height, width)."""

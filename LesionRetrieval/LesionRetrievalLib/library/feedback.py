@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 from LesionLib.errors import OutputError
+from LesionLib.io.private_files import open_private, private_folder
 
 from LesionRetrievalLib.library.pseudonyms import settings_folder
 
@@ -80,8 +81,8 @@ class FeedbackLog:
         line = (json.dumps(entry) + "\n").encode()
         for path in self._places:
             try:
-                path.parent.mkdir(parents=True, exist_ok=True)
-                with path.open("ab") as file:
+                private_folder(path.parent)
+                with open_private(path, "ab") as file:
                     file.write(line)
             except OSError:
                 continue

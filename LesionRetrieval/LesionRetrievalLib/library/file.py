@@ -16,9 +16,10 @@ from typing import Literal
 from urllib.parse import quote
 
 from LesionLib.errors import CaseLibraryError
+from LesionLib.io.private_files import PRIVATE_FILE, make_private, open_private
 
 APPLICATION_ID = 0x4C4C636C  # "LLcl", in the file's header: tells our libraries from any other SQLite file
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 
 _TABLES_1 = {
     "models": """CREATE TABLE models (
@@ -40,7 +41,7 @@ _TABLES_1 = {
         PRIMARY KEY (case_id, plane))""",
 }
 
-# Version 2 only adds tables, so that a file of version 1 can be read as it lies (see `complete_for_reading`).
+# Later versions only add tables, so that an older file can be read as it lies (see `complete_for_reading`).
 _ADDED_IN_2 = {
     # A model stands here while a reindex with it has not reached its end.
     "unfinished_models": """CREATE {temp} TABLE unfinished_models (
@@ -59,12 +60,22 @@ _ADDED_IN_2 = {
         ijk_to_ras TEXT NOT NULL, zlib BLOB NOT NULL,
         PRIMARY KEY (case_id, part))""",
 }
+_ADDED_IN_3 = {
+    # What is true of the library as a whole, such as by which key its patients were hashed.
+    "properties": "CREATE {temp} TABLE properties (name TEXT PRIMARY KEY NOT NULL, value TEXT NOT NULL)",
+}
 
 
 def tables(version: int = SCHEMA_VERSION) -> dict[str, str]:
     """Table name -> the statement that makes it, of a library of ``version``."""
-    added = {name: statement.format(temp="") for name, statement in _ADDED_IN_2.items()}
-    return _TABLES_1 | (added if version >= 2 else {})
+    return _TABLES_1 | _added(1, version, temp="")
+
+
+def _added(since: int, version: int, *, temp: str) -> dict[str, str]:
+    """The tables that came after the version ``since`` up to ``version``."""
+    steps = {2: _ADDED_IN_2, 3: _ADDED_IN_3}
+    added = [steps[number] for number in range(since + 1, version + 1)]
+    return {name: statement.format(temp=temp) for each in added for name, statement in each.items()}
 
 
 def migrate(connection: sqlite3.Connection) -> None:
@@ -72,9 +83,10 @@ def migrate(connection: sqlite3.Connection) -> None:
     connection.execute("BEGIN IMMEDIATE")
     try:
         # Read inside the transaction: another program may have migrated the file a moment ago.
-        if connection.execute("PRAGMA user_version").fetchone()[0] == 1:
-            for statement in _ADDED_IN_2.values():
-                connection.execute(statement.format(temp=""))
+        version = connection.execute("PRAGMA user_version").fetchone()[0]
+        if version < SCHEMA_VERSION:
+            for statement in _added(version, SCHEMA_VERSION, temp="").values():
+                connection.execute(statement)
             connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
         connection.execute("COMMIT")
     except BaseException:
@@ -105,9 +117,10 @@ def _add_margins(connection: sqlite3.Connection) -> None:
 
 def complete_for_reading(connection: sqlite3.Connection) -> None:
     """Give an older file, opened to read, the tables it lacks, empty and in memory: the file itself stays as it is."""
+    version = connection.execute("PRAGMA user_version").fetchone()[0]
     connection.execute("PRAGMA temp_store = MEMORY")
-    for statement in _ADDED_IN_2.values():
-        connection.execute(statement.format(temp="TEMP"))
+    for statement in _added(version, SCHEMA_VERSION, temp="TEMP").values():
+        connection.execute(statement)
 
 
 _SPILL_PAGES = 65_536  # of 4 kB
@@ -167,7 +180,8 @@ def write_new(path: Path, fill: Callable[[sqlite3.Connection], None]) -> None:
     # Made beside and moved into place: at ``path`` there is never anything but a whole library.
     draft = path.with_name(f".{path.name}.{secrets.token_hex(4)}.new")
     try:
-        with plain_errors(path), closing(_raw_connection(draft, "rwc")) as connection:
+        open_private(draft, "xb").close()  # SQLite gives a journal the mode of its file
+        with plain_errors(path), closing(_raw_connection(draft, "rw")) as connection:
             connection.execute("BEGIN")
             for statement in tables().values():
                 connection.execute(statement)
@@ -175,16 +189,88 @@ def write_new(path: Path, fill: Callable[[sqlite3.Connection], None]) -> None:
             connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
             connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
             connection.execute("COMMIT")
-        # SQLite would take an old file's left-over journal for the new one's, and "restore" it to rubbish.
-        path.with_name(f"{path.name}-journal").unlink(missing_ok=True)
-        os.replace(draft, path)
+        put_in_place(draft, path)
     except OSError as error:
         msg = f"{path}: no library can be put here ({error.strerror}); close it, or take another place."
         raise CaseLibraryError(msg) from error
     finally:
-        for name in (draft, draft.with_name(f"{draft.name}-journal")):
-            with suppress(OSError):
-                name.unlink()
+        discard(draft)
+
+
+def put_in_place(draft: Path, path: Path) -> None:
+    """Move a whole library to ``path``, replacing what is there; it is its owner's only. Raises `OSError`."""
+    # SQLite would take an old file's left-over journal for the new one's, and "restore" it to rubbish.
+    _remove_leftovers(path)
+    make_private(draft)
+    os.replace(draft, path)
+
+
+def discard(draft: Path) -> None:
+    """Remove a library that was not finished, with all that SQLite put beside it."""
+    with suppress(OSError):
+        draft.unlink(missing_ok=True)
+    with suppress(OSError):
+        _remove_leftovers(draft)
+
+
+def _remove_leftovers(path: Path) -> None:
+    for ending in ("-journal", "-wal", "-shm"):
+        path.with_name(path.name + ending).unlink(missing_ok=True)
+
+
+@contextmanager
+def only_builder(path: Path) -> Iterator[None]:
+    """Hold the place of a library that is being built; a second program that wants to is refused (`CaseLibraryError`).
+
+    The place is free again when this one ends, however it ends. Raises `OSError` where the folder cannot be written.
+    """
+    lock = path.with_name(f".{path.name}.lock")
+    descriptor = _locked(lock)
+    if descriptor is None:
+        msg = f"{path} is being built by another program; wait until that is done, or give another name."
+        raise CaseLibraryError(msg)
+    try:
+        yield
+    finally:
+        if os.name == "nt":  # an open file cannot be removed there
+            os.close(descriptor)
+        with suppress(OSError):
+            lock.unlink()
+        if os.name != "nt":
+            os.close(descriptor)
+
+
+def _locked(lock: Path) -> int | None:
+    """A descriptor that holds the lock, None where another program does."""
+    while True:
+        descriptor = os.open(lock, os.O_RDWR | os.O_CREAT, PRIVATE_FILE)
+        if not _try_lock(descriptor):
+            os.close(descriptor)
+            return None
+        with suppress(FileNotFoundError):
+            if os.name == "nt" or os.path.samestat(os.fstat(descriptor), os.stat(lock)):
+                return descriptor
+        os.close(descriptor)  # another program has just removed the file under this name: it locks nothing
+
+
+def _try_lock(descriptor: int) -> bool:
+    if os.name == "nt":
+        import msvcrt
+
+        try:
+            msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)
+        except OSError:
+            return False
+        return True
+    import fcntl
+
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError:  # a drive without locks: building must not fail for that
+        return True
+    return True
 
 
 def _connect(path: Path, mode: str, *, as_it_lies: bool = False) -> sqlite3.Connection:
@@ -283,6 +369,7 @@ def _copy(source: sqlite3.Connection, target: sqlite3.Connection, plan: ExportPl
     margin = ", segment_margin_mm" if has_margins(source) else ""
     _copy_table(source, target, "models", f"sha256, name, version, dimension{margin}", where=_FINISHED)
     _copy_table(source, target, "cases", _CASE_COLUMNS, where=_CASES, blank=() if plan.notes else ("note",))
+    _copy_table(source, target, "properties", "name, value", where="1")
     finished = f"model_sha256 IN (SELECT sha256 FROM models WHERE {_FINISHED})"
     _copy_table(source, target, "vectors", "case_id, model_sha256, vector", where=finished)
     if plan.pictures:

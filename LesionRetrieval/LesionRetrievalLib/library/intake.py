@@ -6,6 +6,7 @@ from DICOM elements; a guard keeps a patient's name, number or dates out of the 
 
 from __future__ import annotations
 
+import math
 import re
 import secrets
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -17,17 +18,24 @@ from LesionLib.errors import CaseLibraryError
 from LesionLib.geometry import CTVolume, LesionBox
 from LesionLib.inference.messages import Embedding, ModelDescription
 from LesionLib.io.boxes import CaseRow, CaseTableError
+from LesionLib.io.tables import doubtful_labels
 from LesionLib.model.folder import segment_margin_of
 
 from LesionRetrievalLib.library.cases import Case, CaseEntry, CaseStore, Scalar
+from LesionRetrievalLib.library.duplicates import require_new
 from LesionRetrievalLib.library.patches import case_pictures, lesion_patch
 from LesionRetrievalLib.library.pseudonyms import Pseudonymiser
 from LesionRetrievalLib.library.store import CaseLibrary
 
 LABEL_COLUMNS = ("label", "malignant")
 PATIENT_COLUMN = "patient_id"
-# Columns that name somebody or something, or belong to an evaluation and not to the lesion.
-_LEFT_OUT = re.compile(r"file|.*(patient|study|series|uid|subset|fold|split).*")
+# Columns that name somebody or something: their values must not stand in what is kept either.
+_IDENTIFIERS = re.compile(
+    r"file|(patient|study|series|visit|admission)[ _-]?(id|no|nr|number|key)?|.*(uid|name|birth|dob|accession|mrn|physician|"
+    r"doctor|address|phone|hospital|institution|identifier).*"
+)
+# And those that belong to an evaluation, not to the lesion.
+_NEVER_KEPT = re.compile(rf"{_IDENTIFIERS.pattern}|.*(patient|study|series|subset|fold|split).*")
 _LONGEST_TEXT = 200
 
 
@@ -44,38 +52,150 @@ def label_column(row: CaseRow, wanted: str | None) -> str:
 def label_of(row: CaseRow, column: str, class_names: Sequence[str]) -> str:
     """The answer: a class number becomes the model's class name, a name stays."""
     value = row.values[column]
-    is_number = value.isdecimal() and int(value) < len(class_names)
-    return class_names[int(value)] if is_number else value
+    try:
+        number = float(value)  # a spreadsheet writes 1 as 1.0
+    except ValueError:
+        return value
+    is_class = number.is_integer() and 0 <= number < len(class_names)
+    return class_names[int(number)] if is_class else value
 
 
-def attributes_of(row: CaseRow, column: str) -> dict[str, Scalar]:
-    """What the table says besides: numbers as float, texts cut to 200 characters, nothing that names anybody."""
+def require_clear_labels(rows: Sequence[CaseRow], column: str, class_names: Sequence[str]) -> None:
+    """Refuse a table whose labels are missing, or one class in two spellings (`CaseTableError`), before anything starts."""
+    for row in rows:
+        if not row.values[column]:
+            msg = f"{row.where}: {column} is empty; fill it, or leave the row out."
+            raise CaseTableError(msg)
+    doubts = doubtful_labels(enumerate(label_of(row, column, class_names) for row in rows))
+    if doubts:
+        more = f" And {len(doubts) - 1} more like it." if len(doubts) > 1 else ""
+        place, text = doubts[0]
+        table = rows[0].where.rsplit(", line ", 1)[0]
+        text = re.sub(
+            r"\(line (\d+)\)", lambda found: f"({rows[int(found[1])].where.removeprefix(table + ', ')})", text
+        )
+        msg = f"{rows[place].where}: {text}.{more}"
+        raise CaseTableError(msg)
+
+
+def require_columns(row: CaseRow, keep: Sequence[str]) -> None:
+    """Refuse columns that are to be kept and are not there, or name somebody (`CaseTableError`)."""
+    for name in keep:
+        if name not in row.values:
+            msg = f"{row.where}: there is no column {name!r} to keep; there are {', '.join(map(str, row.values))}."
+            raise CaseTableError(msg)
+        if _NEVER_KEPT.fullmatch(name.lower()):
+            msg = (
+                f"{row.where}: the column {name!r} tells whose a lesion is, or belongs to an evaluation; it cannot be kept. "
+                "Where it does neither, give it another name."
+            )
+            raise CaseTableError(msg)
+
+
+def attributes_of(row: CaseRow, keep: Sequence[str]) -> dict[str, Scalar]:
+    """The columns that are kept, where they are not empty: numbers as float, texts cut to 200 characters."""
     kept: dict[str, Scalar] = {}
-    for name, value in row.values.items():
-        if name == column or not value or _LEFT_OUT.fullmatch(name.lower()):
-            continue
+    for name in keep:
+        value = row.values[name]
         try:
-            kept[name] = float(value)
+            number = float(value)
         except ValueError:
-            kept[name] = value[:_LONGEST_TEXT]
+            number = math.nan
+        if value:
+            kept[name] = number if math.isfinite(number) else value[:_LONGEST_TEXT]
     return kept
 
 
+def columns_left_out(row: CaseRow, label: str, keep: Sequence[str]) -> tuple[str, ...]:
+    """The columns of the table that are not kept, in their order; the ``label`` is, as the answer."""
+    return tuple(str(name) for name in row.values if name != label and name not in keep)
+
+
+def identifiers_of(row: CaseRow) -> tuple[str, ...]:
+    """What the table says of whose lesion it is: nothing of this may stand in what is kept."""
+    values = [
+        value
+        for name, value in row.values.items()
+        if value and isinstance(name, str) and _IDENTIFIERS.fullmatch(name.lower())
+    ]
+    return (*values, row.image_path.name.split(".")[0])
+
+
 _FEWEST_LETTERS, _FEWEST_DIGITS = 2, 4
-_DATE = re.compile(r"(\d{4})(\d{2})(\d{2})")
+_DATE = re.compile(r"(\d{4})[-./]?(\d{2})[-./]?(\d{2})")
 
 _PATIENT, _STUDY = "PatientID", "StudyInstanceUID"
-# Keyword -> group,element of everything that tells whose a CT is. UIDs are refused in every text without being asked for.
-IDENTIFYING_ELEMENTS = {
+# Names of persons (VR PN) at the top of an image's header; those inside sequences only a file tells.
+_PERSON_NAMES = {
     "PatientName": "0010,0010",
-    _PATIENT: "0010,0020",
-    "OtherPatientIDs": "0010,1000",
     "OtherPatientNames": "0010,1001",
-    "PatientBirthDate": "0010,0030",
     "PatientBirthName": "0010,1005",
     "PatientMotherBirthName": "0010,1060",
+    "ResponsiblePerson": "0010,2297",
+    "ReferringPhysicianName": "0008,0090",
+    "ConsultingPhysicianName": "0008,009c",
+    "PhysiciansOfRecord": "0008,1048",
+    "PerformingPhysicianName": "0008,1050",
+    "NameOfPhysiciansReadingStudy": "0008,1060",
+    "OperatorsName": "0008,1070",
+    "RequestingPhysician": "0032,1032",
+    "ScheduledPerformingPhysicianName": "0040,0006",
+    "NamesOfIntendedRecipientsOfResults": "0040,1010",
+    "OrderEnteredBy": "0040,2008",
+    "HumanPerformerName": "0040,4037",
+    "VerifyingObserverName": "0040,a075",
+    "PersonName": "0040,a123",
+    "ContentCreatorName": "0070,0084",
+    "ReviewerName": "300e,0008",
+    "InterpretationRecorder": "4008,0102",
+    "InterpretationTranscriber": "4008,010a",
+    "InterpretationAuthor": "4008,010c",
+    "PhysicianApprovingInterpretation": "4008,0114",
+    "DistributionName": "4008,0119",
+}
+# Keyword -> group,element of everything that tells whose a CT is: names, the texts (LO, SH) and dates of the patient and
+# visit modules, and what leads to the examination. UIDs are refused in every text without being asked for. Not here: the
+# descriptions of diagnoses, species and breeds, for an answer may say the same.
+IDENTIFYING_ELEMENTS = {
+    **_PERSON_NAMES,
+    _PATIENT: "0010,0020",
+    "IssuerOfPatientID": "0010,0021",
+    "PatientBirthDate": "0010,0030",
+    "PatientBirthDateInAlternativeCalendar": "0010,0033",
+    "PatientDeathDateInAlternativeCalendar": "0010,0034",
+    "OtherPatientIDs": "0010,1000",
     "PatientAddress": "0010,1040",
+    "InsurancePlanIdentification": "0010,1050",
+    "MilitaryRank": "0010,1080",
+    "BranchOfService": "0010,1081",
+    "MedicalRecordLocator": "0010,1090",
+    "MedicalAlerts": "0010,2000",
+    "Allergies": "0010,2110",
+    "CountryOfResidence": "0010,2150",
+    "RegionOfResidence": "0010,2152",
     "PatientTelephoneNumbers": "0010,2154",
+    "EthnicGroup": "0010,2160",
+    "Occupation": "0010,2180",
+    "PatientReligiousPreference": "0010,21f0",
+    "BreedRegistrationNumber": "0010,2295",
+    "ResponsibleOrganization": "0010,2299",
+    "ClinicalTrialSiteID": "0012,0030",
+    "ClinicalTrialSiteName": "0012,0031",
+    "ClinicalTrialSubjectID": "0012,0040",
+    "ClinicalTrialSubjectReadingID": "0012,0042",
+    "AdmissionID": "0038,0010",
+    "IssuerOfAdmissionID": "0038,0011",
+    "RouteOfAdmissions": "0038,0016",
+    "ScheduledPatientInstitutionResidence": "0038,001e",
+    "AdmittingDate": "0038,0020",
+    "DischargeDate": "0038,0030",
+    "SpecialNeeds": "0038,0050",
+    "ServiceEpisodeID": "0038,0060",
+    "IssuerOfServiceEpisodeID": "0038,0061",
+    "ServiceEpisodeDescription": "0038,0062",
+    "CurrentPatientLocation": "0038,0300",
+    "PatientInstitutionResidence": "0038,0400",
+    "PatientState": "0038,0500",
     "AccessionNumber": "0008,0050",
     "StudyID": "0020,0010",
     "StudyDate": "0008,0020",
@@ -83,10 +203,10 @@ IDENTIFYING_ELEMENTS = {
     "AcquisitionDate": "0008,0022",
     "ContentDate": "0008,0023",
     "InstitutionName": "0008,0080",
-    "ReferringPhysicianName": "0008,0090",
-    "OperatorsName": "0008,1070",
+    "InstitutionAddress": "0008,0081",
     _STUDY: "0020,000d",
 }
+BURNED_IN_ELEMENT = "0028,0301"
 
 
 @dataclass(frozen=True)
@@ -102,11 +222,14 @@ class PatientIdentity:
 
     @classmethod
     def of_elements(cls, elements: Mapping[str, Iterable[str]]) -> PatientIdentity:
-        """From the values of `IDENTIFYING_ELEMENTS` by keyword; some may be missing, one may have several values."""
+        """From the values of `IDENTIFYING_ELEMENTS` by keyword; some may be missing, one may have several values.
+
+        Other keywords are those of persons' names inside sequences.
+        """
         values = {
             name: [bare for value in several if (bare := value.strip(" \0"))] for name, several in elements.items()
         }
-        texts = tuple(value for name, several in values.items() if name != _STUDY for value in several)
+        texts = tuple(_as_name(name, value) for name, several in values.items() if name != _STUDY for value in several)
         return cls(*("".join(values.get(name, ())[:1]) for name in (_PATIENT, _STUDY)), texts)
 
     @property
@@ -127,6 +250,22 @@ class PatientIdentity:
         """Patient and study hash, see `Pseudonymiser.hashes`. Raises `CaseLibraryError` where the patient is not known."""
         self.require()
         return key.hashes(self.patient, self.study)
+
+
+def _as_name(element: str, value: str) -> str:
+    """A person's name with its parts set apart as DICOM does, also where somebody has typed spaces or commas."""
+    is_name = element in _PERSON_NAMES or element not in IDENTIFYING_ELEMENTS
+    return re.sub(r"[\s,]+", "^", value) if is_name and not re.search(r"[\^=]", value) else value
+
+
+def require_no_burned_in_text(is_burned_in: bool) -> None:
+    """Refuse to store what a CT shows where it says that text is burned into it (`CaseLibraryError`)."""
+    if is_burned_in:
+        msg = (
+            "The CT says that text is burned into its images (BurnedInAnnotation), which may be the patient's name; add the "
+            "lesion without pictures and patches, or look at the images first and then give --allow-burned-in."
+        )
+        raise CaseLibraryError(msg)
 
 
 def require_anonymous(case: Case, identifiers: Iterable[str]) -> Case:
@@ -277,7 +416,11 @@ def case_entry(
 def add_case(
     library: CaseLibrary, volume: CTVolume, box: LesionBox, embedding: Embedding, *, new: NewCase, owner: Owner
 ) -> str:
-    """Store the lesion with its vector, and pictures and HU patch where asked for; returns the case's id. `LesionLensError`."""
-    case, vector, pictures, patch = case_entry(volume, box, embedding.vector, new=new, owner=owner)
-    library.add(case, vector, model_sha256=embedding.info.model_sha256, pictures=pictures, patch=patch)
-    return case.case_id
+    """Store the lesion with its vector, and pictures and HU patch where asked for; returns the case's id. `LesionLensError`.
+
+    A lesion that the library holds already is refused.
+    """
+    entry, sha256 = case_entry(volume, box, embedding.vector, new=new, owner=owner), embedding.info.model_sha256
+    require_new(library, [entry], model_sha256=sha256)
+    library.add(entry.case, entry.vector, model_sha256=sha256, pictures=entry.pictures, patch=entry.patch)
+    return entry.case.case_id

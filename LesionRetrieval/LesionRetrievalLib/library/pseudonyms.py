@@ -10,17 +10,36 @@ import hmac
 import os
 import re
 import secrets
+import unicodedata
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
 from LesionLib.errors import CaseLibraryError
+from LesionLib.io.private_files import private_folder
 
 SALT_BYTES = 32
 HASH_CHARS = 32
 _HASH = re.compile(rf"[0-9a-f]{{{HASH_CHARS}}}")
 _KEY_HEADER = "LesionLens pseudonym key 1; keep private, never beside a library you share"
 _DOMAINS = ("patient", "study")
+
+
+class Pseudonym(str):
+    """The hash of an identifier. ``earlier``: what earlier versions made of it, by which their libraries know it."""
+
+    __slots__ = ("earlier",)
+
+    def __new__(cls, value: str, earlier: tuple[str, ...] = ()) -> Pseudonym:
+        """The hash ``value`` of 32 hexadecimal characters."""
+        pseudonym = super().__new__(cls, value)
+        pseudonym.earlier = tuple(form for form in dict.fromkeys(earlier) if form != value)
+        return pseudonym
+
+
+def forms_of(value: str) -> tuple[str, ...]:
+    """A hash in every form in which a library may hold it, today's first."""
+    return (str(value), *getattr(value, "earlier", ()))
 
 
 def is_pseudonym(value: object) -> bool:
@@ -94,29 +113,49 @@ class Pseudonymiser:
             raise CaseLibraryError(msg)
         return cls(bytes.fromhex(lines[1]))
 
-    def hash(self, identifier: str, *, domain: Literal["patient", "study"] = "patient") -> str:
+    @property
+    def fingerprint(self) -> str:
+        """32 hexadecimal characters that tell this key from others and lead back to neither the key nor anybody."""
+        return self._digest(_FINGERPRINT)
+
+    def hash(self, identifier: str, *, domain: Literal["patient", "study"] = "patient") -> Pseudonym:
         """Return the 32-character hash of ``identifier``; same key, domain and identifier, same hash.
 
-        Padding that DICOM puts around values (spaces, NUL) is ignored. The domain keeps a patient and a study
-        that happen to share an identifier apart. `CaseLibraryError` for an empty or non-text identifier.
+        Capitals, white space, NUL and the way in which accents are encoded do not matter: one system's ``Ab 12`` is the
+        next one's ``AB12``. The domain keeps a patient and a study that happen to share an identifier apart.
+        `CaseLibraryError` for an empty or non-text identifier.
         """
         if domain not in _DOMAINS:
             msg = f"The domain is {domain!r}; give one of {', '.join(_DOMAINS)}."
             raise CaseLibraryError(msg)
-        if not isinstance(identifier, str) or not identifier.strip(" \0"):
+        if not isinstance(identifier, str) or not _normalised(identifier):
             # The value stays out of the message: messages end up in logs.
             msg = f"An empty or non-text {domain} identifier cannot be hashed; give the identifier as text."
             raise CaseLibraryError(msg)
-        return hmac.new(self.salt, _message(domain, identifier), hashlib.sha256).hexdigest()[:HASH_CHARS]
+        as_typed = identifier.strip(" \0")  # what version 0.1 hashed
+        return Pseudonym(
+            self._digest(_message(domain, _normalised(identifier))), (self._digest(_message(domain, as_typed)),)
+        )
 
-    def hashes(self, patient: str, study: str | None = None) -> tuple[str, str]:
+    def hashes(self, patient: str, study: str | None = None) -> tuple[Pseudonym, Pseudonym]:
         """Patient and study hash; where no study is known the patient's identifier stands in, in the studies' domain."""
         return self.hash(patient), self.hash(study or patient, domain="study")
 
+    def _digest(self, message: bytes) -> str:
+        return hmac.new(self.salt, message, hashlib.sha256).hexdigest()[:HASH_CHARS]
+
+
+_FINGERPRINT = b"lesionlens\0key"  # no message of an identifier: those have two zeros
+
 
 def _message(domain: str, identifier: str) -> bytes:
-    bare = identifier.strip(" \0")
-    return f"lesionlens\0{domain}\0{bare}".encode("utf-8", "surrogatepass")
+    return f"lesionlens\0{domain}\0{identifier}".encode("utf-8", "surrogatepass")
+
+
+def _normalised(identifier: str) -> str:
+    """In small letters, composed (NFC), without white space and characters that cannot be seen."""
+    folded = unicodedata.normalize("NFC", unicodedata.normalize("NFC", identifier).casefold())
+    return "".join(c for c in folded if not c.isspace() and unicodedata.category(c) not in ("Cc", "Cf"))
 
 
 def settings_folder() -> Path:
@@ -136,7 +175,7 @@ def owner_key(path: Path | None = None) -> Pseudonymiser:
     if path.exists():
         return Pseudonymiser.load(path)
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        private_folder(path.parent)
     except OSError as error:
         msg = f"{path.parent} cannot be made ({error.strerror}); choose another place for the key."
         raise CaseLibraryError(msg) from error

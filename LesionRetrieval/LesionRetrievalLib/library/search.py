@@ -14,7 +14,16 @@ from typing import Any, Literal, get_args
 import numpy as np
 from LesionLib.errors import CaseLibraryError
 
-from LesionRetrievalLib.library.cases import CASE_COLUMNS, Neighbour, Scalar, case_fields, checked_case_id, checked_hash
+from LesionRetrievalLib.library.cases import (
+    CASE_COLUMNS,
+    Neighbour,
+    Scalar,
+    case_fields,
+    checked_case_id,
+    checked_hash,
+    damaged,
+)
+from LesionRetrievalLib.library.pseudonyms import forms_of
 
 Scope = Literal["all", "same-patient", "cross-patient"]
 Range = tuple[float | None, float | None]
@@ -62,17 +71,17 @@ class SearchFilter:
         object.__setattr__(self, "attributes", _checked_attributes(self.attributes))
 
     def without(self) -> list[tuple[str, str]]:
-        """(column, value) pairs whose cases are left out."""
-        patients = {self.exclude_patient, self.patient if self.scope == "cross-patient" else None}
+        """(column, value) pairs whose cases are left out; of a hash every form that it may have in a library."""
+        patients = dict.fromkeys((self.exclude_patient, self.patient if self.scope == "cross-patient" else None))
         pairs = [("patient_hash", patient) for patient in patients]
         pairs += [("study_hash", self.exclude_study), ("case_id", self.exclude_case)]
-        return [(column, value) for column, value in pairs if value is not None]
+        return [(column, form) for column, value in pairs if value is not None for form in forms_of(value)]
 
-    def only(self) -> list[tuple[str, str]]:
-        """(column, value) pairs to which cases are kept."""
+    def only(self) -> list[tuple[str, tuple[str, ...]]]:
+        """(column, values) to one of which cases are kept."""
         pairs = [("label", self.label), ("organ", self.organ)]
         pairs += [("patient_hash", self.patient if self.scope == "same-patient" else None)]
-        return [(column, value) for column, value in pairs if value is not None]
+        return [(column, forms_of(value)) for column, value in pairs if value is not None]
 
 
 def _checked_attributes(attributes: object) -> dict[str, Scalar | Range]:
@@ -179,9 +188,10 @@ class SearchIndex:
         keep = np.ones(len(self.rows), bool)
         for column, value in wanted.without():
             keep[self._where(column).get(value, [])] = False
-        for column, value in wanted.only():
+        for column, values in wanted.only():
             inside = np.zeros(len(self.rows), bool)
-            inside[self._where(column).get(value, [])] = True
+            for value in values:
+                inside[self._where(column).get(value, [])] = True
             keep &= inside
         for name, value in wanted.attributes.items():
             column = self._columns.get(name)
@@ -242,9 +252,7 @@ def _require_unit_length(matrix: np.ndarray, rows: list[tuple]) -> None:
 
 
 def _damaged(case_id: str) -> CaseLibraryError:
-    return CaseLibraryError(
-        f"Case {case_id!r}: its vector is damaged; remove the case, or restore the library from a copy."
-    )
+    return damaged(case_id, "its vector is damaged")
 
 
 @dataclass(frozen=True)
@@ -278,14 +286,18 @@ class SearchPlan:
             "attributes": dict(self.attributes),
         }
 
-    def words(self, patient: str | None, *, has_key: bool) -> str:
-        """Whether cases of the same patient are left out, in plain words."""
+    def words(self, patient: str | None, *, has_key: bool, has_foreign_key: bool = False) -> str:
+        """Whether cases of the same patient are left out, in plain words. ``has_foreign_key``: not that of the library."""
         if self.scope == "same-patient":
             return "Only other lesions of the same patient are searched."
         if self.scope == "all" and not self.leave_out_patient:
             return "Cases of the same patient are not left out."
         if patient is not None:
             return "Cases of the same patient are left out."
-        if has_key:
-            return "It is not known whose CT this is: cases of the same patient could not be left out."
-        return "There is no key to recognise patients by on this computer: cases of the same patient could not be left out."
+        if has_foreign_key:
+            why = "The key on this computer is not the one that this library was made with"
+        elif has_key:
+            why = "It is not known whose CT this is"
+        else:
+            why = "There is no key to recognise patients by on this computer"
+        return f"{why}: cases of the same patient could not be left out and may be among those found."

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import operator
 import os
 import sqlite3
@@ -14,28 +15,43 @@ from typing import Any
 
 import numpy as np
 from LesionLib.errors import CaseLibraryError, OutputError
+from LesionLib.io.private_files import private_folder
 
 from LesionRetrievalLib.library.arrays import array_bytes, array_from_bytes
 from LesionRetrievalLib.library.cases import (
     BOX_COLUMNS,
     CASE_COLUMNS,
     PART_COLUMNS,
+    PLANES,
     Case,
     CaseEntry,
     IndexedModel,
     ModelIdentity,
     Neighbour,
     box_row,
-    case_fields,
+    case_of,
     checked_case_id,
     checked_date,
     checked_pictures,
+    damaged,
     decoded_patch,
+    is_picture_shape,
+    loaded_vector,
     part_rows,
     stored_vector,
     unit_vector,
 )
-from LesionRetrievalLib.library.file import ExportPlan, connect, export_library, has_margins, plain_errors, write_new
+from LesionRetrievalLib.library.file import (
+    ExportPlan,
+    connect,
+    discard,
+    export_library,
+    has_margins,
+    only_builder,
+    plain_errors,
+    put_in_place,
+    write_new,
+)
 from LesionRetrievalLib.library.patches import HuPatch
 from LesionRetrievalLib.library.search import SearchFilter, SearchIndex
 
@@ -164,12 +180,12 @@ class LibraryReading:
         rows = self._rows(f"SELECT {_COLUMNS} FROM cases WHERE case_id = ?", (checked_case_id(case_id),))
         if not rows:
             raise _unknown(case_id)
-        return Case(**case_fields(rows[0]))
+        return case_of(rows[0])
 
     def cases(self) -> list[Case]:
         """Return all cases, ordered by case id."""
         rows = self._rows(f"SELECT {_COLUMNS} FROM cases ORDER BY case_id")
-        return [Case(**case_fields(row)) for row in rows]
+        return [case_of(row) for row in rows]
 
     def created(self) -> dict[str, str]:
         """Return the date on which each case was entered, by case id."""
@@ -177,7 +193,11 @@ class LibraryReading:
 
     def labels(self) -> dict[str, int]:
         """Return how many cases there are of each label, ordered by label."""
-        return dict(self._rows("SELECT label, count(*) FROM cases GROUP BY label ORDER BY label"))
+        rows = self._rows("SELECT label, count(*), min(case_id) FROM cases GROUP BY label ORDER BY label")
+        for label, _, case_id in rows:
+            if not isinstance(label, str):
+                raise damaged(case_id, "label is no text")
+        return {label: count for label, count, _ in rows}
 
     def pictures(self, case_id: str) -> dict[str, np.ndarray]:
         """Return the case's pictures, plane to uint8 grey (height, width); empty if it has none."""
@@ -185,6 +205,10 @@ class LibraryReading:
         rows = self._rows(
             "SELECT plane, height, width, grey FROM pictures WHERE case_id = ? ORDER BY plane", (case_id,)
         )
+        for plane, *shape, grey in rows:
+            is_whole = plane in PLANES and is_picture_shape(shape) and isinstance(grey, bytes)
+            if not is_whole or len(grey) != math.prod(shape):
+                raise damaged(case_id, "a picture of it is damaged")
         return {plane: array_from_bytes(grey, dtype="uint8", shape=(h, w)) for plane, h, w, grey in rows}
 
     def patch(self, case_id: str) -> HuPatch | None:
@@ -205,7 +229,12 @@ class LibraryReading:
         if not rows:
             msg = f"Case {case_id!r} was never embedded by this model; reindex the library with it."
             raise CaseLibraryError(msg)
-        return _vector(rows[0][0])
+        return loaded_vector(case_id, rows[0][0], self._dimension(model_sha256))
+
+    def properties(self) -> dict[str, str]:
+        """Return what is noted of the library as a whole, by name."""
+        rows = self._rows("SELECT name, value FROM properties ORDER BY name")
+        return {name: value for name, value in rows if isinstance(name, str) and isinstance(value, str)}
 
     def ids_without_vector(self, model_sha256: str) -> list[str]:
         """Return the ids of the cases that a search with this model cannot find, in order."""
@@ -220,7 +249,7 @@ class LibraryReading:
                 "SELECT vector FROM vectors WHERE case_id = ? AND model_sha256 = ?", (case_id, model_sha256)
             )
             if rows:
-                found[case_id] = _vector(rows[0][0])
+                found[case_id] = loaded_vector(case_id, rows[0][0], self._dimension(model_sha256))
         return found
 
     def contents(self) -> dict[str, tuple[str, ...]]:
@@ -241,7 +270,11 @@ class LibraryReading:
         if self._rows("PRAGMA user_version")[0][0] != self._schema:
             msg = f"{self.path} was brought to a newer form meanwhile; open it again."
             raise CaseLibraryError(msg)
-        return self._rows(self._models)
+        rows = self._rows(self._models)
+        if not all(isinstance(row[3], int) and isinstance(row[5], float | int | None) for row in rows):
+            msg = f"{self.path}: what it says of its models is damaged; restore it from a copy."
+            raise CaseLibraryError(msg)
+        return rows
 
     def _require_case(self, case_id: str) -> None:
         if not self._rows("SELECT 1 FROM cases WHERE case_id = ?", (checked_case_id(case_id),)):
@@ -254,10 +287,6 @@ class LibraryReading:
 
 def _unknown(case_id: str) -> CaseLibraryError:
     return CaseLibraryError(f"Case {case_id!r} is not in this library; cases() lists what is.")
-
-
-def _vector(stored: bytes) -> np.ndarray:
-    return array_from_bytes(stored, dtype="float32", shape=(len(stored) // 4,))
 
 
 class CaseLibrary(LibraryReading):
@@ -396,6 +425,12 @@ class CaseLibrary(LibraryReading):
             self._require_case(case_id)
             self._rows("DELETE FROM cases WHERE case_id = ?", (case_id,))
 
+    def remove_many(self, case_ids: Sequence[str]) -> None:
+        """Remove several cases, all or none."""
+        with self.transaction():
+            for case_id in case_ids:
+                self.remove(case_id)
+
     def add_vector(self, case_id: str, vector: Any, *, model: ModelIdentity) -> None:
         """Add (or replace) the vector of a case by ``model``; for `reindex`.
 
@@ -430,6 +465,11 @@ class CaseLibrary(LibraryReading):
         """Let a model be searched with, now that all cases that can be are embedded by it; for `reindex`."""
         with self.transaction():
             self._rows("DELETE FROM unfinished_models WHERE sha256 = ?", (sha256,))
+
+    def set_property(self, name: str, value: str) -> None:
+        """Note something of the library as a whole, in the place of what was noted under that name."""
+        with self.transaction():
+            self._rows("INSERT OR REPLACE INTO properties (name, value) VALUES (?, ?)", (name, value))
 
     def search(self, vector: Any, *, k: int = 9, model_sha256: str, **filters: Any) -> list[Neighbour]:
         """Return the ``k`` most similar cases, best first; equal ones in the order of their case ids.
@@ -477,7 +517,8 @@ _INSERT_MODEL = "INSERT INTO models (sha256, name, version, dimension, segment_m
 
 def _identity(row: tuple) -> ModelIdentity:
     """Of a row of `_MODELS`."""
-    return ModelIdentity(*row[:3], segment_margin_mm=row[5])
+    name, version, sha256, _, _, margin_mm = row
+    return ModelIdentity(name, version, sha256, margin_mm)
 
 
 def _model_row(model: ModelIdentity, dimension: int) -> tuple:
@@ -507,28 +548,48 @@ def _entry(entry: object) -> CaseEntry:
         raise CaseLibraryError(msg) from error
 
 
-def write_library(out: Path, model: ModelIdentity, entries: Iterator[CaseEntry]) -> int:
+def write_library(
+    out: Path,
+    model: ModelIdentity,
+    entries: Iterator[CaseEntry],
+    *,
+    properties: Mapping[str, str] | None = None,
+    overwrite: bool = True,
+) -> int:
     """A new library from cases as they come: the file appears when it is whole.
 
-    Write the entries to a new library beside ``out`` and move it there when all are in; returns how many.
-    Whether a file at ``out`` may be replaced is the caller's to ask. Raises `CaseLibraryError` where there is no entry,
-    `OutputError` where the file cannot be written.
+    Write the entries to a new library beside ``out`` and move it there when all are in; returns how many. ``properties``:
+    what is noted of the library as a whole. Raises `CaseLibraryError` where there is no entry, or another program builds the
+    same library; `OutputError` where the file cannot be written, or is there and may not be replaced.
     """
     partial = out.with_name(f".{out.name}.partial")
     try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        first = next(entries, None)
-        if first is None:
-            msg = f"there is no case to put into {out}."
-            raise CaseLibraryError(msg)
-        partial.unlink(missing_ok=True)
-        with CaseLibrary.create(partial, model=model, dimension=len(first.vector)) as library:
-            # As they come: with the CT around each lesion they would not all fit into memory.
-            count = library.add_many(chain([first], entries), model_sha256=model.sha256)
-        os.replace(partial, out)
-        return count
+        private_folder(out.parent)
+        with only_builder(out):
+            if not overwrite and out.exists():  # another program may have been done a moment ago
+                msg = f"{out} exists; give another name, or ask for it to be overwritten."
+                raise OutputError(msg)
+            try:
+                return _written(partial, out, model, entries, properties or {})
+            finally:
+                discard(partial)
     except OSError as error:
         msg = f"{out} cannot be written ({error.strerror}); choose another place."
         raise OutputError(msg) from error
-    finally:
-        partial.unlink(missing_ok=True)
+
+
+def _written(
+    partial: Path, out: Path, model: ModelIdentity, entries: Iterator[CaseEntry], properties: Mapping[str, str]
+) -> int:
+    first = next(entries, None)
+    if first is None:
+        msg = f"there is no case to put into {out}."
+        raise CaseLibraryError(msg)
+    discard(partial)
+    with CaseLibrary.create(partial, model=model, dimension=len(first.vector)) as library:
+        for name, value in properties.items():
+            library.set_property(name, value)
+        # As they come: with the CT around each lesion they would not all fit into memory.
+        count = library.add_many(chain([first], entries), model_sha256=model.sha256)
+    put_in_place(partial, out)
+    return count

@@ -7,12 +7,11 @@ from collections.abc import Callable, Mapping
 
 import numpy as np
 import qt
+from LesionLib.inference.results import RGB, css_color
 from slicer.i18n import tr as _
 
 from LesionRetrievalLib.library.attributes import attributes_text
 from LesionRetrievalLib.library.cases import Neighbour
-
-RGB = tuple[float, float, float]
 
 _BIG_PX, _SMALL_PX, _GAP_PX = 84, 41, 2
 _WIDTH_PX, _HEIGHT_PX = 140, 174
@@ -73,15 +72,16 @@ class CaseCard:
             label.setFixedSize(side, side)
             label.setPixmap(pixmapOf(pictures.get(plane), side))
         self._none.visible = not pictures
-        red, green, blue = (round(255 * part) for part in color)
         name = html.escape(_short(neighbour.label))
         struck = f"<s>{name}</s>" if isMarked else name
         self._head.text = (
-            f"{rank}&nbsp; <b style='color:rgb({red},{green},{blue})'>{struck}</b>&nbsp; {neighbour.similarity:.3f}"
+            f"{rank}&nbsp; <b style='color:{css_color(color)}'>{struck}</b>&nbsp; {neighbour.similarity:.3f}"
         )
         source = _("marked as not similar") if isMarked else neighbour.label_source
         attributes = f"{neighbour.organ} · {attributes_text(neighbour.attributes)}".strip(" ·")
-        lines = (_short(source), _short(attributes, _MOST_OF_ATTRIBUTES))
+        lines = [_short(source), _short(attributes, _MOST_OF_ATTRIBUTES)]
+        if neighbour.may_be_the_lesion:
+            lines.insert(0, _("may be this very lesion"))
         self._more.text = "<br>".join(f"<small>{html.escape(line)}</small>" for line in lines)
         self.button.toolTip = cardToolTip(neighbour)
         self.button.accessibleName = f"{rank} {neighbour.label} {neighbour.similarity:.3f}"
@@ -120,6 +120,7 @@ def cardToolTip(neighbour: Neighbour) -> str:
     lines = [
         f"<b>{html.escape(neighbour.label)}</b> ({html.escape(neighbour.case_id)})",
         _("similarity {0:.3f} (1 is the same)").format(neighbour.similarity),
+        _("may be this very lesion") if neighbour.may_be_the_lesion else "",
         _("established by {0}").format(html.escape(neighbour.label_source)),
         html.escape(neighbour.organ),
         *(html.escape(f"{name}: {value}") for name, value in neighbour.attributes.items()),

@@ -14,7 +14,8 @@ from slicer.i18n import tr as _
 
 from LesionRetrievalLib.library.attributes import attributes_from_text, conditions_from_text
 from LesionRetrievalLib.library.intake import NewCase, PatientIdentity
-from LesionRetrievalLib.library.pseudonyms import default_key_path
+from LesionRetrievalLib.library.ownership import KeyState, key_state
+from LesionRetrievalLib.library.pseudonyms import default_key_path, key_if_there
 from LesionRetrievalLib.library.search import SearchPlan
 from LesionRetrievalLib.library.store import CaseLibrary
 from LesionRetrievalLib.logic import dicomDatabase, patientHash
@@ -168,7 +169,7 @@ class FiltersPanel:
 
     def patient(self) -> str | None:
         """The hash of the patient; None where it is not known. Raises `CaseLibraryError`."""
-        return patientHash(self.identity(), self._logic.keyPath)
+        return patientHash(self.identity(), self._logic.keyPath, self._logic.library)
 
     def whyNot(self) -> str:
         """Why this search cannot be made, in plain words; empty where it can."""
@@ -181,8 +182,9 @@ class FiltersPanel:
     def words(self) -> str:
         """Whether cases of the same patient are left out."""
         try:
-            has_key = (self._logic.keyPath or default_key_path()).exists()
-            return self.plan().words(self.patient(), has_key=has_key)
+            key, library = key_if_there(self._logic.keyPath), self._logic.library
+            isForeign = library is not None and key_state(library, key) is KeyState.FOREIGN
+            return self.plan().words(self.patient(), has_key=key is not None, has_foreign_key=isForeign)
         except LesionLensError as error:
             return str(error)
 

@@ -15,7 +15,7 @@ from LesionClassifierLib.scene.results import storedResult, whyStale
 from LesionClassifierLib.scene.volumes import volumeFromNode
 from LesionLib.errors import LesionLensError, WarningName
 from LesionLib.inference.messages import Embedding
-from LesionLib.inference.results import abstention_codes
+from LesionLib.inference.results import RGB, abstention_codes
 from slicer import vtkMRMLMarkupsROINode, vtkMRMLScalarVolumeNode
 from slicer.i18n import tr as _
 
@@ -24,7 +24,7 @@ from LesionRetrievalLib.library.neighbours import NeighbourVote, agreement_sente
 from LesionRetrievalLib.library.patches import case_pictures
 from LesionRetrievalLib.library.search import SearchPlan
 from LesionRetrievalLib.logic import searchLibrary
-from LesionRetrievalLib.panel.cards import RGB, CaseCard, ComparisonPanel, mosaic, pixmapOf
+from LesionRetrievalLib.panel.cards import CaseCard, ComparisonPanel, mosaic, pixmapOf
 from LesionRetrievalLib.scene.comparison import (
     SIMILARITY_ATTRIBUTE,
     removeSimilarity,

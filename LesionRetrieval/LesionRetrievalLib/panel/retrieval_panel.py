@@ -8,15 +8,14 @@ from pathlib import Path
 import numpy as np
 import qt
 import slicer.util
-from LesionClassifierLib.background import BackgroundRun, Outcome, runInBackground
-from LesionClassifierLib.panel.models import ModelsPanel
-from LesionClassifierLib.panel.observers import RunTimer, SceneWatch, offerOnlyCts
+from LesionClassifierLib.background import BackgroundRun, runInBackground
+from LesionClassifierLib.panel.base import ModulePanel, PanelRun
+from LesionClassifierLib.panel.observers import offerOnlyCts
 from LesionClassifierLib.scene.lesions import DEFAULT_BOX_MM, addLesionAt, lesionNodes, markAsLesion
-from LesionClassifierLib.scene.placing import BoxPlacing
-from LesionClassifierLib.setup import explain, missingPackages
+from LesionClassifierLib.setup import missingPackages
 from LesionLib.errors import LesionLensError
 from LesionLib.inference.messages import Embedding, EmbeddingRequest, RunOptions, describing_request
-from LesionLib.model.folder import user_model_root
+from LesionLib.inference.runner import InferenceRunner
 from slicer import vtkMRMLScene
 from slicer.i18n import tr as _
 
@@ -30,65 +29,34 @@ from LesionRetrievalLib.scene.views import showInAllViews
 Answered = Callable[[Embedding], str]
 
 
-class EmbeddingRun:
-    """One lesion being embedded, as the panel shows it: busy bar, elapsed time, cancel. The interface never waits.
+class EmbeddingRun(PanelRun[Embedding]):
+    """One lesion being embedded; how far that is cannot be told."""
 
-    One run at a time. ``onEnded`` is called when one has ended, however; what is wrong goes to ``onError``.
-    """
-
-    def __init__(self, ui, logic, *, onEnded: Callable[[], None], onError: Callable[[str], None]) -> None:
-        self._ui, self._logic, self._onEnded, self._onError = ui, logic, onEnded, onError
-        self._answered: Answered | None = None
+    def __init__(
+        self, ui, runner: InferenceRunner, *, onEnded: Callable[[], None], onError: Callable[[str], None]
+    ) -> None:
+        super().__init__(
+            ui.progressBar, ui.statusLabel, ui.cancelButton,
+            onEnded=lambda _outcome: onEnded(), onError=onError, isCounted=False,
+        )  # fmt: skip
+        self._runner = runner
+        self._onAnswer: Answered | None = None
         self._doing = ""
-        self._timer = RunTimer(onProgress=self._show, onEnded=self._ended)
-        ui.cancelButton.connect("clicked()", self.cancel)
-        ui.progressBar.minimum = ui.progressBar.maximum = 0  # busy: how far one lesion is cannot be told
-        ui.progressBar.visible = False
-
-    @property
-    def isRunning(self) -> bool:
-        """Whether a lesion is being embedded."""
-        return self._timer.isRunning
 
     def start(self, request: EmbeddingRequest, doing: str, answered: Answered) -> None:
         """Ask; returns at once. ``answered`` is called on the main thread and returns what to say."""
         if not self.isRunning:
-            self._doing, self._answered = doing, answered
-            self._ui.progressBar.visible = True
-            self._timer.start(runInBackground(self._logic.runner, request))
+            self._doing, self._onAnswer = doing, answered
+            self._begin(runInBackground(self._runner, request))
 
-    def cancel(self) -> None:
-        """Ask for the end of the run."""
-        if self._timer.cancel():
-            self._ui.statusLabel.text = _("Cancelling...")
+    def _progressText(self, run: BackgroundRun[Embedding]) -> str:
+        return _("{doing} ... {seconds:.0f} s").format(doing=self._doing, seconds=run.seconds)
 
-    def forget(self) -> None:
-        """The scene closes: cancel, and show nothing of what may still come."""
-        self._answered = None
-        self.cancel()
+    def _answered(self, run: BackgroundRun[Embedding], answer: Embedding) -> str:
+        return self._onAnswer(answer)
 
-    def stop(self) -> None:
-        """The module goes away."""
-        self.forget()
-        self._timer.stop()
-
-    def _ended(self, _run: BackgroundRun[Embedding], outcome: Outcome[Embedding]) -> None:
-        answered, self._answered = self._answered, None
-        self._ui.progressBar.visible = False
-        if outcome.error is not None:
-            self._ui.statusLabel.text = _("No answer: {0}").format(outcome.error)
-        elif outcome.was_cancelled:
-            self._ui.statusLabel.text = _("Cancelled; nothing was changed.")
-        elif answered is None:
-            self._ui.statusLabel.text = _("The scene was closed meanwhile; the answer is not shown.")
-        else:
-            self._ui.statusLabel.text = answered(outcome.answer)
-        self._onEnded()
-        if outcome.error is not None:
-            self._onError(str(outcome.error))
-
-    def _show(self, run: BackgroundRun[Embedding]) -> None:
-        self._ui.statusLabel.text = _("{doing} ... {seconds:.0f} s").format(doing=self._doing, seconds=run.seconds)
+    def _errorText(self, error: LesionLensError) -> str:
+        return _("No answer: {0}").format(error)
 
 
 class PanelWork:
@@ -97,8 +65,8 @@ class PanelWork:
     One button each. ``panel``: whose parts it uses.
     """
 
-    def __init__(self, panel: RetrievalPanel, ui, logic, *, tell: Callable[[str], None]) -> None:
-        self._panel, self._ui, self._logic, self._tellError = panel, ui, logic, tell
+    def __init__(self, panel: RetrievalPanel, ui, logic, *, onError: Callable[[str], None]) -> None:
+        self._panel, self._ui, self._logic, self._onError = panel, ui, logic, onError
         self.adding = AddingPanel(ui, onAdd=self._add, onRemove=self._remove)
         ui.saveAnnotationsButton.connect("clicked()", self._save)
         ui.loadAnnotationsButton.connect("clicked()", self._load)
@@ -122,10 +90,10 @@ class PanelWork:
     def newLibrary(self, path: Path) -> None:
         """Make an empty library for the chosen model, once the model has said who it is."""
         if self._panel.isSetUp is False or not self._panel.models.model or self._panel.run.isRunning:
-            self._tellError(_("A new library needs a model that can run, and no other run under way."))
+            self._onError(_("A new library needs a model that can run, and no other run under way."))
             return
         if path.exists():
-            self._tellError(_("{0} exists; give another name.").format(path))
+            self._onError(_("{0} exists; give another name.").format(path))
             return
 
         model = self._panel.models.model
@@ -134,7 +102,7 @@ class PanelWork:
             try:
                 self._logic.createLibrary(path, model=model, embedding=embedding)
             except LesionLensError as error:
-                self._tellError(str(error))
+                self._onError(str(error))
                 return _("No library was made.")
             self._panel.library.opened()
             return _("{0} is made: add cases to it.").format(path.name)
@@ -150,7 +118,7 @@ class PanelWork:
             new, patient = self.adding.newCase(), self._panel.filters.identity()
             patient.require()
         except LesionLensError as error:
-            self._tellError(str(error))
+            self._onError(str(error))
             return
         scene, volumeId, roiId, typed = self._panel.scene, p.volume.GetID(), p.lesion.GetID(), self._ui.patientEdit.text
 
@@ -163,7 +131,7 @@ class PanelWork:
                     caseId = self._logic.addCase(volumeNode, roiNode, new, patient=typed, embedding=embedding)
                     self.libraryChanged()
             except LesionLensError as error:
-                self._tellError(str(error))
+                self._onError(str(error))
                 return _("Nothing was added.")
             self.adding.added()
             return _("{name} is in the library as {caseId}.").format(name=roiNode.GetName(), caseId=caseId)
@@ -178,7 +146,7 @@ class PanelWork:
         try:
             self._logic.removeCase(chosen.case_id)
         except LesionLensError as error:
-            self._tellError(str(error))
+            self._onError(str(error))
             return
         self.libraryChanged()
         self._panel.found.searchAgain()
@@ -206,39 +174,26 @@ class PanelWork:
         try:
             self._ui.statusLabel.text = action()
         except LesionLensError as error:
-            self._tellError(str(error))
+            self._onError(str(error))
 
 
-class RetrievalPanel:
-    """The whole panel: its parts, and what passes between them. All it does is a call on the logic or on a Lib function.
-
-    ``ui``: the widgets of LesionRetrieval.ui by name; ``parameters`` is the parameter node, None between two scenes.
-    """
+class RetrievalPanel(ModulePanel):
+    """The panel of Lesion Retrieval: its parts, and what passes between them. All it does is one call on the logic or a function."""
 
     def __init__(self, ui, logic, *, missing=missingPackages) -> None:
-        self._ui, self._logic, self._missing = ui, logic, missing
-        self.parameters = None
-        self.scene: vtkMRMLScene | None = None
+        super().__init__(ui, logic, missing=missing)
         self._searchedIn = self._hint = ""
-        self._isReady = self._isEntered = False
-        self.models = ModelsPanel(ui, onChosen=self._modelChosen, onError=self._tellError)
-        self.segments = SegmentChoice(ui, onLesion=self._lesionMade, onError=self._tellError)
+        self._isReady = False
+        self.segments = SegmentChoice(ui, onLesion=self._lesionMade, onError=self._showError)
         self.filters = FiltersPanel(ui, logic, onChanged=self.update)
-        self.run = EmbeddingRun(ui, logic, onEnded=self.update, onError=self._tellError)
-        self.work = PanelWork(self, ui, logic, tell=self._tellError)
-        self.found = FoundPanel(ui, logic, onChanged=self.update, onError=self._tellError, ask=self.ask)
+        self.run = EmbeddingRun(ui, logic.runner, onEnded=self.update, onError=self._showError)
+        self.work = PanelWork(self, ui, logic, onError=self._showError)
+        self.found = FoundPanel(ui, logic, onChanged=self.update, onError=self._showError, ask=self.ask)
         self.library = LibraryPanel(
-            ui, logic, onOpened=self._libraryOpened, onNew=self.work.newLibrary, onError=self._tellError
+            ui, logic, onOpened=self._libraryOpened, onNew=self.work.newLibrary, onError=self._showError
         )
-        self.watch = SceneWatch(self._sceneChanged)
-        self.placing = BoxPlacing()
-        for button, slot in (
-            (ui.placeButton, self._place), (ui.findButton, self.find), (ui.restartButton, self._restart),
-            (ui.setupButton, lambda: slicer.util.selectModule("LesionClassifier")),
-        ):  # fmt: skip
-            button.connect("clicked()", slot)
-        self.models.showDevice(_("decided at the first answer"), _("The GPU where there is one, else the CPU."))
-        self.checkSetup()
+        ui.findButton.connect("clicked()", self.find)
+        ui.setupButton.connect("clicked()", lambda: slicer.util.selectModule("LesionClassifier"))
         self._isReady = True
 
     def setScene(self, scene: vtkMRMLScene | None, parameters) -> None:
@@ -252,7 +207,7 @@ class RetrievalPanel:
             showInAllViews(scene)  # it may have been saved in the middle of a comparison
         self.segments.setParameters(parameters)
         self.filters.setParameters(parameters)
-        self._watch()
+        self._watchScene()
         if scene is not None:
             offerOnlyCts(self._ui.volumeSelector, scene)
         if parameters is not None:
@@ -269,7 +224,7 @@ class RetrievalPanel:
         A comparison or a quiz that is on stays as it is, and a search goes on.
         """
         self._isEntered = isEntered
-        self._watch()
+        self._watchScene()
         if not isEntered:
             self.placing.stop()
         self.found.setEntered(isEntered)
@@ -283,32 +238,10 @@ class RetrievalPanel:
             self.found.setOpacity(self.parameters.heatOpacity)
             self.update()
 
-    def checkSetup(self) -> None:
-        """Show what is missing, if anything is."""
-        missing = self._missing()
-        self._ui.setupFrame.visible = bool(missing)
-        if missing:
-            self._ui.setupLabel.text = explain(missing, user_model_root())
-
-    def warmUp(self) -> None:
-        """Start the worker with the chosen model, so that the first answer comes soon."""
-        if not self._missing() and self.models.model and not self.run.isRunning:
-            try:
-                self._logic.runner.start(self.models.model, self.options())
-            except LesionLensError as error:
-                self._ui.statusLabel.text = str(error)
-
     def close(self) -> None:
-        """The module goes away: end what runs."""
-        self.watch.setScene(None)
-        self.placing.stop()
-        self.run.stop()
+        """The module goes away: end what runs, and leave the comparison."""
+        super().close()
         self.found.forget()
-
-    @property
-    def isSetUp(self) -> bool:
-        """Whether all that models need is there."""
-        return not self._missing()
 
     def whyNotLook(self) -> str:
         """Why no lesion can be looked at now, in plain words; empty where it can."""
@@ -379,7 +312,7 @@ class RetrievalPanel:
         try:
             request = embeddingRequest(volumeNode, roiNode, self.models.model, self.options(), similarTo=similarTo)
         except LesionLensError as error:
-            self._tellError(str(error))
+            self._showError(str(error))
             return
         self.run.start(request, doing, answered)
         self.update()
@@ -412,17 +345,11 @@ class RetrievalPanel:
         )
 
     def _place(self) -> None:
-        self.placing.start(self.scene, self._placed)
-        self._ui.statusLabel.text = _(
-            "Click the middle of the lesion in a slice view: a box of {0:.0f} mm appears."
-        ).format(DEFAULT_BOX_MM)
+        self._startPlacing(DEFAULT_BOX_MM, self._placed)
 
     def _placed(self, centerRAS: np.ndarray) -> None:
         self.parameters.lesion = addLesionAt(self.scene, centerRAS, sizeMm=DEFAULT_BOX_MM)
         self._ui.statusLabel.text = _("Pull the handles of the box until it fits the lesion.")
-
-    def _watch(self) -> None:
-        self.watch.setScene(self.scene if self._isEntered else None)
 
     def _lesionMade(self, roiNode) -> None:
         self.parameters.lesion = markAsLesion(roiNode)
@@ -432,18 +359,6 @@ class RetrievalPanel:
         self.segments.show()
         self.update()
 
-    def _modelChosen(self, model: str, device: str) -> None:
-        if self.parameters is not None:
-            self.parameters.model, self.parameters.device = model, device
-        self.warmUp()
-        self.update()
-
-    def _restart(self) -> None:
-        self.run.cancel()
-        self._logic.restartRunner()
-        self.warmUp()
-        self._ui.statusLabel.text = _("The worker was restarted.")
-
     @staticmethod
     def _safely(why) -> str:
         """A library that is damaged or gone must not end a slot."""
@@ -452,7 +367,7 @@ class RetrievalPanel:
         except LesionLensError as error:
             return str(error)
 
-    def _tellError(self, text: str) -> None:
+    def _showError(self, text: str) -> None:
         """What the user asked for did not work: said once, in a window, and not again in the line of the panel."""
         if text in self._ui.statusLabel.text:
             self._ui.statusLabel.text = ""

@@ -15,6 +15,7 @@ from typing import Any
 from LesionLib.errors import LesionLensError
 from LesionLib.geometry import LesionBox
 from LesionLib.io.boxes import box_from_json
+from LesionLib.io.private_files import open_private, private_folder
 
 from LesionRetrievalLib.quiz.file import quiz_sha256
 from LesionRetrievalLib.quiz.model import (
@@ -235,8 +236,8 @@ def _new_log(quiz: Quiz, path: Path, learner: str) -> AttemptLog:
     }
     line = _line(header)
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with path.open("wb") as file:
+        private_folder(path.parent)
+        with open_private(path) as file:
             _write_through(file, line)
     except OSError as error:
         msg = f"{path} cannot be written ({error.strerror}); choose another folder for the answers."

@@ -10,17 +10,17 @@ import random
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
-from LesionLib.errors import BoxError
+from LesionLib.errors import BoxError, CaseLibraryError
 from LesionLib.geometry import CTVolume, LesionBox, require_overlap, transformed_points
 from LesionLib.inference.results import LesionResult
 from LesionLib.io.boxes import read_case_table
 from LesionLib.phantom.nodules import nodule_patch
 
 from LesionRetrievalLib.library import intake as case_folder
-from LesionRetrievalLib.library.cases import ModelIdentity, Neighbour, Scalar
+from LesionRetrievalLib.library.cases import Case, ModelIdentity, Neighbour, Scalar
 from LesionRetrievalLib.library.intake import PATIENT_COLUMN
 from LesionRetrievalLib.library.store import CaseLibrary
 from LesionRetrievalLib.quiz.model import (
@@ -41,6 +41,7 @@ from LesionRetrievalLib.quiz.model import (
 _PHANTOM_KINDS = {"benign": ("round", "calcified"), "malignant": ("spiculated", "lobulated")}
 _PHANTOM_MM = (8.0, 20.0)
 _BOX_MARGIN_MM = 1.5
+_NOBODY = "0" * 32  # a quiz holds no hashes
 
 
 @dataclass(frozen=True, eq=False)
@@ -77,7 +78,7 @@ class CaseFolder:
 
     A class number in the table becomes the name in ``class_names``. ``patient_hash``: from an identifier to the hash that
     the case library has, None where no library is asked. ``margin_mm``: how far the boxes reach beyond the masks, as the model
-    was made for. Raises `CaseTableError`.
+    was made for. ``keep``: columns that learners are shown at the end of a case. Raises `CaseTableError`.
     """
 
     def __init__(
@@ -90,13 +91,17 @@ class CaseFolder:
         organ: str = "not stated",
         patient_hash: Callable[[str], str] | None = None,
         margin_mm: float = 0.0,
+        keep: Sequence[str] = (),
     ) -> None:
         self._rows = read_case_table(folder, columns=[PATIENT_COLUMN])
         self._column = case_folder.label_column(self._rows[0], label_column)
         self._class_names = tuple(class_names)
+        case_folder.require_clear_labels(self._rows, self._column, self._class_names)
         self._label_source = label_source or f"table of the collection, column {self._column}"
         self._organ = organ
         self._patient_hash, self._margin_mm = patient_hash, margin_mm
+        case_folder.require_columns(self._rows[0], keep)
+        self._keep = tuple(keep)
 
     def labels(self) -> Sequence[str]:
         return [case_folder.label_of(row, self._column, self._class_names) for row in self._rows]
@@ -106,14 +111,22 @@ class CaseFolder:
 
     def load(self, place: int) -> KnownLesion:
         row = self._rows[place]
+        label = case_folder.label_of(row, self._column, self._class_names)
+        attributes = case_folder.attributes_of(row, self._keep)
+        case = Case("case", label, self._label_source, self._organ, _NOBODY, _NOBODY, attributes)
+        try:
+            case_folder.require_anonymous(case, case_folder.identifiers_of(row))
+        except CaseLibraryError as error:
+            msg = f"{row.where}: {error}"
+            raise QuizError(msg) from error
         volume, box, _ = row.load(margin_mm=self._margin_mm)
         return KnownLesion(
             volume=volume,
             box=box,
-            label=case_folder.label_of(row, self._column, self._class_names),
+            label=label,
             label_source=self._label_source,
             organ=self._organ,
-            attributes=case_folder.attributes_of(row, self._column),
+            attributes=attributes,
             patient_hash=self._patient_hash(row.values[PATIENT_COLUMN]) if self._patient_hash else None,
         )
 
@@ -272,6 +285,11 @@ def make_quiz(
         classes=tuple(classes),
         cases=tuple(cases),
     )
+
+
+def quiz_classes(manifest: Mapping[str, Any]) -> list[QuizClass]:
+    """The answers that can be given: the classes of the model with this manifest."""
+    return [QuizClass(c["name"], c["description"], tuple(c["colorRGB"])) for c in manifest["lesionlens"]["classes"]]
 
 
 def require_plan(plan: QuizPlan) -> None:

@@ -275,7 +275,7 @@ def _short(problem: object) -> str:
     return lines[0][:200].rstrip(".")
 
 
-_NOBODY = "0" * 32
+NOBODY = "0" * 32  # in the place of a patient's hash: a quiz knows none
 
 
 @dataclass(frozen=True)
@@ -397,7 +397,7 @@ def _plain_attributes(case_id: str, entry: KnownTruth | QuizNeighbour) -> Mappin
     """Checked as those of a library's case, NumPy scalars made plain."""
     text = getattr(entry, "feedback", "")
     return Case(
-        case_id, entry.label, entry.label_source, entry.organ, _NOBODY, _NOBODY, entry.attributes, text
+        case_id, entry.label, entry.label_source, entry.organ, NOBODY, NOBODY, entry.attributes, text
     ).attributes
 
 

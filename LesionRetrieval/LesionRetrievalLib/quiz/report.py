@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 from LesionLib.errors import OutputError
+from LesionLib.io.private_files import private_folder, write_private
 
 from LesionRetrievalLib.library.attributes import attribute_pairs
 from LesionRetrievalLib.library.patches import case_pictures
@@ -167,10 +168,10 @@ def write_score(out: Path, quiz: Quiz, rows: Sequence[ScoreRow], summary: Summar
     if summary is not None and page_can_be_made():
         contents[PAGE] = summary_page(quiz, summary)
     try:
-        out.mkdir(parents=True, exist_ok=True)
+        private_folder(out)
         with tempfile.TemporaryDirectory(prefix=".score-", dir=out) as staging:
             for name, text in contents.items():
-                Path(staging, name).write_text(text, encoding="utf-8", newline="")
+                write_private(Path(staging, name), text)
             for name in (SHEET, PAGE):  # an earlier page beside a new sheet would contradict it
                 (out / name).unlink(missing_ok=True)
             for name in contents:

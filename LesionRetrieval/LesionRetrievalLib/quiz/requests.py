@@ -17,8 +17,8 @@ from LesionRetrievalLib.library.cases import Case, ModelIdentity
 from LesionRetrievalLib.library.patches import HuPatch
 from LesionRetrievalLib.library.store import CaseLibrary
 from LesionRetrievalLib.quiz.file import require_place, save_quiz
-from LesionRetrievalLib.quiz.making import KnownLesion, QuizPlan, make_quiz, require_plan
-from LesionRetrievalLib.quiz.model import Quiz, QuizClass, QuizError
+from LesionRetrievalLib.quiz.making import KnownLesion, QuizPlan, make_quiz, quiz_classes, require_plan
+from LesionRetrievalLib.quiz.model import Quiz, QuizError
 
 
 class LibraryCases:
@@ -142,7 +142,7 @@ def answer_request(request: QuizRequest, runner: InferenceRunner, *, progress: P
             _again(first, lesions),
             plan=request.plan,
             model=asked.identity,
-            classes=asked.classes(),
+            classes=quiz_classes(unchecked_manifest(find_bundle(request.model))),
             answer=asked.ask,
             library=library if request.plan.similar else None,
         )
@@ -161,12 +161,6 @@ class _AskedModel:
     @property
     def identity(self) -> ModelIdentity:
         return ModelIdentity.of(self._first.info)
-
-    def classes(self) -> list[QuizClass]:
-        listed = unchecked_manifest(find_bundle(self._request.model))["lesionlens"]["classes"]
-        told = {one["name"]: one["description"] for one in listed}
-        pairs = zip(self._first.class_names, self._first.class_colors, strict=True)
-        return [QuizClass(name, told[name], color) for name, color in pairs]
 
     def ask(self, volume: CTVolume, box: LesionBox) -> LesionResult:
         if self._waiting is not None:

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 import numpy as np
+from LesionLib.io.csv_cells import csv_cell
 from LesionLib.uncertainty.conformal import Proportion, proportion
 
 from LesionRetrievalLib.quiz.attempt import CASE_STEPS, Attempt, CaseRecord, Step
@@ -94,7 +95,8 @@ def score_csv(quiz: Quiz, rows: Sequence[ScoreRow]) -> str:
     writer = csv.DictWriter(text, fieldnames=list(_COLUMNS), lineterminator="\n")
     writer.writeheader()
     for row in rows:
-        writer.writerow({name: value(row) for name, value in _COLUMNS.items()} | {"quiz": quiz.title})
+        values = {name: value(row) for name, value in _COLUMNS.items()} | {"quiz": quiz.title}
+        writer.writerow({name: csv_cell(value) for name, value in values.items()})
     return text.getvalue()
 
 

@@ -9,13 +9,14 @@ from pathlib import Path
 import qt
 import slicer.util
 from LesionLib.errors import LesionLensError
+from LesionLib.inference.results import RGB, color_bytes, css_color
 from slicer.i18n import tr as _
 
 from LesionRetrievalLib.library.cases import Neighbour
 from LesionRetrievalLib.panel.cards import CaseCard
 from LesionRetrievalLib.panel.results import CARDS, labelColors
 from LesionRetrievalLib.quiz.attempt import Step
-from LesionRetrievalLib.quiz.model import Quiz, QuizAnswer, QuizClass, QuizNeighbour, checked_learner
+from LesionRetrievalLib.quiz.model import NOBODY, Quiz, QuizAnswer, QuizClass, QuizNeighbour, checked_learner
 from LesionRetrievalLib.quiz.session import QuizSession
 from LesionRetrievalLib.quiz_logic import QuizLogic
 from LesionRetrievalLib.quiz_panel.widgets import connectFile, connectFolder, endText, feedbackText, goOnText, stepText
@@ -145,7 +146,6 @@ class AnswerForm:
 
 _BAR_PX, _BAR_HEIGHT_PX = 220, 14
 _MOST_COLUMNS, _CARD_PX = 3, 150
-_NOBODY = "0" * 32
 
 
 class RevealPanel:
@@ -217,10 +217,10 @@ class RevealPanel:
             _("The {0} most similar known cases, and what they turned out to be:").format(len(shown)) if shown else ""
         )
 
-    def _addBar(self, row: int, name: str, p: float, color) -> None:
+    def _addBar(self, row: int, name: str, p: float, color: RGB) -> None:
         bar = qt.QLabel()
         pixmap = qt.QPixmap(max(1, round(_BAR_PX * p)), _BAR_HEIGHT_PX)
-        pixmap.fill(qt.QColor(*(round(255 * part) for part in color)))
+        pixmap.fill(qt.QColor(*color_bytes(color)))
         bar.setPixmap(pixmap)
         for column, label in enumerate((qt.QLabel(name), qt.QLabel(f"{p:.2f}"), bar)):
             label.textFormat = qt.Qt.PlainText
@@ -243,15 +243,14 @@ class RevealPanel:
 def _modelText(answer: QuizAnswer, colors) -> str:
     if not answer.label:
         return _("<b>The model has no answer for this case.</b>")
-    red, green, blue = (round(255 * part) for part in colors[answer.label])
-    return _("The model says <b style='color:rgb({0},{1},{2})'>{3}</b>, p = {4:.2f}").format(
-        red, green, blue, html.escape(answer.label), answer.probabilities[answer.label]
+    return _("The model says <b style='color:{0}'>{1}</b>, p = {2:.2f}").format(
+        css_color(colors[answer.label]), html.escape(answer.label), answer.probabilities[answer.label]
     )
 
 
 def _neighbour(one: QuizNeighbour) -> Neighbour:
     return Neighbour(
-        one.case_id, one.label, one.similarity, one.label_source, one.organ, _NOBODY, _NOBODY, one.attributes, ""
+        one.case_id, one.label, one.similarity, one.label_source, one.organ, NOBODY, NOBODY, one.attributes, ""
     )
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import qt
 import slicer.util
 from LesionClassifierLib.background import BackgroundRun, Outcome
-from LesionClassifierLib.panel.observers import RunTimer
+from LesionClassifierLib.panel.base import PanelRun
 from LesionClassifierLib.setup import missingPackages
 from LesionLib.errors import BundleError, LesionLensError
 from LesionLib.model.folder import class_names, find_bundle, installed_bundles
@@ -197,6 +197,32 @@ class CaseChoice:
         )
 
 
+class MakingRun(PanelRun[Quiz]):
+    """A quiz being made: progress per case."""
+
+    def __init__(self, ui, *, onEnded: Callable[[Outcome[Quiz]], None], onError: Callable[[str], None]) -> None:
+        super().__init__(ui.makeProgress, ui.makeLabel, ui.cancelMakeButton, onEnded=onEnded, onError=onError)
+        self.out = Path()  # where the quiz goes
+
+    def start(self, run: BackgroundRun[Quiz], out: Path) -> None:
+        """Look after a quiz that is written to ``out``."""
+        self.out = out
+        self._begin(run)
+
+    def _progressText(self, run: BackgroundRun[Quiz]) -> str:
+        return _("Case {0} of {1}, {2:.0f} s").format(min(run.done + 1, run.total), run.total, run.seconds)
+
+    def _answered(self, run: BackgroundRun[Quiz], answer: Quiz) -> str:
+        warning = _("It holds the answers: keep it from curious learners.")
+        return f"{described(answer, self.out)}<br>{warning}"
+
+    def _errorText(self, error: LesionLensError) -> str:
+        return _("Nothing was written.")
+
+    def _cancelledText(self) -> str:
+        return _("Cancelled; nothing was written.")
+
+
 _BOXES = ("given", "placed", "free")
 
 
@@ -211,16 +237,14 @@ class TeacherPanel:
         missing=missingPackages,
     ) -> None:  # fmt: skip
         self._ui, self._logic, self._onMade, self._onError, self._missing = ui, logic, onMade, onError, missing
-        self._out = Path()  # where the quiz that is being made goes
-        self._timer = RunTimer(onProgress=self._show, onEnded=self._ended)
+        self.run = MakingRun(ui, onEnded=self._ended, onError=onError)
         ui.boxesSelector.addItems([_("given by me"), _("placed by the learner"), _("as the learner likes")])
-        ui.makeProgress.visible = False
         self.cases = CaseChoice(ui, logic, onChanged=self._update, onError=onError)
         ui.quizModelSelector.connect("currentIndexChanged(int)", lambda _index: self._modelChosen())
         ui.quizModelSelector.addItems(sorted(installed_bundles()))
         ui.titleEdit.connect("textChanged(QString)", lambda _text: self._update())
         for button, slot in (
-            (ui.makeQuizButton, self._make), (ui.cancelMakeButton, self.cancel), (ui.checkQuizButton, self._check),
+            (ui.makeQuizButton, self._make), (ui.checkQuizButton, self._check),
         ):  # fmt: skip
             button.connect("clicked()", slot)
         self._update()
@@ -228,16 +252,11 @@ class TeacherPanel:
     @property
     def isMaking(self) -> bool:
         """Whether the model is being asked."""
-        return self._timer.isRunning
-
-    def cancel(self) -> None:
-        """Stop; nothing is written."""
-        if self._timer.cancel():
-            self._ui.makeLabel.text = _("Cancelling...")
+        return self.run.isRunning
 
     def close(self) -> None:
         """The module goes away: end what runs."""
-        self._timer.stop()
+        self.run.stop()
 
     def request(self, out: Path) -> QuizRequest:
         """What the form asks for."""
@@ -265,10 +284,7 @@ class TeacherPanel:
         """Ask the model about every case and write ``out``; returns at once."""
         if self.isMaking or self._whyNot():
             return
-        self._out, run = out, self._logic.startMaking(self.request(out))
-        self._ui.makeProgress.maximum, self._ui.makeProgress.value = run.total, 0
-        self._ui.makeProgress.visible = True
-        self._timer.start(run)
+        self.run.start(self._logic.startMaking(self.request(out)), out)
         self._update()
 
     def _make(self) -> None:
@@ -278,23 +294,9 @@ class TeacherPanel:
         if path:
             self.make(withSuffix(path, ".json"))
 
-    def _show(self, run: BackgroundRun[Quiz]) -> None:
-        self._ui.makeProgress.value = run.done
-        self._ui.makeLabel.text = _("Case {0} of {1}, {2:.0f} s").format(
-            min(run.done + 1, run.total), run.total, run.seconds
-        )
-
-    def _ended(self, _run: BackgroundRun[Quiz], made: Outcome[Quiz]) -> None:
-        self._ui.makeProgress.visible = False
-        if made.answer is not None:
-            warning = _("It holds the answers: keep it from curious learners.")
-            self._ui.makeLabel.text = f"{described(made.answer, self._out)}<br>{warning}"
-            self._onMade(self._out)
-        elif made.error is not None:
-            self._ui.makeLabel.text = _("Nothing was written.")
-            self._onError(str(made.error))
-        else:
-            self._ui.makeLabel.text = _("Cancelled; nothing was written.")
+    def _ended(self, outcome: Outcome[Quiz]) -> None:
+        if outcome.answer is not None:
+            self._onMade(self.run.out)
         self._update()
 
     def _check(self) -> None:

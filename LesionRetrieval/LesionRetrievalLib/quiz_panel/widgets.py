@@ -24,29 +24,32 @@ from LesionRetrievalLib.quiz.session import Feedback, QuizSession
 def connectFile(edit, button, *, title: str, filters: str, onChosen: Callable[[], None] | None = None) -> None:
     """The button asks for a file that exists."""
 
-    def ask() -> None:
-        path = qt.QFileDialog.getOpenFileName(slicer.util.mainWindow(), title, edit.text, filters)
-        if path:
-            edit.text = path
-            if onChosen is not None:
-                onChosen()
-
-    button.connect("clicked()", ask)
+    _connectPath(
+        edit,
+        button,
+        lambda: qt.QFileDialog.getOpenFileName(slicer.util.mainWindow(), title, edit.text, filters),
+        onChosen,
+    )
 
 
 def connectFolder(edit, button, *, onChosen: Callable[[], None] | None = None) -> None:
     """The button asks for a folder."""
 
-    def ask() -> None:
-        path = qt.QFileDialog.getExistingDirectory(
-            slicer.util.mainWindow(), _("The folder with the answers"), edit.text
-        )
+    title = _("The folder with the answers")
+    _connectPath(
+        edit, button, lambda: qt.QFileDialog.getExistingDirectory(slicer.util.mainWindow(), title, edit.text), onChosen
+    )
+
+
+def _connectPath(edit, button, ask: Callable[[], str], onChosen: Callable[[], None] | None) -> None:
+    def choose() -> None:
+        path = ask()
         if path:
             edit.text = path
             if onChosen is not None:
                 onChosen()
 
-    button.connect("clicked()", ask)
+    button.connect("clicked()", choose)
 
 
 def withSuffix(path: str, suffix: str) -> Path:

@@ -15,9 +15,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from LesionClassifierLib.scene.lesions import addRoiNode, boxFromRoi, markAsLesion
+from LesionClassifierLib.scene.lesions import addRoiNode, boxFromRoi, checkedFrame, markAsLesion
 from LesionLib.errors import BoxError, OutputError
 from LesionLib.geometry import LesionBox
+from LesionLib.io.private_files import write_private
 from slicer import vtkMRMLMarkupsROINode, vtkMRMLScene
 
 from LesionRetrievalLib.library.cases import Scalar
@@ -146,14 +147,8 @@ def _markup(annotation: Annotation) -> dict[str, Any]:
 
 
 def _annotation(markup: Mapping[str, Any], number: int) -> Annotation:
-    frame = markup.get("coordinateSystem", "LPS")
-    if frame not in _FRAMES:
-        msg = f"coordinateSystem is {frame!r}; it must be LPS or RAS."
-        raise BoxError(msg)
-    points: Sequence[Mapping[str, Any]] = markup.get("controlPoints") or []
-    if not points:
-        msg = "this ROI has no control point, without which Slicer takes it for not drawn; add one at the centre."
-        raise BoxError(msg)
+    frame = checkedFrame(markup)
+    points: Sequence[Mapping[str, Any]] = markup["controlPoints"]
     center = markup["center"] if "center" in markup else points[0]["position"]
     # Without an orientation the box lies along the axes of its own frame, which LPS and RAS share but for their signs.
     written = markup.get("orientation", [1, 0, 0, 0, 1, 0, 0, 0, 1])
@@ -220,7 +215,7 @@ def saveAnnotations(path: Path, roiNodes: Sequence[vtkMRMLMarkupsROINode]) -> in
     """Write the boxes with labels and attributes as .mrk.json; how many. Raises `BoxError` or `OutputError`."""
     text = annotations_text(annotationOf(node) for node in roiNodes)
     try:
-        path.write_text(text, encoding="utf-8")
+        write_private(path, text)
     except OSError as error:
         msg = f"{path} cannot be written ({error.strerror}); choose a folder that exists and is writable."
         raise OutputError(msg) from error

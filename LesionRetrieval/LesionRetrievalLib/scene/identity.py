@@ -7,7 +7,7 @@ from typing import Protocol
 from LesionLib.errors import CaseLibraryError
 from slicer import vtkMRMLScalarVolumeNode, vtkMRMLSubjectHierarchyNode
 
-from LesionRetrievalLib.library.intake import IDENTIFYING_ELEMENTS, PatientIdentity
+from LesionRetrievalLib.library.intake import BURNED_IN_ELEMENT, IDENTIFYING_ELEMENTS, PatientIdentity
 
 _INSTANCES = "DICOM.instanceUIDs"
 
@@ -28,6 +28,15 @@ def identityOfVolume(
     """
     stored = PatientIdentity() if volumeNode is None else _fromDatabase(volumeNode, database)
     return _completed(volumeNode, stored, typed)
+
+
+def hasBurnedInText(volumeNode: vtkMRMLScalarVolumeNode, database: DicomValues | None) -> bool:
+    """Whether the CT says that text is burned into its images; its first, middle and last one are asked."""
+    instances = (volumeNode.GetAttribute(_INSTANCES) or "").split()
+    if not instances or database is None:
+        return False
+    asked = {instances[place] for place in (0, len(instances) // 2, -1)}
+    return any((database.instanceValue(uid, BURNED_IN_ELEMENT) or "").strip().upper() == "YES" for uid in sorted(asked))
 
 
 class KnownIdentities:

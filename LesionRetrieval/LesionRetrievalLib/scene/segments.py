@@ -1,54 +1,13 @@
-"""A segment instead of a box: which one, and the lesion's box made of it."""
+"""A segment instead of a box: which one, and the lesion made from it."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 
-import numpy as np
-import slicer.util
-from LesionClassifierLib.scene.lesions import (
-    SEGMENTATION_ROLE,
-    addRoiNode,
-    lesionNodes,
-    markAsLesion,
-    segmentMasks,
-    segmentOfLesion,
-)
-from LesionLib.errors import BoxError, LesionLensError
-from LesionLib.io.boxes import boxes_from_label_array
-from LesionLib.model.folder import DEFAULT_MODEL, segment_margin_mm
-from slicer import vtkMRMLMarkupsROINode, vtkMRMLSegmentationNode
-
-_SEGMENT_ID = "LesionLens.SegmentID"
-
-
-def lesionOfSegment(
-    segmentationNode: vtkMRMLSegmentationNode,
-    segmentId: str,
-    *,
-    marginMm: float | None = None,
-    model: str = DEFAULT_MODEL,
-) -> vtkMRMLMarkupsROINode:
-    """The lesion made from a segment, ``marginMm`` larger on every side; one that is there already is moved, not doubled.
-
-    ``marginMm`` None: what ``model`` was made for, as the cases of its libraries. Raises `BoxError` for a segment without a voxel.
-    """
-    mask = segmentMasks(segmentationNode).get(segmentId)
-    if mask is None:
-        msg = f"The segment of {segmentationNode.GetName()} holds no voxel; draw the lesion, or choose another segment."
-        raise BoxError(msg)
-    (found,) = boxes_from_label_array(mask.array.astype(np.int32), mask.ijkToRAS, {1: mask.name})
-    box = found.grown(segment_margin_mm(model) if marginMm is None else marginMm)
-    for node in lesionNodes(segmentationNode.GetScene()):
-        if segmentOfLesion(node) == (segmentationNode, segmentId):
-            node.SetAndObserveTransformNodeID(None)
-            node.SetAndObserveObjectToNodeMatrix(slicer.util.vtkMatrixFromArray(box.boxToRAS))
-            node.SetSize(*box.sizeMm)
-            return node
-    node = markAsLesion(addRoiNode(segmentationNode.GetScene(), box))
-    node.SetNodeReferenceID(SEGMENTATION_ROLE, segmentationNode.GetID())
-    node.SetAttribute(_SEGMENT_ID, segmentId)
-    return node
+from LesionClassifierLib.scene.lesions import lesionOfSegment
+from LesionLib.errors import LesionLensError
+from LesionLib.model.folder import DEFAULT_MODEL
+from slicer import vtkMRMLMarkupsROINode
 
 
 class SegmentChoice:

@@ -67,8 +67,13 @@ class ServerAddress:
             raise CaseLibraryError(msg)
         return cls(parts.scheme, parts.hostname, port, library)
 
+    @property
+    def authority(self) -> str:
+        """``host:port``, an IPv6 address in brackets."""
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
     def __str__(self) -> str:
-        return f"{self.scheme}://{self.host}:{self.port}/{self.library}"
+        return f"{self.scheme}://{self.authority}/{self.library}"
 
 
 def is_server_address(text: str) -> bool:
@@ -87,7 +92,7 @@ def connected(address: ServerAddress) -> MilvusClient:
     token = os.environ.get(TOKEN, "")
     if not token and os.environ.get(USER):
         token = f"{os.environ[USER]}:{os.environ.get(PASSWORD, '')}"
-    uri = f"{_SCHEMES[address.scheme]}://{address.host}:{address.port}"
+    uri = f"{_SCHEMES[address.scheme]}://{address.authority}"
     with plain_server_errors(address):
         client = MilvusClient(uri=uri, token=token, timeout=TIMEOUT_S)
         client.list_collections(timeout=TIMEOUT_S)
@@ -174,6 +179,11 @@ def pieces_of(library: str) -> str:
     return f"{library}_pieces"
 
 
+def properties_of(library: str) -> str:
+    """The collection of what is noted of the library as a whole; an older library has none."""
+    return f"{library}_properties"
+
+
 def vectors_of(library: str, sha256: str) -> str:
     """The collection of a model's vectors."""
     return f"{library}_m_{sha256[:32]}"
@@ -189,6 +199,11 @@ def create_library(client: MilvusClient, library: str) -> None:
     _create(
         client, pieces_of(library), "piece_id", {"case_id": 64, "kind": 64, "about": 4_000, "data": TEXT_BYTES}, numbers
     )
+
+
+def create_properties(client: MilvusClient, library: str) -> None:
+    """The collection of properties; it stays where it is there."""
+    _create(client, properties_of(library), "name", {"value": 4_000}, {})
 
 
 def create_vectors(client: MilvusClient, library: str, sha256: str, dimension: int) -> None:

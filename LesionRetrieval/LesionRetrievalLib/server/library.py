@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Self
@@ -18,8 +18,10 @@ from LesionRetrievalLib.library.cases import (
     ModelIdentity,
     Neighbour,
     case_fields,
+    case_of,
     checked_case_id,
     checked_pictures,
+    loaded_vector,
     stored_vector,
     unit_vector,
 )
@@ -28,21 +30,33 @@ from LesionRetrievalLib.library.search import SearchFilter, attribute_columns
 from LesionRetrievalLib.server.connection import (
     FILTER_FIELDS,
     ServerAddress,
+    ServerUnreachableError,
     cases_of,
     connected,
     create_library,
+    create_properties,
     create_vectors,
     models_of,
     pieces_of,
     plain_server_errors,
+    properties_of,
     row_without_vector,
     vectors_of,
 )
-from LesionRetrievalLib.server.records import Collection, ids_in, patch_from, pictures_from, pieces_of_case, quoted
+from LesionRetrievalLib.server.records import (
+    PIECES_AT_ONCE,
+    Collection,
+    ids_in,
+    patch_from,
+    pictures_from,
+    pieces_of_case,
+    quoted,
+)
 
 MOST_ANSWERS = 16_000  # the server gives 16,384 at most, some of which are needed to tell ties apart
 _SPARE = 64
 _IDS_AT_ONCE = 5_000
+_CASES_OF_PIECES = 50
 
 
 @dataclass(frozen=True, eq=False)
@@ -76,14 +90,15 @@ class MilvusSearch:
             if everything or enough or asked >= most:
                 break
             asked *= 4
-        matrix = np.array([stored for _, _, stored in whole], dtype=np.float32).reshape(len(whole), len(query))
+        vectors = [loaded_vector(i, stored, len(query)) for i, _, stored in whole]
+        matrix = np.array(vectors, dtype=np.float32).reshape(len(whole), len(query))
         similarity = (matrix.astype(np.float64) * query).sum(axis=1).clip(-1.0, 1.0)
         return [(rows[i], float(s)) for (i, _, _), s in zip(whole, similarity, strict=True)]
 
     def _conditions(self, wanted: SearchFilter) -> list[str]:
         """The filter in the server's words; attributes are compared here, and become lists of case ids."""
         parts = [f"{column} != {quoted(value)}" for column, value in wanted.without()]
-        parts += [f"{column} == {quoted(value)}" for column, value in wanted.only()]
+        parts += [ids_in(column, values) for column, values in wanted.only()]
         if not wanted.attributes:
             return [" and ".join(parts)]
         rows = self.cases.where(" and ".join(parts), list(CASE_COLUMNS))
@@ -92,8 +107,7 @@ class MilvusSearch:
         for name, value in wanted.attributes.items():
             keep &= False if name not in columns else columns[name].meets(value)
         ids = [row["case_id"] for row, kept in zip(rows, keep, strict=True) if kept]
-        chunks = [ids[start : start + _IDS_AT_ONCE] for start in range(0, len(ids), _IDS_AT_ONCE)]
-        return [" and ".join([*parts, ids_in("case_id", chunk)]) for chunk in chunks]
+        return [" and ".join([*parts, ids_in("case_id", chunk)]) for chunk in _batches(ids, _IDS_AT_ONCE)]
 
 
 def _columns(row: dict[str, Any]) -> tuple:
@@ -109,12 +123,13 @@ class MilvusReading:
         library = address.library
         with plain_server_errors(address):
             if not self._client.has_collection(cases_of(library)):
-                msg = f"There is no library {library!r} on {address.host}:{address.port}; push one there, or check its name."
+                msg = f"There is no library {library!r} on {address.authority}; push one there, or check its name."
                 raise CaseLibraryError(msg)
             create_library(self._client, library)
         self._models = Collection(self._client, address, models_of(library), "sha256")
         self._cases = Collection(self._client, address, cases_of(library), "case_id")
         self._pieces = Collection(self._client, address, pieces_of(library), "piece_id")
+        self._properties = Collection(self._client, address, properties_of(library), "name")
 
     def close(self) -> None:
         self._client.close()
@@ -185,6 +200,14 @@ class MilvusReading:
         found = [row["label"] for row in self._cases.all(["label"])]
         return {label: found.count(label) for label in sorted(set(found))}
 
+    def properties(self) -> dict[str, str]:
+        """What is noted of the library as a whole, by name."""
+        with plain_server_errors(self.address):
+            if not self._client.has_collection(properties_of(self.address.library)):
+                return {}
+            create_properties(self._client, self.address.library)  # lets it be read
+        return {row["name"]: row["value"] for row in self._properties.all(["name", "value"])}
+
     def pictures(self, case_id: str) -> dict[str, np.ndarray]:
         """The case's pictures, plane to uint8 grey (height, width)."""
         self.case(case_id)
@@ -203,13 +226,37 @@ class MilvusReading:
         if not rows:
             msg = f"Case {case_id!r} was never embedded by {model.identity}; reindex the library it came from, and push it again."
             raise CaseLibraryError(msg)
-        return np.array(rows[0]["vector"], dtype=np.float32)
+        return loaded_vector(case_id, rows[0]["vector"], model.dimension)
 
     def vectors(self, case_ids: Sequence[str], *, model_sha256: str) -> dict[str, np.ndarray]:
         """Those of these cases' vectors by one model that there are, float32, by case id."""
-        self._indexed(model_sha256)
+        dimension = self._indexed(model_sha256).dimension
         rows = self._vectors(model_sha256).get(list(case_ids), ["vector"])
-        return {row["case_id"]: np.array(row["vector"], dtype=np.float32) for row in rows}
+        return {row["case_id"]: loaded_vector(row["case_id"], row["vector"], dimension) for row in rows}
+
+    def integrity_problems(self) -> tuple[str, ...]:
+        """Read the whole library; return what is wrong with it, one line each. Empty: all is well."""
+        problems: list[str] = []
+        rows = {row["case_id"]: row for row in self._cases.all([*CASE_COLUMNS, "pieces"])}
+        for row in rows.values():
+            problems += _problems_of(lambda _, row=row: _as_case(row), [row["case_id"]])
+        embedded: set[str] = set()
+        for model in self.models():
+            sha256 = model.identity.sha256
+            for ids in _batches(sorted(rows), _IDS_AT_ONCE):
+                problems += _problems_of(lambda part, of=sha256: self.vectors(part, model_sha256=of), ids)
+                embedded.update(self._vectors(sha256).having(ids))
+        problems += [f"case {case_id}: it has no vector" for case_id in sorted(rows.keys() - embedded)]
+        for ids in _batches(sorted(rows), _CASES_OF_PIECES):
+            fields = ["case_id", "kind", "about", "place", "data"]
+            pieces = self._pieces.where(ids_in("case_id", ids), fields, page=PIECES_AT_ONCE)
+            for case_id in ids:
+                own = [piece for piece in pieces if piece["case_id"] == case_id]
+                if len(own) != rows[case_id]["pieces"]:
+                    problems.append(f"case {case_id}: a part of its pictures or of its patch is missing")
+                for read in (pictures_from, patch_from):
+                    problems += _problems_of(lambda _, read=read, i=case_id, own=own: read(i, own), [case_id])
+        return tuple(dict.fromkeys(problems))
 
     def search(self, vector: Any, *, k: int = 9, model_sha256: str, **filters: Any) -> list[Neighbour]:
         """The ``k`` most similar cases that the filters leave, best first, equal ones in the order of their ids.
@@ -244,8 +291,26 @@ class MilvusReading:
         return Collection(self._client, self.address, vectors_of(self.address.library, sha256), "case_id")
 
 
+def _problems_of(read: Callable[[list[str]], object], case_ids: list[str]) -> list[str]:
+    """What is wrong with these cases when they are read: asked for together, and by halves where something is."""
+    try:
+        read(case_ids)
+    except ServerUnreachableError:
+        raise
+    except CaseLibraryError as error:
+        if len(case_ids) == 1:
+            return [str(error)]
+        middle = len(case_ids) // 2
+        return [problem for half in (case_ids[:middle], case_ids[middle:]) for problem in _problems_of(read, half)]
+    return []
+
+
+def _batches(ids: list[str], size: int) -> list[list[str]]:
+    return [ids[start : start + size] for start in range(0, len(ids), size)]
+
+
 def _as_case(row: Mapping[str, Any]) -> Case:
-    return Case(**case_fields(tuple(row[name] for name in CASE_COLUMNS)))
+    return case_of(_columns(row))
 
 
 def unknown_case(case_id: str) -> CaseLibraryError:
@@ -335,9 +400,15 @@ class MilvusLibrary(MilvusReading):
         # What an upload before this one left half goes first.
         self._pieces.delete_of_cases(ids)
         self._pieces.insert(pieces)
-        self._vectors(model_sha256).upsert(vectors)
+        self._vectors(model_sha256).insert(vectors)
         self._cases.insert(rows)
         return len(given)
+
+    def set_property(self, name: str, value: str) -> None:
+        """Note something of the library as a whole, in the place of what was noted under that name."""
+        with plain_server_errors(self.address):
+            create_properties(self._client, self.address.library)
+        self._properties.insert([row_without_vector({"name": name, "value": value})])
 
     def add_vectors(self, vectors: Mapping[str, Any], *, model: ModelIdentity) -> None:
         """The vectors of cases that are there by another model, by case id."""
@@ -354,7 +425,7 @@ class MilvusLibrary(MilvusReading):
             }
             for case_id, vector in vectors.items()
         ]
-        self._vectors(model.sha256).upsert(rows)
+        self._vectors(model.sha256).insert(rows)
 
     def remove(self, case_id: str) -> None:
         """Remove a case with all that belongs to it; from the first step on nobody sees it any more."""
@@ -364,7 +435,14 @@ class MilvusLibrary(MilvusReading):
             self._vectors(model.identity.sha256).delete([case_id])
         self._pieces.delete_of_cases([case_id])
 
+    def remove_many(self, case_ids: Sequence[str]) -> None:
+        """Remove several cases; none where one of them is not there."""
+        for case_id in case_ids:
+            self.case(case_id)
+        for case_id in case_ids:
+            self.remove(case_id)
+
     def _put_last(self, model: ModelIdentity, dimension: int) -> None:
         place = max((int(row["place"]) for row in self._models.all(["place"])), default=0) + 1
         values = {"sha256": model.sha256, "name": model.name, "version": model.version}
-        self._models.upsert([row_without_vector({**values, "dimension": dimension, "place": place})])
+        self._models.insert([row_without_vector({**values, "dimension": dimension, "place": place})])

@@ -16,7 +16,14 @@ import numpy as np
 from LesionLib.errors import CaseLibraryError
 
 from LesionRetrievalLib.library.arrays import PackedArrayError, packed, unpacked
-from LesionRetrievalLib.library.cases import MAX_PICTURE_SIDE, PLANES, box_row, decoded_patch, part_rows
+from LesionRetrievalLib.library.cases import (
+    MAX_PICTURE_SIDE,
+    PLANES,
+    box_row,
+    decoded_patch,
+    is_picture_shape,
+    part_rows,
+)
 from LesionRetrievalLib.library.patches import HuPatch
 from LesionRetrievalLib.server.connection import TEXT_BYTES, ServerAddress, plain_server_errors, row_without_vector
 
@@ -44,11 +51,11 @@ def pictures_from(case_id: str, rows: Sequence[Mapping[str, Any]]) -> dict[str, 
     found = {}
     for kind, about, content in _joined(case_id, rows):
         if kind.startswith(_PICTURE):
-            plane, (height, width) = kind.removeprefix(_PICTURE), about
-            if plane not in PLANES or not (0 < height <= MAX_PICTURE_SIDE and 0 < width <= MAX_PICTURE_SIDE):
+            plane = kind.removeprefix(_PICTURE)
+            if plane not in PLANES or not is_picture_shape(about):
                 raise _damaged(case_id)
             try:
-                found[plane] = unpacked(content, dtype="uint8", shape=(height, width), most=MAX_PICTURE_SIDE**2)
+                found[plane] = unpacked(content, dtype="uint8", shape=about, most=MAX_PICTURE_SIDE**2)
             except PackedArrayError as error:
                 raise _damaged(case_id) from error
     return dict(sorted(found.items()))
@@ -58,10 +65,13 @@ def patch_from(case_id: str, rows: Sequence[Mapping[str, Any]]) -> HuPatch | Non
     """The CT around the lesion, None where there is none. Raises `CaseLibraryError`."""
     box, parts = None, []
     for kind, about, content in _joined(case_id, rows):
-        if kind == _PATCH_BOX:
-            box = tuple(about)
-        elif kind.startswith(_PATCH):
-            parts.append((kind.removeprefix(_PATCH), *about, content))
+        if kind.startswith(_PATCH):  # the box, too
+            if not isinstance(about, list):
+                raise _damaged(case_id)
+            if kind == _PATCH_BOX:
+                box = tuple(about)
+            else:
+                parts.append((kind.removeprefix(_PATCH), *about, content))
     return None if box is None else decoded_patch(case_id, box, parts)
 
 
@@ -107,7 +117,7 @@ def _damaged(case_id: str) -> CaseLibraryError:
 
 _MESSAGE_BYTES = 24 << 20  # the server takes 64 MB a message
 _ROWS_AT_ONCE = 2_000
-_PIECES_AT_ONCE = 200  # of 64 KB each
+PIECES_AT_ONCE = 200  # of 64 KB each
 _TIMEOUT_S = 60.0
 
 
@@ -129,15 +139,13 @@ class Collection:
         return int(found[0]["count(*)"])
 
     def insert(self, rows: Sequence[dict[str, Any]]) -> None:
-        """Write rows whose keys are new; those of one message together or not at all."""
+        """Write rows, in the place of those that have their keys; those of one message together or not at all.
+
+        A message whose answer was lost may be sent again: nothing is there twice.
+        """
         with plain_server_errors(self.address):
             for bite in _bites(rows):
-                self.client.insert(self.name, bite, timeout=_TIMEOUT_S)
-
-    def upsert(self, rows: Sequence[dict[str, Any]]) -> None:
-        """Write rows, in the place of those that have their keys."""
-        self.delete([row[self.key] for row in rows])
-        self.insert(rows)
+                self.client.upsert(self.name, bite, timeout=_TIMEOUT_S)
 
     def delete(self, keys: Sequence[str]) -> None:
         """Remove the rows with these keys; those that are not there do not matter."""
@@ -165,7 +173,7 @@ class Collection:
 
     def of_case(self, case_id: str) -> list[dict[str, Any]]:
         condition = f"case_id == {quoted(case_id)}"
-        return self.where(condition, ["kind", "about", "place", "data"], page=_PIECES_AT_ONCE)
+        return self.where(condition, ["kind", "about", "place", "data"], page=PIECES_AT_ONCE)
 
     def all(self, fields: list[str]) -> list[dict[str, Any]]:
         return self.where("", fields)

@@ -1,1 +1,1 @@
-"""The commands of lesiontrain: fit, evaluate, export, index, retrieval."""
+"""The commands of lesiontrain: fit, evaluate, export, index, retrieval, probe."""

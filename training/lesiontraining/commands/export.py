@@ -6,20 +6,21 @@ import colorsys
 import hashlib
 import json
 import re
-import shutil
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from LesionLib.errors import LesionLensError
+from LesionLib.errors import LesionLensError, OutputError
+from LesionLib.io.swap import put_folder
 from LesionLib.model.bundle import (
     CLASS_NAME_PATTERN,
     SCHEMA_VERSION,
     TEMPERATURE,
     golden_logits,
+    golden_probabilities,
     load_bundle,
     manifest_sha256,
     network_tensors,
@@ -28,13 +29,15 @@ from LesionLib.model.folder import CARD, LICENSE, MANIFEST, WEIGHTS, golden_case
 from LesionLib.networks import LesionNet
 from LesionLib.sampling.batches import cut_lesion
 from LesionLib.sampling.inputs import KINDS, Spec, section_from_spec
+from safetensors import SafetensorError
 from safetensors.torch import save_file
 
 from lesiontraining.commands.evaluate import REPORT_FOLDER
 from lesiontraining.data.sources import TRAINING_MARGIN_MM
+from lesiontraining.reporting.model_card import ModelCard, markdown_table, shown
 from lesiontraining.reporting.report import MAIN, TRUST
 from lesiontraining.runs.folder import FittedModel, FoldFolder, RunFolder
-from lesiontraining.runs.reliability import FoldReliability, fold_reliability
+from lesiontraining.runs.reliability import Reliability, fold_reliability
 
 
 def write_bundle(
@@ -61,13 +64,20 @@ def write_bundle(
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             (folder / name).write_text(text, encoding="utf-8")
         (folder / WEIGHTS).parent.mkdir()
-        save_file({**network_tensors(network), **calibration}, folder / WEIGHTS)
+        try:
+            save_file({**network_tensors(network), **calibration}, folder / WEIGHTS)
+        except SafetensorError as error:
+            msg = f"the weights cannot be written to {out.parent} ({str(error).strip()[:120]}); make room on the disk."
+            raise OutputError(msg) from error
         (folder / WEIGHTS).chmod(0o644)  # safetensors writes for the owner only
+        temperature = float(calibration.get(TEMPERATURE, torch.ones(1)))
+        answer = golden_probabilities(network, spec, temperature) if lesionlens["classes"] else None
         section = {
             "schema": SCHEMA_VERSION,
             **lesionlens,
             "input": section_from_spec(spec),
             "golden_logits": golden_logits(network, spec).round(5).tolist(),
+            **({} if answer is None else {"golden_probabilities": answer.round(5).tolist()}),
             "files": {name: _sha256(folder / name) for name in (WEIGHTS, CARD, LICENSE)},
         }
         manifest = {**head, "lesionlens": section}
@@ -75,9 +85,7 @@ def write_bundle(
         (folder / MANIFEST).parent.mkdir()
         (folder / MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n", encoding="utf-8")
         load_bundle(folder)
-        if out.exists():
-            shutil.rmtree(out)
-        shutil.move(folder, out)
+        put_folder(folder, out, Path(staging) / "replaced")
     return manifest["sha256"]
 
 
@@ -85,97 +93,70 @@ def _sha256(path: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
-_CARD = """# {name} {version}
-
-**Research use only, not for diagnosis.** {intended_use}
-
-{description}
-
-**How:** {architecture} on pictures of kind {kind} ({input}); the probabilities of a lesion's pictures are averaged.{temperature}
-
-## Figures
-
-{lesions} tested lesions of {patients} patients ({classes}), of {folds}, patients never across. The figures are of all tested
-folds, each by its own network; this is the network of fold {fold}. In brackets: 95 % interval over {draws} bootstrap samples of
-patients.
+_FIGURES = """{lesions} tested lesions of {patients} patients ({classes}), of {folds}, patients never across. The figures are of
+all tested folds, each by its own network; this is the network of fold {fold}. In brackets: 95 % interval over {draws} bootstrap
+samples of patients.
 
 {table}
 
 **{conclusion}**
 
-{search}
-## How far to rely on an answer
-
-Fitted on the validation lesions of fold {fold}, checked on its test lesions:
-
-{reliability}
-
-## Made by
-
-`{command}`; {recipe}; {time}; {software}. Data fingerprint `{fingerprint}`.
-
-## Limits
-
-- Measured on the collection named below and nowhere else: other scanners, populations and diseases are not measured.
-- Boxes in training had edges from {smallest:g} to {largest:g} mm; slices were {thinnest:g} to {thickest:g} mm apart.
-{notes}
-## Data
-
-{credit}
-"""
+{search}"""
 
 
 def card(
-    plan: ExportPlan, model: FittedModel, fold: FoldFolder, metrics: Mapping[str, Any], reliability: FoldReliability
+    plan: ExportPlan, model: FittedModel, fold: FoldFolder, metrics: Mapping[str, Any], reliability: Reliability
 ) -> str:
     """The card of an exported model: every number from ``metrics.json`` and the fold's predictions, none typed by hand.
 
     Returns Markdown.
     """
     run = metrics["run"]
-    section = {key: value for key, value in model.input.items() if key != "kind"}
-    figures = [f"- {name}: {text}" for name, text in reliability.figures.items()]
-    lines = [*figures, *(f"- {note}" for note in reliability.notes)]
-    return _CARD.format(
+    section = ", ".join(f"{key} {value}" for key, value in model.input.items() if key != "kind")
+    temperature = (
+        f" Temperature {model.temperature:.3f}." if model.class_names else " It compares lesions and knows no classes."
+    )
+    lines = [
+        *(f"- {name}: {text}" for name, text in reliability.figures.items()),
+        *(f"- {n}" for n in reliability.notes),
+    ]
+    smallest, largest = model.box_size_mm
+    thinnest, thickest = model.slice_distance_mm
+    return ModelCard(
         name=plan.name,
         version=plan.version,
         intended_use=plan.intended_use,
-        description=plan.description or "What it answers was not described.",
-        architecture=model.architecture,
-        kind=model.input["kind"],
-        input=", ".join(f"{key} {value}" for key, value in section.items()),
-        temperature=f" Temperature {model.temperature:.3f}."
-        if model.class_names
-        else " It compares lesions and knows no classes.",
-        lesions=metrics["lesions"],
-        patients=metrics["patients"],
-        classes=", ".join(f"{count} {name}" for name, count in metrics["classes"].items()),
-        folds=f"fold(s) {run['Folds']}",
-        fold=fold.number,
-        draws=metrics["bootstrap"]["draws"],
-        table=_table(metrics["figures"]),
-        conclusion=metrics["conclusion"],
-        search=_search(metrics["search"]),
-        reliability="\n".join(lines) or "- nothing could be fitted",
-        command=run["Command"],
-        recipe=run["Recipe"],
-        time=run["Training time"],
-        software=run["Software"],
-        fingerprint=run["Data fingerprint"],
-        smallest=model.box_size_mm[0],
-        largest=model.box_size_mm[1],
-        thinnest=model.slice_distance_mm[0],
-        thickest=model.slice_distance_mm[1],
-        notes="".join(f"- {note}\n" for note in metrics["notes"]),
-        credit=run["Data"] or "The owner of the table did not say where its lesions come from.",
-    )
+        opening=f"{plan.description or 'What it answers was not described.'}\n\n"
+        f"**How:** {model.architecture} on pictures of kind {model.input['kind']} ({section}); the probabilities of a lesion's "
+        f"pictures are averaged.{temperature}",
+        figures=_FIGURES.format(
+            lesions=metrics["lesions"],
+            patients=metrics["patients"],
+            classes=", ".join(f"{count} {name}" for name, count in metrics["classes"].items()),
+            folds=f"fold(s) {run['Folds']}",
+            fold=fold.number,
+            draws=metrics["bootstrap"]["draws"],
+            table=_table(metrics["figures"]),
+            conclusion=metrics["conclusion"],
+            search=_search(metrics["search"]),
+        ),
+        reliability=f"Fitted on the validation lesions of fold {fold.number}, checked on its test lesions:\n\n"
+        + ("\n".join(lines) or "- nothing could be fitted"),
+        made_by=f"`{run['Command']}`; {run['Recipe']}; {run['Training time']}; {run['Software']}. Data fingerprint "
+        f"`{run['Data fingerprint']}`.",
+        limits=(
+            "Measured on the collection named below and nowhere else: other scanners, populations and diseases are not measured.",
+            f"Boxes in training had edges from {smallest:g} to {largest:g} mm; slices were {thinnest:g} to {thickest:g} mm apart.",
+            *metrics["notes"],
+        ),
+        data=run["Data"] or "The owner of the table did not say where its lesions come from.",
+    ).as_markdown()
 
 
 def _table(rows: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> str:
     names = MAIN | TRUST
-    lines = ["| | " + " | ".join(names.values()) + " |", "|---|" + "---|" * len(names)]
-    lines += [f"| {row} | " + " | ".join(_estimate(figures[f]) for f in names) + " |" for row, figures in rows.items()]
-    return "\n".join(lines)
+    lines = ([row, *(_shown(figures[f]) for f in names)] for row, figures in rows.items())
+    return markdown_table(["", *names.values()], lines)
 
 
 def _search(rows: list[Mapping[str, Any]]) -> str:
@@ -183,20 +164,21 @@ def _search(rows: list[Mapping[str, Any]]) -> str:
     cross = [row for row in rows if row["rule"] == "cross"]
     if not cross:
         return ""
-    lines = ["Search among other patients' lesions (mAP@10 by definition A; chance is a random order):", ""]
-    lines += ["| | queries | mAP@10 | P@1 | P@10 | mAP@10 by chance |", "|---|---|---|---|---|---|"]
-    for row in cross:
-        figures = " | ".join(_estimate(row["figures"][f]) for f in ("ap_a", "p_at_1", "p_at_k"))
-        lines.append(f"| {row['method']} | {row['queries']} | {figures} | {row['chance']['ap_a']:.3f} |")
-    return "\n".join([*lines, "", ""])
+    lines = (
+        [
+            row["method"],
+            str(row["queries"]),
+            *(_shown(row["figures"][f]) for f in ("ap_a", "p_at_1", "p_at_k")),
+            f"{row['chance']['ap_a']:.3f}",
+        ]
+        for row in cross
+    )
+    table = markdown_table(["", "queries", "mAP@10", "P@1", "P@10", "mAP@10 by chance"], lines)
+    return f"Search among other patients' lesions (mAP@10 by definition A; chance is a random order):\n\n{table}"
 
 
-def _estimate(figure: Mapping[str, Any]) -> str:
-    if figure["value"] is None:
-        return "not measured"
-    if figure["low"] is None:
-        return f"{figure['value']:.3f}"
-    return f"{figure['value']:.3f} ({figure['low']:.3f}-{figure['high']:.3f})"
+def _shown(figure: Mapping[str, Any]) -> str:
+    return shown(figure["value"], figure["low"], figure["high"])
 
 
 METRICS = "metrics.json"
@@ -244,27 +226,33 @@ def export(run: Path, out: Path, plan: ExportPlan, *, fold: int | None = None) -
     calibration = {TEMPERATURE: torch.tensor([model.temperature]), **reliability.tensors()}
     return write_bundle(
         out,
-        head=_head(plan, model),
-        lesionlens={
-            "architecture": model.architecture,
-            "arguments": model.arguments,
-            "classes": [
+        head=bundle_head(
+            name=plan.name,
+            version=plan.version,
+            description=plan.description,
+            intended_use=plan.intended_use,
+            data_source=model.facts["data"]["credit"],
+            spec=model.spec,
+            class_names=model.class_names,
+        ),
+        lesionlens=bundle_section(
+            architecture=model.architecture,
+            arguments=model.arguments,
+            classes=[
                 {"name": name, "description": "", "colorRGB": list(color)}
                 for name, color in zip(model.class_names, _colors(len(model.class_names)), strict=True)
             ],
-            "aggregation": "mean_slice_probability",
-            "box_size_mm": list(model.box_size_mm),
-            "slice_distance_mm": list(model.slice_distance_mm),
-            "segment_margin_mm": TRAINING_MARGIN_MM,
-            **({"training_content": model.training_content} if model.training_content else {}),
-            "training": {
+            box_size_mm=model.box_size_mm,
+            slice_distance_mm=model.slice_distance_mm,
+            segment_margin_mm=TRAINING_MARGIN_MM,
+            training_content=model.training_content,
+            training={
                 "fold": folder.number,
                 **folder.facts,
                 "reliability": reliability.as_json(),
                 "metrics": metrics,
             },
-            "not_for_clinical_use": True,
-        },
+        ),
         network=network,
         spec=model.spec,
         calibration=calibration,
@@ -292,22 +280,66 @@ def _metrics(run: Path, fold: FoldFolder) -> dict[str, Any]:
     raise ExportError(msg)
 
 
-def _head(plan: ExportPlan, model: FittedModel) -> dict[str, Any]:
+def bundle_head(
+    *,
+    name: str,
+    version: str,
+    description: str,
+    intended_use: str,
+    data_source: str,
+    spec: Spec,
+    class_names: Sequence[str],
+    channels: Sequence[str] = (),
+) -> dict[str, Any]:
+    """MONAI's bundle keys. ``channels``: what each of the input is, where it is a window on HU, -1 to 1."""
     return {
-        "name": plan.name,
-        "version": plan.version,
-        "description": plan.description,
-        "intended_use": plan.intended_use,
-        "data_source": model.facts["data"]["credit"],
+        "name": name,
+        "version": version,
+        "description": description,
+        "intended_use": intended_use,
+        "data_source": data_source,
         "network_data_format": {
-            "inputs": {"image": _input_format(model.spec)},
-            "outputs": {"pred": _output_format(model.class_names)},
+            "inputs": {"image": _input_format(spec, channels)},
+            "outputs": {"pred": _output_format(tuple(class_names))},
         },
     }
 
 
-def _input_format(spec: Spec) -> dict[str, Any]:
+def bundle_section(  # noqa: PLR0913 - all by name, and two of them optional
+    *,
+    architecture: str,
+    arguments: Mapping[str, Any],
+    classes: Sequence[Mapping[str, Any]],
+    box_size_mm: Sequence[float],
+    slice_distance_mm: Sequence[float],
+    segment_margin_mm: float,
+    training: Mapping[str, Any],
+    class_prior: Sequence[float] = (),
+    training_content: Mapping[str, str] | None = None,
+) -> dict[str, Any]:
+    """Our section of the manifest, without what `write_bundle` adds. Sizes and distances: smallest and largest in training.
+
+    ``segment_margin_mm``: how far its boxes reach beyond a segment. ``class_prior``: the share of each class that the probabilities
+    assume. ``training_content``: by which lesions of its training are recognised; both are left out where they are not known.
+    """
+    optional = {"class_prior": list(class_prior), "training_content": dict(training_content or {})}
+    return {
+        "architecture": architecture,
+        "arguments": dict(arguments),
+        "classes": list(classes),
+        "aggregation": "mean_slice_probability",
+        "box_size_mm": list(box_size_mm),
+        "slice_distance_mm": list(slice_distance_mm),
+        "segment_margin_mm": segment_margin_mm,
+        **{name: value for name, value in optional.items() if value},
+        "training": dict(training),
+        "not_for_clinical_use": True,
+    }
+
+
+def _input_format(spec: Spec, names: Sequence[str]) -> dict[str, Any]:
     _, channels, *shape = cut_lesion(*golden_case(), spec).pictures.shape
+    windows = {"value_range": [-1, 1], "channel_def": {str(n): name for n, name in enumerate(names)}} if names else {}
     return {
         "type": "image",
         "format": "hounsfield",
@@ -316,6 +348,7 @@ def _input_format(spec: Spec) -> dict[str, Any]:
         "spatial_shape": shape,
         "dtype": "float32",
         "is_patch_data": True,
+        **windows,
     }
 
 

@@ -21,6 +21,7 @@ from LesionLib.networks import EXAMPLE_INPUTS, LesionNet
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 
+from lesiontraining.commands.recipe_check import check_parsed, check_texts, restrict_imports
 from lesiontraining.data.contents import content_of_rows
 from lesiontraining.data.crops import picture_section
 from lesiontraining.data.data_module import LesionDataModule
@@ -63,10 +64,14 @@ class RecipeCLI(LightningCLI):
         """As Lightning does, but what is wrong is an error of ours, not the end of the process."""
         parser.exit_on_error = False
         super().parse_arguments(parser, args)
+        check_parsed(self.config.as_dict())
 
 
 def recipe_cli(arguments: Sequence[str], fold: FoldFolder) -> RecipeCLI:
     """Task, data module and trainer of one fold. ``arguments``: LightningCLI's. Raises `OptionError`."""
+    given = _with_configs(arguments)
+    check_texts(given)
+    restrict_imports()
     fold.path.mkdir(parents=True, exist_ok=True)
     ours = [
         f"--data.held_out={fold.number}",
@@ -81,7 +86,7 @@ def recipe_cli(arguments: Sequence[str], fold: FoldFolder) -> RecipeCLI:
             LesionDataModule,
             subclass_mode_model=True,
             run=False,
-            args=[*_with_configs(arguments), *ours],
+            args=[*given, *ours],
             seed_everything_default=0,
             save_config_kwargs={"overwrite": True},
             trainer_defaults={
@@ -161,12 +166,12 @@ def _with_configs(arguments: Sequence[str]) -> list[str]:
 
 
 def _config(name: str) -> str:
-    if Path(name).is_file():
-        return name
     known = {f"{path.parent.name}/{path.stem}": path for path in _CONFIGS.glob("*/*.yaml")}
     known |= {path.stem: path for path in _CONFIGS.glob("public/*.yaml")}
     if name in known:
         return str(known[name])
+    if Path(name).is_file():
+        return name
     msg = f"there is no recipe {name!r}; give a YAML file, or one of {', '.join(sorted(known))}."
     raise OptionError(msg)
 
@@ -197,6 +202,8 @@ def fit(out: Path, arguments: Sequence[str], *, folds: str, say: Say) -> RunFold
 
 def _fit_fold(cli: RecipeCLI, fold: FoldFolder, arguments: Sequence[str], say: Say) -> None:
     start = time.monotonic()
+    if cli.trainer.is_global_zero:
+        fold.remove_leftovers()
     begun = fold.last_checkpoint
     if begun is not None:
         say(f"fold {fold.number}: going on from {begun}")
@@ -213,6 +220,7 @@ def _fit_fold(cli: RecipeCLI, fold: FoldFolder, arguments: Sequence[str], say: S
         raise RunError(msg)
     if not cli.trainer.is_global_zero:
         return
+    fold.remove_leftovers()  # Lightning leaves the checkpoint that it went on from
     say(f"fold {fold.number}: answering the lesions")
     _take_best(cli)
     predictions, model, network = _answers(cli, arguments)
@@ -235,6 +243,14 @@ def _kept(fold: FoldFolder) -> Iterator[None]:
         raise RunError(msg) from error
     except FileNotFoundError as error:
         msg = f"{error.filename or error} is missing. {_what_is_kept(fold)}"
+        raise RunError(msg) from error
+    except SystemExit as error:  # how Lightning ends after Ctrl-C or SIGTERM
+        msg = f"stopped by hand. {_what_is_kept(fold)}"
+        raise RunError(msg) from error
+    except RuntimeError as error:
+        if "PytorchStreamWriter" not in str(error) and "unexpected pos" not in str(error):
+            raise
+        msg = f"a checkpoint cannot be written to {fold.checkpoints}; make room on the disk. {_what_is_kept(fold)}"
         raise RunError(msg) from error
 
 

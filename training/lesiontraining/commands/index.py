@@ -15,6 +15,7 @@ from LesionLib.inference.classifier import Classifier
 from LesionLib.model.bundle import Bundle
 from LesionRetrievalLib.library.cases import CaseEntry, ModelIdentity
 from LesionRetrievalLib.library.intake import NewCase, Owner, case_entry
+from LesionRetrievalLib.library.ownership import KEY_PROPERTY
 from LesionRetrievalLib.library.pseudonyms import Pseudonymiser
 from LesionRetrievalLib.library.store import write_library
 
@@ -62,7 +63,8 @@ def index(
         raise CaseIndexError(msg)
     key = Pseudonymiser.load(key_path) if key_path.exists() else Pseudonymiser.create(key_path)
     entries = _entries(rows, bundle, plan, key, progress)
-    return write_library(out, ModelIdentity.of_model(bundle), entries)
+    identity = ModelIdentity.of_model(bundle)
+    return write_library(out, identity, entries, properties={KEY_PROPERTY: key.fingerprint}, overwrite=False)
 
 
 def _entries(

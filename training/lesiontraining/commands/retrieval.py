@@ -10,12 +10,12 @@ from pathlib import Path
 import numpy as np
 from LesionLib.inference.classifier import Classifier
 from LesionLib.model.bundle import Bundle
-from LesionLib.sampling.statistics import lesion_statistics
 
-from lesiontraining.data.lesions import LesionTable
+from lesiontraining.data.lesions import LesionTable, ct_lesions
 from lesiontraining.evaluation.baselines import size_as_angle
 from lesiontraining.evaluation.predictions import Predictions
 from lesiontraining.reporting.figures import FIGURES, RULES, SearchRow, search_rows
+from lesiontraining.runs.table_answers import LesionMeasures, table_predictions
 
 SIZE = "size alone"
 _SHOWN = ("ap_a", "p_at_1", "p_at_k")
@@ -23,34 +23,13 @@ _SHOWN = ("ap_a", "p_at_1", "p_at_k")
 
 def embedded(table: LesionTable, bundle: Bundle, *, progress: Callable[[int, int], None] | None = None) -> Predictions:
     """Every lesion of a table of CTs by ``bundle``; probabilities are left at equal shares, for only embeddings are asked."""
-    vectors, volumes, means, sizes, spacings = [], [], [], [], []
-    for done, row in enumerate(table.rows, start=1):
-        volume = row.source.read()
-        box = row.source.lesion(volume, name=f"line {row.line}", margin_mm=bundle.segment_margin_mm)
-        measured = lesion_statistics(volume, box)
+    vectors, measures = [], LesionMeasures()
+    for done, (_, volume, box) in enumerate(ct_lesions(table, margin_mm=bundle.segment_margin_mm), start=1):
         vectors.append(Classifier(bundle, volume).embed(box))
-        volumes.append(1000.0 * measured.volume_ml)
-        means.append(measured.hu_mean)
-        sizes.append(box.sizeMm)
-        spacings.append(volume.spacingMm)
+        measures.add(volume, box)
         if progress is not None:
             progress(done, len(table))
-    n, classes = len(table), max(2, len(table.class_names))
-    return Predictions(
-        class_names=table.class_names,
-        lesion_ids=np.array([f"line {row.line}" for row in table.rows]),
-        patients=table.patients,
-        studies=table.studies,
-        folds=np.zeros(n, dtype=int),
-        split=np.full(n, "test"),
-        labels=table.labels,
-        probabilities=np.full((n, classes), 1 / classes),
-        embeddings=np.stack(vectors).astype(np.float64),
-        size_mm=np.stack(sizes),
-        volume_mm3=np.array(volumes),
-        mean_hu=np.array(means),
-        spacing_mm=np.stack(spacings),
-    )
+    return table_predictions(table, measures, embeddings=np.stack(vectors))
 
 
 def retrieval_rows(model: Predictions, name: str, *, draws: int = 2000, seed: int = 0) -> list[SearchRow]:

@@ -7,16 +7,15 @@ from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
-import SimpleITK as sitk
-from LesionLib.errors import LesionLensError, VolumeError
+from LesionLib.errors import LesionLensError
 from LesionLib.geometry import CTVolume, LesionBox, distance_outside_mm
-from LesionLib.io.volumes import LPS_TO_RAS, choose_series, ijk_to_ras
+from LesionLib.io.tables import doubtful_labels
+from LesionLib.io.volumes import volume_without_voxels
 
 from lesiontraining.data.lesions import LesionRow, LesionTable, PictureSet
-from lesiontraining.data.messages import SHOWN, Problem, TableError, tracked
+from lesiontraining.data.messages import SHOWN, Problem, TableError, say, tracked
 from lesiontraining.data.sources import (
     MmBox,
     Photograph,
@@ -60,58 +59,6 @@ def _named(leak: Leak, lesion_ids: np.ndarray) -> Leak:
     return replace(leak, examples=tuple(text.replace("rows ", "", 1) for text in named))
 
 
-def volume_without_voxels(path: Path, *, series: str | None = None) -> CTVolume:
-    """Where a CT lies, from its header alone: nothing of its voxels is read.
-
-    A CT of the right size and place whose voxels are all 0 and take no memory. Raises `VolumeError`.
-    """
-    if path.is_dir():
-        size, to_ras = _dicom_lattice(path, series)
-    else:
-        size, to_ras = _file_lattice(path)
-    return CTVolume(np.broadcast_to(np.int16(0), size[::-1]), to_ras, name=path.name)
-
-
-def _file_lattice(path: Path) -> tuple[tuple[int, ...], np.ndarray]:
-    reader = sitk.ImageFileReader()
-    reader.SetFileName(str(path))
-    try:
-        reader.ReadImageInformation()
-    except RuntimeError as error:
-        msg = f"{path} cannot be read as an image"
-        raise VolumeError(msg) from error
-    if reader.GetDimension() != 3 or reader.GetNumberOfComponents() != 1:
-        what = f"{reader.GetDimension()} dimensions and {reader.GetNumberOfComponents()} values a voxel"
-        msg = f"{path.name} has {what}; a CT has 3 and 1"
-        raise VolumeError(msg)
-    direction = np.array(reader.GetDirection()).reshape(3, 3)
-    empty = sitk.Image(1, 1, 1, sitk.sitkUInt8)
-    empty.SetSpacing(reader.GetSpacing())
-    empty.SetOrigin(reader.GetOrigin())
-    empty.SetDirection(direction.ravel().tolist())
-    return reader.GetSize(), ijk_to_ras(empty)
-
-
-def _dicom_lattice(folder: Path, series: str | None) -> tuple[tuple[int, ...], np.ndarray]:
-    headers = [one.header for one in choose_series(folder, series).slices]
-    try:
-        row, column = np.array(headers[0].ImageOrientationPatient, dtype=float).reshape(2, 3)
-        positions = np.array([header.ImagePositionPatient for header in headers], dtype=float).reshape(-1, 3)
-        between_rows, between_columns = (float(value) for value in headers[0].PixelSpacing)
-        size = (int(headers[0].Columns), int(headers[0].Rows), len(headers))
-        thickness = float(headers[0].get("SliceThickness") or 1.0)
-    except (AttributeError, TypeError, ValueError) as error:
-        msg = f"{folder.name}: images without position, orientation or pixel size; give a CT series"
-        raise VolumeError(msg) from error
-    normal = np.cross(row, column)
-    positions = positions[np.argsort(positions @ normal, kind="stable")]
-    step = (positions[-1] - positions[0]) / (len(headers) - 1) if len(headers) > 1 else normal * thickness
-    matrix = np.eye(4)
-    matrix[:3, :3] = np.stack([row * between_columns, column * between_rows, step], axis=1)
-    matrix[:3, 3] = positions[0]
-    return size, LPS_TO_RAS @ matrix
-
-
 _NAMED = 5  # patients or lines that a problem names
 
 
@@ -130,13 +77,16 @@ def check_table(
     ``folds``: how many folds will be made of it; ``split_column``: the column that says the split instead ("split", "fold"
     or another). ``labelled``: whether every lesion needs a label. ``look_at_files``: read headers of CTs, and masks whole.
     """
+    warnings: dict[str, int] = {}
     problems = [*_doubles(table), *_labels(table, labelled=labelled)]
     if folds is not None and labelled:
         problems += _few_patients(table, folds)
     if split_column is not None:
         problems += _crossing(table, split_column)
     if look_at_files:
-        problems += _files(table, progress=progress)
+        problems += _files(table, warnings, progress=progress)
+    for text, line in list(warnings.items())[:shown]:
+        say(f"{table.name}, line {line}: {text}")
     if problems:
         raise TableError(table.name, problems, shown=shown)
 
@@ -164,6 +114,8 @@ def _labels(table: LesionTable, *, labelled: bool) -> Iterator[Problem]:
                 row.line, "the label is empty; fill it, or say what to do with lesions without (unlabelled: drop)"
             )
     if labelled:
+        for line, text in doubtful_labels((row.line, row.label) for row in table.rows):
+            yield Problem(line, text)
         present = {row.label for row in table.rows}
         for name in table.class_names:
             if name not in present:
@@ -198,27 +150,28 @@ def _crossing(table: LesionTable, column: str) -> Iterator[Problem]:
         yield Problem(max(seen.values()), f"the patient {patient!r} is on several sides of the {column}: {where}")
 
 
-def _files(table: LesionTable, *, progress: bool) -> list[Problem]:
+def _files(table: LesionTable, warnings: dict[str, int], *, progress: bool) -> list[Problem]:
+    """Problems of files; what is only odd about them goes into ``warnings``, with the first line that it is of."""
     groups: dict[tuple[str, str], list[LesionRow]] = defaultdict(list)
     for row in table.rows:
         groups[row.source.group].append(row)
     # Most of the time is waiting for the disk, and SimpleITK lets other threads run while it reads.
     with ThreadPoolExecutor(4) as pool:
-        found = pool.map(_guarded, groups.values())
+        found = pool.map(lambda rows: _guarded(rows, warnings), groups.values())
         return [p for part in tracked(found, "checking files", total=len(groups), shown=progress) for p in part]
 
 
-def _guarded(rows: Sequence[LesionRow]) -> list[Problem]:
+def _guarded(rows: Sequence[LesionRow], warnings: dict[str, int]) -> list[Problem]:
     try:
-        return _group_problems(rows)
+        return _group_problems(rows, warnings)
     except OSError as error:  # a name too long, no permission, a folder that went away
         return [Problem(row.line, f"{error.filename}: {error.strerror}") for row in rows]
 
 
-def _group_problems(rows: Sequence[LesionRow]) -> list[Problem]:
+def _group_problems(rows: Sequence[LesionRow], warnings: dict[str, int]) -> list[Problem]:
     source = rows[0].source
     if isinstance(source, VolumeSource):
-        return _volume_problems(rows)
+        return _volume_problems(rows, warnings)
     if isinstance(source, SlicesSource):
         return _slice_problems(rows)
     if isinstance(source, Photograph):
@@ -227,7 +180,7 @@ def _group_problems(rows: Sequence[LesionRow]) -> list[Problem]:
     return [Problem(rows[0].line, f"{source.archive} is missing")] if missing else []
 
 
-def _volume_problems(rows: Sequence[LesionRow]) -> list[Problem]:
+def _volume_problems(rows: Sequence[LesionRow], warnings: dict[str, int]) -> list[Problem]:
     path = rows[0].source.volume
     if not path.exists():
         return [Problem(row.line, f"the volume {path} is missing") for row in rows]
@@ -235,6 +188,8 @@ def _volume_problems(rows: Sequence[LesionRow]) -> list[Problem]:
         volume = volume_without_voxels(path, series=rows[0].source.series)
     except LesionLensError as error:
         return [Problem(row.line, str(error)) for row in rows]
+    for warning in volume.warnings:
+        warnings.setdefault(str(warning), rows[0].line)
     return [problem for row in rows for problem in _place_problems(row, volume)]
 
 
@@ -244,7 +199,9 @@ def _place_problems(row: LesionRow, volume: CTVolume) -> Iterator[Problem]:
         yield Problem(row.line, f"the mask {source.mask} is missing")
         return
     try:
-        around_mask = None if source.mask is None else mask_box(source.mask, source.mask_value, name=row.lesion_id)
+        around_mask = (
+            None if source.mask is None else mask_box(source.mask, source.mask_value, name=row.lesion_id, volume=volume)
+        )
         box = around_mask if source.place is None else source.place.box(volume.ijkToRAS, name=row.lesion_id)
     except LesionLensError as error:
         yield Problem(row.line, str(error))

@@ -34,10 +34,7 @@ from LesionLib.sampling import resample as sampling
 from LesionLib.sampling import statistics as lesion_statistics
 from LesionLib.sampling import volumes as sampling_volumes
 
-from lesiontraining.data import crops as cutting
-from lesiontraining.data import crops as photographs
-from lesiontraining.data import sources
-from lesiontraining.data import sources as places
+from lesiontraining.data import crops, sources
 from lesiontraining.data.crops import CutLesion, PictureSpec, cut_row, misfit, picture_section
 from lesiontraining.data.lesions import UNKNOWN, LesionRow, LesionTable, PictureSet
 from lesiontraining.data.messages import Problem, bar, one_problem, refuse, say
@@ -55,7 +52,7 @@ def data_fingerprint(lesion_ids: Sequence[str], labels: Sequence[str], splits: S
 
 _CODE = (
     geometry, lesion_statistics, readers, sampling, sampling_kinds, sampling_planes, sampling_volumes,
-    cutting, photographs, places, sources,
+    crops, sources,
 )  # fmt: skip
 _DAMAGED = (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile, zlib.error)
 

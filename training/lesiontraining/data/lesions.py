@@ -27,16 +27,28 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from LesionLib.errors import BoxError
+from LesionLib.geometry import CTVolume, LesionBox
+from LesionLib.io.tables import TableTextError, doubtful_labels, spreadsheet_hint, table_text
 
 from lesiontraining.data.messages import Problem, one_problem, refuse
-from lesiontraining.data.sources import MM_COLUMNS, VOXEL_COLUMNS, Photograph, Source, VolumeSource, place_of
+from lesiontraining.data.sources import (
+    MM_COLUMNS,
+    TRAINING_MARGIN_MM,
+    VOXEL_COLUMNS,
+    Photograph,
+    SlicesSource,
+    Source,
+    VolumeSource,
+    place_of,
+)
 
 UNKNOWN = -1
 
@@ -163,6 +175,29 @@ class LesionTable:
         return replace(self, rows=tuple(row for row in self.rows if keep(row)))
 
 
+def ct_lesions(
+    table: LesionTable, *, margin_mm: float = TRAINING_MARGIN_MM
+) -> Iterator[tuple[LesionRow, CTVolume, LesionBox]]:
+    """Each lesion of a table of CTs, in its order, with its CT and its box; a CT whose lesions follow each other is read once.
+
+    ``margin_mm``: how far the box reaches beyond a mask; another one only for a model that says so in its manifest.
+    Raises `TableError` naming the row that is no CT, `VolumeError`, `BoxError`.
+    """
+    refuse(
+        table.name,
+        (
+            Problem(row.line, "a lesion of a CT is needed here, and this row is none")
+            for row in table.rows
+            if not isinstance(row.source, VolumeSource | SlicesSource)
+        ),
+    )
+    for _, rows in groupby(table.rows, key=lambda row: row.source.group):
+        volume = None
+        for row in rows:
+            volume = row.source.read() if volume is None else volume
+            yield row, volume, row.source.lesion(volume, name=f"line {row.line}", margin_mm=margin_mm)
+
+
 def _study(row: LesionRow) -> str:
     if len(row.study) >= _IDENTIFIER:
         return row.study
@@ -208,6 +243,9 @@ def parse_csv(text: str, *, source: str) -> tuple[tuple[str, ...], Rows]:
         raise one_problem(source, f"not a CSV table: {error}", line=reader.line_num) from error
     header = tuple(rows[0][1]) if rows else ()
     _check_header(header, source)
+    hint = spreadsheet_hint(text)
+    if hint:
+        raise one_problem(source, hint, line=1)
     filled = [(line, cells) for line, cells in rows[1:] if any(cells)]
     refuse(
         source,
@@ -232,9 +270,9 @@ def _check_header(header: tuple[str, ...], source: str) -> None:
 
 def _text(path: Path) -> str:
     try:
-        return path.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        raise one_problem(path.name, "the file is not text in UTF-8; save the table as CSV in UTF-8") from error
+        return table_text(path)
+    except TableTextError as error:
+        raise one_problem(path.name, f"the file is not text in UTF-8: {error}") from error
 
 
 def _parquet(path: Path) -> tuple[tuple[str, ...], Rows]:
@@ -317,8 +355,19 @@ def table_from_rows(
     names = class_order([row.label for row in read], classes)
     if label is not None and not names:
         raise one_problem(source, f"the column {label!r} is empty in every row; there is nothing to learn")
-    warnings = () if has_patients else (OWN_PATIENT,)
+    warnings = _patients_written_twice(read) if has_patients else (OWN_PATIENT,)
     return LesionTable(tuple(read), names, source, credit, warnings)
+
+
+def _patients_written_twice(rows: Sequence[LesionRow]) -> tuple[str, ...]:
+    """Identifiers that may be one patient's: on two sides of a split the figures would be too good."""
+    found = doubtful_labels((row.line, row.patient) for row in rows)
+    if not found:
+        return ()
+    line, text = found[0]
+    text = text.replace("label", "patient").replace("class", "patient")
+    more = f" And {len(found) - 1} more like it." if len(found) > 1 else ""
+    return (f"line {line}: {text}.{more}",)
 
 
 def _check_columns(header: Sequence[str], source: str, label: str | None, own_patients: bool) -> None:

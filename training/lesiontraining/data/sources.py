@@ -16,11 +16,11 @@ from math import isfinite
 from pathlib import Path
 
 import numpy as np
-import SimpleITK as sitk
 from LesionLib.errors import BoxError, VolumeError
 from LesionLib.geometry import CTVolume, LesionBox, transformed_points
 from LesionLib.io.boxes import boxes_from_label_array
-from LesionLib.io.volumes import ijk_to_ras, read_sitk, read_volume
+from LesionLib.io.segmentations import lattice_problem, read_label_map
+from LesionLib.io.volumes import read_ct
 from PIL import Image, UnidentifiedImageError
 
 MM_COLUMNS = ("center_x", "center_y", "center_z", "size_x", "size_y", "size_z")
@@ -148,14 +148,14 @@ class VolumeSource:
 
     def read(self) -> CTVolume:
         """The CT. Raises `VolumeError`."""
-        return read_volume(self.volume, series=self.series if self.volume.is_dir() else None)
+        return read_ct(self.volume, series=self.series if self.volume.is_dir() else None)
 
     def lesion(self, volume: CTVolume, *, name: str, margin_mm: float = TRAINING_MARGIN_MM) -> LesionBox:
         """The box with its segment where there is a mask. Raises `BoxError`, `VolumeError`.
 
         ``margin_mm``: how far the box reaches beyond a mask; another one only for a model that says so in its manifest.
         """
-        around_mask = None if self.mask is None else mask_box(self.mask, self.mask_value, name=name)
+        around_mask = None if self.mask is None else mask_box(self.mask, self.mask_value, name=name, volume=volume)
         if self.place is None:
             return around_mask.grown(margin_mm)
         box = self.place.box(volume.ijkToRAS, name=name)
@@ -296,25 +296,29 @@ def read_slice(path: Path) -> np.ndarray:
     return values.clip(-(2**15), 2**15 - 1).astype(np.int16)
 
 
-def mask_box(path: Path, value: int | None, *, name: str) -> LesionBox:
-    """The tight box of a mask file's label, with the mask as its segment. Raises `BoxError` for an empty one."""
+def mask_box(path: Path, value: int | None, *, name: str, volume: CTVolume | None = None) -> LesionBox:
+    """The tight box of a mask file's label, with the mask as its segment, where the file's own header says.
+
+    Raises `BoxError` for an empty one, and for one whose header contradicts that of ``volume``.
+    """
     stat = path.stat()
-    labels, to_ras = _label_map(path, stat.st_size, stat.st_mtime_ns)
+    labels, to_ras = _label_map(path, value if path.suffix.lower() == ".dcm" else None, stat.st_size, stat.st_mtime_ns)
     chosen = (labels > 0) if value is None else (labels == value)
     if not chosen.any():
         held = ", ".join(f"{v:g}" for v in np.unique(labels)[:8])
         wanted = "above 0" if value is None else f"equal to {value}"
         msg = f"the mask {path.name} has no voxel {wanted} (it holds {held}); check mask and mask_value."
         raise BoxError(msg)
+    if volume is not None and labels.shape == volume.array.shape:
+        problem = lattice_problem(chosen, to_ras, volume)
+        if problem is not None:
+            msg = f"the mask {path.name}: {problem}; export the mask on the image's own geometry."
+            raise BoxError(msg)
     return boxes_from_label_array(chosen.astype(np.uint8), to_ras, {1: name})[0]
 
 
 @lru_cache(maxsize=2)
-def _label_map(path: Path, _size: int, _mtime_ns: int) -> tuple[np.ndarray, np.ndarray]:
+def _label_map(path: Path, value: int | None, _size: int, _mtime_ns: int) -> tuple[np.ndarray, np.ndarray]:
     """A mask file's labels and place; lesions of one file follow each other, so the last ones read are kept."""
-    image = read_sitk(path)
-    labels = sitk.GetArrayFromImage(image)
-    if image.GetDimension() != 3 or labels.ndim != 3:
-        msg = f"{path.name} is no mask: a 3-D label map with one value a voxel is needed."
-        raise BoxError(msg)
-    return labels, ijk_to_ras(image)
+    labels = read_label_map(path, value=value)
+    return labels.array, labels.ijkToRAS

@@ -186,6 +186,18 @@ def patientwise(folds: Sequence[int], patients: Sequence[str]) -> tuple[np.ndarr
     return np.array([min(of[str(patient)]) for patient in patients]), moved
 
 
+def cross_validation_folds(table: LesionTable, folds: int | str, *, seed: int) -> tuple[np.ndarray, tuple[str, ...]]:
+    """The fold 0, 1, ... of each lesion for a model that is measured on all of them, and the patients that were moved.
+
+    ``folds``: a number (folds by patient, stratified), or a column with names of folds, where a patient that stands in
+    several goes whole to the lowest. Raises `SplitError`.
+    """
+    if isinstance(folds, int):
+        return patient_folds(table.patients, table.labels, folds=folds, seed=seed), ()
+    numbers, _ = fold_numbers(table.column(folds))
+    return patientwise(numbers, table.patients)
+
+
 def class_counts(parts: Sequence[object], labels: Sequence[int], class_names: Sequence[str]) -> Mapping[str, dict]:
     """Lesions of each class in each part (a fold or a split's name): {part: {class: count}}, unknown ones as "not known"."""
     parts, labels = np.asarray(parts).astype(str), np.asarray(labels)

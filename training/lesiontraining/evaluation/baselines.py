@@ -48,8 +48,16 @@ def shortcut_probabilities(
         if len(known) < 2:
             msg = f"outside of fold {here} there are lesions of {len(known)} class(es) only; at least 2 are needed"
             raise ValueError(msg)
-        model = make_pipeline(StandardScaler(), LogisticRegression(class_weight="balanced", max_iter=1000))
-        probabilities[np.ix_(test, known)] = model.fit(x[rest], y[rest]).predict_proba(x[test])
+        probabilities[test] = _balanced_regression(x[rest], y[rest], x[test], classes)
+    return probabilities
+
+
+def _balanced_regression(known: np.ndarray, labels: np.ndarray, asked: np.ndarray, classes: int) -> np.ndarray:
+    """Probabilities (lesion, class) of the lesions ``asked``; a class that no known lesion has gets 0."""
+    model = make_pipeline(StandardScaler(), LogisticRegression(class_weight="balanced", max_iter=1000))
+    model.fit(known, labels)
+    probabilities = np.zeros((len(asked), classes))
+    probabilities[:, model.classes_] = model.predict_proba(asked)
     return probabilities
 
 
@@ -95,10 +103,7 @@ def _regression(train: Predictions, test: Predictions, features: Callable[[Predi
     if not (np.isfinite(known).all() and np.isfinite(asked).all()):
         msg = "not every lesion has a size and a density"
         raise ValueError(msg)
-    model = make_pipeline(StandardScaler(), LogisticRegression(class_weight="balanced", max_iter=1000))
-    model.fit(known, train.labels)
-    probabilities = np.zeros((len(test), len(test.class_names)))
-    probabilities[:, model.classes_] = model.predict_proba(asked)
+    probabilities = _balanced_regression(known, train.labels, asked, len(test.class_names))
     return replace(test, probabilities=probabilities, embeddings=size_as_angle(test.volume_mm3))
 
 

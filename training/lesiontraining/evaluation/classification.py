@@ -272,6 +272,8 @@ def macro_auc(truth: np.ndarray, probabilities: np.ndarray) -> float:
         msg = f"probabilities must have shape (lesion, class), not {p.shape}"
         raise ValueError(msg)
     labels = _class_indices(truth, p.shape[1], "truth")
+    if p.shape[1] == 2:  # that of the first class is the same number
+        return auc(labels == 1, p[:, 1])
     return float(np.mean([auc(labels == c, p[:, c]) for c in range(p.shape[1])]))
 
 

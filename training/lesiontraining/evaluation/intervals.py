@@ -60,10 +60,7 @@ class Difference(Estimate):
 
 
 class PatientDraws:
-    """``draws`` bootstrap samples of patients as rows of lesions: the same ones whenever they are gone through.
-
-    Equal to `lesiontraining.linear_probe.figures.patient_draws` for the same seed, but made one at a time.
-    """
+    """``draws`` bootstrap samples of patients as rows of lesions: the same ones whenever they are gone through."""
 
     def __init__(self, patients: Sequence[str] | np.ndarray, *, draws: int = 2000, seed: int = 0) -> None:
         names, patient_of = np.unique(np.asarray(patients), return_inverse=True)

@@ -55,12 +55,27 @@ class Predictions:
         """Raises `PredictionsError` for what `save` did not write."""
         try:
             with np.load(path, allow_pickle=False) as stored:
-                return cls(tuple(map(str, stored["class_names"])), **{name: stored[name] for name in _ARRAYS})
-        except (OSError, ValueError, KeyError) as error:
+                found = cls(tuple(map(str, stored["class_names"])), **{name: stored[name] for name in _ARRAYS})
+            found._require_rows()
+        except Exception as error:  # zipfile, zlib and numpy raise many kinds for damaged bytes
             msg = f"{path} does not hold predictions of lesiontrain; run lesiontrain fit again, or give another folder."
             raise PredictionsError(msg) from error
+        return found
+
+    def _require_rows(self) -> None:
+        """Raises ValueError where the arrays are not all of the same lesions, or not of their kind."""
+        n, classes = len(self.labels), len(self.class_names)
+        shapes = dict.fromkeys(_ARRAYS, (n,)) | {"size_mm": (n, 3), "spacing_mm": (n, 3)}
+        shapes |= {"probabilities": (n, self.probabilities.shape[-1]), "embeddings": (n, self.embeddings.shape[-1])}
+        fits = all(getattr(self, name).shape == shape for name, shape in shapes.items())
+        whole = self.labels.dtype.kind in "iu" and (n == 0 or -1 <= self.labels.min() <= self.labels.max() < classes)
+        numbers = all(getattr(self, name).dtype.kind == "f" for name in _NUMBERS)
+        if not (fits and whole and numbers):
+            msg = "its arrays do not belong together"
+            raise ValueError(msg)
 
 
+_NUMBERS = ("probabilities", "embeddings", "size_mm", "volume_mm3", "mean_hu", "spacing_mm")
 _ARRAYS = tuple(field.name for field in fields(Predictions) if field.name != "class_names")
 
 

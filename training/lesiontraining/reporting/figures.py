@@ -97,7 +97,7 @@ def measure(methods: Mapping[str, Predictions], *, draws: int, seed: int, say: S
     labelled = {name: p.at(known) for name, p in methods.items()}
     (_, model), *others = labelled.items()
     drawn = PatientDraws(model.patients, draws=draws, seed=seed)
-    statistics = {name: _statistics(p) for name, p in labelled.items()}
+    statistics = {name: classification_statistics(p) for name, p in labelled.items()}
     rows = {}
     for name, of in statistics.items():
         if say:
@@ -120,7 +120,8 @@ def measure(methods: Mapping[str, Predictions], *, draws: int, seed: int, say: S
     )
 
 
-def _statistics(p: Predictions) -> dict[str, Statistic]:
+def classification_statistics(p: Predictions) -> dict[str, Statistic]:
+    """Each figure of a method as a function of rows; all lesions labelled."""
     labels, probabilities = p.labels, p.probabilities
     called, classes = probabilities.argmax(axis=1), probabilities.shape[1]
 
@@ -135,6 +136,18 @@ def _statistics(p: Predictions) -> dict[str, Statistic]:
         "brier": lambda rows: brier_score(probabilities[rows], labels[rows]),
         "log_loss": lambda rows: log_loss(probabilities[rows], labels[rows]),
     }
+
+
+def second_class_statistics(p: Predictions) -> dict[str, Statistic]:
+    """Sensitivity and specificity as functions of rows, the second class being the one that is looked for."""
+    called, classes = p.probabilities.argmax(axis=1), p.probabilities.shape[1]
+
+    def of_second(name: str) -> Statistic:
+        return lambda rows: float(
+            getattr(one_vs_rest(confusion_matrix(p.labels[rows], called[rows], classes)), name)[1]
+        )
+
+    return {name: of_second(name) for name in ("sensitivity", "specificity")}
 
 
 def _comparisons(

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 from zipfile import is_zipfile
 
+import torch
 from LesionLib.errors import BundleError, LesionLensError
 from LesionLib.networks import LesionNet, build_network
 from LesionLib.sampling.inputs import Spec, spec_from_section
@@ -53,7 +54,11 @@ class FittedModel:
     def save(self, folder: Path, network: LesionNet) -> None:
         """Into ``folder``, which exists."""
         state = {name: tensor.detach().cpu().contiguous() for name, tensor in network.state_dict().items()}
-        save_file(state, folder / WEIGHTS)
+        try:
+            save_file(state, folder / WEIGHTS)
+        except SafetensorError as error:
+            msg = f"{folder / WEIGHTS} cannot be written ({str(error).strip()[:120]}); make room on the disk."
+            raise FittedModelError(msg) from error
         text = json.dumps({**asdict(self), "class_names": list(self.class_names)}, indent=2)
         (folder / DESCRIPTION).write_text(text + "\n", encoding="utf-8")
 
@@ -99,6 +104,17 @@ class FoldFolder:
         whole = [path for path in self.checkpoints.glob("last-epoch=*.ckpt") if is_zipfile(path)]
         return max(whole, key=lambda path: int(path.stem.partition("=")[2]), default=None)
 
+    def remove_leftovers(self) -> None:
+        """Remove the checkpoints that a kill left beside the last whole epoch's: torn ones, older ones, and newer best ones.
+
+        What that epoch's own state names stays: training goes on with it.
+        """
+        last = self.last_checkpoint
+        kept = set() if last is None else {last.name, *_named_in(last)}
+        for path in (p for kind in ("last", "best") for p in self.checkpoints.glob(f"{kind}-epoch=*.ckpt")):
+            if path.name not in kept:
+                path.unlink(missing_ok=True)
+
     @property
     def is_done(self) -> bool:
         """Whether training, predictions and model are all there."""
@@ -106,8 +122,18 @@ class FoldFolder:
 
     @property
     def facts(self) -> dict[str, Any]:
-        """What `finish` was given."""
-        return json.loads((self.path / "done.json").read_text(encoding="utf-8"))
+        """What `finish` was given. Raises `RunError` where it is damaged."""
+        try:
+            facts = json.loads((self.path / "done.json").read_text(encoding="utf-8"))
+        except (OSError, ValueError, RecursionError) as error:
+            msg = (
+                f"{self.path / 'done.json'} is damaged; delete it and run lesiontrain fit with the same options again."
+            )
+            raise RunError(msg) from error
+        if not isinstance(facts, dict):
+            msg = f"{self.path / 'done.json'} holds no facts of a fit; run lesiontrain fit with the same options again."
+            raise RunError(msg)
+        return facts
 
     def predictions(self) -> Predictions:
         """Train, val and test rows. Raises `RunError` before the fold is finished."""
@@ -122,6 +148,14 @@ class FoldFolder:
         unfinished = self.path / ".done.json"
         unfinished.write_text(text + "\n", encoding="utf-8")
         unfinished.replace(self.path / "done.json")
+
+
+def _named_in(checkpoint: Path) -> set[str]:
+    """Names of the checkpoints that the callbacks of this one know."""
+    callbacks = torch.load(checkpoint, map_location="cpu", weights_only=True, mmap=True).get("callbacks", {})
+    paths = [state.get(key) for state in callbacks.values() for key in ("best_model_path", "kth_best_model_path")]
+    paths += [path for state in callbacks.values() for path in state.get("best_k_models", {})]
+    return {Path(path).name for path in paths if path}
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ Also of a network that only compares, and of DMRN's support vector machine.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import torch
@@ -14,20 +14,19 @@ from LesionLib.networks.base import device_of
 from LesionLib.networks.dmrn import DMRN
 from LesionLib.networks.svm import fill_from_sklearn
 from LesionLib.sampling.batches import in_channels_last
-from scipy.optimize import minimize_scalar
 from sklearn.calibration import CalibratedClassifierCV
 from sklearn.model_selection import StratifiedGroupKFold
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.svm import SVC
 from torch import Tensor
-from torch.nn import functional
 
 from lesiontraining.data.lesions import PictureSet
+from lesiontraining.runs.uncertainty import best_temperature
 
 _PICTURES_AT_ONCE = 64
-_FEWEST_FOR_TEMPERATURE = 20
-_TEMPERATURES = (0.05, 20.0)
+_MIN_FOR_TEMPERATURE = 20
+_NO_LENGTH = 1e-12
 
 
 def lesion_features(
@@ -39,16 +38,27 @@ def lesion_features(
     stay whole in a batch.
     """
     logits, embeddings = [], []
-    network.eval()
     with torch.inference_mode():
-        for batch in _batches(pictures, at_once):
-            counts = [len(lesion) for lesion in batch]
-            x = in_channels_last(torch.from_numpy(np.concatenate(batch)).to(device_of(network)))
-            features = network.features_of_lesions(x, counts)
+        for features, counts in _feature_maps(network, pictures, at_once):
             logits += [part.float().cpu() for part in network.head(features).split(counts)]
-            directions = functional.normalize(network.descriptor(features).float(), dim=1).split(counts)
-            embeddings += [functional.normalize(d.mean(dim=0), dim=0).cpu().double().numpy() for d in directions]
-    return logits, np.stack(embeddings)
+            embeddings += [embedding_of(part) for part in _descriptors(network, features, counts)]
+    return logits, np.stack(embeddings).astype(np.float64)
+
+
+def lesion_descriptors(
+    network: LesionNet, pictures: Sequence[np.ndarray], *, at_once: int = _PICTURES_AT_ONCE
+) -> list[np.ndarray]:
+    """The descriptors (picture, d) of each lesion, float32, not normalised; ``pictures`` as in `lesion_features`."""
+    with torch.inference_mode():
+        batches = _feature_maps(network, pictures, at_once)
+        return [part for features, counts in batches for part in _descriptors(network, features, counts)]
+
+
+def embedding_of(descriptors: np.ndarray) -> np.ndarray:
+    """A lesion's embedding (d,) of its pictures' descriptors (picture, d): the mean of their directions, normalised."""
+    unit = descriptors / np.maximum(np.linalg.norm(descriptors, axis=1, keepdims=True), _NO_LENGTH)
+    mean = unit.mean(axis=0)
+    return mean / max(np.linalg.norm(mean), _NO_LENGTH)
 
 
 def lesion_probabilities(network: LesionNet, logits: Sequence[Tensor], temperature: float = 1.0) -> np.ndarray:
@@ -62,19 +72,26 @@ def lesion_probabilities(network: LesionNet, logits: Sequence[Tensor], temperatu
 def fit_temperature(network: LesionNet, logits: Sequence[Tensor], labels: np.ndarray) -> float | None:
     """The temperature with the least log loss of the lesion probabilities; None for fewer than 20 lesions.
 
-    Guo et al., ICML 2017, applied after the mean over pictures. ``logits``: (picture, class) each;
-    ``labels``: class indices, (n,), all known.
+    ``logits``: (picture, class) each; ``labels``: class indices, (n,), all known.
     """
-    if len(labels) < _FEWEST_FOR_TEMPERATURE:
+    if len(labels) < _MIN_FOR_TEMPERATURE:
         return None
-    rows = np.arange(len(labels))
+    return best_temperature(lambda temperature: lesion_probabilities(network, logits, temperature), labels)
 
-    def loss(log_temperature: float) -> float:
-        p = lesion_probabilities(network, logits, float(np.exp(log_temperature)))
-        return float(-np.log(np.clip(p[rows, labels], 1e-7, 1.0)).mean())
 
-    bounds = tuple(np.log(_TEMPERATURES))
-    return float(np.exp(minimize_scalar(loss, bounds=bounds, method="bounded").x))
+def _feature_maps(
+    network: LesionNet, pictures: Sequence[np.ndarray], at_once: int
+) -> Iterator[tuple[Tensor, list[int]]]:
+    """Feature maps of a batch of whole lesions, and how many pictures each has."""
+    network.eval()
+    for batch in _batches(pictures, at_once):
+        counts = [len(lesion) for lesion in batch]
+        x = in_channels_last(torch.from_numpy(np.concatenate(batch)).to(device_of(network)))
+        yield network.features_of_lesions(x, counts), counts
+
+
+def _descriptors(network: LesionNet, features: Tensor, counts: list[int]) -> list[np.ndarray]:
+    return [part.cpu().numpy() for part in network.descriptor(features).float().split(counts)]
 
 
 def _batches(pictures: Sequence[np.ndarray], at_once: int) -> list[list[np.ndarray]]:
@@ -111,7 +128,6 @@ def neighbour_probabilities(
     return votes / votes.sum(axis=1, keepdims=True)
 
 
-_PATCHES_AT_ONCE = 64
 _MOST_PARTS = 5
 
 
@@ -131,19 +147,8 @@ def fit_support_vectors(network: DMRN, train: PictureSet, *, c: float, class_wei
         msg = "every class needs lesions of at least two patients in the training folds"
         raise ValueError(msg)
     parts = StratifiedGroupKFold(min(_MOST_PARTS, fewest), shuffle=True, random_state=0)
-    descriptors = _descriptors(network, train)
+    descriptors = np.concatenate(lesion_descriptors(network, train.pictures)).astype(np.float64)
     splits = list(parts.split(descriptors, labels, patients))
     machine = make_pipeline(StandardScaler(), SVC(kernel="linear", C=c, class_weight=class_weight))
     fitted = CalibratedClassifierCV(machine, ensemble=False, cv=splits).fit(descriptors, labels)
     fill_from_sklearn(network.svm, fitted)
-
-
-def _descriptors(network: DMRN, train: PictureSet) -> np.ndarray:
-    found = []
-    network.eval()
-    together = np.concatenate(train.pictures)
-    with torch.inference_mode():
-        for start in range(0, len(together), _PATCHES_AT_ONCE):
-            x = in_channels_last(torch.from_numpy(together[start : start + _PATCHES_AT_ONCE]).to(device_of(network)))
-            found.append(network.descriptor(network.features(x)).double().cpu().numpy())
-    return np.concatenate(found)

@@ -1,10 +1,13 @@
-"""A model's prediction sets and its distance to the training lesions: fitted here, applied in LesionLib.uncertainty.
+"""A model's temperature, prediction sets and distance to the training lesions: fitted here, applied in LesionLib.
 
 Of the sets it is the quantile behind them, and how often they held. The distance is the one that a model folder holds.
+For a model that is fitted on everything there is, ``cross_fitted...`` does it fold by fold: what is fitted on all lesions
+for use, and what the same procedure says of each fold when it is fitted on the others.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from math import ceil
 
@@ -23,6 +26,68 @@ from LesionLib.uncertainty.out_of_distribution import (
     OutOfDistribution,
     checked_embeddings,
 )
+from scipy.optimize import minimize_scalar
+from scipy.special import softmax
+
+TEMPERATURES = (0.05, 20.0)
+_SMALLEST = 1e-7  # a probability below counts as this, so that one lesion can't make the log loss infinite
+
+
+def mean_probabilities(logits: Sequence[np.ndarray], temperature: float = 1.0) -> np.ndarray:
+    """The mean of the slices' probabilities of each lesion, (n, class), float64. ``logits``: (slice, class) each.
+
+    The first class has what the others leave, so that rows add up to 1 to the last digit.
+    """
+    p = [softmax(of_lesion / temperature, axis=1) for of_lesion in logits]
+    others = np.array([[of_slices[:, c].mean() for c in range(1, of_slices.shape[1])] for of_slices in p])
+    return np.column_stack([1.0 - others.sum(axis=1), others])
+
+
+def best_temperature(
+    probabilities_at: Callable[[float], np.ndarray],
+    labels: np.ndarray,
+    *,
+    balanced: bool = False,
+    bounds: tuple[float, float] = TEMPERATURES,
+) -> float:
+    """The temperature with the least log loss of the lesion probabilities (Guo et al., ICML 2017).
+
+    ``probabilities_at``: lesion probabilities (n, class) at a temperature, averaged over slices after it is applied;
+    ``labels``: class indices, (n,). ``balanced``: every class that occurs weighs the same, for probabilities that are meant
+    to hold where classes are equally frequent; else every lesion does.
+    """
+    y = np.asarray(labels).astype(np.int64)
+    rows, counts = np.arange(len(y)), np.bincount(y)
+    weight = 1 / ((counts > 0).sum() * counts[y]) if balanced else np.full(len(y), 1 / len(y))
+
+    def loss(log_temperature: float) -> float:
+        p = probabilities_at(float(np.exp(log_temperature)))[rows, y]
+        return float(-(weight * np.log(np.clip(p, _SMALLEST, 1.0))).sum())
+
+    return float(np.exp(minimize_scalar(loss, bounds=tuple(np.log(bounds)), method="bounded").x))
+
+
+def cross_fitted_probabilities(
+    logits: Sequence[np.ndarray],
+    labels: np.ndarray,
+    folds: np.ndarray,
+    *,
+    balanced: bool = False,
+    bounds: tuple[float, float] = TEMPERATURES,
+) -> np.ndarray:
+    """Lesion probabilities (n, class), each fold's temperature fitted on the other folds only.
+
+    ``logits``: (slice, class) each, by a head that never saw the lesion's patient; ``labels``: class indices, ``folds``: (n,).
+    """
+    y, of_fold = np.asarray(labels), np.asarray(folds)
+    found = np.empty((len(y), logits[0].shape[1]))
+    for fold in np.unique(of_fold):
+        rest, here = ([logits[i] for i in np.flatnonzero(chosen)] for chosen in (of_fold != fold, of_fold == fold))
+        temperature = best_temperature(
+            lambda t, rest=rest: mean_probabilities(rest, t), y[of_fold != fold], balanced=balanced, bounds=bounds
+        )
+        found[of_fold == fold] = mean_probabilities(here, temperature)
+    return found
 
 
 @dataclass(frozen=True)
@@ -41,6 +106,15 @@ class Coverage:
             f"(95 % interval {share.low:.1%} to {share.high:.1%}; promised {self.promised:.0%}); "
             f"it held {self.mean_size:.2f} classes on average."
         )
+
+    def as_json(self) -> dict[str, float]:
+        """For a manifest."""
+        return {**proportion_as_json(self.covered), "promised": self.promised, "mean_size": round(self.mean_size, 4)}
+
+
+def proportion_as_json(share: Proportion) -> dict[str, float]:
+    """Hits, lesions and interval, for a manifest."""
+    return {"hits": share.hits, "n": share.n, "low": round(share.low, 4), "high": round(share.high, 4)}
 
 
 def fit_quantile(
@@ -81,9 +155,28 @@ def coverage(
     ``probabilities``: (n, class); ``labels``: class indices, (n,).
     """
     p, y = checked_probabilities(probabilities, labels)
-    held = prediction_sets(p, quantile, never_empty=never_empty)
-    covered = int(held[np.arange(len(y)), y].sum())
-    return Coverage(proportion(covered, len(y)), float(held.sum(axis=1).mean()), 1.0 - quantile.alpha)
+    return coverage_of_sets(prediction_sets(p, quantile, never_empty=never_empty), y, alpha=quantile.alpha)
+
+
+def coverage_of_sets(sets: np.ndarray, labels: np.ndarray, *, alpha: float) -> Coverage:
+    """As `coverage`, of sets made already. ``sets``: bool (n, class), ``labels``: class indices, (n,)."""
+    covered = int(sets[np.arange(len(labels)), labels].sum())
+    return Coverage(proportion(covered, len(labels)), float(sets.sum(axis=1).mean()), 1.0 - alpha)
+
+
+def cross_fitted_sets(
+    probabilities: np.ndarray, labels: np.ndarray, folds: np.ndarray, alpha: float, *, class_conditional: bool = True
+) -> tuple[ConformalQuantile, np.ndarray]:
+    """`fit_quantile` on all lesions; and of each fold the sets by the quantile of the others, bool (n, class).
+
+    ``probabilities``: (n, class), of lesions that the model did not see; ``labels``: class indices, ``folds``: (n,).
+    """
+    sets = np.empty(np.shape(probabilities), dtype=bool)
+    for fold in np.unique(folds):
+        rest, here = folds != fold, folds == fold
+        quantile = fit_quantile(probabilities[rest], labels[rest], alpha, class_conditional=class_conditional)
+        sets[here] = prediction_sets(probabilities[here], quantile)
+    return fit_quantile(probabilities, labels, alpha, class_conditional=class_conditional), sets
 
 
 def _corrected(scores: np.ndarray, alpha: float, of: str) -> float:

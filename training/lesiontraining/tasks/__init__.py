@@ -6,6 +6,7 @@ from lesiontraining.tasks.cross_entropy import CrossEntropyTask
 from lesiontraining.tasks.dadrn import DADRNTask
 from lesiontraining.tasks.dmrn import DMRNTask
 from lesiontraining.tasks.lesionsearch import LesionSearchTask, SimCLRTask
+from lesiontraining.tasks.linear_probe import LinearProbeTask
 from lesiontraining.tasks.orthopatch import OrthoPatchTask
 from lesiontraining.tasks.siamese import SiameseTask
 from lesiontraining.tasks.vae import VAETask
@@ -15,6 +16,7 @@ __all__ = [
     "DADRNTask",
     "DMRNTask",
     "LesionSearchTask",
+    "LinearProbeTask",
     "OrthoPatchTask",
     "SiameseTask",
     "SimCLRTask",

@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
-import SimpleITK as sitk
-from LesionLib.errors import VolumeError
-from LesionLib.io.volumes import IMAGE_SUFFIXES, read_sitk
+from LesionLib.errors import BoxError, VolumeError
+from LesionLib.io.image_headers import IMAGE_SUFFIXES
+from LesionLib.io.segmentations import read_label_map
 
 from lesiontraining.data.lesions import LesionRow, LesionTable, class_order, read_rows
 from lesiontraining.data.messages import Problem, one_problem, refuse, tracked
@@ -70,8 +70,11 @@ def read_mask_folder(  # noqa: PLR0913
 
 def mask_values(path: Path) -> list[int]:
     """The label values above 0 in a mask file. Raises `VolumeError` for what is no label map."""
-    array = sitk.GetArrayFromImage(read_sitk(path))
-    if array.ndim != 3 or (array.dtype.kind == "f" and (array % 1 != 0).any()):
+    try:
+        array = read_label_map(path).array
+    except BoxError as error:
+        raise VolumeError(str(error)) from error
+    if array.dtype.kind == "f" and (array % 1 != 0).any():
         msg = f"{path.name} is no mask: a 3-D map of whole numbers is needed."
         raise VolumeError(msg)
     values = [int(value) for value in np.unique(array) if value > 0]

@@ -1,0 +1,42 @@
+"""What a run left that was killed before it could clean up: hidden files and folders beside the place it wrote to."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+_INSIDE = (".score-*", ".lesionlens-*", ".installing-*")
+_STILL_AT_WORK_S = 600.0
+
+
+def leftovers(out: Path, *, now: float | None = None) -> list[Path]:
+    """Hidden files and folders of an earlier run beside and in ``out`` (a file or a folder), by name.
+
+    What was touched within the last ten minutes may belong to a run that is still at work, and is left out. What may not be
+    looked at is left out too. ``now``: seconds since the epoch, for tests.
+    """
+    now = time.time() if now is None else now
+    return sorted(path for path in _candidates(out) if _age_s(path, now) > _STILL_AT_WORK_S)
+
+
+def _candidates(out: Path) -> Iterator[Path]:
+    try:
+        beside = list(out.absolute().parent.iterdir())
+        yield from (path for path in beside if path.name.startswith((f".{out.name}-", f".{out.name}.")))
+        if out.is_dir():
+            yield from (path for pattern in _INSIDE for path in out.glob(pattern))
+    except OSError:
+        return
+
+
+def _age_s(path: Path, now: float) -> float:
+    try:
+        return now - path.lstat().st_mtime
+    except OSError:
+        return 0.0
+
+
+def leftovers_note(path: Path) -> str:
+    """The line for the user."""
+    return f"note: {path} was left by a run that was ended before it could clean up; nothing needs it, delete it."

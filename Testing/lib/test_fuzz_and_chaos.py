@@ -8,13 +8,13 @@ import os
 import subprocess
 import sys
 from collections import Counter
-from pathlib import Path
 
 import numpy as np
 import pytest
 from LesionLib.io.swap import put_folder
+from repository import ROOT
 
-FUZZ = Path(__file__).resolve().parents[1] / "fuzz"
+FUZZ = ROOT / "Testing" / "fuzz"
 posix_only = pytest.mark.skipif(sys.platform != "linux", reason="forks, and asks /proc for memory")
 # Quick ones, of every kind of damage; their readers belong to nobody's operating system.
 SLICE = (

@@ -28,10 +28,11 @@ from LesionRetrievalLib.library.ownership import (
 from LesionRetrievalLib.library.pseudonyms import Pseudonymiser, forms_of
 from LesionRetrievalLib.library.search import SearchPlan
 from LesionRetrievalLib.library.store import CaseLibrary, write_library
+from repository import FILES_OF_0_1
 
 MODEL = ModelIdentity("tested", "1.0.0", "a" * 64)
 OWN, FOREIGN = Pseudonymiser(bytes(range(32))), Pseudonymiser(bytes(range(1, 33)))
-V0_1 = Path(__file__).resolve().parents[1] / "fixtures" / "v0_1" / "cases.lesionlib"
+V0_1 = FILES_OF_0_1 / "cases.lesionlib"
 
 
 def a_case(case_id: str, patient: str) -> Case:

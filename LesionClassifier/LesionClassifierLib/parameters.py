@@ -16,7 +16,8 @@ class LesionClassifierParameterNode:
     """``boxSizeMm``: side of a box that one click makes. ``marginMm``: around a segment; a model that is chosen sets its own,
     the default is that of the model that comes along. ``answerAnyway``: show what the network computed without an answer.
 
-    ``redrawnBoxes``: boxes drawn a little differently that are asked too. ``device``: auto, cpu or cuda.
+    ``splitParts``: each part of a segment is a lesion of its own. ``redrawnBoxes``: boxes drawn a little differently that are
+    asked too. ``device``: auto, cpu or cuda.
     """
 
     volume: vtkMRMLScalarVolumeNode
@@ -32,3 +33,4 @@ class LesionClassifierParameterNode:
     showSeen: Annotated[bool, Default(False)]
     colorSegments: Annotated[bool, Default(True)]
     answerAnyway: Annotated[bool, Default(False)]
+    splitParts: Annotated[bool, Default(False)]

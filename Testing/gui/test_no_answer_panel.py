@@ -1,13 +1,15 @@
-"""A lesion that the model has no answer for, as the panel shows it; and the margin of segments' boxes."""
+"""A lesion that the model has no answer for, as the panel shows it; and the margin of segments' boxes, and segments in parts."""
 
 from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 from LesionClassifierLib.scene.lesions import addRoiNode, addSegmentationNode, markAsLesion
 from LesionClassifierLib.scene.volumes import addVolumeNode
+from LesionLib.geometry import CTVolume
 from LesionLib.model.folder import golden_case
 
 LONG = 120
@@ -70,3 +72,21 @@ def test_segments_get_the_margin_of_the_model_and_another_one_is_said(panel, sce
     panel.panel.parameters.marginMm = 2.0
     panel.ui.addSegmentsButton.click()
     assert "reach 2 mm beyond them; the model was made for 0 mm" in panel.ui.statusLabel.text
+
+
+def test_a_segment_in_two_parts_becomes_two_lesions_where_that_is_ticked(panel, scene, spin):
+    volume, box = golden_case()
+    addVolumeNode(scene, volume)
+    panel.initializeParameterNode()
+    two = np.zeros((12, 12, 30), np.uint8)
+    two[2:8, 2:8, 2:8] = two[2:8, 2:8, 15:25] = 1
+    mask = CTVolume(two, box.segment.ijkToRAS, name="metastases")
+    panel.panel.parameters.segmentation = addSegmentationNode(scene, [mask], name="S")
+    spin(0.3)
+    panel.ui.splitPartsCheckBox.click()
+    spin(0.3)
+    assert panel.panel.parameters.splitParts
+    panel.ui.addSegmentsButton.click()
+    assert panel.ui.statusLabel.text == "2 segments are lesions now."
+    spin(until=lambda: panel.ui.lesionTable.rowCount == 2, seconds=5)
+    assert [panel.ui.lesionTable.item(row, 0).text() for row in range(2)] == ["metastases 1", "metastases 2"]

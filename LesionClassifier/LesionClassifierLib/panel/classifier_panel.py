@@ -21,7 +21,7 @@ from LesionClassifierLib.panel.base import ModulePanel, PanelRun
 from LesionClassifierLib.panel.lesions import LesionsPanel
 from LesionClassifierLib.panel.observers import offerOnlyCts
 from LesionClassifierLib.panel.results import ExplanationPanel, ResultPanel
-from LesionClassifierLib.scene.lesions import addLesionAt, isDrawn
+from LesionClassifierLib.scene.lesions import addLesionAt, isDrawn, segmentationOfParts
 from LesionClassifierLib.setup import install, missingPackages
 
 
@@ -290,14 +290,17 @@ class ClassifierPanel(ModulePanel):
         self.lesions.deleteSelected()
 
     def _addSegments(self) -> None:
+        p = self.parameters
         try:
             with slicer.util.WaitCursor():
-                nodes = self._logic.addSegments(self.parameters.segmentation, marginMm=self.parameters.marginMm)
+                segmentation, warnings = segmentationOfParts(p.segmentation) if p.splitParts else (p.segmentation, ())
+                nodes = self._logic.addSegments(segmentation, marginMm=p.marginMm)
         except LesionLensError as error:
             self._showError(str(error))
             return
         self.lesions.refresh()
-        self._ui.statusLabel.text = _("{0} segments are lesions now.").format(len(nodes)) + self._otherMargin()
+        text = _("{0} segments are lesions now.").format(len(nodes)) + self._otherMargin()
+        self._ui.statusLabel.text = " ".join([text, *warnings])
 
     def _otherMargin(self) -> str:
         """Said where the boxes of segments are not those that the model was made for."""

@@ -17,9 +17,10 @@ import numpy as np
 import slicer
 import slicer.util
 import vtk
-from LesionLib.errors import BoxError
+from LesionLib.errors import BoxError, InputWarning
 from LesionLib.geometry import CTVolume, LesionBox, transformed_points
 from LesionLib.io.boxes import boxes_from_label_array
+from LesionLib.io.segmentations import split_parts
 from LesionLib.model.folder import DEFAULT_MODEL, segment_margin_mm
 from slicer import vtkMRMLMarkupsROINode, vtkMRMLScene, vtkMRMLSegmentationNode, vtkMRMLStorageNode
 from vtk.util.numpy_support import numpy_to_vtk, vtk_to_numpy
@@ -285,10 +286,44 @@ def addSegmentationNode(scene: vtkMRMLScene, masks: Sequence[CTVolume], *, name:
     """A segmentation with one segment a mask (0 and 1, world RAS mm), named as the mask; segments may overlap."""
     node = scene.AddNewNodeByClass("vtkMRMLSegmentationNode", name)
     node.CreateDefaultDisplayNodes()
+    _fillSegmentation(node, masks)
+    return node
+
+
+def segmentationOfParts(
+    segmentationNode: vtkMRMLSegmentationNode,
+) -> tuple[vtkMRMLSegmentationNode, tuple[InputWarning, ...]]:
+    """A segmentation whose segments are in one piece each: a segment in three parts becomes three; and what was left out.
+
+    The given one where its segments are so already, else another one beside it, which is filled anew at the next time; the given
+    one stays as it is, hidden. Raises `BoxError`.
+    """
+    masks = segmentMasks(segmentationNode)
+    parts, warnings = split_parts(masks.values())
+    if len(parts) == len(masks) and not warnings:
+        return segmentationNode, ()
+    scene, whole = segmentationNode.GetScene(), segmentationNode.GetID()
+    earlier = [
+        node for node in nodesOfClass(scene, "vtkMRMLSegmentationNode") if node.GetNodeReferenceID(_WHOLE_ROLE) == whole
+    ]
+    if earlier:
+        _fillSegmentation(earlier[0], parts)
+    else:
+        earlier = [addSegmentationNode(scene, parts, name=f"{segmentationNode.GetName()} (parts)")]
+        earlier[0].SetNodeReferenceID(_WHOLE_ROLE, whole)
+    if segmentationNode.GetDisplayNode() is not None:
+        segmentationNode.GetDisplayNode().SetVisibility(False)
+    return earlier[0], warnings
+
+
+def _fillSegmentation(node: vtkMRMLSegmentationNode, masks: Sequence[CTVolume]) -> None:
+    """Put one segment a mask in place of what the node has; the same number has the same ID each time."""
     segmentation = node.GetSegmentation()
+    for segmentId in segmentation.GetSegmentIDs():
+        segmentation.RemoveSegment(segmentId)
     representation = slicer.vtkSegmentationConverter.GetSegmentationBinaryLabelmapRepresentationName()
     segmentation.SetSourceRepresentationName(representation)
-    for mask in masks:
+    for number, mask in enumerate(masks, start=1):
         image = slicer.vtkOrientedImageData()
         image.SetDimensions(*mask.sizeIJK)
         image.SetImageToWorldMatrix(slicer.util.vtkMatrixFromArray(mask.ijkToRAS))
@@ -297,13 +332,13 @@ def addSegmentationNode(scene: vtkMRMLScene, masks: Sequence[CTVolume], *, name:
         segment = slicer.vtkSegment()
         segment.SetName(mask.name)
         segment.AddRepresentation(representation, image)
-        segmentation.AddSegment(segment)
+        segmentation.AddSegment(segment, f"Segment_{number}")
     segmentation.CollapseBinaryLabelmaps(False)
-    return node
 
 
 DEFAULT_BOX_MM = 20.0
 SEGMENTATION_ROLE = "LesionLens.Segmentation"
+_WHOLE_ROLE = "LesionLens.WholeSegments"  # of a segmentation of parts: the one that they are parts of
 _LESION, _SEGMENT_ID = "LesionLens.IsLesion", "LesionLens.SegmentID"
 _AUTOMATIC_NAME = re.compile(r"L(\d+)")
 _ROI_CLASS = "vtkMRMLMarkupsROINode"

@@ -150,7 +150,7 @@ def parts_warning(name: str, mask: CTVolume) -> InputWarning | None:
         return None
     text = (
         f"The segment of {name} is in {count} separate parts, and one box holds them all: the answer is for everything in it. "
-        "Split it into one segment a lesion (command line: --split-parts)."
+        "Split it into one segment a lesion (in the panel the tick below Add segments, on the command line --split-parts)."
     )
     return InputWarning(WarningName.SEVERAL_PARTS, text)
 

@@ -24,6 +24,7 @@ from LesionClassifierLib.scene.lesions import (
     lesionsFromNodes,
     markAsLesion,
     nextLesionName,
+    segmentationOfParts,
     segmentMasks,
 )
 from LesionClassifierLib.scene.results import (
@@ -149,6 +150,33 @@ def test_taking_the_segments_again_moves_the_lesions_instead_of_doubling_them(sc
     (again,) = addLesionsFromSegmentation(scene, segmentation, marginMm=5.0)
     assert again is first
     np.testing.assert_allclose(boxFromRoi(again).sizeMm, [20, 7 * 1.2 + 10, 18], atol=1e-4)
+
+
+def test_the_parts_of_a_segment_become_segments_of_their_own_and_the_given_ones_stay(scene, a_segmentation):
+    ct = a_ct(scene)
+    shape = slicer.util.arrayFromVolume(ct).shape
+    two = block(shape, (5, 5, 5), (15, 12, 9)) | block(shape, (25, 20, 2), (30, 25, 6))
+    two |= block(shape, (20, 2, 2), (21, 3, 3))  # a stray voxel
+    given = a_segmentation(ct, {"metastases": two, "cyst": block(shape, (30, 30, 10), (36, 36, 14))})
+    parts, warnings = segmentationOfParts(given)
+    (left_out,) = warnings
+    assert left_out.startswith("1 part(s) of metastases are smaller than")
+    nodes = addLesionsFromSegmentation(scene, parts)
+    assert [node.GetName() for node in nodes] == ["metastases 1", "metastases 2", "cyst"]
+    boxes = lesionsFromNodes(nodes)
+    assert [int(box.segment.array.sum()) for box in boxes] == [10 * 7 * 4, 5 * 5 * 4, 6 * 6 * 4]
+    np.testing.assert_allclose(boxes[0].centerRAS, [-9.5, -8 * 1.2, 6.5 * 2], atol=1e-5)
+    assert len(segmentMasks(given)) == 2
+    again, _ = segmentationOfParts(given)
+    assert again is parts
+    assert addLesionsFromSegmentation(scene, again) == nodes
+
+
+def test_segments_in_one_piece_each_are_taken_as_they_are(scene, a_segmentation):
+    ct = a_ct(scene)
+    shape = slicer.util.arrayFromVolume(ct).shape
+    given = a_segmentation(ct, {"cyst": block(shape, (5, 5, 5), (15, 12, 9))})
+    assert segmentationOfParts(given) == (given, ())
 
 
 def test_fifty_segments_are_taken_in_a_moment(scene, a_segmentation):

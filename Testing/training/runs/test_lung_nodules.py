@@ -27,9 +27,10 @@ from lesiontraining.commands.export import write_bundle
 from lesiontraining.commands.probe import probe
 from lesiontraining.commands.probe_card import card, manifest_head, manifest_section
 from lesiontraining.commands.probe_plan import BoxJitter, PlanError, read_plan
+from repository import ROOT
 
 NAME = "lung-nodule-malignancy"
-PLAN = Path(__file__).resolve().parents[2] / "training" / "models" / f"{NAME}.yaml"
+PLAN = ROOT / "training" / "models" / f"{NAME}.yaml"
 SMALL = {"width": 0.25, "stem_stride": 2, "output_stride": 16}
 
 

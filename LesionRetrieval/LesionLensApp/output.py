@@ -20,6 +20,7 @@ from typing import TextIO, TypeVar
 from LesionLib.errors import OutputError
 from LesionLib.inference.results import NO_ANSWER, LesionResult, SimilarCase
 from LesionLib.io.private_files import make_private, private_folder
+from LesionLib.io.swap import put_folder
 from LesionRetrievalLib.library.cases import MAY_BE_THE_LESION, NEARLY_THE_SAME
 from LesionRetrievalLib.server.connection import is_server_address
 from rich.console import Console
@@ -156,34 +157,40 @@ def staged_output(out: Path, *, overwrite: bool = False) -> Iterator[Path]:
         raise OutputError(msg) from error
     try:
         with _ended_by_signal():
-            folder = staging / "new"
-            folder.mkdir()
+            folder = private_folder(staging / "new")
             yield folder
             for new in folder.iterdir():
                 make_private(new)
-            private_folder(folder)
             _swap(folder, out, staging / "old")
     finally:
         shutil.rmtree(staging, ignore_errors=True)
 
 
 def _swap(new: Path, out: Path, old: Path) -> None:
-    """``new`` in the place of ``out``, with what was there and is not ours."""
-    if out.exists():
-        os.rename(out, old)
+    """``new`` in the place of ``out``, with what was there and is not ours; at no moment there is neither."""
     try:
-        for foreign in old.iterdir() if old.is_dir() else ():
+        for foreign in out.iterdir() if out.is_dir() else ():
             if not _is_ours(foreign.name):
-                os.rename(foreign, new / foreign.name)
-        os.rename(new, out)
+                _also_at(foreign, new / foreign.name)
+        put_folder(new, out, old)
     except OSError as error:
-        for foreign in new.iterdir() if old.is_dir() else ():
-            if not _is_ours(foreign.name):
-                os.rename(foreign, old / foreign.name)
-        if old.is_dir() and not out.exists():
-            os.rename(old, out)
         msg = f"{out} cannot be replaced ({error.strerror}); choose another folder with --out."
         raise OutputError(msg) from error
+
+
+def _also_at(path: Path, target: Path) -> None:
+    """The same file, or folder of files, under a second name; a copy where the drive knows no second names."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.copytree(path, target, symlinks=True, copy_function=_link_or_copy)
+    else:
+        _link_or_copy(path, target)
+
+
+def _link_or_copy(path: str | Path, target: str | Path) -> None:
+    try:
+        os.link(path, target, follow_symlinks=False)
+    except OSError:
+        shutil.copy2(path, target, follow_symlinks=False)
 
 
 def _is_ours(name: str) -> bool:
@@ -193,7 +200,10 @@ def _is_ours(name: str) -> bool:
 @contextmanager
 def _ended_by_signal() -> Iterator[None]:
     """Inside, a request to end (SIGTERM) is an exception, so that what was begun is cleaned up."""
-    if threading.current_thread() is not threading.main_thread():
+    is_handled = (
+        threading.current_thread() is threading.main_thread() and signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL
+    )
+    if is_handled or threading.current_thread() is not threading.main_thread():
         yield
         return
 

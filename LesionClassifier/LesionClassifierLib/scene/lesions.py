@@ -203,8 +203,13 @@ def _requireOneMeaning(markup: dict) -> None:
         raise BoxError(msg)
     orientation = _numbersOf(markup.get("orientation"), 9)
     if orientation is not None:
-        lengths = np.linalg.norm(orientation.reshape(3, 3), axis=0)
-        if lengths.min() < 1e-9 or np.abs(lengths - 1).max() > 1e-3:
+        axes = orientation.reshape(3, 3)
+        lengths = np.linalg.norm(axes, axis=0)
+        # Axes that are not at right angles are told as such below.
+        are_square = (
+            lengths.min() < 1e-9 or np.abs(axes.T @ axes - np.diag(lengths**2)).max() < 1e-3 * lengths.max() ** 2
+        )
+        if are_square and (lengths.min() < 1e-9 or np.abs(lengths - 1).max() > 1e-3):
             msg = f"its orientation scales by {', '.join(f'{v:g}' for v in lengths)}; axes have length 1, sizes go into 'size'."
             raise BoxError(msg)
     center, points = _numbersOf(markup.get("center"), 3), markup.get("controlPoints")

@@ -456,12 +456,22 @@ def _volume_to_json(volume: CTVolume) -> dict[str, Any]:
         "ijkToRAS": volume.ijkToRAS.tolist(),
         "name": volume.name,
         "warnings": _warnings_to_json(volume.warnings),
+        "slicesAtK": None if volume.slicesAtK is None else np.asarray(volume.slicesAtK, dtype=float).tolist(),
+        "missingSlices": [list(pair) for pair in volume.missingSlices],
     }
 
 
 def _volume_from_json(values: dict[str, Any], arrays: Iterator[np.ndarray]) -> CTVolume:
     warnings = _warnings_from_json(values["warnings"])
-    return CTVolume(next(arrays), np.array(values["ijkToRAS"]), values["name"], warnings)
+    at = values["slicesAtK"]
+    return CTVolume(
+        next(arrays),
+        np.array(values["ijkToRAS"]),
+        values["name"],
+        warnings,
+        slicesAtK=None if at is None else np.array(at, dtype=float),
+        missingSlices=tuple((start, end) for start, end in values["missingSlices"]),
+    )
 
 
 def box_to_json(box: LesionBox) -> dict[str, Any]:

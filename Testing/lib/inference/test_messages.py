@@ -33,7 +33,7 @@ from LesionLib.uncertainty.reliability import Reliability
 from repository import ROOT
 
 CROSSING = {
-    CTVolume: {"array", "ijkToRAS", "name", "warnings"},
+    CTVolume: {"array", "ijkToRAS", "name", "warnings", "slicesAtK", "missingSlices"},
     LesionBox: {"centerRAS", "sizeMm", "axesRAS", "name", "segment"},
     HeatMap: {"array", "ijkToRAS", "peak", "class_name"},
     # Similar cases are added in the parent, from its library.
@@ -53,7 +53,13 @@ def test_every_field_crosses_the_process_border(kind):
 def test_a_request_comes_out_as_it_went_in():
     volume, box = golden_case()
     kinds = (WarningName.PHANTOM, WarningName.GPU_MEMORY)
-    volume = replace(volume, warnings=tuple(InputWarning(kind, "text") for kind in kinds))
+    uneven = np.linspace(0, 1, volume.array.shape[0]) ** 2
+    volume = replace(
+        volume,
+        warnings=tuple(InputWarning(kind, "text") for kind in kinds),
+        slicesAtK=uneven,
+        missingSlices=((1.0, 3.0),),
+    )
     sent = RunRequest("model", volume, [box, replace(box, segment=None)])
     got = request_from_frame(request_to_frame(sent))
     np.testing.assert_array_equal(got.volume.array, volume.array)
@@ -68,6 +74,8 @@ def test_a_request_comes_out_as_it_went_in():
         volume.name,
         box.name,
     )
+    np.testing.assert_array_equal(got.volume.slicesAtK, uneven)
+    assert got.volume.missingSlices == ((1.0, 3.0),)
     assert tuple(warning.name for warning in got.volume.warnings) == kinds
 
 

@@ -17,7 +17,8 @@ from time import monotonic, sleep
 import numpy as np
 import pytest
 from LesionLib.inference.messages import RunnerError, RunOptions, RunRequest, WireError, read_frame, write_frame
-from LesionLib.inference.runner import WORKER_ARGUMENTS, WorkerRunner, worker_environment, worker_python
+from LesionLib.inference.process import WORKER_ARGUMENTS, worker_environment, worker_python
+from LesionLib.inference.runner import WorkerRunner
 from LesionLib.model.folder import golden_case
 
 MODEL = "lung-nodule-malignancy"

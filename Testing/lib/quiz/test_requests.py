@@ -11,9 +11,10 @@ from LesionClassifierLib.background import BackgroundRun
 from LesionLib.errors import CaseLibraryError, LesionLensError
 from LesionLib.geometry import CTVolume, LesionBox
 from LesionLib.inference.messages import RunnerCancelled
+from LesionLib.model.folder import find_bundle, unchecked_manifest
 from LesionRetrievalLib.library.store import CaseLibrary
 from LesionRetrievalLib.quiz.file import load_quiz
-from LesionRetrievalLib.quiz.making import KnownLesion, QuizPlan, choose_per_label
+from LesionRetrievalLib.quiz.making import KnownLesion, QuizPlan, choose_per_label, quiz_classes
 from LesionRetrievalLib.quiz.model import QuizError
 from LesionRetrievalLib.quiz.requests import LibraryCases, QuizRequest, answer_request
 from LesionRetrievalLib.quiz_logic import makeInBackground
@@ -108,7 +109,7 @@ def test_the_model_is_asked_once_a_case_and_the_quiz_is_on_the_disk(request_for,
     assert told == [(0, 2), (1, 2), (2, 2)]
     assert [case.known.feedback for case in load_quiz(tmp_path / "q.json").cases] == ["", "Look."]
     assert quiz.model == (MODEL.name, MODEL.version, MODEL.sha256)
-    assert quiz.classes[0].color == (0.2, 0.6, 0.3)
+    assert quiz.classes == tuple(quiz_classes(unchecked_manifest(find_bundle(MODEL.name))))
 
 
 def test_similar_cases_leave_out_the_case_s_own_patient(request_for, library):

@@ -164,7 +164,12 @@ def test_a_signal_cleans_up_like_ctrl_c(name, tmp_path):
     out.mkdir()
     (out / "results.json").write_text("old")
     with subprocess.Popen(
-        [sys.executable, "-c", WRITER, str(out)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        [sys.executable, "-c", WRITER, str(out)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        # Tests that run in the background of a shell ignore Ctrl-C, and hand that on.
+        preexec_fn=lambda: signal.signal(number, signal.SIG_DFL),
     ) as process:
         assert process.stdout.readline() == "half\n"
         process.send_signal(number)

@@ -137,8 +137,10 @@ def test_a_reader_that_goes_away_is_no_fault():
         assert process.wait(20) == 141
 
 
+# Tests that run in the background of a shell ignore Ctrl-C, and their children would, too.
 WRITER = """
-import sys, time
+import signal, sys, time
+signal.signal(signal.SIGINT, signal.default_int_handler)
 from pathlib import Path
 from LesionLensApp.output import staged_output
 from LesionLib.faults import guarded
@@ -164,12 +166,7 @@ def test_a_signal_cleans_up_like_ctrl_c(name, tmp_path):
     out.mkdir()
     (out / "results.json").write_text("old")
     with subprocess.Popen(
-        [sys.executable, "-c", WRITER, str(out)],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        # Tests that run in the background of a shell ignore Ctrl-C, and hand that on.
-        preexec_fn=lambda: signal.signal(number, signal.SIG_DFL),
+        [sys.executable, "-c", WRITER, str(out)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     ) as process:
         assert process.stdout.readline() == "half\n"
         process.send_signal(number)

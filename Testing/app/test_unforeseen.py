@@ -137,8 +137,10 @@ def test_a_reader_that_goes_away_is_no_fault():
         assert process.wait(20) == 141
 
 
+# Tests that run in the background of a shell ignore Ctrl-C, and their children would, too.
 WRITER = """
-import sys, time
+import signal, sys, time
+signal.signal(signal.SIGINT, signal.default_int_handler)
 from pathlib import Path
 from LesionLensApp.output import staged_output
 from LesionLib.faults import guarded

@@ -161,7 +161,15 @@ def _markups(folder: Path) -> None:
     }  # fmt: skip
     schema = "https://raw.githubusercontent.com/slicer/slicer/master/Modules/Loadable/Markups/Resources/Schema/markups-schema-v1.0.3.json#"
     (folder / "boxes.mrk.json").write_text(
-        json.dumps({"@schema": schema, "markups": [roi, {**roi, "center": [9, 9, 9]}]})
+        json.dumps(
+            {
+                "@schema": schema,
+                "markups": [
+                    roi,
+                    {**roi, "center": [9, 9, 9], "controlPoints": [{**roi["controlPoints"][0], "position": [9, 9, 9]}]},
+                ],
+            }
+        )
     )
 
 

@@ -418,9 +418,13 @@ def _require_whole_files(series: DicomSeries, name: str) -> None:
     for one in series.slices:
         meta = getattr(one.header, "file_meta", None)
         syntax = getattr(meta, "TransferSyntaxUID", None)
-        if syntax is None or syntax.is_compressed or syntax.is_deflated:
-            continue
-        needed = int(one.header.Rows) * int(one.header.Columns) * int(one.header.get("BitsAllocated") or 16) // 8
+        try:
+            if syntax is None or syntax.is_compressed or syntax.is_deflated:
+                continue
+            needed = int(one.header.Rows) * int(one.header.Columns) * int(one.header.get("BitsAllocated") or 16) // 8
+        except (ValueError, TypeError, AttributeError) as error:
+            msg = f"{name}: the header of the file {one.path.name} is damaged ({error}); copy the series again."
+            raise VolumeError(msg) from error
         if one.path.stat().st_size < needed:
             msg = f"{name}: an image of the series is cut short (file {one.path.name}); copy the series again."
             raise VolumeError(msg)

@@ -83,6 +83,23 @@ def test_a_damaged_file_is_left_out_and_named_and_the_rest_goes_on(tmp_path):
     assert "IM000.dcm" in warning
 
 
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda header: delattr(header, "Columns"),
+        lambda header: setattr(header, "Rows", [20, 20]),
+        lambda header: setattr(header.file_meta, "TransferSyntaxUID", "1.2.3"),
+    ],
+)
+def test_a_header_without_what_every_image_has_is_refused_by_its_file(tmp_path, damage):
+    path = write_ct(tmp_path / "ct")[3]
+    header = pydicom.dcmread(path)
+    damage(header)
+    header.save_as(path, implicit_vr=False, little_endian=True)
+    with pytest.raises(VolumeError, match=path.name):
+        read_volume(tmp_path / "ct")
+
+
 def test_a_folder_of_damaged_files_only_names_them(tmp_path):
     (tmp_path / "a.dcm").write_bytes(b"\0" * 128 + b"DICM" + b"\xff" * 50)
     with pytest.raises(VolumeError, match=r"holds no DICOM images \(1 damaged: a\.dcm\)"):

@@ -399,7 +399,10 @@ def _sorted_slices(series: DicomSeries, name: str) -> tuple[list[_Slice], np.nda
 
 def _require_sensible(header: pydicom.Dataset, name: str) -> None:
     """Refuse sizes that no CT has before memory is asked for."""
-    voxels = int(header.get("Rows") or 0) * int(header.get("Columns") or 0) * int(header.get("NumberOfFrames") or 1)
+    try:
+        voxels = int(header.get("Rows") or 0) * int(header.get("Columns") or 0) * int(header.get("NumberOfFrames") or 1)
+    except (TypeError, ValueError):
+        voxels = 0
     if not 0 < voxels <= MAX_VOXELS:
         msg = f"{name}: its header says {header.get('Columns')} x {header.get('Rows')} pixels; the file is damaged."
         raise VolumeError(msg)

@@ -21,6 +21,7 @@ from types import FrameType
 
 from LesionLib import __version__
 from LesionLib.errors import LesionLensError
+from LesionLib.terminal import say, show_every_letter
 
 DONE, BAD_INPUT, UNFORESEEN, INTERRUPTED, NOBODY_READS = 0, 2, 3, 130, 141
 _KEPT_FILES = 20
@@ -49,6 +50,7 @@ def guarded(program: str, body: Callable[[], int], *, keeps_lines: bool = False)
     2 for bad input and for what the machine refuses, 3 for what nobody foresaw (with a file of details), 130 after Ctrl-C and
     128 + n after signal n, 141 where nobody reads standard output any more.
     """
+    show_every_letter()
     with _stopping_signals() as received:
         try:
             code = body()
@@ -120,7 +122,8 @@ def _stopping_signals() -> Iterator[list[int]]:
 
 def _say(program: str, code: int, text: str) -> int:
     with suppress(OSError, ValueError):
-        print(f"{program}: {text}", file=sys.stderr, flush=True)
+        say(f"{program}: {text}", sys.stderr)
+        sys.stderr.flush()
     return code
 
 

@@ -10,11 +10,12 @@ from pathlib import Path
 from LesionLib.faults import DONE, guarded
 from LesionLib.io.leftovers import leftovers, leftovers_note
 from LesionLib.model.folder import DEFAULT_MODEL, user_model_root
+from LesionLib.terminal import say
 from LesionRetrievalLib.libraries import library_place
 
 from LesionLensApp.library import add_library_commands, add_reading_options
 from LesionLensApp.models import add_models_commands
-from LesionLensApp.output import NOTICE, Steps, check_output, print_results, say
+from LesionLensApp.output import NOTICE, Steps, check_output, print_results
 from LesionLensApp.quiz import add_quiz_commands
 
 
@@ -24,7 +25,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _run(arguments: Sequence[str] | None) -> int:
-    _write_any_letter()
     options = build_parser().parse_args(arguments)
     command: Callable[[argparse.Namespace], None] = options.command
     _say_leftovers(options)
@@ -39,13 +39,6 @@ def _say_leftovers(options: argparse.Namespace) -> None:
     places += [user_model_root()] if hasattr(options, "archive") else []
     for left in (left for place in places if isinstance(place, Path) for left in leftovers(place)):
         say(f"lesionlens: {leftovers_note(left)}", sys.stderr)
-
-
-def _write_any_letter() -> None:
-    """A console or pipe in another code page shows letters that it lacks as codes, and does not end the command."""
-    for stream in (sys.stdout, sys.stderr):
-        if hasattr(stream, "reconfigure"):
-            stream.reconfigure(errors="backslashreplace")
 
 
 def build_parser() -> argparse.ArgumentParser:

@@ -15,6 +15,7 @@ from pathlib import Path
 
 from LesionLib.errors import CaseLibraryError
 from LesionLib.model.folder import segment_margin_of
+from LesionLib.terminal import say
 from LesionRetrievalLib.libraries import Target, TransferPlan, Transferred, library_place, open_store, transfer
 from LesionRetrievalLib.library.cases import CaseStore, IndexedModel
 from LesionRetrievalLib.library.reindex import ReindexReport, patch_embedder, reindex
@@ -26,7 +27,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from LesionLensApp.loaded_model import AskedModel
-from LesionLensApp.output import NOTICE, Steps, cell, kept_names, library_file, say
+from LesionLensApp.output import NOTICE, Steps, cell, kept_names, library_file
 
 _SERVER = "milvus://host:port/library; who asks is in LESIONLENS_SERVER_TOKEN, or ..._USER and ..._PASSWORD"
 

@@ -20,8 +20,7 @@ from LesionLib.inference.messages import (
 )
 from LesionLib.inference.results import LesionResult
 from LesionLib.inference.runner import InProcessRunner
-
-from LesionLensApp.output import say
+from LesionLib.terminal import say
 
 
 class AskedModel:

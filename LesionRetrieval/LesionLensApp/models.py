@@ -6,10 +6,11 @@ import argparse
 import json
 from pathlib import Path
 
+from LesionLib.terminal import say
 from rich.console import Console
 from rich.table import Table
 
-from LesionLensApp.output import cell, say
+from LesionLensApp.output import cell
 
 # LesionLib.model.bundle is imported where it is used: it brings torch, and a mistyped option should be answered at once.
 

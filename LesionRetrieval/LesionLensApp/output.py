@@ -6,21 +6,19 @@ import argparse
 import fnmatch
 import os
 import shutil
-import signal
-import sys
 import tempfile
-import threading
 import time
-import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TextIO, TypeVar
+from typing import TypeVar
 
 from LesionLib.errors import OutputError
 from LesionLib.inference.results import NO_ANSWER, LesionResult, SimilarCase
+from LesionLib.io.image_headers import shown_path
 from LesionLib.io.private_files import make_private, private_folder
 from LesionLib.io.swap import put_folder
+from LesionLib.terminal import printable
 from LesionRetrievalLib.library.cases import MAY_BE_THE_LESION, NEARLY_THE_SAME
 from LesionRetrievalLib.server.connection import is_server_address
 from rich.console import Console
@@ -31,28 +29,6 @@ from rich.text import Text
 NOTICE = "Research use only, not for diagnosis."
 _SHOWN_WARNINGS = 8
 _T = TypeVar("_T")
-_TURNS_TEXT = "\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069"
-
-
-def printable(text: object) -> str:
-    """``text`` as a terminal may be given it: a character that would steer it stands there as its number, ``\\u001b``.
-
-    Names and notes come from files of others. Valid JSON stays valid JSON.
-    """
-    return "".join(f"\\u{ord(c):04x}" if _steers(c) else c for c in str(text))
-
-
-def _steers(character: str) -> bool:
-    if character in "\n\t":
-        return False
-    return unicodedata.category(character) in ("Cc", "Cs", "Zl", "Zp") or character in _TURNS_TEXT
-
-
-def say(text: object, file: TextIO | None = None) -> None:
-    """Print, whatever is in it, and whatever the terminal can show. ``file``: standard output unless it is given."""
-    stream = file or sys.stdout
-    encoding = getattr(stream, "encoding", None) or "utf-8"
-    print(printable(text).encode(encoding, "backslashreplace").decode(encoding), file=stream)
 
 
 def cell(text: object) -> Text:
@@ -94,7 +70,7 @@ class Steps:
     def warn(self, warnings: Iterable[str]) -> None:
         """One line a warning, for commands whose results have no place for them."""
         for warning in dict.fromkeys(warnings):
-            self._console.print(Text(f"         {warning}", style="yellow"))
+            self.note(warning)
 
     def each(self, items: Sequence[_T] | Iterable[_T], what: str, *, total: int | None = None) -> Iterator[_T]:
         """The items again, with a bar where there is a terminal to draw it on."""
@@ -141,8 +117,8 @@ _OURS = ("report.html", "scene.mrb", "results.json", "results.csv", "results.dcm
 def staged_output(out: Path, *, overwrite: bool = False) -> Iterator[Path]:
     """Results appear whole or not at all: everything is written beside the folder, and the folders are swapped at the end.
 
-    A folder to write to; when the block ends well it becomes ``out``, otherwise nothing is left, also where the process is
-    asked to end (SIGTERM) meanwhile. A link stays a link: the folder that it points to is replaced.
+    A folder to write to; when the block ends well it becomes ``out``, otherwise nothing is left (also after SIGTERM in a
+    command: see `LesionLib.faults`). A link stays a link: the folder that it points to is replaced.
 
     An ``out`` with content is refused (`OutputError`) unless ``overwrite``; then nothing of an earlier run stays, and files
     that are not ours move on into the new folder.
@@ -156,12 +132,11 @@ def staged_output(out: Path, *, overwrite: bool = False) -> Iterator[Path]:
         msg = f"{out} cannot be written ({error.strerror}); choose another folder with --out."
         raise OutputError(msg) from error
     try:
-        with _ended_by_signal():
-            folder = private_folder(staging / "new")
-            yield folder
-            for new in folder.iterdir():
-                make_private(new)
-            _swap(folder, out, staging / "old")
+        folder = private_folder(staging / "new")
+        yield folder
+        for new in folder.iterdir():
+            make_private(new)
+        _swap(folder, out, staging / "old")
     finally:
         shutil.rmtree(staging, ignore_errors=True)
 
@@ -197,32 +172,12 @@ def _is_ours(name: str) -> bool:
     return any(fnmatch.fnmatch(name, pattern) for pattern in _OURS)
 
 
-@contextmanager
-def _ended_by_signal() -> Iterator[None]:
-    """Inside, a request to end (SIGTERM) is an exception, so that what was begun is cleaned up."""
-    is_handled = (
-        threading.current_thread() is threading.main_thread() and signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL
-    )
-    if is_handled or threading.current_thread() is not threading.main_thread():
-        yield
-        return
-
-    def end(number: int, _frame: object) -> None:
-        sys.exit(128 + number)
-
-    before = signal.signal(signal.SIGTERM, end)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
-
-
 def check_output(out: Path, *, overwrite: bool) -> None:
     """Refuse early what could not be written later (`OutputError`)."""
     try:
         str(out).encode("utf-8")
     except UnicodeEncodeError as error:
-        msg = f"{readable(out)}: the name of the folder is not UTF-8 text; give another name with --out."
+        msg = f"{shown_path(out)}: the name of the folder is not UTF-8 text; give another name with --out."
         raise OutputError(msg) from error
     if out.is_symlink() and not out.exists():
         msg = f"{out} is a link to {os.readlink(out)}, which is not there; give a folder with --out."
@@ -237,8 +192,3 @@ def check_output(out: Path, *, overwrite: bool) -> None:
     if in_the_way:
         msg = f"{out} holds a folder named {in_the_way[0]}, where a file belongs; rename it, or give another folder."
         raise OutputError(msg)
-
-
-def readable(path: Path) -> str:
-    """A path in letters that every screen can show."""
-    return str(path).encode("utf-8", "surrogateescape").decode("utf-8", "replace")

@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from LesionLib.model.folder import DEFAULT_MODEL, segment_margin_of
+from LesionLib.terminal import say
 
-from LesionLensApp.output import Steps, check_output, kept_names, library_file, say
+from LesionLensApp.output import Steps, check_output, kept_names, library_file
 
 if TYPE_CHECKING:
     from LesionLib.inference.messages import ModelDescription

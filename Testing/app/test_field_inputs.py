@@ -128,8 +128,11 @@ def test_a_pipe_in_the_code_page_of_windows_takes_every_letter(nrrd, lesion, tmp
 def test_a_process_that_is_asked_to_end_leaves_nothing_behind(tmp_path):
     script = (
         "import sys, time; from pathlib import Path; from LesionLensApp.output import staged_output\n"
-        "with staged_output(Path(sys.argv[1])) as folder:\n"
-        "    (folder / 'x').write_text('x'); print('begun', flush=True); time.sleep(60)\n"
+        "from LesionLib.faults import guarded\n"
+        "def body():\n"
+        "    with staged_output(Path(sys.argv[1])) as folder:\n"
+        "        (folder / 'x').write_text('x'); print('begun', flush=True); time.sleep(60)\n"
+        "sys.exit(guarded('lesionlens', body))\n"
     )
     process = subprocess.Popen([sys.executable, "-c", script, str(tmp_path / "out")], stdout=subprocess.PIPE)
     assert process.stdout.readline() == b"begun\n"

@@ -30,7 +30,8 @@ MAY_IMPORT = {
 WALLS = {
     "LesionLib": {
         "errors": "",
-        "faults": "errors",
+        "terminal": "",
+        "faults": "errors terminal",
         "geometry": "errors",
         "io": "errors geometry",
         "networks": "errors",

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from LesionLib.faults import DONE, guarded
 from LesionLib.io.leftovers import leftovers, leftovers_note
+from LesionLib.terminal import say
 
 _FIT = """Everything else is Lightning's: --config, --data.table, --model.init_args.lr, --trainer.max_epochs, --print_config, ...
 A first run:   lesiontrain fit --config dmrn-lung-nodules --data.table lung_nodules --out runs/dmrn
@@ -23,16 +24,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _run(arguments: Sequence[str] | None) -> int:
-    for stream in (sys.stdout, sys.stderr):  # a console in another code page shows letters that it lacks as codes
-        if hasattr(stream, "reconfigure"):
-            stream.reconfigure(errors="backslashreplace")
     parser = build_parser()
     options, rest = parser.parse_known_args(arguments)
     if rest and options.command is not _fit:
         parser.error(f"unknown: {' '.join(rest)}")
     options.rest = rest
     for left in leftovers(options.out) if getattr(options, "out", None) is not None else ():
-        print(f"lesiontrain: {leftovers_note(left)}", file=sys.stderr)
+        say(f"lesiontrain: {leftovers_note(left)}", sys.stderr)
     options.command(options)
     sys.stdout.flush()
     return DONE

@@ -10,7 +10,7 @@ import numpy as np
 import pydicom
 import pytest
 from LesionLensApp.cli import main
-from LesionLensApp.output import printable
+from LesionLib.terminal import printable
 from LesionRetrievalLib.library.ownership import KEY_PROPERTY
 from LesionRetrievalLib.library.pseudonyms import Pseudonymiser, default_key_path
 from LesionRetrievalLib.library.store import CaseLibrary

@@ -126,6 +126,17 @@ def test_bad_input_and_ctrl_c_are_as_before(capsys):
     assert "interrupted; nothing was written" in said(capsys)
 
 
+def test_what_an_error_quotes_from_a_file_steers_no_terminal(capsys):
+    def body():
+        msg = "the segment '\x1b]0;owned\x07\x1b[2J\u202e' is damaged"
+        raise BoxError(msg)
+
+    assert guarded("lesionlens", body) == 2
+    shown = capsys.readouterr().err
+    assert not set(shown) & {"\x1b", "\x07", "\u202e"}
+    assert "\\u001b" in shown
+
+
 def test_a_reader_that_goes_away_is_no_fault():
     code = "import sys; from LesionLib.faults import guarded\n"
     code += "def body():\n    while True: print('x' * 1000)\n"
@@ -221,6 +232,14 @@ def test_leftovers_are_named_at_the_next_run_and_those_at_work_are_not(tmp_path,
     assert len(lines) == 4
     assert all(re.search(r"note: .* was left by a run that was ended before it could clean up", x) for x in lines[:3])
     assert lines[3].startswith("lesionlens: error: ")
+
+
+def test_the_draft_of_a_draft_is_a_leftover_too(tmp_path):
+    for name in ("..out.lesionlib.partial.1f.new", "..other.partial", ".out"):
+        (tmp_path / name).touch()
+    assert [path.name for path in leftovers(tmp_path / "out.lesionlib", now=time.time() + 1000)] == [
+        "..out.lesionlib.partial.1f.new"
+    ]
 
 
 def test_leftovers_of_a_place_that_is_not_there_are_none(tmp_path):

@@ -23,7 +23,8 @@ def leftovers(out: Path, *, now: float | None = None) -> list[Path]:
 def _candidates(out: Path) -> Iterator[Path]:
     try:
         beside = list(out.absolute().parent.iterdir())
-        yield from (path for path in beside if path.name.startswith((f".{out.name}-", f".{out.name}.")))
+        own = tuple(f"{dots}{out.name}{mark}" for dots in (".", "..") for mark in "-.")  # "..": the draft of a draft
+        yield from (path for path in beside if path.name.startswith(own))
         if out.is_dir():
             yield from (path for pattern in _INSIDE for path in out.glob(pattern))
     except OSError:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -9,6 +10,15 @@ import numpy as np
 from LesionLib.errors import BoxError, InputWarning, VolumeError
 
 _MIN_BOX_MM = 0.1
+
+
+LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
+"""4x4; its own inverse."""
+
+
+def lattice_corners(size: Sequence[int], *, beyond: float = 0.0) -> np.ndarray:
+    """The eight corners of a lattice of ``size`` (i, j, k) voxels, as indices (8, 3): centres, ``beyond`` voxels further out."""
+    return np.array(np.meshgrid(*[(-beyond, n - 1 + beyond) for n in size], indexing="ij")).reshape(3, 8).T
 
 
 def transformed_points(matrix: np.ndarray, points: np.ndarray) -> np.ndarray:
@@ -165,6 +175,13 @@ def distance_outside_mm(volume: CTVolume, box: LesionBox) -> float:
     )
     distance = float(np.sqrt(2 * solution.cost))
     return 0.0 if distance < 1e-3 else distance
+
+
+def label_mask(labels: np.ndarray, value: int, slices: tuple[slice, ...], ijkToRAS: np.ndarray, name: str) -> CTVolume:
+    """The voxels of one label as 0 and 1, on the part of the lattice that ``slices`` (k, j, i) cut out of ``labels``."""
+    cropToRAS = np.array(ijkToRAS, dtype=float)
+    cropToRAS[:3, 3] = transformed_points(cropToRAS, [s.start for s in reversed(slices)])
+    return CTVolume((labels[slices] == value).astype(np.uint8), cropToRAS, name)
 
 
 def in_missing_slices_mm(volume: CTVolume, box: LesionBox) -> float:

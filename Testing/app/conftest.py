@@ -13,8 +13,7 @@ import pydicom
 import pytest
 import SimpleITK as sitk
 from LesionLensApp.cli import main
-from LesionLib.geometry import CTVolume, LesionBox
-from LesionLib.io.volumes import LPS_TO_RAS
+from LesionLib.geometry import LPS_TO_RAS, CTVolume, LesionBox
 from LesionLib.phantom.nodules import PhantomNodule, nodule_patch
 from pydicom.dataset import FileDataset, FileMetaDataset
 from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from LesionLib.errors import BoxError, InputWarning, LesionLensError, WarningName
-from LesionLib.geometry import CTVolume, LesionBox, distance_outside_mm, transformed_points
+from LesionLib.geometry import CTVolume, LesionBox, distance_outside_mm, label_mask, transformed_points
 from LesionLib.io.tables import TableTextError, number_hint, parsed_table, spreadsheet_hint, table_text
 
 # Readers of images, and scipy, are imported where a file or a label map is read: a panel and a quiz come up without them.
@@ -158,14 +158,8 @@ def boxes_from_label_array(
         low = np.array([s.start for s in reversed(slices)]) - 0.5
         high = np.array([s.stop for s in reversed(slices)]) - 0.5
         box = _box_of_segment(low, high, ijkToRAS, names[label]).grown(margin_mm)
-        boxes.append(replace(box, segment=_mask(labels, label, slices, ijkToRAS, names[label])))
+        boxes.append(replace(box, segment=label_mask(labels, label, slices, ijkToRAS, names[label])))
     return boxes
-
-
-def _mask(labels: np.ndarray, label: int, slices: tuple[slice, ...], ijkToRAS: np.ndarray, name: str) -> CTVolume:
-    cropToRAS = np.array(ijkToRAS, dtype=float)
-    cropToRAS[:3, 3] = transformed_points(cropToRAS, [s.start for s in reversed(slices)])
-    return CTVolume((labels[slices] == label).astype(np.uint8), cropToRAS, name)
 
 
 def _box_of_segment(low: np.ndarray, high: np.ndarray, ijkToRAS: np.ndarray, name: str) -> LesionBox:

@@ -15,13 +15,12 @@ from pathlib import Path
 import numpy as np
 
 from LesionLib.errors import InputWarning, VolumeError, WarningName
-from LesionLib.geometry import transformed_points
+from LesionLib.geometry import LPS_TO_RAS, lattice_corners, transformed_points
 
 IMAGE_SUFFIXES = (".nrrd", ".nhdr", ".nii", ".nii.gz", ".mha", ".mhd")
 NIFTI_TRANSFORMS = ("sform", "qform")
 _TRANSFORMS_AGREE_MM = 0.1
 _MAX_HEADER = 2**22
-_LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
 
 
 @dataclass(frozen=True, eq=False)
@@ -168,7 +167,7 @@ def _nifti_places(
         matrix[:3, :3] = turn * spacing * [1, 1, -1 if pixdim[0] < 0 else 1]
         matrix[:3, 3] = place
         found["qform"] = matrix
-    return found or {"spacing": _LPS_TO_RAS @ np.diag([*spacing, 1.0])}
+    return found or {"spacing": LPS_TO_RAS @ np.diag([*spacing, 1.0])}
 
 
 def _chosen_place(
@@ -183,7 +182,7 @@ def _chosen_place(
         return matrix, ()
     taken = wanted if wanted in places else "sform"
     other = "qform" if taken == "sform" else "sform"
-    corners = np.array(np.meshgrid(*[(0, n - 1) for n in size], indexing="ij")).reshape(3, 8).T
+    corners = lattice_corners(size)
     apart = transformed_points(places[taken], corners) - transformed_points(places[other], corners)
     distance = float(np.linalg.norm(apart, axis=1).max())
     if not distance > _TRANSFORMS_AGREE_MM:
@@ -407,7 +406,7 @@ def meta_image_header(path: Path, first: bytes) -> ImageHeader:
         place = np.eye(4)
         place[:3, :3] = (np.eye(3) if axes is None else axes.reshape(3, 3).T) * spacing
         place[:3, 3] = 0 if origin is None else origin
-        matrix = _LPS_TO_RAS @ place
+        matrix = LPS_TO_RAS @ place
     file = fields["elementdatafile"]
     if file.upper() == "LIST" or "%" in file:
         raise unreadable(path, "its voxels are in several files; save it as one")

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from LesionLib.errors import BoxError, InputWarning, VolumeError, WarningName
-from LesionLib.geometry import CTVolume, transformed_points
+from LesionLib.geometry import LPS_TO_RAS, CTVolume, label_mask, lattice_corners, transformed_points
 from LesionLib.io.image_files import (
     MAX_VOXELS,
     ImageFile,
@@ -119,7 +119,7 @@ def _parts(mask: CTVolume, smallest_mm3: float) -> tuple[list[CTVolume], int]:
     order = np.argsort(-sizes, kind="stable")
     kept = [int(n) for n in order if sizes[n] * voxel_mm3 >= smallest_mm3] or [int(order[0])]
     slices = ndimage.find_objects(labels)
-    return [_crop(labels, n + 1, slices[n], mask.ijkToRAS, mask.name) for n in kept], count - len(kept)
+    return [label_mask(labels, n + 1, slices[n], mask.ijkToRAS, mask.name) for n in kept], count - len(kept)
 
 
 def split_parts(
@@ -202,13 +202,12 @@ def lattice_problem(array: np.ndarray, ijkToRAS: np.ndarray, volume: CTVolume) -
 
 
 def _farthest(one: np.ndarray, other: np.ndarray, size: Sequence[int]) -> float:
-    corners = np.array(np.meshgrid(*[(0, n - 1) for n in size], indexing="ij")).reshape(3, 8).T
+    corners = lattice_corners(size)
     return float(np.linalg.norm(transformed_points(one, corners) - transformed_points(other, corners), axis=1).max())
 
 
 def _corner_set(size: Sequence[int], matrix: np.ndarray) -> np.ndarray:
-    corners = np.array(np.meshgrid(*[(-0.5, n - 0.5) for n in size], indexing="ij")).reshape(3, 8).T
-    return transformed_points(matrix, corners)
+    return transformed_points(matrix, lattice_corners(size, beyond=0.5))
 
 
 def _described(size: Sequence[int], matrix: np.ndarray) -> str:
@@ -302,13 +301,7 @@ def _cropped(labels: np.ndarray, ijkToRAS: np.ndarray, names: Mapping[int, str])
     highest = max(names, default=0)
     for value, slices in enumerate(ndimage.find_objects(labels, max_label=highest), start=1):
         if slices is not None and value in names:
-            yield value, _crop(labels, value, slices, ijkToRAS, names[value])
-
-
-def _crop(labels: np.ndarray, value: int, slices: tuple[slice, ...], ijkToRAS: np.ndarray, name: str) -> CTVolume:
-    cropToRAS = np.array(ijkToRAS, dtype=float)
-    cropToRAS[:3, 3] = transformed_points(cropToRAS, [s.start for s in reversed(slices)])
-    return CTVolume((labels[slices] == value).astype(np.uint8), cropToRAS, name)
+            yield value, label_mask(labels, value, slices, ijkToRAS, names[value])
 
 
 # --- DICOM segmentations
@@ -385,7 +378,7 @@ def _each_segment(path: Path, segmentation: Any) -> Iterator[tuple[int, str, np.
             int(number),
             label or f"segment {number}",
             np.asarray(array) >= _TAKEN_FROM,
-            np.diag([-1.0, -1.0, 1.0, 1.0]) @ matrix,
+            LPS_TO_RAS @ matrix,
         )
 
 

@@ -15,7 +15,7 @@ import SimpleITK as sitk
 from pydicom.errors import InvalidDicomError
 
 from LesionLib.errors import InputWarning, VolumeError, WarningName
-from LesionLib.geometry import CTVolume
+from LesionLib.geometry import LPS_TO_RAS, CTVolume
 from LesionLib.io.dicom_pixels import read_multiframe, read_series_pixels
 from LesionLib.io.image_files import (
     MAX_VOXELS,
@@ -26,8 +26,6 @@ from LesionLib.io.image_files import (
     smallest_integers,
 )
 from LesionLib.io.image_headers import IMAGE_SUFFIXES, readable_name
-
-LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
 
 
 def ijk_to_ras(image: sitk.Image) -> np.ndarray:

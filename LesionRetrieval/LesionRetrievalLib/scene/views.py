@@ -14,7 +14,7 @@ import slicer.util
 import vtk
 from LesionClassifierLib.scene.heatmaps import HELD_ATTRIBUTE
 from LesionClassifierLib.scene.volumes import nodesOfClass
-from LesionLib.geometry import CTVolume, transformed_points
+from LesionLib.geometry import CTVolume, lattice_corners, transformed_points
 from slicer import vtkMRMLDisplayNode, vtkMRMLScene, vtkMRMLSliceCompositeNode, vtkMRMLSliceNode
 
 COMPARISON, QUIZ = "comparison", "quiz"
@@ -253,8 +253,7 @@ class KeptViews:
 
 def fitViews(scene: vtkMRMLScene, volume: CTVolume) -> None:
     """Every slice view shows the middle of the volume, all of it; which way it looks stays."""
-    sides = np.array(volume.sizeIJK)
-    corners = transformed_points(volume.ijkToRAS, np.array(np.meshgrid(*[(0, n - 1) for n in sides])).reshape(3, 8).T)
+    corners = transformed_points(volume.ijkToRAS, lattice_corners(volume.sizeIJK))
     field = float(np.ptp(corners, axis=0).max())
     for node in nodesOfClass(scene, "vtkMRMLSliceNode"):
         width, height = (max(1, side) for side in node.GetDimensions()[:2])

@@ -9,8 +9,7 @@ import pytest
 import SimpleITK as sitk
 from lattices import LATTICES, noise_ct, turned
 from LesionLib.errors import BoxError
-from LesionLib.geometry import CTVolume, LesionBox, transformed_points
-from LesionLib.io.volumes import LPS_TO_RAS
+from LesionLib.geometry import LPS_TO_RAS, CTVolume, LesionBox, transformed_points
 from LesionLib.sampling.resample import AxialStackSpec, axial_stack, resample, windowed
 from scipy import ndimage
 

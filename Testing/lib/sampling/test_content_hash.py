@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 from LesionLib.errors import BundleError
-from LesionLib.geometry import CTVolume, LesionBox
-from LesionLib.io.volumes import LPS_TO_RAS, read_volume
+from LesionLib.geometry import LPS_TO_RAS, CTVolume, LesionBox
+from LesionLib.io.volumes import read_volume
 from LesionLib.phantom.nodules import nodule_patch
 from LesionLib.sampling.content_hash import METHOD, TrainingContent, lesion_hash, window_hashes
 

@@ -106,16 +106,18 @@ class Classifier:
 
     def embed(self, box: LesionBox) -> np.ndarray:
         """The L2-normalised embedding of a lesion, float32, shape (d,)."""
-        lesion = cut_lesion(self.volume, box, self.bundle.spec)
-        features = self._features([lesion])
-        with torch.no_grad():
-            return self._embedding(features)
+        return self._embedding_of(cut_lesion(self.volume, box, self.bundle.spec))
 
     def embed_checked(self, box: LesionBox) -> tuple[np.ndarray, tuple[InputWarning, ...]]:
         """The same, and what is unusual about the lesion: all that is said beside an answer but of its heat map."""
-        embedding = self.embed(box)
         lesion = cut_lesion(self.volume, box, self.bundle.spec)
+        embedding = self._embedding_of(lesion)
         return embedding, self._warnings(lesion, embedding, volume_warnings(self.volume))
+
+    def _embedding_of(self, lesion: Lesion) -> np.ndarray:
+        features = self._features([lesion])
+        with torch.no_grad():
+            return self._embedding(features)
 
     def probabilities(self, box: LesionBox) -> np.ndarray:
         """The class probabilities of a lesion alone, float32, shape (class,)."""

@@ -203,10 +203,10 @@ def out_of_memory(monkeypatch, method: str, times: int) -> None:
     monkeypatch.setattr(Classifier, method, full)
 
 
-@pytest.mark.parametrize("method", ["classify", "embed", "similarity_to"])
+@pytest.mark.parametrize("method", ["classify", "embed_checked", "similarity_to"])
 def test_out_of_gpu_memory_falls_back_to_the_cpu_and_says_so(request_, embedding, monkeypatch, method):
     out_of_memory(monkeypatch, method, times=1)
-    asked = replace(request_, query_only=method == "embed", similar_to=np.roll(embedding.vector, 3))
+    asked = replace(request_, query_only=method == "embed_checked", similar_to=np.roll(embedding.vector, 3))
     seen = InProcessRunner().run(asked)
     assert [warning.name for warning in seen.warnings] == [WarningName.GPU_MEMORY]
     assert np.abs(seen.vector - embedding.vector).max() < 1e-5
@@ -214,6 +214,6 @@ def test_out_of_gpu_memory_falls_back_to_the_cpu_and_says_so(request_, embedding
 
 
 def test_no_memory_even_on_the_cpu_is_a_sentence(request_, monkeypatch):
-    out_of_memory(monkeypatch, "embed", times=2)
+    out_of_memory(monkeypatch, "embed_checked", times=2)
     with pytest.raises(RunnerError, match="not enough memory to answer box 'golden lesion'"):
         InProcessRunner().run(replace(request_, query_only=True))

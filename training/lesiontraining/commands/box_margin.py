@@ -61,10 +61,9 @@ def asked(
     margins = (own, *(mm for mm in margins_mm if mm != own))
     embeddings, answers, usable = [], [], []
     for done, row in enumerate(rows, start=1):
-        results = []
-        for margin in margins:
-            volume, box, _ = row.load(margin_mm=margin)
-            results.append(Classifier(bundle, volume).classify(box))
+        volume, tight, _ = row.load()
+        classifier = Classifier(bundle, volume)
+        results = [classifier.classify(tight.grown(margin)) for margin in margins]
         embeddings.append([result.embedding for result in results])
         answers.append([result.answered_anyway.label for result in results])
         usable.append([result.usable for result in results])

@@ -110,3 +110,10 @@ def test_its_figures_stand_beside_its_answers_as_the_card_has_them(bundle):
 def test_a_manifest_without_figures_says_only_what_a_map_shows():
     assert figure_sentences({"lesionlens": {"classes": [], "training": {}}}) == ()
     assert heat_sentence({}) == "It shows where the model looked, not where disease is."
+
+
+def test_a_model_of_other_lesions_has_its_figures_beside_size_too():
+    auc = {"AUC": {"value": 0.9, "low": 0.8, "high": 0.95}}
+    group = {"name": "all", "lesions": 120, "patients": 80, "figures": {"this model": auc, "volume only": auc}}
+    (sentence,) = figure_sentences({"lesionlens": {"classes": [], "training": {"groups": [group]}}})
+    assert "120 lesions of 80 patients" in sentence

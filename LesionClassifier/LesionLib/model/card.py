@@ -44,7 +44,11 @@ def _measured(manifest: Mapping[str, Any]) -> tuple[Mapping[str, Any], int, int]
     training = manifest["lesionlens"]["training"]
     if "groups" in training:
         group = training["groups"][0]
-        return group["figures"], int(group["nodules"]), int(group["patients"])
+        return (
+            group["figures"],
+            int(group["lesions"] if "lesions" in group else group["nodules"]),
+            int(group["patients"]),
+        )
     metrics = training["metrics"]
     return metrics["figures"], int(metrics["lesions"]), int(metrics["patients"])
 

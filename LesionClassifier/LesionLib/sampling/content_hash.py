@@ -34,10 +34,10 @@ CONTENT_SCHEMA = {
     "additionalProperties": False,
     "required": ["method", "hashes"],
     "properties": {
-        "method": {"type": "string", "pattern": "^[a-z0-9-]{1,64}$"},
+        "method": {"type": "string", "pattern": r"^[a-z0-9-]{1,64}\Z"},
         "hashes": {
             "type": "string",
-            "pattern": "^[A-Za-z0-9+/]*={0,2}$",
+            "pattern": r"^[A-Za-z0-9+/]*={0,2}\Z",
             "maxLength": 16 * 1024**2,
             "description": "base64 of the lesions' hashes, uint64, little endian, ascending",
         },

@@ -214,6 +214,7 @@ def _group_as_json(plan: ProbePlan, probed: Probed, group: str) -> dict[str, Any
     first, counts = rows[MODEL], probed.class_counts(group)
     return {
         "name": group,
+        "lesions": first.lesions,
         f"{plan.text.lesion}s": first.lesions,
         **dict(zip(plan.class_names[1:], counts[1:], strict=True)),
         "patients": first.patients,

@@ -175,9 +175,9 @@ def _one_dicom_file(path: Path) -> CTVolume:
         msg = f"{name} is a damaged DICOM file; copy it again, or give the folder of its series."
         raise VolumeError(msg)
     series = _series(str(header.get("SeriesInstanceUID") or ""), [_Slice(path, header)], ())
-    if int(header.get("NumberOfFrames") or 1) > 1:
-        return read_series(series, name=name)
     volume = read_series(series, name=name)
+    if _count(header, "NumberOfFrames", name) > 1:
+        return volume
     others = [p for p in sorted(path.parent.iterdir())[:_SIBLINGS] if p != path and p.is_file()]
     found = [_header(p) for p in others if looks_like_dicom(p)]
     same = sum(h is not None and str(h.get("SeriesInstanceUID") or "") == series.uid for h in found)
@@ -287,7 +287,7 @@ def read_series(series: DicomSeries, *, name: str) -> CTVolume:
     if series.modality in _NOT_IMAGES:
         msg = f"{name} is not a CT but {_NOT_IMAGES[series.modality]}."
         raise VolumeError(msg)
-    if len(series.slices) == 1 and int(series.slices[0].header.get("NumberOfFrames") or 1) > 1:
+    if len(series.slices) == 1 and _count(series.slices[0].header, "NumberOfFrames", name) > 1:
         return _multiframe(series, name)
     slices, positions = _sorted_slices(series, name)
     try:
@@ -370,7 +370,7 @@ def _sorted_slices(series: DicomSeries, name: str) -> tuple[list[_Slice], np.nda
             raise VolumeError(msg)
     _require_whole_files(series, name)
     first = series.slices[0].header
-    if any(int(s.header.get("SamplesPerPixel") or 1) != 1 for s in series.slices):
+    if any(_count(s.header, "SamplesPerPixel", name) != 1 for s in series.slices):
         msg = f"{name}: the series holds colour images; give the CT itself."
         raise VolumeError(msg)
     same = all(
@@ -404,6 +404,15 @@ def _require_sensible(header: pydicom.Dataset, name: str) -> None:
     if not 0 < voxels <= MAX_VOXELS:
         msg = f"{name}: its header says {header.get('Columns')} x {header.get('Rows')} pixels; the file is damaged."
         raise VolumeError(msg)
+
+
+def _count(header: pydicom.Dataset, keyword: str, name: str) -> int:
+    """A number of something, 1 where the header does not say it. Raises `VolumeError` for what is none."""
+    try:
+        return int(header.get(keyword) or 1)
+    except (TypeError, ValueError) as error:
+        msg = f"{name}: {keyword} in its header is {str(header.get(keyword))[:40]!r}; the file is damaged, export it again."
+        raise VolumeError(msg) from error
 
 
 def _has_numbers(value: object, count: int) -> bool:

@@ -29,6 +29,7 @@ from LesionRetrievalLib.quiz.model import (
     MOST_CASES,
     MOST_SIMILAR,
     MOST_VOXELS,
+    NOBODY,
     KnownTruth,
     Quiz,
     QuizAnswer,
@@ -41,7 +42,6 @@ from LesionRetrievalLib.quiz.model import (
 _PHANTOM_KINDS = {"benign": ("round", "calcified"), "malignant": ("spiculated", "lobulated")}
 _PHANTOM_MM = (8.0, 20.0)
 _BOX_MARGIN_MM = 1.5
-_NOBODY = "0" * 32  # a quiz holds no hashes
 
 
 @dataclass(frozen=True, eq=False)
@@ -113,7 +113,7 @@ class CaseFolder:
         row = self._rows[place]
         label = case_folder.label_of(row, self._column, self._class_names)
         attributes = case_folder.attributes_of(row, self._keep)
-        case = Case("case", label, self._label_source, self._organ, _NOBODY, _NOBODY, attributes)
+        case = Case("case", label, self._label_source, self._organ, NOBODY, NOBODY, attributes)
         try:
             case_folder.require_anonymous(case, case_folder.identifiers_of(row))
         except CaseLibraryError as error:

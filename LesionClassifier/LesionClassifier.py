@@ -181,12 +181,12 @@ class LesionClassifierLogic(ScriptedLoadableModuleLogic, RunnerLogic):
         ``className``: the class that the Grad-CAM explains (default: the answer). ``boxJitter``: how many boxes drawn a
         little differently are asked too. Raises `LesionLib.errors.LesionLensError` in plain English.
         """
-        from LesionClassifierLib.classification import answerNodes
+        from LesionClassifierLib.classification import classifyNodes
         from LesionLib.inference.messages import RunOptions
 
         options = RunOptions(class_name=className, device=device, box_jitter=boxJitter)
-        answer, _shown = answerNodes(self.runner, volumeNode, roiNodes, model, options, progress=progress)
-        return answer.results
+        response, _shown = classifyNodes(self.runner, volumeNode, roiNodes, model, options, progress=progress)
+        return response.results
 
     def addSegments(
         self,
@@ -277,7 +277,7 @@ class LesionClassifierTest(ScriptedLoadableModuleTest):
         if missing:
             self.skipTest(f"Left out, because {', '.join(missing)} is missing: everything that answers.")
         from LesionClassifierLib.scene.lesions import addRoiNode
-        from LesionClassifierLib.scene.results import storedResult, whyStale
+        from LesionClassifierLib.scene.results import staleReason, storedResult
         from LesionClassifierLib.scene.volumes import addVolumeNode
         from LesionLib.model.folder import golden_case
 
@@ -287,5 +287,5 @@ class LesionClassifierTest(ScriptedLoadableModuleTest):
         self.assertAlmostEqual(sum(result.probabilities.values()), 1.0, places=5)
         self.assertEqual(roiNode.GetAttribute("LesionLens.Label"), result.label)
         self.assertEqual(storedResult(roiNode).result.label, result.label)
-        self.assertEqual(whyStale(roiNode), "")
+        self.assertEqual(staleReason(roiNode), "")
         self.assertEqual(slicer.mrmlScene.GetNumberOfNodesByClass("vtkMRMLTableNode"), 1)

@@ -87,7 +87,7 @@ class LesionRetrievalWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         uiWidget.setMRMLScene(slicer.mrmlScene)
         self.logic = LesionRetrievalLogic(runner=self._runner or SharedRunner())
         self.panel = RetrievalPanel(self.ui, self.logic)
-        self.quiz = QuizPanel(place=self.ui.teachingRoomPlace)
+        self.quiz = QuizPanel(container=self.ui.teachingRoomPlace)
         self.addObserver(slicer.mrmlScene, slicer.mrmlScene.StartCloseEvent, self.onSceneStartClose)
         self.addObserver(slicer.mrmlScene, slicer.mrmlScene.EndCloseEvent, self.onSceneEndClose)
         self.addObserver(slicer.mrmlScene, slicer.mrmlScene.EndImportEvent, self.onSceneEndImport)
@@ -226,7 +226,7 @@ class LesionRetrievalTest(ScriptedLoadableModuleTest):
         with tempfile.TemporaryDirectory() as folder:
             logic = LesionRetrievalLogic(keyPath=Path(folder) / "pseudonym.key")
             logic.createLibrary(Path(folder) / "one.lesionlib")
-            case = NewCase("sphere", "a formula", organ="lung", with_pictures=True, with_patch=True)
+            case = NewCase("sphere", "a formula", organ="lung", with_thumbnails=True, with_patch=True)
             caseId = logic.addCase(volumeNode, roiNode, case, patient="golden patient")
             (found,) = logic.findSimilar(volumeNode, roiNode)
             self.assertEqual(found.case_id, caseId)

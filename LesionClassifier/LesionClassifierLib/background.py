@@ -12,10 +12,10 @@ from LesionLib.errors import LesionLensError
 from LesionLib.inference.messages import (
     Embedding,
     EmbeddingRequest,
-    RunAnswer,
     RunnerCancelled,
     RunnerError,
     RunRequest,
+    RunResponse,
 )
 from LesionLib.inference.runner import InferenceRunner
 
@@ -28,20 +28,20 @@ T = TypeVar("T")
 class Outcome(Generic[T]):
     """How a run ended: with an answer, or with an error, which is None for one that was cancelled."""
 
-    answer: T | None
+    value: T | None
     error: LesionLensError | None = None
 
     @property
     def was_cancelled(self) -> bool:
         """Neither an answer nor an error."""
-        return self.answer is None and self.error is None
+        return self.value is None and self.error is None
 
 
 class BackgroundRun(Generic[T]):
     """Started when made. ``work(run)`` is done on a thread and touches neither MRML nor Qt; `poll` tells how far it is.
 
     ``work`` asks ``runner``, which `cancel` stops, once or several times, and calls `note` to tell how far it is.
-    ``keepsLateAnswer``: an answer that comes although the run was cancelled counts, as where a file was written.
+    ``keepsLateResult``: an answer that comes although the run was cancelled counts, as where a file was written.
     """
 
     def __init__(
@@ -51,13 +51,13 @@ class BackgroundRun(Generic[T]):
         *,
         total: int = 1,
         name: str = "",
-        keepsLateAnswer: bool = False,
+        keepsLateResult: bool = False,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._runner, self._work, self._clock, self._keepsLateAnswer = runner, work, clock, keepsLateAnswer
+        self._runner, self._work, self._clock, self._keepsLateResult = runner, work, clock, keepsLateResult
         self._started = clock()
         self._outcome: Outcome[T] | None = None
-        self._isCancelled = self._isCancelTold = False
+        self._isCancelled = self._isCancelNotified = False
         self.done, self.total, self.name = 0, total, name
         self._thread = Thread(target=self._run, name="LesionLens run", daemon=True)
         self._thread.start()
@@ -73,7 +73,7 @@ class BackgroundRun(Generic[T]):
             self._tellCancel()
             time.sleep(_LETTING_GO_S)
         outcome = self._outcome
-        if outcome is None or not self._isCancelled or (self._keepsLateAnswer and outcome.answer is not None):
+        if outcome is None or not self._isCancelled or (self._keepsLateResult and outcome.value is not None):
             return outcome
         return Outcome(None)  # what came after all is not wanted any more
 
@@ -88,15 +88,15 @@ class BackgroundRun(Generic[T]):
 
     def stopIfCancelled(self) -> None:
         """Between two requests of the same ``work``: raises `RunnerCancelled` where the run was cancelled meanwhile."""
-        self._isCancelTold = False  # the next request is to hear it too
+        self._isCancelNotified = False  # the next request is to hear it too
         if self._isCancelled:
             msg = "the request was cancelled."
             raise RunnerCancelled(msg)
 
     def _tellCancel(self) -> None:
         """Until the runner has heard it: a request that has not reached it yet cannot be stopped there."""
-        if self._isCancelled and not self._isCancelTold:
-            self._isCancelTold = self._runner.cancel()
+        if self._isCancelled and not self._isCancelNotified:
+            self._isCancelNotified = self._runner.cancel()
 
     def _run(self) -> None:
         try:
@@ -111,7 +111,7 @@ class BackgroundRun(Generic[T]):
 
 def runInBackground(
     runner: InferenceRunner, request: RunRequest | EmbeddingRequest
-) -> BackgroundRun[RunAnswer] | BackgroundRun[Embedding]:
+) -> BackgroundRun[RunResponse] | BackgroundRun[Embedding]:
     """One request as a run; returns at once."""
     boxes = [request.box] if isinstance(request, EmbeddingRequest) else request.boxes
     return BackgroundRun(

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from LesionLib.errors import BoxError
 from LesionLib.geometry import require_overlap
-from LesionLib.inference.messages import RunAnswer, RunOptions, RunRequest
+from LesionLib.inference.messages import RunOptions, RunRequest, RunResponse
 from LesionLib.inference.results import color_by_class
 from LesionLib.inference.runner import InferenceRunner
 from slicer import vtkMRMLMarkupsROINode, vtkMRMLScalarVolumeNode, vtkMRMLScene
@@ -46,7 +46,7 @@ def requestFromNodes(
     return RunRequest(str(model), volume, boxes, options or RunOptions())
 
 
-def answerNodes(
+def classifyNodes(
     runner: InferenceRunner,
     volumeNode: vtkMRMLScalarVolumeNode,
     roiNodes: Sequence[vtkMRMLMarkupsROINode],
@@ -54,18 +54,18 @@ def answerNodes(
     options: RunOptions | None = None,
     *,
     progress: Progress | None = None,
-) -> tuple[RunAnswer, ShownResults]:
+) -> tuple[RunResponse, ShownResults]:
     """Ask a runner and show what it says; waits for the answer. Raises what `InferenceRunner.run` raises."""
     request = requestFromNodes(volumeNode, roiNodes, model, options)
-    answer = runner.run(request, progress=progress)
-    return answer, showAnswer(volumeNode, roiNodes, request, answer)
+    response = runner.run(request, progress=progress)
+    return response, showResponse(volumeNode, roiNodes, request, response)
 
 
-def showAnswer(
+def showResponse(
     volumeNode: vtkMRMLScalarVolumeNode,
     roiNodes: Sequence[vtkMRMLMarkupsROINode],
     request: RunRequest,
-    answer: RunAnswer,
+    response: RunResponse,
     *,
     colorSegments: bool = True,
     laysViews: bool = True,
@@ -75,10 +75,10 @@ def showAnswer(
         volumeNode.GetScene(),
         volumeNode,
         roiNodes,
-        answer.results,
+        response.results,
         volume=request.volume,
-        run=answer.info,
-        classColors=color_by_class(answer),
+        run=response.info,
+        classColors=color_by_class(response),
         colorSegments=colorSegments,
     )
     if laysViews:
@@ -86,8 +86,8 @@ def showAnswer(
     return shown
 
 
-_SEEN = "LesionLens.Seen"
-_SEEN_COLOR = (0.75, 0.75, 0.75)
+_MODEL_INPUT = "LesionLens.Seen"
+_MODEL_INPUT_COLOR = (0.75, 0.75, 0.75)
 
 
 def heatMapNode(roiNode: vtkMRMLMarkupsROINode) -> vtkMRMLScalarVolumeNode | None:
@@ -108,19 +108,19 @@ def showHeatMap(roiNode: vtkMRMLMarkupsROINode, *, opacity: float, threshold: fl
     setLayers(roiNode.GetScene(), background=volumeNode, foreground=foreground, opacity=opacity)
 
 
-def showSeen(roiNode: vtkMRMLMarkupsROINode) -> list[vtkMRMLMarkupsROINode]:
+def showModelInput(roiNode: vtkMRMLMarkupsROINode) -> list[vtkMRMLMarkupsROINode]:
     """Draw what the model looked at as grey, locked boxes; those of another lesion go away. Empty without an answer."""
     scene, stored = roiNode.GetScene(), storedResult(roiNode)
     tag = f"{roiNode.GetID()} {'' if stored is None else stored.fingerprint}"
     there = _seenNodes(scene)
-    if there and all(node.GetAttribute(_SEEN) == tag for node in there):
+    if there and all(node.GetAttribute(_MODEL_INPUT) == tag for node in there):
         return there  # drawing them anew would be one more change of the scene to react to
-    hideSeen(scene)
+    hideModelInput(scene)
     nodes = []
-    for box in () if stored is None else stored.result.seen:
-        node = addRoiNode(scene, box, colorRGB=_SEEN_COLOR)
+    for box in () if stored is None else stored.result.model_input_boxes:
+        node = addRoiNode(scene, box, colorRGB=_MODEL_INPUT_COLOR)
         node.SetName(f"{roiNode.GetName()}: what the model looked at")
-        node.SetAttribute(_SEEN, tag)
+        node.SetAttribute(_MODEL_INPUT, tag)
         node.SetLocked(True)
         node.SetSaveWithScene(False)
         node.GetDisplayNode().SetPropertiesLabelVisibility(False)
@@ -128,11 +128,11 @@ def showSeen(roiNode: vtkMRMLMarkupsROINode) -> list[vtkMRMLMarkupsROINode]:
     return nodes
 
 
-def hideSeen(scene: vtkMRMLScene) -> None:
+def hideModelInput(scene: vtkMRMLScene) -> None:
     """Take the grey boxes away."""
     for node in _seenNodes(scene):
         scene.RemoveNode(node)
 
 
 def _seenNodes(scene: vtkMRMLScene) -> list[vtkMRMLMarkupsROINode]:
-    return [node for node in nodesOfClass(scene, "vtkMRMLMarkupsROINode") if node.GetAttribute(_SEEN)]
+    return [node for node in nodesOfClass(scene, "vtkMRMLMarkupsROINode") if node.GetAttribute(_MODEL_INPUT)]

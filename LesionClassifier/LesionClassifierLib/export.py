@@ -355,10 +355,10 @@ def _lesionGroup(hd: Any, result: LesionResult, run: RunInfo, frame: str, series
 
 
 def _evaluations(hd: Any, result: LesionResult) -> list[Any]:
-    places = {name: number for number, name in enumerate(result.probabilities, start=1)}
+    numbers = {name: number for number, name in enumerate(result.probabilities, start=1)}
 
-    def said(code: str, meaning: str, name: str) -> Any:
-        value = hd.sr.CodedConcept(f"class-{places[name]}", _SCHEME, name[:64])
+    def classItem(code: str, meaning: str, name: str) -> Any:
+        value = hd.sr.CodedConcept(f"class-{numbers[name]}", _SCHEME, name[:64])
         return hd.sr.QualitativeEvaluation(hd.sr.CodedConcept(code, _SCHEME, meaning), value)
 
     reasons = [
@@ -372,13 +372,13 @@ def _evaluations(hd: Any, result: LesionResult) -> list[Any]:
         value = hd.sr.CodedConcept("no-answer", _SCHEME, "No answer")
         answer = hd.sr.QualitativeEvaluation(hd.sr.CodedConcept("answer", _SCHEME, "Answered class"), value)
         return [answer, *reasons]
-    answered = [said("answer", "Answered class", result.label), *reasons]
+    answered = [classItem("answer", "Answered class", result.label), *reasons]
     kept = result.reliability.prediction_set or ()
-    return answered + [said("not-ruled-out", "Class that cannot be ruled out", name) for name in kept]
+    return answered + [classItem("not-ruled-out", "Class that cannot be ruled out", name) for name in kept]
 
 
 def _addComments(hd: Any, group: Dataset, result: LesionResult) -> None:
-    texts = ["Research use only, not for diagnosis.", *result.sentences]
+    texts = ["Research use only, not for diagnosis.", *result.messages]
     for text in [*texts, *result.warnings]:
         item = hd.sr.TextContentItem(
             name=_codes().DCM.Comment, value=str(text), relationship_type=hd.sr.RelationshipTypeValues.CONTAINS

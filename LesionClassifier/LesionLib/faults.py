@@ -21,7 +21,7 @@ from types import FrameType
 
 from LesionLib import __version__
 from LesionLib.errors import LesionLensError
-from LesionLib.terminal import say, show_every_letter
+from LesionLib.terminal import notify, show_every_letter
 
 DONE, BAD_INPUT, UNFORESEEN, INTERRUPTED, NOBODY_READS = 0, 2, 3, 130, 141
 _KEPT_FILES = 20
@@ -55,9 +55,9 @@ def guarded(program: str, body: Callable[[], int], *, keeps_lines: bool = False)
         try:
             code = body()
         except LesionLensError as error:
-            code = _say(program, BAD_INPUT, f"error: {error if keeps_lines else ' '.join(str(error).split())}")
+            code = _notify(program, BAD_INPUT, f"error: {error if keeps_lines else ' '.join(str(error).split())}")
         except KeyboardInterrupt:
-            code = _say(program, INTERRUPTED, "interrupted; nothing was written.")
+            code = _notify(program, INTERRUPTED, "interrupted; nothing was written.")
         except BrokenPipeError:
             code = _nobody_reads()
         except OSError as error:
@@ -120,9 +120,9 @@ def _stopping_signals() -> Iterator[list[int]]:
             signal.signal(number, handler)
 
 
-def _say(program: str, code: int, text: str) -> int:
+def _notify(program: str, code: int, text: str) -> int:
     with suppress(OSError, ValueError):
-        say(f"{program}: {text}", sys.stderr)
+        notify(f"{program}: {text}", sys.stderr)
         sys.stderr.flush()
     return code
 
@@ -141,7 +141,7 @@ def _machine_said(program: str, error: OSError) -> int:
     if advice is None:
         return _unforeseen(program, error)
     where = f"{error.filename}: " if error.filename else ""
-    return _say(program, BAD_INPUT, f"error: {where}{advice}.")
+    return _notify(program, BAD_INPUT, f"error: {where}{advice}.")
 
 
 def _unforeseen(program: str, error: Exception) -> int:
@@ -149,8 +149,8 @@ def _unforeseen(program: str, error: Exception) -> int:
     details = f"the details, without any name or value, are in {kept}" if kept else "its details could not be kept"
     what = "the memory does not suffice" if isinstance(error, MemoryError) else type(error).__name__
     text = " ".join(str(error).split())[:200]
-    said = f" ({text})" if text else ""
-    return _say(program, UNFORESEEN, f"error: unforeseen: {what}{said}; {details}. Please report it with that file.")
+    printed = f" ({text})" if text else ""
+    return _notify(program, UNFORESEEN, f"error: unforeseen: {what}{printed}; {details}. Please report it with that file.")
 
 
 def _keep_details(program: str, error: BaseException) -> Path | None:

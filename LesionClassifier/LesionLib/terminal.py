@@ -23,7 +23,7 @@ def _steers(character: str) -> bool:
     return unicodedata.category(character) in ("Cc", "Cs", "Zl", "Zp") or character in _TURNS_TEXT
 
 
-def say(text: object, file: TextIO | None = None) -> None:
+def notify(text: object, file: TextIO | None = None) -> None:
     """Print, whatever is in it, and whatever the terminal can show. ``file``: standard output unless it is given."""
     stream = file or sys.stdout
     encoding = getattr(stream, "encoding", None) or "utf-8"

@@ -42,10 +42,10 @@ from LesionRetrievalLib.library.neighbours import find_similar
 from LesionRetrievalLib.library.ownership import key_for_search, own_cases_note
 from slicer import vtkMRMLMarkupsROINode, vtkMRMLScalarVolumeNode, vtkMRMLScene
 
-from LesionLensApp.loaded_model import AskedModel
+from LesionLensApp.loaded_model import ModelSession
 from LesionLensApp.output import Steps, staged_output
 from LesionLensApp.reading import is_table, read_masks, warnings_of_box
-from LesionLensApp.report import lesion_pictures, write_report
+from LesionLensApp.report import lesion_images, write_report
 from LesionLensApp.slice_views import SliceRenderer
 
 
@@ -91,7 +91,7 @@ class Job:
     running: HeadlessSlicer
     volumeNode: vtkMRMLScalarVolumeNode
     roiNodes: Sequence[vtkMRMLMarkupsROINode]
-    model: AskedModel
+    model: ModelSession
     library: CaseStore | None = None
     k: int = 9
     excludePatient: str | None = None
@@ -135,12 +135,12 @@ def run_job(job: Job, out: Path, steps: Steps, *, overwrite: bool) -> list[Lesio
         saveScene(scene, folder / "scene.mrb")
         lesions = list(zip(job.roiNodes, shown.heatMapNodes, results, strict=True))
         with SliceRenderer(job.running) as renderer:
-            pictures = [
-                lesion_pictures(renderer, job.volumeNode, roiNode, heatMapNode, result)
+            images = [
+                lesion_images(renderer, job.volumeNode, roiNode, heatMapNode, result)
                 for roiNode, heatMapNode, result in steps.each(lesions, "Drawing the report's pictures")
             ]
         page = folder / "report.html"
-        write_report(page, run, results, pictures, neighbours, job.library, model, note=job.searchNote)
+        write_report(page, run, results, images, neighbours, job.library, model, note=job.searchNote)
     if job.searchNote:
         steps.note(job.searchNote)
     return results
@@ -148,13 +148,13 @@ def run_job(job: Job, out: Path, steps: Steps, *, overwrite: bool) -> list[Lesio
 
 def _classified(job: Job) -> tuple[RunInfo, list[LesionResult]]:
     options = RunOptions(box_jitter=job.box_jitter, answer_anyway=job.answerAnyway)
-    answer = job.model.run(requestFromNodes(job.volumeNode, job.roiNodes, job.model.described.folder, options))
-    ofBoxes = job.boxWarnings or [()] * len(answer.results)
+    response = job.model.run(requestFromNodes(job.volumeNode, job.roiNodes, job.model.described.folder, options))
+    ofBoxes = job.boxWarnings or [()] * len(response.results)
     warned = [
         replace(result, warnings=tuple(dict.fromkeys((*job.extraWarnings, *own, *result.warnings))))
-        for result, own in zip(answer.results, ofBoxes, strict=True)
+        for result, own in zip(response.results, ofBoxes, strict=True)
     ]
-    return answer.info, warned
+    return response.info, warned
 
 
 def _with_report(job: Job, run: RunInfo, results: list[LesionResult], folder: Path, steps: Steps) -> list[LesionResult]:
@@ -182,7 +182,7 @@ def _write_heat_maps(folder: Path, shown: ShownResults) -> None:
             writeVolumeFile(node, folder / heat_map_file(number))
 
 
-def classify_files(options: argparse.Namespace, model: AskedModel, steps: Steps) -> list[LesionResult]:
+def classify_files(options: argparse.Namespace, model: ModelSession, steps: Steps) -> list[LesionResult]:
     """Answer the boxes of ``options.boxes`` or ``options.segmentation`` on ``options.volume``; writes ``options.out``.
 
     Raises a `LesionLensError` for bad input; then nothing is written.

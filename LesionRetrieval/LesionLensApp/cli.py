@@ -10,8 +10,8 @@ from pathlib import Path
 from LesionLib.faults import DONE, guarded
 from LesionLib.io.leftovers import leftovers, leftovers_note
 from LesionLib.model.folder import DEFAULT_MODEL, user_model_root
-from LesionLib.terminal import say
-from LesionRetrievalLib.libraries import library_place
+from LesionLib.terminal import notify
+from LesionRetrievalLib.libraries import library_location
 
 from LesionLensApp.library import add_library_commands, add_reading_options
 from LesionLensApp.models import add_models_commands
@@ -38,7 +38,7 @@ def _say_leftovers(options: argparse.Namespace) -> None:
     places = [getattr(options, name, None) for name in ("out", "library")]
     places += [user_model_root()] if hasattr(options, "archive") else []
     for left in (left for place in places if isinstance(place, Path) for left in leftovers(place)):
-        say(f"lesionlens: {leftovers_note(left)}", sys.stderr)
+        notify(f"lesionlens: {leftovers_note(left)}", sys.stderr)
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -80,7 +80,7 @@ def _add_classify(commands: argparse._SubParsersAction) -> None:
         help="show what the network computed also for lesions that the model has no answer for",
     )  # fmt: skip
     parser.add_argument("--model", default=DEFAULT_MODEL, help=f"name or folder of a model (default: {DEFAULT_MODEL})")
-    parser.add_argument("--library", type=library_place, help="case library to compare with")
+    parser.add_argument("--library", type=library_location, help="case library to compare with")
     parser.add_argument("--similar", type=int, default=9, metavar="K", help="how many similar cases (default: 9)")
     parser.add_argument(
         "--box-jitter", "--redrawn", type=int, default=0, metavar="N",
@@ -102,18 +102,18 @@ def _demo(options: argparse.Namespace) -> None:
     steps = Steps()
     steps.begin("Loading torch and the model")
     from LesionLensApp.demo import run_demo
-    from LesionLensApp.loaded_model import AskedModel
+    from LesionLensApp.loaded_model import ModelSession
 
-    print_results(run_demo(options.out, AskedModel(options.model), steps, seed=options.seed), options.out)
+    print_results(run_demo(options.out, ModelSession(options.model), steps, seed=options.seed), options.out)
 
 
 def _classify(options: argparse.Namespace) -> None:
     check_output(options.out, overwrite=options.overwrite)
     steps = Steps()
     steps.begin("Loading torch and the model")
-    from LesionLensApp.loaded_model import AskedModel
+    from LesionLensApp.loaded_model import ModelSession
 
-    model = AskedModel(options.model)
+    model = ModelSession(options.model)
     from LesionLensApp.classify import classify_files
 
     print_results(classify_files(options, model, steps), options.out)

@@ -19,7 +19,7 @@ from LesionRetrievalLib.library.pseudonyms import Pseudonymiser
 from LesionRetrievalLib.library.store import CaseLibrary, write_library
 
 from LesionLensApp.classify import Job, run_job
-from LesionLensApp.loaded_model import AskedModel
+from LesionLensApp.loaded_model import ModelSession
 from LesionLensApp.output import Steps
 
 _DIAMETERS_MM = (8.0, 11.0, 14.0, 17.0, 20.0)
@@ -30,7 +30,7 @@ _NOTE = InputWarning(
 )
 
 
-def run_demo(out: Path, model: AskedModel, steps: Steps, *, seed: int = 0) -> list[LesionResult]:
+def run_demo(out: Path, model: ModelSession, steps: Steps, *, seed: int = 0) -> list[LesionResult]:
     """Make the phantom, answer its boxes, and leave everything in ``out``; an earlier demo there is replaced."""
     steps.begin("Computing a chest CT phantom")
     phantom = chest_phantom(seed=seed)
@@ -50,19 +50,19 @@ def run_demo(out: Path, model: AskedModel, steps: Steps, *, seed: int = 0) -> li
             return run_job(job, out, steps, overwrite=True)
 
 
-def phantom_cases(model: AskedModel, key: Pseudonymiser, *, seed: int) -> Iterator[CaseEntry]:
+def phantom_cases(model: ModelSession, key: Pseudonymiser, *, seed: int) -> Iterator[CaseEntry]:
     """One library case for every kind and size of nodule."""
     recipes = [(kind, diameter) for kind in KINDS for diameter in _DIAMETERS_MM]
-    for place, (kind, diameter) in enumerate(recipes, start=1):
-        volume, nodule = nodule_patch(kind=kind, diameter_mm=diameter, seed=1000 * seed + place)
+    for number, (kind, diameter) in enumerate(recipes, start=1):
+        volume, nodule = nodule_patch(kind=kind, diameter_mm=diameter, seed=1000 * seed + number)
         new = NewCase(
-            case_id=f"phantom-{place:03d}",
+            case_id=f"phantom-{number:03d}",
             label=kind,
             label_source="how the phantom was made",
             organ="lung",
             attributes={"diameter_mm": diameter},
-            with_pictures=True,
+            with_thumbnails=True,
         )
         box = nodule.box.grown(_BOX_MARGIN_MM)
-        owner = Owner(*key.hashes(f"phantom {place}"))
+        owner = Owner(*key.hashes(f"phantom {number}"))
         yield case_entry(volume, box, model.embed(volume, box), new=new, owner=owner)

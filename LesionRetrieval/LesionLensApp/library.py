@@ -15,8 +15,8 @@ from pathlib import Path
 
 from LesionLib.errors import CaseLibraryError
 from LesionLib.model.folder import segment_margin_of
-from LesionLib.terminal import say
-from LesionRetrievalLib.libraries import Target, TransferPlan, Transferred, library_place, open_store, transfer
+from LesionLib.terminal import notify
+from LesionRetrievalLib.libraries import Target, TransferPlan, Transferred, library_location, open_store, transfer
 from LesionRetrievalLib.library.cases import CaseStore, IndexedModel
 from LesionRetrievalLib.library.reindex import ReindexReport, patch_embedder, reindex
 from LesionRetrievalLib.library.store import CaseLibrary
@@ -26,7 +26,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from LesionLensApp.loaded_model import AskedModel
+from LesionLensApp.loaded_model import ModelSession
 from LesionLensApp.output import NOTICE, Steps, cell, kept_names, library_file
 
 _SERVER = "milvus://host:port/library; who asks is in LESIONLENS_SERVER_TOKEN, or ..._USER and ..._PASSWORD"
@@ -70,7 +70,7 @@ def _add_build(commands: argparse._SubParsersAction, default_model: str) -> None
 
 def _add_add(commands: argparse._SubParsersAction, default_model: str) -> None:
     parser = commands.add_parser("add", help="add the lesions of a CT, made anonymous")
-    _add_place(parser)
+    _add_library_argument(parser)
     parser.add_argument("volume", type=Path, help="DICOM folder, NRRD or NIfTI file")
     _add_where(parser, required=True)
     parser.add_argument("--label", required=True, help="the answer: what the lesions turned out to be")
@@ -96,7 +96,7 @@ def _add_add(commands: argparse._SubParsersAction, default_model: str) -> None:
 
 def _add_search(commands: argparse._SubParsersAction, default_model: str) -> None:
     parser = commands.add_parser("search", help="the most similar cases to one of the library, or to lesions on a CT")
-    _add_place(parser)
+    _add_library_argument(parser)
     parser.add_argument("--case", help="id of the case to compare with; needs no model")
     parser.add_argument("--volume", type=Path, help="DICOM folder, NRRD or NIfTI file with the lesions to compare with")
     _add_where(parser, required=False)
@@ -120,27 +120,27 @@ def _add_search(commands: argparse._SubParsersAction, default_model: str) -> Non
 
 def _add_list(commands: argparse._SubParsersAction) -> None:
     parser = commands.add_parser("list", help="what is in a library")
-    _add_place(parser)
+    _add_library_argument(parser)
     parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
     parser.set_defaults(command=_list)
 
 
 def _add_remove(commands: argparse._SubParsersAction) -> None:
     parser = commands.add_parser("remove", help="remove cases; in a file their bytes are overwritten")
-    _add_place(parser)
+    _add_library_argument(parser)
     parser.add_argument("case", nargs="+", help="ids of the cases")
     parser.set_defaults(command=_remove)
 
 
 def _add_verify(commands: argparse._SubParsersAction) -> None:
     parser = commands.add_parser("verify", help="read the whole library and say whether it is sound")
-    _add_place(parser)
+    _add_library_argument(parser)
     parser.set_defaults(command=_verify)
 
 
 def _add_key_command(commands: argparse._SubParsersAction) -> None:
     parser = commands.add_parser("key", help="whether your key is the one by which a library knows its patients")
-    _add_place(parser)
+    _add_library_argument(parser)
     _add_key(parser)
     parser.add_argument(
         "--set", action="store_true", help="note your key as the one of a library that does not say it (of version 0.1)"
@@ -184,8 +184,8 @@ def _add_pull(commands: argparse._SubParsersAction) -> None:
     parser.set_defaults(command=_pull)
 
 
-def _add_place(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("library", type=library_place, help="the library file, or milvus://host:port/library")
+def _add_library_argument(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("library", type=library_location, help="the library file, or milvus://host:port/library")
 
 
 def _add_library(parser: argparse.ArgumentParser) -> None:
@@ -250,14 +250,14 @@ def _build(options: argparse.Namespace) -> None:
     built = build_library(
         options.folder, model, options.out, plan=plan, key_path=key_path, steps=steps, overwrite=options.overwrite
     )
-    pictures = "with three small pictures each" if options.pictures else "without pictures (--pictures stores them)"
+    thumbnails = "with three small pictures each" if options.pictures else "without pictures (--pictures stores them)"
     patches = ", with the CT around each lesion" if options.patches else ""
-    say(f"{options.out}: {built.cases} cases, {pictures}{patches}.")
+    notify(f"{options.out}: {built.cases} cases, {thumbnails}{patches}.")
     if built.left_out:
-        say(f"Columns that were not kept (--keep COLUMN keeps one): {', '.join(built.left_out)}.")
+        notify(f"Columns that were not kept (--keep COLUMN keeps one): {', '.join(built.left_out)}.")
     for case_id, earlier in built.repeats:
-        say(f"{case_id} was left out: it is the very lesion of {earlier}.")
-    say(f"Patients are salted hashes; their key is {key_path}, keep it private.")
+        notify(f"{case_id} was left out: it is the very lesion of {earlier}.")
+    notify(f"Patients are salted hashes; their key is {key_path}, keep it private.")
 
 
 def _add(options: argparse.Namespace) -> None:
@@ -266,22 +266,22 @@ def _add(options: argparse.Namespace) -> None:
     from LesionLensApp.library_cases import add_lesions
 
     added = add_lesions(options, model, steps)
-    say(f"{options.library}: added {', '.join(added)}.")
+    notify(f"{options.library}: added {', '.join(added)}.")
 
 
 def _search(options: argparse.Namespace) -> None:
-    from LesionLensApp.library_search import answer_query, as_json_text, print_answers
+    from LesionLensApp.library_search import as_json_text, print_search_results, search_results
 
-    answers = answer_query(options, lambda: _asked(options.model, Steps()))
+    results = search_results(options, lambda: _asked(options.model, Steps()))
     if options.json:
-        say(as_json_text(answers))
+        notify(as_json_text(results))
     else:
-        print_answers(answers)
+        print_search_results(results)
 
 
 def _list(options: argparse.Namespace) -> None:
     if options.json:
-        say(contents_as_json(options.library))
+        notify(contents_as_json(options.library))
     else:
         print_contents(options.library)
 
@@ -290,12 +290,12 @@ def _remove(options: argparse.Namespace) -> None:
     cases = dict.fromkeys(options.case)
     with open_store(options.library, writable=True) as library:
         library.remove_many(list(cases))
-    say(f"{options.library}: removed {', '.join(cases)}.")
+    notify(f"{options.library}: removed {', '.join(cases)}.")
 
 
 def _verify(options: argparse.Namespace) -> None:
 
-    say(verify_library(options.library))
+    notify(verify_library(options.library))
 
 
 def _key(options: argparse.Namespace) -> None:
@@ -313,40 +313,44 @@ def _key(options: argparse.Namespace) -> None:
         KeyState.FOREIGN: f"{options.library} knows its patients by another key than {path}.",
         KeyState.UNKNOWN: f"{options.library} does not say which key it was made with; where it was {path}, add --set.",
     }
-    say(texts[state])
+    notify(texts[state])
 
 
 def _export(options: argparse.Namespace) -> None:
     from LesionRetrievalLib.library.file import ExportPlan
 
-    plan = ExportPlan(pictures=options.pictures, patches=options.patches, notes=not options.without_notes)
+    plan = ExportPlan(thumbnails=options.pictures, patches=options.patches, notes=not options.without_notes)
     with CaseLibrary.open(options.library) as library:
         count = library.export(options.out, plan, overwrite=options.overwrite)
-    left_out = [name for name in ("pictures", "patches", "notes") if not getattr(plan, name)]
+    left_out = [
+        name
+        for name, there in (("pictures", plan.thumbnails), ("patches", plan.patches), ("notes", plan.notes))
+        if not there
+    ]
     without = f", without {', '.join(left_out)}" if left_out else ""
-    say(f"{options.out}: {count} cases{without}.")
+    notify(f"{options.out}: {count} cases{without}.")
 
 
 def _reindex(options: argparse.Namespace) -> None:
     steps = Steps()
     model = _asked(options.model, steps)
 
-    say(reindex_library(options.library, model, steps))
+    notify(reindex_library(options.library, model, steps))
 
 
 def _push(options: argparse.Namespace) -> None:
 
-    say(push(options))
+    notify(push(options))
 
 
 def _pull(options: argparse.Namespace) -> None:
 
-    say(pull(options))
+    notify(pull(options))
 
 
-def _asked(model: str, steps: Steps) -> AskedModel:
+def _asked(model: str, steps: Steps) -> ModelSession:
     steps.begin("Loading torch and the model")
-    return AskedModel(model)
+    return ModelSession(model)
 
 
 _SHOWN_PROBLEMS = 10
@@ -369,8 +373,8 @@ def print_contents(path: Path | str) -> None:
             row = (case.case_id, case.label, case.label_source, case.organ, attributes or "-", stored)
             table.add_row(*map(cell, row))
         console.print(table)
-        answers = ", ".join(f"{count} {label}" for label, count in library.labels().items())
-        console.print(cell(f"{len(library)} cases: {answers or 'none'}"))
+        labels = ", ".join(f"{count} {label}" for label, count in library.labels().items())
+        console.print(cell(f"{len(library)} cases: {labels or 'none'}"))
         for model in library.models():
             console.print(cell(f"Embedded by {_described(model)}."))
 
@@ -415,7 +419,7 @@ _INTERRUPTED = 130
 _SHOWN_CASES = 5
 
 
-def reindex_library(path: Path, model: AskedModel, steps: Steps) -> str:
+def reindex_library(path: Path, model: ModelSession, steps: Steps) -> str:
     """``lesionlens library reindex``: the cases embedded by another model, with a bar, to be broken off and resumed.
 
     Embed what is not embedded yet; returns what was done, in a few lines. Raises `CaseLibraryError`.
@@ -430,7 +434,7 @@ def reindex_library(path: Path, model: AskedModel, steps: Steps) -> str:
             with _bar() as bar:
                 report = reindex(library, who, progress=bar, embed=embed)
         except KeyboardInterrupt:
-            say("lesionlens: interrupted; what is embedded is kept, reindex again to go on.", sys.stderr)
+            notify("lesionlens: interrupted; what is embedded is kept, reindex again to go on.", sys.stderr)
             raise SystemExit(_INTERRUPTED) from None
     return "\n".join([f"{path}: {_counted(report)}", *_left_out(report)])
 
@@ -452,7 +456,7 @@ def _counted(report: ReindexReport) -> str:
 def _left_out(report: ReindexReport) -> list[str]:
     lines = []
     for reason, count in Counter(report.left_out.values()).items():
-        names = [case_id for case_id, why in report.left_out.items() if why == reason]
+        names = [case_id for case_id, cause in report.left_out.items() if cause == reason]
         more = ", …" if count > _SHOWN_CASES else ""
         lines.append(f"{count} cannot be: {reason} ({', '.join(names[:_SHOWN_CASES])}{more}).")
     return lines
@@ -463,7 +467,7 @@ def push(options: argparse.Namespace) -> str:
     with CaseLibrary.open(options.library) as source:
         model = source.model
         with MilvusLibrary.create(_address(options.server), model=model, dimension=source.dimension) as target:
-            return _said(_transfer(source, target, options), options.server)
+            return _transfer_text(_transfer(source, target, options), options.server)
 
 
 def pull(options: argparse.Namespace) -> str:
@@ -472,7 +476,7 @@ def pull(options: argparse.Namespace) -> str:
     Returns what happened, in a line.
     """
     with MilvusLibrary.open(_address(options.server)) as source, _file(options.library, source) as target:
-        return _said(_transfer(source, target, options), str(options.library))
+        return _transfer_text(_transfer(source, target, options), str(options.library))
 
 
 def _file(path: Path, source: MilvusLibrary) -> CaseLibrary:
@@ -489,7 +493,7 @@ def _transfer(source: CaseStore, target: Target, options: argparse.Namespace) ->
     def progress(done: int, total: int) -> None:
         steps.begin(f"{done} of {total} cases")
 
-    plan = TransferPlan(pictures=options.pictures, patches=options.patches)
+    plan = TransferPlan(thumbnails=options.pictures, patches=options.patches)
     return transfer(source, target, plan, progress=progress)
 
 
@@ -500,6 +504,6 @@ def _address(text: str) -> str:
     return text
 
 
-def _said(done: Transferred, where: str) -> str:
+def _transfer_text(done: Transferred, where: str) -> str:
     there = f", {done.there} were there already" if done.there else ""
     return f"{where}: {done.added} cases added{there}."

@@ -46,10 +46,10 @@ from LesionRetrievalLib.library.ownership import (
     properties_to_note,
     stored_form,
 )
-from LesionRetrievalLib.library.pseudonyms import Pseudonymiser, owner_key
+from LesionRetrievalLib.library.pseudonyms import Pseudonymiser, pseudonymisation_key
 from LesionRetrievalLib.library.store import CaseLibrary, write_library
 
-from LesionLensApp.loaded_model import AskedModel
+from LesionLensApp.loaded_model import ModelSession
 from LesionLensApp.output import Steps
 from LesionLensApp.reading import is_table, read_masks, warnings_of_box
 
@@ -64,7 +64,7 @@ class LibraryPlan:
     label_column: str | None = None
     label_source: str | None = None
     organ: str = "not stated"
-    with_pictures: bool = False
+    with_thumbnails: bool = False
     with_patches: bool = False
     keep: tuple[str, ...] = ()
 
@@ -80,7 +80,7 @@ class Built:
 
 def build_library(
     folder: Path,
-    model: AskedModel,
+    model: ModelSession,
     out: Path,
     *,
     plan: LibraryPlan,
@@ -106,9 +106,9 @@ def build_library(
         msg = f"{nobody.where}: {PATIENT_COLUMN} is empty; give any identifier that is the same for all CTs of the patient."
         raise CaseTableError(msg)
     require_columns(rows[0], plan.keep)
-    key = owner_key(key_path)
+    key = pseudonymisation_key(key_path)
     repeats: list[tuple[str, str]] = []
-    entries = (_entry(row, place, column, model, plan, key, steps) for place, row in enumerate(rows, start=1))
+    entries = (_entry(row, number, column, model, plan, key, steps) for number, row in enumerate(rows, start=1))
     who = model.described
     shown = steps.each(entries, f"Embedding {len(rows)} cases with {who.name} {who.version}", total=len(rows))
     new = without_repeats(shown, lambda case_id, earlier: repeats.append((case_id, earlier)))
@@ -118,19 +118,19 @@ def build_library(
 
 
 def _entry(
-    row: CaseRow, place: int, column: str, model: AskedModel, plan: LibraryPlan, key: Pseudonymiser, steps: Steps
+    row: CaseRow, number: int, column: str, model: ModelSession, plan: LibraryPlan, key: Pseudonymiser, steps: Steps
 ) -> CaseEntry:
     volume, box, _ = row.load(margin_mm=segment_margin_of(model.described.manifest))
     odd = (*volume.warnings, *warnings_of_box(volume, box, from_table=False))
     steps.warn(f"{row.where}: {warning}" for warning in odd)
     patient = row.values[PATIENT_COLUMN]
     new = NewCase(
-        case_id=f"case-{place:05d}",
+        case_id=f"case-{number:05d}",
         label=label_of(row, column, model.described.class_names),
         label_source=plan.label_source or f"table of the collection, column {column}",
         organ=plan.organ,
         attributes=attributes_of(row, plan.keep),
-        with_pictures=plan.with_pictures,
+        with_thumbnails=plan.with_thumbnails,
         with_patch=plan.with_patches,
     )
     owner = Owner(*key.hashes(patient, row.values.get("study_id")), identifiers=identifiers_of(row))
@@ -244,7 +244,7 @@ def _one(in_header: str, given: str | None, option: str) -> str:
     return in_header or given or ""
 
 
-def add_lesions(options: argparse.Namespace, model: AskedModel, steps: Steps) -> list[str]:
+def add_lesions(options: argparse.Namespace, model: ModelSession, steps: Steps) -> list[str]:
     """``lesionlens library add``: the lesions of a CT into a library, without whose they are.
 
     Add every lesion that ``options`` names, all or none; returns their case ids. Raises `LesionLensError`.
@@ -298,7 +298,7 @@ def _cases(options: argparse.Namespace, count: int) -> list[NewCase]:
             organ=options.organ,
             attributes=attributes,
             note=options.note,
-            with_pictures=options.pictures,
+            with_thumbnails=options.pictures,
             with_patch=options.patches,
         )
         for case_id in _case_ids(options.case_id, count)
@@ -308,4 +308,4 @@ def _cases(options: argparse.Namespace, count: int) -> list[NewCase]:
 def _case_ids(given: str | None, count: int) -> list[str]:
     if given is None:
         return [new_case_id() for _ in range(count)]
-    return [given] if count == 1 else [f"{given}-{place}" for place in range(1, count + 1)]
+    return [given] if count == 1 else [f"{given}-{number}" for number in range(1, count + 1)]

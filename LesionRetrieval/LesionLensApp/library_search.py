@@ -23,11 +23,11 @@ from LesionLensApp.output import NOTICE, Steps, cell
 if TYPE_CHECKING:
     from LesionLib.io.volumes import DicomSeries
 
-    from LesionLensApp.loaded_model import AskedModel
+    from LesionLensApp.loaded_model import ModelSession
 
 
 @dataclass(frozen=True)
-class Answer:
+class SearchResult:
     """The cases found for one lesion, best first. ``patient``: the hash of whose it is, where that is known.
 
     ``warnings``: what is unusual about the lesion, as that the model learned from it, or has no answer for it. ``note``: what has
@@ -41,7 +41,7 @@ class Answer:
     note: str = ""
 
 
-def answer_query(options: argparse.Namespace, load: Callable[[], AskedModel]) -> list[Answer]:
+def search_results(options: argparse.Namespace, load: Callable[[], ModelSession]) -> list[SearchResult]:
     """One answer for each lesion asked for; ``load`` is only called where a CT has to be embedded.
 
     Raises `LesionLensError` for bad input.
@@ -57,27 +57,27 @@ def answer_query(options: argparse.Namespace, load: Callable[[], AskedModel]) ->
         return _of_ct(library, options, SearchFilter(**wanted), load)
 
 
-def print_answers(answers: Sequence[Answer]) -> None:
+def print_search_results(results: Sequence[SearchResult]) -> None:
     """One table a lesion."""
     console = Console(highlight=False)
-    for answer in answers:
-        table = Table(title=cell(f"Most similar to {answer.lesion}"), caption=NOTICE)
+    for result in results:
+        table = Table(title=cell(f"Most similar to {result.lesion}"), caption=NOTICE)
         for heading in ("", "case", "answer", "similarity", "established by", "organ", "patient"):
             table.add_column(heading)
-        for place, case in enumerate(answer.found, start=1):
+        for number, case in enumerate(result.found, start=1):
             very = f", {MAY_BE_THE_LESION}" if case.may_be_the_lesion else ""
-            similarity, whose = f"{case.similarity:.3f}{very}", _whose(case, answer.patient)
-            row = (str(place), case.case_id, case.label, similarity, case.label_source, case.organ, whose)
+            similarity, whose = f"{case.similarity:.3f}{very}", _whose(case, result.patient)
+            row = (str(number), case.case_id, case.label, similarity, case.label_source, case.organ, whose)
             table.add_row(*map(cell, row))
         console.print(table)
-        reason = abstention_sentence(abstention_codes(answer.warnings))
-        for warning in ([reason] if reason else []) + list(answer.warnings):
-            console.print(cell(f"{answer.lesion}: {warning}"), style="yellow")
-    for note in dict.fromkeys(answer.note for answer in answers if answer.note):
+        reason = abstention_sentence(abstention_codes(result.warnings))
+        for warning in ([reason] if reason else []) + list(result.warnings):
+            console.print(cell(f"{result.lesion}: {warning}"), style="yellow")
+    for note in dict.fromkeys(result.note for result in results if result.note):
         console.print(cell(note), style="yellow")
 
 
-def as_json_text(answers: Sequence[Answer]) -> str:
+def as_json_text(results: Sequence[SearchResult]) -> str:
     """All answers as a JSON list; without hashes, which are nobody's business outside the library."""
     return json.dumps(
         [
@@ -92,25 +92,25 @@ def as_json_text(answers: Sequence[Answer]) -> str:
                 "warnings": [str(warning) for warning in a.warnings],
                 "warningNames": [str(getattr(warning, "name", "")) for warning in a.warnings],
             }
-            for a in answers
+            for a in results
         ],
         indent=2,
         ensure_ascii=False,
     )
 
 
-def _of_case(library: CaseStore, options: argparse.Namespace, wanted: SearchFilter) -> Answer:
+def _of_case(library: CaseStore, options: argparse.Namespace, wanted: SearchFilter) -> SearchResult:
     case, model = library.case(options.case), library.model
     hashes = (case.patient_hash, case.study_hash)
     filters = _filters(options, replace(wanted, exclude_case=case.case_id), hashes)
     vector = library.vector(case.case_id, model_sha256=model.sha256)
     found = library.search(vector, k=options.similar, model_sha256=model.sha256, **filters)
-    return Answer(case.case_id, case.patient_hash, tuple(found))
+    return SearchResult(case.case_id, case.patient_hash, tuple(found))
 
 
 def _of_ct(
-    library: CaseStore, options: argparse.Namespace, wanted: SearchFilter, load: Callable[[], AskedModel]
-) -> list[Answer]:
+    library: CaseStore, options: argparse.Namespace, wanted: SearchFilter, load: Callable[[], ModelSession]
+) -> list[SearchResult]:
     from LesionLib.io.volumes import series_at
 
     series = series_at(options.volume, options.series)
@@ -123,12 +123,12 @@ def _of_ct(
     volume, boxes = read_lesions(options, series, library, model.described, Steps())
     sha256 = model.described.sha256
     patient = hashes[0] if hashes else None
-    answers = []
+    results = []
     for box in boxes:
         vector, warnings = model.embed_checked(volume, box)
         found = library.search(vector, k=options.similar, model_sha256=sha256, **filters)
-        answers.append(Answer(box.name, patient, tuple(found), warnings, note))
-    return answers
+        results.append(SearchResult(box.name, patient, tuple(found), warnings, note))
+    return results
 
 
 def _hashes_of_ct(

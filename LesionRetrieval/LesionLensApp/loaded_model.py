@@ -14,16 +14,16 @@ from LesionLib.inference.messages import (
     Embedding,
     EmbeddingRequest,
     ModelDescription,
-    RunAnswer,
     RunOptions,
     RunRequest,
+    RunResponse,
 )
 from LesionLib.inference.results import LesionResult
 from LesionLib.inference.runner import InProcessRunner
-from LesionLib.terminal import say
+from LesionLib.terminal import notify
 
 
-class AskedModel:
+class ModelSession:
     """``described``: who the model is. On the GPU where there is one, until its memory does not suffice; then on the CPU.
 
     Raises what `load_bundle` raises.
@@ -46,22 +46,22 @@ class AskedModel:
 
     def embed_checked(self, volume: CTVolume, box: LesionBox) -> tuple[np.ndarray, tuple[InputWarning, ...]]:
         """The same, and what is unusual about the lesion. Raises `LesionLensError`."""
-        answer = self.run(EmbeddingRequest(str(self.described.folder), volume, box, query_only=True))
-        return answer.vector, answer.warnings
+        response = self.run(EmbeddingRequest(str(self.described.folder), volume, box, query_only=True))
+        return response.vector, response.warnings
 
     @overload
-    def run(self, request: RunRequest) -> RunAnswer: ...
+    def run(self, request: RunRequest) -> RunResponse: ...
 
     @overload
     def run(self, request: EmbeddingRequest) -> Embedding: ...
 
-    def run(self, request: RunRequest | EmbeddingRequest) -> RunAnswer | Embedding:
+    def run(self, request: RunRequest | EmbeddingRequest) -> RunResponse | Embedding:
         """Ask; the device is this model's to choose. Raises `LesionLensError`."""
         options = replace(request.options, device=self._options.device)
-        answer = self._runner.run(replace(request, options=options))
-        parts = [answer] if isinstance(answer, Embedding) else answer.results
-        told = [w for part in parts for w in part.warnings if getattr(w, "name", None) is WarningName.GPU_MEMORY]
-        if told and self._options.device != "cpu":
+        response = self._runner.run(replace(request, options=options))
+        parts = [response] if isinstance(response, Embedding) else response.results
+        warned = [w for part in parts for w in part.warnings if getattr(w, "name", None) is WarningName.GPU_MEMORY]
+        if warned and self._options.device != "cpu":
             self._options = RunOptions(device="cpu")  # else every lesion would try, and load the model, twice
-            say(f"lesionlens: {told[0]}", sys.stderr)
-        return answer
+            notify(f"lesionlens: {warned[0]}", sys.stderr)
+        return response

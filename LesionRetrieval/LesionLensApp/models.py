@@ -6,7 +6,7 @@ import argparse
 import json
 from pathlib import Path
 
-from LesionLib.terminal import say
+from LesionLib.terminal import notify
 from rich.console import Console
 from rich.table import Table
 
@@ -56,18 +56,18 @@ def _show(options: argparse.Namespace) -> None:
     from LesionLib.model.folder import CARD
 
     bundle = load_bundle(options.model)
-    say((bundle.folder / CARD).read_text(encoding="utf-8"))
-    say(json.dumps({"input": bundle.manifest["lesionlens"]["input"], "sha256": bundle.sha256}, indent=2))
+    notify((bundle.folder / CARD).read_text(encoding="utf-8"))
+    notify(json.dumps({"input": bundle.manifest["lesionlens"]["input"], "sha256": bundle.sha256}, indent=2))
 
 
 def _verify(options: argparse.Namespace) -> None:
     from LesionLib.model.bundle import load_bundle
 
     bundle = load_bundle(options.model)
-    say(
+    notify(
         f"{bundle.name} {bundle.version}: all files are as they were made, and its test case is answered as it should be."
     )
-    say(f"sha256 {bundle.sha256}")
+    notify(f"sha256 {bundle.sha256}")
 
 
 def _architectures(_options: argparse.Namespace) -> None:
@@ -89,4 +89,4 @@ def _install(options: argparse.Namespace) -> None:
 
     folder = install_bundle(options.archive, overwrite=options.overwrite)
     bundle = load_bundle(folder)
-    say(f"{bundle.name} {bundle.version} is installed in {folder}.")
+    notify(f"{bundle.name} {bundle.version} is installed in {folder}.")

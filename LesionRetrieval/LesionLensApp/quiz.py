@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from LesionLib.model.folder import DEFAULT_MODEL, segment_margin_of
-from LesionLib.terminal import say
+from LesionLib.terminal import notify
 
 from LesionLensApp.output import Steps, check_output, kept_names, library_file
 
@@ -92,17 +92,17 @@ def _add_make(quiz: argparse._SubParsersAction) -> None:
 
 
 def _make(options: argparse.Namespace) -> None:
-    from LesionRetrievalLib.quiz.file import require_place, save_quiz
+    from LesionRetrievalLib.quiz.file import require_free_path, save_quiz
     from LesionRetrievalLib.quiz.making import QuizPlan, make_quiz, quiz_classes
-    from LesionRetrievalLib.quiz.model import MOST_CASES, QuizError
+    from LesionRetrievalLib.quiz.model import MAX_CASES, QuizError
 
-    require_place(options.out, overwrite=options.overwrite)
+    require_free_path(options.out, overwrite=options.overwrite)
     if not (options.folder or options.phantom or options.library):
         msg = "Where do the cases come from? Give --from FOLDER, --phantom, or --library LIBRARY."
         raise QuizError(msg)
-    if not (1 <= options.cases <= MOST_CASES and options.seed >= 0 and 0 <= options.box_jitter <= 100):
+    if not (1 <= options.cases <= MAX_CASES and options.seed >= 0 and 0 <= options.box_jitter <= 100):
         msg = (
-            f"--cases is {options.cases} (1 to {MOST_CASES}), --seed is {options.seed} (0 or more) and --box-jitter is "
+            f"--cases is {options.cases} (1 to {MAX_CASES}), --seed is {options.seed} (0 or more) and --box-jitter is "
             f"{options.box_jitter} (0 to 100)."
         )
         raise QuizError(msg)
@@ -111,16 +111,16 @@ def _make(options: argparse.Namespace) -> None:
     from LesionRetrievalLib.library.cases import ModelIdentity
     from LesionRetrievalLib.library.store import CaseLibrary
 
-    from LesionLensApp.loaded_model import AskedModel
+    from LesionLensApp.loaded_model import ModelSession
 
-    model = AskedModel(options.model)
+    model = ModelSession(options.model)
     who = model.described
     with ExitStack() as stack:
         library = stack.enter_context(CaseLibrary.open(options.library)) if options.library else None
         source = _source(options, who, library)
         chosen = _chosen(source, options)
         lesions = steps.each(
-            (source.load(place) for place in chosen), f"Packing {len(chosen)} cases", total=len(chosen)
+            (source.load(number) for number in chosen), f"Packing {len(chosen)} cases", total=len(chosen)
         )
         quiz = make_quiz(
             lesions,
@@ -142,7 +142,7 @@ def _make(options: argparse.Namespace) -> None:
         )
     save_quiz(quiz, options.out, overwrite=options.overwrite)
     size = options.out.stat().st_size / 1e6
-    say(f"{options.out}: {len(quiz.cases)} cases, {size:.1f} MB. It holds the answers: keep it from curious learners.")
+    notify(f"{options.out}: {len(quiz.cases)} cases, {size:.1f} MB. It holds the answers: keep it from curious learners.")
 
 
 def _chosen(source: QuizCaseSource, options: argparse.Namespace) -> list[int]:
@@ -204,11 +204,11 @@ def _score(options: argparse.Namespace) -> None:
     check_output(options.out, overwrite=options.overwrite)
     write_score(options.out, quiz, score.rows, score.summary)
     if score.summary is None:
-        say(f"Nobody of {len(score.learners)} has answered a case yet; {options.out / SHEET} has no rows.")
+        notify(f"Nobody of {len(score.learners)} has answered a case yet; {options.out / SHEET} has no rows.")
         return
     everyone = score.summary.everyone
-    say(f"{len(score.summary.learners)} learners, {everyone.n} answered cases.")
-    say(f"right before the reveal  {everyone.before.right}")
-    say(f"right after the reveal   {everyone.after.right}")
-    say(f"the model                {everyone.ai}")
-    say(f"Open {options.out / PAGE} in a browser; the sheet is {options.out / SHEET}.")
+    notify(f"{len(score.summary.learners)} learners, {everyone.n} answered cases.")
+    notify(f"right before the reveal  {everyone.before.right}")
+    notify(f"right after the reveal   {everyone.after.right}")
+    notify(f"the model                {everyone.ai}")
+    notify(f"Open {options.out / PAGE} in a browser; the sheet is {options.out / SHEET}.")

@@ -30,7 +30,7 @@ _SURROUNDINGS_MM = 30.0
 
 
 @dataclass(frozen=True)
-class PlanePicture:
+class PlaneImage:
     """One plane through the centre of a box, twice: the CT with the box, and the same under its heat map (data URIs)."""
 
     plane: str
@@ -38,19 +38,19 @@ class PlanePicture:
     explained: str
 
 
-def lesion_pictures(
+def lesion_images(
     renderer: SliceRenderer,
     volumeNode: vtkMRMLScalarVolumeNode,
     roiNode: vtkMRMLMarkupsROINode,
     heatMapNode: vtkMRMLScalarVolumeNode | None,
     result: LesionResult,
-) -> list[PlanePicture]:
+) -> list[PlaneImage]:
     """Each lesion in three planes by Slicer's own slice views, without and with its heat map.
 
     A plane is wide enough for the box and 30 mm around it.
     """
     fieldOfViewMm = float(np.ptp(result.box.cornersRAS, axis=0).max()) + _SURROUNDINGS_MM
-    pictures = []
+    images = []
     for plane in PLANES:
         plain, explained = (
             renderer.render(
@@ -63,8 +63,8 @@ def lesion_pictures(
             )
             for heatMap in (None, heatMapNode)
         )
-        pictures.append(PlanePicture(plane, png_data_uri(plain), png_data_uri(explained)))
-    return pictures
+        images.append(PlaneImage(plane, png_data_uri(plain), png_data_uri(explained)))
+    return images
 
 
 def png_data_uri(pixels: np.ndarray) -> str:
@@ -80,7 +80,7 @@ _SHOWN_ATTRIBUTES = 6
 
 @dataclass(frozen=True)
 class CaseCard:
-    """A similar case as the page shows it: ``picture`` is a data URI, None where the library holds no picture."""
+    """A similar case as the page shows it: ``image`` is a data URI, None where the library holds no picture."""
 
     case_id: str
     label: str
@@ -88,14 +88,14 @@ class CaseCard:
     may_be_the_lesion: bool
     label_source: str
     attributes: list[tuple[str, str]]
-    picture: str | None
+    image: str | None
 
 
 def write_report(
     path: Path,
     run: RunInfo,
     results: Sequence[LesionResult],
-    pictures: Sequence[Sequence[PlanePicture]],
+    images: Sequence[Sequence[PlaneImage]],
     neighbours: Sequence[Sequence[Neighbour]],
     library: CaseLibrary | None,
     model: ModelDescription,
@@ -109,12 +109,12 @@ def write_report(
         {
             "result": result,
             "heat_map_file": heat_map_file(number) if result.heat_map else None,
-            "pictures": pictures[number - 1],
+            "pictures": images[number - 1],
             "bars": [(name, p, colors[name]) for name, p in result.shown_probabilities.items()],
             "cards": [_card(neighbour, library) for neighbour in neighbours[number - 1]],
             # Found by the same features: where the model has no answer, they have none either.
             "vote": _vote(neighbours[number - 1]) if result.usable else "",
-            "reliability": result.sentences,
+            "reliability": result.messages,
         }
         for number, result in enumerate(results, start=1)
     ]
@@ -145,7 +145,7 @@ def _card_text(model: ModelDescription) -> str:
 
 
 def _card(neighbour: Neighbour, library: CaseLibrary | None) -> CaseCard:
-    pictures = library.pictures(neighbour.case_id) if library is not None else {}
+    thumbnails = library.thumbnails(neighbour.case_id) if library is not None else {}
     return CaseCard(
         case_id=neighbour.case_id,
         label=neighbour.label,
@@ -153,7 +153,7 @@ def _card(neighbour: Neighbour, library: CaseLibrary | None) -> CaseCard:
         may_be_the_lesion=neighbour.may_be_the_lesion,
         label_source=neighbour.label_source,
         attributes=attribute_pairs(neighbour.attributes)[:_SHOWN_ATTRIBUTES],
-        picture=png_data_uri(pictures["axial"]) if "axial" in pictures else None,
+        image=png_data_uri(thumbnails["axial"]) if "axial" in thumbnails else None,
     )
 
 

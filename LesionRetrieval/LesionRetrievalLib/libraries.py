@@ -16,20 +16,20 @@ from LesionRetrievalLib.library.ownership import KEY_PROPERTY, key_of
 from LesionRetrievalLib.server.connection import ServerUnreachableError, is_server_address
 
 
-def library_place(text: str) -> Path | str:
+def library_location(text: str) -> Path | str:
     """What a user typed: an address stays text, for a path would lose one of its slashes."""
     return text if is_server_address(text) else Path(text)
 
 
-def open_store(place: Path | str, *, writable: bool = False) -> CaseStore:
+def open_store(location: Path | str, *, writable: bool = False) -> CaseStore:
     """Open to read, or to change it too. Raises `CaseLibraryError`."""
-    if is_server_address(str(place)):
+    if is_server_address(str(location)):
         from LesionRetrievalLib.server.library import MilvusLibrary
 
-        return MilvusLibrary.open(str(place))
+        return MilvusLibrary.open(str(location))
     from LesionRetrievalLib.library.store import CaseLibrary
 
-    return CaseLibrary.open(place, read_only=not writable)
+    return CaseLibrary.open(location, read_only=not writable)
 
 
 CASES_AT_ONCE = 100
@@ -54,7 +54,7 @@ class TransferPlan:
     away is waited for.
     """
 
-    pictures: bool = False
+    thumbnails: bool = False
     patches: bool = False
     patience_s: float = 60.0
 
@@ -147,7 +147,7 @@ def _add(
         CaseEntry(
             case,
             vectors[case.case_id],
-            source.pictures(case.case_id) if plan.pictures else None,
+            source.thumbnails(case.case_id) if plan.thumbnails else None,
             source.patch(case.case_id) if plan.patches else None,
         )
         for case in batch

@@ -107,7 +107,7 @@ def addLesion(
     """Store an embedded lesion; returns its case id. The owner's key is made at the first use. `LesionLensError`."""
     identity = identityOfVolume(volumeNode, typed=patient, database=database)
     identity.require()  # before a key is made
-    if new.with_pictures or new.with_patch:
+    if new.with_thumbnails or new.with_patch:
         require_no_burned_in_text(hasBurnedInText(volumeNode, database))
     key = key_for_adding(library, keyPath)
     patient, study = identity.hashes(key)
@@ -236,7 +236,7 @@ class RetrievalLogic(RunnerLogic):
         sha256 = embedding.info.model_sha256
         return nearest_other_class(library, embedding.vector, label, model_sha256=sha256, filters=filters)
 
-    def whySimilar(
+    def similarityMap(
         self, volumeNode: vtkMRMLScalarVolumeNode, roiNode: vtkMRMLMarkupsROINode, caseId: str,
         *, model: str | Path = DEFAULT_MODEL,
     ) -> vtkMRMLScalarVolumeNode:  # fmt: skip

@@ -36,10 +36,10 @@ from LesionRetrievalLib.library.store import CaseLibrary
 from LesionRetrievalLib.logic import dicomDatabase, patientHash
 from LesionRetrievalLib.quiz.attempt import CASE_STEPS, Step, read_attempts
 from LesionRetrievalLib.quiz.file import load_quiz
-from LesionRetrievalLib.quiz.making import KnownLesion, choose_per_label
+from LesionRetrievalLib.quiz.making import LabelledLesion, choose_per_label
 from LesionRetrievalLib.quiz.model import NOBODY, Quiz, QuizError
 from LesionRetrievalLib.quiz.report import Score, score_of, write_score
-from LesionRetrievalLib.quiz.requests import LibraryCases, QuizRequest, answer_request
+from LesionRetrievalLib.quiz.requests import LibraryCases, QuizRequest, quiz_of_request
 from LesionRetrievalLib.quiz.session import Feedback, QuizSession
 from LesionRetrievalLib.scene.identity import identityOfVolume
 from LesionRetrievalLib.scene.quiz_cases import CaseDisplay
@@ -60,11 +60,11 @@ def makeInBackground(request: QuizRequest, runner: InferenceRunner) -> Backgroun
             run.stopIfCancelled()
 
         try:
-            return answer_request(request, runner, progress=progress)
+            return quiz_of_request(request, runner, progress=progress)
         finally:
             runner.close()
 
-    return BackgroundRun(runner, work, total=len(request.cases) + len(request.lesions), keepsLateAnswer=True)
+    return BackgroundRun(runner, work, total=len(request.cases) + len(request.lesions), keepsLateResult=True)
 
 
 class QuizLogic:
@@ -100,13 +100,13 @@ class QuizLogic:
         """Case ids, ``perLabel`` of each label, drawn by ``seed``; a second case of a patient only if no other is left."""
         with CaseLibrary.open(path) as library:
             source = LibraryCases(library, class_names=classNames)
-            places = choose_per_label(source, perLabel, seed=seed, labels=labels)
-            return [source.cases[place].case_id for place in places]
+            indices = choose_per_label(source, perLabel, seed=seed, labels=labels)
+            return [source.cases[index].case_id for index in indices]
 
     def lesionFromScene(
         self, volumeNode: vtkMRMLScalarVolumeNode, roiNode: vtkMRMLMarkupsROINode, label: str,
         *, labelSource: str, organ: str = "not stated", feedback: str = "",
-    ) -> KnownLesion:  # fmt: skip
+    ) -> LabelledLesion:  # fmt: skip
         """A box on a CT of the scene with its typed truth, as a case. The CT is not copied: leave it alone until it is made.
 
         Cases of the same patient, where the CT says who that is, will not be among the similar ones. Raises `BoxError` for a
@@ -116,7 +116,7 @@ class QuizLogic:
         require_overlap(volume, box)
         identity = identityOfVolume(volumeNode, database=dicomDatabase())
         require_anonymous(Case("case", label, labelSource, organ, NOBODY, NOBODY, {}, feedback), identity.texts)
-        return KnownLesion(
+        return LabelledLesion(
             volume, box, label, labelSource, organ, patient_hash=patientHash(identity, self._keyPath), feedback=feedback
         )
 
@@ -125,7 +125,7 @@ class QuizLogic:
         self._requireKey(request)
         runner = self._makeRunner()
         try:
-            return answer_request(request, runner)
+            return quiz_of_request(request, runner)
         finally:
             runner.close()
 
@@ -173,7 +173,7 @@ class QuizLogic:
         if _isRevealed(session.step):
             if own is not None:
                 self.display.showBox(session.teacher_box)
-            self.display.showHeat(session.model_answer.heat_map)
+            self.display.showHeat(session.model_prediction.heat_map)
 
     def finishLooking(self) -> None:
         """On to the box; one that is given is taken at once."""

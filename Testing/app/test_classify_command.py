@@ -42,9 +42,9 @@ def test_results_have_the_agreed_shape(run, nrrd, boxes, library, tmp_path, resu
     assert content["volume"] == "patch.nrrd"
     assert set(content["model"]) == {"name", "version", "sha256"}
     (result,) = content["results"]
-    promised = {"name", "box", "label", "probabilities", "warnings", "gradCam", "similarCases"}
+    target_coverage = {"name", "box", "label", "probabilities", "warnings", "gradCam", "similarCases"}
     added = {"usable", "noAnswer", "details"}
-    assert set(result) == promised | {"warningNames", "reliability", "statistics"} | added
+    assert set(result) == target_coverage | {"warningNames", "reliability", "statistics"} | added
     assert set(result["box"]) == {"centerRAS", "sizeMm", "axesRAS"}
     assert sum(result["probabilities"].values()) == pytest.approx(1, abs=1e-5)
     assert result["label"] == max(result["probabilities"], key=result["probabilities"].get)

@@ -38,8 +38,8 @@ def test_a_library_of_0_1_has_its_cases_pictures_patches_and_vectors():
         assert case.patient_hash == "c9f05f8141096e6ca61bdc6268440f9a"
         assert case.study_hash == "32f56c752f9a1922344c1b95a8fc5884"
         assert (library.model.name, library.model.version, library.model.sha256) == ("tiny", "0.1.0", MODEL_SHA256)
-        pictures = library.pictures("case-00002")
-        assert {name: (p.shape, int(p.sum())) for name, p in pictures.items()} == {
+        thumbnails = library.thumbnails("case-00002")
+        assert {name: (p.shape, int(p.sum())) for name, p in thumbnails.items()} == {
             "axial": ((96, 96), 788705),
             "coronal": ((96, 96), 770168),
             "sagittal": ((96, 96), 772442),
@@ -100,7 +100,7 @@ def test_a_quiz_of_0_1_has_its_cases_and_answers_and_its_own_fingerprint():
         ("case-00001", "bright"), ("case-00003", "bright"),
     ]  # fmt: skip
     assert answer.similar[0].similarity == pytest.approx(0.983875, abs=1e-6)
-    assert answer.similar[0].pictures["axial"].shape == (96, 96)
+    assert answer.similar[0].thumbnails["axial"].shape == (96, 96)
 
 
 def test_answers_of_a_learner_give_the_score_that_0_1_wrote(run, tmp_path):

@@ -17,7 +17,7 @@ SAID = "The GPU ran out of memory; this lesion was answered on the CPU."
 @pytest.fixture
 def full_gpu(monkeypatch):
     """``full_gpu(times)``: the next lesions that are cut out find the GPU's memory full; loading a model does not."""
-    honest, of_models = batches.cut, golden_case()[1].name
+    honest, of_models = batches.crop_sample, golden_case()[1].name
     left = [0]
 
     def cut(volume, box, spec):

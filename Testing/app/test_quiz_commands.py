@@ -43,7 +43,7 @@ def learn(quiz, folder, learner, *, cases=99, confidence=0.8):
         session.finish_looking()
         session.take_box()
         session.answer(quiz.class_names[0], confidence)
-        said = session.model_answer.label
+        said = session.model_prediction.label
         session.finish_reveal()
         session.answer(said, confidence)
         session.next_case()
@@ -59,9 +59,9 @@ def test_the_quiz_holds_all_that_a_classroom_needs(quiz_path):
     assert "computed" in quiz.instructions
     assert sorted(case.known.label for case in quiz.cases) == ["benign", "benign", "malignant", "malignant"]
     for case in quiz.cases:
-        assert sum(case.answer.probabilities.values()) == pytest.approx(1, abs=1e-6)
-        assert case.answer.heat_map.array.max() == pytest.approx(1)
-        assert case.answer.reliability.prediction_set
+        assert sum(case.prediction.probabilities.values()) == pytest.approx(1, abs=1e-6)
+        assert case.prediction.heat_map.array.max() == pytest.approx(1)
+        assert case.prediction.reliability.prediction_set
         assert -1100 < case.volume.array.min() < -700
 
 
@@ -109,8 +109,8 @@ def test_figures_on_the_page_are_those_of_the_sheet(run, quiz_path, tmp_path):
 def test_a_phantom_unlike_what_the_model_learned_from_has_no_answer_in_a_quiz(run, tmp_path):
     assert run("quiz", "make", "--phantom", "--cases", 4, "--out", tmp_path / "quiz.json").code == 0
     for case in load_quiz(tmp_path / "quiz.json").cases:
-        is_unlike = any("looks unlike those it learned from" in text for text in case.answer.warnings)
-        assert (case.answer.label == "") == (case.answer.heat_map is None) == is_unlike
+        is_unlike = any("looks unlike those it learned from" in text for text in case.prediction.warnings)
+        assert (case.prediction.label == "") == (case.prediction.heat_map is None) == is_unlike
 
 
 def test_a_class_that_has_not_begun_has_an_empty_sheet_and_no_page(run, quiz_path, tmp_path):
@@ -175,8 +175,8 @@ def test_a_patient_s_own_cases_are_not_among_the_similar_ones(from_folder, libra
     path, ran = from_folder("--library", library, "--key", library.with_name("owner.key"))
     assert ran.code == 0, ran.err
     for case in load_quiz(path).cases:
-        assert len(case.answer.similar) == 4
-        assert set(case.answer.similar[0].pictures) == {"axial", "coronal", "sagittal"}
+        assert len(case.prediction.similar) == 4
+        assert set(case.prediction.similar[0].thumbnails) == {"axial", "coronal", "sagittal"}
 
 
 def test_without_the_key_a_library_is_only_used_for_other_patients(from_folder, library):
@@ -185,7 +185,7 @@ def test_without_the_key_a_library_is_only_used_for_other_patients(from_folder, 
     assert not path.exists()
     path, ran = from_folder("--library", library, "--other-patients")
     assert ran.code == 0
-    assert all(len(case.answer.similar) == 5 for case in load_quiz(path).cases)  # the very lesion is left out
+    assert all(len(case.prediction.similar) == 5 for case in load_quiz(path).cases)  # the very lesion is left out
 
 
 @pytest.mark.parametrize(
@@ -234,12 +234,12 @@ def test_a_library_that_keeps_the_ct_is_enough_for_a_quiz_and_gives_the_same_ans
     assert ran.code == 0, ran.err
     quiz = load_quiz(out)
     assert sorted(case.known.label for case in quiz.cases) == ["benign"] * 3 + ["malignant"] * 3
-    assert all(len(case.answer.similar) == 4 for case in quiz.cases)  # without its patient's two, and without a key
+    assert all(len(case.prediction.similar) == 4 for case in quiz.cases)  # without its patient's two, and without a key
     path, ran = from_folder("--cases", 6)
     assert ran.code == 0
-    said = {case.known.attributes["diameter_mm"]: case.answer.probabilities for case in load_quiz(path).cases}
+    said = {case.known.attributes["diameter_mm"]: case.prediction.probabilities for case in load_quiz(path).cases}
     for case in quiz.cases:
-        assert case.answer.probabilities == pytest.approx(said[case.known.attributes["diameter_mm"]], abs=1e-4)
+        assert case.prediction.probabilities == pytest.approx(said[case.known.attributes["diameter_mm"]], abs=1e-4)
 
 
 def test_the_cases_of_a_library_can_be_named(run, with_patches, tmp_path):

@@ -48,10 +48,10 @@ def test_its_answer_to_the_golden_case_stays(bundle):
     result = Classifier(bundle, volume).classify(box)
     assert result.probabilities == pytest.approx({"benign": 0.534763, "malignant": 0.465237}, abs=1e-4)
     assert result.reliability.prediction_set == ("benign", "malignant")
-    assert result.reliability.promised == pytest.approx(0.9)
+    assert result.reliability.target_coverage == pytest.approx(0.9)
     assert result.reliability.distance == pytest.approx(0.29364, abs=1e-3)
-    assert result.reliability.usual_distance == pytest.approx(0.487619, abs=1e-5)
-    assert result.reliability.heat_inside == pytest.approx(0.12846, abs=1e-3)
+    assert result.reliability.distance_threshold == pytest.approx(0.487619, abs=1e-5)
+    assert result.reliability.energy_inside == pytest.approx(0.12846, abs=1e-3)
 
 
 def test_its_auc_and_those_of_the_baselines_stay(training):
@@ -115,5 +115,5 @@ def test_a_manifest_without_figures_says_only_what_a_map_shows():
 def test_a_model_of_other_lesions_has_its_figures_beside_size_too():
     auc = {"AUC": {"value": 0.9, "low": 0.8, "high": 0.95}}
     group = {"name": "all", "lesions": 120, "patients": 80, "figures": {"this model": auc, "volume only": auc}}
-    (sentence,) = figure_sentences({"lesionlens": {"classes": [], "training": {"groups": [group]}}})
-    assert "120 lesions of 80 patients" in sentence
+    (message,) = figure_sentences({"lesionlens": {"classes": [], "training": {"groups": [group]}}})
+    assert "120 lesions of 80 patients" in message

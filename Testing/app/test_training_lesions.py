@@ -53,5 +53,5 @@ def test_a_search_says_so_beside_the_cases(run, cases_folder, model, tmp_path):
 def test_a_quiz_tells_it_at_the_reveal(run, cases_folder, model, tmp_path):
     made = run("quiz", "make", "--from", cases_folder, "--cases", 6, "--model", model, "--out", tmp_path / "quiz.json")
     assert made.code == 0, made.err
-    said = [" ".join(case.answer.warnings) for case in load_quiz(tmp_path / "quiz.json").cases]
+    said = [" ".join(case.prediction.warnings) for case in load_quiz(tmp_path / "quiz.json").cases]
     assert sum("The model learned from this lesion" in text for text in said) == 3

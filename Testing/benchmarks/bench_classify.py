@@ -21,7 +21,7 @@ from time import perf_counter
 import numpy as np
 import SimpleITK as sitk
 import torch
-from LesionLib.explain.heat_map import HeatMap, paint
+from LesionLib.explain.heat_map import HeatMap, resample_to_ct
 from LesionLib.geometry import CTVolume, LesionBox
 from LesionLib.inference.classifier import Classifier
 from LesionLib.inference.messages import Precision
@@ -29,7 +29,7 @@ from LesionLib.inference.precision import choose_precision, in_precision
 from LesionLib.model.bundle import Bundle
 from LesionLib.networks import LesionNet, build_network
 from LesionLib.phantom.nodules import KINDS, nodule_patch
-from LesionLib.sampling.batches import cut_lesion, in_channels_last
+from LesionLib.sampling.batches import crop_lesion, in_channels_last
 from LesionLib.sampling.resample import AxialStackSpec, windowed
 from monai.visualize import GradCAM
 from torch.utils.flop_counter import FlopCounterMode
@@ -99,9 +99,9 @@ def resnet50_bundle(ct: CTVolume, boxes: list[LesionBox]) -> Bundle:
     """A model in memory; its head is centred and scaled on the boxes, so that margins are those of a trained network."""
     torch.manual_seed(0)
     network = build_network("resnet", {"depth": 50, "classes": 2}).to(memory_format=torch.channels_last)
-    pictures = torch.cat([example_pictures(ct, box)[SLICES // 2 : SLICES // 2 + 1] for box in boxes[:8]])
+    images = torch.cat([example_pictures(ct, box)[SLICES // 2 : SLICES // 2 + 1] for box in boxes[:8]])
     with torch.no_grad():
-        margins = network(pictures).diff(dim=1)[:, 0]
+        margins = network(images).diff(dim=1)[:, 0]
         linear = network.classifier[-1]
         gain = 4.0 / float(margins.abs().max())
         linear.weight.mul_(gain), linear.bias.mul_(gain)
@@ -114,7 +114,7 @@ def resnet50_bundle(ct: CTVolume, boxes: list[LesionBox]) -> Bundle:
 
 def example_pictures(ct: CTVolume, box: LesionBox) -> torch.Tensor:
     """The network input of one box."""
-    return in_channels_last(torch.from_numpy(cut_lesion(ct, box, SPEC).pictures))
+    return in_channels_last(torch.from_numpy(crop_lesion(ct, box, SPEC).patches))
 
 
 def our_way(bundle: Bundle, ct: CTVolume, boxes: list[LesionBox], precision: Precision) -> Measured:
@@ -140,8 +140,10 @@ def usual_way(bundle: Bundle, ct: CTVolume, boxes: list[LesionBox]) -> Measured:
     slice_by_slice(network, cam, np.zeros((1, *(SPEC.size,) * 2), np.float32))
     seconds, answers = timed(run)
     labels = [CLASSES[c] for c, _ in answers]
-    lesions = [cut_lesion(ct, box, SPEC) for box in boxes]
-    maps = [paint(m, lesion.sample, lesion.box, ct, "any") for (_, m), lesion in zip(answers, lesions, strict=True)]
+    lesions = [crop_lesion(ct, box, SPEC) for box in boxes]
+    maps = [
+        resample_to_ct(m, lesion.sample, lesion.box, ct, "any") for (_, m), lesion in zip(answers, lesions, strict=True)
+    ]
     return Measured(seconds, labels, maps)
 
 
@@ -168,11 +170,11 @@ def pixels_around(image: np.ndarray, box: LesionBox) -> np.ndarray:
 
 def slice_by_slice(network: LesionNet, cam: GradCAM, hu: np.ndarray) -> tuple[int, np.ndarray]:
     """The class of the mean probability, and the maps (slice, row, column) for it."""
-    pictures = torch.from_numpy(windowed(hu, SPEC.windows_hu))
+    images = torch.from_numpy(windowed(hu, SPEC.windows_hu))
     with torch.no_grad():
-        answers = [network(picture[None]).softmax(dim=1) for picture in pictures]
+        answers = [network(image[None]).softmax(dim=1) for image in images]
     label = int(torch.cat(answers).mean(dim=0).argmax())
-    maps = [cam(picture[None], class_idx=label)[0, 0] for picture in pictures]
+    maps = [cam(image[None], class_idx=label)[0, 0] for image in images]
     return label, np.stack([m.detach().numpy() for m in maps])
 
 

@@ -46,22 +46,22 @@ def main() -> None:
 def lung_like(count: int) -> np.ndarray:
     """Smooth random pictures in 0 … 1, float32."""
     rng = np.random.default_rng(0)
-    pictures = ndimage.gaussian_filter(rng.random((count, SIZE, SIZE)), (0, 2, 2))
-    return ((pictures - pictures.min()) / np.ptp(pictures)).astype(np.float32)
+    images = ndimage.gaussian_filter(rng.random((count, SIZE, SIZE)), (0, 2, 2))
+    return ((images - images.min()) / np.ptp(images)).astype(np.float32)
 
 
-def milliseconds(pictures: np.ndarray, rounds: int) -> dict[str, float]:
+def milliseconds(images: np.ndarray, rounds: int) -> dict[str, float]:
     """Of each way, for one picture."""
-    tensor = torch.from_numpy(pictures)
+    tensor = torch.from_numpy(images)
     ways: dict[str, Callable[[], object]] = {
         OURS: lambda: frangi(tensor, mode="vesselness"),
-        FLOOR: products_alone(len(pictures)),
-        "scipy derivatives, numpy": lambda: [by_scipy(p) for p in pictures],
+        FLOOR: products_alone(len(images)),
+        "scipy derivatives, numpy": lambda: [by_scipy(p) for p in images],
     }
     if find_spec("skimage") is not None:
         from skimage.filters import frangi as by_skimage
 
-        ways["scikit-image"] = lambda: [by_skimage(p, sigmas=SIGMAS, beta=BETA, gamma=GAMMA) for p in pictures]
+        ways["scikit-image"] = lambda: [by_skimage(p, sigmas=SIGMAS, beta=BETA, gamma=GAMMA) for p in images]
     turns: dict[str, list[float]] = {name: [] for name in ways}
     for way in ways.values():
         way()
@@ -69,7 +69,7 @@ def milliseconds(pictures: np.ndarray, rounds: int) -> dict[str, float]:
         for name, way in ways.items():
             started = perf_counter()
             way()
-            turns[name].append(1e3 * (perf_counter() - started) / len(pictures))
+            turns[name].append(1e3 * (perf_counter() - started) / len(images))
     return {name: median(times) for name, times in turns.items()}
 
 
@@ -79,21 +79,21 @@ def products_alone(count: int) -> Callable[[], object]:
     parts = [min(at_once, len(SIGMAS) - first) for first in range(0, len(SIGMAS), at_once)]
     rows = [torch.rand(scales * 3 * SIZE, SIZE) for scales in parts]
     columns = [torch.rand(scales * 3, SIZE, SIZE) for scales in parts]
-    pictures = torch.rand(SIZE, count * SIZE)
+    images = torch.rand(SIZE, count * SIZE)
 
     def products() -> None:
         for down, across in zip(rows, columns, strict=True):
-            torch.bmm((down @ pictures).view(len(across), SIZE * count, SIZE), across)
+            torch.bmm((down @ images).view(len(across), SIZE * count, SIZE), across)
 
     return products
 
 
-def by_scipy(picture: np.ndarray) -> np.ndarray:
+def by_scipy(image: np.ndarray) -> np.ndarray:
     """Vesselness of both polarities."""
-    best = np.zeros_like(picture)
+    best = np.zeros_like(image)
     for sigma in SIGMAS:
         down, mixed, across = (
-            sigma**2 * ndimage.gaussian_filter(picture, sigma, order=order, mode="reflect", truncate=TRUNCATE)
+            sigma**2 * ndimage.gaussian_filter(image, sigma, order=order, mode="reflect", truncate=TRUNCATE)
             for order in ((2, 0), (1, 1), (0, 2))
         )
         mean, half = (down + across) / 2, np.hypot((down - across) / 2, mixed)
@@ -103,10 +103,10 @@ def by_scipy(picture: np.ndarray) -> np.ndarray:
     return best
 
 
-def difference(pictures: np.ndarray) -> float:
+def difference(images: np.ndarray) -> float:
     """The largest, between ours and scipy in float64."""
-    ours = frangi(torch.from_numpy(pictures), mode="vesselness").numpy()
-    return float(np.abs(ours - np.stack([by_scipy(p.astype(np.float64)) for p in pictures])).max())
+    ours = frangi(torch.from_numpy(images), mode="vesselness").numpy()
+    return float(np.abs(ours - np.stack([by_scipy(p.astype(np.float64)) for p in images])).max())
 
 
 if __name__ == "__main__":

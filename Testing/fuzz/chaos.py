@@ -96,7 +96,7 @@ def _verify_library(folder: Path) -> str:
         assert problems == (), problems
         ids = [case.case_id for case in library.cases()]
         assert library.ids_without_vector(MODEL.sha256) == []
-        assert all(len(library.pictures(case_id)) == 3 for case_id in ids)
+        assert all(len(library.thumbnails(case_id)) == 3 for case_id in ids)
         return f"{len(ids)} cases"
 
 
@@ -149,9 +149,9 @@ def _write_attempt(folder: Path) -> None:
 def _verify_attempt(folder: Path) -> str:
     log = open_log(load_quiz(FILES / "quiz.json"), folder / "answers", "chaos")
     said = folder / "said"
-    promised = int(said.read_text() or 0) if said.exists() else 0
+    target_coverage = int(said.read_text() or 0) if said.exists() else 0
     held = log.attempt.record.interruptions
-    assert held >= promised, f"{promised} events were promised, {held} are there"
+    assert held >= target_coverage, f"{target_coverage} events were promised, {held} are there"
     return f"{held} events"
 
 

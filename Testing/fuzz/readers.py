@@ -292,7 +292,7 @@ def _read_library(folder: Path) -> None:
         for model in library.models():
             library.search(np.ones(model.dimension), k=3, model_sha256=model.identity.sha256)
         for case in library.cases():
-            library.pictures(case.case_id)
+            library.thumbnails(case.case_id)
             library.patch(case.case_id)
     with CaseLibrary.open(path, read_only=False) as library:  # which brings it to the newest schema
         for case in library.cases()[:1]:

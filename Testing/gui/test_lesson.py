@@ -21,7 +21,7 @@ from LesionLib.inference.runner import InProcessRunner
 from LesionLib.phantom.chest import chest_phantom
 from LesionRetrievalLib.library.cases import ModelIdentity
 from LesionRetrievalLib.library.intake import NewCase, Owner, add_case
-from LesionRetrievalLib.library.pseudonyms import owner_key
+from LesionRetrievalLib.library.pseudonyms import pseudonymisation_key
 from LesionRetrievalLib.library.store import CaseLibrary
 from PIL import Image
 from quiz_cases import phantom_quiz
@@ -92,13 +92,13 @@ def look_at(scene, centerRAS, fieldMm=120.0) -> None:
 def library_path(tmp_path, monkeypatch):
     """Two nodules of another phantom, with their CT."""
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
-    runner, path, key = InProcessRunner(), tmp_path / "phantoms.lesionlib", owner_key()
+    runner, path, key = InProcessRunner(), tmp_path / "phantoms.lesionlib", pseudonymisation_key()
     phantom = chest_phantom(seed=1)
     first = runner.run(describing_request(MODEL))
     with CaseLibrary.create(path, model=ModelIdentity.of(first.info), dimension=len(first.vector)) as library:
         for nodule in phantom.nodules[:2]:
             box = nodule.box.grown(1.5)
-            new = NewCase(nodule.kind, "the phantom's recipe", organ="lung", with_pictures=True, with_patch=True)
+            new = NewCase(nodule.kind, "the phantom's recipe", organ="lung", with_thumbnails=True, with_patch=True)
             embedding = runner.run(EmbeddingRequest(MODEL, phantom.volume, box))
             add_case(library, phantom.volume, box, embedding, new=new, owner=Owner(*key.hashes("phantom 1")))
     return path

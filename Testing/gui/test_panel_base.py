@@ -150,7 +150,7 @@ def test_bar_and_line_follow_the_run_and_the_answer_is_said_at_its_end(counted, 
     goOn.set()
     assert spin(until=lambda: not run.isRunning, seconds=10)
     assert label.text == "three lesions"
-    assert [outcome.answer for outcome in ended] == ["three lesions"]
+    assert [outcome.value for outcome in ended] == ["three lesions"]
 
 
 def test_an_answer_to_a_scene_that_was_closed_is_not_shown_though_it_counts(counted, spin):
@@ -161,7 +161,7 @@ def test_an_answer_to_a_scene_that_was_closed_is_not_shown_though_it_counts(coun
         assert goOn.wait(10)
         return "three lesions"
 
-    run.start(work, keepsLateAnswer=True)
+    run.start(work, keepsLateResult=True)
     run.forget()
     goOn.set()
     assert spin(until=lambda: not run.isRunning, seconds=10)

@@ -117,7 +117,7 @@ def test_a_quiz_of_library_cases_is_made_in_the_background_with_words_for_each_c
     assert [case.known.feedback for case in quiz.cases] == ["Note the margin.", "", "", ""]
     assert canned[-1].asked == ["case-01", "case-02", "case-03", "case-04"]  # once each, and under no other name
     assert canned[-1].is_closed
-    assert all(case.answer.similar for case in quiz.cases)
+    assert all(case.prediction.similar for case in quiz.cases)
     assert "every check passed" in ui.makeLabel.text
     assert "the model lung-nodule-malignancy 1.0.0 is right in 2" in ui.makeLabel.text
     assert "a note of the owner" not in (tmp_path / "q.json").read_text()
@@ -184,7 +184,7 @@ def test_a_library_of_another_model_is_told_and_without_similar_cases_it_works(t
     assert not (tmp_path / "q.json").exists()
     teaching.ui.similarSpinBox.value = 0
     canned.append(CannedRunner("b" * 64))
-    assert all(case.answer.similar == () for case in made(teaching, spin, tmp_path / "q.json").cases)
+    assert all(case.prediction.similar == () for case in made(teaching, spin, tmp_path / "q.json").cases)
 
 
 def test_the_make_button_says_what_is_missing(room, canned):
@@ -227,5 +227,5 @@ def test_the_model_itself_makes_a_quiz_in_its_worker(room, spin, tmp_path, scene
     room.ui.titleEdit.text = "One"
     quiz = made(room, spin, tmp_path / "q.json")
     assert quiz.model[0] == MODEL.name
-    assert quiz.cases[0].answer.heat_map is not None
-    assert quiz.cases[0].answer.reliability.prediction_set
+    assert quiz.cases[0].prediction.heat_map is not None
+    assert quiz.cases[0].prediction.reliability.prediction_set

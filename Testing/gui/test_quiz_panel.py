@@ -349,7 +349,7 @@ def take_all(room, label: str) -> None:
     while room.logic.session.step is not Step.DONE:
         room.ui.goOnButton.click()
         answer(room, label, 0.7)
-        said = room.logic.session.model_answer.label
+        said = room.logic.session.model_prediction.label
         room.ui.goOnButton.click()
         answer(room, said, 0.9)
         room.ui.goOnButton.click()

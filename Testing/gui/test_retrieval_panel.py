@@ -20,8 +20,8 @@ from LesionLib.inference.messages import describing_request
 from LesionLib.inference.runner import InProcessRunner
 from LesionLib.model.folder import golden_case
 from LesionRetrievalLib.library.cases import Case, ModelIdentity
-from LesionRetrievalLib.library.patches import case_pictures, lesion_patch
-from LesionRetrievalLib.library.pseudonyms import owner_key
+from LesionRetrievalLib.library.patches import case_thumbnails, lesion_patch
+from LesionRetrievalLib.library.pseudonyms import pseudonymisation_key
 from LesionRetrievalLib.library.store import CaseLibrary
 from repository import ROOT, SLICER_STANDINS, WIDGET_STANDINS
 
@@ -45,9 +45,9 @@ def embedding():
 @pytest.fixture
 def library_path(embedding, tmp_path):
     """Twelve cases around the golden lesion: the nearer, the smaller the number. Odd ones are malignant, 1 has a CT."""
-    path, key = tmp_path / "nodules.lesionlib", owner_key()
+    path, key = tmp_path / "nodules.lesionlib", pseudonymisation_key()
     rng, (volume, box) = np.random.default_rng(3), golden_case()
-    pictures = case_pictures(volume, box)
+    thumbnails = case_thumbnails(volume, box)
     with CaseLibrary.create(path, model=ModelIdentity.of(embedding.info), dimension=len(embedding.vector)) as library:
         for number in range(1, 13):
             noise = rng.standard_normal(len(embedding.vector))
@@ -59,8 +59,8 @@ def library_path(embedding, tmp_path):
                 {"diameter_mm": 5.0 + number, "contrast": number % 2 == 0}, "" if number > 1 else "a note",
             )  # fmt: skip
             patch = lesion_patch(volume, box) if number == 1 else None
-            shown = pictures if number not in (2, 11) else None
-            library.add(case, vector, model_sha256=embedding.info.model_sha256, pictures=shown, patch=patch)
+            shown = thumbnails if number not in (2, 11) else None
+            library.add(case, vector, model_sha256=embedding.info.model_sha256, thumbnails=shown, patch=patch)
     return path
 
 
@@ -248,13 +248,13 @@ def test_the_interface_goes_on_while_the_model_looks(opened, spin):
 
 
 def test_a_model_without_classes_is_set_beside_what_lesion_classifier_said(searched, a_case):
-    from LesionClassifierLib.classification import answerNodes
+    from LesionClassifierLib.classification import classifyNodes
     from LesionRetrievalLib.panel.results import modelsWord
 
     found = searched.panel.found._found
     found = replace(found, embedding=replace(found.embedding, probabilities={}))
     assert modelsWord(found) == (MODEL, {})
-    answerNodes(InProcessRunner(), a_case[0], [a_case[1]], MODEL)
+    classifyNodes(InProcessRunner(), a_case[0], [a_case[1]], MODEL)
     name, probabilities = modelsWord(found)
     assert name == MODEL
     assert probabilities == pytest.approx(searched.panel.found._found.embedding.probabilities, abs=1e-4)
@@ -330,8 +330,8 @@ def test_a_lesion_is_added_with_what_the_form_says_and_nothing_else(searched, li
     with CaseLibrary.open(library_path) as library:
         (added,) = [case for case in library.cases() if case.label == "hamartoma"]
         assert added.attributes == {"diameter_mm": 12.0, "lobe": "left upper"}
-        assert added.patient_hash == owner_key().hash("patient 9")
-        assert library.pictures(added.case_id) == {}
+        assert added.patient_hash == pseudonymisation_key().hash("patient 9")
+        assert library.thumbnails(added.case_id) == {}
         assert library.patch(added.case_id) is None
     assert ui.newNoteEdit.plainText == ""
 
@@ -348,7 +348,7 @@ def test_pictures_and_ct_are_stored_when_ticked(opened, library_path, spin):
     spin(until=lambda: not opened.panel.run.isRunning, seconds=LONG)
     with CaseLibrary.open(library_path) as library:
         (added,) = [case for case in library.cases() if case.label == "hamartoma"]
-        assert set(library.pictures(added.case_id)) == {"axial", "coronal", "sagittal"}
+        assert set(library.thumbnails(added.case_id)) == {"axial", "coronal", "sagittal"}
         assert library.patch(added.case_id) is not None
 
 

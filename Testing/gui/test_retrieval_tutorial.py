@@ -10,7 +10,7 @@ from LesionLib.inference.runner import InProcessRunner
 from LesionLib.phantom.chest import chest_phantom
 from LesionRetrievalLib.library.cases import ModelIdentity
 from LesionRetrievalLib.library.intake import NewCase, Owner, add_case
-from LesionRetrievalLib.library.pseudonyms import owner_key
+from LesionRetrievalLib.library.pseudonyms import pseudonymisation_key
 from LesionRetrievalLib.library.store import CaseLibrary
 
 LONG = 120
@@ -23,7 +23,7 @@ def library_path(tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
     phantoms = [chest_phantom(seed=seed) for seed in (0, 1)]
     monkeypatch.setattr("LesionLib.phantom.chest.chest_phantom", lambda seed: phantoms[seed])
-    runner, path, key = InProcessRunner(), tmp_path / "phantoms.lesionlib", owner_key()
+    runner, path, key = InProcessRunner(), tmp_path / "phantoms.lesionlib", pseudonymisation_key()
     first = runner.run(describing_request(MODEL))
     with CaseLibrary.create(path, model=ModelIdentity.of(first.info), dimension=len(first.vector)) as library:
         for seed, phantom in enumerate(phantoms):
@@ -35,7 +35,7 @@ def library_path(tmp_path, monkeypatch):
                 embedding = runner.run(EmbeddingRequest(MODEL, phantom.volume, box))
                 new = NewCase(
                     nodule.kind, "the phantom's recipe", organ="lung", attributes={"diameter_mm": nodule.diameter_mm},
-                    with_pictures=True, with_patch=True, case_id=f"phantom-{seed}-{nodule.kind.replace(' ', '-')}",
+                    with_thumbnails=True, with_patch=True, case_id=f"phantom-{seed}-{nodule.kind.replace(' ', '-')}",
                 )  # fmt: skip
                 add_case(library, phantom.volume, box, embedding, new=new, owner=owner)
     return path

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import slicer
 import slicer.util
-from LesionClassifierLib.classification import answerNodes
+from LesionClassifierLib.classification import classifyNodes
 from LesionClassifierLib.scene.lesions import addRoiNode, markAsLesion
 from LesionClassifierLib.scene.volumes import addVolumeNode, nodesOfClass
 from LesionLib.inference.messages import describing_request
@@ -17,7 +17,7 @@ from LesionLib.inference.runner import InProcessRunner
 from LesionLib.model.folder import golden_case
 from LesionRetrievalLib.library.cases import Case, ModelIdentity
 from LesionRetrievalLib.library.patches import lesion_patch
-from LesionRetrievalLib.library.pseudonyms import owner_key
+from LesionRetrievalLib.library.pseudonyms import pseudonymisation_key
 from LesionRetrievalLib.library.store import CaseLibrary
 from LesionRetrievalLib.quiz_logic import QuizLogic
 from quiz_cases import phantom_quiz
@@ -48,7 +48,7 @@ def embedding():
 @pytest.fixture
 def library_path(embedding, tmp_path):
     """One case with its CT."""
-    path, key, (volume, box) = tmp_path / "one.lesionlib", owner_key(), golden_case()
+    path, key, (volume, box) = tmp_path / "one.lesionlib", pseudonymisation_key(), golden_case()
     with CaseLibrary.create(path, model=ModelIdentity.of(embedding.info), dimension=len(embedding.vector)) as library:
         hashes = (key.hash("somebody"), key.hash("a study", domain="study"))
         case = Case("case-1", "benign", "histology", "lung", *hashes, {}, "")
@@ -59,7 +59,7 @@ def library_path(embedding, tmp_path):
 @pytest.fixture
 def classifier(module_widget, a_case, spin):
     """Lesion Classifier with an answered lesion that is current, left for another module."""
-    answerNodes(InProcessRunner(), a_case[0], [a_case[1]], MODEL)
+    classifyNodes(InProcessRunner(), a_case[0], [a_case[1]], MODEL)
     panel = module_widget("LesionClassifier", size=(480, 900))
     panel.initializeParameterNode()
     spin(0.5)

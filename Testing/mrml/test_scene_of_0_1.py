@@ -7,7 +7,7 @@ import importlib
 import pytest
 import slicer
 import slicer.util
-from LesionClassifierLib.scene.results import HEAT_MAP_ROLE, VOLUME_ROLE, storedResult, whyStale
+from LesionClassifierLib.scene.results import HEAT_MAP_ROLE, VOLUME_ROLE, staleReason, storedResult
 from LesionClassifierLib.scene.volumes import volumeFromNode
 from repository import FILES_OF_0_1, ROOT, SLICER_STANDINS
 
@@ -31,7 +31,7 @@ def test_lesions_have_their_answers_and_these_still_hold(opened):
         roi = lesion(opened, name)
         stored = storedResult(roi)
         assert stored is not None
-        assert whyStale(roi) == ""
+        assert staleReason(roi) == ""
         assert stored.result.label == "bright"
         assert stored.result.probabilities["bright"] == pytest.approx(bright, abs=1e-5)
         assert len(stored.result.embedding) == 32
@@ -53,7 +53,7 @@ def test_a_box_that_is_moved_makes_its_answer_stale(opened):
     roi = lesion(opened, "L1")
     center = roi.GetCenter()
     roi.SetCenter(center[0] + 5, center[1], center[2])
-    assert "has changed since this answer" in whyStale(roi)
+    assert "has changed since this answer" in staleReason(roi)
 
 
 def test_the_table_of_results_is_there(opened):

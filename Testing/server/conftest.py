@@ -126,9 +126,9 @@ def entries() -> Callable[..., list[CaseEntry]]:
                 f"{i // 3:032x}", f"{i // 2 + 9:032x}", {"size": float(i % 25), "phase": "venous" if i % 4 else "arterial"},
                 note=f"\"quoted\", ünïcode, line\nbreak {i}",
             )  # fmt: skip
-            pictures = {"axial": rng.integers(0, 255, (9, 7), dtype=np.uint8)} if i % 5 == 0 else None
+            thumbnails = {"axial": rng.integers(0, 255, (9, 7), dtype=np.uint8)} if i % 5 == 0 else None
             patch = lesion_patch(volume, LesionBox([34, 34, 40], [12, 10, 8])) if i % 40 == 0 else None
-            found.append(CaseEntry(case, vector, pictures, patch))
+            found.append(CaseEntry(case, vector, thumbnails, patch))
         return found
 
     return make

@@ -69,7 +69,7 @@ def test_vectors_pictures_and_patches_come_back_number_for_number(store, entries
         np.testing.assert_array_equal(
             store.vector(case_id, model_sha256=SHA), (unit / np.linalg.norm(unit)).astype(np.float32)
         )
-        np.testing.assert_array_equal(store.pictures(case_id)["axial"], entry.pictures["axial"])
+        np.testing.assert_array_equal(store.thumbnails(case_id)["axial"], entry.thumbnails["axial"])
         back = store.patch(case_id)
         assert (back is None) == (entry.patch is None)
         if back is not None:
@@ -142,11 +142,11 @@ def test_several_cases_are_added_all_or_none(store, entries):
 
 def test_a_case_is_added_found_and_removed_with_all_that_belongs_to_it(store, entries):
     (entry,) = entries(1, seed=6, prefix="one")
-    store.add(entry.case, entry.vector, model_sha256=SHA, pictures=entry.pictures, patch=entry.patch)
+    store.add(entry.case, entry.vector, model_sha256=SHA, thumbnails=entry.thumbnails, patch=entry.patch)
     assert store.search(entry.vector, k=1, model_sha256=SHA)[0].case_id == "one0000"
     store.remove("one0000")
     assert store.search(entry.vector, k=1, model_sha256=SHA)[0].case_id != "one0000"
-    for asked in (store.case, store.pictures, store.patch, store.remove):
+    for asked in (store.case, store.thumbnails, store.patch, store.remove):
         with pytest.raises(CaseLibraryError, match="not in this library"):
             asked("one0000")
     assert len(store) == COUNT

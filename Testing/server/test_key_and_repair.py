@@ -20,7 +20,7 @@ pytestmark = [pytest.mark.server, pytest.mark.timeout(300)]
 MODEL = ModelIdentity("tested", "1.0.0", "a" * 64)
 SHA = MODEL.sha256
 OWN, FOREIGN = Pseudonymiser(bytes(range(32))), Pseudonymiser(bytes(range(1, 33)))
-ALL = TransferPlan(pictures=True, patches=True)
+ALL = TransferPlan(thumbnails=True, patches=True)
 
 
 def test_a_library_takes_the_key_along_and_refuses_another(server, local):

@@ -21,7 +21,7 @@ pytestmark = [pytest.mark.server, pytest.mark.timeout(300)]
 MODEL = ModelIdentity("tested", "1.0.0", "a" * 64)
 OTHER = ModelIdentity("second", "2.0.0", "b" * 64)
 SHA = MODEL.sha256
-ALL = TransferPlan(pictures=True, patches=True, patience_s=150)
+ALL = TransferPlan(thumbnails=True, patches=True, patience_s=150)
 
 
 def require_equal(one, other, *, queries) -> None:
@@ -32,8 +32,8 @@ def require_equal(one, other, *, queries) -> None:
     assert [m.identity for m in one.models()] == [m.identity for m in other.models()]
     for case_id, kinds in one.contents().items():
         if kinds:
-            for plane, grey in one.pictures(case_id).items():
-                np.testing.assert_array_equal(grey, other.pictures(case_id)[plane])
+            for plane, grey in one.thumbnails(case_id).items():
+                np.testing.assert_array_equal(grey, other.thumbnails(case_id)[plane])
             if "patch" in kinds:
                 np.testing.assert_array_equal(one.patch(case_id).volume.array, other.patch(case_id).volume.array)
     for query in queries:
@@ -84,7 +84,7 @@ def test_a_library_survives_the_way_to_a_server_that_is_killed_on_the_way_and_ba
             assert source.search(queries[0], k=30, model_sha256=SHA) == back.search(queries[0], k=30, model_sha256=SHA)
             for case_id in ("c0000", "c0040"):
                 np.testing.assert_array_equal(back.patch(case_id).volume.array, source.patch(case_id).volume.array)
-                np.testing.assert_array_equal(back.pictures(case_id)["axial"], source.pictures(case_id)["axial"])
+                np.testing.assert_array_equal(back.thumbnails(case_id)["axial"], source.thumbnails(case_id)["axial"])
 
 
 def test_another_case_of_the_same_id_is_refused_before_anything_is_written(server, local, entries):
@@ -115,7 +115,7 @@ def test_the_command_line_pushes_lists_searches_and_pulls(server, local, tmp_pat
     assert main(["library", "pull", address, str(tmp_path / "pulled.lesionlib"), "--pictures"]) == 0
     with CaseLibrary.open(file) as one, CaseLibrary.open(tmp_path / "pulled.lesionlib") as other:
         assert one.cases() == other.cases()
-        assert one.pictures("c0005").keys() == other.pictures("c0005").keys() == {"axial"}
+        assert one.thumbnails("c0005").keys() == other.thumbnails("c0005").keys() == {"axial"}
         assert other.patch("c0000") is None  # not asked for
     assert main(["library", "list", server.address("nobody_made_this")]) == 2
     assert "There is no library 'nobody_made_this'" in capsys.readouterr().err

@@ -9,14 +9,14 @@ from pathlib import Path
 import numpy as np
 from LesionLib.explain.heat_map import HeatMap
 from LesionLib.geometry import CTVolume
-from LesionLib.inference.messages import Precision, RunAnswer, RunnerCancelled, RunRequest
+from LesionLib.inference.messages import Precision, RunnerCancelled, RunRequest, RunResponse
 from LesionLib.inference.results import LesionResult, RunInfo
 from LesionLib.phantom.nodules import nodule_patch
 from LesionLib.uncertainty.reliability import Reliability
 from LesionRetrievalLib.library.cases import Case, ModelIdentity
-from LesionRetrievalLib.library.patches import case_pictures, lesion_patch
+from LesionRetrievalLib.library.patches import case_thumbnails, lesion_patch
 from LesionRetrievalLib.library.store import CaseLibrary
-from LesionRetrievalLib.quiz.model import KnownTruth, Quiz, QuizAnswer, QuizCase, QuizClass, QuizNeighbour
+from LesionRetrievalLib.quiz.model import Diagnosis, ModelPrediction, Quiz, QuizCase, QuizClass, QuizNeighbour
 
 MODEL = ModelIdentity("lung-nodule-malignancy", "1.0.0", "a" * 64)
 CLASSES = (QuizClass("benign", "a benign nodule", (0.2, 0.6, 0.3)), QuizClass("malignant", "a cancer", (0.8, 0.2, 0.2)))
@@ -38,10 +38,16 @@ def _case(number: int, kind: str, malignant: float) -> QuizCase:
     heat[4:8, 4:8, 4:8] = 1.0
     to_ras[:3, 3] = box.centerRAS - 11
     label = "malignant" if malignant > 0.5 else "benign"
-    pictures = case_pictures(patch, box)
+    thumbnails = case_thumbnails(patch, box)
     similar = tuple(
         QuizNeighbour(
-            f"lib-{n}", ("benign", "malignant")[n % 2], 0.95 - 0.02 * n, "histology", "lung", {"mm": 9.0 + n}, pictures
+            f"lib-{n}",
+            ("benign", "malignant")[n % 2],
+            0.95 - 0.02 * n,
+            "histology",
+            "lung",
+            {"mm": 9.0 + n},
+            thumbnails,
         )
         for n in range(1, 6)
     )
@@ -50,10 +56,8 @@ def _case(number: int, kind: str, malignant: float) -> QuizCase:
         case_id=patch.name,
         volume=patch,
         box=box,
-        known=KnownTruth(
-            "benign" if kind == "round" else "malignant", "histology", "lung", {"diameter_mm": 12.0}, told
-        ),
-        answer=QuizAnswer(
+        known=Diagnosis("benign" if kind == "round" else "malignant", "histology", "lung", {"diameter_mm": 12.0}, told),
+        prediction=ModelPrediction(
             label=label,
             probabilities={"benign": 1 - malignant, "malignant": malignant},
             reliability=Reliability((label,), 0.9, 1.0, 2.0, None, 0.7),
@@ -78,7 +82,7 @@ def write_library(path: Path) -> Path:
                 case,
                 np.array([1.0, 0.2 * (number + 1), 0.0, 0.0]),
                 model_sha256=MODEL.sha256,
-                pictures=case_pictures(volume, nodule.box),
+                thumbnails=case_thumbnails(volume, nodule.box),
                 patch=lesion_patch(volume, nodule.box) if number < 8 else None,
             )
     return path
@@ -92,7 +96,7 @@ class CannedRunner:
         self.asked: list[str] = []
         self.is_cancelled = self.is_closed = False
 
-    def run(self, request: RunRequest, *, progress: object = None) -> RunAnswer:
+    def run(self, request: RunRequest, *, progress: object = None) -> RunResponse:
         while self._waits and not self.is_cancelled:
             time.sleep(0.005)
         if self.is_cancelled:
@@ -105,7 +109,7 @@ class CannedRunner:
         result = LesionResult(box.name, box, "benign", {"benign": 0.6, "malignant": 0.4}, embedding, heat, ())
         info = RunInfo("CT", MODEL.name, MODEL.version, self._sha256, "cpu")
         colors = tuple(one.color for one in CLASSES)
-        return RunAnswer([result], info, ("benign", "malignant"), colors, Precision("float32", "canned"))
+        return RunResponse([result], info, ("benign", "malignant"), colors, Precision("float32", "canned"))
 
     def cancel(self) -> bool:
         self.is_cancelled = True

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from LesionLib.faults import DONE, guarded
 from LesionLib.io.leftovers import leftovers, leftovers_note
-from LesionLib.terminal import say
+from LesionLib.terminal import notify
 
 _FIT = """Everything else is Lightning's: --config, --data.table, --model.init_args.lr, --trainer.max_epochs, --print_config, ...
 A first run:   lesiontrain fit --config dmrn-lung-nodules --data.table lung_nodules --out runs/dmrn
@@ -30,7 +30,7 @@ def _run(arguments: Sequence[str] | None) -> int:
         parser.error(f"unknown: {' '.join(rest)}")
     options.rest = rest
     for left in leftovers(options.out) if getattr(options, "out", None) is not None else ():
-        say(f"lesiontrain: {leftovers_note(left)}", sys.stderr)
+        notify(f"lesiontrain: {leftovers_note(left)}", sys.stderr)
     options.command(options)
     sys.stdout.flush()
     return DONE
@@ -184,7 +184,7 @@ class _Clock:
 def _fit(options: argparse.Namespace) -> None:
     from lesiontraining.commands.fit import fit
 
-    run = fit(options.out, options.rest, folds=options.folds, say=_Clock())
+    run = fit(options.out, options.rest, folds=options.folds, notify=_Clock())
     print(f"lesiontrain evaluate {run.path} makes figures and a page of it.")
 
 
@@ -248,10 +248,10 @@ def _retrieval(options: argparse.Namespace) -> None:
         write_rows(found, options.out)
 
 
-def _every_50(say: _Clock) -> Callable[[int, int], None]:
+def _every_50(notify: _Clock) -> Callable[[int, int], None]:
     def progress(done: int, total: int) -> None:
         if done % 50 == 0 or done == total:
-            say(f"{done} of {total} lesions")
+            notify(f"{done} of {total} lesions")
 
     return progress
 
@@ -290,9 +290,9 @@ def _probe(options: argparse.Namespace) -> None:
     from lesiontraining.commands.probe_card import card, manifest_head, manifest_section
     from lesiontraining.commands.probe_plan import read_plan
 
-    say = _Clock()
+    notify = _Clock()
     plan = read_plan(options.plan)
-    probed = probe(plan, options.data, options.weights, say)
+    probed = probe(plan, options.data, options.weights, notify)
     options.out.parent.mkdir(parents=True, exist_ok=True)
     text = card(plan, probed)
     sha256 = write_bundle(
@@ -306,9 +306,9 @@ def _probe(options: argparse.Namespace) -> None:
         license_text=plan.text.license,
     )
     print(text)
-    say(f"wrote {options.out}, sha256 {sha256}")
+    notify(f"wrote {options.out}, sha256 {sha256}")
     if options.report is not None:
-        report(plan, probed, options.report, say)
+        report(plan, probed, options.report, notify)
         print(f"Open {options.report / 'report.html'} in a browser.")
 
 

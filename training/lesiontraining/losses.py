@@ -38,7 +38,7 @@ def all_pairs(labels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 def negative_evidence(x: Tensor, rebuilt: Tensor, mean: Tensor, log_variance: Tensor, *, weight: float = 1.0) -> Tensor:
     """What a variational autoencoder is trained with: the evidence lower bound, negative.
 
-    Squared error of the rebuilt picture and ``weight`` times the divergence from a unit normal, by picture, mean over the batch.
+    Squared error of the rebuilt image and ``weight`` times the divergence from a unit normal, by image, mean over the batch.
 
     Kingma and Welling, ICLR 2014, eq. 10 with a Gaussian decoder of unit variance. ``x``, ``rebuilt``: (batch, ...); ``mean``,
     ``log_variance``: (batch, d).
@@ -61,7 +61,7 @@ def triplet_loss(anchor: Tensor, positive: Tensor, negative: Tensor, *, margin: 
 
 
 class ViewLoss(nn.Module):
-    """NT-Xent, the loss of SimCLR, over two views of each picture.
+    """NT-Xent, the loss of SimCLR, over two views of each image.
 
     Chen et al., ICML 2020, eq. 1; over the views of all processes where there are several.
 
@@ -73,7 +73,7 @@ class ViewLoss(nn.Module):
         self.one = SelfSupervisedLoss(NTXentLoss(temperature=temperature))
 
     def forward(self, first: Tensor, second: Tensor) -> Tensor:
-        """``first``, ``second``: projections (picture, d) of the two views, of any length."""
+        """``first``, ``second``: projections (image, d) of the two views, of any length."""
         if torch.distributed.is_available() and torch.distributed.is_initialized():
             return DistributedLossWrapper(self.one)(first, ref_emb=second)
         return self.one(first, second)

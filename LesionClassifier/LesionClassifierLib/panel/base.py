@@ -109,7 +109,7 @@ class PanelRun(ABC, Generic[T]):
             return self._errorText(outcome.error)
         if outcome.was_cancelled:
             return self._cancelledText()
-        return self._goneText() if self._isForgotten else self._answered(run, outcome.answer)
+        return self._goneText() if self._isForgotten else self._answered(run, outcome.value)
 
     @abstractmethod
     def _progressText(self, run: BackgroundRun[T]) -> str:

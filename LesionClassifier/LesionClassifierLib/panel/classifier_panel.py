@@ -9,14 +9,14 @@ import numpy as np
 import qt
 import slicer.util
 from LesionLib.errors import LesionLensError
-from LesionLib.inference.messages import RunAnswer, RunOptions, RunRequest
+from LesionLib.inference.messages import RunOptions, RunRequest, RunResponse
 from LesionLib.inference.runner import InferenceRunner
 from LesionLib.model.folder import segment_margin_mm
 from slicer import vtkMRMLMarkupsROINode, vtkMRMLScalarVolumeNode, vtkMRMLScene
 from slicer.i18n import tr as _
 
 from LesionClassifierLib.background import BackgroundRun, Outcome, runInBackground
-from LesionClassifierLib.classification import requestFromNodes, showAnswer
+from LesionClassifierLib.classification import requestFromNodes, showResponse
 from LesionClassifierLib.panel.base import ModulePanel, PanelRun
 from LesionClassifierLib.panel.lesions import LesionsPanel
 from LesionClassifierLib.panel.observers import offerOnlyCts
@@ -25,7 +25,7 @@ from LesionClassifierLib.scene.lesions import addLesionAt, isDrawn, segmentation
 from LesionClassifierLib.setup import install, missingPackages
 
 
-class RunPanel(PanelRun[RunAnswer]):
+class RunPanel(PanelRun[RunResponse]):
     """The run that the buttons which classify begin: progress per lesion.
 
     Nodes are remembered by ID: they, or the scene, may be gone when the answer comes.
@@ -65,26 +65,26 @@ class RunPanel(PanelRun[RunAnswer]):
         self._roiIds, self._colorSegments = [node.GetID() for node in roiNodes], colorSegments
         self._begin(run)
 
-    def _endText(self, run: BackgroundRun[RunAnswer], outcome: Outcome[RunAnswer]) -> str:
+    def _endText(self, run: BackgroundRun[RunResponse], outcome: Outcome[RunResponse]) -> str:
         note, self.note = self.note, ""
         return " ".join(part for part in (super()._endText(run, outcome), note) if part)
 
-    def _progressText(self, run: BackgroundRun[RunAnswer]) -> str:
+    def _progressText(self, run: BackgroundRun[RunResponse]) -> str:
         return _("{name}: lesion {number} of {total}, {seconds:.0f} s").format(
             name=run.name, number=min(run.done + 1, run.total), total=run.total, seconds=run.seconds
         )
 
-    def _answered(self, run: BackgroundRun[RunAnswer], answer: RunAnswer) -> str:
-        kept = self._showAnswer(answer)
+    def _answered(self, run: BackgroundRun[RunResponse], answer: RunResponse) -> str:
+        kept = self._showPrediction(answer)
         if kept is None:
             return self._goneText()
-        said = _("{count} answered in {seconds:.1f} s on {device}.").format(
+        text = _("{count} answered in {seconds:.1f} s on {device}.").format(
             count=kept, seconds=run.seconds, device=answer.info.device
         )
         gone = len(self._roiIds) - kept
-        return said + (_(" {0} were deleted meanwhile.").format(gone) if gone else "")
+        return text + (_(" {0} were deleted meanwhile.").format(gone) if gone else "")
 
-    def _showAnswer(self, answer: RunAnswer) -> int | None:
+    def _showPrediction(self, answer: RunResponse) -> int | None:
         """Show what still has its nodes; how many that are, or None where the CT is gone."""
         volumeNode = self._scene.GetNodeByID(self._volumeId)
         if volumeNode is None:
@@ -94,7 +94,7 @@ class RunPanel(PanelRun[RunAnswer]):
         if kept:
             answer.results[:] = [answer.results[index] for index in kept]
             rois = [nodes[index] for index in kept]
-            showAnswer(
+            showResponse(
                 volumeNode, rois, self._request, answer,
                 colorSegments=self._colorSegments, laysViews=self.laysViews,
             )  # fmt: skip
@@ -160,7 +160,7 @@ class ClassifierPanel(ModulePanel):
             self.models.choose(self.parameters.model, self.parameters.device)
             self._currentChosen()
 
-    def whyNot(self) -> str:
+    def disabledReason(self) -> str:
         """Why nothing can be classified now, in plain words; empty where it can."""
         if not self.isSetUp:
             return _("Something is missing: see the set-up step above.")
@@ -183,7 +183,7 @@ class ClassifierPanel(ModulePanel):
         self._classify(self.lesions.selected)
 
     def _classify(self, roiNodes, className: str | None = None) -> None:
-        reason = self.whyNot() or ("" if roiNodes else _("Select a lesion."))
+        reason = self.disabledReason() or ("" if roiNodes else _("Select a lesion."))
         if reason:
             self._ui.statusLabel.text = reason
             return
@@ -211,8 +211,8 @@ class ClassifierPanel(ModulePanel):
             self._classify([current], className)
 
     def _ended(self, outcome: Outcome) -> None:
-        if outcome.answer is not None:
-            info, precision = outcome.answer.info, outcome.answer.precision
+        if outcome.value is not None:
+            info, precision = outcome.value.info, outcome.value.precision
             self.models.showDevice(info.device, f"{info.software}; {precision.reason}")
         self.lesions.refresh()
         self._layViews()
@@ -249,7 +249,7 @@ class ClassifierPanel(ModulePanel):
 
     def update(self) -> None:
         """Bring buttons and words in line with everything."""
-        ui, reason = self._ui, self.whyNot()
+        ui, reason = self._ui, self.disabledReason()
         selected = bool(self.lesions.selected)
         ui.classifyButton.enabled = not reason
         ui.classifyButton.toolTip = reason or _("Answer all lesions. (Ctrl+Return)")

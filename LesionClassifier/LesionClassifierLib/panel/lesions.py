@@ -11,9 +11,9 @@ from slicer import vtkMRMLMarkupsROINode, vtkMRMLScene
 from slicer.i18n import tr as _
 
 from LesionClassifierLib.scene.lesions import jumpToLesion, lesionNodes
-from LesionClassifierLib.scene.results import removeResult, storedResult, whyStale
+from LesionClassifierLib.scene.results import removeResult, staleReason, storedResult
 
-_NAME, _ANSWER, _PROBABILITY, _STATE = range(4)
+_NAME, _LABEL, _PROBABILITY, _STATE = range(4)
 
 
 class LesionsPanel:
@@ -122,19 +122,19 @@ class LesionsPanel:
         tick = qt.Qt.Checked if isShown else qt.Qt.Unchecked
         if name.checkState() != tick:
             name.setCheckState(tick)
-        stored, stale = storedResult(node), whyStale(node)
-        answer = probability = ""
+        stored, stale = storedResult(node), staleReason(node)
+        label = probability = ""
         if stored is not None:
-            answer = stored.result.without_abstained.label
-            probability = f"{stored.result.probabilities[answer]:.2f}" if answer else ""
+            label = stored.result.without_abstained.label
+            probability = f"{stored.result.probabilities[label]:.2f}" if label else ""
         state = _("out of date") if stale else _("not answered") if stored is None else _("answered")
         hint = stale or ("; ".join(stored.result.warnings) if stored is not None else "")
-        shown = _("no answer") if stored is not None and not answer else answer
-        for column, text in ((_ANSWER, shown), (_PROBABILITY, probability), (_STATE, state)):
+        shown = _("no answer") if stored is not None and not label else label
+        for column, text in ((_LABEL, shown), (_PROBABILITY, probability), (_STATE, state)):
             item = self._cell(row, column, text)
             item.setToolTip(hint)
-            isColored = column == _ANSWER and bool(answer) and not stale
-            color = qt.QColor(*color_bytes(stored.classColors[answer])) if isColored else None
+            isColored = column == _LABEL and bool(label) and not stale
+            color = qt.QColor(*color_bytes(stored.classColors[label])) if isColored else None
             item.setForeground(qt.QBrush() if color is None else qt.QBrush(color))
 
     def _cell(self, row: int, column: int, text: str, *, isEditable: bool = False):

@@ -36,7 +36,7 @@ class SceneWatch(VTKObservationMixin):
         self._timer = qt.QTimer()
         self._timer.setSingleShot(True)
         self._timer.setInterval(_PAUSE_MS)
-        self._timer.connect("timeout()", self._tell)
+        self._timer.connect("timeout()", self._notify)
 
     def setScene(self, scene: vtkMRMLScene | None) -> None:
         """Watch another scene; None watches nothing."""
@@ -71,7 +71,7 @@ class SceneWatch(VTKObservationMixin):
     def _note(self, _caller=None, _event=None) -> None:
         self._timer.start()
 
-    def _tell(self) -> None:
+    def _notify(self) -> None:
         if self._scene is not None:
             self._watchNodes()
             self._onChanged()

@@ -25,8 +25,8 @@ from slicer import (
 )
 from slicer.i18n import tr as _
 
-from LesionClassifierLib.classification import heatMapNode, hideSeen, showHeatMap, showSeen
-from LesionClassifierLib.scene.results import StoredResult, storedResult, whyStale
+from LesionClassifierLib.classification import heatMapNode, hideModelInput, showHeatMap, showModelInput
+from LesionClassifierLib.scene.results import StoredResult, staleReason, storedResult
 from LesionClassifierLib.scene.volumes import nodesOfClass
 
 _NO_CLASS = "-"
@@ -65,9 +65,9 @@ class ExplanationPanel:
         if stored is None:
             self._ui.heatLabel.text = ""
             if laysViews and roiNode is not None:
-                hideSeen(roiNode.GetScene())
+                hideModelInput(roiNode.GetScene())
             return
-        self._ui.heatLabel.text = self._words(stored)
+        self._ui.heatLabel.text = self._heatText(stored)
         if laysViews:
             self._lay(roiNode, stored, parameters)
 
@@ -85,9 +85,9 @@ class ExplanationPanel:
             roiNode, opacity=parameters.heatOpacity, threshold=parameters.heatThreshold, isShown=parameters.showHeat
         )
         if parameters.showSeen:
-            showSeen(roiNode)
+            showModelInput(roiNode)
         else:
-            hideSeen(roiNode.GetScene())
+            hideModelInput(roiNode.GetScene())
 
     def _fill(self, classes: list[str], explained: str) -> None:
         """What is shown already stays untouched, so that an open list stays open."""
@@ -102,13 +102,13 @@ class ExplanationPanel:
         finally:
             self._filling = False
 
-    def _words(self, stored) -> str:
+    def _heatText(self, stored) -> str:
         node = heatMapNode(self._roiNode)
         if node is None and not stored.result.usable:
             return _(
                 "The model has no answer, so there is nothing to explain; choose a class to see its map all the same."
             )
-        inside = stored.result.reliability.heat_inside
+        inside = stored.result.reliability.energy_inside
         if node is None or inside is None:
             return _("The Grad-CAM is empty: nothing in the box speaks for {0}.").format(stored.explained)
         where = (
@@ -192,11 +192,11 @@ class ProbabilityChart:
         for name in probabilities:
             labels.InsertNextValue(name)
         node.AddColumn(labels)
-        for place, (name, p) in enumerate(probabilities.items()):
+        for index, (name, p) in enumerate(probabilities.items()):
             column = vtk.vtkDoubleArray()
             column.SetName(name)
             for other in range(len(probabilities)):
-                column.InsertNextValue(p if other == place else 0.0)
+                column.InsertNextValue(p if other == index else 0.0)
             node.AddColumn(column)
         return node
 
@@ -240,7 +240,7 @@ def _dress(chart: vtkMRMLPlotChartNode, lesion: str) -> None:
     chart.SetGridVisibility(False)
 
 
-_HEADER_PX, _ROW_PX, _MOST_ROWS = 28, 30, 8
+_HEADER_PX, _ROW_PX, _MAX_ROWS = 28, 30, 8
 
 
 class ResultPanel:
@@ -282,18 +282,20 @@ class ResultPanel:
         self._ui.answerAnywayCheckBox.visible = isAnswered and not stored.result.usable
         self._ui.warningsLabel.visible = False
         if not isAnswered:
-            said = _("Select a lesion to see its answer.") if roiNode is None else _("This lesion is not answered yet.")
-            self._ui.answerLabel.text = said
+            texts = (
+                _("Select a lesion to see its answer.") if roiNode is None else _("This lesion is not answered yet.")
+            )
+            self._ui.answerLabel.text = texts
             return
         self._ui.answerLabel.text = _answerText(roiNode, stored)
         if isLabelled:
             self._fillTable(stored)
         if self._chart is not None and isLabelled:
             self._chart.show(roiNode.GetName(), stored.result.probabilities, stored.classColors)
-        sentences = [*stored.result.sentences, *figure_sentences(_manifestOf(stored))]
+        messages = [*stored.result.messages, *figure_sentences(_manifestOf(stored))]
         card = _("More is in <a href='card'>the model's card</a>.")
-        self._ui.reliabilityLabel.text = "<br>".join([*map(html.escape, sentences), card])
-        self._showWarnings(whyStale(roiNode), stored)
+        self._ui.reliabilityLabel.text = "<br>".join([*map(html.escape, messages), card])
+        self._showWarnings(staleReason(roiNode), stored)
 
     def _fillTable(self, stored: StoredResult) -> None:
         table, rows = self._ui.probabilityTable, stored.result.probabilities
@@ -303,12 +305,12 @@ class ResultPanel:
             label.setForeground(qt.QBrush(qt.QColor(*color_bytes(stored.classColors[name]))))
             table.setItem(row, 0, label)
             table.setItem(row, 1, qt.QTableWidgetItem(f"{p:.3f}"))
-        table.setFixedHeight(_HEADER_PX + _ROW_PX * min(len(rows), _MOST_ROWS))
+        table.setFixedHeight(_HEADER_PX + _ROW_PX * min(len(rows), _MAX_ROWS))
 
     def _showWarnings(self, stale: str, stored: StoredResult) -> None:
-        said = ([stale] if stale else []) + list(stored.result.warnings)
-        self._ui.warningsLabel.visible = bool(said)
-        self._ui.warningsLabel.text = "<br>".join(f"\u26a0 {html.escape(warning)}" for warning in said)
+        texts = ([stale] if stale else []) + list(stored.result.warnings)
+        self._ui.warningsLabel.visible = bool(texts)
+        self._ui.warningsLabel.text = "<br>".join(f"\u26a0 {html.escape(warning)}" for warning in texts)
 
 
 _manifests: dict[str, Mapping[str, Any]] = {}  # by SHA-256: read once, not at every change of the scene

@@ -135,8 +135,8 @@ def voxelChecksum(volume: CTVolume) -> int:
 def fingerprint(volume: CTVolume, box: LesionBox, *, voxels: int | None = None) -> str:
     """Changes when the box, the CT's voxels or its place in world RAS mm change. ``voxels``: `voxelChecksum`, where known."""
     known = voxelChecksum(volume) if voxels is None else voxels
-    place = [np.round(values, 3) + 0.0 for values in (volume.ijkToRAS, np.sort(box.cornersRAS, axis=0), box.sizeMm)]
-    content = b"".join(values.astype("<f8").tobytes() for values in place) + str(volume.array.shape).encode()
+    geometry = [np.round(values, 3) + 0.0 for values in (volume.ijkToRAS, np.sort(box.cornersRAS, axis=0), box.sizeMm)]
+    content = b"".join(values.astype("<f8").tobytes() for values in geometry) + str(volume.array.shape).encode()
     return f"{zlib.crc32(content):08x}{known:08x}"
 
 
@@ -291,11 +291,11 @@ def _columns(results: Sequence[LesionResult]) -> dict[str, list]:
     return columns
 
 
-_MOST_KEPT = 50
+_MAX_KEPT = 50
 _checksums: dict[int, int] = {}  # when an image was modified (VTK counts for all objects together) -> its checksum
 
 
-def whyStale(roiNode: vtkMRMLMarkupsROINode) -> str:
+def staleReason(roiNode: vtkMRMLMarkupsROINode) -> str:
     """Why the answer on a lesion's node no longer holds, in plain words; empty where it does, or where there is none."""
     stored = storedResult(roiNode)
     if stored is None:
@@ -318,7 +318,7 @@ def _voxels(volumeNode: vtkMRMLScalarVolumeNode, volume: CTVolume) -> int:
     image = volumeNode.GetImageData()
     changed = max(image.GetMTime(), image.GetPointData().GetScalars().GetMTime())
     if changed not in _checksums:
-        if len(_checksums) >= _MOST_KEPT:
+        if len(_checksums) >= _MAX_KEPT:
             _checksums.clear()
         _checksums[changed] = voxelChecksum(volume)
     return _checksums[changed]

@@ -95,7 +95,7 @@ def saveScene(scene: vtkMRMLScene, path: Path) -> None:
 
 # A table of colours begins with the path that it was written to: a folder of this computer, often with its user's name.
 _COLOR_TABLE = re.compile(rb"^(# Color \w+ file )(?:.*[/\\])?([^/\\\r\n]*)", flags=re.M)
-_LARGEST_TABLE, _LARGEST_ZIP32 = 1 << 20, 1 << 30
+_MAX_TABLE, _MAX_ZIP32 = 1 << 20, 1 << 30
 
 
 def _nameNoFolders(path: Path) -> None:
@@ -104,7 +104,7 @@ def _nameNoFolders(path: Path) -> None:
         tables = {
             item.filename: _COLOR_TABLE.sub(rb"\1\2", content)
             for item in scene.infolist()
-            if item.filename.endswith((".txt", ".ctbl")) and item.file_size <= _LARGEST_TABLE
+            if item.filename.endswith((".txt", ".ctbl")) and item.file_size <= _MAX_TABLE
             if _COLOR_TABLE.search(content := scene.read(item))
         }
         if not tables:
@@ -119,7 +119,7 @@ def _nameNoFolders(path: Path) -> None:
                 new.compress_type = zipfile.ZIP_STORED if item.filename.endswith(".nrrd") else zipfile.ZIP_DEFLATED
                 with (
                     scene.open(item) as source,
-                    target.open(new, "w", force_zip64=item.file_size > _LARGEST_ZIP32) as sink,
+                    target.open(new, "w", force_zip64=item.file_size > _MAX_ZIP32) as sink,
                 ):
                     shutil.copyfileobj(source, sink, 1 << 20)
     os.replace(clean, path)
@@ -129,8 +129,8 @@ def _folder(tree: vtkMRMLNode, parent: int, name: str) -> int:
     """The folder of this name right below ``parent``, made where there is none; a node's own item is no folder."""
     children = vtk.vtkIdList()
     tree.GetItemChildren(parent, children)
-    for place in range(children.GetNumberOfIds()):
-        item = children.GetId(place)
+    for index in range(children.GetNumberOfIds()):
+        item = children.GetId(index)
         if tree.GetItemName(item) == name and tree.GetItemDataNode(item) is None:
             return item
     folder = tree.CreateFolderItem(parent, name)

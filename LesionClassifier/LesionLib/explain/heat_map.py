@@ -1,4 +1,4 @@
-"""Maps of where a network looked on voxels of the CT itself, and how those of a network's pictures are laid back over it.
+"""Maps of where a network looked on voxels of the CT itself, and how those of a network's patches are laid back over it.
 
 They are laid back whatever kind of input they belong to. Knows no torch.
 """
@@ -42,11 +42,11 @@ class HeatMap:
         return transformed_points(self.ijkToRAS, hottest).mean(axis=0)
 
 
-def paint(cam: np.ndarray, sample: Sample, box: LesionBox, volume: CTVolume, class_name: str) -> HeatMap:
+def resample_to_ct(cam: np.ndarray, sample: Sample, box: LesionBox, volume: CTVolume, class_name: str) -> HeatMap:
     """Lay the maps of a sample over the CT's own voxels; 0 where the model did not look (or saw padding).
 
-    ``cam``: (picture, h, w), or (1, d, h, w) for a cube. A plane is painted one slice step thick. Slices: the map belongs
-    to the slice itself, not to its neighbours. Orthogonal planes: the three are channels of one picture, so a cell of its
+    ``cam``: (patch, h, w), or (1, d, h, w) for a cube. A plane is painted one slice step thick. Slices: the map belongs
+    to the slice itself, not to its neighbours. Orthogonal planes: the three are channels of one patch, so a cell of its
     one map speaks for the same pixel of all three, and is painted in each; which of the planes it came from cannot be
     told. Where painted planes meet, the strongest counts. Raises `BoxError` for maps that are not of this sample.
     """
@@ -59,7 +59,7 @@ def paint(cam: np.ndarray, sample: Sample, box: LesionBox, volume: CTVolume, cla
     for pane, (first, last) in zip(panes, ranges, strict=True):
         i, j, k = (slice(a, b) for a, b in zip(first - low, last - low, strict=True))
         for depth, part in enumerate(array[k, j, i]):  # slice by slice: a whole block of points may not fit in memory
-            np.maximum(part, _painted(pane, _moved(volume.ijkToRAS, first + [0, 0, depth]), part.shape), out=part)
+            np.maximum(part, _resampled(pane, _moved(volume.ijkToRAS, first + [0, 0, depth]), part.shape), out=part)
     peak = float(array.max(initial=0.0))
     return HeatMap(array / peak if peak > 0 else array, ijk_to_ras, peak, class_name)
 
@@ -87,8 +87,8 @@ def _panes(cam: np.ndarray, sample: Sample, box: LesionBox) -> list[_Pane]:
     if isinstance(sample, CubeSample):
         return [_Pane(cam[0], sample.sampleToRAS, np.broadcast_to(np.True_, sample.hu.shape[2:]))]
     return [
-        _Pane(picture_map[None], sample.sampleToRAS[picture, channel], sample.region[channel][None])
-        for picture, picture_map in enumerate(cam)
+        _Pane(patch_map[None], sample.sampleToRAS[patch, channel], sample.region[channel][None])
+        for patch, patch_map in enumerate(cam)
         for channel in sample.mapped_channels
     ]
 
@@ -105,7 +105,7 @@ def _touched_voxels(volume: CTVolume, pane: _Pane) -> tuple[np.ndarray, np.ndarr
     return first, np.maximum(np.clip(np.floor(ijk.max(axis=0) + 1e-6), 0, last).astype(int), first) + 1
 
 
-def _painted(pane: _Pane, ijk_to_ras: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
+def _resampled(pane: _Pane, ijk_to_ras: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
     """The pane's map on the first slice of a lattice, ``shape`` = (j, i); 0 outside the pane's region."""
     from scipy import ndimage  # not when Slicer starts, nor in a quiz
 

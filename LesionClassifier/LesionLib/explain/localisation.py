@@ -1,12 +1,12 @@
 """Whether a heat map lies on the lesion, and whether it shows what the network learned.
 
 Where it lies: its energy inside, boxes of its hot parts, its hottest point. Two uses. One heat map in the CT:
-`energy_share`. Many maps with the truth beside them, each on the lattice of its picture (2-D) or cube (3-D):
+`energy_share`. Many maps with the truth beside them, each on the lattice of its patch (2-D) or cube (3-D):
 `choose_threshold` on validation data, once for each method, then `localisation` on the test data.
 
 What it shows (`sanity_check`): a map must change when the network forgets. Adebayo et al., "Sanity checks for saliency
 maps", NeurIPS 2018, section 3: layers are randomised one after the other from the head down, and the maps are compared
-with those of the trained network. A map that stays the same, such as an edge detector's, explains the picture and not the
+with those of the trained network. A map that stays the same, such as an edge detector's, explains the patch and not the
 network.
 """
 
@@ -190,12 +190,12 @@ def _boxes(hot: np.ndarray, which: str) -> Iterator[tuple[np.ndarray, np.ndarray
 
 
 def _around(mask: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    places = np.argwhere(mask)
-    return places.min(axis=0), places.max(axis=0) + 1
+    indices = np.argwhere(mask)
+    return indices.min(axis=0), indices.max(axis=0) + 1
 
 
 def _upsampled(case: LocalisationCase) -> np.ndarray:
-    """The map on the truth's pixels, linear between the centres of its cells as `heat_map.paint` lays it."""
+    """The map on the truth's pixels, linear between the centres of its cells as `heat_map.resample_to_ct` lays it."""
     axes = [
         (np.arange(fine) + 0.5) * coarse / fine - 0.5
         for coarse, fine in zip(case.cam.shape, case.truth.shape, strict=True)
@@ -221,7 +221,7 @@ def _share(hits: np.ndarray) -> Proportion:
     return proportion(int(hits.sum()), len(hits))
 
 
-_MOST_ALIKE = 0.5  # of the rank correlation of a map with itself
+_MAX_ALIKE = 0.5  # of the rank correlation of a map with itself
 _DRAWS = 2000
 
 Explain = Callable[[LesionNet, Tensor, int], Tensor]
@@ -231,7 +231,7 @@ Explain = Callable[[LesionNet, Tensor, int], Tensor]
 class CascadeStep:
     """The maps after ``layers`` and all before them were randomised, beside those of the trained network.
 
-    ``rank_correlation``: Spearman's, mean over pictures and repeats, ``low`` to ``high`` its 95 % bootstrap interval, both
+    ``rank_correlation``: Spearman's, mean over patches and repeats, ``low`` to ``high`` its 95 % bootstrap interval, both
     drawn. ``overlap``: what two maps share when each adds up to 1, mean. ``empty``: maps now constant; they count as 0.
     """
 
@@ -245,11 +245,11 @@ class CascadeStep:
 
 @dataclass(frozen=True)
 class SanityCheck:
-    """The steps of the cascade; ``left_out``: pictures whose map was constant already in the trained network."""
+    """The steps of the cascade; ``left_out``: patches whose map was constant already in the trained network."""
 
     method: str
     steps: tuple[CascadeStep, ...]
-    pictures: int
+    patches: int
     left_out: int
     repeats: int
     seed: int
@@ -257,7 +257,7 @@ class SanityCheck:
     @property
     def passed(self) -> bool:
         """Whether the map of the wholly randomised network is less than half as alike as the map is to itself."""
-        return self.steps[-1].rank_correlation < _MOST_ALIKE
+        return self.steps[-1].rank_correlation < _MAX_ALIKE
 
     def __str__(self) -> str:
         """One sentence for a model card."""
@@ -265,57 +265,57 @@ class SanityCheck:
         verdict = "changes, as it must" if self.passed else "hardly changes: it does not show what the network learned"
         return (
             f"With all layers randomised the {self.method} {verdict} (rank correlation {last.rank_correlation:.2f}, "
-            f"95 % interval {last.low:.2f} to {last.high:.2f}; overlap {last.overlap:.2f}; n = {self.pictures} pictures, "
+            f"95 % interval {last.low:.2f} to {last.high:.2f}; overlap {last.overlap:.2f}; n = {self.patches} patches, "
             f"{self.left_out} left out; {self.repeats} randomisations)."
         )
 
 
-def grad_cam_of_pictures(network: LesionNet, pictures: Tensor, class_index: int) -> Tensor:
-    """Grad-CAM from the picture on."""
+def grad_cam_of_patches(network: LesionNet, patches: Tensor, class_index: int) -> Tensor:
+    """Grad-CAM from the patch on."""
     with torch.no_grad():
-        features = network.features(pictures)
+        features = network.features(patches)
     return grad_cam(network, features, class_index)
 
 
 def sanity_check(
     network: LesionNet,
-    pictures: Tensor,
+    patches: Tensor,
     *,
-    explain: Explain = grad_cam_of_pictures,
+    explain: Explain = grad_cam_of_patches,
     method: str = "Grad-CAM",
-    most_steps: int = 8,
+    max_steps: int = 8,
     repeats: int = 3,
     seed: int = 0,
 ) -> SanityCheck:
-    """Randomise copies of ``network`` from the head down in at most ``most_steps`` steps and compare the maps.
+    """Randomise copies of ``network`` from the head down in at most ``max_steps`` steps and compare the maps.
 
-    ``pictures``: network input, (batch, channel, row, column) or with slices. Each is explained for the class that the
+    ``patches``: network input, (batch, channel, row, column) or with slices. Each is explained for the class that the
     trained network answers, before and after. The cascade is run ``repeats`` times: one randomisation can fall near what
-    was learned. The same seed gives the same numbers; the network is not changed. Raises ValueError where no picture has
+    was learned. The same seed gives the same numbers; the network is not changed. Raises ValueError where no patch has
     a map.
     """
     if network.training or repeats < 1:
         msg = f"the network must be in evaluation mode (call eval() first) and repeats at least 1, not {repeats}"
         raise ValueError(msg)
     with torch.no_grad():
-        answers = network(pictures).argmax(dim=1)
-    trained = _maps(network, pictures, answers, explain)
+        predicted = network(patches).argmax(dim=1)
+    trained = _maps(network, patches, predicted, explain)
     kept = np.ptp(trained, axis=1) > 0
     if not kept.any():
-        msg = f"none of the {len(trained)} pictures has a map to compare; give others"
+        msg = f"none of the {len(trained)} patches has a map to compare; give others"
         raise ValueError(msg)
-    groups = _grouped(layers_from_the_head(network, pictures[:1]), most_steps)
+    groups = _grouped(layers_from_the_head(network, patches[:1]), max_steps)
     maps = np.empty((len(groups), repeats, *trained[kept].shape))
     for repeat in range(repeats):
         forgetful = copy.deepcopy(network)
         for number, layers in enumerate(groups):
             randomise(forgetful, layers, seed=int(np.random.SeedSequence([seed, repeat, number]).generate_state(1)[0]))
-            maps[number, repeat] = _maps(forgetful, pictures, answers, explain)[kept]
+            maps[number, repeat] = _maps(forgetful, patches, predicted, explain)[kept]
     steps = tuple(_step(layers, trained[kept], now, seed) for layers, now in zip(groups, maps, strict=True))
     return SanityCheck(method, steps, int(kept.sum()), int((~kept).sum()), repeats, seed)
 
 
-def layers_from_the_head(network: LesionNet, pictures: Tensor) -> list[str]:
+def layers_from_the_head(network: LesionNet, patches: Tensor) -> list[str]:
     """Names of the modules that hold weights of their own, the last to finish computing first.
 
     Modules that take no part in an answer are left out. The order of registration would not do: a head may be built
@@ -330,7 +330,7 @@ def layers_from_the_head(network: LesionNet, pictures: Tensor) -> list[str]:
     handles = [m.register_forward_hook(note(name)) for name, m in network.named_modules() if name in owners]
     try:
         with torch.no_grad():
-            network(pictures)
+            network(patches)
     finally:
         for handle in handles:
             handle.remove()
@@ -367,25 +367,25 @@ def overlap(a: np.ndarray, b: np.ndarray) -> float:
     return float(np.minimum(a / a.sum(), b / b.sum()).sum())
 
 
-def _maps(network: LesionNet, pictures: Tensor, classes: Tensor, explain: Explain) -> np.ndarray:
-    """(picture, place), float64: each picture's map for its class."""
+def _maps(network: LesionNet, patches: Tensor, classes: Tensor, explain: Explain) -> np.ndarray:
+    """(patch, place), float64: each patch's map for its class."""
     maps: dict[int, np.ndarray] = {}
     for class_index in classes.unique().tolist():
         chosen = (classes == class_index).nonzero().flatten()
-        found = explain(network, pictures[chosen], class_index).flatten(1).double().cpu().numpy()
+        found = explain(network, patches[chosen], class_index).flatten(1).double().cpu().numpy()
         maps.update(zip(chosen.tolist(), found, strict=True))
     return np.stack([maps[i] for i in range(len(classes))])
 
 
 def _step(layers: list[str], trained: np.ndarray, now: np.ndarray, seed: int) -> CascadeStep:
-    """``trained``: (picture, place); ``now``: (repeat, picture, place)."""
+    """``trained``: (patch, place); ``now``: (repeat, patch, place)."""
     # An overflow in a shuffled network is a map that says nothing.
     now = np.where(np.isfinite(now).all(axis=2, keepdims=True), now, 0.0)
     pairs = [list(zip(trained, maps, strict=True)) for maps in now]
     correlations = np.array([[rank_correlation(a, b) for a, b in row] for row in pairs])
     rng = np.random.default_rng(seed)
-    repeats, pictures = (rng.integers(n, size=(_DRAWS, n)) for n in correlations.shape)
-    low, high = np.percentile(correlations[repeats[:, :, None], pictures[:, None]].mean(axis=(1, 2)), [2.5, 97.5])
+    repeats, patches = (rng.integers(n, size=(_DRAWS, n)) for n in correlations.shape)
+    low, high = np.percentile(correlations[repeats[:, :, None], patches[:, None]].mean(axis=(1, 2)), [2.5, 97.5])
     return CascadeStep(
         layers=tuple(layers),
         rank_correlation=float(correlations.mean()),

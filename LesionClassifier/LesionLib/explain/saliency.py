@@ -1,6 +1,6 @@
 """Why, and why alike: Grad-CAM without hooks, and which part of a lesion makes its descriptor resemble another lesion's.
 
-`heat_map.paint` lays both back over the CT.
+`heat_map.resample_to_ct` lays both back over the CT.
 """
 
 from __future__ import annotations
@@ -14,10 +14,10 @@ from LesionLib.networks import LesionNet
 
 
 def grad_cam(network: LesionNet, features: Tensor, class_index: int | Tensor) -> Tensor:
-    """Grad-CAM of each picture, not normalised: (batch, h, w) or (batch, d, h, w), at least 0.
+    """Grad-CAM of each patch, not normalised: (batch, h, w) or (batch, d, h, w), at least 0.
 
     ``features`` is ``network.features(x)``, (batch, feature, h, w) or (batch, feature, d, h, w); only the head is
-    differentiated. ``class_index``: one class for all pictures, or one for each, (batch,). Selvaraju et al., ICCV 2017, eq. 1
+    differentiated. ``class_index``: one class for all patches, or one for each, (batch,). Selvaraju et al., ICCV 2017, eq. 1
     and 2.
     """
     with torch.enable_grad():
@@ -36,7 +36,7 @@ _UNIT_TOLERANCE = 1e-3
 def similarity_map(
     network: LesionNet, features: Tensor, other: Tensor | np.ndarray, *, length_is_fixed: bool = False
 ) -> Tensor:
-    """What in each picture speaks for its cosine similarity to ``other``, not normalised, at least 0.
+    """What in each patch speaks for its cosine similarity to ``other``, not normalised, at least 0.
 
     ``features``: ``network.features(x)``, (batch, feature, h, w) or (batch, feature, d, h, w); the map has their shape
     without the feature axis. ``other``: the other lesion's L2-normalised embedding, (d,).

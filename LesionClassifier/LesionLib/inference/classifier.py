@@ -17,7 +17,7 @@ from torch.nn import functional
 
 from LesionLib import __version__
 from LesionLib.errors import BoxError, BundleError, InputWarning, WarningName
-from LesionLib.explain.heat_map import HeatMap, paint
+from LesionLib.explain.heat_map import HeatMap, resample_to_ct
 from LesionLib.explain.localisation import energy_share
 from LesionLib.explain.saliency import grad_cam, similarity_map
 from LesionLib.geometry import CTVolume, LesionBox, require_overlap
@@ -29,23 +29,23 @@ from LesionLib.inference.messages import (
     Precision,
     PrecisionChoice,
     Progress,
-    RunAnswer,
     RunnerCancelled,
     RunnerError,
     RunOptions,
     RunRequest,
+    RunResponse,
 )
 from LesionLib.inference.precision import choose_precision, in_precision
 from LesionLib.inference.results import LesionResult, RunInfo, color_by_class
 from LesionLib.model.bundle import Bundle, load_bundle
 from LesionLib.model.folder import MANIFEST, WEIGHTS, find_bundle, golden_case
 from LesionLib.networks.base import device_of
-from LesionLib.sampling.batches import Lesion, batches, cut_lesion, stacked
-from LesionLib.sampling.inputs import seen_boxes
+from LesionLib.sampling.batches import Lesion, batches, crop_lesion, stacked
+from LesionLib.sampling.inputs import model_input_boxes
 from LesionLib.sampling.statistics import LesionStatistics, lesion_statistics
 from LesionLib.uncertainty.conformal import prediction_set
 from LesionLib.uncertainty.reliability import Reliability
-from LesionLib.uncertainty.stability import box_spread
+from LesionLib.uncertainty.stability import box_stability
 
 
 def best_device() -> torch.device:
@@ -82,35 +82,35 @@ class Classifier:
         class_name: str | None = None,
         box_jitter: int = 0,
         answer_anyway: bool = False,
-        most_lesions: int | None = None,
+        max_lesions: int | None = None,
     ) -> Iterator[LesionResult]:
         """One answer a box, in order: probabilities, embedding, and the Grad-CAM of ``class_name`` (default: the answer).
 
-        The pictures of several boxes, at most ``most_lesions``, go through the network at once. The probability of a
-        lesion is the mean of its pictures' (DMRN's rule). ``box_jitter``: boxes drawn a little differently that are asked
+        The patches of several boxes, at most ``max_lesions``, go through the network at once. The probability of a
+        lesion is the mean of its patches' (DMRN's rule). ``box_jitter``: boxes drawn a little differently that are asked
         too, for the spread of the answer. Where the model abstains there is no label, and no map but of a ``class_name``;
         with ``answer_anyway`` there are. Raises `BoxError` for a box outside, `BundleError` for a model without classes.
         """
         self._require_classes()
         warnings = volume_warnings(self.volume)
         device = device_of(self.bundle.network)
-        for batch in batches(self.volume, boxes, self.bundle.spec, device=device, most_lesions=most_lesions):
-            answers = self._answers(batch)
-            maps = self._heat_maps(batch, answers, class_name)
-            for lesion, answer, heat_map in zip(batch, answers, maps, strict=True):
-                result = self._result(lesion, answer, heat_map, warnings)
+        for batch in batches(self.volume, boxes, self.bundle.spec, device=device, max_lesions=max_lesions):
+            predictions = self._predictions(batch)
+            maps = self._heat_maps(batch, predictions, class_name)
+            for lesion, prediction, heat_map in zip(batch, predictions, maps, strict=True):
+                result = self._result(lesion, prediction, heat_map, warnings)
                 if not (result.usable or answer_anyway):
                     explained = result.heat_map if class_name else None
                     result = replace(result.without_abstained, heat_map=explained)
-                yield self._with_spread(result, answer, box_jitter) if box_jitter else result
+                yield self._with_stability(result, prediction, box_jitter) if box_jitter else result
 
     def embed(self, box: LesionBox) -> np.ndarray:
         """The L2-normalised embedding of a lesion, float32, shape (d,)."""
-        return self._embedding_of(cut_lesion(self.volume, box, self.bundle.spec))
+        return self._embedding_of(crop_lesion(self.volume, box, self.bundle.spec))
 
     def embed_checked(self, box: LesionBox) -> tuple[np.ndarray, tuple[InputWarning, ...]]:
         """The same, and what is unusual about the lesion: all that is said beside an answer but of its heat map."""
-        lesion = cut_lesion(self.volume, box, self.bundle.spec)
+        lesion = crop_lesion(self.volume, box, self.bundle.spec)
         embedding = self._embedding_of(lesion)
         return embedding, self._warnings(lesion, embedding, volume_warnings(self.volume))
 
@@ -122,67 +122,67 @@ class Classifier:
     def probabilities(self, box: LesionBox) -> np.ndarray:
         """The class probabilities of a lesion alone, float32, shape (class,)."""
         self._require_classes()
-        return self._answers([cut_lesion(self.volume, box, self.bundle.spec)])[0].probabilities
+        return self._predictions([crop_lesion(self.volume, box, self.bundle.spec)])[0].probabilities
 
     def similarity_to(self, box: LesionBox, embedding: np.ndarray, *, name: str = "similar") -> HeatMap:
         """What in a lesion makes it resemble the lesion of ``embedding`` (L2-normalised, (d,)), painted into the CT."""
-        lesion = cut_lesion(self.volume, box, self.bundle.spec)
+        lesion = crop_lesion(self.volume, box, self.bundle.spec)
         found = similarity_map(self.bundle.network, self._features([lesion]), embedding, length_is_fixed=True)
-        return paint(found.cpu().numpy(), lesion.sample, box, self.volume, name)
+        return resample_to_ct(found.cpu().numpy(), lesion.sample, box, self.volume, name)
 
     def _require_classes(self) -> None:
         if not self.bundle.class_names:
             msg = f"model {self.bundle.name} only compares lesions, it knows no classes; use it with a case library."
             raise BundleError(msg)
 
-    def _answers(self, batch: list[Lesion]) -> list[_Answer]:
-        network, counts = self.bundle.network, [len(lesion.pictures) for lesion in batch]
+    def _predictions(self, batch: list[Lesion]) -> list[_Prediction]:
+        network, counts = self.bundle.network, [len(lesion.patches) for lesion in batch]
         features = self._features(batch)
         with torch.no_grad():
             probabilities = network.probabilities(network.head(features), self.bundle.temperature)
             parts = zip(features.split(counts), probabilities.split(counts), strict=True)
-            return [_Answer(f, p.mean(dim=0).cpu().numpy(), self._embedding(f)) for f, p in parts]
+            return [_Prediction(f, p.mean(dim=0).cpu().numpy(), self._embedding(f)) for f, p in parts]
 
     def _features(self, batch: list[Lesion]) -> Tensor:
-        network, counts = self.bundle.network, [len(lesion.pictures) for lesion in batch]
+        network, counts = self.bundle.network, [len(lesion.patches) for lesion in batch]
         with torch.no_grad():
             return network.features_of_lesions(stacked(batch, device_of(network)), counts)
 
     def _embedding(self, features: Tensor) -> np.ndarray:
-        """Of one lesion: the mean of its pictures' directions, normalised."""
+        """Of one lesion: the mean of its patches' directions, normalised."""
         directions = functional.normalize(self.bundle.network.descriptor(features), dim=1)
         return functional.normalize(directions.mean(dim=0), dim=0).cpu().numpy()
 
-    def _heat_maps(self, batch: list[Lesion], answers: list[_Answer], class_name: str | None) -> list[HeatMap]:
+    def _heat_maps(self, batch: list[Lesion], predictions: list[_Prediction], class_name: str | None) -> list[HeatMap]:
         names = self.bundle.class_names
-        shown = [names.index(class_name) if class_name else int(a.probabilities.argmax()) for a in answers]
-        classes = torch.tensor([c for c, a in zip(shown, answers, strict=True) for _ in range(len(a.features))])
-        cam = grad_cam(self.bundle.network, torch.cat([a.features for a in answers]), classes).cpu()
-        maps = cam.split([len(a.features) for a in answers])
+        shown = [names.index(class_name) if class_name else int(a.probabilities.argmax()) for a in predictions]
+        classes = torch.tensor([c for c, a in zip(shown, predictions, strict=True) for _ in range(len(a.features))])
+        cam = grad_cam(self.bundle.network, torch.cat([a.features for a in predictions]), classes).cpu()
+        maps = cam.split([len(a.features) for a in predictions])
         return [
-            paint(of.numpy(), lesion.sample, lesion.box, self.volume, names[c])
+            resample_to_ct(of.numpy(), lesion.sample, lesion.box, self.volume, names[c])
             for of, lesion, c in zip(maps, batch, shown, strict=True)
         ]
 
     def _result(
-        self, lesion: Lesion, answer: _Answer, heat_map: HeatMap, shared: Iterable[InputWarning]
+        self, lesion: Lesion, prediction: _Prediction, heat_map: HeatMap, shared: Iterable[InputWarning]
     ) -> LesionResult:
         names = self.bundle.class_names
-        warnings = self._warnings(lesion, answer.embedding, shared)
+        warnings = self._warnings(lesion, prediction.embedding, shared)
         if heat_map.is_empty:
             text = f"The Grad-CAM is empty: nothing in the box speaks for {heat_map.class_name!r}."
             warnings += (InputWarning(WarningName.EMPTY_HEAT_MAP, text),)
         return LesionResult(
             name=lesion.box.name,
             box=lesion.box,
-            label=names[int(answer.probabilities.argmax())],
-            probabilities={name: float(p) for name, p in zip(names, answer.probabilities, strict=True)},
-            embedding=answer.embedding,
+            label=names[int(prediction.probabilities.argmax())],
+            probabilities={name: float(p) for name, p in zip(names, prediction.probabilities, strict=True)},
+            embedding=prediction.embedding,
             heat_map=heat_map,
             warnings=warnings,
-            reliability=self._reliability(lesion.box, answer, heat_map),
+            reliability=self._reliability(lesion.box, prediction, heat_map),
             statistics=_statistics(self.volume, lesion.box),
-            seen=seen_boxes(lesion.sample, lesion.box.name),
+            model_input_boxes=model_input_boxes(lesion.sample, lesion.box.name),
         )
 
     def _warnings(
@@ -193,20 +193,20 @@ class Classifier:
             warnings += (InputWarning(WarningName.OUT_OF_DISTRIBUTION, strange),)
         return warnings
 
-    def _reliability(self, box: LesionBox, answer: _Answer, heat_map: HeatMap) -> Reliability:
+    def _reliability(self, box: LesionBox, prediction: _Prediction, heat_map: HeatMap) -> Reliability:
         conformal, ood = self.bundle.conformal, self.bundle.ood
-        held = None if conformal is None else prediction_set(answer.probabilities, conformal)
+        in_set = None if conformal is None else prediction_set(prediction.probabilities, conformal)
         return Reliability(
-            prediction_set=None if held is None else tuple(self.bundle.class_names[c] for c in held),
-            promised=None if conformal is None else 1.0 - conformal.alpha,
-            distance=None if ood is None else ood.score(answer.embedding),
-            usual_distance=None if ood is None else ood.threshold,
-            heat_inside=None if heat_map.is_empty else energy_share(heat_map, box.segment or box),
+            prediction_set=None if in_set is None else tuple(self.bundle.class_names[c] for c in in_set),
+            target_coverage=None if conformal is None else 1.0 - conformal.alpha,
+            distance=None if ood is None else ood.score(prediction.embedding),
+            distance_threshold=None if ood is None else ood.threshold,
+            energy_inside=None if heat_map.is_empty else energy_share(heat_map, box.segment or box),
         )
 
-    def _with_spread(self, result: LesionResult, answer: _Answer, box_jitter: int) -> LesionResult:
-        spread = box_spread(
-            self.probabilities, result.box, self.volume, probabilities=answer.probabilities, n=box_jitter
+    def _with_stability(self, result: LesionResult, prediction: _Prediction, box_jitter: int) -> LesionResult:
+        spread = box_stability(
+            self.probabilities, result.box, self.volume, probabilities=prediction.probabilities, n=box_jitter
         )
         return replace(result, reliability=replace(result.reliability, spread=spread))
 
@@ -219,8 +219,8 @@ def _statistics(volume: CTVolume, box: LesionBox) -> LesionStatistics | None:
 
 
 @dataclass(frozen=True, eq=False)
-class _Answer:
-    """``features``: of the lesion's pictures. ``probabilities``: (class,). ``embedding``: L2-normalised, (d,)."""
+class _Prediction:
+    """``features``: of the lesion's patches. ``probabilities``: (class,). ``embedding``: L2-normalised, (d,)."""
 
     features: Tensor
     probabilities: np.ndarray
@@ -284,9 +284,9 @@ def chosen_device(preference: str) -> torch.device:
 def _in_measured_precision(model: LoadedModel) -> LoadedModel:
     """The model in the precision that pays here; in float32 with the very network of ``model``."""
     bundle = model.bundle
-    pictures = torch.from_numpy(cut_lesion(*golden_case(), bundle.spec).pictures)
-    precision = choose_precision(bundle.network, pictures)
-    network = in_precision(bundle.network, precision, dimensions=pictures.ndim, temperature=bundle.temperature)
+    patches = torch.from_numpy(crop_lesion(*golden_case(), bundle.spec).patches)
+    precision = choose_precision(bundle.network, patches)
+    network = in_precision(bundle.network, precision, dimensions=patches.ndim, temperature=bundle.temperature)
     return LoadedModel(replace(bundle, network=network), model.device, precision)
 
 
@@ -333,7 +333,7 @@ class Engine:
 
     def run(
         self, request: RunRequest, *, progress: Progress | None = None, is_cancelled: Callable[[], bool] = lambda: False
-    ) -> RunAnswer:
+    ) -> RunResponse:
         """Answer all boxes; every box is checked before the first is classified.
 
         ``progress(done, total, name)`` comes before each box, with the name of that box, and once at the end with
@@ -342,30 +342,30 @@ class Engine:
         """
         model, warnings = self._model(request.model, request.options)
         _check(request, model)
-        total, results, most_lesions = len(request.boxes), [], None
+        total, results, max_lesions = len(request.boxes), [], None
         while len(results) < total:
             left = request.boxes[len(results) :]
-            answers = _answers(model, request, left, most_lesions)
+            predictions = _predictions(model, request, left, max_lesions)
             for box in left:
-                _tell(progress, len(results), total, box.name)
+                _report(progress, len(results), total, box.name)
                 if is_cancelled():
                     msg = f"cancelled after {len(results)} of {total} lesions."
                     raise RunnerCancelled(msg)
-                result = _next_answer(answers, box)
+                result = _next_result(predictions, box)
                 if result is None:
                     break
                 results.append(replace(result, warnings=(*result.warnings, *warnings)))
             else:
                 break
             # One lesion at a time may fit where several did not; then the CPU; then nothing is left to try.
-            if most_lesions is None and total - len(results) > 1:
-                most_lesions = 1
+            if max_lesions is None and total - len(results) > 1:
+                max_lesions = 1
             elif warnings:
                 _refuse_for_memory(request.boxes[len(results)])
             else:
                 model, warnings = self._on_cpu(request.model, request.options), (_OUT_OF_GPU_MEMORY,)
-        _tell(progress, total, total, "")
-        return _answer(request, model, results)
+        _report(progress, total, total, "")
+        return _response(request, model, results)
 
     def embed(
         self,
@@ -378,7 +378,7 @@ class Engine:
         require_overlap(request.volume, request.box)
         options = replace(request.options, precision="float32")
         model, warnings = self._model(request.model, options)
-        _tell(progress, 0, 1, request.box.name)
+        _report(progress, 0, 1, request.box.name)
         if is_cancelled():
             msg = "cancelled before the lesion was looked at."
             raise RunnerCancelled(msg)
@@ -389,7 +389,7 @@ class Engine:
             embedding = _embedding(model, request, warnings)
         if embedding is None:
             _refuse_for_memory(request.box)
-        _tell(progress, 1, 1, "")
+        _report(progress, 1, 1, "")
         return embedding
 
     def close(self) -> None:
@@ -417,8 +417,8 @@ def _check(request: RunRequest, model: LoadedModel) -> None:
         raise BundleError(msg)
 
 
-def _answers(
-    model: LoadedModel, request: RunRequest, boxes: Sequence[LesionBox], most_lesions: int | None
+def _predictions(
+    model: LoadedModel, request: RunRequest, boxes: Sequence[LesionBox], max_lesions: int | None
 ) -> Iterator[LesionResult]:
     options = request.options
     classifier = Classifier(model.bundle, request.volume)
@@ -427,14 +427,14 @@ def _answers(
         class_name=options.class_name,
         box_jitter=options.box_jitter,
         answer_anyway=options.answer_anyway,
-        most_lesions=most_lesions,
+        max_lesions=max_lesions,
     )
 
 
-def _next_answer(answers: Iterator[LesionResult], box: LesionBox) -> LesionResult | None:
+def _next_result(predictions: Iterator[LesionResult], box: LesionBox) -> LesionResult | None:
     """The next answer; None where the GPU's memory does not suffice. Raises `RunnerError` for the CPU's."""
     try:
-        return next(answers)
+        return next(predictions)
     except torch.OutOfMemoryError:
         return None
     except MemoryError:
@@ -472,14 +472,14 @@ def _refuse_for_memory(box: LesionBox) -> NoReturn:
     raise RunnerError(msg)
 
 
-def _tell(progress: Progress | None, done: int, total: int, name: str) -> None:
+def _report(progress: Progress | None, done: int, total: int, name: str) -> None:
     if progress is not None:
         progress(done, total, name)
 
 
-def _answer(request: RunRequest, model: LoadedModel, results: list[LesionResult]) -> RunAnswer:
+def _response(request: RunRequest, model: LoadedModel, results: list[LesionResult]) -> RunResponse:
     bundle = model.bundle
-    return RunAnswer(
+    return RunResponse(
         results=results,
         info=_info(request, model),
         class_names=bundle.class_names,

@@ -13,9 +13,9 @@ from LesionLib.sampling.inputs import Sample
 from LesionLib.sampling.resample import AxialStack
 from LesionLib.sampling.volumes import ShapeMaskSpec
 
-_MOST_OUTSIDE = 0.02
+_MAX_OUTSIDE = 0.02
 _SAMPLED_VOXELS = 200_000
-_FEWEST_SLICES = 2
+_MIN_SLICES = 2
 _THINNEST_LUNG_HU = -1100  # air and its noise
 _DENSEST_LUNG_HU = -750  # what the densest half per cent of a lung crop, its vessels, reaches at least
 _COARSEST_PIXELS = 1.5  # of the model's own pixels
@@ -55,7 +55,7 @@ def box_warnings(volume: CTVolume, box: LesionBox, sample: Sample, bundle: Bundl
 
 
 def _outside(sample: Sample) -> InputWarning | None:
-    if sample.outside_share <= _MOST_OUTSIDE:
+    if sample.outside_share <= _MAX_OUTSIDE:
         return None
     share = f"{sample.outside_share:.0%}"
     text = f"{share} of the box with its margin lies outside the volume; there the edge is repeated."
@@ -90,7 +90,7 @@ def _pixel_spacing(volume: CTVolume, sample: Sample, bundle: Bundle) -> InputWar
 
 def _few_slices(sample: Sample) -> InputWarning | None:
     is_stack = isinstance(sample, AxialStack)  # the other kinds take one slice, or three planes, by design
-    if not is_stack or len(sample.hu) >= _FEWEST_SLICES:
+    if not is_stack or len(sample.hu) >= _MIN_SLICES:
         return None
     return InputWarning(WarningName.FEW_SLICES, "Only one slice passes through the box; the answer rests on it alone.")
 

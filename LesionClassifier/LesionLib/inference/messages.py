@@ -99,7 +99,7 @@ class Precision:
 
 
 @dataclass(frozen=True, eq=False)
-class RunAnswer:
+class RunResponse:
     """One result a box, in the order of the boxes, and what they share: enough to show them without the model."""
 
     results: list[LesionResult]
@@ -155,9 +155,9 @@ def describing_request(model: str, options: RunOptions | None = None) -> Embeddi
 PARENT_VARIABLE = "LESIONLENS_PARENT"  # process id of the one who started a worker, for the worker to end with it
 _MAGIC = b"LLW1"
 _HEAD = struct.Struct("<4sI")
-_LARGEST_HEADER = 16 * 1024**2
-_LARGEST_ARRAY = 16 * 1024**3
-_MOST_STRAY_BYTES = 1024**2
+_MAX_HEADER = 16 * 1024**2
+_MAX_ARRAY = 16 * 1024**3
+_MAX_STRAY_BYTES = 1024**2
 
 
 class WireError(Exception):
@@ -211,7 +211,7 @@ def read_frame(stream: RawIOBase, allocate: Callable[..., np.ndarray] = np.empty
     ``allocate(shape, dtype)`` gives the memory of the first array, as a rule the largest: the CT.
     """
     magic, length = _HEAD.unpack(_read_exactly(stream, _HEAD.size))
-    if magic != _MAGIC or length > _LARGEST_HEADER:
+    if magic != _MAGIC or length > _MAX_HEADER:
         msg = f"not a frame: {magic!r}, {length} bytes of header"
         raise WireError(msg)
     return _rest_of_frame(stream, length, allocate)
@@ -224,11 +224,11 @@ def read_first_frame(stream: RawIOBase) -> Frame:
     while window != _MAGIC:
         window = window[1:] + _read_exactly(stream, 1)
         skipped += 1
-        if skipped > _MOST_STRAY_BYTES:
-            msg = f"no frame within the first {_MOST_STRAY_BYTES} bytes"
+        if skipped > _MAX_STRAY_BYTES:
+            msg = f"no frame within the first {_MAX_STRAY_BYTES} bytes"
             raise WireError(msg)
     (length,) = struct.unpack("<I", _read_exactly(stream, 4))
-    if length > _LARGEST_HEADER:
+    if length > _MAX_HEADER:
         msg = f"not a frame: {length} bytes of header"
         raise WireError(msg)
     return _rest_of_frame(stream, length)
@@ -248,7 +248,7 @@ def _rest_of_frame(stream: RawIOBase, length: int, allocate: Callable[..., np.nd
 def _read_array(
     stream: RawIOBase, dtype: np.dtype, shape: tuple[int, ...], allocate: Callable[..., np.ndarray]
 ) -> np.ndarray:
-    if min(shape, default=1) < 0 or prod(shape) * dtype.itemsize > _LARGEST_ARRAY:
+    if min(shape, default=1) < 0 or prod(shape) * dtype.itemsize > _MAX_ARRAY:
         msg = f"an array of shape {shape} is not accepted"
         raise WireError(msg)
     try:
@@ -325,17 +325,17 @@ def question_from_frame(frame: Frame) -> RunRequest | EmbeddingRequest:
         raise WireError(msg) from error
 
 
-def reply_to_frame(answer: RunAnswer | Embedding) -> Frame:
+def reply_to_frame(response: RunResponse | Embedding) -> Frame:
     """What was answered, of either kind."""
-    return embedding_to_frame(answer) if isinstance(answer, Embedding) else answer_to_frame(answer)
+    return embedding_to_frame(response) if isinstance(response, Embedding) else response_to_frame(response)
 
 
-def reply_from_frame(frame: Frame, request: RunRequest | EmbeddingRequest) -> RunAnswer | Embedding:
+def reply_from_frame(frame: Frame, request: RunRequest | EmbeddingRequest) -> RunResponse | Embedding:
     """The answer to ``request``. Raises `RunnerError` for what is no answer."""
     try:
         if isinstance(request, EmbeddingRequest):
             return embedding_from_frame(frame)
-        return answer_from_frame(frame, request)
+        return response_from_frame(frame, request)
     except (LookupError, TypeError, ValueError, AttributeError, StopIteration) as error:
         msg = f"the worker's answer cannot be read ({type(error).__name__}: {error}); please report this."
         raise RunnerError(msg) from error
@@ -389,23 +389,23 @@ def embedding_request_from_frame(frame: Frame) -> EmbeddingRequest:
     )
 
 
-def answer_to_frame(answer: RunAnswer) -> Frame:
+def response_to_frame(response: RunResponse) -> Frame:
     """Header and the arrays of the results: of each its embedding, then its heat map where it has one."""
     header = {
-        "results": [result_to_json(result) for result in answer.results],
-        "info": asdict(answer.info),
-        "class_names": answer.class_names,
-        "class_colors": answer.class_colors,
-        "precision": asdict(answer.precision),
+        "results": [result_to_json(result) for result in response.results],
+        "info": asdict(response.info),
+        "class_names": response.class_names,
+        "class_colors": response.class_colors,
+        "precision": asdict(response.precision),
     }
-    return Frame(header, [array for result in answer.results for array in _arrays_of(result)])
+    return Frame(header, [array for result in response.results for array in _arrays_of(result)])
 
 
-def answer_from_frame(frame: Frame, request: RunRequest) -> RunAnswer:
+def response_from_frame(frame: Frame, request: RunRequest) -> RunResponse:
     """The answer to ``request``, whose own boxes are those of the results."""
     header, arrays = frame.header, iter(frame.arrays)
     pairs = zip(header["results"], request.boxes, strict=True)
-    return RunAnswer(
+    return RunResponse(
         results=[result_from_json(values, box, arrays) for values, box in pairs],
         info=RunInfo(**header["info"]),
         class_names=tuple(header["class_names"]),
@@ -507,7 +507,7 @@ def result_to_json(result: LesionResult) -> dict[str, Any]:
         "probabilities": result.probabilities,
         "warnings": _warnings_to_json(result.warnings),
         "reliability": result.reliability.to_json(),
-        "seen": [box_to_json(box) for box in result.seen],
+        "seen": [box_to_json(box) for box in result.model_input_boxes],
         "statistics": None if result.statistics is None else asdict(result.statistics),
         "heat_map": _heat_map_to_json(result.heat_map),
     }
@@ -545,6 +545,6 @@ def result_from_json(values: dict[str, Any], box: LesionBox, arrays: Iterator[np
         heat_map=heat_map,
         warnings=_warnings_from_json(values["warnings"]),
         reliability=Reliability.from_json(values["reliability"]),
-        seen=tuple(box_from_json(box, iter(())) for box in values["seen"]),
+        model_input_boxes=tuple(box_from_json(box, iter(())) for box in values["seen"]),
         statistics=_statistics_from_json(values["statistics"]),
     )

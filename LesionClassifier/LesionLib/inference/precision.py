@@ -18,7 +18,7 @@ from LesionLib.networks.base import device_of
 _ROUNDS = 5
 _BUDGET_S = 2.0  # large networks are measured in fewer rounds
 _WORTH_IT = 1.2  # times faster; less is noise
-_LARGEST_CHANGE = 0.02  # of a probability of the test case
+_MAX_CHANGE = 0.02  # of a probability of the test case
 _CLOSE_CALL = 0.1  # between the two likeliest classes: five times the change that is accepted
 _chosen: WeakKeyDictionary[LesionNet, Precision] = WeakKeyDictionary()
 
@@ -42,16 +42,16 @@ class Bfloat16Features(LesionNet):
         return self.rounded.features(x.to(torch.bfloat16, memory_format=self._format)).float()
 
     def features(self, x: Tensor) -> Tensor:
-        """The map computed in bfloat16; in float32 for a close call. All pictures are one lesion's."""
+        """The map computed in bfloat16; in float32 for a close call. All patches are one lesion's."""
         return self.features_of_lesions(x, [len(x)])
 
     def features_of_lesions(self, x: Tensor, counts: Sequence[int]) -> Tensor:
         """The maps computed in bfloat16, those of lesions that are close calls again in float32."""
         rounded = list(self.rounded_features(x).split(list(counts)))
-        for lesion, pictures in enumerate(x.split(list(counts))):
+        for lesion, patches in enumerate(x.split(list(counts))):
             best = mean_probabilities(self.exact, rounded[lesion], self._temperature).topk(2).values
             if float(best[0] - best[1]) < _CLOSE_CALL:
-                rounded[lesion] = self.exact.features(pictures)
+                rounded[lesion] = self.exact.features(patches)
         return torch.cat(rounded)
 
     def head(self, f: Tensor) -> Tensor:
@@ -67,14 +67,14 @@ class Bfloat16Features(LesionNet):
         return self.exact.probabilities(logits, temperature)
 
 
-def choose_precision(network: LesionNet, pictures: Tensor) -> Precision:
-    """Measure both on ``pictures`` (batch of the golden case) and say what to use; measured once per network.
+def choose_precision(network: LesionNet, patches: Tensor) -> Precision:
+    """Measure both on ``patches`` (batch of the golden case) and say what to use; measured once per network.
 
     bfloat16 is chosen only where it is at least 1.2 times as fast, the class stays the same and no probability
     moves by more than 0.02. On a GPU nothing is measured: float32.
     """
     if network not in _chosen:
-        _chosen[network] = _choice(network, pictures)
+        _chosen[network] = _choice(network, patches)
     return _chosen[network]
 
 
@@ -86,21 +86,21 @@ def in_precision(network: LesionNet, precision: Precision, *, dimensions: int, t
 
 
 def mean_probabilities(network: LesionNet, features: Tensor, temperature: float = 1.0) -> Tensor:
-    """Class probabilities of a lesion: the mean of its pictures'."""
+    """Class probabilities of a lesion: the mean of its patches'."""
     return network.probabilities(network.head(features), temperature).mean(dim=0)
 
 
-def _choice(network: LesionNet, pictures: Tensor) -> Precision:
+def _choice(network: LesionNet, patches: Tensor) -> Precision:
     if device_of(network).type != "cpu":
         return Precision("float32", "on a GPU float32 is used")
     try:
-        rounded = Bfloat16Features(network, dimensions=pictures.ndim)
+        rounded = Bfloat16Features(network, dimensions=patches.ndim)
         with torch.no_grad():
             float32_ms, bfloat16_ms = _interleaved_ms(
-                lambda: network.features(pictures), lambda: rounded.rounded_features(pictures)
+                lambda: network.features(patches), lambda: rounded.rounded_features(patches)
             )
-            here = mean_probabilities(network, network.features(pictures))
-            there = mean_probabilities(network, rounded.rounded_features(pictures))
+            here = mean_probabilities(network, network.features(patches))
+            there = mean_probabilities(network, rounded.rounded_features(patches))
     except (RuntimeError, TypeError, NotImplementedError) as error:
         return Precision("float32", f"this network does not run in bfloat16: {str(error).splitlines()[0]}")
     return _verdict(float32_ms, bfloat16_ms, here, there)
@@ -112,7 +112,7 @@ def _verdict(float32_ms: float, bfloat16_ms: float, here: Tensor, there: Tensor)
     if float32_ms < _WORTH_IT * bfloat16_ms:
         return Precision("float32", f"bfloat16 does not pay on this CPU: {times}", float32_ms, bfloat16_ms)
     # Written so that a NaN is refused too.
-    if here.argmax() != there.argmax() or not change <= _LARGEST_CHANGE:
+    if here.argmax() != there.argmax() or not change <= _MAX_CHANGE:
         reason = f"bfloat16 would change the test case's answer: a probability moves by {change:.3f}"
         return Precision("float32", reason, float32_ms, bfloat16_ms)
     return Precision("bfloat16", f"bfloat16 pays on this CPU: {times}, same class", float32_ms, bfloat16_ms)

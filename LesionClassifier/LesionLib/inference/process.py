@@ -3,7 +3,7 @@
 What goes through the pipes are frames (`messages.Frame`): a JSON header and raw arrays. The whole CT goes along with every
 request: 157 MB (512 x 512 x 300) take about 50 ms into memory that was used before, and nothing needs cleaning up after a
 crash. Shared memory was not chosen: its first touch costs as much, containers often cap it at 64 MB, and what a killed
-process leaves there are pictures of a patient. Nor were crops around the boxes: how far a model looks, and what a warning
+process leaves there are patches of a patient. Nor were crops around the boxes: how far a model looks, and what a warning
 needs to see, is the model's business, not the transport's.
 """
 
@@ -155,8 +155,8 @@ class WorkerProcess:
             self._popen.wait()
         self._popen.stdout.close()
         self._stderr_reader.join(_END_S)
-        said = " | ".join(list(self._stderr_lines)[-_QUOTED_LINES:])
-        return _how_it_ended(self._popen.returncode) + (f"; it last said: {said}" if said else "")
+        text = " | ".join(list(self._stderr_lines)[-_QUOTED_LINES:])
+        return _how_it_ended(self._popen.returncode) + (f"; it last said: {text}" if text else "")
 
     def _keep_stderr(self) -> None:
         with self._popen.stderr as stream:

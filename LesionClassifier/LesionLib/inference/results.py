@@ -86,7 +86,7 @@ class LesionResult:
     """The answer for one box. ``embedding`` is L2-normalised float32, (d,); ``heat_map`` explains ``label``.
 
     ``label`` is empty where the model abstains, see `abstention`; ``probabilities`` are then details that no display shows
-    unasked: it shows `shown_probabilities`. ``seen``: what the model really looked at, padding left out.
+    unasked: it shows `shown_probabilities`. ``model_input_boxes``: what the model really looked at, padding left out.
     """
 
     name: str
@@ -99,7 +99,7 @@ class LesionResult:
     similar_cases: tuple[SimilarCase, ...] = field(default=())
     reliability: Reliability = field(default_factory=Reliability)
     statistics: LesionStatistics | None = None
-    seen: tuple[LesionBox, ...] = ()
+    model_input_boxes: tuple[LesionBox, ...] = ()
 
     @property
     def abstention(self) -> tuple[WarningName, ...]:
@@ -127,16 +127,16 @@ class LesionResult:
         return self if self.usable else replace(self, label="", heat_map=None)
 
     @property
-    def sentences(self) -> tuple[str, ...]:
+    def messages(self) -> tuple[str, ...]:
         """How far to rely on it, in plain words; without a label only why there is none."""
         reason = abstention_sentence(self.abstention)
         if not self.label:
             return (reason,)
         classes = tuple(self.probabilities)
         if not reason:
-            return self.reliability.sentences(classes)
+            return self.reliability.messages(classes)
         # The coverage of a prediction set is that of lesions like those of the calibration: here there is none.
-        rest = replace(self.reliability, prediction_set=None).sentences(classes)
+        rest = replace(self.reliability, prediction_set=None).messages(classes)
         return (f"{reason} Its class and probabilities were asked for all the same.", *rest)
 
 
@@ -182,13 +182,13 @@ def as_csv(run: RunInfo, results: Sequence[LesionResult]) -> str:
     for number, result in enumerate(results, start=1):
         shown = result.shown_probabilities
         numbers = [f"{shown[name]:.6f}" if name in shown else "" for name in classes]
-        place = [f"{value:.3f}" for value in (*result.box.centerRAS, *result.box.sizeMm)]
-        picture = heat_map_file(number) if result.heat_map else ""
+        numbers_of_box = [f"{value:.3f}" for value in (*result.box.centerRAS, *result.box.sizeMm)]
+        map_file = heat_map_file(number) if result.heat_map else ""
         shared = [run.volume, run.model_name, run.model_version, run.model_sha256, run.device, run.software]
         shared += ["yes" if result.usable else "no", " | ".join(_codes(result))]
         trust = [*_reliability_columns(result).values(), *_statistics_columns(result.statistics).values()]
         warnings = " | ".join(result.warnings)
-        row = [result.name, result.label, *numbers, *place, picture, warnings, *trust, *shared]
+        row = [result.name, result.label, *numbers, *numbers_of_box, map_file, warnings, *trust, *shared]
         writer.writerow(map(csv_cell, row))
     return text.getvalue()
 
@@ -197,10 +197,10 @@ def _reliability_columns(result: LesionResult | None) -> dict[str, str]:
     """Always the same columns; empty where the model or the run does not measure."""
     known = Reliability() if result is None else result.reliability
     numbers = {
-        "set_coverage": known.promised,
+        "set_coverage": known.target_coverage,
         "distance": known.distance,
-        "usual_distance": known.usual_distance,
-        "heat_inside": known.heat_inside,
+        "usual_distance": known.distance_threshold,
+        "heat_inside": known.energy_inside,
         "redrawn_min": None,
         "redrawn_max": None,
         "redrawn_same_answer": None,

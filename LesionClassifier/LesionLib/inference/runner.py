@@ -19,11 +19,11 @@ from LesionLib.inference.messages import (
     Frame,
     ModelDescription,
     Progress,
-    RunAnswer,
     RunnerCancelled,
     RunnerError,
     RunOptions,
     RunRequest,
+    RunResponse,
     error_from_json,
     question_to_frame,
     reply_from_frame,
@@ -47,12 +47,14 @@ class InferenceRunner(Protocol):
         """Get ready, with ``model`` loaded where one is given."""
 
     @overload
-    def run(self, request: RunRequest, *, progress: Progress | None = None) -> RunAnswer: ...
+    def run(self, request: RunRequest, *, progress: Progress | None = None) -> RunResponse: ...
 
     @overload
     def run(self, request: EmbeddingRequest, *, progress: Progress | None = None) -> Embedding: ...
 
-    def run(self, request: RunRequest | EmbeddingRequest, *, progress: Progress | None = None) -> RunAnswer | Embedding:
+    def run(
+        self, request: RunRequest | EmbeddingRequest, *, progress: Progress | None = None
+    ) -> RunResponse | Embedding:
         """Answer all boxes, or raise: `RunnerCancelled`, `RunnerError`, `BoxError`, `VolumeError`, `BundleError`.
 
         ``progress(done, total, name)`` is called in the calling thread before each box with its name, and at the end
@@ -89,7 +91,9 @@ class InProcessRunner:
         with _Turn(self._busy):
             return self._ready_engine().describe(_resolved(model), options or RunOptions())
 
-    def run(self, request: RunRequest | EmbeddingRequest, *, progress: Progress | None = None) -> RunAnswer | Embedding:
+    def run(
+        self, request: RunRequest | EmbeddingRequest, *, progress: Progress | None = None
+    ) -> RunResponse | Embedding:
         """See `InferenceRunner.run`."""
         with _Turn(self._busy):
             self._cancelled.clear()
@@ -165,7 +169,9 @@ class WorkerRunner:
         with _Turn(self._busy):
             self._ask(None, None)
 
-    def run(self, request: RunRequest | EmbeddingRequest, *, progress: Progress | None = None) -> RunAnswer | Embedding:
+    def run(
+        self, request: RunRequest | EmbeddingRequest, *, progress: Progress | None = None
+    ) -> RunResponse | Embedding:
         """See `InferenceRunner.run`. Starts the worker where `start` was not called."""
         if self._closed:  # another thread may still be closing it, and would look busy
             raise RunnerError(_CLOSED)
@@ -368,7 +374,9 @@ class SharedRunner:
         """Start the worker and let it warm up; returns at once."""
         self._open().start(model, options)
 
-    def run(self, request: RunRequest | EmbeddingRequest, *, progress: Progress | None = None) -> RunAnswer | Embedding:
+    def run(
+        self, request: RunRequest | EmbeddingRequest, *, progress: Progress | None = None
+    ) -> RunResponse | Embedding:
         """See `InferenceRunner.run`."""
         runner = self._open()
         if not self._pool.turn.acquire(blocking=False):

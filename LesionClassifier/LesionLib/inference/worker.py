@@ -139,7 +139,7 @@ def _engine() -> Engine:
 
 def _reply(engine: Engine, inbox: Inbox, frame: Frame, replies: RawIOBase) -> tuple[dict[str, Any], list]:
     try:
-        return _answer(engine, inbox, frame, replies)
+        return _respond(engine, inbox, frame, replies)
     except RunnerCancelled as cancelled:
         return {"kind": "cancelled", "message": str(cancelled)}, []
     except LesionLensError as error:
@@ -150,7 +150,7 @@ def _reply(engine: Engine, inbox: Inbox, frame: Frame, replies: RawIOBase) -> tu
         return {"kind": "error", "error": "RunnerError", "message": msg}, []
 
 
-def _answer(engine: Engine, inbox: Inbox, frame: Frame, replies: RawIOBase) -> tuple[dict[str, Any], list]:
+def _respond(engine: Engine, inbox: Inbox, frame: Frame, replies: RawIOBase) -> tuple[dict[str, Any], list]:
     number = frame.header["id"]
     if frame.header["kind"] == "warm":
         if frame.header["model"] is not None:
@@ -162,8 +162,8 @@ def _answer(engine: Engine, inbox: Inbox, frame: Frame, replies: RawIOBase) -> t
 
     request = question_from_frame(frame)
     ask = engine.embed if isinstance(request, EmbeddingRequest) else engine.run
-    answered = reply_to_frame(ask(request, progress=progress, is_cancelled=lambda: inbox.is_cancelled(number)))
-    return {"kind": "answer", **answered.header}, answered.arrays
+    response = reply_to_frame(ask(request, progress=progress, is_cancelled=lambda: inbox.is_cancelled(number)))
+    return {"kind": "answer", **response.header}, response.arrays
 
 
 if __name__ == "__main__":

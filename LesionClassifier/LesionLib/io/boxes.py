@@ -22,7 +22,7 @@ from LesionLib.io.tables import TableTextError, number_hint, parsed_table, sprea
 # Readers of images, and scipy, are imported where a file or a label map is read: a panel and a quiz come up without them.
 HEADER = ("name", "frame", "center_x", "center_y", "center_z", "size_x", "size_y", "size_z")
 _SIGN = {"RAS": np.array([1.0, 1.0, 1.0]), "LPS": np.array([-1.0, -1.0, 1.0])}
-_MOST_ROWS = 10_000
+_MAX_ROWS = 10_000
 
 
 def box_to_json(box: LesionBox) -> dict[str, Any]:
@@ -59,8 +59,8 @@ def parse_boxes_csv(text: str, *, source: str) -> list[LesionBox]:
         msg += f": {hint}." if hint else "."
         raise BoxError(msg)
     filled = [(line, row) for line, row in enumerate(rows[1:], start=2) if any(cell.strip() for cell in row)]
-    if not filled or len(filled) > _MOST_ROWS:
-        msg = f"{source} holds {len(filled)} boxes; give at least one, at most {_MOST_ROWS}."
+    if not filled or len(filled) > _MAX_ROWS:
+        msg = f"{source} holds {len(filled)} boxes; give at least one, at most {_MAX_ROWS}."
         raise BoxError(msg)
     boxes = [_box(dict(zip(header, row, strict=False)), len(row), f"{source}, line {line}") for line, row in filled]
     _require_different_names(boxes, [line for line, _ in filled], source)
@@ -124,7 +124,7 @@ def frame_warning(volume: CTVolume, box: LesionBox) -> InputWarning | None:
     here, there = (", ".join(f"{v:.1f}" for v in one.centerRAS) for one in (box, other))
     text = (
         f"{box.name} lies at RAS {here} mm, and, if RAS and LPS were confused, at RAS {there} mm: both fit this CT. Check in the "
-        "report's pictures that the box is on the lesion."
+        "report's patches that the box is on the lesion."
     )
     return InputWarning(WarningName.BOX_FRAME, text)
 

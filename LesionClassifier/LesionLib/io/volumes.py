@@ -103,7 +103,7 @@ def volume_without_voxels(path: Path, *, series: str | None = None) -> CTVolume:
 # --- slices that are not evenly spaced
 
 _MISSING = 1.5  # times the distance around it: a gap where slices are missing
-_MOST_MORE_SLICES = 8
+_MAX_MORE_SLICES = 8
 
 
 def even_slices(volume: CTVolume) -> CTVolume:
@@ -118,7 +118,7 @@ def even_slices(volume: CTVolume) -> CTVolume:
     gaps = np.diff(at)
     step = float(np.median(gaps))
     count = round((at[-1] - at[0]) / step) + 1
-    if count > _MOST_MORE_SLICES * len(at) or count * volume.array[0].size > MAX_VOXELS:
+    if count > _MAX_MORE_SLICES * len(at) or count * volume.array[0].size > MAX_VOXELS:
         msg = (
             f"{volume.name}: its slices are {gaps.min() * volume.sliceDistanceMm:.2f} to "
             f"{gaps.max() * volume.sliceDistanceMm:.2f} mm apart; these are several stacks. Export each as a series of its own."
@@ -268,10 +268,10 @@ def choose_series(folder: Path, wanted: str | None) -> DicomSeries:
     images = [one for one in series if one.modality not in _NOT_IMAGES] or series
     if wanted is None and len(images) == 1:
         return images[0]
-    for place, candidate in enumerate(series, start=1):
-        if wanted is not None and wanted in (str(place), candidate.uid):
+    for position, candidate in enumerate(series, start=1):
+        if wanted is not None and wanted in (str(position), candidate.uid):
             return candidate
-    listed = "; ".join(f"{place}: {candidate.summary}" for place, candidate in enumerate(series, start=1))
+    listed = "; ".join(f"{position}: {candidate.summary}" for position, candidate in enumerate(series, start=1))
     what = f"has no series {wanted!r}" if wanted else f"holds {len(series)} series"
     msg = f"{folder} {what}; choose one with --series NUMBER: {listed}."
     raise VolumeError(msg)

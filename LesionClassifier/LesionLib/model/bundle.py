@@ -33,7 +33,7 @@ from LesionLib.model.folder import (
 )
 from LesionLib.networks import LesionNet, build_network
 from LesionLib.networks.base import device_of
-from LesionLib.sampling.batches import cut_lesion, in_channels_last, network_in_channels_last
+from LesionLib.sampling.batches import crop_lesion, in_channels_last, network_in_channels_last
 from LesionLib.sampling.content_hash import CONTENT_SCHEMA, TrainingContent
 from LesionLib.sampling.inputs import Spec, spec_from_section
 from LesionLib.uncertainty.conformal import ConformalQuantile
@@ -205,8 +205,8 @@ def load_bundle(model: str | Path, *, device: torch.device | str = "cpu") -> Bun
 
 
 def golden_logits(network: LesionNet, spec: Spec) -> np.ndarray:
-    """What this network says of `golden_case`, (picture, n), through the whole way from the CT."""
-    return _golden_answer(network, spec).reference
+    """What this network says of `golden_case`, (patch, n), through the whole way from the CT."""
+    return _golden_output(network, spec).reference
 
 
 def golden_probabilities(network: LesionNet, spec: Spec, temperature: float) -> np.ndarray | None:
@@ -214,7 +214,7 @@ def golden_probabilities(network: LesionNet, spec: Spec, temperature: float) -> 
 
     None where an answer is no figure to compare: a step of it lies within the tolerance.
     """
-    answer = _golden_answer(network, spec, temperature)
+    answer = _golden_output(network, spec, temperature)
     has_steps = type(network).reference_values is not LesionNet.reference_values
     if has_steps and np.abs(answer.reference).min() <= 2 * _GOLDEN_TOLERANCE:
         return None
@@ -347,18 +347,18 @@ def _temperature(tensors: Mapping[str, torch.Tensor]) -> float:
 
 @dataclass(frozen=True, eq=False)
 class _GoldenAnswer:
-    """``reference``: (picture, n). ``probabilities``: (class,), the mean over the pictures; None without classes."""
+    """``reference``: (patch, n). ``probabilities``: (class,), the mean over the patches; None without classes."""
 
     reference: np.ndarray
     probabilities: np.ndarray | None
     descriptor_size: int
 
 
-def _golden_answer(network: LesionNet, spec: Spec, temperature: float | None = None) -> _GoldenAnswer:
+def _golden_output(network: LesionNet, spec: Spec, temperature: float | None = None) -> _GoldenAnswer:
     """``temperature``: None for a model without classes, or where their probabilities are not asked for."""
-    pictures = in_channels_last(torch.from_numpy(cut_lesion(*golden_case(), spec).pictures))
+    patches = in_channels_last(torch.from_numpy(crop_lesion(*golden_case(), spec).patches))
     with torch.inference_mode():
-        features = network.features(pictures.to(device_of(network)))
+        features = network.features(patches.to(device_of(network)))
         reference, descriptor = network.reference_values(features), network.descriptor(features)
         probabilities = None
         if temperature is not None:
@@ -370,7 +370,7 @@ def _checked_golden(network: LesionNet, spec: Spec, temperature: float, ours: Ma
     """The size of a descriptor, where the network answers its golden case as it should, before and after the temperature."""
     classes = len(ours["classes"])
     try:
-        here = _golden_answer(network, spec, temperature if classes else None)
+        here = _golden_output(network, spec, temperature if classes else None)
     except (RuntimeError, ValueError, IndexError, TypeError) as error:
         if isinstance(error, torch.OutOfMemoryError):
             raise

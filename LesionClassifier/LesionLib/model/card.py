@@ -17,7 +17,7 @@ _MISSING = (KeyError, TypeError, ValueError, IndexError, AttributeError, StopIte
 
 def figure_sentences(manifest: Mapping[str, Any]) -> tuple[str, ...]:
     """The AUC beside that of size alone, and the prior of the probabilities; none of them where it is not known."""
-    return tuple(sentence for sentence in (_auc_sentence(manifest), _prior_sentence(manifest)) if sentence)
+    return tuple(message for message in (_auc_sentence(manifest), _prior_sentence(manifest)) if message)
 
 
 def heat_sentence(manifest: Mapping[str, Any]) -> str:

@@ -21,8 +21,8 @@ from LesionLib.model.folder import (
 )
 
 KNOWN_FILES = frozenset({MANIFEST, WEIGHTS, CARD, LICENSE})
-_MOST_ENTRIES = 64
-_LARGEST_BYTES = 2 * 1024**3
+_MAX_ENTRIES = 64
+_MAX_BYTES = 2 * 1024**3
 _CHUNK = 1024**2
 
 
@@ -66,7 +66,7 @@ def _unpack(archive: Path, folder: Path) -> None:
     try:
         with zipfile.ZipFile(archive) as opened:
             entries = _checked_entries(opened, archive.name)
-            left = _LARGEST_BYTES
+            left = _MAX_BYTES
             for name, info in entries.items():
                 left -= _extract(opened, info, folder / name, most=left)
     except (BundleError, OSError):
@@ -82,7 +82,7 @@ def _unpack(archive: Path, folder: Path) -> None:
 def _checked_entries(opened: zipfile.ZipFile, archive: str) -> dict[str, zipfile.ZipInfo]:
     """Name inside the model -> entry; everything else in the zip is a reason to refuse it."""
     infos = [info for info in opened.infolist() if not info.is_dir()]
-    if len(opened.infolist()) > _MOST_ENTRIES:
+    if len(opened.infolist()) > _MAX_ENTRIES:
         msg = f"{archive} holds {len(opened.infolist())} entries; a model has {len(KNOWN_FILES)} files."
         raise BundleError(msg)
     paths = [_checked_path(info, archive) for info in infos]
@@ -98,8 +98,8 @@ def _checked_entries(opened: zipfile.ZipFile, archive: str) -> dict[str, zipfile
         if info.file_size > max_file_bytes(name):
             msg = f"{archive}: {name} unpacks to more than {max_file_bytes(name) // 1024**2} MiB; this is not a model of ours."
             raise BundleError(msg)
-    if sum(info.file_size for info in infos) > _LARGEST_BYTES:
-        msg = f"{archive} unpacks to more than {_LARGEST_BYTES // 1024**3} GiB; this is not a model of ours."
+    if sum(info.file_size for info in infos) > _MAX_BYTES:
+        msg = f"{archive} unpacks to more than {_MAX_BYTES // 1024**3} GiB; this is not a model of ours."
         raise BundleError(msg)
     return dict(zip(names, infos, strict=True))
 

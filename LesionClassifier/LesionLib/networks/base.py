@@ -55,7 +55,7 @@ class LesionNet(nn.Module, ABC):
         """What is compared in retrieval, (batch, d), from a feature map; not normalised."""
 
     def features_of_lesions(self, x: Tensor, counts: Sequence[int]) -> Tensor:
-        """`features` of the pictures of several lesions, ``counts[i]`` of the i-th; for networks that must tell them apart."""
+        """`features` of the patches of several lesions, ``counts[i]`` of the i-th; for networks that must tell them apart."""
         return self.features(x)
 
     def reference_values(self, f: Tensor) -> Tensor:

@@ -1,7 +1,7 @@
 """Inception-ResNet-V2 with the parameter names of its published PyTorch weights (Cadene's pretrained-models).
 
 Szegedy et al., "Inception-v4, Inception-ResNet and the impact of residual connections on learning", AAAI 2017. The widths
-are those of the published TensorFlow weights, which differ a little from the paper's figures. Pictures in -1..1.
+are those of the published TensorFlow weights, which differ a little from the paper's figures. Patches in -1..1.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class _Mixed5b(nn.Module):
         self.branch0 = ConvBN(inputs, c(96))
         self.branch1 = _chain(inputs, (c(48), 1), (c(64), 5))
         self.branch2 = _chain(inputs, (c(64), 1), (c(96), 3), (c(96), 3))
-        # Here zeros around the picture do not count, unlike in Inception-V3.
+        # Here zeros around the patch do not count, unlike in Inception-V3.
         blur = nn.AvgPool2d(3, stride=1, padding=1, count_include_pad=False)
         self.branch3 = nn.Sequential(blur, ConvBN(inputs, c(64)))
         self.out_channels = 2 * c(96) + 2 * c(64)

@@ -1,9 +1,9 @@
 """Inception-V3 with torchvision's parameter names.
 
 Szegedy et al., "Rethinking the Inception architecture for computer vision", CVPR 2016, in the form whose ImageNet weights
-are published (torchvision; timm uses the same names). The published weights saw pictures in -1..1: what torchvision calls
-``transform_input`` brings pictures that were scaled by ImageNet's mean and deviation back to that range. There is no such
-step here, because our windowed pictures are in -1..1 from the start.
+are published (torchvision; timm uses the same names). The published weights saw patches in -1..1: what torchvision calls
+``transform_input`` brings patches that were scaled by ImageNet's mean and deviation back to that range. There is no such
+step here, because our windowed patches are in -1..1 from the start.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 WIDTHS = {"full": 1, "tiny": 16}  # tiny: all layers of the full network, a sixteenth of its channels
-_FEWEST_CHANNELS = 4
+_MIN_CHANNELS = 4
 _AUXILIARY_GRID = 5
 _AUXILIARY_SEES = 17  # rows and columns of the map that the auxiliary classifier was published for
 Channels = Callable[[int], int]
@@ -27,7 +27,7 @@ def channels_at(width: str) -> Channels:
         msg = f"width must be one of {', '.join(map(repr, WIDTHS))}, not {width!r}"
         raise ValueError(msg)
     divisor = WIDTHS[width]
-    return lambda channels: max(min(channels, _FEWEST_CHANNELS), channels // divisor)
+    return lambda channels: max(min(channels, _MIN_CHANNELS), channels // divisor)
 
 
 def he_initialised(network: nn.Module) -> None:
@@ -72,7 +72,7 @@ def smaller(x: Tensor) -> Tensor:
 
 
 def _blurred(x: Tensor) -> Tensor:
-    # The zeros around the picture count in the average, as in the published network.
+    # The zeros around the patch count in the average, as in the published network.
     return functional.avg_pool2d(x, 3, stride=1, padding=1)
 
 
@@ -180,7 +180,7 @@ class _Grid8(nn.Module):
 class InceptionAux(nn.Module):
     """The auxiliary classifier: logits from the map after Mixed_6e, so that the layers before it learn sooner.
 
-    Published for 17 x 17 maps, of which it averages 5 x 5 places. A smaller map, 14 x 11 for 252 x 210 pictures, would
+    Published for 17 x 17 maps, of which it averages 5 x 5 places. A smaller map, 14 x 11 for 252 x 210 patches, would
     leave fewer places than its 5 x 5 convolution needs: there the places are chosen so that they are 5 x 5 again.
     """
 

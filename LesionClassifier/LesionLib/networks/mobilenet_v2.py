@@ -1,7 +1,7 @@
 """MobileNetV2 with the usual parameter names, dense enough for small lesions.
 
 Sandler et al., "MobileNetV2: Inverted Residuals and Linear Bottlenecks", CVPR 2018, table 2. With ``stem_stride=1`` and
-``output_stride=8`` the 64 x 64 picture of a nodule gives an 8 x 8 map instead of 2 x 2; the weights keep their shapes,
+``output_stride=8`` the 64 x 64 patch of a nodule gives an 8 x 8 map instead of 2 x 2; the weights keep their shapes,
 so that ImageNet weights still load. Strides that are left out are replaced by dilation (Yu et al., CVPR 2017) in the blocks
 after them, as in `resnet`.
 """

@@ -54,7 +54,7 @@ class OrthoPatch(LesionNet):
 
     def features(self, x: Tensor) -> Tensor:
         """(batch, channel, row, column) -> (batch, 2048 or 1536, h, w): 6 x 5 for 252 x 210. Raises ValueError below 75 x 75."""
-        self._refuse_a_small_picture(x)
+        self._refuse_a_small_patch(x)
         return self.trunk(x)
 
     def descriptor(self, f: Tensor) -> Tensor:
@@ -72,13 +72,13 @@ class OrthoPatch(LesionNet):
     def training_logits(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Logits of the classifier and of the auxiliary classifier, each (batch, class), for a sum of two losses.
 
-        In training mode it takes at least two pictures at once, for the auxiliary classifier's batch norm sees one place
+        In training mode it takes at least two patches at once, for the auxiliary classifier's batch norm sees one place
         of each. Raises ValueError when the network was built without ``auxiliary=True``.
         """
         if self.auxiliary is None:
             msg = "this network has no auxiliary classifier; build it with auxiliary=True, or train with forward()"
             raise ValueError(msg)
-        self._refuse_a_small_picture(x)
+        self._refuse_a_small_patch(x)
         middle = self.trunk.middle(x)
         return self.head(self.trunk.last(middle)), self.auxiliary(middle)
 
@@ -86,9 +86,9 @@ class OrthoPatch(LesionNet):
         """The weights that an answer reads; they fit the same network with ``auxiliary=False``."""
         return {name: tensor for name, tensor in self.state_dict().items() if not name.startswith("auxiliary.")}
 
-    def _refuse_a_small_picture(self, x: Tensor) -> None:
+    def _refuse_a_small_patch(self, x: Tensor) -> None:
         rows, columns = x.shape[2:]
         if min(rows, columns) < self.trunk.smallest_side:
             side = self.trunk.smallest_side
-            msg = f"pictures must have at least {side} rows and {side} columns, not {rows} x {columns}; pad or enlarge them"
+            msg = f"patches must have at least {side} rows and {side} columns, not {rows} x {columns}; pad or enlarge them"
             raise ValueError(msg)

@@ -26,7 +26,7 @@ _DEPTHS = {
 }
 _PLANES = (64, 128, 256, 512)
 WIDTH_DIVISORS = {"full": 1, "tiny": 16}  # tiny: all layers of the full network, a sixteenth of its channels
-# stem -> kernel, stride, pooled; "small" is that of small pictures (He et al., section 4.2)
+# stem -> kernel, stride, pooled; "small" is that of small patches (He et al., section 4.2)
 _STEMS = {"imagenet": (7, 2, True), "small": (3, 1, False)}
 
 
@@ -210,7 +210,7 @@ class ResNet3D(PooledNet):
     """ResNet-18 in three dimensions, for small cubes of CT and for shape masks.
 
     ``stem_stride`` 1: 28 -> 4 voxels; 2: 28 -> 2, an eighth of the computing. He et al., CVPR 2016, with 3 x 3 x 3 kernels
-    (Hara et al., CVPR 2018) and the stem of small pictures: a cube of 28 voxels has nothing to lose to a pooled 7 x 7 x 7 stem
+    (Hara et al., CVPR 2018) and the stem of small patches: a cube of 28 voxels has nothing to lose to a pooled 7 x 7 x 7 stem
     (Yang et al., "MedMNIST v2", Sci Data 2023, do the same).
     """
 

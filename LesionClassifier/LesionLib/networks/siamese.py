@@ -1,7 +1,7 @@
 """Siamese ResNet: a short descriptor whose distances mean likeness, learned from pairs, for retrieval.
 
 Chung and Weng, "Learning deep representations of medical images using Siamese CNNs with application to content-based
-image retrieval", 2017: both pictures of a pair go through this one network; the loss compares their descriptors.
+image retrieval", 2017: both patches of a pair go through this one network; the loss compares their descriptors.
 """
 
 from __future__ import annotations

@@ -50,7 +50,7 @@ def load_pretrained(
     content. ``source``: "own" (names as in the network or in a bundle), "resnet" (torchvision, timm), "mobilenet_v2"
     (torchvision), "se_resnet" (Cadene), "inception_v3" (torchvision, timm), "inception_resnet_v2" (Cadene, timm), or
     "auto", the form with most tensors that fit. A first convolution for another number of input channels is adapted: it
-    answers a grey picture as before. Raises ValueError when the trunk would not be whole.
+    answers a grey patch as before. Raises ValueError when the trunk would not be whole.
     """
     if source != "auto" and source not in _RENAMERS:
         msg = f"source must be 'auto' or one of {', '.join(map(repr, _RENAMERS))}, not {source!r}"

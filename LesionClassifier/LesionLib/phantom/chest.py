@@ -44,16 +44,16 @@ def chest_phantom(
     if unknown:
         msg = f"kind is {unknown[0]!r}; it must be one of {', '.join(KINDS)}"
         raise ValueError(msg)
-    tell = progress or (lambda _share, _what: None)
+    report = progress or (lambda _share, _what: None)
     rng = np.random.default_rng(seed)
     ijk_to_ras, size = _lattice(spacing_mm)
     grid = Grid.of(ijk_to_ras, size)
-    tell(0.0, "body and bones")
+    report(0.0, "body and bones")
     hu, lung = paint_thorax(grid, rng)
-    tell(0.4, "vessels")
+    report(0.4, "vessels")
     paint_vessels(hu, lung, grid, rng)
     hu = ndimage.gaussian_filter(hu, 0.4 / np.array(spacing_mm[::-1]))
-    tell(0.6, "nodules")
+    report(0.6, "nodules")
     turned = _turn(oblique_degrees) @ ijk_to_ras
     nodules = [
         paint_nodule(
@@ -65,12 +65,12 @@ def chest_phantom(
             seed=seed * 100 + number,
             name=f"N{number} {kind}",
         )
-        for number, (kind, center) in enumerate(zip(kinds, _places(lung, grid, kinds, rng), strict=True), start=1)
+        for number, (kind, center) in enumerate(zip(kinds, _centers(lung, grid, kinds, rng), strict=True), start=1)
     ]
-    tell(0.8, "noise")
+    report(0.8, "noise")
     hu += correlated_noise(hu.shape, rng, standard_deviation_hu=16.0)
     array = np.clip(np.round(hu), -1024, 3071).astype(np.int16)
-    tell(1.0, "done")
+    report(1.0, "done")
     return ChestPhantom(CTVolume(array, turned, name="chest phantom"), tuple(nodules), seed)
 
 
@@ -92,22 +92,22 @@ def _turn(degrees: float) -> np.ndarray:
     return matrix
 
 
-def _places(lung: np.ndarray, grid: Grid, kinds: tuple[str, ...], rng: np.random.Generator) -> list[np.ndarray]:
+def _centers(lung: np.ndarray, grid: Grid, kinds: tuple[str, ...], rng: np.random.Generator) -> list[np.ndarray]:
     """A centre for each nodule, RAS mm: inside a lung with room around it, away from the hila and from each other."""
     coarse = np.maximum(1, np.round(3.0 / grid.spacing_mm).astype(int))
     kept = lung[:: coarse[2], :: coarse[1], :: coarse[0]]
     room = ndimage.distance_transform_edt(kept, sampling=(grid.spacing_mm * coarse)[::-1])
     z, y, x = grid.z[:: coarse[2]], grid.y[:: coarse[1]], grid.x[:: coarse[0]]
-    places: dict[int, np.ndarray] = {}
+    centers: dict[int, np.ndarray] = {}
     # The largest first: they find the fewest places.
     for number in sorted(range(len(kinds)), key=lambda n: -_DIAMETERS_MM[kinds[n]]):
         candidates = np.argwhere(room > 0.85 * _DIAMETERS_MM[kinds[number]] + 4.0)
         points = np.stack([x[candidates[:, 2]], y[candidates[:, 1]], z[candidates[:, 0]]], axis=1)
         free = np.hypot(np.abs(points[:, 0]) - 30.0, points[:, 2] - 5.0) > _CLEAR_OF_HILUM_MM
-        for other in places.values():
+        for other in centers.values():
             free &= np.linalg.norm(points - other, axis=1) > _CLEAR_OF_EACH_OTHER_MM
         if not free.any():
             msg = f"there is no room for {len(kinds)} nodules in the lungs; ask for fewer kinds"
             raise ValueError(msg)
-        places[number] = points[free][rng.integers(free.sum())]
-    return [places[number] for number in range(len(kinds))]
+        centers[number] = points[free][rng.integers(free.sum())]
+    return [centers[number] for number in range(len(kinds))]

@@ -1,4 +1,4 @@
-"""Boxes cut and put together: the pictures of several lesions go through a network at once."""
+"""Boxes cut and put together: the patches of several lesions go through a network at once."""
 
 from __future__ import annotations
 
@@ -11,41 +11,41 @@ from torch import Tensor
 
 from LesionLib.geometry import CTVolume, LesionBox
 from LesionLib.networks import LesionNet
-from LesionLib.sampling.inputs import Sample, Spec, cut, network_input
+from LesionLib.sampling.inputs import Sample, Spec, crop_sample, network_input
 
 # More makes a CPU no faster, and a run is cancelled between two batches.
-_MOST_PICTURES = {"cpu": 16, "cuda": 128}
-_PICTURE_VALUES = 3 * 224 * 224  # what counts as one picture of network input; larger ones count as several
+_MAX_PATCHES = {"cpu": 16, "cuda": 128}
+_PATCH_VALUES = 3 * 224 * 224  # what counts as one patch of network input; larger ones count as several
 
 
 @dataclass(frozen=True, eq=False)
 class Lesion:
-    """One box as a network sees it. ``pictures``: float32, (picture, channel, [slice,] row, column)."""
+    """One box as a network sees it. ``patches``: float32, (patch, channel, [slice,] row, column)."""
 
     box: LesionBox
     sample: Sample
-    pictures: np.ndarray
+    patches: np.ndarray
 
 
-def cut_lesion(volume: CTVolume, box: LesionBox, spec: Spec) -> Lesion:
+def crop_lesion(volume: CTVolume, box: LesionBox, spec: Spec) -> Lesion:
     """Cut one box. Raises `BoxError` for a box outside, or one without the segment that the model looks at."""
-    sample = cut(volume, box, spec)
+    sample = crop_sample(volume, box, spec)
     return Lesion(box, sample, network_input(sample, spec))
 
 
 def batches(
-    volume: CTVolume, boxes: Iterable[LesionBox], spec: Spec, *, device: torch.device, most_lesions: int | None = None
+    volume: CTVolume, boxes: Iterable[LesionBox], spec: Spec, *, device: torch.device, max_lesions: int | None = None
 ) -> Iterator[list[Lesion]]:
     """The boxes in their order, as many in a batch as ``device`` takes well at once, and at least one."""
-    most_pictures = _MOST_PICTURES.get(device.type, _MOST_PICTURES["cpu"])
+    max_patches = _MAX_PATCHES.get(device.type, _MAX_PATCHES["cpu"])
     batch: list[Lesion] = []
     for box in boxes:
-        lesion = cut_lesion(volume, box, spec)
-        if batch and sum(map(_weight, [*batch, lesion])) > most_pictures:
+        lesion = crop_lesion(volume, box, spec)
+        if batch and sum(map(_weight, [*batch, lesion])) > max_patches:
             yield batch
             batch = []
         batch.append(lesion)
-        if len(batch) == most_lesions:
+        if len(batch) == max_lesions:
             yield batch
             batch = []
     if batch:
@@ -53,14 +53,14 @@ def batches(
 
 
 def stacked(batch: list[Lesion], device: torch.device) -> Tensor:
-    """The pictures of all lesions of a batch, one after the other, on ``device``, channels last."""
-    pictures = torch.from_numpy(np.concatenate([lesion.pictures for lesion in batch]))
-    return in_channels_last(pictures.to(device, non_blocking=True))
+    """The patches of all lesions of a batch, one after the other, on ``device``, channels last."""
+    patches = torch.from_numpy(np.concatenate([lesion.patches for lesion in batch]))
+    return in_channels_last(patches.to(device, non_blocking=True))
 
 
-def in_channels_last(pictures: Tensor) -> Tensor:
+def in_channels_last(patches: Tensor) -> Tensor:
     """The same numbers in the order in which convolutions are fastest on CPUs and GPUs alike."""
-    return pictures.contiguous(memory_format=torch.channels_last_3d if pictures.ndim == 5 else torch.channels_last)
+    return patches.contiguous(memory_format=torch.channels_last_3d if patches.ndim == 5 else torch.channels_last)
 
 
 def network_in_channels_last(network: LesionNet) -> LesionNet:
@@ -70,4 +70,4 @@ def network_in_channels_last(network: LesionNet) -> LesionNet:
 
 
 def _weight(lesion: Lesion) -> float:
-    return max(len(lesion.pictures), lesion.pictures.size / _PICTURE_VALUES)
+    return max(len(lesion.patches), lesion.patches.size / _PATCH_VALUES)

@@ -27,7 +27,7 @@ METHOD = "int16-window-5x5-minimizer-1"
 _EDGE = 5  # voxels
 _AROUND_MM = 3.0  # as far as two readers' boxes of one lesion differ
 _FLATTEST_HU = 30  # windows with less between their values are air, padding or clipped: alike in many CTs
-_MOST_WINDOWS = 8_000_000  # a box far larger than any lesion
+_MAX_WINDOWS = 8_000_000  # a box far larger than any lesion
 
 CONTENT_SCHEMA = {
     "type": "object",
@@ -57,7 +57,7 @@ def window_hashes(volume: CTVolume, box: LesionBox, *, margin_mm: float = 0.0) -
     low = np.maximum(np.ceil(corners.min(axis=0) - 1e-3).astype(int), reach) - reach
     high = np.minimum(np.floor(corners.max(axis=0) + 1e-3).astype(int), size - 1 - reach) + reach + 1
     shape = high - low
-    if (shape < 2 * reach + 1).any() or np.prod(shape) > _MOST_WINDOWS:
+    if (shape < 2 * reach + 1).any() or np.prod(shape) > _MAX_WINDOWS:
         return np.empty(0, np.uint64)
     part = array[low[2] : high[2], low[1] : high[1], low[0] : high[0]]
     limits = np.iinfo(np.int16)

@@ -1,17 +1,17 @@
-"""Modified Frangi filter of Lesion Search (DeepLesion): blobs, vessels or contours of a picture, 2-D, over many scales.
+"""Modified Frangi filter of Lesion Search (DeepLesion): blobs, vessels or contours of a patch, 2-D, over many scales.
 
 Four readings of one paper, because its equation and its words disagree. With l1, l2 (|l1| <= |l2|) the eigenvalues of
 sigma^2 times the Hessian at scale sigma, R_B = |l1| / |l2| and S = sqrt(l1^2 + l2^2), the answer is the maximum over all
 scales of
 
 - ``blob`` (our choice): (1 - exp(-R_B^2 / 2 beta^2)) (1 - exp(-S^2 / 2 gamma^2)), the objectness of dimension 0 (Antiga,
-  Insight Journal 2007): high where a picture is curved alike in every direction, as in the middle of a lesion;
+  Insight Journal 2007): high where a patch is curved alike in every direction, as in the middle of a lesion;
 - ``vesselness``: exp(-R_B^2 / 2 beta^2) (1 - exp(-S^2 / 2 gamma^2)), the paper's equation 1 (Frangi et al., MICCAI 1998,
   equation 15), whose R_A factor is 1 in two dimensions: it *suppresses* blobs;
 - ``contour``: the paper's words "the eigenvalues are made equal", taken literally: R_A = R_B = 1 leaves
   (1 - exp(-1 / 2 alpha^2)) exp(-1 / 2 beta^2) (1 - exp(-S^2 / 2 gamma^2)), by default .098 times the last factor;
-- ``released``: what the paper's published code does, ``skimage.filters.frangi(picture, sigmas=(2, 3), beta=5, gamma=2e-8,
-  black_ridges=True)``: nearly a mask (0, or above .98) of where a picture is curved upwards. Not scale-normalised.
+- ``released``: what the paper's published code does, ``skimage.filters.frangi(patch, sigmas=(2, 3), beta=5, gamma=2e-8,
+  black_ridges=True)``: nearly a mask (0, or above .98) of where a patch is curved upwards. Not scale-normalised.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from LesionLib.sampling.planes import FRANGI_MODES
 MODES = FRANGI_MODES
 POLARITIES = ("both", "bright", "dark")
 SIGMAS = tuple(round(1.0 + 0.2 * step, 1) for step in range(41))
-TRUNCATE = 8.0  # at the usual 4 a second derivative's weights miss 0 by 1e-3, and a white picture isn't empty
+TRUNCATE = 8.0  # at the usual 4 a second derivative's weights miss 0 by 1e-3, and a white patch isn't empty
 
 _PAPER = (SIGMAS, 0.6, 0.0444, "both")
 _RELEASED = ((2.0, 3.0), 5.0, 2e-8, "dark")
@@ -83,7 +83,7 @@ class _Settings:
 
 @torch.no_grad()
 def frangi(
-    pictures: Tensor,
+    patches: Tensor,
     *,
     mode: str = "blob",
     sigmas: Sequence[float] | None = None,
@@ -93,19 +93,19 @@ def frangi(
     polarity: str | None = None,
     saddles: bool = True,
 ) -> Tensor:
-    """The filtered pictures, float32 in 0 … 1, of the shape given.
+    """The filtered patches, float32 in 0 … 1, of the shape given.
 
-    ``pictures``: (n, h, w) or (n, 1, h, w) with values in 0 … 1, on any device: gamma presumes that range, so HU are
+    ``patches``: (n, h, w) or (n, 1, h, w) with values in 0 … 1, on any device: gamma presumes that range, so HU are
     windowed first. ``mode``: see above. ``sigmas``: scales in pixels. None means the mode's own: sigmas 1, 1.2 … 9, beta .6,
     gamma .0444, both polarities; for ``released`` those of its call. ``alpha`` is used by ``contour`` alone. ``polarity``:
     "bright" keeps what is brighter than its surroundings (l2 < 0), "dark" what is darker; elsewhere the answer is 0.
     ``saddles=False``, for ``blob`` only, asks the smaller eigenvalue for the polarity's sign too, as ITK does: the plain
-    measure also answers where a picture is curved up one way and down the other.
+    measure also answers where a patch is curved up one way and down the other.
 
     Derivatives and borders are those of ``scipy.ndimage.gaussian_filter(order=…, mode="reflect", truncate=8)``;
     ``released`` derives twice by first order at sigma / sqrt(2), as skimage does, in float64, as its gamma needs. Agrees
     with scipy in float64 to 1e-5; less where a GPU is allowed TF32 products. Nothing is differentiated. Raises ValueError
-    where pictures or settings do not fit.
+    where patches or settings do not fit.
     """
     own_sigmas, own_beta, own_gamma, own_polarity = _RELEASED if mode == "released" else _PAPER
     settings = _Settings(
@@ -117,35 +117,35 @@ def frangi(
         own_polarity if polarity is None else polarity,
         saddles,
     )
-    stack = _checked(pictures)
+    stack = _checked(patches)
     with torch.autocast(stack.device.type, enabled=False):
-        return _filtered(stack, settings).reshape(pictures.shape)
+        return _filtered(stack, settings).reshape(patches.shape)
 
 
-def frangi_input(pictures: np.ndarray | Tensor, **options: Unpack[FrangiOptions]) -> Tensor:
+def frangi_input(patches: np.ndarray | Tensor, **options: Unpack[FrangiOptions]) -> Tensor:
     """Network input filtered: what `resample.windowed` gives, (n, window, row, column) in -1 … 1, in the same shape and range.
 
     Each window is filtered by itself. ``options``: those of `frangi`.
     """
-    x = torch.as_tensor(pictures)
+    x = torch.as_tensor(patches)
     if x.ndim != 4 or not x.is_floating_point():
-        msg = f"expected windowed pictures (n, window, row, column) in -1 to 1, not {x.dtype} of shape {tuple(x.shape)}"
+        msg = f"expected windowed patches (n, window, row, column) in -1 to 1, not {x.dtype} of shape {tuple(x.shape)}"
         raise ValueError(msg)
     found = frangi((x.flatten(0, 1) + 1.0) / 2.0, **options)
     return (found * 2.0 - 1.0).reshape(x.shape)
 
 
-def _checked(pictures: Tensor) -> Tensor:
-    """The pictures as (n, h, w)."""
-    fits = pictures.ndim == 3 or (pictures.ndim == 4 and pictures.shape[1] == 1)
-    if not fits or not pictures.is_floating_point() or not pictures.numel():
-        msg = f"expected pictures (n, h, w) or (n, 1, h, w) in float32, not {pictures.dtype} of shape {tuple(pictures.shape)}"
+def _checked(patches: Tensor) -> Tensor:
+    """The patches as (n, h, w)."""
+    fits = patches.ndim == 3 or (patches.ndim == 4 and patches.shape[1] == 1)
+    if not fits or not patches.is_floating_point() or not patches.numel():
+        msg = f"expected patches (n, h, w) or (n, 1, h, w) in float32, not {patches.dtype} of shape {tuple(patches.shape)}"
         raise ValueError(msg)
-    low, high = (float(v) for v in pictures.aminmax())
+    low, high = (float(v) for v in patches.aminmax())
     if not (low >= 0.0 and high <= 1.0):  # also where either is NaN
-        msg = f"the pictures' values go from {low:g} to {high:g}, expected 0 to 1; window the HU first, then scale to 0 to 1"
+        msg = f"the patches' values go from {low:g} to {high:g}, expected 0 to 1; window the HU first, then scale to 0 to 1"
         raise ValueError(msg)
-    return pictures.reshape(-1, *pictures.shape[-2:])
+    return patches.reshape(-1, *patches.shape[-2:])
 
 
 def _filtered(stack: Tensor, settings: _Settings) -> Tensor:
@@ -197,7 +197,7 @@ def _eigenvalues(stack: Tensor, settings: _Settings) -> Iterator[tuple[Tensor, T
     n, h, w = stack.shape
     twice = settings.mode == "released"
     dtype = torch.float64 if twice else torch.float32
-    # Derivatives do not see the middle grey, rounding does: without it a picture of one grey is exactly empty.
+    # Derivatives do not see the middle grey, rounding does: without it a patch of one grey is exactly empty.
     low, high = stack.to(dtype).amin(dim=(1, 2), keepdim=True), stack.to(dtype).amax(dim=(1, 2), keepdim=True)
     side_by_side = (stack.to(dtype) - (low + high) / 2.0).permute(1, 0, 2).reshape(h, n * w)
     step = max(1, (_CHUNK if stack.device.type == "cpu" else _GPU_CHUNK) // stack.numel())

@@ -1,4 +1,4 @@
-"""The kinds of network input: what a manifest says of each, how each is cut and fed to a network, and what it shows."""
+"""The kinds of network input: what a manifest says of each, how each is cropped and fed to a network, and what it shows."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ class Kind:
     """One kind of input. ``properties``: the JSON schema of each field of ``spec_class``."""
 
     spec_class: type[Spec]
-    cut: Callable[..., Sample]
+    crop: Callable[..., Sample]
     network_input: Callable[[Any, Any], np.ndarray]
     properties: Mapping[str, Mapping[str, Any]]
     takes_mask: bool = False
@@ -79,20 +79,20 @@ def kind_name(spec: Spec) -> str:
     return _NAMES[type(spec)]
 
 
-def cut(volume: CTVolume, box: LesionBox, spec: Spec) -> Sample:
+def crop_sample(volume: CTVolume, box: LesionBox, spec: Spec) -> Sample:
     """Cut ``box`` out of ``volume`` as ``spec`` says. Raises `BoxError` for a box outside.
 
     "shape_mask" needs the box's ``segment``, "orthogonal_planes" goes by it where there is one, the other kinds do not
     look at it.
     """
     kind = KINDS[kind_name(spec)]
-    return kind.cut(volume, box, spec, mask=box.segment) if kind.takes_mask else kind.cut(volume, box, spec)
+    return kind.crop(volume, box, spec, mask=box.segment) if kind.takes_mask else kind.crop(volume, box, spec)
 
 
 def network_input(sample: Sample, spec: Spec) -> np.ndarray:
-    """What the network gets: float32, (picture, channel, row, column), or (1, channel, slice, row, column) for a cube.
+    """What the network gets: float32, (patch, channel, row, column), or (1, channel, slice, row, column) for a cube.
 
-    Windows are scaled to -1 … 1; where a picture has several planes and windows, the windows of a plane stand together.
+    Windows are scaled to -1 … 1; where a patch has several planes and windows, the windows of a plane stand together.
     """
     return KINDS[kind_name(spec)].network_input(sample, spec)
 
@@ -102,17 +102,17 @@ def _windowed_stack(sample: AxialStack, spec: AxialStackSpec) -> np.ndarray:
 
 
 def _windowed_channels(sample: PlaneSample | CubeSample, spec: Any) -> np.ndarray:
-    pictures, _, *rest = sample.hu.shape
-    return windowed(sample.hu.reshape(-1, *rest), spec.windows_hu).reshape(pictures, -1, *rest)
+    patches, _, *rest = sample.hu.shape
+    return windowed(sample.hu.reshape(-1, *rest), spec.windows_hu).reshape(patches, -1, *rest)
 
 
 def _key_slice_input(sample: PlaneSample, spec: KeySliceSpec) -> np.ndarray:
-    pictures = _windowed_channels(sample, spec)
+    patches = _windowed_channels(sample, spec)
     if spec.frangi is None:
-        return pictures
+        return patches
     from LesionLib.sampling.frangi import frangi_input  # needs torch, sampling does not
 
-    return frangi_input(pictures, mode=spec.frangi).numpy()
+    return frangi_input(patches, mode=spec.frangi).numpy()
 
 
 def _orthogonal_input(sample: PlaneSample, spec: OrthogonalPlanesSpec) -> np.ndarray:
@@ -120,10 +120,10 @@ def _orthogonal_input(sample: PlaneSample, spec: OrthogonalPlanesSpec) -> np.nda
         return _windowed_channels(sample, spec)
     counted = sample.region if spec.normalise == "box" else np.ones_like(sample.region)
     x = np.empty_like(sample.hu)
-    for picture, hu in zip(x, sample.hu, strict=True):
+    for patch, hu in zip(x, sample.hu, strict=True):
         for channel, (plane, pixels) in enumerate(zip(hu, counted, strict=True)):
             measured = plane[pixels].astype(np.float64)
-            picture[channel] = (plane - measured.mean()) / max(float(measured.std()), _FLATTEST_HU)
+            patch[channel] = (plane - measured.mean()) / max(float(measured.std()), _FLATTEST_HU)
     return x
 
 
@@ -183,8 +183,8 @@ KIND_SCHEMAS: dict[str, dict[str, Any]] = {
 _THINNEST_MM = 0.1
 
 
-def seen_boxes(sample: Sample, name: str) -> tuple[LesionBox, ...]:
-    """What a model really looked at, as boxes: of a sample's pictures, the part that shows the CT and no padding.
+def model_input_boxes(sample: Sample, name: str) -> tuple[LesionBox, ...]:
+    """What a model really looked at, as boxes: of a sample's patches, the part that shows the CT and no padding.
 
     One box for a stack or a cube; for planes one thin box each, where planes of one orientation are one box together.
     """
@@ -195,8 +195,8 @@ def seen_boxes(sample: Sample, name: str) -> tuple[LesionBox, ...]:
         return (_box(sample.sampleToRAS, _extent(whole, sample.hu.shape[2]), name),)
     planes = [
         _box(matrix, _extent(region, 1), name)
-        for picture in sample.sampleToRAS
-        for matrix, region in zip(picture, sample.region, strict=True)
+        for patch in sample.sampleToRAS
+        for matrix, region in zip(patch, sample.region, strict=True)
     ]
     return tuple(_joined(planes))
 
@@ -220,9 +220,9 @@ def _joined(planes: list[LesionBox]) -> list[LesionBox]:
     """Planes of the same orientation become the box around them."""
     boxes: list[LesionBox] = []
     for plane in planes:
-        for place, box in enumerate(boxes):
+        for index, box in enumerate(boxes):
             if np.allclose(np.abs(box.axesRAS.T @ plane.axesRAS), np.eye(3), atol=1e-6):
-                boxes[place] = _around(box, plane)
+                boxes[index] = _around(box, plane)
                 break
         else:
             boxes.append(plane)

@@ -16,13 +16,13 @@ from LesionLib.sampling.volumes import mask_on_lattice
 _ORTHOGONAL = ((0, 1, 2), (0, 2, 1), (1, 2, 0))
 _THIN_MM = 0.1
 _SECTION_PIXELS = 128
-_MOST_SLICES = 1_000_000
+_MAX_SLICES = 1_000_000
 FRANGI_MODES = ("blob", "vesselness", "contour", "released")  # of `LesionLib.sampling.frangi`
 
 
 @dataclass(frozen=True)
 class SliceWithNeighboursSpec:
-    """How a slice and its two neighbours become the channels (below, itself, above) of one picture (DADRN, papers 1.2).
+    """How a slice and its two neighbours become the channels (below, itself, above) of one patch (DADRN, papers 1.2).
 
     ``view``: "slice" shows the whole slice of the CT, whatever the size of the box; "box" shows the box and ``margin_mm``
     around it at ``spacing_mm``, or coarser where it would not fit. ``slices``: "middle" is the slice through the middle of
@@ -41,7 +41,7 @@ class SliceWithNeighboursSpec:
 
 @dataclass(frozen=True)
 class OrthogonalPlanesSpec:
-    """How three orthogonal planes through a lesion become the channels of one picture (papers 1.3).
+    """How three orthogonal planes through a lesion become the channels of one patch (papers 1.3).
 
     The paper pads to "252x210" and its network has maps of 2048x6x5 there (channels, rows, columns): 252 rows, 210
     columns. It names no spacing; planes across thick slices need one, so ``spacing_mm`` holds in all three. Around the
@@ -61,10 +61,10 @@ class OrthogonalPlanesSpec:
 
 @dataclass(frozen=True)
 class KeySliceSpec:
-    """How the one slice through the middle of a box is cut, with its surroundings (Lesion Search, papers 1.4).
+    """How the one slice through the middle of a box is cropped, with its surroundings (Lesion Search, papers 1.4).
 
-    ``spacing_mm`` is ours; None takes the CT's own pixels, as the paper does. A box larger than the picture is shown
-    smaller. Nothing is padded. ``frangi``: the mode of `LesionLib.sampling.frangi` that every windowed picture goes through, None
+    ``spacing_mm`` is ours; None takes the CT's own pixels, as the paper does. A box larger than the patch is shown
+    smaller. Nothing is padded. ``frangi``: the mode of `LesionLib.sampling.frangi` that every windowed patch goes through, None
     for none.
     """
 
@@ -76,13 +76,13 @@ class KeySliceSpec:
 
 @dataclass(frozen=True, eq=False)
 class PlaneSample:
-    """The pictures of one box; their channels are planes of the CT.
+    """The patches of one box; their channels are planes of the CT.
 
-    ``hu``: float32, shape (picture, channel, row, column), HU. ``sampleToRAS``: shape (picture, channel, 4, 4), from
+    ``hu``: float32, shape (patch, channel, row, column), HU. ``sampleToRAS``: shape (patch, channel, 4, 4), from
     (column, row, plane) to RAS mm; the plane itself is 0, and one step is the thickness it stands for. ``region``: bool,
-    shape (channel, row, column), where a picture shows the CT (the rest is padding). ``outside_share``: share of the
+    shape (channel, row, column), where a patch shows the CT (the rest is padding). ``outside_share``: share of the
     region that lies outside the CT, where its edge is repeated. ``pixel_mm``: pixel size, the same in all planes.
-    ``mapped_channels``: the channels whose place a map of the picture has.
+    ``mapped_channels``: the channels whose place a map of the patch has.
     """
 
     hu: np.ndarray
@@ -94,14 +94,14 @@ class PlaneSample:
 
     @property
     def padded_share(self) -> float:
-        """Share of the pictures that is padding."""
+        """Share of the patches that is padding."""
         return 1.0 - float(self.region.mean())
 
 
 def slice_with_neighbours(volume: CTVolume, box: LesionBox, spec: SliceWithNeighboursSpec) -> PlaneSample:
     """Cut a slice of ``box``, or every one, with the slices below and above it. Raises `BoxError` for a box outside.
 
-    Pictures stand in the axes of the box; whole slices in the CT's own, columns towards R and rows towards A, however
+    Patches stand in the axes of the box; whole slices in the CT's own, columns towards R and rows towards A, however
     the CT is stored. A neighbour beyond the first or last slice is that slice again, and counts as outside.
     """
     require_overlap(volume, box)
@@ -120,12 +120,12 @@ def slice_with_neighbours(volume: CTVolume, box: LesionBox, spec: SliceWithNeigh
     where = _shown_pixels(shape, pixel_mm, shown.sizeMm[[1, 0]] / 2)
     hu = np.full((len(offsets_mm), 3, *shape), spec.fill_hu, dtype=np.float32)
     planes, outside = np.empty((len(offsets_mm), 3, 4, 4)), []
-    for picture, offset in enumerate(offsets_mm):
+    for patch, offset in enumerate(offsets_mm):
         for channel, neighbour in enumerate((-1, 0, 1)):
             depth_mm = offset + neighbour * volume.sliceDistanceMm
             to_ras = _plane_to_ras(shown.boxToRAS, shape, pixel_mm, step_mm, depth_mm)
-            hu[picture, channel][where], inside = _resampled_plane(volume, to_ras, where)
-            planes[picture, channel] = to_ras
+            hu[patch, channel][where], inside = _resampled_plane(volume, to_ras, where)
+            planes[patch, channel] = to_ras
             outside.append(1.0 - inside.mean())
     return PlaneSample(hu, planes, _region(3, shape, where), float(np.mean(outside)), pixel_mm, (1,))
 
@@ -197,7 +197,7 @@ def _whole_slices(volume: CTVolume, box: LesionBox, *, single: bool) -> LesionBo
     corners = [
         [i, j, k] for i in (-0.5, i_edge) for j in (-0.5, j_edge) for k in (k_middle - k_half, k_middle + k_half)
     ]
-    # On a sheared lattice the slices are shifted against each other: all of them are to be in the picture.
+    # On a sheared lattice the slices are shifted against each other: all of them are to be in the patch.
     along = transformed_points(volume.ijkToRAS, corners) @ axes
     near, far = along.min(axis=0), along.max(axis=0)
     size = np.array([*(far - near)[:2], max(height, _THIN_MM)])
@@ -225,7 +225,7 @@ def _positive(axis: np.ndarray) -> np.ndarray:
 
 def _largest_section_mm(volume: CTVolume, box: LesionBox, mask: CTVolume) -> np.ndarray:
     """Centroid (x, y, z) of the lesion's largest section among the slices of the box, in box mm."""
-    offsets_mm = slice_offsets_mm(volume, box, _MOST_SLICES)
+    offsets_mm = slice_offsets_mm(volume, box, _MAX_SLICES)
     step_mm = offsets_mm[1] - offsets_mm[0] if len(offsets_mm) > 1 else volume.sliceDistanceMm
     pixel_mm = max(float(mask.spacingMm.min()), float(box.sizeMm[:2].max()) / _SECTION_PIXELS)
     columns, rows = (max(1, int(n)) for n in np.ceil(box.sizeMm[:2] / pixel_mm))
@@ -245,7 +245,7 @@ def _largest_section_mm(volume: CTVolume, box: LesionBox, mask: CTVolume) -> np.
 def _plane_to_ras(
     frame: np.ndarray, shape: tuple[int, int], pixel_mm: float, thickness_mm: float, depth_mm: float
 ) -> np.ndarray:
-    """4x4 from (column, row, plane) to RAS of a picture in the middle of ``frame``, ``depth_mm`` along its z axis."""
+    """4x4 from (column, row, plane) to RAS of a patch in the middle of ``frame``, ``depth_mm`` along its z axis."""
     to_frame = np.diag([pixel_mm, pixel_mm, thickness_mm, 1.0])
     to_frame[:3, 3] = [-(shape[1] - 1) / 2 * pixel_mm, -(shape[0] - 1) / 2 * pixel_mm, depth_mm]
     return frame @ to_frame
@@ -263,7 +263,7 @@ def _shown_pixels(shape: tuple[int, int], pixel_mm: float, half_mm: np.ndarray) 
 
 
 def _resampled_plane(volume: CTVolume, to_ras: np.ndarray, where: tuple[slice, slice]) -> tuple[np.ndarray, np.ndarray]:
-    """HU and whether inside the CT, shape (row, column), of the shown part of a picture: the padding is never cut."""
+    """HU and whether inside the CT, shape (row, column), of the shown part of a patch: the padding is never cut."""
     rows, columns = where
     part = to_ras.copy()
     part[:3, 3] = transformed_points(to_ras, [columns.start, rows.start, 0])

@@ -14,11 +14,11 @@ _PARALLEL_COSINE = np.cos(np.deg2rad(1.0))
 
 @dataclass(frozen=True)
 class AxialStackSpec:
-    """How the axial stack of a box is cut (the ``input`` section of a model's manifest).
+    """How the axial stack of a box is cropped (the ``input`` section of a model's manifest).
 
-    Every slice through the box becomes one square picture of ``size`` pixels at ``spacing_mm``, in the frame of
+    Every slice through the box becomes one square patch of ``size`` pixels at ``spacing_mm``, in the frame of
     the box. What lies further than ``margin_mm`` from the box is filled with ``fill_hu``, so that a model sees the
-    same surroundings in training as in use. A box too large for the picture is shown at a coarser spacing, never cropped.
+    same surroundings in training as in use. A box too large for the patch is shown at a coarser spacing, never cropped.
     """
 
     size: int = 64
@@ -34,7 +34,7 @@ class AxialStack:
     """The slices of one box.
 
     ``hu``: float32, shape (slice, row, column), HU. ``sampleToRAS``: 4x4 from (column, row, slice) to RAS mm.
-    ``region``: bool, shape (row, column), where the picture shows the box and its margin (the rest is fill).
+    ``region``: bool, shape (row, column), where the patch shows the box and its margin (the rest is fill).
     ``outside_share``: share of the box and its margin that lies outside the volume, where its edge is repeated.
     ``pixel_mm``: pixel size; ``slice_step_mm``: distance of neighbouring slices.
     """
@@ -51,7 +51,7 @@ def axial_stack(volume: CTVolume, box: LesionBox, spec: AxialStackSpec) -> Axial
     """Cut the slices of ``box`` out of ``volume``; at least one, at most ``spec.max_slices``.
 
     Where the box stands parallel to the CT's own slices these are the CT's slices themselves (no blur across thick
-    slices); a tilted box is cut along its own z axis at the same distance. Raises `BoxError` for a box outside.
+    slices); a tilted box is cropped along its own z axis at the same distance. Raises `BoxError` for a box outside.
     """
     require_overlap(volume, box)
     pixel_mm = max(spec.spacing_mm, float(box.sizeMm[:2].max() + 2 * spec.margin_mm) / spec.size)

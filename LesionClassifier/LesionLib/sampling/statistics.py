@@ -11,7 +11,7 @@ from LesionLib.geometry import CTVolume, LesionBox, require_overlap, transformed
 from LesionLib.sampling.resample import lattice_points, resample
 
 _STEP_MM = 1.0  # of the lattice on which a box is measured
-_MOST_STEPS = 128  # along an edge
+_MAX_STEPS = 128  # along an edge
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,7 @@ def _in_segment(volume: CTVolume, segment: CTVolume) -> tuple[np.ndarray, float]
 
 
 def _in_box(volume: CTVolume, box: LesionBox) -> tuple[np.ndarray, float]:
-    steps = np.clip(np.ceil(box.sizeMm / _STEP_MM), 1, _MOST_STEPS).astype(int)
+    steps = np.clip(np.ceil(box.sizeMm / _STEP_MM), 1, _MAX_STEPS).astype(int)
     step_mm = box.sizeMm / steps
     index_to_box = np.diag([*step_mm, 1.0])
     index_to_box[:3, 3] = -(steps - 1) / 2 * step_mm

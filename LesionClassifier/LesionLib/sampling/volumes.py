@@ -16,7 +16,7 @@ Interpolation = Literal["nearest", "linear"]
 
 @dataclass(frozen=True)
 class IsotropicCubeSpec:
-    """How a cube around a box is cut: ``edge_mm`` long, ``voxels`` a side, in the axes of the box.
+    """How a cube around a box is cropped: ``edge_mm`` long, ``voxels`` a side, in the axes of the box.
 
     It shows the lesion's surroundings, so nothing is padded. A box longer than the cube is shown at a coarser spacing,
     never cropped.
@@ -29,7 +29,7 @@ class IsotropicCubeSpec:
 
 @dataclass(frozen=True)
 class ShapeMaskSpec:
-    """How the shape of a segment is cut: its mask in a cube ``edge_mm`` long, ``voxels`` a side.
+    """How the shape of a segment is cropped: its mask in a cube ``edge_mm`` long, ``voxels`` a side.
 
     ``interpolation``: "nearest" takes the mask's nearest voxel; "linear" is in where the interpolated mask reaches 0.5,
     which is smoother across thick slices. A box longer than the cube is shown at a coarser spacing, never cropped.

@@ -75,8 +75,8 @@ def prediction_set(
     ``never_empty``: the likeliest class belongs to the set in any case; this can only raise the coverage.
     """
     p = np.asarray(probabilities, dtype=np.float64)[None]
-    (held,) = prediction_sets(p, quantile, never_empty=never_empty)
-    return tuple(int(c) for c in np.argsort(-p[0], kind="stable") if held[c])
+    (in_set,) = prediction_sets(p, quantile, never_empty=never_empty)
+    return tuple(int(c) for c in np.argsort(-p[0], kind="stable") if in_set[c])
 
 
 def prediction_sets(probabilities: np.ndarray, quantile: ConformalQuantile, *, never_empty: bool = True) -> np.ndarray:
@@ -85,10 +85,10 @@ def prediction_sets(probabilities: np.ndarray, quantile: ConformalQuantile, *, n
     if p.shape[1] != len(quantile.scores):
         msg = f"{p.shape[1]} probabilities were given; the quantile was fitted for {len(quantile.scores)} classes"
         raise ValueError(msg)
-    held = 1.0 - p <= quantile.scores
+    in_set = 1.0 - p <= quantile.scores
     if never_empty:
-        held[np.arange(len(p)), p.argmax(axis=1)] = True
-    return held
+        in_set[np.arange(len(p)), p.argmax(axis=1)] = True
+    return in_set
 
 
 def checked_probabilities(probabilities: np.ndarray, labels: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:

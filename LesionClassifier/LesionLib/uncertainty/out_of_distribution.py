@@ -103,7 +103,7 @@ class OutOfDistribution:
         """The distance of one lesion; ``embedding`` is L2-normalised, (d,). Raises ValueError where it does not fit."""
         return float(self.distance.of(checked_embeddings(np.asarray(embedding)[None], size=self.distance.size))[0])
 
-    def is_unusual(self, embedding: np.ndarray) -> bool:
+    def is_out_of_distribution(self, embedding: np.ndarray) -> bool:
         """Whether the lesion lies beyond the threshold."""
         return self.score(embedding) > self.threshold
 

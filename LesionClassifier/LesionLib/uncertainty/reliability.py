@@ -19,29 +19,29 @@ class Reliability:
     """What is known of one answer beside its probabilities; None where the model or the run does not measure it.
 
     ``prediction_set``: the classes that cannot be ruled out, the likeliest first; sets made like this hold the true class
-    in a share ``promised`` of lesions like those of the calibration. ``distance``: how unlike the training lesions the
-    embedding is; up to ``usual_distance`` it is usual. ``spread``: the answers to boxes drawn a little differently.
-    ``heat_inside``: the share of the Grad-CAM's energy inside the box, or inside its segment where there is one.
+    in a share ``target_coverage`` of lesions like those of the calibration. ``distance``: how unlike the training lesions the
+    embedding is; up to ``distance_threshold`` it is usual. ``spread``: the answers to boxes drawn a little differently.
+    ``energy_inside``: the share of the Grad-CAM's energy inside the box, or inside its segment where there is one.
     """
 
     prediction_set: tuple[str, ...] | None = None
-    promised: float | None = None
+    target_coverage: float | None = None
     distance: float | None = None
-    usual_distance: float | None = None
+    distance_threshold: float | None = None
     spread: Stability | None = None
-    heat_inside: float | None = None
+    energy_inside: float | None = None
 
-    def sentences(self, class_names: Sequence[str]) -> tuple[str, ...]:
+    def messages(self, class_names: Sequence[str]) -> tuple[str, ...]:
         """In plain words, for the one who reads the answer; the classes in the order of the probabilities."""
-        said = []
+        text = []
         if self.prediction_set is not None:
-            said.append(_set_sentence(self.prediction_set, self.promised or 0.0, class_names))
-        if self.distance is not None and self.usual_distance is not None:
-            usual = self.distance <= self.usual_distance
-            said.append(f"The lesion looks {'like' if usual else 'unlike'} those the model learned from.")
+            text.append(_set_message(self.prediction_set, self.target_coverage or 0.0, class_names))
+        if self.distance is not None and self.distance_threshold is not None:
+            is_usual = self.distance <= self.distance_threshold
+            text.append(f"The lesion looks {'like' if is_usual else 'unlike'} those the model learned from.")
         if self.spread is not None:
-            said.append(self.spread.sentence(class_names))
-        return tuple(said) or (NOT_MEASURED,)
+            text.append(self.spread.message(class_names))
+        return tuple(text) or (NOT_MEASURED,)
 
     def to_json(self) -> dict[str, Any]:
         """Plain JSON, the inverse of `from_json`; a number that could not be computed is null."""
@@ -50,10 +50,10 @@ class Reliability:
             spread = asdict(self.spread) | {key: _numbers(getattr(self.spread, key)) for key in _SPREAD_ARRAYS}
         return {
             "predictionSet": None if self.prediction_set is None else list(self.prediction_set),
-            "promisedCoverage": self.promised,
+            "promisedCoverage": self.target_coverage,
             "distance": self.distance,
-            "usualDistance": self.usual_distance,
-            "heatInside": self.heat_inside,
+            "usualDistance": self.distance_threshold,
+            "heatInside": self.energy_inside,
             "boxSpread": spread,
         }
 
@@ -65,16 +65,16 @@ class Reliability:
             spread = Stability(**{**spread, **{key: _array(spread[key]) for key in _SPREAD_ARRAYS}})
         return cls(
             prediction_set=None if names is None else tuple(names),
-            promised=values["promisedCoverage"],
+            target_coverage=values["promisedCoverage"],
             distance=values["distance"],
-            usual_distance=values["usualDistance"],
+            distance_threshold=values["usualDistance"],
             spread=spread,
-            heat_inside=values["heatInside"],
+            energy_inside=values["heatInside"],
         )
 
 
-def _set_sentence(chosen: Sequence[str], promised: float, class_names: Sequence[str]) -> str:
-    names, share = " or ".join(chosen), f"{promised:.0%}"
+def _set_message(chosen: Sequence[str], target_coverage: float, class_names: Sequence[str]) -> str:
+    names, share = " or ".join(chosen), f"{target_coverage:.0%}"
     if len(chosen) == len(class_names):
         return (
             f"No class can be ruled out: {names} (sets made like this hold the true class in {share} of such lesions)."

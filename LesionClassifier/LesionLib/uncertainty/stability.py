@@ -9,11 +9,11 @@ import numpy as np
 
 from LesionLib.geometry import CTVolume, LesionBox, transformed_points
 
-_LARGEST_PART = 0.25  # of an edge: nobody draws the box beside the lesion
+_MAX_PART = 0.25  # of an edge: nobody draws the box beside the lesion
 _SMALLEST_MM = 1.0  # edges do not shrink below this
 _ON_THE_EDGE = 1e-6  # voxels
 
-Answer = Callable[[LesionBox], np.ndarray]
+Predict = Callable[[LesionBox], np.ndarray]
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,7 +40,7 @@ class Stability:
         """Share of the answers that name the same class; NaN where there is none."""
         return self.keeping / self.answered if self.answered else float("nan")
 
-    def sentence(self, class_names: Sequence[str]) -> str:
+    def message(self, class_names: Sequence[str]) -> str:
         """For the reliability line."""
         name = class_names[self.label]
         drawn = f"moved by up to {self.shift_mm:g} mm, edges up to {self.size_mm:g} mm longer or shorter"
@@ -54,8 +54,8 @@ class Stability:
         )
 
 
-def box_spread(
-    answer: Answer,
+def box_stability(
+    predict: Predict,
     box: LesionBox,
     volume: CTVolume,
     *,
@@ -65,7 +65,7 @@ def box_spread(
     size_mm: float = 2.0,
     seed: int = 0,
 ) -> Stability:
-    """Ask ``answer`` (box -> probabilities, shape (class,)) about ``n`` boxes drawn near ``box``.
+    """Ask ``predict`` (box -> probabilities, shape (class,)) about ``n`` boxes drawn near ``box``.
 
     ``probabilities``: the answer to ``box`` itself, where it is known. The same seed gives the same boxes. Boxes with a
     corner outside ``volume`` are skipped, not moved: moving them back would hide how near the edge the lesion lies.
@@ -73,18 +73,18 @@ def box_spread(
     if n < 1 or shift_mm < 0 or size_mm < 0:
         msg = f"n must be at least 1, shift_mm and size_mm at least 0; not {n}, {shift_mm:g} and {size_mm:g}"
         raise ValueError(msg)
-    own = np.asarray(answer(box) if probabilities is None else probabilities, dtype=float)
+    own = np.asarray(predict(box) if probabilities is None else probabilities, dtype=float)
     boxes = list(jittered_boxes(box, n=n, shift_mm=shift_mm, size_mm=size_mm, seed=seed))
     inside = [b for b in boxes if lies_inside(volume, b)]
-    answers = np.array([answer(b) for b in inside], dtype=float).reshape(len(inside), len(own))
+    probabilities_of = np.array([predict(b) for b in inside], dtype=float).reshape(len(inside), len(own))
     nothing = np.full(len(own), np.nan)
     return Stability(
-        mean=answers.mean(axis=0) if inside else nothing,
-        minimum=answers.min(axis=0) if inside else nothing,
-        maximum=answers.max(axis=0) if inside else nothing,
-        sd=answers.std(axis=0, ddof=1) if len(inside) > 1 else nothing,
+        mean=probabilities_of.mean(axis=0) if inside else nothing,
+        minimum=probabilities_of.min(axis=0) if inside else nothing,
+        maximum=probabilities_of.max(axis=0) if inside else nothing,
+        sd=probabilities_of.std(axis=0, ddof=1) if len(inside) > 1 else nothing,
         label=int(own.argmax()),
-        keeping=int((answers.argmax(axis=1) == own.argmax()).sum()),
+        keeping=int((probabilities_of.argmax(axis=1) == own.argmax()).sum()),
         answered=len(inside),
         skipped=n - len(inside),
         shift_mm=shift_mm,
@@ -99,7 +99,7 @@ def jittered_boxes(box: LesionBox, *, n: int, shift_mm: float, size_mm: float, s
     `LesionBox.jittered`, which augments training, boxes here may shrink and do not turn.
     """
     rng = np.random.default_rng(seed)
-    shift, change = (np.minimum(mm, _LARGEST_PART * box.sizeMm) for mm in (shift_mm, size_mm))
+    shift, change = (np.minimum(mm, _MAX_PART * box.sizeMm) for mm in (shift_mm, size_mm))
     for _ in range(n):
         moved = box.axesRAS @ (rng.uniform(-1, 1, 3) * shift)
         size = np.maximum(box.sizeMm + rng.uniform(-1, 1, 3) * change, np.minimum(box.sizeMm, _SMALLEST_MM))

@@ -94,7 +94,7 @@ def _numbers(text: str, shape: tuple[int, ...]) -> np.ndarray:
 
 
 PLANES = ("axial", "coronal", "sagittal")
-MAX_PICTURE_SIDE = 2048
+MAX_THUMBNAIL_SIDE = 2048
 CASE_COLUMNS = (
     "case_id",
     "label",
@@ -225,12 +225,12 @@ class IndexedModel:
 class CaseEntry(NamedTuple):
     """One item of `CaseLibrary.add_many`; plain tuples (case, vector[, pictures[, patch]]) will do.
 
-    ``vector``: numbers, (dimension,). ``pictures``: plane -> uint8 grey (height, width).
+    ``vector``: numbers, (dimension,). ``thumbnails``: plane -> uint8 grey (height, width).
     """
 
     case: Case
     vector: Any
-    pictures: Mapping[str, np.ndarray] | None = None
+    thumbnails: Mapping[str, np.ndarray] | None = None
     patch: HuPatch | None = None
 
 
@@ -273,7 +273,7 @@ def is_picture_shape(shape: object) -> bool:
     return (
         isinstance(shape, list | tuple)
         and len(shape) == 2
-        and all(isinstance(side, int) and 0 < side <= MAX_PICTURE_SIDE for side in shape)
+        and all(isinstance(side, int) and 0 < side <= MAX_THUMBNAIL_SIDE for side in shape)
     )
 
 
@@ -344,20 +344,20 @@ def stored_vector(vector: Any, dimension: int) -> np.ndarray:
     return unit.astype("<f4")
 
 
-def checked_pictures(pictures: Mapping[str, np.ndarray] | None) -> dict[str, np.ndarray]:
+def checked_thumbnails(thumbnails: Mapping[str, np.ndarray] | None) -> dict[str, np.ndarray]:
     """Return the pictures, plane to uint8 grey of shape (height, width); `CaseLibraryError` for any other."""
-    if not isinstance(pictures or {}, Mapping):
-        msg = f"pictures is a {type(pictures).__name__}; give a mapping from plane to a uint8 grey image."
+    if not isinstance(thumbnails or {}, Mapping):
+        msg = f"pictures is a {type(thumbnails).__name__}; give a mapping from plane to a uint8 grey image."
         raise CaseLibraryError(msg)
-    for plane, picture in (pictures or {}).items():
+    for plane, thumbnail in (thumbnails or {}).items():
         if plane not in PLANES:
             msg = f"There is no plane {plane!r}; give one of {', '.join(PLANES)}."
             raise CaseLibraryError(msg)
-        shape, dtype = getattr(picture, "shape", ()), getattr(picture, "dtype", type(picture).__name__)
-        if dtype != np.uint8 or len(shape) != 2 or not all(0 < side <= MAX_PICTURE_SIDE for side in shape):
+        shape, dtype = getattr(thumbnail, "shape", ()), getattr(thumbnail, "dtype", type(thumbnail).__name__)
+        if dtype != np.uint8 or len(shape) != 2 or not all(0 < side <= MAX_THUMBNAIL_SIDE for side in shape):
             msg = f"The {plane} picture is {dtype} {shape}; give uint8 (height, width)."
             raise CaseLibraryError(msg)
-    return dict(pictures or {})
+    return dict(thumbnails or {})
 
 
 def _checked_attributes(attributes: object) -> dict[str, Scalar]:
@@ -435,7 +435,7 @@ class CaseStore(Protocol):
         vector: Any,
         *,
         model_sha256: str,
-        pictures: Mapping[str, np.ndarray] | None = None,
+        thumbnails: Mapping[str, np.ndarray] | None = None,
         patch: HuPatch | None = None,
         created: str | None = None,
     ) -> None:
@@ -476,7 +476,7 @@ class CaseStore(Protocol):
     def set_property(self, name: str, value: str) -> None:
         """Note something of the library as a whole, in the place of what was noted under that name."""
 
-    def pictures(self, case_id: str) -> dict[str, np.ndarray]:
+    def thumbnails(self, case_id: str) -> dict[str, np.ndarray]:
         """The case's pictures, plane to uint8 grey (height, width)."""
 
     def patch(self, case_id: str) -> HuPatch | None:

@@ -46,11 +46,11 @@ class FeedbackLog:
 
     def __init__(self, library_path: Path, *, own_folder: Path | None = None) -> None:
         own = (own_folder or settings_folder() / "feedback") / (library_path.name + _SUFFIX)
-        self._places = (library_path.with_name(library_path.name + _SUFFIX), own)
+        self._paths = (library_path.with_name(library_path.name + _SUFFIX), own)
 
     @property
     def paths(self) -> tuple[Path, ...]:
-        return tuple(path for path in self._places if path.is_file())
+        return tuple(path for path in self._paths if path.is_file())
 
     def mark(self, query: Query, case_id: str) -> Path:
         """Note that a case is not similar; returns the file. Raises `OutputError` where neither place can be written."""
@@ -79,7 +79,7 @@ class FeedbackLog:
             "modelSha256": query.model_sha256,
         }
         line = (json.dumps(entry) + "\n").encode()
-        for path in self._places:
+        for path in self._paths:
             try:
                 private_folder(path.parent)
                 with open_private(path, "ab") as file:
@@ -87,7 +87,7 @@ class FeedbackLog:
             except OSError:
                 continue
             return path
-        msg = f"the feedback can be written neither to {self._places[0]} nor to {self._places[1]}."
+        msg = f"the feedback can be written neither to {self._paths[0]} nor to {self._paths[1]}."
         raise OutputError(msg)
 
     def _of(self, query: Query) -> list[dict[str, Any]]:

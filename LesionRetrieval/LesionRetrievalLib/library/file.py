@@ -331,7 +331,7 @@ _CASES = f"case_id IN (SELECT case_id FROM vectors JOIN models ON sha256 = model
 class ExportPlan:
     """What goes into a copy besides cases and vectors. ``notes`` are free text: read them before they leave the house."""
 
-    pictures: bool = False
+    thumbnails: bool = False
     patches: bool = False
     notes: bool = True
 
@@ -372,7 +372,7 @@ def _copy(source: sqlite3.Connection, target: sqlite3.Connection, plan: ExportPl
     _copy_table(source, target, "properties", "name, value", where="1")
     finished = f"model_sha256 IN (SELECT sha256 FROM models WHERE {_FINISHED})"
     _copy_table(source, target, "vectors", "case_id, model_sha256, vector", where=finished)
-    if plan.pictures:
+    if plan.thumbnails:
         _copy_table(source, target, "pictures", "case_id, plane, height, width, grey", where=_CASES)
     if plan.patches:
         _copy_table(source, target, "patch_boxes", "case_id, center_ras, size_mm, axes_ras, open_faces", where=_CASES)

@@ -23,7 +23,7 @@ from LesionLib.model.folder import segment_margin_of
 
 from LesionRetrievalLib.library.cases import Case, CaseEntry, CaseStore, Scalar
 from LesionRetrievalLib.library.duplicates import require_new
-from LesionRetrievalLib.library.patches import case_pictures, lesion_patch
+from LesionRetrievalLib.library.patches import case_thumbnails, lesion_patch
 from LesionRetrievalLib.library.pseudonyms import Pseudonymiser
 from LesionRetrievalLib.library.store import CaseLibrary
 
@@ -121,7 +121,7 @@ def identifiers_of(row: CaseRow) -> tuple[str, ...]:
     return (*values, row.image_path.name.split(".")[0])
 
 
-_FEWEST_LETTERS, _FEWEST_DIGITS = 2, 4
+_MIN_LETTERS, _MIN_DIGITS = 2, 4
 _DATE = re.compile(r"(\d{4})[-./]?(\d{2})[-./]?(\d{2})")
 
 _PATIENT, _STUDY = "PatientID", "StudyInstanceUID"
@@ -292,7 +292,7 @@ def _plain(text: str) -> str:
 
 def _tells(form: str) -> bool:
     """Whether it tells somebody from others: "7" may be a patient's number, and is many other things."""
-    return len(form) >= (_FEWEST_DIGITS if form.isdigit() else _FEWEST_LETTERS)
+    return len(form) >= (_MIN_DIGITS if form.isdigit() else _MIN_LETTERS)
 
 
 def _texts(case: Case) -> Iterator[tuple[str, str]]:
@@ -356,7 +356,7 @@ class NewCase:
     organ: str = "not stated"
     attributes: Mapping[str, Scalar] = field(default_factory=dict, hash=False)
     note: str = ""
-    with_pictures: bool = False
+    with_thumbnails: bool = False
     with_patch: bool = False
     case_id: str = ""
 
@@ -405,12 +405,12 @@ def case_entry(
     will name it. Raises `CaseLibraryError`, also for a patch that is too large otherwise, or `BoxError`.
     """
     case = checked_case(new, owner)
-    pictures = case_pictures(volume, box) if new.with_pictures else None
+    thumbnails = case_thumbnails(volume, box) if new.with_thumbnails else None
     patch = None
     if new.with_patch:
         with suppress(CaseLibraryError) if without_patch_if_too_large else nullcontext():
             patch = lesion_patch(volume, box)
-    return CaseEntry(case, vector, pictures, patch)
+    return CaseEntry(case, vector, thumbnails, patch)
 
 
 def add_case(
@@ -422,5 +422,5 @@ def add_case(
     """
     entry, sha256 = case_entry(volume, box, embedding.vector, new=new, owner=owner), embedding.info.model_sha256
     require_new(library, [entry], model_sha256=sha256)
-    library.add(entry.case, entry.vector, model_sha256=sha256, pictures=entry.pictures, patch=entry.patch)
+    library.add(entry.case, entry.vector, model_sha256=sha256, thumbnails=entry.thumbnails, patch=entry.patch)
     return entry.case.case_id

@@ -70,7 +70,7 @@ def nearest_other_class(
     return best
 
 
-def agreement_sentence(
+def agreement_text(
     vote: NeighbourVote, probabilities: Mapping[str, float] | None, *, abstention: Sequence[WarningName] = ()
 ) -> str:
     """Whether the cases found and the model say the same, in plain words.
@@ -87,13 +87,13 @@ def agreement_sentence(
     among = f"{vote.counts[top]} of the {vote.total} cases are {top}"
     if not probabilities:
         return f"{among}. This model only compares lesions: it gives no probability of its own."
-    answer = max(probabilities, key=probabilities.__getitem__)
-    said = f"the model says {answer} (p = {probabilities[answer]:.2f})"
+    predicted = max(probabilities, key=probabilities.__getitem__)
+    text = f"the model says {predicted} (p = {probabilities[predicted]:.2f})"
     if set(vote.shares).isdisjoint(probabilities):
-        return f"{among}; {said}. The library and the model use different names, so the two cannot be compared."
-    if answer == top:
-        return f"Cases and model agree: {among}, and {said}."
-    return f"Cases and model disagree: {among}, but {said}. Look at both before you believe either."
+        return f"{among}; {text}. The library and the model use different names, so the two cannot be compared."
+    if predicted == top:
+        return f"Cases and model agree: {among}, and {text}."
+    return f"Cases and model disagree: {among}, but {text}. Look at both before you believe either."
 
 
 def find_similar(

@@ -19,7 +19,7 @@ from LesionRetrievalLib.library.pseudonyms import (
     forms_of,
     is_pseudonym,
     key_if_there,
-    owner_key,
+    pseudonymisation_key,
 )
 
 KEY_PROPERTY = "keyFingerprint"
@@ -77,7 +77,7 @@ def key_for_adding(library: CaseStore, path: Path | None) -> Pseudonymiser:
             "--key, or use a library of your own."
         )
         raise CaseLibraryError(msg)
-    key = key or owner_key(path)
+    key = key or pseudonymisation_key(path)
     require_key(library, key)
     return key
 

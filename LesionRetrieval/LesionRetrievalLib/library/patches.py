@@ -24,7 +24,7 @@ _PLANES = {
 }
 
 
-def case_pictures(
+def case_thumbnails(
     volume: CTVolume, box: LesionBox, *, window_hu: tuple[float, float] = (-1350.0, 150.0)
 ) -> dict[str, np.ndarray]:
     """Small grey pictures of a lesion in three planes, laid as radiologists see them.
@@ -34,7 +34,7 @@ def case_pictures(
     """
     extent = np.ptp(box.cornersRAS, axis=0).max() + 2 * _SURROUNDINGS_MM
     pixel_mm = extent / SIDE
-    pictures = {}
+    thumbnails = {}
     for plane, (column, row) in _PLANES.items():
         to_ras = np.eye(4)
         to_ras[:3, 0], to_ras[:3, 1] = np.array(column) * pixel_mm, np.array(row) * pixel_mm
@@ -42,8 +42,8 @@ def case_pictures(
         to_ras[:3, 3] = box.centerRAS - (to_ras[:3, 0] + to_ras[:3, 1]) * (SIDE - 1) / 2
         hu, inside = resample(volume, to_ras, (SIDE, SIDE, 1))
         grey = np.clip((hu[0] - window_hu[0]) / (window_hu[1] - window_hu[0]), 0, 1) * 255
-        pictures[plane] = np.where(inside[0], grey, 0).astype(np.uint8)
-    return pictures
+        thumbnails[plane] = np.where(inside[0], grey, 0).astype(np.uint8)
+    return thumbnails
 
 
 MARGIN_MM = 25.0
@@ -91,10 +91,10 @@ def sees_beyond(patch: HuPatch, spec: Spec) -> bool:
 
     Raises `BoxError` where the lesion cannot be cut as ``spec`` says at all (a model of shapes, and no segment).
     """
-    from LesionLib.sampling.inputs import cut, network_input
+    from LesionLib.sampling.inputs import crop_sample, network_input
 
     # What lies beyond is made very dark, then very bright: if the network's input notices, it looks there.
-    dark, bright = (network_input(cut(_extended(patch, hu), patch.box, spec), spec) for hu in (-30_000, 30_000))
+    dark, bright = (network_input(crop_sample(_extended(patch, hu), patch.box, spec), spec) for hu in (-30_000, 30_000))
     return not np.array_equal(dark, bright)
 
 

@@ -169,7 +169,7 @@ def default_key_path() -> Path:
     return settings_folder() / "pseudonym.key"
 
 
-def owner_key(path: Path | None = None) -> Pseudonymiser:
+def pseudonymisation_key(path: Path | None = None) -> Pseudonymiser:
     """The key at ``path`` (default: the owner's); made there at the first use. Raises `CaseLibraryError`."""
     path = path or default_key_path()
     if path.exists():

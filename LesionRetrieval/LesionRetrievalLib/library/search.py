@@ -110,18 +110,18 @@ def _is_number(value: object) -> bool:
 class AttributeColumn:
     """One attribute of all cases: a column each, so that a filter by them costs no more than one by label.
 
-    ``places`` maps (is a bool, value) to the numbers of the cases that have it, (n,): True == 1 in Python, but a yes is no
+    ``by_value`` maps (is a bool, value) to the numbers of the cases that have it, (n,): True == 1 in Python, but a yes is no
     number here. ``numbers`` has shape (cases,), NaN where the case has no number.
     """
 
-    places: dict[tuple[bool, Scalar], np.ndarray]
+    by_value: dict[tuple[bool, Scalar], np.ndarray]
     numbers: np.ndarray
 
     def meets(self, wanted: Scalar | Range) -> np.ndarray:
         """Bool, shape (cases,): which cases have the value, or lie in the range (both ends in, None for an open one)."""
         if not isinstance(wanted, tuple):
             found = np.zeros(len(self.numbers), bool)
-            found[self.places.get(_key(wanted), [])] = True
+            found[self.by_value.get(_key(wanted), [])] = True
             return found
         low, high = (end if end is not None else sign * np.inf for end, sign in zip(wanted, (-1, 1), strict=True))
         return (self.numbers >= low) & (self.numbers <= high)
@@ -129,16 +129,16 @@ class AttributeColumn:
 
 def attribute_columns(cases: Sequence[Mapping[str, Scalar]]) -> dict[str, AttributeColumn]:
     """Attribute name -> its column."""
-    places: dict[str, dict] = defaultdict(lambda: defaultdict(list))
+    by_value: dict[str, dict] = defaultdict(lambda: defaultdict(list))
     numbers: dict[str, np.ndarray] = defaultdict(lambda: np.full(len(cases), np.nan))
-    for place, attributes in enumerate(cases):
+    for position, attributes in enumerate(cases):
         for name, value in attributes.items():
-            places[name][_key(value)].append(place)
+            by_value[name][_key(value)].append(position)
             if isinstance(value, int | float) and not isinstance(value, bool):
-                numbers[name][place] = value
+                numbers[name][position] = value
     return {
         name: AttributeColumn({key: np.array(found) for key, found in values.items()}, numbers[name])
-        for name, values in places.items()
+        for name, values in by_value.items()
     }
 
 
@@ -214,17 +214,17 @@ class SearchIndex:
         return attribute_columns([case_fields(row)["attributes"] for row in self.rows])
 
     @cached_property
-    def _places(self) -> dict[str, dict[str, np.ndarray]]:
+    def _rows_of(self) -> dict[str, dict[str, np.ndarray]]:
         return {}
 
     def _where(self, column: str) -> dict[str, np.ndarray]:
         """Value -> numbers of the rows that have it, found when a column is first asked for."""
-        if column not in self._places:
-            place, numbers = CASE_COLUMNS.index(column), defaultdict(list)
+        if column not in self._rows_of:
+            position, numbers = CASE_COLUMNS.index(column), defaultdict(list)
             for number, row in enumerate(self.rows):
-                numbers[row[place]].append(number)
-            self._places[column] = {value: np.array(found) for value, found in numbers.items()}
-        return self._places[column]
+                numbers[row[position]].append(number)
+            self._rows_of[column] = {value: np.array(found) for value, found in numbers.items()}
+        return self._rows_of[column]
 
     def _similarity(self, query: np.ndarray, rows: np.ndarray) -> np.ndarray:
         # A float32 product depends on a row's place in the matrix, so equal vectors would not always tie;
@@ -286,7 +286,7 @@ class SearchPlan:
             "attributes": dict(self.attributes),
         }
 
-    def words(self, patient: str | None, *, has_key: bool, has_foreign_key: bool = False) -> str:
+    def text(self, patient: str | None, *, has_key: bool, has_foreign_key: bool = False) -> str:
         """Whether cases of the same patient are left out, in plain words. ``has_foreign_key``: not that of the library."""
         if self.scope == "same-patient":
             return "Only other lesions of the same patient are searched."
@@ -295,9 +295,9 @@ class SearchPlan:
         if patient is not None:
             return "Cases of the same patient are left out."
         if has_foreign_key:
-            why = "The key on this computer is not the one that this library was made with"
+            reason = "The key on this computer is not the one that this library was made with"
         elif has_key:
-            why = "It is not known whose CT this is"
+            reason = "It is not known whose CT this is"
         else:
-            why = "There is no key to recognise patients by on this computer"
-        return f"{why}: cases of the same patient could not be left out and may be among those found."
+            reason = "There is no key to recognise patients by on this computer"
+        return f"{reason}: cases of the same patient could not be left out and may be among those found."

@@ -32,7 +32,7 @@ from LesionRetrievalLib.library.cases import (
     case_of,
     checked_case_id,
     checked_date,
-    checked_pictures,
+    checked_thumbnails,
     damaged,
     decoded_patch,
     is_picture_shape,
@@ -199,7 +199,7 @@ class LibraryReading:
                 raise damaged(case_id, "label is no text")
         return {label: count for label, count, _ in rows}
 
-    def pictures(self, case_id: str) -> dict[str, np.ndarray]:
+    def thumbnails(self, case_id: str) -> dict[str, np.ndarray]:
         """Return the case's pictures, plane to uint8 grey (height, width); empty if it has none."""
         self._require_case(case_id)
         rows = self._rows(
@@ -253,7 +253,7 @@ class LibraryReading:
         return found
 
     def contents(self) -> dict[str, tuple[str, ...]]:
-        """Return for every case, in order of ids, which of ``pictures`` and ``patch`` it has."""
+        """Return for every case, in order of ids, which of ``thumbnails`` and ``patch`` it has."""
         statement = """SELECT case_id, case_id IN (SELECT case_id FROM pictures), case_id IN (SELECT case_id FROM patch_boxes)
             FROM cases ORDER BY case_id"""
         kinds = ("pictures", "patch")
@@ -371,14 +371,14 @@ class CaseLibrary(LibraryReading):
         vector: Any,
         *,
         model_sha256: str,
-        pictures: Mapping[str, np.ndarray] | None = None,
+        thumbnails: Mapping[str, np.ndarray] | None = None,
         patch: HuPatch | None = None,
         created: str | None = None,
     ) -> None:
         """Add one case; ``created``: its date where it comes from another library, else today.
 
         ``vector`` is (dimension,) real numbers from the model ``model_sha256``, of any length but zero: it is
-        normalised here. ``pictures`` maps axial, coronal, sagittal to uint8 grey (height, width). ``patch``: the CT around
+        normalised here. ``thumbnails`` maps axial, coronal, sagittal to uint8 grey (height, width). ``patch``: the CT around
         the lesion, by `lesion_patch`; without it the case cannot be embedded again by another model.
         """
         self.require_model(model_sha256)
@@ -389,7 +389,7 @@ class CaseLibrary(LibraryReading):
             msg = f"The patch is a {type(patch).__name__}; make it by lesion_patch."
             raise CaseLibraryError(msg)
         blob = self._blob(vector, model_sha256)
-        pictures = checked_pictures(pictures)
+        thumbnails = checked_thumbnails(thumbnails)
         with self.transaction():
             if self._rows("SELECT 1 FROM cases WHERE case_id = ?", (case.case_id,)):
                 msg = f"Case {case.case_id!r} is in the library already; remove it first, or give another id."
@@ -398,7 +398,7 @@ class CaseLibrary(LibraryReading):
             row = (*case.as_row(), checked_date(created) if created else datetime.now(UTC).date().isoformat())
             self._insert("cases", f"{', '.join(CASE_COLUMNS)}, created", row)
             self._insert("vectors", "case_id, model_sha256, vector", (case.case_id, model_sha256, blob))
-            for plane, grey in pictures.items():
+            for plane, grey in thumbnails.items():
                 values = (case.case_id, plane, *grey.shape, array_bytes(grey))
                 self._insert("pictures", "case_id, plane, height, width, grey", values)
             if patch is not None:
@@ -413,9 +413,9 @@ class CaseLibrary(LibraryReading):
         count = 0
         with self.transaction():
             for entry in entries:
-                case, vector, pictures, patch = _entry(entry)
+                case, vector, thumbnails, patch = _entry(entry)
                 date = (created or {}).get(case.case_id)
-                self.add(case, vector, model_sha256=model_sha256, pictures=pictures, patch=patch, created=date)
+                self.add(case, vector, model_sha256=model_sha256, thumbnails=thumbnails, patch=patch, created=date)
                 count += 1
         return count
 

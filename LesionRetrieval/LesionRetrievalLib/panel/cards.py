@@ -16,7 +16,7 @@ from LesionRetrievalLib.library.cases import Neighbour
 _BIG_PX, _SMALL_PX, _GAP_PX = 84, 41, 2
 _WIDTH_PX, _HEIGHT_PX = 140, 174
 _STYLE = "QPushButton:checked { border: 2px solid palette(highlight); border-radius: 4px; }"
-_MOST_LETTERS, _MOST_OF_ATTRIBUTES = 30, 58
+_MAX_LETTERS, _MAX_OF_ATTRIBUTES = 30, 58
 
 
 class CaseCard:
@@ -34,14 +34,14 @@ class CaseCard:
         layout = qt.QVBoxLayout(self.button)
         layout.setContentsMargins(6, 6, 6, 4)
         layout.setSpacing(3)
-        self._pictures = {plane: self._picture() for plane in ("axial", "coronal", "sagittal")}
+        self._thumbnails = {plane: self._thumbnail() for plane in ("axial", "coronal", "sagittal")}
         row, column = qt.QHBoxLayout(), qt.QVBoxLayout()
         for each in (row, column):
             each.setSpacing(_GAP_PX)
-        column.addWidget(self._pictures["coronal"])
-        column.addWidget(self._pictures["sagittal"])
+        column.addWidget(self._thumbnails["coronal"])
+        column.addWidget(self._thumbnails["sagittal"])
         row.addStretch(1)
-        row.addWidget(self._pictures["axial"])
+        row.addWidget(self._thumbnails["axial"])
         row.addLayout(column)
         row.addStretch(1)
         layout.addLayout(row)
@@ -58,7 +58,7 @@ class CaseCard:
         self.neighbour: Neighbour | None = None
 
     def show(
-        self, neighbour: Neighbour | None, pictures: Mapping[str, np.ndarray], *,
+        self, neighbour: Neighbour | None, thumbnails: Mapping[str, np.ndarray], *,
         rank: str, color: RGB, isMarked: bool = False,
     ) -> None:  # fmt: skip
         """Show a case; None shows an empty place. ``rank``: what stands in front. ``isMarked``: as not similar."""
@@ -66,12 +66,12 @@ class CaseCard:
         self.button.visible = neighbour is not None
         if neighbour is None:
             return
-        for plane, label in self._pictures.items():
-            label.visible = bool(pictures)
+        for plane, label in self._thumbnails.items():
+            label.visible = bool(thumbnails)
             side = _BIG_PX if plane == "axial" else _SMALL_PX
             label.setFixedSize(side, side)
-            label.setPixmap(pixmapOf(pictures.get(plane), side))
-        self._none.visible = not pictures
+            label.setPixmap(pixmapOf(thumbnails.get(plane), side))
+        self._none.visible = not thumbnails
         name = html.escape(_short(neighbour.label))
         struck = f"<s>{name}</s>" if isMarked else name
         self._head.text = (
@@ -79,7 +79,7 @@ class CaseCard:
         )
         source = _("marked as not similar") if isMarked else neighbour.label_source
         attributes = f"{neighbour.organ} · {attributes_text(neighbour.attributes)}".strip(" ·")
-        lines = [_short(source), _short(attributes, _MOST_OF_ATTRIBUTES)]
+        lines = [_short(source), _short(attributes, _MAX_OF_ATTRIBUTES)]
         if neighbour.may_be_the_lesion:
             lines.insert(0, _("may be this very lesion"))
         self._more.text = "<br>".join(f"<small>{html.escape(line)}</small>" for line in lines)
@@ -90,7 +90,7 @@ class CaseCard:
         """Make it the chosen one."""
         self.button.checked = True
 
-    def _picture(self):
+    def _thumbnail(self):
         label = self._label()
         label.alignment = qt.Qt.AlignCenter
         return label
@@ -129,15 +129,15 @@ def cardToolTip(neighbour: Neighbour) -> str:
     return "<br>".join(line for line in lines if line)
 
 
-def mosaic(pictures: Mapping[str, np.ndarray]) -> np.ndarray | None:
+def mosaic(thumbnails: Mapping[str, np.ndarray]) -> np.ndarray | None:
     """The three planes as one grey picture, as on a card: axial large, coronal above sagittal beside it; None without any."""
-    if len(pictures) < 3:
+    if len(thumbnails) < 3:
         return None
-    small = [pictures[plane][::2, ::2] for plane in ("coronal", "sagittal")]
-    return np.concatenate([pictures["axial"], np.concatenate(small)], axis=1)
+    small = [thumbnails[plane][::2, ::2] for plane in ("coronal", "sagittal")]
+    return np.concatenate([thumbnails["axial"], np.concatenate(small)], axis=1)
 
 
-def _short(text: str, most: int = _MOST_LETTERS) -> str:
+def _short(text: str, most: int = _MAX_LETTERS) -> str:
     return text if len(text) <= most else text[: most - 1] + "…"
 
 
@@ -169,8 +169,11 @@ class ComparisonPanel:
             self._large.append(label)
         self.hideLarge()
 
-    def show(self, neighbour: Neighbour | None, *, isMarked: bool, isShown: bool, isPainted: bool, whyNot: str) -> None:
-        """``isShown``, ``isPainted``: whether a comparison, or the map of this case, is on the screen. ``whyNot``: no asking now."""
+    def show(
+        self, neighbour: Neighbour | None, *, isMarked: bool, isShown: bool, isMapShown: bool, disabledReason: str
+    ) -> None:
+        """``isShown``, ``isMapShown``: whether a comparison, or the map of this case, is on the screen.
+        ``disabledReason``: why nothing can be asked now."""
         ui = self._ui
         if neighbour is None or self._neighbour is None or neighbour.case_id != self._neighbour.case_id:
             self.hideLarge()
@@ -178,8 +181,8 @@ class ComparisonPanel:
         ui.caseLabel.visible = neighbour is not None
         ui.caseLabel.text = "" if neighbour is None else caseText(neighbour)
         ui.caseLabel.toolTip = "" if neighbour is None else cardToolTip(neighbour)
-        why = whyNot or ("" if neighbour is not None else _("Choose a case among those found."))
-        for button, words in (
+        reason = disabledReason or ("" if neighbour is not None else _("Choose a case among those found."))
+        for button, text in (
             (ui.sideBySideButton, _("Show the lesion and the selected case in linked slice views.")),
             (
                 ui.whyButton,
@@ -187,30 +190,30 @@ class ComparisonPanel:
             ),
             (ui.notSimilarButton, _("Note that this case is not similar in your eyes; press again to take it back.")),
         ):
-            button.enabled, button.toolTip = not why, why or words
-        ui.whyButton.checked = isPainted
+            button.enabled, button.toolTip = not reason, reason or text
+        ui.whyButton.checked = isMapShown
         ui.notSimilarButton.checked = isMarked
         ui.notSimilarButton.text = _("Marked not similar") if isMarked else _("Not similar")
         ui.backButton.enabled = isShown
 
-    def say(self, text: str) -> None:
+    def showMessage(self, text: str) -> None:
         """Below the cards."""
         self._ui.comparisonLabel.visible = bool(text)
         self._ui.comparisonLabel.text = text
 
-    def showLarge(self, pictures: Mapping[str, np.ndarray]) -> None:
+    def showLarge(self, thumbnails: Mapping[str, np.ndarray]) -> None:
         """The case's pictures, as large as the panel allows: all there is where the library holds no CT of it."""
-        self._ui.picturesPlace.visible = bool(pictures)
+        self._ui.picturesPlace.visible = bool(thumbnails)
         for label, plane in zip(self._large, _PLANES, strict=True):
-            label.visible = plane in pictures
-            if plane in pictures:
-                label.setPixmap(pixmapOf(pictures[plane], _LARGE_PX))
+            label.visible = plane in thumbnails
+            if plane in thumbnails:
+                label.setPixmap(pixmapOf(thumbnails[plane], _LARGE_PX))
                 label.toolTip = plane
 
     def hideLarge(self) -> None:
         """No pictures."""
         self.showLarge({})
-        self.say("")
+        self.showMessage("")
 
     def _asking(self, what: str) -> Callable[[], None]:
         def ask() -> None:

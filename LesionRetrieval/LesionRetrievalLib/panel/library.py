@@ -19,7 +19,7 @@ from LesionRetrievalLib.library.pseudonyms import default_key_path, key_if_there
 from LesionRetrievalLib.library.search import SearchPlan
 from LesionRetrievalLib.library.store import CaseLibrary
 from LesionRetrievalLib.logic import dicomDatabase, patientHash
-from LesionRetrievalLib.scene.identity import KnownIdentities
+from LesionRetrievalLib.scene.identity import IdentityCache
 
 
 class AddingPanel:
@@ -40,7 +40,7 @@ class AddingPanel:
             edit.maximumHeight = 62
         ui.addCaseButton.connect("clicked()", onAdd)
         ui.removeCaseButton.connect("clicked()", onRemove)
-        self._whyNotAdd = self._whyNotRemove = ""
+        self._addDisabledReason = self._removeDisabledReason = ""
 
     def fill(self, labels: Sequence[str], organs: Sequence[str]) -> None:
         """Offer answers and organs; what was typed stays."""
@@ -59,7 +59,7 @@ class AddingPanel:
             organ=ui.newOrganEdit.currentText.strip() or "not stated",
             attributes=attributes_from_text(ui.newAttributesEdit.plainText),
             note=ui.newNoteEdit.plainText.strip(),
-            with_pictures=ui.picturesCheckBox.checked,
+            with_thumbnails=ui.picturesCheckBox.checked,
             with_patch=ui.patchCheckBox.checked,
         )
 
@@ -68,26 +68,29 @@ class AddingPanel:
         self._ui.newAttributesEdit.plainText = self._ui.newNoteEdit.plainText = ""
         self._ui.newLabelEdit.setCurrentText("")
 
-    def update(self, library: CaseLibrary | None, *, whyNotSearch: str, hasChosen: bool) -> None:
-        """Enable the buttons, or say why not. ``whyNotSearch``: why no lesion can be looked at now."""
+    def update(self, library: CaseLibrary | None, *, searchDisabledReason: str, hasChosen: bool) -> None:
+        """Enable the buttons, or say why not. ``searchDisabledReason``: why no lesion can be looked at now."""
         closed = _("Open a case library, or make a new one.") if library is None else ""
         closed = closed or (readOnly() if library.read_only else "")
-        self._whyNotAdd = closed or whyNotSearch
-        self._whyNotRemove = closed or ("" if hasChosen else _("Choose a case among those found."))
+        self._addDisabledReason = closed or searchDisabledReason
+        self._removeDisabledReason = closed or ("" if hasChosen else _("Choose a case among those found."))
         self.show()
 
     def show(self) -> None:
         """Bring the buttons in line with the form."""
         ui = self._ui
-        why = self._whyNotAdd
-        if not why and not ui.newLabelEdit.currentText.strip():
-            why = _("Say what the lesion is.")
-        if not why and not ui.newSourceEdit.currentText.strip():
-            why = _("Say how that was established.")
-        ui.addCaseButton.enabled, ui.addCaseButton.toolTip = not why, why or _("Store the lesion with its answer.")
-        why = self._whyNotRemove
-        ui.removeCaseButton.enabled = not why
-        ui.removeCaseButton.toolTip = why or _("Take the selected case out of the library, after a question.")
+        reason = self._addDisabledReason
+        if not reason and not ui.newLabelEdit.currentText.strip():
+            reason = _("Say what the lesion is.")
+        if not reason and not ui.newSourceEdit.currentText.strip():
+            reason = _("Say how that was established.")
+        ui.addCaseButton.enabled, ui.addCaseButton.toolTip = (
+            not reason,
+            reason or _("Store the lesion with its answer."),
+        )
+        reason = self._removeDisabledReason
+        ui.removeCaseButton.enabled = not reason
+        ui.removeCaseButton.toolTip = reason or _("Take the selected case out of the library, after a question.")
 
 
 def readOnly() -> str:
@@ -105,11 +108,11 @@ class FiltersPanel:
         self._ui, self._logic, self._onChanged = ui, logic, onChanged
         self._parameters = None
         self._filling = False
-        self._identities = KnownIdentities()
-        for scope, words in (
+        self._identities = IdentityCache()
+        for scope, text in (
             ("all", _("all cases")), ("same-patient", _("the same patient")), ("cross-patient", _("other patients")),
         ):  # fmt: skip
-            ui.scopeSelector.addItem(words)
+            ui.scopeSelector.addItem(text)
             ui.scopeSelector.setItemData(ui.scopeSelector.count - 1, scope)
         for selector in (ui.scopeSelector, ui.labelSelector, ui.organSelector):
             selector.connect("currentIndexChanged(int)", self._chosen)
@@ -171,7 +174,7 @@ class FiltersPanel:
         """The hash of the patient; None where it is not known. Raises `CaseLibraryError`."""
         return patientHash(self.identity(), self._logic.keyPath, self._logic.library)
 
-    def whyNot(self) -> str:
+    def disabledReason(self) -> str:
         """Why this search cannot be made, in plain words; empty where it can."""
         try:
             self.plan().filters(self.patient())
@@ -179,12 +182,12 @@ class FiltersPanel:
             return str(error)
         return ""
 
-    def words(self) -> str:
+    def text(self) -> str:
         """Whether cases of the same patient are left out."""
         try:
             key, library = key_if_there(self._logic.keyPath), self._logic.library
             isForeign = library is not None and key_state(library, key) is KeyState.FOREIGN
-            return self.plan().words(self.patient(), has_key=key is not None, has_foreign_key=isForeign)
+            return self.plan().text(self.patient(), has_key=key is not None, has_foreign_key=isForeign)
         except LesionLensError as error:
             return str(error)
 
@@ -192,7 +195,7 @@ class FiltersPanel:
         scope = self._ui.scopeSelector.itemData(self._ui.scopeSelector.currentIndex)
         self._ui.leaveOutCheckBox.enabled = scope == "all"
         hasVolume = self._parameters is not None and self._parameters.volume is not None
-        self._ui.patientLabel.text = self.words() if hasVolume else ""
+        self._ui.patientLabel.text = self.text() if hasVolume else ""
 
     def _chosen(self, _index: int) -> None:
         if self._filling or self._parameters is None:
@@ -210,8 +213,8 @@ class FiltersPanel:
 
 
 SUFFIX = ".lesionlib"
-_RECENT_KEY, _MOST_RECENT = "LesionRetrieval/recentLibraries", 8
-_MOST_LABELS = 8
+_RECENT_KEY, _MAX_RECENT = "LesionRetrieval/recentLibraries", 8
+_MAX_LABELS = 8
 
 
 class LibraryPanel:
@@ -303,7 +306,7 @@ class LibraryPanel:
 
     def _remember(self, path: str) -> None:
         settings = qt.QSettings()
-        settings.setValue(_RECENT_KEY, [path, *(p for p in self._recent() if p != path)][:_MOST_RECENT])
+        settings.setValue(_RECENT_KEY, [path, *(p for p in self._recent() if p != path)][:_MAX_RECENT])
 
     def _recent(self) -> list[str]:
         known = qt.QSettings().value(_RECENT_KEY)
@@ -326,9 +329,9 @@ class LibraryPanel:
 def describedLibrary(library: CaseLibrary) -> str:
     """How many cases, which answers, which model, and whether it can be changed."""
     counts = sorted(library.labels().items(), key=lambda item: -item[1])
-    labels = ", ".join(f"{html.escape(label)} {count}" for label, count in counts[:_MOST_LABELS])
-    if len(counts) > _MOST_LABELS:
-        labels += _(" and {0} more").format(len(counts) - _MOST_LABELS)
+    labels = ", ".join(f"{html.escape(label)} {count}" for label, count in counts[:_MAX_LABELS])
+    if len(counts) > _MAX_LABELS:
+        labels += _(" and {0} more").format(len(counts) - _MAX_LABELS)
     state = _("opened <b>to read only</b>") if library.read_only else _("opened <b>to be changed</b>")
     head = _("{count} cases{labels}").format(count=len(library), labels=f": {labels}" if labels else "")
     return f"{head}<br>" + _("made with {model}; {state}").format(model=html.escape(str(library.model)), state=state)

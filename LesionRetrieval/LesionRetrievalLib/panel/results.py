@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import qt
 from LesionClassifierLib.scene.lesions import boxFromRoi
-from LesionClassifierLib.scene.results import storedResult, whyStale
+from LesionClassifierLib.scene.results import staleReason, storedResult
 from LesionClassifierLib.scene.volumes import volumeFromNode
 from LesionLib.errors import LesionLensError, WarningName
 from LesionLib.inference.messages import Embedding
@@ -20,8 +20,8 @@ from slicer import vtkMRMLMarkupsROINode, vtkMRMLScalarVolumeNode
 from slicer.i18n import tr as _
 
 from LesionRetrievalLib.library.cases import ModelIdentity, Neighbour
-from LesionRetrievalLib.library.neighbours import NeighbourVote, agreement_sentence
-from LesionRetrievalLib.library.patches import case_pictures
+from LesionRetrievalLib.library.neighbours import NeighbourVote, agreement_text
+from LesionRetrievalLib.library.patches import case_thumbnails
 from LesionRetrievalLib.library.search import SearchPlan
 from LesionRetrievalLib.logic import searchLibrary
 from LesionRetrievalLib.panel.cards import CaseCard, ComparisonPanel, mosaic, pixmapOf
@@ -57,7 +57,7 @@ class GalleryPanel:
         grid = qt.QGridLayout(place)
         grid.setContentsMargins(0, 0, 0, 0)
         grid.setSpacing(4)
-        self.cards = [CaseCard(place, onChosen=self._tell(number)) for number in range(CARDS + 1)]
+        self.cards = [CaseCard(place, onChosen=self._notify(number)) for number in range(CARDS + 1)]
         for number, card in enumerate(self.cards[:CARDS]):
             grid.addWidget(card.button, number // COLUMNS, number % COLUMNS)
         for column in range(COLUMNS):
@@ -76,14 +76,14 @@ class GalleryPanel:
 
     def clear(self) -> None:
         """No cases."""
-        self.show([], None, pictures=lambda _caseId: {}, colors={}, marked=())
+        self.show([], None, thumbnails=lambda _caseId: {}, colors={}, marked=())
 
     def show(
         self,
         neighbours: Sequence[Neighbour],
         other: Neighbour | None,
         *,
-        pictures: Callable[[str], Mapping[str, np.ndarray]],
+        thumbnails: Callable[[str], Mapping[str, np.ndarray]],
         colors: Mapping[str, RGB],
         marked: Collection[str],
     ) -> None:
@@ -94,7 +94,7 @@ class GalleryPanel:
         self._isFilling = True
         for number, (card, neighbour) in enumerate(zip(self.cards, shown, strict=True)):
             rank = "\u2260" if number == CARDS else str(number + 1)
-            found = {} if neighbour is None else pictures(neighbour.case_id)
+            found = {} if neighbour is None else thumbnails(neighbour.case_id)
             isMarked = neighbour is not None and neighbour.case_id in marked
             color = (0.5, 0.5, 0.5) if neighbour is None else colored[neighbour.label]
             card.show(neighbour, found, rank=rank, color=color, isMarked=isMarked)
@@ -109,16 +109,16 @@ class GalleryPanel:
     def nameOther(self, top: str) -> None:
         """Of which answer the tenth card is not."""
         other = self.cards[CARDS].neighbour
-        words = _("The nearest case that is <b>not {0}</b>: what else this might be.").format(html.escape(top))
-        places = [
+        text = _("The nearest case that is <b>not {0}</b>: what else this might be.").format(html.escape(top))
+        ranks = [
             n
             for n, c in enumerate(self.cards[:CARDS], 1)
             if c.neighbour and other and c.neighbour.case_id == other.case_id
         ]
-        among = _(" It is number {0} above.").format(places[0]) if places else _(" It is not among the nine above.")
-        self._other.text = words + among
+        among = _(" It is number {0} above.").format(ranks[0]) if ranks else _(" It is not among the nine above.")
+        self._other.text = text + among
 
-    def _tell(self, number: int) -> Callable[[], None]:
+    def _notify(self, number: int) -> Callable[[], None]:
         def chosen() -> None:
             card = self.cards[number]
             if not self._isFilling and card.neighbour is not None:
@@ -133,7 +133,7 @@ def labelColors(labels: Sequence[str], known: Mapping[str, RGB]) -> dict[str, RG
     return {**known, **{label: _COLORS[place % len(_COLORS)] for place, label in enumerate(others)}}
 
 
-_MOST_ROWS = 6
+_MAX_ROWS = 6
 
 
 class VotePanel:
@@ -142,8 +142,8 @@ class VotePanel:
     Bars for at most six labels, those with the most cases or the highest probability.
     """
 
-    def __init__(self, place, sentence) -> None:
-        self._place, self._sentence = place, sentence
+    def __init__(self, place, message) -> None:
+        self._place, self._message = place, message
         self._grid = qt.QGridLayout(place)
         self._grid.setContentsMargins(0, 4, 0, 0)
         self._grid.setColumnStretch(1, 1)
@@ -151,13 +151,13 @@ class VotePanel:
         self._titles = [qt.QLabel(), qt.QLabel(_("cases found")), qt.QLabel(_("model"))]
         for column, title in enumerate(self._titles):
             self._grid.addWidget(title, 0, column)
-        self._grid.setRowStretch(_MOST_ROWS + 1, 1)
-        self._rows = [self._row(row) for row in range(1, _MOST_ROWS + 1)]
+        self._grid.setRowStretch(_MAX_ROWS + 1, 1)
+        self._rows = [self._row(row) for row in range(1, _MAX_ROWS + 1)]
         self.clear()
 
     def clear(self) -> None:
         """Nothing was searched."""
-        self._place.visible = self._sentence.visible = False
+        self._place.visible = self._message.visible = False
 
     def show(
         self,
@@ -172,29 +172,29 @@ class VotePanel:
         ``abstention``: why the model has no answer; then there are no bars.
         """
         if abstention:
-            self.say(agreement_sentence(vote, None, abstention=abstention))
+            self.showMessage(agreement_text(vote, None, abstention=abstention))
             return
         self._titles[2].toolTip = html.escape(model)
-        sentence = agreement_sentence(vote, probabilities)
+        message = agreement_text(vote, probabilities)
         if set(vote.shares).isdisjoint(probabilities):
             probabilities = {}  # bars of different things beside each other would look like a comparison
         weights = {
             label: max(vote.shares.get(label, 0), probabilities.get(label, 0))
             for label in {**vote.shares, **probabilities}
         }
-        labels = sorted(weights, key=lambda label: -weights[label])[:_MOST_ROWS]
+        labels = sorted(weights, key=lambda label: -weights[label])[:_MAX_ROWS]
         self._titles[2].visible = bool(probabilities)
         for row, widgets in enumerate(self._rows):
             self._fill(widgets, labels[row] if row < len(labels) else None, vote, probabilities)
         self._place.visible = bool(vote.shares)
-        self._sentence.visible = True
-        self._sentence.text = html.escape(sentence)
+        self._message.visible = True
+        self._message.text = html.escape(message)
 
-    def say(self, words: str) -> None:
+    def showMessage(self, text: str) -> None:
         """No bars, only words."""
         self._place.visible = False
-        self._sentence.visible = True
-        self._sentence.text = html.escape(words)
+        self._message.visible = True
+        self._message.text = html.escape(text)
 
     def _row(self, row: int) -> tuple:
         widgets = (qt.QLabel(), qt.QProgressBar(), qt.QProgressBar())
@@ -226,7 +226,7 @@ _QUERY_PX = 146
 class Found:
     """An answer, and what it answers: nodes by ID, for they may be gone.
 
-    ``corners``: (8, 3), of the lesion's box when it was asked, RAS mm. ``picture``: of the lesion, uint8 grey (height, width).
+    ``corners``: (8, 3), of the lesion's box when it was asked, RAS mm. ``thumbnail``: of the lesion, uint8 grey (height, width).
     """
 
     embedding: Embedding
@@ -238,8 +238,8 @@ class Found:
     volumeId: str
     roiId: str
     corners: np.ndarray
-    picture: np.ndarray | None
-    words: str
+    thumbnail: np.ndarray | None
+    text: str
 
     @property
     def volumeNode(self) -> vtkMRMLScalarVolumeNode | None:
@@ -256,7 +256,7 @@ class Found:
         """Why the model has no answer for the lesion, as codes; empty where it has one."""
         return abstention_codes(self.embedding.warnings)
 
-    def whyStale(self) -> str:
+    def staleReason(self) -> str:
         """Why the answer holds no longer; empty where it does."""
         if self.volumeNode is None or self.roiNode is None:
             return _("The lesion of this search is no longer in the scene.")
@@ -270,7 +270,7 @@ class Found:
 def modelsWord(found: Found) -> tuple[str, Mapping[str, float]]:
     """Name and probabilities: of the model that was asked, or, where it knows no classes, what Lesion Classifier said."""
     stored = storedResult(found.roiNode) if not found.embedding.probabilities else None
-    if stored is not None and not whyStale(found.roiNode):
+    if stored is not None and not staleReason(found.roiNode):
         return stored.run.model_name, stored.result.without_abstained.shown_probabilities
     return found.embedding.info.model_name, found.embedding.probabilities
 
@@ -298,13 +298,13 @@ class FoundPanel:
         """The case of the chosen card."""
         return None if self._found is None else self.gallery.chosen
 
-    def search(self, embedding: Embedding, plan: SearchPlan, patient: str | None, nodes: tuple, words: str) -> str:
+    def search(self, embedding: Embedding, plan: SearchPlan, patient: str | None, nodes: tuple, text: str) -> str:
         """Search with what the model has seen, show it, and return what to say. ``nodes``: CT and lesion, None where gone."""
         volumeNode, roiNode = nodes
         if volumeNode is None or roiNode is None:
             return _("The lesion was deleted meanwhile; the answer is not shown.")
         try:
-            self._found = self._answer(embedding, plan, patient, volumeNode, roiNode, words)
+            self._found = self._answer(embedding, plan, patient, volumeNode, roiNode, text)
             self._marked = self._logic.notSimilar(embedding)
             self._show()
         except LesionLensError as error:
@@ -316,7 +316,7 @@ class FoundPanel:
         """The library has changed: search it with what was seen before."""
         f = self._found
         if f is not None:
-            self.search(f.embedding, f.plan, f.patient, (f.volumeNode, f.roiNode), f.words)
+            self.search(f.embedding, f.plan, f.patient, (f.volumeNode, f.roiNode), f.text)
 
     def clear(self) -> None:
         """Nothing was searched for."""
@@ -336,17 +336,17 @@ class FoundPanel:
         """Leave the comparison."""
         self._logic.hideSideBySide()
 
-    def update(self, whyNotLook: str) -> None:
+    def update(self, askDisabledReason: str) -> None:
         """Bring cards and buttons in line with the scene."""
         found, neighbour = self._found, self.chosen
-        stale = "" if found is None else found.whyStale()
+        stale = "" if found is None else found.staleReason()
         isMarked = neighbour is not None and neighbour.case_id in self._marked
         self.comparison.show(
             neighbour,
             isMarked=isMarked,
             isShown=self._logic.comparison is not None,
-            isPainted=neighbour is not None and self._isPainted(neighbour),
-            whyNot=stale or whyNotLook,
+            isMapShown=neighbour is not None and self._isMapShown(neighbour),
+            disabledReason=stale or askDisabledReason,
         )
         if found is not None:
             self._ui.foundLabel.text = self._words(found, stale)
@@ -355,8 +355,8 @@ class FoundPanel:
         """Whether the module is shown; a map that came meanwhile is painted at the return."""
         self._isEntered = isEntered
         if isEntered and self._atReturn is not None:
-            paint, self._atReturn = self._atReturn, None
-            self.comparison.say(paint())
+            showMap, self._atReturn = self._atReturn, None
+            self.comparison.showMessage(showMap())
             self._onChanged()
 
     def setOpacity(self, opacity: float) -> None:
@@ -367,7 +367,7 @@ class FoundPanel:
         self._opacity = opacity
 
     def _words(self, found: Found, stale: str) -> str:
-        lines = [html.escape(found.words)]
+        lines = [html.escape(found.text)]
         lines += [f"\u26a0 {html.escape(warning)}" for warning in found.embedding.warnings]
         if not found.neighbours:
             lines.insert(0, _("<b>No case meets the filters.</b>"))
@@ -376,7 +376,7 @@ class FoundPanel:
         return "<br>".join(lines)
 
     def _answer(
-        self, embedding: Embedding, plan: SearchPlan, patient: str | None, volumeNode, roiNode, words: str
+        self, embedding: Embedding, plan: SearchPlan, patient: str | None, volumeNode, roiNode, text: str
     ) -> Found:
         neighbours = searchLibrary(self._logic.library, embedding, plan, patient)
         isAnswered = not abstention_codes(embedding.warnings)
@@ -391,22 +391,24 @@ class FoundPanel:
             volumeId=volumeNode.GetID(),
             roiId=roiNode.GetID(),
             corners=box.cornersRAS,
-            picture=mosaic(case_pictures(volumeFromNode(volumeNode), box)),
-            words=words,
+            thumbnail=mosaic(case_thumbnails(volumeFromNode(volumeNode), box)),
+            text=text,
         )
 
     def _show(self) -> None:
         found = self._found
         self.gallery.show(
-            found.neighbours, found.other, pictures=self._logic.library.pictures, colors=found.embedding.class_colors,
+            found.neighbours, found.other, thumbnails=self._logic.library.thumbnails, colors=found.embedding.class_colors,
             marked=self._marked,
         )  # fmt: skip
         self._ui.queryPicture.visible = True
-        self._ui.queryPicture.setPixmap(pixmapOf(found.picture, _QUERY_PX))
+        self._ui.queryPicture.setPixmap(pixmapOf(found.thumbnail, _QUERY_PX))
         vote = self._logic.neighbourVote(found.neighbours)
         self.gallery.nameOther(vote.top)
         if found.plan.label:
-            self.vote.say(_("Only cases labelled {0} were searched, so they cannot vote.").format(found.plan.label))
+            self.vote.showMessage(
+                _("Only cases labelled {0} were searched, so they cannot vote.").format(found.plan.label)
+            )
         else:
             model, probabilities = modelsWord(found)
             self.vote.show(vote, probabilities, model=model, abstention=found.abstention)
@@ -428,40 +430,40 @@ class FoundPanel:
         found, library = self._found, self._logic.library
         if library.patch(neighbour.case_id) is None:
             self.back()
-            pictures = library.pictures(neighbour.case_id)
-            self.comparison.showLarge(pictures)
-            said = _("The library holds no CT of {0}, so it cannot be laid beside the lesion.")
-            said += _(" These are its pictures.") if pictures else _(" It holds no pictures either.")
-            self.comparison.say(said.format(neighbour.case_id))
+            thumbnails = library.thumbnails(neighbour.case_id)
+            self.comparison.showLarge(thumbnails)
+            text = _("The library holds no CT of {0}, so it cannot be laid beside the lesion.")
+            text += _(" These are its pictures.") if thumbnails else _(" It holds no pictures either.")
+            self.comparison.showMessage(text.format(neighbour.case_id))
             return
         self._logic.showSideBySide(found.volumeNode, found.roiNode, neighbour.case_id)
         self.comparison.showLarge({})
-        self.comparison.say(
+        self.comparison.showMessage(
             _("Above the lesion, below {0}. The views are linked, the middles of both boxes lie on each other.").format(
                 neighbour.case_id
             )
         )
 
-    def _isPainted(self, neighbour: Neighbour) -> bool:
+    def _isMapShown(self, neighbour: Neighbour) -> bool:
         roiNode = self._found.roiNode
         nodes = [] if roiNode is None else similarityNodes(self._found.scene, roiNode)
         return any(node.GetAttribute(SIMILARITY_ATTRIBUTE) == neighbour.case_id for node in nodes)
 
     def _why(self, neighbour: Neighbour) -> None:
         found = self._found
-        if self._isPainted(neighbour):
+        if self._isMapShown(neighbour):
             removeSimilarity(found.scene, found.roiNode)
             return
         vector = self._logic.library.vector(neighbour.case_id, model_sha256=found.embedding.info.model_sha256)
 
         def answered(embedding: Embedding) -> str:
             if self._isEntered:
-                return paint(embedding)
-            self._atReturn = lambda: paint(embedding)
+                return showMap(embedding)
+            self._atReturn = lambda: showMap(embedding)
             return _("It is painted over the CT as soon as you come back.")
 
-        def paint(embedding: Embedding) -> str:
-            if self._found is not found or found.whyStale():
+        def showMap(embedding: Embedding) -> str:
+            if self._found is not found or found.staleReason():
                 return _("The lesion has changed meanwhile; the map is not shown.")
             if embedding.heat_map.is_empty:
                 removeSimilarity(found.scene, found.roiNode)
@@ -479,7 +481,7 @@ class FoundPanel:
         path: Path = self._logic.markNotSimilar(self._found.embedding, neighbour.case_id, isMarked=isMarked)
         (self._marked.add if isMarked else self._marked.discard)(neighbour.case_id)
         self._show()
-        self.comparison.say(
+        self.comparison.showMessage(
             _("Noted in {0}: the case and a fingerprint of the lesion, nothing that tells whose it is.").format(path)
             if isMarked
             else _("Taken back.")

@@ -71,10 +71,12 @@ class PanelWork:
         ui.saveAnnotationsButton.connect("clicked()", self._save)
         ui.loadAnnotationsButton.connect("clicked()", self._load)
 
-    def update(self, whyNotLook: str) -> None:
+    def update(self, askDisabledReason: str) -> None:
         """Enable the buttons, or say why not."""
         scene = self._panel.scene
-        self.adding.update(self._logic.library, whyNotSearch=whyNotLook, hasChosen=self._panel.found.chosen is not None)
+        self.adding.update(
+            self._logic.library, searchDisabledReason=askDisabledReason, hasChosen=self._panel.found.chosen is not None
+        )
         self._ui.saveAnnotationsButton.enabled = scene is not None and bool(lesionNodes(scene))
         self._ui.loadAnnotationsButton.enabled = scene is not None
 
@@ -243,10 +245,10 @@ class RetrievalPanel(ModulePanel):
         super().close()
         self.found.forget()
 
-    def whyNotLook(self) -> str:
+    def askDisabledReason(self) -> str:
         """Why no lesion can be looked at now, in plain words; empty where it can."""
         p = self.parameters
-        for hinders, words in (
+        for hinders, text in (
             (not self.isSetUp, _("Something is missing: see above.")),
             (self.run.isRunning, _("A search is under way.")),
             (p is None or p.volume is None, _("Choose a CT.")),
@@ -255,28 +257,28 @@ class RetrievalPanel(ModulePanel):
             (self._logic.library is None, _("Open a case library, or make a new one.")),
         ):
             if hinders:
-                return words
+                return text
         names = [each.identity.name for each in self._logic.library.models()]
         if self.models.model in names:
             return ""
         return _("This library was made with {0}: choose that model.").format(_(" or ").join(names))
 
-    def whyNotFind(self) -> str:
+    def findDisabledReason(self) -> str:
         """Why nothing can be searched for now."""
-        why = self.whyNotLook()
-        if not why and not len(self._logic.library):
-            why = _("The library is empty: add cases to it.")
-        return why or self.filters.whyNot()
+        reason = self.askDisabledReason()
+        if not reason and not len(self._logic.library):
+            reason = _("The library is empty: add cases to it.")
+        return reason or self.filters.disabledReason()
 
     def find(self) -> None:
         """Search for the chosen lesion."""
-        why = self.whyNotFind()
-        if why:
-            self._ui.statusLabel.text = why
+        reason = self.findDisabledReason()
+        if reason:
+            self._ui.statusLabel.text = reason
             return
         p = self.parameters
         try:
-            plan, patient, words = self.filters.plan(), self.filters.patient(), self.filters.words()
+            plan, patient, text = self.filters.plan(), self.filters.patient(), self.filters.text()
         except LesionLensError as error:
             self._ui.statusLabel.text = str(error)
             return
@@ -286,7 +288,7 @@ class RetrievalPanel(ModulePanel):
         def answered(embedding: Embedding) -> str:
             self.models.showDevice(embedding.info.device, str(ModelIdentity.of(embedding.info)))
             nodes = (scene.GetNodeByID(volumeId), scene.GetNodeByID(roiId))
-            return self.found.search(embedding, plan, patient, nodes, words)
+            return self.found.search(embedding, plan, patient, nodes, text)
 
         self.ask(volumeNode, roiNode, _("Searching for {0}").format(roiNode.GetName()), answered)
 
@@ -295,17 +297,17 @@ class RetrievalPanel(ModulePanel):
         if not self._isReady:
             return
         ui = self._ui
-        why = self._safely(self.whyNotFind)
-        ui.findButton.enabled = not why
-        ui.findButton.toolTip = why or _("Search the library for the selected lesion. (Ctrl+Return)")
+        reason = self._safely(self.findDisabledReason)
+        ui.findButton.enabled = not reason
+        ui.findButton.toolTip = reason or _("Search the library for the selected lesion. (Ctrl+Return)")
         ui.cancelButton.enabled = self.run.isRunning
         ui.placeButton.enabled = self.scene is not None
-        whyNotLook = self._safely(self.whyNotLook)
-        self.found.update(whyNotLook)
-        self.work.update(whyNotLook)
+        askDisabledReason = self._safely(self.askDisabledReason)
+        self.found.update(askDisabledReason)
+        self.work.update(askDisabledReason)
         if not self.run.isRunning and ui.statusLabel.text in ("", self._hint):
             # A hint gives way to the next one; what was said about a run stays.
-            ui.statusLabel.text = self._hint = why
+            ui.statusLabel.text = self._hint = reason
 
     def ask(self, volumeNode, roiNode, doing: str, answered, similarTo=None) -> None:
         """Have the model embed a lesion; ``answered(embedding)`` says what to say. What is wrong with the input is told."""
@@ -360,10 +362,10 @@ class RetrievalPanel(ModulePanel):
         self.update()
 
     @staticmethod
-    def _safely(why) -> str:
+    def _safely(reason) -> str:
         """A library that is damaged or gone must not end a slot."""
         try:
-            return why()
+            return reason()
         except LesionLensError as error:
             return str(error)
 

@@ -151,7 +151,7 @@ def order_of(case_ids: Sequence[str], *, seed: int, learner: str) -> tuple[str, 
 
 
 _PREFIX, _SUFFIX = "attempt-", ".jsonl"  # with a prefix, since Windows lets no file be called con or nul
-_LARGEST_FILE = 64 * 1024**2
+_MAX_FILE = 64 * 1024**2
 
 
 @dataclass(eq=False)
@@ -292,8 +292,8 @@ def _apply(attempt: Attempt, event: Mapping[str, Any], quiz: Quiz, where: str) -
 
 def _content(path: Path) -> bytes:
     try:
-        if path.stat().st_size > _LARGEST_FILE:
-            msg = f"{path} is larger than {_LARGEST_FILE // 1024**2} MiB; these are not a learner's answers."
+        if path.stat().st_size > _MAX_FILE:
+            msg = f"{path} is larger than {_MAX_FILE // 1024**2} MiB; these are not a learner's answers."
             raise QuizError(msg)
         return path.read_bytes()
     except OSError as error:

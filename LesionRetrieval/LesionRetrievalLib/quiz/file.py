@@ -24,14 +24,14 @@ from LesionLib.uncertainty.reliability import Reliability
 from LesionRetrievalLib.library.arrays import PackedArrayError, array_bytes, packed, unpacked
 from LesionRetrievalLib.quiz.model import (
     FORMAT,
-    MOST_PIXELS,
-    MOST_VOXELS,
+    MAX_PIXELS,
+    MAX_VOXELS,
     NOTICE,
     QUIZ_SCHEMA,
     SCHEMA_VERSION,
-    KnownTruth,
+    Diagnosis,
+    ModelPrediction,
     Quiz,
-    QuizAnswer,
     QuizCase,
     QuizClass,
     QuizError,
@@ -67,7 +67,7 @@ def unpack_array(document: Mapping[str, Any], *, most: int, where: str) -> np.nd
         raise QuizError(msg) from error
 
 
-_LARGEST_FILE = 1024**3
+_MAX_FILE = 1024**3
 
 
 def quiz_sha256(quiz: Quiz) -> str:
@@ -79,7 +79,7 @@ def quiz_sha256(quiz: Quiz) -> str:
 def save_quiz(quiz: Quiz, path: str | Path, *, overwrite: bool = False) -> None:
     """Write the quiz to ``path``; the file appears when it is whole. Raises `QuizError`."""
     path = Path(path)
-    require_place(path, overwrite=overwrite)
+    require_free_path(path, overwrite=overwrite)
     text = json.dumps(_document(quiz, pack_array), indent=1, ensure_ascii=False, allow_nan=False) + "\n"
     checked_json(text, QUIZ_SCHEMA, where="the quiz")
     try:
@@ -97,7 +97,7 @@ def save_quiz(quiz: Quiz, path: str | Path, *, overwrite: bool = False) -> None:
         raise QuizError(msg) from error
 
 
-def require_place(path: Path, *, overwrite: bool) -> None:
+def require_free_path(path: Path, *, overwrite: bool) -> None:
     """Refuse early what could not be written later (`QuizError`); only a quiz is ever overwritten."""
     if path.exists() and not overwrite:
         msg = f"{path} exists; give another name, or --overwrite to replace the quiz."
@@ -111,8 +111,8 @@ def load_quiz(path: str | Path) -> Quiz:
     """Read a quiz and check all of it. Raises `QuizError` saying where it is not what it should be."""
     path = Path(path)
     try:
-        if path.stat().st_size > _LARGEST_FILE:
-            msg = f"{path} is larger than {_LARGEST_FILE // 1024**3} GiB; this is not a quiz of ours."
+        if path.stat().st_size > _MAX_FILE:
+            msg = f"{path} is larger than {_MAX_FILE // 1024**3} GiB; this is not a quiz of ours."
             raise QuizError(msg)
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
@@ -147,7 +147,7 @@ def _document(quiz: Quiz, pack: Pack) -> dict[str, Any]:
 
 
 def _case_document(case: QuizCase, pack: Pack) -> dict[str, Any]:
-    heat, known = case.answer.heat_map, case.known
+    heat, known = case.prediction.heat_map, case.known
     return {
         "id": case.case_id,
         "patch": {"hu": pack(case.volume.array), "ijkToRAS": case.volume.ijkToRAS.tolist()},
@@ -160,13 +160,13 @@ def _case_document(case: QuizCase, pack: Pack) -> dict[str, Any]:
             **({"feedback": known.feedback} if known.feedback else {}),
         },
         "answer": {
-            "label": case.answer.label,
-            "probabilities": dict(case.answer.probabilities),
-            "reliability": case.answer.reliability.to_json(),
-            "warnings": list(case.answer.warnings),
+            "label": case.prediction.label,
+            "probabilities": dict(case.prediction.probabilities),
+            "reliability": case.prediction.reliability.to_json(),
+            "warnings": list(case.prediction.warnings),
             "heatMap": None if heat is None else _heat_document(heat, pack),
         },
-        "similar": [_similar_document(neighbour, pack) for neighbour in case.answer.similar],
+        "similar": [_similar_document(neighbour, pack) for neighbour in case.prediction.similar],
     }
 
 
@@ -187,7 +187,7 @@ def _similar_document(neighbour: QuizNeighbour, pack: Pack) -> dict[str, Any]:
         "labelSource": neighbour.label_source,
         "organ": neighbour.organ,
         "attributes": dict(neighbour.attributes),
-        "pictures": {plane: pack(picture) for plane, picture in neighbour.pictures.items()},
+        "pictures": {plane: pack(thumbnail) for plane, thumbnail in neighbour.thumbnails.items()},
     }
 
 
@@ -207,21 +207,21 @@ def _from_document(document: Mapping[str, Any]) -> Quiz:
 def _case(document: Mapping[str, Any]) -> QuizCase:
     case_id, known, patch = document["id"], document["known"], document["patch"]
     where = f"case {case_id}"
-    hu = unpack_array(patch["hu"], most=MOST_VOXELS, where=f"{where}, patch")
+    hu = unpack_array(patch["hu"], most=MAX_VOXELS, where=f"{where}, patch")
     return QuizCase(
         case_id=case_id,
         volume=CTVolume(hu, np.array(patch["ijkToRAS"]), name=case_id),
         box=box_from_json(document["box"], name=case_id),
-        known=KnownTruth(
+        known=Diagnosis(
             known["label"], known["labelSource"], known["organ"], known["attributes"], known.get("feedback", "")
         ),
-        answer=_answer(document["answer"], document["similar"], where),
+        prediction=_prediction(document["answer"], document["similar"], where),
     )
 
 
-def _answer(document: Mapping[str, Any], similar: Sequence[Mapping[str, Any]], where: str) -> QuizAnswer:
+def _prediction(document: Mapping[str, Any], similar: Sequence[Mapping[str, Any]], where: str) -> ModelPrediction:
     heat = document["heatMap"]
-    return QuizAnswer(
+    return ModelPrediction(
         label=document["label"],
         probabilities=document["probabilities"],
         reliability=Reliability.from_json(document["reliability"]),
@@ -232,15 +232,15 @@ def _answer(document: Mapping[str, Any], similar: Sequence[Mapping[str, Any]], w
 
 
 def _heat_map(document: Mapping[str, Any], where: str) -> HeatMap:
-    values = unpack_array(document["values"], most=MOST_VOXELS, where=f"{where}, heat map")
+    values = unpack_array(document["values"], most=MAX_VOXELS, where=f"{where}, heat map")
     array = values.astype(np.float32) / np.float32(255)
     return HeatMap(array, np.array(document["ijkToRAS"]), document["peak"], document["className"])
 
 
 def _neighbour(document: Mapping[str, Any], where: str) -> QuizNeighbour:
-    pictures = {
-        plane: unpack_array(picture, most=MOST_PIXELS, where=f"{where}, picture of {document['caseId']}")
-        for plane, picture in document["pictures"].items()
+    thumbnails = {
+        plane: unpack_array(thumbnail, most=MAX_PIXELS, where=f"{where}, picture of {document['caseId']}")
+        for plane, thumbnail in document["pictures"].items()
     }
     return QuizNeighbour(
         case_id=document["caseId"],
@@ -249,7 +249,7 @@ def _neighbour(document: Mapping[str, Any], where: str) -> QuizNeighbour:
         label_source=document["labelSource"],
         organ=document["organ"],
         attributes=document["attributes"],
-        pictures=pictures,
+        thumbnails=thumbnails,
     )
 
 

@@ -26,13 +26,13 @@ from LesionRetrievalLib.library.store import CaseLibrary
 from LesionRetrievalLib.quiz.model import (
     LONGEST_TEXT,
     LONGEST_TITLE,
-    MOST_CASES,
-    MOST_SIMILAR,
-    MOST_VOXELS,
+    MAX_CASES,
+    MAX_SIMILAR,
+    MAX_VOXELS,
     NOBODY,
-    KnownTruth,
+    Diagnosis,
+    ModelPrediction,
     Quiz,
-    QuizAnswer,
     QuizCase,
     QuizClass,
     QuizError,
@@ -45,7 +45,7 @@ _BOX_MARGIN_MM = 1.5
 
 
 @dataclass(frozen=True, eq=False)
-class KnownLesion:
+class LabelledLesion:
     """A lesion whose diagnosis is known. ``patient_hash``: as a case library has it, to leave that patient's cases out of
     the similar ones; it does not enter the quiz, nor do the names of the volume and the box.
     """
@@ -69,8 +69,8 @@ class QuizCaseSource(Protocol):
     def patients(self) -> Sequence[str]:
         """Something that is the same for two lesions of the same patient; it stays inside this program."""
 
-    def load(self, place: int) -> KnownLesion:
-        """The lesion at ``place`` of `labels`."""
+    def load(self, index: int) -> LabelledLesion:
+        """The lesion at ``index`` of `labels`."""
 
 
 class CaseFolder:
@@ -109,8 +109,8 @@ class CaseFolder:
     def patients(self) -> Sequence[str]:
         return [row.values[PATIENT_COLUMN] for row in self._rows]
 
-    def load(self, place: int) -> KnownLesion:
-        row = self._rows[place]
+    def load(self, index: int) -> LabelledLesion:
+        row = self._rows[index]
         label = case_folder.label_of(row, self._column, self._class_names)
         attributes = case_folder.attributes_of(row, self._keep)
         case = Case("case", label, self._label_source, self._organ, NOBODY, NOBODY, attributes)
@@ -120,7 +120,7 @@ class CaseFolder:
             msg = f"{row.where}: {error}"
             raise QuizError(msg) from error
         volume, box, _ = row.load(margin_mm=self._margin_mm)
-        return KnownLesion(
+        return LabelledLesion(
             volume=volume,
             box=box,
             label=label,
@@ -139,7 +139,7 @@ class PhantomNodules:
             msg = f"Phantoms are benign or malignant, and the model knows no class {missing[0]!r}; take cases with --from."
             raise QuizError(msg)
         labels = sorted(_PHANTOM_KINDS)
-        self._labels = [labels[place % len(labels)] for place in range(count)]
+        self._labels = [labels[index % len(labels)] for index in range(count)]
         self._seed = seed
 
     def labels(self) -> Sequence[str]:
@@ -147,14 +147,14 @@ class PhantomNodules:
 
     def patients(self) -> Sequence[str]:
         """See `QuizCaseSource`: each is its own."""
-        return [str(place) for place in range(len(self._labels))]
+        return [str(index) for index in range(len(self._labels))]
 
-    def load(self, place: int) -> KnownLesion:
-        label = self._labels[place]
-        chance = random.Random(f"{self._seed} {place}")
+    def load(self, index: int) -> LabelledLesion:
+        label = self._labels[index]
+        chance = random.Random(f"{self._seed} {index}")
         kind, diameter = chance.choice(_PHANTOM_KINDS[label]), round(chance.uniform(*_PHANTOM_MM), 1)
         volume, nodule = nodule_patch(kind=kind, diameter_mm=diameter, seed=chance.randrange(2**31))
-        return KnownLesion(
+        return LabelledLesion(
             volume=volume,
             box=nodule.box.grown(_BOX_MARGIN_MM),
             label=label,
@@ -173,8 +173,8 @@ def choose_cases(source: QuizCaseSource, count: int, *, seed: int) -> list[int]:
         msg = f"{count} cases are wanted and there are {len(labels)}; give a number from 1 to {len(labels)}."
         raise QuizError(msg)
 
-    def draw(place: int) -> bytes:
-        return hashlib.sha256(f"{seed}\0{place}".encode()).digest()
+    def draw(index: int) -> bytes:
+        return hashlib.sha256(f"{seed}\0{index}".encode()).digest()
 
     waiting = {label: sorted((p for p, of in enumerate(labels) if of == label), key=draw) for label in set(labels)}
     order = sorted(waiting, key=lambda label: hashlib.sha256(f"{seed}\0{label}".encode()).digest())
@@ -184,10 +184,10 @@ def choose_cases(source: QuizCaseSource, count: int, *, seed: int) -> list[int]:
         for label in order:
             left = waiting[label]
             if left and len(chosen) < count:
-                place = next((p for p in left if patients[p] not in seen), left[0])
-                left.remove(place)
-                seen.add(patients[place])
-                chosen.append(place)
+                index = next((p for p in left if patients[p] not in seen), left[0])
+                left.remove(index)
+                seen.add(patients[index])
+                chosen.append(index)
     return sorted(chosen, key=draw)
 
 
@@ -204,9 +204,9 @@ def choose_per_label(
         if not 1 <= count <= there.count(label):
             msg = f"{count} cases of {label!r} are wanted and there are {there.count(label)}; take fewer."
             raise QuizError(msg)
-    kept = [place for place, label in enumerate(there) if label in wanted]
+    kept = [index for index, label in enumerate(there) if label in wanted]
     chosen = choose_cases(_Part(source, kept), count * len(wanted), seed=seed)
-    return [kept[place] for place in chosen]
+    return [kept[index] for index in chosen]
 
 
 @dataclass(frozen=True)
@@ -214,23 +214,23 @@ class _Part:
     """Some places of a source."""
 
     source: QuizCaseSource
-    places: Sequence[int]
+    indices: Sequence[int]
 
     def labels(self) -> Sequence[str]:
         labels = self.source.labels()
-        return [labels[place] for place in self.places]
+        return [labels[index] for index in self.indices]
 
     def patients(self) -> Sequence[str]:
         patients = self.source.patients()
-        return [patients[place] for place in self.places]
+        return [patients[index] for index in self.indices]
 
-    def load(self, place: int) -> KnownLesion:
-        return self.source.load(self.places[place])
+    def load(self, index: int) -> LabelledLesion:
+        return self.source.load(self.indices[index])
 
 
 # Two CTs of different lesions never embed that alike: it is the case itself, and it would tell its own answer.
 _SAME_LESION = 0.99995
-_LARGEST_OFFSET = 0.6  # of the margin
+_MAX_OFFSET = 0.6  # of the margin
 
 Answer = Callable[[CTVolume, LesionBox], LesionResult]
 
@@ -252,7 +252,7 @@ class QuizPlan:
 
 
 def make_quiz(
-    lesions: Iterable[KnownLesion],
+    lesions: Iterable[LabelledLesion],
     *,
     plan: QuizPlan,
     model: ModelIdentity,
@@ -271,8 +271,8 @@ def make_quiz(
         library.require_model(model.sha256)
     cases = []
     for number, lesion in enumerate(lesions, start=1):
-        if number > MOST_CASES:
-            msg = f"A quiz has at most {MOST_CASES} cases; take fewer."
+        if number > MAX_CASES:
+            msg = f"A quiz has at most {MAX_CASES} cases; take fewer."
             raise QuizError(msg)
         cases.append(_case(f"case-{number:02d}", lesion, plan, model, answer, library))
     return Quiz(
@@ -294,8 +294,8 @@ def quiz_classes(manifest: Mapping[str, Any]) -> list[QuizClass]:
 
 def require_plan(plan: QuizPlan) -> None:
     """Refuse at once what a quiz cannot be, before the model is asked (`QuizError`)."""
-    if not (0 <= plan.similar <= MOST_SIMILAR and 0 <= plan.margin_mm <= 200):
-        msg = f"similar is {plan.similar} (0 to {MOST_SIMILAR}) and the margin {plan.margin_mm:g} mm (0 to 200)."
+    if not (0 <= plan.similar <= MAX_SIMILAR and 0 <= plan.margin_mm <= 200):
+        msg = f"similar is {plan.similar} (0 to {MAX_SIMILAR}) and the margin {plan.margin_mm:g} mm (0 to 200)."
         raise QuizError(msg)
     if not (1 <= len(plan.title) <= LONGEST_TITLE and len(plan.instructions) <= LONGEST_TEXT):
         msg = (
@@ -308,7 +308,7 @@ def require_plan(plan: QuizPlan) -> None:
         raise QuizError(msg)
 
 
-def cut_patch(volume: CTVolume, box: LesionBox, *, margin_mm: float, name: str = "patch") -> CTVolume:
+def crop_patch(volume: CTVolume, box: LesionBox, *, margin_mm: float, name: str = "patch") -> CTVolume:
     """The part of ``volume`` with the box and ``margin_mm`` around it, int16 HU, on the same lattice.
 
     Raises `BoxError` for a box outside, `QuizError` for a patch that is too large for a quiz.
@@ -318,8 +318,8 @@ def cut_patch(volume: CTVolume, box: LesionBox, *, margin_mm: float, name: str =
     size = np.array(volume.sizeIJK)
     low = np.clip(np.floor(ijk.min(axis=0)).astype(int), 0, size - 1)
     high = np.clip(np.ceil(ijk.max(axis=0)).astype(int) + 1, low + 1, size)
-    if np.prod(high - low) > MOST_VOXELS:
-        msg = f"The patch would have {np.prod(high - low):,} voxels, more than {MOST_VOXELS:,}; take a smaller margin."
+    if np.prod(high - low) > MAX_VOXELS:
+        msg = f"The patch would have {np.prod(high - low):,} voxels, more than {MAX_VOXELS:,}; take a smaller margin."
         raise QuizError(msg)
     part = volume.array[low[2] : high[2], low[1] : high[1], low[0] : high[0]]
     limits = np.iinfo(np.int16)
@@ -331,7 +331,7 @@ def cut_patch(volume: CTVolume, box: LesionBox, *, margin_mm: float, name: str =
 
 def _case(
     case_id: str,
-    lesion: KnownLesion,
+    lesion: LabelledLesion,
     plan: QuizPlan,
     model: ModelIdentity,
     answer: Answer,
@@ -343,10 +343,10 @@ def _case(
     similar = _similar(result, library, plan, model, lesion.patient_hash) if library is not None else ()
     return QuizCase(
         case_id=case_id,
-        volume=cut_patch(volume, _aimed_at(volume, box, plan), margin_mm=plan.margin_mm, name=case_id),
+        volume=crop_patch(volume, _aimed_at(volume, box, plan), margin_mm=plan.margin_mm, name=case_id),
         box=replace(box, segment=None),
-        known=KnownTruth(lesion.label, lesion.label_source, lesion.organ, dict(lesion.attributes), lesion.feedback),
-        answer=QuizAnswer(
+        known=Diagnosis(lesion.label, lesion.label_source, lesion.organ, dict(lesion.attributes), lesion.feedback),
+        prediction=ModelPrediction(
             label=result.label,
             probabilities={name: min(max(float(p), 0.0), 1.0) for name, p in result.probabilities.items()},
             reliability=result.reliability,
@@ -365,7 +365,7 @@ def _aimed_at(volume: CTVolume, box: LesionBox, plan: QuizPlan) -> LesionBox:
     if plan.boxes == "given":
         return box
     chance = random.Random(f"{plan.seed} {box.name}")
-    offset = np.array([chance.uniform(-_LARGEST_OFFSET, _LARGEST_OFFSET) for _ in range(3)]) * plan.margin_mm
+    offset = np.array([chance.uniform(-_MAX_OFFSET, _MAX_OFFSET) for _ in range(3)]) * plan.margin_mm
     moved = replace(box, centerRAS=box.centerRAS + box.axesRAS @ offset, segment=None)
     try:
         require_overlap(volume, moved)
@@ -394,5 +394,5 @@ def _neighbour(neighbour: Neighbour, library: CaseLibrary) -> QuizNeighbour:
         label_source=neighbour.label_source,
         organ=neighbour.organ,
         attributes=dict(neighbour.attributes),
-        pictures=library.pictures(neighbour.case_id),
+        thumbnails=library.thumbnails(neighbour.case_id),
     )

@@ -68,10 +68,10 @@ FORMAT, SCHEMA_VERSION = "lesionlens-quiz", 1
 ATTEMPT_FORMAT, ATTEMPT_VERSION = "lesionlens-quiz-attempt", 1
 NOTICE = "Research use only, not for diagnosis."
 
-MOST_CASES, MOST_SIMILAR, MOST_CLASSES = 500, 50, 200
+MAX_CASES, MAX_SIMILAR, MAX_CLASSES = 500, 50, 200
 LONGEST_TITLE, LONGEST_TEXT = 200, 2000
-MOST_VOXELS, MOST_PIXELS = 16 * 1024**2, 512**2  # of one patch or heat map; of one picture
-MOST_VOXELS_TOGETHER = 128 * 1024**2
+MAX_VOXELS, MAX_PIXELS = 16 * 1024**2, 512**2  # of one patch or heat map; of one picture
+MAX_VOXELS_TOGETHER = 128 * 1024**2
 _CHARACTERS = 4  # base64 of an int16, with room for what zlib adds to values that it cannot shorten
 
 # Names start with a letter or digit: a spreadsheet takes what starts with = + - @ for a formula.
@@ -117,18 +117,18 @@ _ATTRIBUTES = {"type": "object", "maxProperties": 100, "additionalProperties": _
 _PICTURES = {
     "type": "object",
     "propertyNames": {"enum": ["axial", "coronal", "sagittal"]},
-    "additionalProperties": packed_schema("uint8", 2, MOST_PIXELS),
+    "additionalProperties": packed_schema("uint8", 2, MAX_PIXELS),
 }
 _HEAT_MAP = _object(
     {
-        "values": packed_schema("uint8", 3, MOST_VOXELS),
+        "values": packed_schema("uint8", 3, MAX_VOXELS),
         "ijkToRAS": _MATRIX,
         "peak": _NUMBER,
         "className": _NAME,
     }
 )
 _WHOLE = {"type": "integer", "minimum": 0, "maximum": 100_000}
-_SHARES = _list(_or_null(_SHARE), low=2, high=MOST_CLASSES)
+_SHARES = _list(_or_null(_SHARE), low=2, high=MAX_CLASSES)
 _SPREAD = _object(
     {
         **dict.fromkeys(("mean", "minimum", "maximum", "sd"), _SHARES),
@@ -138,7 +138,7 @@ _SPREAD = _object(
 )
 _RELIABILITY = _object(
     {
-        "predictionSet": _or_null(_list(_NAME, high=MOST_CLASSES)),
+        "predictionSet": _or_null(_list(_NAME, high=MAX_CLASSES)),
         "promisedCoverage": _or_null(_SHARE),
         "distance": _or_null(_NUMBER),
         "usualDistance": _or_null(_NUMBER),
@@ -169,14 +169,14 @@ _SIMILAR = _object(
 _CASE = _object(
     {
         "id": _CODE,
-        "patch": _object({"hu": packed_schema("int16", 3, MOST_VOXELS), "ijkToRAS": _MATRIX}),
+        "patch": _object({"hu": packed_schema("int16", 3, MAX_VOXELS), "ijkToRAS": _MATRIX}),
         "box": BOX_SCHEMA,
         "known": _object(
             {"label": _NAME, "labelSource": _TEXT, "organ": _TEXT, "attributes": _ATTRIBUTES},
             feedback={**_TEXT, "minLength": 1},
         ),
         "answer": _ANSWER,
-        "similar": _list(_SIMILAR, high=MOST_SIMILAR),
+        "similar": _list(_SIMILAR, high=MAX_SIMILAR),
     }
 )
 _CLASS = _object(
@@ -196,8 +196,8 @@ QUIZ_SCHEMA = _object(
         "seed": {"type": "integer", "minimum": 0, "maximum": 2**63},
         "windowHU": _numbers(2),
         "model": _object({"name": _NAME, "version": _NAME, "sha256": _SHA256}),
-        "classes": _list(_CLASS, low=2, high=MOST_CLASSES),
-        "cases": _list(_CASE, low=1, high=MOST_CASES),
+        "classes": _list(_CLASS, low=2, high=MAX_CLASSES),
+        "cases": _list(_CASE, low=1, high=MAX_CASES),
         "notice": {"const": NOTICE},
     }
 )
@@ -208,7 +208,7 @@ ATTEMPT_SCHEMA = _object(
         "quiz": _SHA256,
         "learner": _CODE,
         "started": {"type": "string", "maxLength": 40},
-        "order": _list(_CODE, low=1, high=MOST_CASES),
+        "order": _list(_CODE, low=1, high=MAX_CASES),
     }
 )
 _EVENT = {"case": _CODE, "seconds": _SECONDS}
@@ -288,7 +288,7 @@ class QuizClass:
 
 
 @dataclass(frozen=True)
-class KnownTruth:
+class Diagnosis:
     """What a case turned out to be, and how that was established. ``attributes``: as a case library holds them.
 
     ``feedback``: what the teacher tells the learner at the end of the case, up to 2000 characters.
@@ -307,7 +307,7 @@ class KnownTruth:
 
 @dataclass(frozen=True, eq=False)
 class QuizNeighbour:
-    """A similar case of the library; ``pictures``: plane -> uint8 grey (height, width), {} where the library has none."""
+    """A similar case of the library; ``thumbnails``: plane -> uint8 grey (height, width), {} where the library has none."""
 
     case_id: str
     label: str
@@ -315,15 +315,15 @@ class QuizNeighbour:
     label_source: str
     organ: str
     attributes: Mapping[str, Scalar]
-    pictures: Mapping[str, np.ndarray]
+    thumbnails: Mapping[str, np.ndarray]
 
     def __post_init__(self) -> None:
-        """As `KnownTruth`."""
+        """As `Diagnosis`."""
         object.__setattr__(self, "attributes", _plain_attributes(self.case_id, self))
 
 
 @dataclass(frozen=True, eq=False)
-class QuizAnswer:
+class ModelPrediction:
     """What the model says of a case, computed when the quiz was made. ``probabilities``: one per class, in their order.
 
     ``label`` is empty where the model has no answer: then the probabilities are shown to nobody.
@@ -344,8 +344,8 @@ class QuizCase:
     case_id: str
     volume: CTVolume
     box: LesionBox
-    known: KnownTruth
-    answer: QuizAnswer
+    known: Diagnosis
+    prediction: ModelPrediction
 
 
 @dataclass(frozen=True, eq=False)
@@ -370,8 +370,8 @@ class Quiz:
         """Check what a schema cannot see."""
         _require_different("class", [c.name for c in self.classes])
         _require_different("case", [c.case_id for c in self.cases])
-        if sum(c.volume.array.size for c in self.cases) > MOST_VOXELS_TOGETHER:
-            msg = f"The patches have more than {MOST_VOXELS_TOGETHER:,} voxels together; take fewer cases or a smaller margin."
+        if sum(c.volume.array.size for c in self.cases) > MAX_VOXELS_TOGETHER:
+            msg = f"The patches have more than {MAX_VOXELS_TOGETHER:,} voxels together; take fewer cases or a smaller margin."
             raise QuizError(msg)
         if not self.window_hu[0] < self.window_hu[1]:
             msg = f"The window runs from {self.window_hu[0]:g} to {self.window_hu[1]:g} HU; give the lower value first."
@@ -393,7 +393,7 @@ class Quiz:
         raise QuizError(msg)
 
 
-def _plain_attributes(case_id: str, entry: KnownTruth | QuizNeighbour) -> Mapping[str, Scalar]:
+def _plain_attributes(case_id: str, entry: Diagnosis | QuizNeighbour) -> Mapping[str, Scalar]:
     """Checked as those of a library's case, NumPy scalars made plain."""
     text = getattr(entry, "feedback", "")
     return Case(
@@ -402,11 +402,11 @@ def _plain_attributes(case_id: str, entry: KnownTruth | QuizNeighbour) -> Mappin
 
 
 def _require_sound(case: QuizCase, class_names: tuple[str, ...]) -> None:
-    answer, where = case.answer, f"case {case.case_id}"
-    if case.volume.array.dtype != np.int16 or case.volume.array.size > MOST_VOXELS:
+    answer, where = case.prediction, f"case {case.case_id}"
+    if case.volume.array.dtype != np.int16 or case.volume.array.size > MAX_VOXELS:
         msg = (
             f"{where}: the patch is {case.volume.array.dtype} of {case.volume.array.size:,} voxels; "
-            f"give int16, at most {MOST_VOXELS:,}."
+            f"give int16, at most {MAX_VOXELS:,}."
         )
         raise QuizError(msg)
     named = {case.known.label, answer.label or case.known.label, *answer.probabilities}

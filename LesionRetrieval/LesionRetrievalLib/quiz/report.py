@@ -21,7 +21,7 @@ from LesionLib.errors import OutputError
 from LesionLib.io.private_files import private_folder, write_private
 
 from LesionRetrievalLib.library.attributes import attribute_pairs
-from LesionRetrievalLib.library.patches import case_pictures
+from LesionRetrievalLib.library.patches import case_thumbnails
 from LesionRetrievalLib.quiz.attempt import CASE_STEPS, Attempt
 from LesionRetrievalLib.quiz.model import NOTICE, Quiz
 from LesionRetrievalLib.quiz.scoring import Change, ScoreRow, Side, Summary, score_csv, score_rows, summarise
@@ -51,7 +51,7 @@ PAGE_REQUIREMENT = "jinja2>=3.1.4"
 
 _TEMPLATES = Path(__file__).resolve().parent / "templates"
 _SHOWN_ATTRIBUTES = 6
-_MOST_ROWS_OF_A_CHART = 40  # a class; beyond that the table says it better
+_MAX_ROWS_OF_A_CHART = 40  # a class; beyond that the table says it better
 _BOXES = {
     "given": "given by the teacher",
     "placed": "placed by the learners",
@@ -82,7 +82,7 @@ def summary_page(quiz: Quiz, summary: Summary) -> str:
     """The page as text. Needs jinja2, see `page_can_be_made`."""
     shown = list(summary.learners)
     if len(shown) > 1:
-        shown = [summary.everyone, *shown[:_MOST_ROWS_OF_A_CHART]]
+        shown = [summary.everyone, *shown[:_MAX_ROWS_OF_A_CHART]]
     by_case = {group.name: group for group in summary.cases}
     return (
         _environment()
@@ -101,7 +101,7 @@ def summary_page(quiz: Quiz, summary: Summary) -> str:
                 {
                     "case": case,
                     "group": by_case.get(case.case_id),
-                    "picture": png_data_uri(case_pictures(case.volume, case.box, window_hu=quiz.window_hu)["axial"]),
+                    "picture": png_data_uri(case_thumbnails(case.volume, case.box, window_hu=quiz.window_hu)["axial"]),
                     "attributes": ", ".join(
                         f"{name} {text}" for name, text in attribute_pairs(case.known.attributes)[:_SHOWN_ATTRIBUTES]
                     ),

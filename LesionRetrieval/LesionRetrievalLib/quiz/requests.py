@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from LesionLib.geometry import CTVolume, LesionBox
-from LesionLib.inference.messages import RunAnswer, RunOptions, RunRequest
+from LesionLib.inference.messages import RunOptions, RunRequest, RunResponse
 from LesionLib.inference.results import LesionResult
 from LesionLib.inference.runner import InferenceRunner
 from LesionLib.model.folder import class_names, find_bundle, unchecked_manifest
@@ -16,8 +16,8 @@ from LesionLib.model.folder import class_names, find_bundle, unchecked_manifest
 from LesionRetrievalLib.library.cases import Case, ModelIdentity
 from LesionRetrievalLib.library.patches import HuPatch
 from LesionRetrievalLib.library.store import CaseLibrary
-from LesionRetrievalLib.quiz.file import require_place, save_quiz
-from LesionRetrievalLib.quiz.making import KnownLesion, QuizPlan, make_quiz, quiz_classes, require_plan
+from LesionRetrievalLib.quiz.file import require_free_path, save_quiz
+from LesionRetrievalLib.quiz.making import LabelledLesion, QuizPlan, make_quiz, quiz_classes, require_plan
 from LesionRetrievalLib.quiz.model import Quiz, QuizError
 
 
@@ -62,9 +62,9 @@ class LibraryCases:
     def patients(self) -> Sequence[str]:
         return [case.patient_hash for case in self.cases]
 
-    def load(self, place: int) -> KnownLesion:
+    def load(self, index: int) -> LabelledLesion:
         """See `QuizCaseSource`. Raises `QuizError` for a case whose patch is gone or too small for the model."""
-        case = self.cases[place]
+        case = self.cases[index]
         patch = self._library.patch(case.case_id)
         if patch is None:
             msg = f"The library holds no CT of case {case.case_id} any more; choose the cases again."
@@ -75,7 +75,7 @@ class LibraryCases:
                 "original CTs."
             )
             raise QuizError(msg)
-        return KnownLesion(
+        return LabelledLesion(
             volume=patch.volume,
             box=patch.box,
             label=case.label,
@@ -110,19 +110,19 @@ class QuizRequest:
     model: str
     library: Path | None = None
     cases: tuple[str, ...] = ()
-    lesions: tuple[KnownLesion, ...] = ()
+    lesions: tuple[LabelledLesion, ...] = ()
     feedback: Mapping[str, str] = field(default_factory=dict)
     options: RunOptions = field(default_factory=RunOptions)
     overwrite: bool = False
 
 
-def answer_request(request: QuizRequest, runner: InferenceRunner, *, progress: Progress | None = None) -> Quiz:
+def quiz_of_request(request: QuizRequest, runner: InferenceRunner, *, progress: Progress | None = None) -> Quiz:
     """Ask the model about every case, write the quiz and return it. Nothing is written where anything goes wrong.
 
     ``progress(done, of)`` is told before each case and at the end; an exception that it raises stops here. Runs in any
     thread. Raises `QuizError`, or what the library and the runner raise; `RunnerCancelled` where the runner was cancelled.
     """
-    require_place(request.out, overwrite=request.overwrite)
+    require_free_path(request.out, overwrite=request.overwrite)
     total = len(request.cases) + len(request.lesions)
     if not total:
         msg = "No case is chosen; choose some of the library, or take lesions of the scene."
@@ -155,7 +155,7 @@ class _AskedModel:
 
     def __init__(self, request: QuizRequest, runner: InferenceRunner) -> None:
         self._request, self._runner = request, runner
-        self._first: RunAnswer | None = None
+        self._first: RunResponse | None = None
         self._waiting: LesionResult | None = None
 
     @property
@@ -166,29 +166,29 @@ class _AskedModel:
         if self._waiting is not None:
             result, self._waiting = self._waiting, None
             return replace(result, name=box.name, box=box)
-        answer = self._runner.run(RunRequest(self._request.model, volume, [box], self._request.options))
+        response = self._runner.run(RunRequest(self._request.model, volume, [box], self._request.options))
         if self._first is None:
-            self._first, self._waiting = answer, answer.results[0]
-        return answer.results[0]
+            self._first, self._waiting = response, response.results[0]
+        return response.results[0]
 
 
-def _lesions(request: QuizRequest, library: CaseLibrary | None, known: list[str]) -> Iterator[KnownLesion]:
+def _lesions(request: QuizRequest, library: CaseLibrary | None, known: list[str]) -> Iterator[LabelledLesion]:
     if request.cases and library is None:
         msg = "Cases of a library are chosen, and no library is given; give it."
         raise QuizError(msg)
     if request.cases:
         source = LibraryCases(library, class_names=known, only=request.cases, feedback=request.feedback)
-        yield from (source.load(place) for place in range(len(request.cases)))
+        yield from (source.load(index) for index in range(len(request.cases)))
     yield from request.lesions
 
 
-def _require_known(lesion: KnownLesion, known: list[str]) -> None:
+def _require_known(lesion: LabelledLesion, known: list[str]) -> None:
     if lesion.label not in known:
         msg = f"{lesion.box.name} is {lesion.label!r}, and the model knows {', '.join(known)}; correct the answer."
         raise QuizError(msg)
 
 
-def _counted(lesions: Iterator[KnownLesion], total: int, progress: Progress | None) -> Iterator[KnownLesion]:
+def _counted(lesions: Iterator[LabelledLesion], total: int, progress: Progress | None) -> Iterator[LabelledLesion]:
     for done, lesion in enumerate(lesions):
         if progress is not None:
             progress(done, total)
@@ -197,6 +197,6 @@ def _counted(lesions: Iterator[KnownLesion], total: int, progress: Progress | No
         progress(total, total)
 
 
-def _again(first: KnownLesion, others: Iterator[KnownLesion]) -> Iterator[KnownLesion]:
+def _again(first: LabelledLesion, others: Iterator[LabelledLesion]) -> Iterator[LabelledLesion]:
     yield first
     yield from others

@@ -110,8 +110,8 @@ def _row(learner: str, position: int, record: CaseRecord, case: QuizCase) -> Sco
         first_confidence=record.first.confidence,
         second=record.second.label,
         second_confidence=record.second.confidence,
-        model=case.answer.label,
-        model_probability=case.answer.probabilities[case.answer.label] if case.answer.label else None,
+        model=case.prediction.label,
+        model_probability=case.prediction.probabilities[case.prediction.label] if case.prediction.label else None,
         box_overlap=None if record.box is None else box_overlap(record.box, case.box),
         seconds=dict(record.seconds),
         interruptions=record.interruptions,
@@ -258,10 +258,10 @@ def group(name: str, rows: Sequence[ScoreRow]) -> Group:
 def calibration(confidence: Sequence[float], right: Sequence[bool]) -> Calibration:
     """How ``confidence``, 0 … 1, fits whether the answers are ``right``; at least one answer. See `Calibration`."""
     stated, hits = np.array(confidence, dtype=float), np.array(right, dtype=float)
-    place = np.minimum((stated * _BINS + 1e-9).astype(int), _BINS - 1)  # 0.3 * 10 is 2.9999…
+    index = np.minimum((stated * _BINS + 1e-9).astype(int), _BINS - 1)  # 0.3 * 10 is 2.9999…
     bins = tuple(
-        Bin(b / _BINS, (b + 1) / _BINS, float(stated[place == b].mean()), float(hits[place == b].mean()), int(n))
-        for b, n in enumerate(np.bincount(place, minlength=_BINS))
+        Bin(b / _BINS, (b + 1) / _BINS, float(stated[index == b].mean()), float(hits[index == b].mean()), int(n))
+        for b, n in enumerate(np.bincount(index, minlength=_BINS))
         if n
     )
     return Calibration(

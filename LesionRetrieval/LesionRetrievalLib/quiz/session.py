@@ -24,7 +24,7 @@ from LesionRetrievalLib.quiz.attempt import (
     require_class,
 )
 from LesionRetrievalLib.quiz.file import load_quiz, save_quiz
-from LesionRetrievalLib.quiz.model import KnownTruth, Quiz, QuizAnswer, QuizCase, QuizError, box_overlap
+from LesionRetrievalLib.quiz.model import Diagnosis, ModelPrediction, Quiz, QuizCase, QuizError, box_overlap
 
 __all__ = ["Feedback", "LearnerAnswer", "Quiz", "QuizError", "QuizSession", "Step", "load_quiz", "save_quiz"]
 
@@ -33,10 +33,10 @@ __all__ = ["Feedback", "LearnerAnswer", "Quiz", "QuizError", "QuizSession", "Ste
 class Feedback:
     """What the learner is told at the end of a case. ``box_overlap``: IoU with the teacher's box, None where it was taken."""
 
-    known: KnownTruth
+    known: Diagnosis
     first: LearnerAnswer
     second: LearnerAnswer
-    answer_of_model: str
+    predicted_label: str
     box_overlap: float | None
 
     @property
@@ -52,7 +52,7 @@ class Feedback:
     @property
     def model_is_right(self) -> bool:
         """Whether the model's answer is right."""
-        return self.answer_of_model == self.known.label
+        return self.predicted_label == self.known.label
 
 
 class QuizSession:
@@ -156,10 +156,10 @@ class QuizSession:
         return self._case().box
 
     @property
-    def model_answer(self) -> QuizAnswer:
+    def model_prediction(self) -> ModelPrediction:
         """Probabilities, reliability, Grad-CAM and similar cases; to be seen from the reveal on."""
         self._require_from(Step.REVEAL, "What the model says")
-        return self._case().answer
+        return self._case().prediction
 
     @property
     def feedback(self) -> Feedback:
@@ -167,7 +167,7 @@ class QuizSession:
         self._require_from(Step.FEEDBACK, "The truth")
         case, record = self._case(), self._log.attempt.record
         overlap = None if record.box is None else box_overlap(record.box, case.box)
-        return Feedback(case.known, record.first, record.second, case.answer.label, overlap)
+        return Feedback(case.known, record.first, record.second, case.prediction.label, overlap)
 
     def finish_looking(self) -> None:
         """The learner has seen the case and goes on to the box."""

@@ -16,7 +16,7 @@ from LesionRetrievalLib.library.cases import Neighbour
 from LesionRetrievalLib.panel.cards import CaseCard
 from LesionRetrievalLib.panel.results import CARDS, labelColors
 from LesionRetrievalLib.quiz.attempt import Step
-from LesionRetrievalLib.quiz.model import NOBODY, Quiz, QuizAnswer, QuizClass, QuizNeighbour, checked_learner
+from LesionRetrievalLib.quiz.model import NOBODY, ModelPrediction, Quiz, QuizClass, QuizNeighbour, checked_learner
 from LesionRetrievalLib.quiz.session import QuizSession
 from LesionRetrievalLib.quiz_logic import QuizLogic
 from LesionRetrievalLib.quiz_panel.widgets import connectFile, connectFolder, endText, feedbackText, goOnText, stepText
@@ -28,7 +28,7 @@ _KEYS = 9
 def confidenceLevels(classes: int) -> list[int]:
     """Per cent from a guess among so many classes up to certain, in six steps; whole numbers, none twice."""
     lowest = 100 / classes
-    return [round(lowest + (100 - lowest) * place / (_LEVELS - 1)) for place in range(_LEVELS)]
+    return [round(lowest + (100 - lowest) * level / (_LEVELS - 1)) for level in range(_LEVELS)]
 
 
 class AnswerForm:
@@ -89,7 +89,7 @@ class AnswerForm:
         """Choose as a click would; ``confidence``: the nearest level is taken."""
         self._classes[self._names.index(label)].checked = True
         if confidence is not None:
-            near = min(range(len(self._percents)), key=lambda place: abs(self._percents[place] - 100 * confidence))
+            near = min(range(len(self._percents)), key=lambda level: abs(self._percents[level] - 100 * confidence))
             self._levels[near].checked = True
 
     def takeFocus(self) -> None:
@@ -116,8 +116,8 @@ class AnswerForm:
         button = qt.QPushButton(f"{percent}%")
         button.checkable = button.autoExclusive = True
         button.minimumWidth = 30
-        told = {self._percents[0]: _("a guess"), 100: _("certain")}.get(percent, _("so probably right"))
-        button.toolTip = _("{0} (keys + and -)").format(told)
+        notes = {self._percents[0]: _("a guess"), 100: _("certain")}.get(percent, _("so probably right"))
+        button.toolTip = _("{0} (keys + and -)").format(notes)
         button.connect("toggled(bool)", lambda _isChosen: self._onChanged())
         self._ui.confidencePlace.layout().addWidget(button)
         return button
@@ -132,9 +132,9 @@ class AnswerForm:
 
     def _move(self, step: int) -> None:
         """The first press says the lowest level, or with - the highest."""
-        chosen = [place for place, button in enumerate(self._levels) if button.checked]
-        place = chosen[0] + step if chosen else (0 if step > 0 else len(self._levels) - 1)
-        self._levels[max(0, min(place, len(self._levels) - 1))].checked = True
+        chosen = [level for level, button in enumerate(self._levels) if button.checked]
+        level = chosen[0] + step if chosen else (0 if step > 0 else len(self._levels) - 1)
+        self._levels[max(0, min(level, len(self._levels) - 1))].checked = True
         self.takeFocus()
 
     def _key(self, name: str, slot: Callable[[], None]):
@@ -145,7 +145,7 @@ class AnswerForm:
 
 
 _BAR_PX, _BAR_HEIGHT_PX = 220, 14
-_MOST_COLUMNS, _CARD_PX = 3, 150
+_MAX_COLUMNS, _CARD_PX = 3, 150
 
 
 class RevealPanel:
@@ -161,7 +161,7 @@ class RevealPanel:
         grid.setVerticalSpacing(3)
         grid.setColumnStretch(2, 1)
         self._bars: list[qt.QLabel] = []
-        self._shown: QuizAnswer | None = None
+        self._shown: ModelPrediction | None = None
         self._grid = qt.QGridLayout(ui.neighboursPlace)
         self._grid.setContentsMargins(0, 0, 0, 0)
         self._grid.setSpacing(4)
@@ -181,7 +181,7 @@ class RevealPanel:
         for label in (self._ui.modelLabel, self._ui.quizReliabilityLabel, self._ui.neighboursLabel):
             label.text = ""
 
-    def show(self, quiz: Quiz, answer: QuizAnswer) -> None:
+    def show(self, quiz: Quiz, answer: ModelPrediction) -> None:
         """Everything that the quiz holds of the model's answer to the case."""
         ui, colors = self._ui, {one.name: one.color for one in quiz.classes}
         ui.revealFrame.visible = True
@@ -193,9 +193,9 @@ class RevealPanel:
         self._removeBars()
         for row, (name, p) in enumerate(answer.probabilities.items() if answer.label else ()):
             self._addBar(row, name, p, colors[name])
-        sentences = answer.reliability.sentences(quiz.class_names) if answer.label else ()
-        said = [*sentences, *(f"\u26a0 {text}" for text in answer.warnings)]
-        ui.quizReliabilityLabel.text = "<br>".join(html.escape(sentence) for sentence in said)
+        messages = answer.reliability.messages(quiz.class_names) if answer.label else ()
+        texts = [*messages, *(f"\u26a0 {text}" for text in answer.warnings)]
+        ui.quizReliabilityLabel.text = "<br>".join(html.escape(message) for message in texts)
         hasHeat = answer.heat_map is not None
         ui.quizHeatCheckBox.enabled = ui.quizHeatSlider.enabled = hasHeat
         without = _("No heat map: nothing in the box speaks for it") if answer.label else _("No heat map")
@@ -205,12 +205,12 @@ class RevealPanel:
     def _showNeighbours(self, similar: tuple[QuizNeighbour, ...], colors) -> None:
         shown = [_neighbour(one) for one in similar[:CARDS]]
         colored = labelColors([one.label for one in shown], colors)
-        columns = max(1, min(_MOST_COLUMNS, self._ui.takeTab.width // _CARD_PX))
+        columns = max(1, min(_MAX_COLUMNS, self._ui.takeTab.width // _CARD_PX))
         for number, card in enumerate(self.cards):
             self._grid.addWidget(card.button, number // columns, number % columns)
             if number < len(shown):
                 one = shown[number]
-                card.show(one, similar[number].pictures, rank=str(number + 1), color=colored[one.label])
+                card.show(one, similar[number].thumbnails, rank=str(number + 1), color=colored[one.label])
             else:
                 card.show(None, {}, rank="", color=(0, 0, 0))
         self._ui.neighboursLabel.text = (
@@ -240,7 +240,7 @@ class RevealPanel:
         )
 
 
-def _modelText(answer: QuizAnswer, colors) -> str:
+def _modelText(answer: ModelPrediction, colors) -> str:
     if not answer.label:
         return _("<b>The model has no answer for this case.</b>")
     return _("The model says <b style='color:{0}'>{1}</b>, p = {2:.2f}").format(
@@ -289,8 +289,8 @@ class LearnerPanel:
 
     def start(self) -> None:
         """Start, or go on where this learner stopped."""
-        if self._whyNotStart():
-            self._ui.quizInfoLabel.text = html.escape(self._whyNotStart())
+        if self._startDisabledReason():
+            self._ui.quizInfoLabel.text = html.escape(self._startDisabledReason())
             return
         if self._try(self._start):
             session = self._logic.session
@@ -310,7 +310,7 @@ class LearnerPanel:
     def goOn(self) -> None:
         """The one large button, and Return: what comes next at this step."""
         session = self._logic.session
-        if session is not None and not self._whyNotGoOn(session):
+        if session is not None and not self._goOnDisabledReason(session):
             actions = {
                 Step.LOOK: self._logic.finishLooking,
                 Step.BOX: self._logic.useBox,
@@ -326,12 +326,12 @@ class LearnerPanel:
                 self.show()
                 self.answers.takeFocus()
 
-    def pause(self, why: str = "") -> None:
-        """Stop the clock and hide the case; ``why``: what to tell."""
+    def pause(self, reason: str = "") -> None:
+        """Stop the clock and hide the case; ``reason``: what to tell."""
         if self._logic.session is not None:
             self._ui.pauseButton.checked = True
-            if why:
-                self._say(why)
+            if reason:
+                self._showMessage(reason)
 
     def leave(self) -> None:
         """End here; the learner can come back."""
@@ -346,14 +346,14 @@ class LearnerPanel:
         """The module goes away."""
         self.answers.setActive(answering=False, goingOn=False)
 
-    def show(self, said: str = "") -> None:
+    def show(self, texts: str = "") -> None:
         """Bring the widgets in line with the session."""
         ui, session = self._ui, self._logic.session
         isDone = session is not None and session.step is Step.DONE
         ui.startFrame.visible = session is None
         ui.sessionFrame.visible = session is not None and not isDone
         ui.endFrame.visible = isDone
-        self._say(said)
+        self._showMessage(texts)
         self._onChanged()
         if session is None or isDone:
             self.reveal.hide()
@@ -377,15 +377,15 @@ class LearnerPanel:
         ui.boxFrame.visible = isShown and step is Step.BOX
         ui.takeBoxButton.visible = session.quiz.boxes == "free"
         ui.answerFrame.visible = isShown and step in _ANSWERING
-        isTold = isShown and step is Step.FEEDBACK
-        ui.feedbackLabel.visible = isTold
-        ui.feedbackLabel.text = feedbackText(session.feedback) if isTold else ""
+        isNotified = isShown and step is Step.FEEDBACK
+        ui.feedbackLabel.visible = isNotified
+        ui.feedbackLabel.text = feedbackText(session.feedback) if isNotified else ""
         now = (session.position, step)
         if now != self._showing:
             self.answers.clear()
         self._showing = now
         if isShown and step in _REVEALED:
-            self.reveal.show(session.quiz, session.model_answer)
+            self.reveal.show(session.quiz, session.model_prediction)
         else:
             self.reveal.hide()
         self._updateGoOn()
@@ -394,14 +394,14 @@ class LearnerPanel:
         session = self._logic.session
         if session is None or session.step is Step.DONE:
             return
-        why = self._whyNotGoOn(session)
+        reason = self._goOnDisabledReason(session)
         self._ui.goOnButton.text = goOnText(session)
-        self._ui.goOnButton.enabled = not why
-        self._ui.goOnButton.toolTip = why or _("Return")
+        self._ui.goOnButton.enabled = not reason
+        self._ui.goOnButton.toolTip = reason or _("Return")
         answering = session.step in _ANSWERING and not session.is_paused
         self.answers.setActive(answering=answering, goingOn=True)
 
-    def _whyNotGoOn(self, session: QuizSession) -> str:
+    def _goOnDisabledReason(self, session: QuizSession) -> str:
         if session.is_paused or session.step not in _ANSWERING:
             return ""
         if not self.answers.label:
@@ -415,7 +415,7 @@ class LearnerPanel:
             ("LesionLens/QuizAnswers", self._ui.answersPathEdit),
         )
 
-    def _whyNotStart(self) -> str:
+    def _startDisabledReason(self) -> str:
         ui = self._ui
         if not Path(ui.quizPathEdit.text).is_file():
             return _("Choose a quiz file.")
@@ -428,17 +428,17 @@ class LearnerPanel:
         return ""
 
     def _updateStart(self) -> None:
-        why = self._whyNotStart()
-        self._ui.startButton.enabled = not why
-        self._ui.startButton.toolTip = why or _("Start, or go on where this code stopped.")
-        self._ui.quizInfoLabel.text = html.escape(why)
+        reason = self._startDisabledReason()
+        self._ui.startButton.enabled = not reason
+        self._ui.startButton.toolTip = reason or _("Start, or go on where this code stopped.")
+        self._ui.quizInfoLabel.text = html.escape(reason)
 
     def _answer(self) -> None:
         self._logic.answer(self.answers.label, self.answers.confidence)
 
     def _place(self) -> None:
         if self._try(self._logic.startPlacing):
-            self._say(
+            self._showMessage(
                 _(
                     "Click the middle of the lesion in a slice view: a box of 20 mm appears; pull its handles until it fits."
                 )
@@ -454,7 +454,7 @@ class LearnerPanel:
             self._try(self._logic.pause if isPaused else self._logic.resume)
             self.show()
 
-    def _say(self, text: str) -> None:
+    def _showMessage(self, text: str) -> None:
         self._ui.learnerStateLabel.text, self._ui.learnerStateLabel.visible = text, bool(text)
 
     def _try(self, action: Callable[[], object]) -> bool:

@@ -20,17 +20,17 @@ _TAKE, _MAKE, _SCORE = range(3)
 
 
 class QuizPanel(VTKObservationMixin):
-    """Fills ``place``, an empty widget with a layout. ``logic``: what the buttons call (None: one for Slicer's scene).
+    """Fills ``container``, an empty widget with a layout. ``logic``: what the buttons call (None: one for Slicer's scene).
 
     Call `cleanup` before the widget goes away. While a learner is at work the other tabs are closed: they know the answers.
     """
 
-    def __init__(self, *, place, logic: QuizLogic | None = None) -> None:
+    def __init__(self, *, container, logic: QuizLogic | None = None) -> None:
         VTKObservationMixin.__init__(self)
         self.logic = logic or QuizLogic(slicer.mrmlScene)
         self.widget = slicer.util.loadUI(str(_UI))
-        place.layout().setContentsMargins(0, 0, 0, 0)
-        place.layout().addWidget(self.widget)
+        container.layout().setContentsMargins(0, 0, 0, 0)
+        container.layout().addWidget(self.widget)
         self.ui = slicer.util.childWidgetVariables(self.widget)
         self.scene = self.logic.display.scene
         self.widget.setMRMLScene(self.scene)

@@ -18,7 +18,7 @@ from LesionLib.model.folder import class_names, find_bundle, installed_bundles
 from slicer.i18n import tr as _
 
 from LesionRetrievalLib.library.cases import Case
-from LesionRetrievalLib.quiz.making import KnownLesion, QuizPlan
+from LesionRetrievalLib.quiz.making import LabelledLesion, QuizPlan
 from LesionRetrievalLib.quiz.model import Quiz
 from LesionRetrievalLib.quiz.requests import QuizRequest
 from LesionRetrievalLib.quiz_logic import QuizLogic
@@ -34,9 +34,9 @@ class ChosenCase:
     caseId: str
     label: str
     feedback: str = ""
-    lesion: KnownLesion | None = None
+    lesion: LabelledLesion | None = None
 
-    def withFeedback(self) -> KnownLesion:
+    def withFeedback(self) -> LabelledLesion:
         """The lesion of the scene with what is told of it."""
         return replace(self.lesion, feedback=self.feedback)
 
@@ -92,16 +92,16 @@ class CaseChoice:
         ui, path = self._ui, self._ui.caseLibraryEdit.text.strip()
         self._cases, self._pathRead = [], path
         if not path:
-            said = _("Choose a library, or take lesions of the scene below.")
+            text = _("Choose a library, or take lesions of the scene below.")
         else:
             try:
                 self._cases = self._logic.libraryCases(path, classNames=self._classNames)
-                said = _("{0} cases can be asked: those with their CT and an answer of the model.").format(
+                text = _("{0} cases can be asked: those with their CT and an answer of the model.").format(
                     len(self._cases)
                 )
             except LesionLensError as error:
-                said = str(error)
-        ui.caseLibraryLabel.text = said
+                text = str(error)
+        ui.caseLibraryLabel.text = text
         self._filling = True
         ui.quizLabelSelector.clear()
         ui.quizLabelSelector.addItem(_("all answers"))
@@ -176,9 +176,9 @@ class CaseChoice:
         fillTable(self._ui.chosenTable, rows, editable=_FEEDBACK_COLUMN)
         self._filling = False
         counts = {one.label: sum(other.label == one.label for other in self.chosen) for one in self.chosen}
-        told = ", ".join(f"{label} {count}" for label, count in sorted(counts.items()))
+        notes = ", ".join(f"{label} {count}" for label, count in sorted(counts.items()))
         self._ui.chosenLabel.text = (
-            _("{0} cases: {1}").format(len(self.chosen), told) if self.chosen else _("No case yet.")
+            _("{0} cases: {1}").format(len(self.chosen), notes) if self.chosen else _("No case yet.")
         )
         self._updateButtons()
         self._onChanged()
@@ -282,7 +282,7 @@ class TeacherPanel:
 
     def make(self, out: Path) -> None:
         """Ask the model about every case and write ``out``; returns at once."""
-        if self.isMaking or self._whyNot():
+        if self.isMaking or self._disabledReason():
             return
         self.run.start(self._logic.startMaking(self.request(out)), out)
         self._update()
@@ -295,7 +295,7 @@ class TeacherPanel:
             self.make(withSuffix(path, ".json"))
 
     def _ended(self, outcome: Outcome[Quiz]) -> None:
-        if outcome.answer is not None:
+        if outcome.value is not None:
             self._onMade(self.run.out)
         self._update()
 
@@ -319,25 +319,25 @@ class TeacherPanel:
         self.cases.setClassNames(names)
         self._update()
 
-    def _whyNot(self) -> str:
+    def _disabledReason(self) -> str:
         ui = self._ui
         missing = [package.name for package in self._missing()]
-        for hinders, words in (
+        for hinders, text in (
             (missing, _("Making a quiz asks a model, for which {0} is missing.").format(", ".join(missing))),
             (not ui.quizModelSelector.currentText, _("There is no model: install one above.")),
             (not ui.titleEdit.text.strip(), _("Give the quiz a title.")),
             (not self.cases.chosen, _("Choose some cases.")),
         ):
             if hinders:
-                return words
+                return text
         return ""
 
     def _update(self) -> None:
         if not hasattr(self, "cases"):
             return  # the choice of cases is just being built
-        ui, why = self._ui, self._whyNot()
-        ui.makeQuizButton.enabled = not why and not self.isMaking
-        ui.makeQuizButton.toolTip = why or _("Ask the model about every case and write the quiz file.")
+        ui, reason = self._ui, self._disabledReason()
+        ui.makeQuizButton.enabled = not reason and not self.isMaking
+        ui.makeQuizButton.toolTip = reason or _("Ask the model about every case and write the quiz file.")
         ui.cancelMakeButton.enabled = self.isMaking
 
 
@@ -345,18 +345,18 @@ def described(quiz: Quiz, path: Path) -> str:
     """What a quiz holds that has passed every check."""
     counts = Counter(case.known.label for case in quiz.cases)
     labels = ", ".join(f"{html.escape(label)} {count}" for label, count in sorted(counts.items()))
-    similar = sum(bool(case.answer.similar) for case in quiz.cases)
-    told = sum(bool(case.known.feedback) for case in quiz.cases)
-    right = sum(case.answer.label == case.known.label for case in quiz.cases)
+    similar = sum(bool(case.prediction.similar) for case in quiz.cases)
+    notes = sum(bool(case.known.feedback) for case in quiz.cases)
+    right = sum(case.prediction.label == case.known.label for case in quiz.cases)
     size = path.stat().st_size / 1e6
     lines = [
         _("<b>{0}</b>: {1}, {2:.1f} MB, every check passed").format(
             html.escape(quiz.title), html.escape(path.name), size
         ),
         _("{0} cases: {1}; boxes: {2}").format(len(quiz.cases), labels, quiz.boxes),
-        _("{0} with similar cases, {1} with words for the learner").format(similar, told),
+        _("{0} with similar cases, {1} with words for the learner").format(similar, notes),
         _("the model {0} {1} is right in {2}").format(html.escape(quiz.model[0]), html.escape(quiz.model[1]), right),
     ]
-    if silent := sum(not case.answer.label for case in quiz.cases):
+    if silent := sum(not case.prediction.label for case in quiz.cases):
         lines[-1] += _(", without an answer in {0}").format(silent)
     return "<br>".join(lines)

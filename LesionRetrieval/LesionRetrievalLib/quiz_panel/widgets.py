@@ -95,7 +95,7 @@ def stepText(session: QuizSession) -> str:
     """What the learner does now."""
     if session.is_paused:
         return _("<b>Paused.</b> The clock stands and the case is hidden.")
-    said = {
+    instruction = {
         Step.LOOK: _("Look at the case in the slice views."),
         Step.BOX: _("Place a box around the lesion."),
         Step.FIRST_ANSWER: _("What is it, and how sure are you?"),
@@ -104,8 +104,8 @@ def stepText(session: QuizSession) -> str:
         Step.FEEDBACK: _("This is what it was."),
     }[session.step]
     if session.step is Step.BOX and session.quiz.boxes == "free":
-        said += _(" Or be shown the teacher's.")
-    text = f"<b>{said}</b>"
+        instruction += _(" Or be shown the teacher's.")
+    text = f"<b>{instruction}</b>"
     if session.step is Step.LOOK and session.quiz.instructions:
         text = f"<i>{_lines(session.quiz.instructions)}</i><br>{text}"
     return text
@@ -133,8 +133,8 @@ def feedbackText(feedback: Feedback) -> str:
         _("It is <b>{0}</b> (known by: {1}).").format(html.escape(known.label), html.escape(known.label_source)),
         _("Your first answer: {0}").format(_answered(feedback.first, feedback.first_is_right)),
         _("Your second answer: {0}").format(_answered(feedback.second, feedback.second_is_right)),
-        _("The model: {0}, {1}").format(html.escape(feedback.answer_of_model), _verdict(feedback.model_is_right))
-        if feedback.answer_of_model
+        _("The model: {0}, {1}").format(html.escape(feedback.predicted_label), _verdict(feedback.model_is_right))
+        if feedback.predicted_label
         else _("The model has no answer for this case."),
     ]
     if feedback.box_overlap is not None:
@@ -174,8 +174,8 @@ def _answered(answer: LearnerAnswer, isRight: bool) -> str:
 
 
 def _verdict(isRight: bool) -> str:
-    color, word = (_GREEN, _("right")) if isRight else (_RED, _("wrong"))
-    return f"<b style='color:{color}'>{word}</b>"
+    color, text = (_GREEN, _("right")) if isRight else (_RED, _("wrong"))
+    return f"<b style='color:{color}'>{text}</b>"
 
 
 def _share(share: Proportion) -> str:

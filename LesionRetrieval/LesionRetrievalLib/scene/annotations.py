@@ -30,7 +30,7 @@ _SCHEMA = (
 _OURS = "lesionlens"
 _TO_LPS = np.array([-1.0, -1.0, 1.0])
 _FRAMES = {"LPS": _TO_LPS, "RAS": np.ones(3)}
-_MOST_MARKUPS = 10_000
+_MAX_MARKUPS = 10_000
 
 
 @dataclass(frozen=True, eq=False)
@@ -167,8 +167,8 @@ def _markups(text: str, source: str) -> list[Any]:
         msg = f"{source} is not a Slicer markups file: {str(error)[:200]}."
         raise BoxError(msg) from error
     markups = content.get("markups") if isinstance(content, dict) else None
-    if not isinstance(markups, list) or len(markups) > _MOST_MARKUPS:
-        msg = f"{source} is not a Slicer markups file: it has no list 'markups' of at most {_MOST_MARKUPS} entries."
+    if not isinstance(markups, list) or len(markups) > _MAX_MARKUPS:
+        msg = f"{source} is not a Slicer markups file: it has no list 'markups' of at most {_MAX_MARKUPS} entries."
         raise BoxError(msg)
     return markups
 

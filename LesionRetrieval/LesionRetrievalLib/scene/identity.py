@@ -39,7 +39,7 @@ def hasBurnedInText(volumeNode: vtkMRMLScalarVolumeNode, database: DicomValues |
     return any((database.instanceValue(uid, BURNED_IN_ELEMENT) or "").strip().upper() == "YES" for uid in sorted(asked))
 
 
-class KnownIdentities:
+class IdentityCache:
     """`identityOfVolume` for a panel that asks at every change: the database is asked once for each state of a CT.
 
     It is kept in memory until `forget`, under the node's ID.

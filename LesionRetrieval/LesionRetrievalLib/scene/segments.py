@@ -35,9 +35,9 @@ class SegmentChoice:
         selector = self._ui.segmentSelector
         self._filling = True
         selector.clear()
-        for place, segmentId in enumerate(ids):
+        for index, segmentId in enumerate(ids):
             selector.addItem(segmentation.GetSegment(segmentId).GetName())
-            selector.setItemData(place, segmentId)
+            selector.setItemData(index, segmentId)
         if ids and self._parameters.segmentId in ids:
             selector.setCurrentIndex(ids.index(self._parameters.segmentId))
         self._filling = False

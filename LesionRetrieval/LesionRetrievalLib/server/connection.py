@@ -117,7 +117,7 @@ def plain_server_errors(address: ServerAddress) -> Iterator[None]:
 
 def _in_plain_words(address: ServerAddress, error: Exception) -> CaseLibraryError:
     text = " ".join(_texts(error)).lower()
-    if any(word in text for word in ("unauthenticated", "auth check failure", "permission deny", "privilege")):
+    if any(phrase in text for phrase in ("unauthenticated", "auth check failure", "permission deny", "privilege")):
         msg = (
             f"{address} refuses this user; set {TOKEN}, or {USER} and {PASSWORD}, or ask who runs the server for the right to "
             "use this library."
@@ -134,7 +134,7 @@ def _in_plain_words(address: ServerAddress, error: Exception) -> CaseLibraryErro
         "channel",
         "recovering",
     )
-    if any(word in text for word in unreachable):
+    if any(phrase in text for phrase in unreachable):
         msg = (
             f"{address} does not answer; check that the server runs and can be reached from here. Libraries on this computer "
             "can be used all the same."

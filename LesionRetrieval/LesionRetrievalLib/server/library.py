@@ -20,7 +20,7 @@ from LesionRetrievalLib.library.cases import (
     case_fields,
     case_of,
     checked_case_id,
-    checked_pictures,
+    checked_thumbnails,
     loaded_vector,
     stored_vector,
     unit_vector,
@@ -53,7 +53,7 @@ from LesionRetrievalLib.server.records import (
     quoted,
 )
 
-MOST_ANSWERS = 16_000  # the server gives 16,384 at most, some of which are needed to tell ties apart
+MAX_ANSWERS = 16_000  # the server gives 16,384 at most, some of which are needed to tell ties apart
 _SPARE = 64
 _IDS_AT_ONCE = 5_000
 _CASES_OF_PIECES = 50
@@ -79,7 +79,7 @@ class MilvusSearch:
 
     def _candidates(self, query: np.ndarray, k: int, condition: str) -> list[tuple[dict[str, Any], float]]:
         """Whole cases with their similarity: all that could be among the ``k`` nearest."""
-        asked, most = k + _SPARE, MOST_ANSWERS + _SPARE
+        asked, most = k + _SPARE, MAX_ANSWERS + _SPARE
         margin = 4 * (len(query) + 4) * float(np.finfo(np.float32).eps)
         while True:
             hits = self.vectors.search(query.astype(np.float32), min(asked, most), condition)
@@ -189,7 +189,7 @@ class MilvusReading:
         return {row["case_id"]: row["created"] for row in self._cases.all(["case_id", "created"])}
 
     def contents(self) -> dict[str, tuple[str, ...]]:
-        """For every case, in order of ids, which of ``pictures`` and ``patch`` it has."""
+        """For every case, in order of ids, which of ``thumbnails`` and ``patch`` it has."""
         kinds: dict[str, set[str]] = {row["case_id"]: set() for row in self._cases.all(["case_id"])}
         for row in self._pieces.where("place == 0", ["case_id", "kind"]):
             kinds.get(row["case_id"], set()).add("pictures" if row["kind"].startswith("picture") else "patch")
@@ -208,7 +208,7 @@ class MilvusReading:
             create_properties(self._client, self.address.library)  # lets it be read
         return {row["name"]: row["value"] for row in self._properties.all(["name", "value"])}
 
-    def pictures(self, case_id: str) -> dict[str, np.ndarray]:
+    def thumbnails(self, case_id: str) -> dict[str, np.ndarray]:
         """The case's pictures, plane to uint8 grey (height, width)."""
         self.case(case_id)
         return pictures_from(case_id, self._pieces.of_case(case_id))
@@ -265,8 +265,8 @@ class MilvusReading:
         file does. Of more than 16,000 equally similar cases at the ``k``-th place, which come is the server's choice.
         """
         model = self._indexed(model_sha256)
-        if not isinstance(k, int) or isinstance(k, bool) or not 1 <= k <= MOST_ANSWERS:
-            msg = f"k is {k!r}; give a whole number from 1 to {MOST_ANSWERS}: more the server does not answer."
+        if not isinstance(k, int) or isinstance(k, bool) or not 1 <= k <= MAX_ANSWERS:
+            msg = f"k is {k!r}; give a whole number from 1 to {MAX_ANSWERS}: more the server does not answer."
             raise CaseLibraryError(msg)
         wanted = SearchFilter(**filters)
         query = unit_vector(vector, model.dimension)
@@ -318,7 +318,7 @@ def unknown_case(case_id: str) -> CaseLibraryError:
     return CaseLibraryError(f"Case {case_id!r} is not in this library; cases() lists what is.")
 
 
-MOST_CASES_AT_ONCE = 2_000
+MAX_CASES_AT_ONCE = 2_000
 
 
 class MilvusLibrary(MilvusReading):
@@ -363,13 +363,13 @@ class MilvusLibrary(MilvusReading):
         vector: Any,
         *,
         model_sha256: str,
-        pictures: Mapping[str, np.ndarray] | None = None,
+        thumbnails: Mapping[str, np.ndarray] | None = None,
         patch: HuPatch | None = None,
         created: str | None = None,
     ) -> None:
         """Add one case, wholly or not at all; ``created``: its date, for one from another library."""
         dates = {case.case_id: created} if created else None
-        self.add_many([CaseEntry(case, vector, pictures, patch)], model_sha256=model_sha256, created=dates)
+        self.add_many([CaseEntry(case, vector, thumbnails, patch)], model_sha256=model_sha256, created=dates)
 
     def add_many(
         self, entries: Iterable[CaseEntry | tuple], *, model_sha256: str, created: Mapping[str, str] | None = None
@@ -378,8 +378,8 @@ class MilvusLibrary(MilvusReading):
         model = self._indexed(model_sha256)
         given = [CaseEntry(*entry) for entry in entries]
         ids = [entry.case.case_id for entry in given]
-        if len(given) > MOST_CASES_AT_ONCE:
-            msg = f"{len(given)} cases at once are too many for the server; give at most {MOST_CASES_AT_ONCE}."
+        if len(given) > MAX_CASES_AT_ONCE:
+            msg = f"{len(given)} cases at once are too many for the server; give at most {MAX_CASES_AT_ONCE}."
             raise CaseLibraryError(msg)
         there = sorted(set(self._cases.having(ids)) | {i for i in ids if ids.count(i) > 1})
         if there:
@@ -390,7 +390,7 @@ class MilvusLibrary(MilvusReading):
         for entry in given:
             fields = dict(zip(CASE_COLUMNS, entry.case.as_row(), strict=True))
             unit = stored_vector(entry.vector, model.dimension)
-            parts = pieces_of_case(entry.case.case_id, checked_pictures(entry.pictures), entry.patch)
+            parts = pieces_of_case(entry.case.case_id, checked_thumbnails(entry.thumbnails), entry.patch)
             date = (created or {}).get(entry.case.case_id, today)
             rows.append(row_without_vector({**fields, "created": date, "pieces": len(parts)}))
             vectors.append(

@@ -17,7 +17,7 @@ from LesionLib.errors import CaseLibraryError
 
 from LesionRetrievalLib.library.arrays import PackedArrayError, packed, unpacked
 from LesionRetrievalLib.library.cases import (
-    MAX_PICTURE_SIDE,
+    MAX_THUMBNAIL_SIDE,
     PLANES,
     box_row,
     decoded_patch,
@@ -34,10 +34,10 @@ if TYPE_CHECKING:
 _PATCH_BOX, _PATCH, _PICTURE = "patch box", "patch ", "picture "
 
 
-def pieces_of_case(case_id: str, pictures: Mapping[str, np.ndarray], patch: HuPatch | None) -> list[dict[str, Any]]:
+def pieces_of_case(case_id: str, thumbnails: Mapping[str, np.ndarray], patch: HuPatch | None) -> list[dict[str, Any]]:
     """The rows of all that a case has besides its fields."""
     rows = []
-    for plane, grey in pictures.items():
+    for plane, grey in thumbnails.items():
         rows += _pieces(case_id, _PICTURE + plane, list(grey.shape), packed(grey))
     if patch is not None:
         rows += _pieces(case_id, _PATCH_BOX, list(box_row(patch)), b"")
@@ -55,7 +55,7 @@ def pictures_from(case_id: str, rows: Sequence[Mapping[str, Any]]) -> dict[str, 
             if plane not in PLANES or not is_picture_shape(about):
                 raise _damaged(case_id)
             try:
-                found[plane] = unpacked(content, dtype="uint8", shape=about, most=MAX_PICTURE_SIDE**2)
+                found[plane] = unpacked(content, dtype="uint8", shape=about, most=MAX_THUMBNAIL_SIDE**2)
             except PackedArrayError as error:
                 raise _damaged(case_id) from error
     return dict(sorted(found.items()))

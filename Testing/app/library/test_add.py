@@ -146,7 +146,7 @@ def test_several_lesions_enter_together_with_what_was_said_of_them(add, nrrd, le
         case = opened.case("new-2")
         assert (case.label, case.label_source, case.organ) == ("carcinoma", "histology", "lung")
         assert case.attributes == {"size": 12.0, "solid": True, "texture": "mixed"}
-        assert opened.pictures("new-1") == {}
+        assert opened.thumbnails("new-1") == {}
         assert opened.patch("new-1") is None
     assert b"PATIENT-0007" not in library.read_bytes()
 

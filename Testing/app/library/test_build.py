@@ -31,17 +31,17 @@ def test_every_case_is_there_with_its_answer_and_attributes(built):
         case = library.cases()[0]
         assert case.attributes == {"diameter_mm": 9.0, "texture": "solid"}
         assert (case.organ, case.label_source) == ("lung", "how it was made")
-        assert library.pictures(case.case_id) == {}
+        assert library.thumbnails(case.case_id) == {}
         assert library.integrity_problems() == ()
 
 
 def test_pictures_are_stored_only_when_asked_for(built):
     path, _ = built("--pictures")
     with CaseLibrary.open(path) as library:
-        pictures = library.pictures("case-00001")
-    assert set(pictures) == {"axial", "coronal", "sagittal"}
-    assert pictures["axial"].max() > 200  # the nodule
-    assert pictures["axial"][48, 48] > pictures["axial"][48, 20]
+        thumbnails = library.thumbnails("case-00001")
+    assert set(thumbnails) == {"axial", "coronal", "sagittal"}
+    assert thumbnails["axial"].max() > 200  # the nodule
+    assert thumbnails["axial"][48, 48] > thumbnails["axial"][48, 20]
 
 
 def test_no_patient_identifier_enters_the_file(built, tmp_path):
@@ -74,7 +74,7 @@ def test_an_existing_library_is_replaced_only_when_asked(built):
 def test_a_build_that_is_broken_off_leaves_the_old_library(built, monkeypatch, tmp_path):
     path, _ = built()
     before = path.read_bytes()
-    real, calls = case_adding.case_pictures, []
+    real, calls = case_adding.case_thumbnails, []
 
     def broken(*arguments):
         calls.append(arguments)
@@ -82,7 +82,7 @@ def test_a_build_that_is_broken_off_leaves_the_old_library(built, monkeypatch, t
             raise KeyboardInterrupt
         return real(*arguments)
 
-    monkeypatch.setattr(case_adding, "case_pictures", broken)
+    monkeypatch.setattr(case_adding, "case_thumbnails", broken)
     _, ran = built("--overwrite", "--pictures")
     assert ran.code == 130
     assert path.read_bytes() == before

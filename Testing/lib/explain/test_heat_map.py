@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from LesionLib.explain.heat_map import paint
+from LesionLib.explain.heat_map import resample_to_ct
 from LesionLib.explain.saliency import grad_cam
 from LesionLib.geometry import CTVolume, LesionBox, transformed_points
 from LesionLib.inference.classifier import Classifier
@@ -154,7 +154,7 @@ def test_painting_puts_the_centre_of_a_map_cell_where_its_pixels_were():
     stack = axial_stack(volume, box, AxialStackSpec())
     cam = np.zeros((len(stack.hu), 8, 8), dtype=np.float32)
     cam[len(cam) // 2, 5, 2] = 1.0
-    heat = paint(cam, stack, box, volume, "any")
+    heat = resample_to_ct(cam, stack, box, volume, "any")
     column, row = 2 * 8 + 3.5, 5 * 8 + 3.5
     expected = transformed_points(stack.sampleToRAS, [column, row, len(cam) // 2])
     assert np.linalg.norm(heat.peakRAS - expected) < 1.0

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from LesionLib.explain.localisation import (
-    grad_cam_of_pictures,
+    grad_cam_of_patches,
     layers_from_the_head,
     overlap,
     randomise,
@@ -32,7 +32,7 @@ NETWORKS = {
 
 
 class CornerNet(LesionNet):
-    """Twelve feature maps; class 1 is the brightness of pictures, the rest of the maps sees noise."""
+    """Twelve feature maps; class 1 is the brightness of patches, the rest of the maps sees noise."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -89,7 +89,7 @@ def test_grad_cam_of_a_trained_network_passes(trained):
     assert found.steps[-1].high < 0.5
     assert [step.layers for step in found.steps] == [("classifier",), ("conv",)]
     assert "changes, as it must" in str(found)
-    assert f"n = {found.pictures} pictures" in str(found)
+    assert f"n = {found.patches} patches" in str(found)
     assert "3 randomisations" in str(found)
 
 
@@ -105,7 +105,7 @@ def test_a_network_is_told_from_its_randomised_copy_but_not_from_an_equal_one(tr
     x, _ = pictures_and_truth(24, seed=3)
     randomised, equal = copy.deepcopy(trained), copy.deepcopy(trained)
     randomise(randomised, ["classifier", "conv"], seed=5)
-    own, same, other = (grad_cam_of_pictures(n, x, 1).numpy() for n in (trained, equal, randomised))
+    own, same, other = (grad_cam_of_patches(n, x, 1).numpy() for n in (trained, equal, randomised))
     usable = [i for i in range(len(x)) if np.ptp(own[i]) > 0]
     assert np.mean([rank_correlation(own[i], same[i]) for i in usable]) == pytest.approx(1.0)
     assert np.mean([rank_correlation(own[i], other[i]) for i in usable]) < 0.5
@@ -127,7 +127,7 @@ def test_the_same_seed_gives_the_same_numbers_and_nothing_else_is_touched(traine
     assert not any(module._forward_hooks for module in trained.modules())
 
 
-def picture(name: str) -> Tensor:
+def patch(name: str) -> Tensor:
     torch.manual_seed(0)
     return torch.rand(2, 1, 32, 32, 32) if name == "resnet3d" else torch.rand(2, 3, 64, 64)
 
@@ -135,7 +135,7 @@ def picture(name: str) -> Tensor:
 @pytest.mark.parametrize("name", sorted(NETWORKS))
 def test_layers_are_found_from_the_head_down_in_every_network(name):
     network = build_network(name, NETWORKS[name])
-    layers = layers_from_the_head(network, picture(name)[:1])
+    layers = layers_from_the_head(network, patch(name)[:1])
     head = "svm" if name == "dmrn" else "classifier"
     assert layers[0].startswith(head)
     first_conv = {"mobilenet_v2": "features_.0.0"}.get(name, "trunk.conv1")
@@ -147,7 +147,7 @@ def test_layers_are_found_from_the_head_down_in_every_network(name):
     middle = len(layers) // 2
     changed = copy.deepcopy(network)
     randomise(changed, layers[:middle], seed=0)
-    x, kept = picture(name), []
+    x, kept = patch(name), []
     probe = layers[middle]
     for n in (network, changed):
         handle = n.get_submodule(probe).register_forward_hook(lambda _m, _i, out: kept.append(out))
@@ -160,10 +160,10 @@ def test_layers_are_found_from_the_head_down_in_every_network(name):
 @pytest.mark.parametrize("name", sorted(NETWORKS))
 def test_the_cascade_runs_through_every_network_in_few_steps(name):
     network = build_network(name, NETWORKS[name])
-    found = sanity_check(network, picture(name), most_steps=4)
+    found = sanity_check(network, patch(name), max_steps=4)
     assert len(found.steps) == 4
     layers = [layer for step in found.steps for layer in step.layers]
-    assert layers == layers_from_the_head(network, picture(name))
+    assert layers == layers_from_the_head(network, patch(name))
     assert len(found.steps[0].layers) == 1
     for step in found.steps:
         assert -1 <= step.low <= step.rank_correlation <= step.high <= 1
@@ -198,23 +198,21 @@ def test_maps_that_die_count_as_changed_and_those_that_never_were_are_left_out(t
     x, _ = pictures_and_truth(6, seed=5)
     calls = []
 
-    def dying(_network: LesionNet, pictures: Tensor, _class_index: int) -> Tensor:
-        calls.append(len(pictures))
-        flat = torch.zeros(len(pictures), 4, 4)
-        return (
-            flat if sum(calls) > len(x) else flat + (pictures.amax(dim=(1, 2, 3)) < 1e9)[:, None, None] * torch.eye(4)
-        )
+    def dying(_network: LesionNet, patches: Tensor, _class_index: int) -> Tensor:
+        calls.append(len(patches))
+        flat = torch.zeros(len(patches), 4, 4)
+        return flat if sum(calls) > len(x) else flat + (patches.amax(dim=(1, 2, 3)) < 1e9)[:, None, None] * torch.eye(4)
 
     found = sanity_check(trained, x, explain=dying)
-    assert (found.pictures, found.left_out) == (6, 0)
+    assert (found.patches, found.left_out) == (6, 0)
     assert all((s.rank_correlation, s.overlap, s.empty) == (0.0, 0.0, 18) for s in found.steps)
 
-    def some(_network: LesionNet, pictures: Tensor, _class_index: int) -> Tensor:
-        odd = (pictures[:, 0, 0, 0] > x[:, 0, 0, 0].median()).float()
+    def some(_network: LesionNet, patches: Tensor, _class_index: int) -> Tensor:
+        odd = (patches[:, 0, 0, 0] > x[:, 0, 0, 0].median()).float()
         return odd[:, None, None] * torch.eye(4)
 
-    assert (sanity_check(trained, x, explain=some).pictures, sanity_check(trained, x, explain=some).left_out) == (3, 3)
-    with pytest.raises(ValueError, match="none of the 6 pictures has a map"):
+    assert (sanity_check(trained, x, explain=some).patches, sanity_check(trained, x, explain=some).left_out) == (3, 3)
+    with pytest.raises(ValueError, match="none of the 6 patches has a map"):
         sanity_check(trained, x, explain=lambda _n, p, _c: torch.zeros(len(p), 4, 4))
 
 
@@ -222,4 +220,4 @@ def test_a_network_in_training_mode_is_refused(trained):
     with pytest.raises(ValueError, match="evaluation mode"):
         sanity_check(copy.deepcopy(trained).train(), pictures_and_truth(4, seed=6)[0])
     with pytest.raises(ValueError, match="at least 1 step"):
-        sanity_check(trained, pictures_and_truth(4, seed=6)[0], most_steps=0)
+        sanity_check(trained, pictures_and_truth(4, seed=6)[0], max_steps=0)

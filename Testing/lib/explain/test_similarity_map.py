@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from LesionLib.explain.heat_map import paint
+from LesionLib.explain.heat_map import resample_to_ct
 from LesionLib.explain.saliency import similarity_map
 from LesionLib.geometry import CTVolume, LesionBox
 from LesionLib.inference.classifier import Classifier
@@ -32,7 +32,7 @@ LAST = {
 
 
 def network_and_pictures(name: str) -> tuple[LesionNet, Tensor, Tensor]:
-    """The network, two pictures, and the embedding of a third."""
+    """The network, two patches, and the embedding of a third."""
     torch.manual_seed(0)
     network = build_network(name, NETWORKS[name])
     x = torch.rand(3, 1, 16, 24, 24) if name == "resnet3d" else torch.rand(3, 3, 64, 64)
@@ -56,7 +56,7 @@ def with_hooks(network: LesionNet, last: torch.nn.Module, x: Tensor, other: Tens
 
 @pytest.mark.parametrize("name", sorted(NETWORKS))
 def test_it_equals_one_computed_with_hooks(name):
-    # In double precision: random networks find all pictures nearly alike, and float32 would compare rounding.
+    # In double precision: random networks find all patches nearly alike, and float32 would compare rounding.
     network, x, _ = network_and_pictures(name)
     network, x = network.double(), x.double()
     with torch.no_grad():
@@ -139,7 +139,7 @@ def test_painted_into_an_oblique_ct_it_lies_on_the_ball_that_both_lesions_have()
     network = DirectionNet().eval()
     features = network.features(torch.from_numpy(windowed(stack.hu, shipped.spec.windows_hu)))
     cam = similarity_map(network, features, np.array([1.0, 0.0], dtype=np.float32)).numpy()
-    heat = paint(cam, stack, box, volume, "similar")
+    heat = resample_to_ct(cam, stack, box, volume, "similar")
     assert np.linalg.norm(heat.peakRAS - ball_ras) < 4.0
 
 

@@ -63,7 +63,7 @@ def test_a_lesion_unlike_those_of_training_gets_no_answer(strict):
     volume, box = golden_case()
     result = Classifier(strict, volume).classify(box)
     assert (result.label, result.abstention) == ("", (WarningName.OUT_OF_DISTRIBUTION,))
-    assert result.sentences == (
+    assert result.messages == (
         "The model has no answer for this lesion: it looks unlike the lesions the model learned from.",
     )
 
@@ -74,7 +74,7 @@ def test_a_usual_lesion_is_answered_as_before(bundle):
     assert (result.label, result.usable, result.abstention) == ("benign", True, ())
     assert result.without_abstained is result
     assert result.shown_probabilities == result.probabilities
-    assert result.sentences == result.reliability.sentences(("benign", "malignant"))
+    assert result.messages == result.reliability.messages(("benign", "malignant"))
 
 
 def test_who_asks_for_it_all_the_same_gets_label_and_map_and_is_told(strict):
@@ -82,8 +82,8 @@ def test_who_asks_for_it_all_the_same_gets_label_and_map_and_is_told(strict):
     (result,) = Classifier(strict, volume).classify_all([box], answer_anyway=True)
     assert (result.label, result.usable) == ("benign", False)
     assert result.heat_map.class_name == "benign"
-    assert "asked for all the same" in result.sentences[0]
-    assert "sets made like this" not in " ".join(result.sentences)
+    assert "asked for all the same" in result.messages[0]
+    assert "sets made like this" not in " ".join(result.messages)
 
 
 def test_a_class_that_is_asked_for_is_explained_without_becoming_the_answer(strict):

@@ -39,9 +39,9 @@ CROSSING = {
     # Similar cases are added in the parent, from its library.
     LesionResult: {
         "name", "box", "label", "probabilities", "embedding", "heat_map", "warnings", "similar_cases", "reliability",
-        "statistics", "seen",
+        "statistics", "model_input_boxes",
     },
-    Reliability: {"prediction_set", "promised", "distance", "usual_distance", "spread", "heat_inside"},
+    Reliability: {"prediction_set", "target_coverage", "distance", "distance_threshold", "spread", "energy_inside"},
 }  # fmt: skip
 
 

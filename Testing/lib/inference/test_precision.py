@@ -40,7 +40,7 @@ class StubbornNet(SmallNet):
         return super().features(x)
 
 
-def pictures(count: int = 4, seed: int = 1) -> torch.Tensor:
+def patches(count: int = 4, seed: int = 1) -> torch.Tensor:
     return torch.randn(count, 3, 16, 16, generator=torch.Generator().manual_seed(seed))
 
 
@@ -57,7 +57,7 @@ def measured(monkeypatch):
 
 
 def test_the_probe_measures_both_and_gives_a_reason():
-    choice = choose_precision(SmallNet(), pictures())
+    choice = choose_precision(SmallNet(), patches())
     assert choice.float32_ms > 0
     assert choice.bfloat16_ms > 0
     assert choice.reason
@@ -65,7 +65,7 @@ def test_the_probe_measures_both_and_gives_a_reason():
 
 def test_bfloat16_is_chosen_where_it_is_faster_and_changes_nothing(measured):
     measured(60.0, 20.0)
-    choice = choose_precision(SmallNet(), pictures())
+    choice = choose_precision(SmallNet(), patches())
     assert choice.name == "bfloat16"
     assert "20.0 ms instead of 60.0 ms" in choice.reason
 
@@ -73,7 +73,7 @@ def test_bfloat16_is_chosen_where_it_is_faster_and_changes_nothing(measured):
 @pytest.mark.parametrize("bfloat16_ms", [55.0, 200.0])
 def test_bfloat16_is_refused_where_it_is_not_clearly_faster(measured, bfloat16_ms):
     measured(60.0, bfloat16_ms)
-    choice = choose_precision(SmallNet(), pictures())
+    choice = choose_precision(SmallNet(), patches())
     assert (choice.name, choice.bfloat16_ms) == ("float32", bfloat16_ms)
     assert "does not pay" in choice.reason
 
@@ -82,15 +82,15 @@ def test_bfloat16_is_refused_where_it_moves_the_test_case_s_answer(measured):
     measured(60.0, 20.0)
     trembling = SmallNet(gain=1e5)
     with torch.no_grad():
-        middle = trembling.linear(trembling.descriptor(trembling.features(pictures(1))))[0]
+        middle = trembling.linear(trembling.descriptor(trembling.features(patches(1))))[0]
     trembling.offset = float(middle[1] - middle[0])
-    choice = choose_precision(trembling, pictures(1))
+    choice = choose_precision(trembling, patches(1))
     assert choice.name == "float32"
     assert "would change the test case's answer" in choice.reason
 
 
 def test_a_network_that_does_not_run_in_bfloat16_stays_in_float32():
-    choice = choose_precision(StubbornNet(), pictures())
+    choice = choose_precision(StubbornNet(), patches())
     assert choice.name == "float32"
     assert choice.reason == "this network does not run in bfloat16: only float32 here"
 
@@ -98,7 +98,7 @@ def test_a_network_that_does_not_run_in_bfloat16_stays_in_float32():
 def test_a_network_is_measured_once(measured):
     calls = measured(60.0, 20.0)
     network = SmallNet()
-    assert choose_precision(network, pictures()) is choose_precision(network, pictures())
+    assert choose_precision(network, patches()) is choose_precision(network, patches())
     assert len(calls) == 1
 
 
@@ -107,7 +107,7 @@ def test_the_class_of_every_lesion_is_that_of_float32():
     fast = in_precision(exact, precision.Precision("bfloat16", "test"), dimensions=4, temperature=1.0)
     rounded = 0
     for seed in range(50):
-        x = pictures(seed=seed)
+        x = patches(seed=seed)
         with torch.no_grad():
             a, b = exact.features(x), fast.features(x)
         assert b.dtype == torch.float32
@@ -120,8 +120,8 @@ def test_a_close_call_is_computed_in_float32():
     exact = SmallNet(gain=0.0)
     fast = in_precision(exact, precision.Precision("bfloat16", "test"), dimensions=4, temperature=1.0)
     with torch.no_grad():
-        assert torch.equal(fast.features(pictures()), exact.features(pictures()))
-        assert not torch.equal(fast.rounded_features(pictures()), exact.features(pictures()))
+        assert torch.equal(fast.features(patches()), exact.features(patches()))
+        assert not torch.equal(fast.rounded_features(patches()), exact.features(patches()))
 
 
 def test_float32_is_the_network_itself():

@@ -31,7 +31,7 @@ import os, time, torch
 os.write(1, b"printed before the worker took hold of its output\\n")
 from LesionLib.sampling import batches
 from LesionLib.inference.worker import main
-honest, tries_that_find_memory_full = batches.cut, 2
+honest, tries_that_find_memory_full = batches.crop_sample, 2
 def cut(volume, box, spec):
     global tries_that_find_memory_full
     if box.name == "sleep":
@@ -48,7 +48,7 @@ def cut(volume, box, spec):
         tries_that_find_memory_full -= 1
         raise torch.cuda.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
     return honest(volume, box, spec)
-batches.cut = cut
+batches.crop_sample = cut
 main()
 """
 

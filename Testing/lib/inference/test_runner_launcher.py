@@ -31,12 +31,12 @@ make_engine = worker._engine
 def engine():
     made = make_engine()
     from LesionLib.sampling import batches
-    honest = batches.cut
+    honest = batches.crop_sample
     def cut(volume, box, spec):
         if box.name == "slow":
             time.sleep(60)
         return honest(volume, box, spec)
-    batches.cut = cut
+    batches.crop_sample = cut
     return made
 worker._engine = engine
 worker.main()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from LesionLib.errors import CaseLibraryError
 from LesionRetrievalLib.library.attributes import attributes_from_text, attributes_text, conditions_from_text
-from LesionRetrievalLib.library.pseudonyms import default_key_path, key_if_there, owner_key
+from LesionRetrievalLib.library.pseudonyms import default_key_path, key_if_there, pseudonymisation_key
 from LesionRetrievalLib.library.search import SearchPlan
 
 PATIENT = "0" * 32
@@ -69,12 +69,12 @@ def test_scopes_by_patient_need_to_know_it(scope):
     ],
 )
 def test_whether_the_patient_is_left_out_is_said(plan, patient, has_key, said):
-    assert said in plan.words(patient, has_key=has_key)
+    assert said in plan.text(patient, has_key=has_key)
 
 
 def test_a_search_makes_no_key(monkeypatch, tmp_path):
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
     assert default_key_path() == tmp_path / "lesionlens" / "pseudonym.key"
     assert key_if_there() is None
-    made = owner_key()
-    assert key_if_there() == made == owner_key()
+    made = pseudonymisation_key()
+    assert key_if_there() == made == pseudonymisation_key()

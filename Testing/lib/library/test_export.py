@@ -25,7 +25,7 @@ def library(library):
     for number in range(3):
         case = Case(f"c{number}", "cyst", "histology", "liver", f"{number:032}", "1" * 32, {"size": 2.5}, "a remark")
         vector = np.eye(4)[number]
-        library.add(case, vector, model_sha256=MODEL.sha256, pictures={"axial": GREY}, patch=patch)
+        library.add(case, vector, model_sha256=MODEL.sha256, thumbnails={"axial": GREY}, patch=patch)
     return library
 
 
@@ -44,9 +44,9 @@ def test_a_copy_searches_like_the_library_and_holds_no_pictures(library, tmp_pat
 
 def test_pictures_patches_and_notes_come_along_as_the_plan_says(library, tmp_path):
     path = tmp_path / "copy.lesionlib"
-    library.export(path, ExportPlan(pictures=True, patches=True, notes=False))
+    library.export(path, ExportPlan(thumbnails=True, patches=True, notes=False))
     with CaseLibrary.open(path) as copy:
-        np.testing.assert_array_equal(copy.pictures("c1")["axial"], GREY)
+        np.testing.assert_array_equal(copy.thumbnails("c1")["axial"], GREY)
         np.testing.assert_array_equal(copy.patch("c1").volume.array, library.patch("c1").volume.array)
         assert copy.case("c1").note == ""
         assert copy.integrity_problems() == ()
@@ -75,7 +75,7 @@ def test_the_salt_stays_with_its_owner(library, tmp_path):
     key = Pseudonymiser.create(tmp_path / "owner.key")
     case = Case("mine", "cyst", "histology", "liver", key.hash("4711"), key.hash("4711", domain="study"))
     library.add(case, np.ones(4), model_sha256=MODEL.sha256)
-    library.export(tmp_path / "copy.lesionlib", ExportPlan(pictures=True, patches=True))
+    library.export(tmp_path / "copy.lesionlib", ExportPlan(thumbnails=True, patches=True))
     for path in (library.path, tmp_path / "copy.lesionlib"):
         content = path.read_bytes()
         assert key.hash("4711").encode() in content

@@ -63,7 +63,7 @@ def require_old_contents(library):
     assert [model.cases for model in library.models()] == [2]
     assert [case.case_id for case in library.cases()] == ["a", "b"]
     assert library.case("a").attributes == {"size": 3.0}
-    assert library.pictures("a")["axial"].tolist() == [[1, 2], [3, 4]]
+    assert library.thumbnails("a")["axial"].tolist() == [[1, 2], [3, 4]]
     assert library.patch("a") is None
     assert library.contents() == {"a": ("pictures",), "b": ()}
     assert [n.case_id for n in library.search([1, 0.1, 0, 0], model_sha256=MODEL.sha256)] == ["a", "b"]

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from case_libraries import MODEL, a_case, a_library_at
 from LesionRetrievalLib.library.cases import Neighbour
-from LesionRetrievalLib.library.neighbours import agreement_sentence, nearest_other_class, neighbour_vote
+from LesionRetrievalLib.library.neighbours import agreement_text, nearest_other_class, neighbour_vote
 
 
 def a_neighbour(label: str, similarity: float) -> Neighbour:
@@ -42,7 +42,7 @@ def test_of_equal_shares_the_more_similar_case_s_label_comes_first():
 def test_without_cases_there_is_no_vote():
     vote = neighbour_vote([])
     assert (vote.shares, vote.top, vote.total) == ({}, "", 0)
-    assert agreement_sentence(vote, {"cyst": 1.0}) == "No case was found, so there is no vote."
+    assert agreement_text(vote, {"cyst": 1.0}) == "No case was found, so there is no vote."
 
 
 @pytest.mark.parametrize(
@@ -56,7 +56,7 @@ def test_without_cases_there_is_no_vote():
 )  # fmt: skip
 def test_agreement_is_said_in_plain_words(probabilities, said):
     vote = neighbour_vote([a_neighbour("cyst", 0.9), a_neighbour("metastasis", 0.3), a_neighbour("cyst", 0.3)])
-    assert said in agreement_sentence(vote, probabilities)
+    assert said in agreement_text(vote, probabilities)
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ import pytest
 from case_libraries import MODEL, a_case
 from LesionLib.errors import BoxError, CaseLibraryError
 from LesionLib.geometry import CTVolume, LesionBox, transformed_points
-from LesionLib.sampling.inputs import cut, network_input
+from LesionLib.sampling.inputs import crop_sample, network_input
 from LesionLib.sampling.planes import KeySliceSpec, OrthogonalPlanesSpec, SliceWithNeighboursSpec
 from LesionLib.sampling.resample import AxialStackSpec, lattice_points
 from LesionLib.sampling.volumes import IsotropicCubeSpec, ShapeMaskSpec
@@ -61,7 +61,7 @@ def test_a_model_sees_the_same_on_the_patch_as_on_the_ct(ct, spec, at):
     assert patch.volume.array.size < ct.array.size / 2
     assert not sees_beyond(patch, spec)
     # Not bit for bit: the origin of the lattice is another, and so is the rounding. 1e-3 is 0.7 HU in the widest window.
-    on_ct, on_patch = (network_input(cut(v, b, spec), spec) for v, b in ((ct, box), (patch.volume, patch.box)))
+    on_ct, on_patch = (network_input(crop_sample(v, b, spec), spec) for v, b in ((ct, box), (patch.volume, patch.box)))
     np.testing.assert_allclose(on_patch, on_ct, atol=1e-3)
 
 
@@ -70,7 +70,7 @@ def test_a_model_that_looks_further_than_the_patch_is_found_out(ct, spec):
     box = a_lesion(ct)
     patch = lesion_patch(ct, box)
     assert sees_beyond(patch, spec)
-    on_ct, on_patch = (network_input(cut(v, b, spec), spec) for v, b in ((ct, box), (patch.volume, patch.box)))
+    on_ct, on_patch = (network_input(crop_sample(v, b, spec), spec) for v, b in ((ct, box), (patch.volume, patch.box)))
     assert not np.allclose(on_patch, on_ct, atol=0.1)
 
 

@@ -70,7 +70,7 @@ def test_numpy_scalars_are_kept_as_plain_ones():
 
 
 @pytest.mark.parametrize(
-    "pictures",
+    "thumbnails",
     [
         {"oblique": np.zeros((2, 2), np.uint8)},
         {"axial": np.zeros((2, 2))},
@@ -80,9 +80,9 @@ def test_numpy_scalars_are_kept_as_plain_ones():
         [np.zeros((2, 2), np.uint8)],
     ],
 )
-def test_pictures_other_than_uint8_grey_planes_are_refused(library, pictures):
+def test_pictures_other_than_uint8_grey_planes_are_refused(library, thumbnails):
     with pytest.raises(CaseLibraryError):
-        library.add(a_case(), np.ones(4), model_sha256=MODEL.sha256, pictures=pictures)
+        library.add(a_case(), np.ones(4), model_sha256=MODEL.sha256, thumbnails=thumbnails)
     assert len(library) == 0
 
 

@@ -12,18 +12,18 @@ from LesionRetrievalLib.library.store import CaseLibrary
 
 def test_a_case_comes_back_as_it_went_in_after_the_file_was_closed(path):
     case = a_case(attributes={"size mm": 12.5, "slices": 3, "contrast": True, "phase": "venous", "x": None})
-    pictures = {"axial": np.arange(12, dtype=np.uint8).reshape(3, 4), "sagittal": np.zeros((2, 2), np.uint8)}
+    thumbnails = {"axial": np.arange(12, dtype=np.uint8).reshape(3, 4), "sagittal": np.zeros((2, 2), np.uint8)}
     with a_library_at(path) as library:
-        library.add(case, [3, 0, 4, 0], model_sha256=MODEL.sha256, pictures=pictures)
+        library.add(case, [3, 0, 4, 0], model_sha256=MODEL.sha256, thumbnails=thumbnails)
     with CaseLibrary.open(path) as library:
         assert (library.model, library.dimension, len(library)) == (MODEL, 4, 1)
         assert library.case("case-1") == case
         assert library.cases() == [case]
         assert library.labels() == {"metastasis": 1}
         assert library.integrity_problems() == ()
-        found = library.pictures("case-1")
-        assert found.keys() == pictures.keys()
-        assert all(np.array_equal(found[plane], pictures[plane]) for plane in pictures)
+        found = library.thumbnails("case-1")
+        assert found.keys() == thumbnails.keys()
+        assert all(np.array_equal(found[plane], thumbnails[plane]) for plane in thumbnails)
         (neighbour,) = search(library)
         assert neighbour.similarity == pytest.approx(0.6)
         assert neighbour.attributes == case.attributes

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from LesionLib.geometry import CTVolume, LesionBox, transformed_points
 from LesionLib.sampling.resample import lattice_points
-from LesionRetrievalLib.library.patches import SIDE, case_pictures
+from LesionRetrievalLib.library.patches import SIDE, case_thumbnails
 
 MIDDLE = SIDE // 2
 
@@ -23,10 +23,10 @@ def marked() -> CTVolume:
 
 
 def bright(volume: CTVolume, center) -> dict[str, tuple[float, float]]:
-    pictures = case_pictures(volume, LesionBox(center, [10, 10, 10]))
+    thumbnails = case_thumbnails(volume, LesionBox(center, [10, 10, 10]))
     return {
         plane: tuple(np.argwhere(grey > 150).mean(axis=0) - MIDDLE)
-        for plane, grey in pictures.items()
+        for plane, grey in thumbnails.items()
         if (grey > 150).any()
     }
 
@@ -44,8 +44,8 @@ def test_left_is_right_front_is_up_and_head_is_up(marked):
 
 
 def test_where_there_is_no_ct_the_picture_is_black(marked):
-    pictures = case_pictures(marked, LesionBox([38, 0, 0], [10, 10, 10]))
-    assert (pictures["axial"][:, :10] == 0).all()
-    assert (pictures["axial"][:, -10:] > 0).all()
-    assert pictures["axial"].shape == (SIDE, SIDE)
-    assert pictures["axial"].dtype == np.uint8
+    thumbnails = case_thumbnails(marked, LesionBox([38, 0, 0], [10, 10, 10]))
+    assert (thumbnails["axial"][:, :10] == 0).all()
+    assert (thumbnails["axial"][:, -10:] > 0).all()
+    assert thumbnails["axial"].shape == (SIDE, SIDE)
+    assert thumbnails["axial"].dtype == np.uint8

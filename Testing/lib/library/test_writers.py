@@ -24,7 +24,7 @@ from LesionRetrievalLib.library.cases import Case, ModelIdentity
 from LesionRetrievalLib.library.store import CaseLibrary
 from LesionRetrievalLib.library.patches import lesion_patch
 model = ModelIdentity("orthopatch", "1.2.0", "a" * 64)
-pictures = {plane: np.full((64, 64), 7, np.uint8) for plane in ("axial", "coronal", "sagittal")}
+thumbnails = {plane: np.full((64, 64), 7, np.uint8) for plane in ("axial", "coronal", "sagittal")}
 patch = lesion_patch(CTVolume(np.arange(4096, dtype=np.int16).reshape(16, 16, 16), np.eye(4)), LesionBox([8] * 3, [4] * 3))
 def case(i):
     return Case(f"c{i:05}", "cyst", "histology", "liver", "0" * 32, "1" * 32)
@@ -35,7 +35,7 @@ def vector(i):
 ADDER = """
 library = CaseLibrary.open(sys.argv[1], read_only=False)
 for i in range(len(library), 1000):
-    library.add(case(i), vector(i), model_sha256=model.sha256, pictures=pictures, patch=patch)
+    library.add(case(i), vector(i), model_sha256=model.sha256, thumbnails=thumbnails, patch=patch)
     print(i, flush=True)
 """
 
@@ -49,7 +49,7 @@ while seen < 60:
     assert len(cases) >= seen, (len(cases), seen)
     seen = len(cases)
     for neighbour in found:
-        assert set(library.pictures(neighbour.case_id)) == set(pictures)
+        assert set(library.thumbnails(neighbour.case_id)) == set(thumbnails)
         assert library.patch(neighbour.case_id) is not None
 print("done", flush=True)
 """
@@ -80,7 +80,7 @@ def require_whole_cases(path) -> int:
         assert library.ids_without_vector(MODEL.sha256) == []
         contents = library.contents()
         assert all(contents[case.case_id] == ("pictures", "patch") for case in cases)
-        assert all(len(library.pictures(case.case_id)) == 3 for case in cases)
+        assert all(len(library.thumbnails(case.case_id)) == 3 for case in cases)
         return len(cases)
 
 
@@ -102,7 +102,7 @@ WRITER = """
 library = CaseLibrary.open(sys.argv[1], read_only=False)
 with library.transaction():
     for i in range(20, 1020):
-        library.add(case(i), vector(i), model_sha256=model.sha256, pictures=pictures, patch=patch)
+        library.add(case(i), vector(i), model_sha256=model.sha256, thumbnails=thumbnails, patch=patch)
     print("half-way", flush=True)
     time.sleep(60)
 """

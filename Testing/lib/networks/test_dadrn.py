@@ -16,7 +16,7 @@ def parameters(network) -> int:
 
 
 def on_meta(**arguments):
-    """The network without memory, and the shape of its features of a 224 x 224 picture."""
+    """The network without memory, and the shape of its features of a 224 x 224 patch."""
     with torch.device("meta"):
         network = DADRN(**arguments)
         return network, tuple(network.features(torch.empty(1, 3, 224, 224)).shape)
@@ -68,11 +68,11 @@ def test_spatial_attention_is_its_formula_position_by_position(normalise, scale)
     expected = a.clone()
     with torch.no_grad():
         b1, b2, d = (conv(a).flatten(2) for conv in (attention.query, attention.key, attention.value))
-        for picture in range(2):
+        for patch in range(2):
             for j in range(12):
-                s = torch.stack([b1[picture, :, j] @ b2[picture, :, i] for i in range(12)]) / (2**0.5 if scale else 1)
-                o = sum(weight * d[picture, :, i] for i, weight in enumerate(alpha(s, normalise)))
-                expected[picture, :, j // 4, j % 4] += 0.3 * o
+                s = torch.stack([b1[patch, :, j] @ b2[patch, :, i] for i in range(12)]) / (2**0.5 if scale else 1)
+                o = sum(weight * d[patch, :, i] for i, weight in enumerate(alpha(s, normalise)))
+                expected[patch, :, j // 4, j % 4] += 0.3 * o
         torch.testing.assert_close(attention(a), expected)
 
 
@@ -85,12 +85,12 @@ def test_channel_attention_is_its_formula_channel_by_channel(normalise, scale):
     a = torch.randn(2, 5, 3, 4, dtype=torch.float64)
     expected = a.clone()
     with torch.no_grad():
-        for picture in range(2):
+        for patch in range(2):
             for j in range(5):
-                s = torch.stack([(a[picture, j] * a[picture, i]).sum() for i in range(5)]) / (12 if scale else 1)
+                s = torch.stack([(a[patch, j] * a[patch, i]).sum() for i in range(5)]) / (12 if scale else 1)
                 s = s if normalise == "sigmoid" else s.max() - s  # DANet
-                o = sum(weight * a[picture, i] for i, weight in enumerate(alpha(s, normalise)))
-                expected[picture, j] += 0.3 * o
+                o = sum(weight * a[patch, i] for i, weight in enumerate(alpha(s, normalise)))
+                expected[patch, j] += 0.3 * o
         torch.testing.assert_close(attention(a), expected)
 
 

@@ -55,27 +55,27 @@ def test_a_residual_pooling_unit_is_its_formula(rpu_width):
 
 
 @pytest.fixture
-def pictures():
+def patches():
     torch.manual_seed(0)
     return torch.randn(2, 3, 96, 64, dtype=torch.float64)
 
 
 @pytest.mark.parametrize("depth", [18, 50])
-def test_the_last_descriptor_is_that_of_the_last_stage(depth, pictures):
+def test_the_last_descriptor_is_that_of_the_last_stage(depth, patches):
     network = DMRN(depth=depth, width="tiny").double().eval()
     with torch.no_grad():
-        descriptors = network.stage_descriptors(pictures)
+        descriptors = network.stage_descriptors(patches)
         assert len(descriptors) == 4
-        torch.testing.assert_close(network.descriptor(network.features(pictures)), descriptors[-1])
+        torch.testing.assert_close(network.descriptor(network.features(patches)), descriptors[-1])
 
 
 @pytest.mark.parametrize("rpu_width", [None, 6])
-def test_the_concatenated_descriptor_is_exactly_that_of_the_four_stages(rpu_width, pictures):
+def test_the_concatenated_descriptor_is_exactly_that_of_the_four_stages(rpu_width, patches):
     network = DMRN(depth=18, width="tiny", descriptor="concat", rpu_width=rpu_width).double().eval()
     with torch.no_grad():
-        f = network.features(pictures)
+        f = network.features(patches)
         assert f.shape[2:] == (3, 2)
-        torch.testing.assert_close(network.descriptor(f), torch.cat(network.stage_descriptors(pictures), dim=1))
+        torch.testing.assert_close(network.descriptor(f), torch.cat(network.stage_descriptors(patches), dim=1))
         assert network.head(f).shape == (2, 5)
 
 
@@ -85,26 +85,26 @@ def test_the_concatenated_descriptor_refuses_a_size_for_which_it_would_not_be_ex
         network.features(torch.zeros(1, 3, 80, 64))
 
 
-def test_an_answer_computes_no_unit_but_the_last(pictures):
+def test_an_answer_computes_no_unit_but_the_last(patches):
     network = DMRN(depth=18, width="tiny").double().eval()
     called = []
     for name, unit in network.units.items():
         unit.register_forward_hook(lambda *_, name=name: called.append(name))
-    network(pictures)
+    network(patches)
     assert called == ["stage4"]
 
 
-def test_what_is_exported_answers_the_same_without_the_other_units(pictures):
+def test_what_is_exported_answers_the_same_without_the_other_units(patches):
     trained = DMRN(depth=18, width="tiny").double().eval()
     exported = DMRN(depth=18, width="tiny", supervised_stages=1).double().eval()
     exported.load_state_dict(load(save(trained.inference_state())), strict=True)
     with torch.no_grad():
-        assert torch.equal(exported(pictures), trained(pictures))
+        assert torch.equal(exported(patches), trained(patches))
 
 
-def test_the_loss_of_every_stage_reaches_the_trunk_and_none_the_support_vector_machine(pictures):
+def test_the_loss_of_every_stage_reaches_the_trunk_and_none_the_support_vector_machine(patches):
     network = DMRN(depth=18, width="tiny").double()
-    sum(d.square().sum() for d in network.stage_descriptors(pictures)).backward()
+    sum(d.square().sum() for d in network.stage_descriptors(patches)).backward()
     assert all(p.grad is not None for p in network.parameters())
     assert not list(network.svm.parameters())
 

@@ -25,17 +25,17 @@ def tiny(backbone="inception_v3", **arguments):
     return OrthoPatch(backbone=backbone, width="tiny", **arguments)
 
 
-def pictures(count=2, rows=96, columns=90, *, seed=1):
+def patches(count=2, rows=96, columns=90, *, seed=1):
     return torch.randn(count, 3, rows, columns, generator=torch.Generator().manual_seed(seed))
 
 
 def settled(network):
-    """In evaluation mode, with the batch statistics of a few pictures: a fresh network hardly tells them apart."""
+    """In evaluation mode, with the batch statistics of a few patches: a fresh network hardly tells them apart."""
     for module in network.modules():
         if isinstance(module, torch.nn.BatchNorm2d):
-            module.momentum = 1.0  # the statistics of these pictures, without a trace of the initial ones
+            module.momentum = 1.0  # the statistics of these patches, without a trace of the initial ones
     with torch.no_grad():
-        network.train()(pictures(8, rows=128, columns=128, seed=5))
+        network.train()(patches(8, rows=128, columns=128, seed=5))
     return network.eval()
 
 
@@ -125,8 +125,8 @@ def test_the_published_classifier_is_linear_in_the_average_of_the_last_map(netwo
     network.eval()
     last = network.fc if isinstance(network, InceptionV3) else network.last_linear
     with torch.no_grad():
-        logits = network(pictures())
-        average = super(type(network), network).forward(pictures()).flatten(2).mean(dim=2)
+        logits = network(patches())
+        average = super(type(network), network).forward(patches()).flatten(2).mean(dim=2)
     assert logits.shape == (2, expected)
     torch.testing.assert_close(logits, average @ last.weight.T + last.bias)
 
@@ -156,7 +156,7 @@ def test_a_full_network_answers_a_picture_in_the_paper_s_size():
     torch.manual_seed(0)
     network = OrthoPatch().eval()
     with torch.no_grad():
-        f = network.features(pictures(1, 252, 210))
+        f = network.features(patches(1, 252, 210))
     assert f.shape == (1, 2048, 6, 5)
     assert 0.01 < f.std() < 100  # neither faded nor grown out of hand on its way through untrained layers
 
@@ -165,18 +165,18 @@ def test_a_full_network_answers_a_picture_in_the_paper_s_size():
 def test_the_answer_is_linear_in_the_descriptor(backbone):
     network = settled(tiny(backbone, classes=3))
     with torch.no_grad():
-        f = network.features(pictures())
+        f = network.features(patches())
         descriptor = network.descriptor(f)
         linear = network.classifier[1]
         assert descriptor.shape == (2, 32)
         torch.testing.assert_close(network.head(f), descriptor @ linear.weight.T + linear.bias)
-        torch.testing.assert_close(network.embed(pictures()), functional.normalize(descriptor, dim=1))
+        torch.testing.assert_close(network.embed(patches()), functional.normalize(descriptor, dim=1))
 
 
 @pytest.mark.parametrize("backbone", BACKBONES)
 def test_answers_are_the_same_every_time_and_depend_on_every_channel(backbone):
     network = settled(tiny(backbone))
-    x = pictures()
+    x = patches()
     with torch.no_grad():
         answer = network(x)
         assert torch.equal(network(x), answer)
@@ -192,7 +192,7 @@ def test_answers_are_the_same_every_time_and_depend_on_every_channel(backbone):
 @pytest.mark.parametrize("backbone", BACKBONES)
 def test_every_parameter_learns(backbone):
     network = tiny(backbone).train()
-    functional.cross_entropy(network(pictures(4)), torch.tensor([0, 1, 0, 1])).backward()
+    functional.cross_entropy(network(patches(4)), torch.tensor([0, 1, 0, 1])).backward()
     without = [name for name, p in network.named_parameters() if p.grad is None or not p.grad.isfinite().all()]
     assert without == []
     assert network.trunk.get_parameter(next(iter(dict(network.trunk.named_parameters())))).grad.abs().sum() > 0
@@ -202,7 +202,7 @@ def test_every_parameter_learns(backbone):
 def test_grad_cam_weighs_the_maps_by_the_slope_of_the_answer_in_their_averages(backbone):
     network = settled(tiny(backbone))
     with torch.no_grad():
-        f = network.features(pictures(rows=128, columns=160))
+        f = network.features(patches(rows=128, columns=160))
     averages = f.mean(dim=(2, 3)).requires_grad_()
     (slope,) = torch.autograd.grad(network.head(averages[:, :, None, None])[:, 1].sum(), averages)
     expected = functional.relu(torch.einsum("bc,bchw->bhw", slope, f)) / (2 * 3)
@@ -212,7 +212,7 @@ def test_grad_cam_weighs_the_maps_by_the_slope_of_the_answer_in_their_averages(b
 
 def test_the_auxiliary_classifier_gives_a_second_answer_in_training_and_no_part_of_the_first():
     network = settled(tiny(auxiliary=True, classes=3))
-    x = pictures(rows=128, columns=110)
+    x = patches(rows=128, columns=110)
     with torch.no_grad():
         answer = network(x)
         main, auxiliary = network.training_logits(x)
@@ -226,7 +226,7 @@ def test_the_auxiliary_classifier_gives_a_second_answer_in_training_and_no_part_
 
 def test_the_auxiliary_loss_teaches_only_the_layers_before_it():
     network = tiny(auxiliary=True).train()
-    _, auxiliary = network.training_logits(pictures(4))
+    _, auxiliary = network.training_logits(patches(4))
     functional.cross_entropy(auxiliary, torch.tensor([0, 1, 0, 1])).backward()
     learned = {name for name, p in network.named_parameters() if p.grad is not None}
     before = ("trunk.Conv2d_", "trunk.Mixed_5", "trunk.Mixed_6", "auxiliary.")
@@ -256,9 +256,9 @@ def test_what_is_exported_is_the_network_without_its_auxiliary_classifier():
     exported = tiny().eval()
     exported.load_state_dict(state, strict=True)
     with torch.no_grad():
-        assert torch.equal(exported(pictures()), trained(pictures()))
+        assert torch.equal(exported(patches()), trained(patches()))
     with pytest.raises(ValueError, match="build it with auxiliary=True"):
-        exported.training_logits(pictures())
+        exported.training_logits(patches())
 
 
 @pytest.mark.parametrize("backbone", BACKBONES)

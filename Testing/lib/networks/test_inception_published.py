@@ -1,7 +1,7 @@
 """Inception networks compute what the published implementations compute: names and counts alone would not tell.
 
 The expected numbers come from torchvision 0.29.2 (Mixed_7c) and pretrainedmodels 0.7.4 (features), run once on the very
-weights and picture that are made here.
+weights and patch that are made here.
 """
 
 from __future__ import annotations

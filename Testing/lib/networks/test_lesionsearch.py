@@ -28,7 +28,7 @@ def tiny(network_class=LesionSearchNet, **arguments):
     return network
 
 
-def pictures(count=3):
+def patches(count=3):
     torch.manual_seed(5)
     return torch.rand(count, 1, 64, 64, dtype=torch.float64)
 
@@ -154,7 +154,7 @@ def test_a_tiny_network_has_every_layer_of_the_full_one(network_class):
 
 @pytest.mark.parametrize("arguments", [{}, {"reduction": 16}, {"descriptor": "logits"}])
 def test_lesion_search_answers_by_its_features_and_compares_at_length_1(arguments):
-    network, x = tiny(**arguments), pictures()
+    network, x = tiny(**arguments), patches()
     with torch.no_grad():
         f = network.features(x)
         torch.testing.assert_close(network(x), network.head(f))
@@ -164,7 +164,7 @@ def test_lesion_search_answers_by_its_features_and_compares_at_length_1(argument
 
 
 def test_the_embedding_is_gem_at_length_1_and_the_classifier_reads_it():
-    network, x = tiny(), pictures()
+    network, x = tiny(), patches()
     with torch.no_grad():
         f = network.features(x)
         gem = f.pow(3).mean(dim=(2, 3)).pow(1 / 3)
@@ -174,7 +174,7 @@ def test_the_embedding_is_gem_at_length_1_and_the_classifier_reads_it():
 
 
 def test_a_reduced_descriptor_is_linear_in_the_normalised_gem():
-    network, x = tiny(reduction=16), pictures()
+    network, x = tiny(reduction=16), patches()
     with torch.no_grad():
         f = network.features(x)
         reduced = network.reduction(functional.normalize(network.pool(f), dim=1))
@@ -183,7 +183,7 @@ def test_a_reduced_descriptor_is_linear_in_the_normalised_gem():
 
 
 def test_logits_as_descriptor_change_what_is_compared_and_nothing_that_is_answered():
-    by_gem, by_types, x = tiny(), tiny(descriptor="logits"), pictures()
+    by_gem, by_types, x = tiny(), tiny(descriptor="logits"), patches()
     by_types.load_state_dict(by_gem.state_dict())
     with torch.no_grad():
         logits = by_gem(x)
@@ -192,7 +192,7 @@ def test_logits_as_descriptor_change_what_is_compared_and_nothing_that_is_answer
 
 
 def test_the_vae_compares_and_classifies_the_mean_of_its_distribution():
-    network, x = tiny(VAEEncoder, latent_size=20), pictures()
+    network, x = tiny(VAEEncoder, latent_size=20), patches()
     with torch.no_grad():
         f = network.features(x)
         mean, log_variance = network.distribution(f)
@@ -213,7 +213,7 @@ def test_an_empty_map_still_has_a_descriptor_of_length_1():
 @BOTH
 def test_a_training_step_reaches_every_weight_that_answers(network_class):
     network = tiny(network_class).train()
-    loss = functional.cross_entropy(network(pictures()), torch.tensor([0, 1, 2]))
+    loss = functional.cross_entropy(network(patches()), torch.tensor([0, 1, 2]))
     loss.backward()
     without = {name for name, p in network.named_parameters() if p.grad is None or not p.grad.any()}
     assert without == ({"log_variance.weight", "log_variance.bias"} if network_class is VAEEncoder else set())
@@ -223,7 +223,7 @@ def test_a_training_step_reaches_every_weight_that_answers(network_class):
     ("network_class", "layer"), [(LesionSearchNet, lambda n: n.convs), (VAEEncoder, lambda n: n.trunk.layer4)]
 )
 def test_grad_cam_and_similarity_maps_are_those_through_the_whole_network(network_class, layer):
-    network, x = tiny(network_class), pictures()
+    network, x = tiny(network_class), patches()
     x, other = x[:2], network.embed(x[2:])[0].detach()
     kept = []
     layer(network).register_forward_hook(lambda _module, _inputs, output: kept.append(output))

@@ -24,7 +24,7 @@ SMALL = {
 }
 
 
-def picture(name: str) -> torch.Tensor:
+def patch(name: str) -> torch.Tensor:
     torch.manual_seed(0)
     side = 96 if name == "orthopatch" else 64
     return torch.rand(2, 1, 28, 28, 28) if name == "resnet3d" else torch.rand(2, EXAMPLE_INPUTS[name][0], side, side)
@@ -39,7 +39,7 @@ def test_every_architecture_keeps_the_protocol(name):
     network = build_network(name, SMALL[name])
     assert isinstance(network, LesionNet)
     assert not network.training
-    x = picture(name)
+    x = patch(name)
     with torch.no_grad():
         f = network.features(x)
         torch.testing.assert_close(network(x), network.head(f))
@@ -52,7 +52,7 @@ def test_every_architecture_keeps_the_protocol(name):
 def test_probabilities_add_up_to_one(name):
     network = build_network(name, SMALL[name])
     with torch.no_grad():
-        p = network.probabilities(network(picture(name)))
+        p = network.probabilities(network(patch(name)))
     torch.testing.assert_close(p.sum(dim=1), torch.ones(2))
     assert (p >= 0).all()
 

@@ -14,7 +14,7 @@ from LesionLib.geometry import CTVolume, LesionBox, transformed_points
 from LesionLib.inference.results import LesionResult
 from LesionRetrievalLib.library.cases import Case, ModelIdentity
 from LesionRetrievalLib.library.store import CaseLibrary
-from LesionRetrievalLib.quiz.making import KnownLesion, PhantomNodules, QuizPlan, choose_cases, cut_patch, make_quiz
+from LesionRetrievalLib.quiz.making import LabelledLesion, PhantomNodules, QuizPlan, choose_cases, crop_patch, make_quiz
 from LesionRetrievalLib.quiz.model import QuizClass, QuizError, box_overlap
 from scipy.spatial.transform import Rotation
 
@@ -31,10 +31,10 @@ def a_volume(name="Doe^Jane") -> CTVolume:
     return CTVolume(np.arange(30 * 50 * 60, dtype=np.float32).reshape(30, 50, 60) % 3001, matrix, name=name)
 
 
-def a_lesion(label="benign", **changes) -> KnownLesion:
+def a_lesion(label="benign", **changes) -> LabelledLesion:
     volume = a_volume()
     center = transformed_points(volume.ijkToRAS, [30, 25, 15])
-    return replace(KnownLesion(volume, LesionBox(center, [8, 8, 8], name="Doe^Jane"), label, "histology"), **changes)
+    return replace(LabelledLesion(volume, LesionBox(center, [8, 8, 8], name="Doe^Jane"), label, "histology"), **changes)
 
 
 def a_model(asked: list | None = None):
@@ -60,8 +60,8 @@ def library(tmp_path):
         for place, angle in enumerate((0.0, 0.1, 0.2, 0.3, 0.4)):
             patient = "1" * 32 if place in (1, 2) else "2" * 32
             case = Case(f"lib-{place}", "benign", "histology", "lung", patient, "3" * 32, {"place": place})
-            picture = {"axial": np.full((4, 4), place, np.uint8)}
-            library.add(case, [np.cos(angle), np.sin(angle), 0, 0], model_sha256=MODEL.sha256, pictures=picture)
+            thumbnail = {"axial": np.full((4, 4), place, np.uint8)}
+            library.add(case, [np.cos(angle), np.sin(angle), 0, 0], model_sha256=MODEL.sha256, thumbnails=thumbnail)
         yield library
 
 
@@ -70,7 +70,7 @@ def library(tmp_path):
 
 def test_the_patch_is_the_part_of_the_ct_around_the_box_at_the_same_place():
     lesion = a_lesion()
-    patch = cut_patch(lesion.volume, lesion.box, margin_mm=5)
+    patch = crop_patch(lesion.volume, lesion.box, margin_mm=5)
     assert patch.array.dtype == np.int16
     assert patch.array.size < lesion.volume.array.size / 5
     for kji in ((0, 0, 0), tuple(n - 1 for n in patch.array.shape)):
@@ -85,18 +85,18 @@ def test_the_patch_is_the_part_of_the_ct_around_the_box_at_the_same_place():
 
 def test_a_patch_ends_where_the_ct_ends_and_values_beyond_int16_are_clipped():
     volume = CTVolume(np.full((4, 5, 6), 1e6), np.eye(4))
-    patch = cut_patch(volume, LesionBox([0, 0, 0], [2, 2, 2]), margin_mm=100)
+    patch = crop_patch(volume, LesionBox([0, 0, 0], [2, 2, 2]), margin_mm=100)
     assert patch.array.shape == (4, 5, 6)
     assert (patch.array == 32767).all()
     with pytest.raises(BoxError, match="outside"):
-        cut_patch(volume, LesionBox([90, 0, 0], [2, 2, 2]), margin_mm=100)
+        crop_patch(volume, LesionBox([90, 0, 0], [2, 2, 2]), margin_mm=100)
 
 
 def test_a_patch_that_is_too_large_for_a_quiz_is_refused():
     volume = CTVolume(np.zeros((1, 1, 1), np.int16), np.eye(4))
     huge = np.lib.stride_tricks.as_strided(volume.array, (300, 300, 300), (0, 0, 0))
     with pytest.raises(QuizError, match="smaller margin"):
-        cut_patch(CTVolume(huge, np.eye(4)), LesionBox([150, 150, 150], [299, 299, 299]), margin_mm=1)
+        crop_patch(CTVolume(huge, np.eye(4)), LesionBox([150, 150, 150], [299, 299, 299]), margin_mm=1)
 
 
 # --- the quiz
@@ -144,20 +144,20 @@ def test_what_the_model_said_and_what_is_known_are_packed():
     case = quiz.cases[1]
     assert (case.case_id, case.known.label, case.known.label_source) == ("case-02", "malignant", "histology")
     assert (case.known.organ, case.known.attributes) == ("lung", {"size": 8.5})
-    assert (case.answer.label, case.answer.probabilities) == ("benign", {"benign": 0.6, "malignant": 0.4})
-    assert case.answer.warnings == ("The box is small.",)
-    assert case.answer.similar == ()
+    assert (case.prediction.label, case.prediction.probabilities) == ("benign", {"benign": 0.6, "malignant": 0.4})
+    assert case.prediction.warnings == ("The box is small.",)
+    assert case.prediction.similar == ()
     assert quiz.model == ("nodules", "1.0.0", "a" * 64)
 
 
 def test_similar_cases_are_neither_the_lesion_itself_nor_of_its_patient(library):
     (case,) = make([a_lesion(patient_hash="1" * 32)], library=library).cases
-    assert [n.case_id for n in case.answer.similar] == ["lib-3", "lib-4"]
+    assert [n.case_id for n in case.prediction.similar] == ["lib-3", "lib-4"]
     (case,) = make([a_lesion()], library=library).cases
-    assert [n.case_id for n in case.answer.similar] == ["lib-1", "lib-2", "lib-3"]
-    assert case.answer.similar[0].attributes == {"place": 1}
-    assert (case.answer.similar[0].pictures["axial"] == 1).all()
-    assert case.answer.similar[0].similarity == pytest.approx(np.cos(0.1))
+    assert [n.case_id for n in case.prediction.similar] == ["lib-1", "lib-2", "lib-3"]
+    assert case.prediction.similar[0].attributes == {"place": 1}
+    assert (case.prediction.similar[0].thumbnails["axial"] == 1).all()
+    assert case.prediction.similar[0].similarity == pytest.approx(np.cos(0.1))
 
 
 def test_a_library_of_another_model_is_refused(tmp_path):
@@ -187,7 +187,7 @@ def test_a_plan_beyond_its_limits_is_refused(changes):
 class GivenLesions:
     """Lesions at hand as a source; each counts as another patient unless its hash says otherwise."""
 
-    lesions: Sequence[KnownLesion]
+    lesions: Sequence[LabelledLesion]
 
     def labels(self) -> Sequence[str]:
         return [lesion.label for lesion in self.lesions]
@@ -195,7 +195,7 @@ class GivenLesions:
     def patients(self) -> Sequence[str]:
         return [lesion.patient_hash or f"lesion {place}" for place, lesion in enumerate(self.lesions)]
 
-    def load(self, place: int) -> KnownLesion:
+    def load(self, place: int) -> LabelledLesion:
         return self.lesions[place]
 
 

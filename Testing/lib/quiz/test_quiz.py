@@ -29,7 +29,15 @@ from LesionRetrievalLib.quiz.file import (
     save_quiz,
     unpack_array,
 )
-from LesionRetrievalLib.quiz.model import KnownTruth, Quiz, QuizAnswer, QuizCase, QuizClass, QuizError, QuizNeighbour
+from LesionRetrievalLib.quiz.model import (
+    Diagnosis,
+    ModelPrediction,
+    Quiz,
+    QuizCase,
+    QuizClass,
+    QuizError,
+    QuizNeighbour,
+)
 from LesionRetrievalLib.quiz.session import QuizSession
 
 BOX = LesionBox([1.0, 2.0, 3.0], [6.0, 5.0, 4.0], name="box of Doe^Jane")
@@ -40,19 +48,19 @@ def a_case(case_id: str, label: str, said: str) -> QuizCase:
     matrix = np.diag([-0.7, -0.7, 1.25, 1.0])
     matrix[:3, 3] = [8.0, 9.0, -7.0]
     spread = Stability(*np.array([[0.7, 0.3], [0.6, 0.2], [0.8, 0.4], [np.nan, np.nan]]), 0, 3, 3, 1, 2.0, 3.0)
-    picture = rng.integers(0, 255, (8, 9)).astype(np.uint8)
+    thumbnail = rng.integers(0, 255, (8, 9)).astype(np.uint8)
     return QuizCase(
         case_id=case_id,
         volume=CTVolume(rng.integers(-1000, 400, (14, 24, 22)).astype(np.int16), matrix, name="CT of Doe^Jane"),
         box=BOX,
-        known=KnownTruth(label, "histology", "liver", {"size_mm": 12.5, "sure": True, "by": None}),
-        answer=QuizAnswer(
+        known=Diagnosis(label, "histology", "liver", {"size_mm": 12.5, "sure": True, "by": None}),
+        prediction=ModelPrediction(
             label=said,
             probabilities={"cyst": 0.7, "metastasis": 0.3} if said == "cyst" else {"cyst": 0.2, "metastasis": 0.8},
             reliability=Reliability(("cyst",), 0.95, 1.5, 2.0, spread, 0.4),
             warnings=("The box is small.",),
             heat_map=HeatMap(rng.random((4, 5, 6), np.float32), matrix, 0.25, said),
-            similar=(QuizNeighbour("lib-1", "cyst", 0.91, "histology", "liver", {"n": 1}, {"axial": picture}),),
+            similar=(QuizNeighbour("lib-1", "cyst", 0.91, "histology", "liver", {"n": 1}, {"axial": thumbnail}),),
         ),
     )
 
@@ -137,9 +145,9 @@ def test_a_quiz_comes_back_from_its_file_as_it_was(quiz, saved):
     assert np.array_equal(one.volume.ijkToRAS, other.volume.ijkToRAS)
     assert np.array_equal(one.box.cornersRAS, other.box.cornersRAS)
     assert np.abs(one.answer.heat_map.array - other.answer.heat_map.array).max() <= 0.5 / 255 + 1e-6
-    assert np.array_equal(one.answer.similar[0].pictures["axial"], other.answer.similar[0].pictures["axial"])
+    assert np.array_equal(one.answer.similar[0].thumbnails["axial"], other.answer.similar[0].thumbnails["axial"])
     names = quiz.class_names
-    assert one.answer.reliability.sentences(names) == other.answer.reliability.sentences(names)
+    assert one.answer.reliability.messages(names) == other.answer.reliability.messages(names)
     assert (again.classes, again.window_hu, one.known) == (quiz.classes, quiz.window_hu, other.known)
 
 
@@ -287,7 +295,7 @@ def test_a_case_goes_from_looking_to_feedback(quiz, session, clock):
     session.take_box()
     clock.now += 2.5
     session.answer("cyst", 0.9)
-    assert session.model_answer.heat_map is not None
+    assert session.model_prediction.heat_map is not None
     session.finish_reveal()
     session.answer("metastasis", 1)
     feedback = session.feedback
@@ -342,7 +350,7 @@ def test_nothing_is_to_be_seen_before_its_time(session):
                 getattr(session, name)
     for step in (Step.REVEAL, Step.SECOND_ANSWER):
         go_to(session, step)
-        assert session.model_answer.label in session.quiz.class_names
+        assert session.model_prediction.label in session.quiz.class_names
         with pytest.raises(QuizError, match="The truth can be seen"):
             _ = session.feedback
 
@@ -591,7 +599,7 @@ def test_a_folder_without_answers_says_so(quiz, tmp_path):
 
 def test_numpy_scalars_are_kept_as_plain_ones(tmp_path):
     case = a_case("case-1", "cyst", "cyst")
-    known = KnownTruth("cyst", "histology", "liver", {"size": np.float32(2.5), "n": np.int64(3)})
+    known = Diagnosis("cyst", "histology", "liver", {"size": np.float32(2.5), "n": np.int64(3)})
     save_quiz(a_quiz(cases=(replace(case, known=known),)), tmp_path / "q.json")
     assert load_quiz(tmp_path / "q.json").cases[0].known.attributes == {"size": 2.5, "n": 3}
 

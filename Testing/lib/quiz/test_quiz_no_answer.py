@@ -11,7 +11,7 @@ import pytest
 from LesionLib.errors import InputWarning, WarningName
 from LesionLib.inference.results import LesionResult
 from LesionRetrievalLib.quiz.file import load_quiz, save_quiz
-from LesionRetrievalLib.quiz.making import KnownLesion, QuizPlan, make_quiz
+from LesionRetrievalLib.quiz.making import LabelledLesion, QuizPlan, make_quiz
 from LesionRetrievalLib.quiz.model import Quiz
 from LesionRetrievalLib.quiz.scoring import ScoreRow, group, score_csv
 from quiz_cases import CLASSES, MODEL, phantom_quiz
@@ -42,18 +42,18 @@ def test_a_quiz_made_with_a_model_that_abstains_has_no_label_and_keeps_the_reaso
         probabilities = {"benign": 0.2, "malignant": 0.8}
         return LesionResult(box.name, box, "", probabilities, np.ones(4, np.float32) / 2, None, (warning,))
 
-    lesion = KnownLesion(case.volume, case.box, "benign", "histology")
+    lesion = LabelledLesion(case.volume, case.box, "benign", "histology")
     made = make_quiz([lesion], plan=QuizPlan("Quiz"), model=MODEL, classes=CLASSES, answer=answer)
-    assert made.cases[0].answer.label == ""
-    assert made.cases[0].answer.warnings == ("The box is far too large.",)
+    assert made.cases[0].prediction.label == ""
+    assert made.cases[0].prediction.warnings == ("The box is far too large.",)
 
 
 def test_it_is_saved_and_read_back(quiz, tmp_path):
     save_quiz(quiz, tmp_path / "quiz.json")
     again = load_quiz(tmp_path / "quiz.json")
-    assert [case.answer.label for case in again.cases] == [case.answer.label for case in quiz.cases]
-    assert again.cases[0].answer.label == ""
-    assert dict(again.cases[0].answer.probabilities) == dict(quiz.cases[0].answer.probabilities)
+    assert [case.prediction.label for case in again.cases] == [case.prediction.label for case in quiz.cases]
+    assert again.cases[0].prediction.label == ""
+    assert dict(again.cases[0].prediction.probabilities) == dict(quiz.cases[0].prediction.probabilities)
 
 
 def test_the_model_is_scored_on_the_cases_that_it_answers():

@@ -39,7 +39,7 @@ def learn(quiz, folder, learner, *, cases=99, places=False):
             session.take_box()
         session.answer("malignant", 0.8)
         session.finish_reveal()
-        session.answer(session.model_answer.label, 0.9)
+        session.answer(session.model_prediction.label, 0.9)
         session.next_case()
 
 

@@ -14,13 +14,15 @@ from LesionLib.inference.messages import RunnerCancelled
 from LesionLib.model.folder import find_bundle, unchecked_manifest
 from LesionRetrievalLib.library.store import CaseLibrary
 from LesionRetrievalLib.quiz.file import load_quiz
-from LesionRetrievalLib.quiz.making import KnownLesion, QuizPlan, choose_per_label, quiz_classes
+from LesionRetrievalLib.quiz.making import LabelledLesion, QuizPlan, choose_per_label, quiz_classes
 from LesionRetrievalLib.quiz.model import QuizError
-from LesionRetrievalLib.quiz.requests import LibraryCases, QuizRequest, answer_request
+from LesionRetrievalLib.quiz.requests import LibraryCases, QuizRequest, quiz_of_request
 from LesionRetrievalLib.quiz_logic import makeInBackground
 from quiz_cases import MODEL, CannedRunner, write_library
 
-A_CYST = KnownLesion(CTVolume(np.zeros((9, 9, 9)), np.eye(4)), LesionBox([4, 4, 4], [3, 3, 3], name="L1"), "cyst", "x")
+A_CYST = LabelledLesion(
+    CTVolume(np.zeros((9, 9, 9)), np.eye(4)), LesionBox([4, 4, 4], [3, 3, 3], name="L1"), "cyst", "x"
+)
 PLAN = QuizPlan(title="Quiz", margin_mm=5.0, similar=3)
 
 
@@ -102,7 +104,7 @@ def test_more_than_there_are_of_a_label_is_refused_with_its_name(library, count,
 
 def test_the_model_is_asked_once_a_case_and_the_quiz_is_on_the_disk(request_for, tmp_path):
     runner, told = CannedRunner(), []
-    quiz = answer_request(
+    quiz = quiz_of_request(
         request_for(feedback={"case-3": "Look."}), runner, progress=lambda done, of: told.append((done, of))
     )
     assert runner.asked == ["case-01", "case-02"]
@@ -113,9 +115,9 @@ def test_the_model_is_asked_once_a_case_and_the_quiz_is_on_the_disk(request_for,
 
 
 def test_similar_cases_leave_out_the_case_s_own_patient(request_for, library):
-    quiz = answer_request(request_for(plan=replace(PLAN, similar=9)), CannedRunner())
+    quiz = quiz_of_request(request_for(plan=replace(PLAN, similar=9)), CannedRunner())
     for case, case_id, others in zip(quiz.cases, ("case-0", "case-3"), (7, 8), strict=True):
-        patients = [library.case(one.case_id).patient_hash for one in case.answer.similar]
+        patients = [library.case(one.case_id).patient_hash for one in case.prediction.similar]
         assert library.case(case_id).patient_hash not in patients
         assert len(patients) == others
 
@@ -136,23 +138,23 @@ def test_similar_cases_leave_out_the_case_s_own_patient(request_for, library):
 def test_what_cannot_be_made_is_refused_and_leaves_nothing(request_for, tmp_path, changes, reason):
     runner = CannedRunner()
     with pytest.raises(LesionLensError, match=reason):
-        answer_request(request_for(**changes), runner)
+        quiz_of_request(request_for(**changes), runner)
     assert runner.asked == []  # nobody waits for answers that would be thrown away
     assert not (tmp_path / "q.json").exists()
 
 
 def test_a_library_of_another_model_is_refused_unless_no_similar_cases_are_wanted(request_for):
     with pytest.raises(CaseLibraryError, match="was made with"):
-        answer_request(request_for(), CannedRunner("b" * 64))
-    quiz = answer_request(request_for(plan=replace(PLAN, similar=0)), CannedRunner("b" * 64))
-    assert all(case.answer.similar == () for case in quiz.cases)
+        quiz_of_request(request_for(), CannedRunner("b" * 64))
+    quiz = quiz_of_request(request_for(plan=replace(PLAN, similar=0)), CannedRunner("b" * 64))
+    assert all(case.prediction.similar == () for case in quiz.cases)
 
 
 def test_a_cancelled_request_leaves_nothing(request_for, tmp_path):
     runner = CannedRunner()
     runner.cancel()
     with pytest.raises(RunnerCancelled):
-        answer_request(request_for(), runner)
+        quiz_of_request(request_for(), runner)
     assert not (tmp_path / "q.json").exists()
 
 
@@ -165,14 +167,14 @@ def ended(run: BackgroundRun):
 def test_in_the_background_it_ends_with_the_quiz_an_error_or_cancelled(request_for, tmp_path):
     runner = CannedRunner()
     made = ended(makeInBackground(request_for(), runner))
-    assert (len(made.answer.cases), made.error, runner.is_closed) == (2, None, True)
+    assert (len(made.value.cases), made.error, runner.is_closed) == (2, None, True)
     made = ended(makeInBackground(request_for(cases=("case-8",), overwrite=True), CannedRunner()))
-    assert made.answer is None
+    assert made.value is None
     assert "case-8" in str(made.error)
     run = makeInBackground(request_for(overwrite=True), CannedRunner(waits=True))
     run.cancel()
     made = ended(run)
-    assert (made.answer, made.error) == (None, None)
+    assert (made.value, made.error) == (None, None)
 
 
 def test_a_fault_of_the_program_ends_the_run_with_a_sentence(request_for):

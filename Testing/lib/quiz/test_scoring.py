@@ -109,7 +109,7 @@ def a_quiz_of(*case_ids: str) -> SimpleNamespace:
             case_id=case_id,
             box=box,
             known=SimpleNamespace(label="a"),
-            answer=SimpleNamespace(label="b", probabilities={"a": 0.2, "b": 0.8}),
+            prediction=SimpleNamespace(label="b", probabilities={"a": 0.2, "b": 0.8}),
         )
         for case_id in case_ids
     ]

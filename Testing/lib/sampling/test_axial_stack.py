@@ -1,4 +1,4 @@
-"""From a box to pictures: the right values at the right place, and nothing hidden."""
+"""From a box to patches: the right values at the right place, and nothing hidden."""
 
 from __future__ import annotations
 
@@ -221,7 +221,7 @@ def test_a_box_between_two_slices_gets_the_nearest_one_unblurred(center, expecte
 
 @pytest.mark.parametrize("tilt", [0.0, 0.5])
 def test_a_parallel_box_gets_the_exact_slices_of_an_oblique_or_sheared_ct(tilt):
-    """The picture's pixels are laid on the voxels of the middle slice; the others are shifted by the shear."""
+    """The patch's pixels are laid on the voxels of the middle slice; the others are shifted by the shear."""
     axes = turned((1, 2, 3), 40)
     array = np.random.default_rng(3).integers(-1000, 400, (9, 40, 40)).astype(np.int16)
     matrix = np.eye(4)

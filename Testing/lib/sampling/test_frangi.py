@@ -1,4 +1,4 @@
-"""Four readings of the Frangi filter: what they say of known pictures, and that they are what scipy and skimage compute."""
+"""Four readings of the Frangi filter: what they say of known patches, and that they are what scipy and skimage compute."""
 
 from __future__ import annotations
 
@@ -23,25 +23,25 @@ CONTOUR = (1 - np.exp(-0.5)) * np.exp(-0.5 / 0.6**2)  # .098, what R_A = R_B = 1
 
 def smooth_picture(shape: tuple[int, int], seed: int = 0) -> np.ndarray:
     """In 0 … 1, float32."""
-    picture = ndimage.gaussian_filter(np.random.default_rng(seed).random(shape), 1.5)
-    return ((picture - picture.min()) / np.ptp(picture)).astype(np.float32)
+    patch = ndimage.gaussian_filter(np.random.default_rng(seed).random(shape), 1.5)
+    return ((patch - patch.min()) / np.ptp(patch)).astype(np.float32)
 
 
-def of_one(picture: np.ndarray, **options: object) -> np.ndarray:
-    """The filter's answer for one picture."""
-    return frangi(torch.from_numpy(picture)[None], **options)[0].numpy()
+def of_one(patch: np.ndarray, **options: object) -> np.ndarray:
+    """The filter's answer for one patch."""
+    return frangi(torch.from_numpy(patch)[None], **options)[0].numpy()
 
 
-def by_scipy(picture: np.ndarray, mode: str, polarity: str = "both", *, saddles: bool = True) -> np.ndarray:
+def by_scipy(patch: np.ndarray, mode: str, polarity: str = "both", *, saddles: bool = True) -> np.ndarray:
     """The definition, word for word, in float64."""
-    best = np.zeros(picture.shape)
+    best = np.zeros(patch.shape)
     for sigma in SIGMAS:
         down, mixed, across = (
             sigma**2
-            * ndimage.gaussian_filter(picture.astype(np.float64), sigma, order=order, mode="reflect", truncate=TRUNCATE)
+            * ndimage.gaussian_filter(patch.astype(np.float64), sigma, order=order, mode="reflect", truncate=TRUNCATE)
             for order in ((2, 0), (1, 1), (0, 2))
         )
-        values = np.linalg.eigvalsh(np.stack([down, mixed, mixed, across], axis=-1).reshape(*picture.shape, 2, 2))
+        values = np.linalg.eigvalsh(np.stack([down, mixed, mixed, across], axis=-1).reshape(*patch.shape, 2, 2))
         l1, l2 = np.moveaxis(np.take_along_axis(values, np.abs(values).argsort(axis=-1), axis=-1), -1, 0)
         alike = np.exp(-((np.abs(l1) / np.maximum(np.abs(l2), 1e-30)) ** 2) / (2 * 0.6**2))
         structure = 1 - np.exp(-(l1**2 + l2**2) / (2 * 0.0444**2))
@@ -55,37 +55,37 @@ def by_scipy(picture: np.ndarray, mode: str, polarity: str = "both", *, saddles:
 @pytest.mark.parametrize("mode", OWN)
 @pytest.mark.parametrize("shape", SHAPES)
 def test_it_is_what_scipy_s_gaussian_derivatives_give(shape, mode, polarity):
-    for picture in (smooth_picture(shape), np.random.default_rng(1).random(shape, dtype=np.float32)):
-        found = of_one(picture, mode=mode, polarity=polarity)
-        reference = by_scipy(picture, mode, polarity)
+    for patch in (smooth_picture(shape), np.random.default_rng(1).random(shape, dtype=np.float32)):
+        found = of_one(patch, mode=mode, polarity=polarity)
+        reference = by_scipy(patch, mode, polarity)
         assert reference.max() > 1e-3 or shape == (1, 12)
         np.testing.assert_allclose(found, reference, rtol=0, atol=1e-5)
 
 
 @pytest.mark.parametrize("polarity", ["both", "bright", "dark"])
 def test_without_saddles_both_eigenvalues_must_have_the_polarity_s_sign(polarity):
-    picture = smooth_picture((40, 40))
-    found = of_one(picture, polarity=polarity, saddles=False)
-    np.testing.assert_allclose(found, by_scipy(picture, "blob", polarity, saddles=False), rtol=0, atol=1e-5)
-    assert np.mean(of_one(picture, polarity=polarity) - found > 0.1) > 0.1
+    patch = smooth_picture((40, 40))
+    found = of_one(patch, polarity=polarity, saddles=False)
+    np.testing.assert_allclose(found, by_scipy(patch, "blob", polarity, saddles=False), rtol=0, atol=1e-5)
+    assert np.mean(of_one(patch, polarity=polarity) - found > 0.1) > 0.1
 
 
 @pytest.mark.parametrize("sigma", [5.0, 7.0])
 def test_without_saddles_a_blob_is_itk_s_objectness_of_dimension_0(sigma):
-    # ITK takes differences of the smoothed picture instead of derivatives of a Gaussian; the larger sigma, the less it matters.
-    picture = smooth_picture((64, 64))
-    smooth = sigma**2 * ndimage.gaussian_filter(picture.astype(np.float64), sigma, mode="reflect", truncate=TRUNCATE)
+    # ITK takes differences of the smoothed patch instead of derivatives of a Gaussian; the larger sigma, the less it matters.
+    patch = smooth_picture((64, 64))
+    smooth = sigma**2 * ndimage.gaussian_filter(patch.astype(np.float64), sigma, mode="reflect", truncate=TRUNCATE)
     reference = sitk.ObjectnessMeasure(
         sitk.GetImageFromArray(smooth), alpha=0.6, beta=0.5, gamma=0.0444, scaleObjectnessMeasure=False,
         objectDimension=0, brightObject=True,
     )  # fmt: skip
-    found = of_one(picture, sigmas=[sigma], polarity="bright", saddles=False)
+    found = of_one(patch, sigmas=[sigma], polarity="bright", saddles=False)
     assert found.max() > 0.05
     np.testing.assert_allclose(found, sitk.GetArrayFromImage(reference), atol=0.01)
 
 
 def known_pictures() -> dict[str, np.ndarray]:
-    """64 x 64 pixels, .2 above a grey of .5: a disc of radius 6, a line of width 5, and half of the picture."""
+    """64 x 64 pixels, .2 above a grey of .5: a disc of radius 6, a line of width 5, and half of the patch."""
     row, column = np.mgrid[:64, :64] - 32
     shapes = {"disc": row**2 + column**2 <= 36, "line": np.abs(column) <= 2, "edge": column >= 0}
     return {name: (BASE + CONTRAST * inside).astype(np.float32) for name, inside in shapes.items()}
@@ -105,10 +105,10 @@ KNOWN = {
 @pytest.mark.parametrize("mode", OWN)
 @pytest.mark.parametrize("sign", [1, -1])
 def test_discs_lines_and_edges_score_as_the_specification_says(mode, name, sign):
-    picture = known_pictures()[name]
-    picture, tolerance = picture if sign > 0 else 1 - picture, 0.001 * (CONTOUR if mode == "contour" else 1)
-    assert of_one(picture, mode=mode)[CENTRE[name]] == pytest.approx(KNOWN[mode][name], abs=tolerance)
-    opposite = of_one(picture, mode=mode, polarity="dark" if sign > 0 else "bright")
+    patch = known_pictures()[name]
+    patch, tolerance = patch if sign > 0 else 1 - patch, 0.001 * (CONTOUR if mode == "contour" else 1)
+    assert of_one(patch, mode=mode)[CENTRE[name]] == pytest.approx(KNOWN[mode][name], abs=tolerance)
+    opposite = of_one(patch, mode=mode, polarity="dark" if sign > 0 else "bright")
     assert opposite[CENTRE[name]] == pytest.approx(0, abs=1e-5)
 
 
@@ -119,8 +119,8 @@ def test_an_edge_answers_most_beside_its_step():
 
 
 def test_contour_is_the_sum_of_the_other_two_at_one_scale_but_for_its_constant():
-    picture = smooth_picture((32, 32))
-    blob, vessel, contour = (of_one(picture, mode=mode, sigmas=[2.0]) for mode in OWN)
+    patch = smooth_picture((32, 32))
+    blob, vessel, contour = (of_one(patch, mode=mode, sigmas=[2.0]) for mode in OWN)
     np.testing.assert_allclose((blob + vessel) * CONTOUR, contour, atol=1e-6)
 
 
@@ -160,18 +160,18 @@ def test_released_gives_the_numbers_that_were_measured_with_skimage(options, row
 @pytest.mark.parametrize("shape", [*SHAPES[:3], (64, 47)])
 def test_released_equals_skimage_s_call(shape):
     filters = pytest.importorskip("skimage.filters")
-    for picture in (smooth_picture(shape), np.pad(smooth_picture((5, 5)), [(1, n - 6) for n in shape])):
-        expected = filters.frangi(picture.astype(np.float64), sigmas=(2, 3), beta=5, gamma=2e-8, black_ridges=True)
-        np.testing.assert_allclose(of_one(picture, mode="released"), expected, rtol=0, atol=1e-6)
+    for patch in (smooth_picture(shape), np.pad(smooth_picture((5, 5)), [(1, n - 6) for n in shape])):
+        expected = filters.frangi(patch.astype(np.float64), sigmas=(2, 3), beta=5, gamma=2e-8, black_ridges=True)
+        np.testing.assert_allclose(of_one(patch, mode="released"), expected, rtol=0, atol=1e-6)
         settings = {"sigmas": (0.8, 2.5), "beta": 0.7, "gamma": 0.03}
-        expected = filters.frangi(picture.astype(np.float64), black_ridges=False, **settings)
-        found = of_one(picture, mode="released", polarity="bright", **settings)
+        expected = filters.frangi(patch.astype(np.float64), black_ridges=False, **settings)
+        found = of_one(patch, mode="released", polarity="bright", **settings)
         np.testing.assert_allclose(found, expected, rtol=0, atol=1e-6)
 
 
 def test_released_is_nearly_a_mask():
-    picture = smooth_picture((64, 64))
-    bright, found, both = (of_one(picture, mode="released", polarity=p) for p in ("bright", None, "both"))
+    patch = smooth_picture((64, 64))
+    bright, found, both = (of_one(patch, mode="released", polarity=p) for p in ("bright", None, "both"))
     np.testing.assert_array_equal(np.maximum(bright, found), both)
     assert (both > found).any()
     assert np.mean((found < 0.05) | (found > 0.95)) > 0.98
@@ -180,33 +180,31 @@ def test_released_is_nearly_a_mask():
 
 PICTURES = arrays(
     np.float32, st.tuples(st.integers(2, 24), st.integers(2, 24)), elements=st.floats(0, 1, width=16)
-).map(lambda picture: torch.from_numpy(picture)[None])
+).map(lambda patch: torch.from_numpy(patch)[None])
 few = settings(max_examples=15, deadline=None)
 
 
 @few
 @given(PICTURES, st.sampled_from(MODES))
-def test_the_answer_lies_between_0_and_1_and_is_finite(picture, mode):
-    found = frangi(picture, mode=mode)
-    assert (found.dtype, found.shape) == (torch.float32, picture.shape)
+def test_the_answer_lies_between_0_and_1_and_is_finite(patch, mode):
+    found = frangi(patch, mode=mode)
+    assert (found.dtype, found.shape) == (torch.float32, patch.shape)
     assert 0 <= found.min() <= found.max() <= 1
 
 
 @few
 @given(PICTURES, st.sampled_from(OWN))
-def test_turning_the_picture_turns_the_answer(picture, mode):
-    turned = frangi(picture.rot90(1, (1, 2)), mode=mode)
-    torch.testing.assert_close(turned, frangi(picture, mode=mode).rot90(1, (1, 2)), rtol=0, atol=1e-5)
+def test_turning_the_picture_turns_the_answer(patch, mode):
+    turned = frangi(patch.rot90(1, (1, 2)), mode=mode)
+    torch.testing.assert_close(turned, frangi(patch, mode=mode).rot90(1, (1, 2)), rtol=0, atol=1e-5)
 
 
 @few
 @given(st.integers(0, 999), st.sampled_from(OWN))
 def test_inverting_the_contrast_swaps_the_polarities(seed, mode):
-    picture = torch.from_numpy(smooth_picture((20, 26), seed))[
-        None
-    ]  # no l1 = -l2, where a rounding decides the polarity
-    bright, dark, both = (frangi(picture, mode=mode, polarity=p) for p in ("bright", "dark", "both"))
-    torch.testing.assert_close(frangi(1 - picture, mode=mode, polarity="dark"), bright, rtol=0, atol=1e-5)
+    patch = torch.from_numpy(smooth_picture((20, 26), seed))[None]  # no l1 = -l2, where a rounding decides the polarity
+    bright, dark, both = (frangi(patch, mode=mode, polarity=p) for p in ("bright", "dark", "both"))
+    torch.testing.assert_close(frangi(1 - patch, mode=mode, polarity="dark"), bright, rtol=0, atol=1e-5)
     torch.testing.assert_close(torch.maximum(bright, dark), both, rtol=0, atol=0)
     assert (bright - dark).abs().max() > 0.3 * both.max()
 
@@ -219,20 +217,20 @@ def test_a_picture_of_one_grey_gives_exactly_0(grey, mode):
 
 @pytest.mark.parametrize("mode", MODES)
 def test_a_picture_s_answer_does_not_depend_on_the_others_nor_on_its_shape_s_form(mode):
-    pictures = torch.from_numpy(np.stack([smooth_picture((20, 31), seed) for seed in range(5)]))
-    together = frangi(pictures[:, None], mode=mode)
+    patches = torch.from_numpy(np.stack([smooth_picture((20, 31), seed) for seed in range(5)]))
+    together = frangi(patches[:, None], mode=mode)
     assert together.shape == (5, 1, 20, 31)
-    alone = torch.cat([frangi(picture[None], mode=mode) for picture in pictures])
+    alone = torch.cat([frangi(patch[None], mode=mode) for patch in patches])
     torch.testing.assert_close(together[:, 0], alone, rtol=0, atol=2e-6)
 
 
 @pytest.mark.parametrize("mode", ["blob", "released"])
 def test_scale_by_scale_without_kept_matrices_the_answer_is_the_same(mode, monkeypatch):
-    picture = smooth_picture((40, 30))
-    usual = of_one(picture, mode=mode)
+    patch = smooth_picture((40, 30))
+    usual = of_one(patch, mode=mode)
     monkeypatch.setattr(frangi_module, "_CHUNK", 1)
     monkeypatch.setattr(frangi_module, "_BANK_BYTES", 0)
-    np.testing.assert_allclose(of_one(picture, mode=mode), usual, atol=2e-6)
+    np.testing.assert_allclose(of_one(patch, mode=mode), usual, atol=2e-6)
 
 
 def test_the_matrices_are_made_once_and_only_so_many_are_kept():
@@ -246,32 +244,32 @@ def test_the_matrices_are_made_once_and_only_so_many_are_kept():
 
 
 def test_autocast_does_not_coarsen_it():
-    picture = torch.from_numpy(smooth_picture((24, 24)))[None]
+    patch = torch.from_numpy(smooth_picture((24, 24)))[None]
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        found = frangi(picture)
-    torch.testing.assert_close(found, frangi(picture), rtol=0, atol=0)
+        found = frangi(patch)
+    torch.testing.assert_close(found, frangi(patch), rtol=0, atol=0)
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 @pytest.mark.parametrize("mode", MODES)
 def test_a_gpu_gives_the_same(mode):
-    pictures = torch.from_numpy(np.stack([smooth_picture((64, 50), seed) for seed in range(3)]))
-    torch.testing.assert_close(frangi(pictures.cuda(), mode=mode).cpu(), frangi(pictures, mode=mode), rtol=0, atol=1e-5)
+    patches = torch.from_numpy(np.stack([smooth_picture((64, 50), seed) for seed in range(3)]))
+    torch.testing.assert_close(frangi(patches.cuda(), mode=mode).cpu(), frangi(patches, mode=mode), rtol=0, atol=1e-5)
 
 
 def test_network_input_is_filtered_window_by_window_and_stays_between_minus_1_and_1():
     row, column = np.mgrid[:48, :48] - 24
     hu = np.where(row**2 + column**2 <= 36, 80.0, 0.0)[None].astype(np.float32)  # .2 of the first window's 400 HU
-    pictures = windowed(hu, ((-160.0, 240.0), (100.0, 1000.0)))
-    found = frangi_input(pictures, mode="blob")
-    assert found.shape == pictures.shape
+    patches = windowed(hu, ((-160.0, 240.0), (100.0, 1000.0)))
+    found = frangi_input(patches, mode="blob")
+    assert found.shape == patches.shape
     assert float(found[0, 0, 24, 24]) == pytest.approx(2 * 0.702 - 1, abs=0.002)
     assert (found[0, 1] == -1).all()  # nothing of the disc is seen in the second window
-    torch.testing.assert_close(frangi_input(torch.from_numpy(pictures)), found)
+    torch.testing.assert_close(frangi_input(torch.from_numpy(patches)), found)
 
 
 @pytest.mark.parametrize(
-    ("pictures", "options", "said"),
+    ("patches", "options", "said"),
     [
         (torch.full((1, 8, 8), 1.5), {}, "from 1.5 to 1.5, expected 0 to 1; window the HU"),
         (torch.full((1, 8, 8), -900.0), {}, "window the HU"),
@@ -288,9 +286,9 @@ def test_network_input_is_filtered_window_by_window_and_stays_between_minus_1_an
         (torch.zeros(1, 8, 8), {"mode": "contour", "saddles": False}, "saddles"),
     ],
 )
-def test_what_does_not_fit_is_refused_in_plain_words(pictures: Tensor, options, said):
+def test_what_does_not_fit_is_refused_in_plain_words(patches: Tensor, options, said):
     with pytest.raises(ValueError, match=said):
-        frangi(pictures, **options)
+        frangi(patches, **options)
 
 
 def test_network_input_that_was_not_windowed_is_refused():

@@ -11,14 +11,14 @@ import pytest
 import torch
 from lattices import UNUSUAL, noise_ct, turned
 from LesionLib.errors import BoxError, BundleError
-from LesionLib.explain.heat_map import HeatMap, paint
+from LesionLib.explain.heat_map import HeatMap, resample_to_ct
 from LesionLib.geometry import CTVolume, LesionBox, transformed_points
 from LesionLib.model.folder import golden_case
 from LesionLib.sampling.frangi import MODES, frangi
 from LesionLib.sampling.inputs import (
     KIND_SCHEMAS,
     KINDS,
-    cut,
+    crop_sample,
     kind_name,
     network_input,
     section_from_spec,
@@ -67,10 +67,10 @@ def a_box(ct: CTVolume, degrees: float = 20.0) -> LesionBox:
     return LesionBox(middle(ct), [20.0, 18.0, 16.0], turned((1, 0.5, 2), degrees))
 
 
-def map_of(sample, picture: int, cell: tuple[int, ...], cells: int = 8) -> np.ndarray:
+def map_of(sample, patch: int, cell: tuple[int, ...], cells: int = 8) -> np.ndarray:
     """A map with one hot cell; ``cell`` is (row, column), or (slice, row, column) for a cube."""
     cam = np.zeros((len(sample.hu), *[cells] * len(cell)), np.float32)
-    cam[picture, *cell] = 1.0
+    cam[patch, *cell] = 1.0
     return cam
 
 
@@ -127,7 +127,7 @@ def test_a_section_without_one_of_its_fields_is_refused():
 def test_every_kind_is_cut_and_fed_to_a_network_as_its_shape_says(spec):
     volume, box = golden_case()
     mask = CTVolume((volume.array > -400).astype(np.uint8), volume.ijkToRAS, "segment")
-    sample = cut(volume, replace(box, segment=mask), spec)
+    sample = crop_sample(volume, replace(box, segment=mask), spec)
     x = network_input(sample, spec)
     assert sample.hu.dtype == x.dtype == np.float32
     assert 0 <= sample.outside_share < 1
@@ -150,7 +150,7 @@ def test_windows_of_a_plane_stand_together():
 def test_the_axial_stack_s_input_is_what_it_was():
     volume, box = golden_case()
     stack = axial_stack(volume, box, AxialStackSpec())
-    np.testing.assert_array_equal(cut(volume, box, AxialStackSpec()).hu, stack.hu)
+    np.testing.assert_array_equal(crop_sample(volume, box, AxialStackSpec()).hu, stack.hu)
     x = network_input(stack, AxialStackSpec())
     np.testing.assert_array_equal(x, windowed(stack.hu, AxialStackSpec().windows_hu))
 
@@ -158,7 +158,7 @@ def test_the_axial_stack_s_input_is_what_it_was():
 @pytest.mark.parametrize("normalise", ["patch", "box", "windows"])
 def test_orthogonal_planes_are_normalised_as_their_spec_says(ct, normalise):
     spec = OrthogonalPlanesSpec(rows=48, columns=40, normalise=normalise)
-    sample = cut(ct, a_box(ct), spec)
+    sample = crop_sample(ct, a_box(ct), spec)
     x = network_input(sample, spec)
     for channel in range(3):
         plane, region = x[0, channel], sample.region[channel]
@@ -174,34 +174,34 @@ def test_orthogonal_planes_are_normalised_as_their_spec_says(ct, normalise):
 def test_a_lesion_without_any_texture_is_normalised_to_nothing_not_to_nan():
     ct = CTVolume(np.full((20, 30, 30), 40, np.int16), np.eye(4))
     spec = OrthogonalPlanesSpec(rows=32, columns=32)
-    x = network_input(cut(ct, LesionBox([15, 15, 10], [8, 8, 8]), spec), spec)
+    x = network_input(crop_sample(ct, LesionBox([15, 15, 10], [8, 8, 8]), spec), spec)
     np.testing.assert_allclose(x, 0, atol=1e-6)
 
 
 def test_a_shape_is_fed_as_zeros_and_ones(ct):
     spec = SPECS["shape"]
-    sample = cut(ct, replace(a_box(ct), segment=segment(ct)), spec)
+    sample = crop_sample(ct, replace(a_box(ct), segment=segment(ct)), spec)
     assert set(np.unique(network_input(sample, spec))) == {0.0, 1.0}
     with pytest.raises(BoxError, match="give the segment"):
-        cut(ct, a_box(ct), spec)
+        crop_sample(ct, a_box(ct), spec)
 
 
 @pytest.mark.parametrize("degrees", [0.0, 40.0])
 @pytest.mark.parametrize("cell", [(3, 4), (4, 3), (5, 4)])
 def test_a_hot_cell_is_painted_at_its_place_in_ras_mm(ct, spec, degrees, cell):
     box = a_box(ct, degrees)
-    sample = cut(ct, replace(box, segment=segment(ct)), spec)
-    picture = len(sample.hu) // 2
+    sample = crop_sample(ct, replace(box, segment=segment(ct)), spec)
+    patch = len(sample.hu) // 2
     is_cube = isinstance(sample, CubeSample)
     hot = (3, *cell) if is_cube else cell
-    heat = paint(map_of(sample, picture, hot), sample, box, ct, "any")
+    heat = resample_to_ct(map_of(sample, patch, hot), sample, box, ct, "any")
     size = np.array(sample.hu.shape[-len(hot) :])
     index = ((np.array(hot) + 0.5) * size / 8 - 0.5)[::-1]
     if isinstance(sample, PlaneSample):
-        planes = [sample.sampleToRAS[picture, channel] for channel in sample.mapped_channels]
+        planes = [sample.sampleToRAS[patch, channel] for channel in sample.mapped_channels]
         expected = np.array([transformed_points(m, [*index, 0.0]) for m in planes])
     else:
-        expected = transformed_points(sample.sampleToRAS, index if is_cube else [*index, picture])[None]
+        expected = transformed_points(sample.sampleToRAS, index if is_cube else [*index, patch])[None]
     cell_mm = float(size.max()) / 8 * sample.pixel_mm
     reach = np.hypot(cell_mm, np.abs(ct.ijkToRAS[:3, :3]).max()) / 1.4
     assert heat.array.max() == pytest.approx(1.0)
@@ -215,9 +215,9 @@ def test_a_hot_cell_is_painted_at_its_place_in_ras_mm(ct, spec, degrees, cell):
 
 def test_heat_lies_on_voxels_of_the_ct_itself_and_only_where_the_model_looked(ct, spec):
     box = a_box(ct)
-    sample = cut(ct, replace(box, segment=segment(ct)), spec)
+    sample = crop_sample(ct, replace(box, segment=segment(ct)), spec)
     cube = isinstance(sample, CubeSample)
-    heat = paint(np.full((len(sample.hu), *[4] * (3 if cube else 2)), 0.25), sample, box, ct, "any")
+    heat = resample_to_ct(np.full((len(sample.hu), *[4] * (3 if cube else 2)), 0.25), sample, box, ct, "any")
     np.testing.assert_allclose(heat.ijkToRAS[:3, :3], ct.ijkToRAS[:3, :3])
     offset = ct.rasToIJK @ heat.ijkToRAS[:, 3]
     np.testing.assert_allclose(offset, np.round(offset), atol=1e-6)
@@ -236,8 +236,8 @@ def test_heat_lies_on_voxels_of_the_ct_itself_and_only_where_the_model_looked(ct
 
 def test_every_line_of_voxels_that_crosses_a_plane_has_a_painted_voxel(ct):
     """So one step is thick enough: no holes, in no view, on no lattice."""
-    sample = cut(ct, a_box(ct, 33.0), OrthogonalPlanesSpec(rows=48, columns=40))
-    heat = paint(np.ones((1, 4, 4), np.float32), sample, a_box(ct, 33.0), ct, "any")
+    sample = crop_sample(ct, a_box(ct, 33.0), OrthogonalPlanesSpec(rows=48, columns=40))
+    heat = resample_to_ct(np.ones((1, 4, 4), np.float32), sample, a_box(ct, 33.0), ct, "any")
     places = transformed_points(heat.ijkToRAS, np.moveaxis(np.indices(heat.array.shape)[::-1], 0, -1))
     for channel, to_ras in enumerate(sample.sampleToRAS[0]):
         column, row, depth = np.moveaxis(transformed_points(np.linalg.inv(to_ras), places), -1, 0)
@@ -253,18 +253,18 @@ def test_every_line_of_voxels_that_crosses_a_plane_has_a_painted_voxel(ct):
 
 def test_maps_of_another_sample_are_refused(ct):
     box = a_box(ct)
-    stack, cube = cut(ct, box, SPECS["axial stack"]), cut(ct, box, SPECS["cube"])
+    stack, cube = crop_sample(ct, box, SPECS["axial stack"]), crop_sample(ct, box, SPECS["cube"])
     with pytest.raises(BoxError, match=r"maps have shape \(1, 4, 4\)"):
-        paint(np.zeros((1, 4, 4)), replace(stack, hu=np.zeros((5, 32, 32))), box, ct, "any")
+        resample_to_ct(np.zeros((1, 4, 4)), replace(stack, hu=np.zeros((5, 32, 32))), box, ct, "any")
     with pytest.raises(BoxError, match=r"needs \(1, d, h, w\)"):
-        paint(np.zeros((1, 4, 4)), cube, box, ct, "any")
+        resample_to_ct(np.zeros((1, 4, 4)), cube, box, ct, "any")
 
 
 def test_an_empty_map_is_painted_empty(ct, spec):
     box = a_box(ct)
-    sample = cut(ct, replace(box, segment=segment(ct)), spec)
+    sample = crop_sample(ct, replace(box, segment=segment(ct)), spec)
     cam = np.zeros((len(sample.hu), *[4] * (3 if isinstance(sample, CubeSample) else 2)))
-    heat = paint(cam, sample, box, ct, "any")
+    heat = resample_to_ct(cam, sample, box, ct, "any")
     assert heat.is_empty
     assert heat.peak == 0
 
@@ -274,11 +274,11 @@ def test_a_key_slice_goes_through_the_frangi_filter_window_by_window(mode):
     ct = noise_ct("straight")
     box = a_box(ct)
     plain, filtered = (KeySliceSpec(size=40, windows_hu=TWO_WINDOWS, frangi=f) for f in (None, mode))
-    pictures = [network_input(cut(ct, box, spec), spec) for spec in (plain, filtered)]
-    assert pictures[1].shape == pictures[0].shape == (1, 2, 40, 40)
-    expected = frangi(torch.from_numpy(pictures[0][0] + 1) / 2, mode=mode).numpy() * 2 - 1
-    np.testing.assert_allclose(pictures[1][0], expected, atol=1e-6)
-    assert np.ptp(pictures[1]) > 0.01
+    patches = [network_input(crop_sample(ct, box, spec), spec) for spec in (plain, filtered)]
+    assert patches[1].shape == patches[0].shape == (1, 2, 40, 40)
+    expected = frangi(torch.from_numpy(patches[0][0] + 1) / 2, mode=mode).numpy() * 2 - 1
+    np.testing.assert_allclose(patches[1][0], expected, atol=1e-6)
+    assert np.ptp(patches[1]) > 0.01
 
 
 def test_an_unknown_frangi_mode_is_refused():

@@ -45,11 +45,11 @@ def middle(ct: CTVolume) -> np.ndarray:
 
 
 def pixel_places(sample: PlaneSample) -> np.ndarray:
-    """RAS of every pixel, shape (picture, channel, row, column, 3)."""
+    """RAS of every pixel, shape (patch, channel, row, column, 3)."""
     rows, columns = sample.hu.shape[2:]
     row, column = np.meshgrid(np.arange(rows), np.arange(columns), indexing="ij")
     index = np.stack([column, row, np.zeros_like(row)], axis=-1)
-    return np.stack([[transformed_points(m, index) for m in picture] for picture in sample.sampleToRAS])
+    return np.stack([[transformed_points(m, index) for m in patch] for patch in sample.sampleToRAS])
 
 
 def shown(sample: PlaneSample) -> np.ndarray:
@@ -92,9 +92,9 @@ def test_a_bright_spot_s_pixel_maps_back_to_its_place_within_a_pixel(ct, kind, t
     places = pixel_places(sample)
     for channel in sample.mapped_channels:
         weights = np.clip(sample.hu[:, channel] + 990, 0, None) * sample.region[channel]
-        picture = weights.sum(axis=(1, 2)).argmax()
-        found = (places[picture, channel] * weights[picture, ..., None]).sum(axis=(0, 1)) / weights[picture].sum()
-        to_ras = sample.sampleToRAS[picture, channel]
+        patch = weights.sum(axis=(1, 2)).argmax()
+        found = (places[patch, channel] * weights[patch, ..., None]).sum(axis=(0, 1)) / weights[patch].sum()
+        to_ras = sample.sampleToRAS[patch, channel]
         column, row, off_plane = np.linalg.solve(to_ras[:3, :3], found - target)
         assert np.hypot(column, row) < 1.0
         assert abs(off_plane) < 2.0 / np.linalg.norm(to_ras[:3, 2]) + 1.0
@@ -142,9 +142,9 @@ def test_channels_are_the_slice_below_the_slice_itself_and_the_one_above_unblurr
     np.testing.assert_allclose(every.hu, np.stack([array[2:5], array[3:6], array[4:7]]), atol=0.01)
     few = slice_with_neighbours(ct, box, SliceWithNeighboursSpec(size=64, slices="every", max_slices=2))
     assert 1 <= len(few.hu) <= 2
-    for picture in few.hu:  # a neighbour is the CT's next slice, also where slices of the box are left out
-        k = next(k for k in range(9) if np.allclose(picture[1], array[k], atol=0.01))
-        np.testing.assert_allclose(picture, array[k - 1 : k + 2], atol=0.01)
+    for patch in few.hu:  # a neighbour is the CT's next slice, also where slices of the box are left out
+        k = next(k for k in range(9) if np.allclose(patch[1], array[k], atol=0.01))
+        np.testing.assert_allclose(patch, array[k - 1 : k + 2], atol=0.01)
 
 
 def test_a_neighbour_beyond_the_first_slice_is_that_slice_again_and_counts_as_outside():
@@ -222,7 +222,7 @@ def test_with_a_segment_the_planes_cross_in_its_largest_section(ct, axes):
     off_plane = [float((np.linalg.inv(m) @ [*ball, 1])[2] * np.linalg.norm(m[:3, 2])) for m in sample.sampleToRAS[0]]
     assert abs(off_plane[0]) <= 0.75 * ct.sliceDistanceMm
     assert np.abs(off_plane[1:]).max() < 1.0
-    # The box stays in the middle of each picture, so nothing of it is cropped.
+    # The box stays in the middle of each patch, so nothing of it is cropped.
     for m in sample.sampleToRAS[0]:
         center = transformed_points(np.linalg.inv(m), box.centerRAS)
         np.testing.assert_allclose(center[:2], [104.5, 125.5], atol=1e-6)
@@ -243,7 +243,7 @@ def test_a_box_in_the_middle_shows_nothing_from_outside_and_one_outside_is_refus
     share = cut(ct, LesionBox(middle(ct), [6.0, 6.0, 6.0]), spec).outside_share
     with pytest.raises(BoxError, match="outside the volume"):
         cut(ct, LesionBox([900, 0, 0], [5, 5, 5]), spec)
-    # Sheared slices are shifted against each other: a picture of several whole ones shows their missing corners.
+    # Sheared slices are shifted against each other: a patch of several whole ones shows their missing corners.
     whole_and_sheared = getattr(spec, "view", "box") == "slice" and ct.name == "gantry tilt"
     assert share < 0.1 if whole_and_sheared else share == 0
 

@@ -17,24 +17,24 @@ SPREAD = Stability(
 
 
 def test_a_model_that_measures_nothing_says_so():
-    assert Reliability().sentences(CLASSES) == (NOT_MEASURED,)
+    assert Reliability().messages(CLASSES) == (NOT_MEASURED,)
 
 
 def test_a_set_of_one_class_and_a_set_of_all_are_said_differently():
-    (one,) = Reliability(("malignant",), 0.9).sentences(CLASSES)
-    (all_,) = Reliability(("malignant", "benign"), 0.9).sentences(CLASSES)
+    (one,) = Reliability(("malignant",), 0.9).messages(CLASSES)
+    (all_,) = Reliability(("malignant", "benign"), 0.9).messages(CLASSES)
     assert one.startswith("Cannot be ruled out: malignant (sets made like this hold the true class in 90%")
     assert all_.startswith("No class can be ruled out: malignant or benign")
 
 
 @pytest.mark.parametrize(("distance", "word"), [(3.0, " like "), (4.0, " like "), (4.1, " unlike ")])
 def test_a_lesion_beyond_the_usual_distance_is_called_unlike(distance, word):
-    (said,) = Reliability(distance=distance, usual_distance=4.0).sentences(CLASSES)
+    (said,) = Reliability(distance=distance, distance_threshold=4.0).messages(CLASSES)
     assert word in said
 
 
 def test_the_spread_is_said_last():
-    said = Reliability(("malignant",), 0.9, 1.0, 2.0, SPREAD).sentences(CLASSES)
+    said = Reliability(("malignant",), 0.9, 1.0, 2.0, SPREAD).messages(CLASSES)
     assert len(said) == 3
     assert "7 of 7 boxes give the same answer, malignant" in said[2]
 
@@ -49,4 +49,4 @@ def test_json_brings_back_what_was_written_and_holds_no_nan(known):
     assert json.dumps(again.to_json(), allow_nan=False) == text
     if known.spread is not None:
         np.testing.assert_array_equal(again.spread.sd, SPREAD.sd)
-        assert again.sentences(CLASSES) == known.sentences(CLASSES)
+        assert again.messages(CLASSES) == known.messages(CLASSES)

@@ -10,7 +10,7 @@ from LesionLib.geometry import CTVolume, LesionBox
 from LesionLib.inference.classifier import Classifier
 from LesionLib.model.bundle import load_bundle
 from LesionLib.phantom.nodules import nodule_patch
-from LesionLib.uncertainty.stability import box_spread, jittered_boxes, lies_inside
+from LesionLib.uncertainty.stability import box_stability, jittered_boxes, lies_inside
 from scipy.spatial.transform import Rotation
 
 VOLUME = CTVolume(np.zeros((40, 60, 60), np.float32), np.diag([1.0, 1.0, 1.5, 1.0]))
@@ -24,7 +24,7 @@ def size_answer(box: LesionBox) -> np.ndarray:
 
 
 def test_the_figures_are_those_of_the_answers_to_the_jittered_boxes():
-    spread = box_spread(size_answer, BOX, VOLUME, n=50, seed=3)
+    spread = box_stability(size_answer, BOX, VOLUME, n=50, seed=3)
     answers = np.array([size_answer(b) for b in jittered_boxes(BOX, n=50, shift_mm=2.0, size_mm=2.0, seed=3)])
     np.testing.assert_allclose(spread.mean, answers.mean(axis=0))
     np.testing.assert_allclose(spread.minimum, answers.min(axis=0))
@@ -36,7 +36,7 @@ def test_the_figures_are_those_of_the_answers_to_the_jittered_boxes():
 
 
 def test_an_answer_that_does_not_look_at_the_box_does_not_move():
-    spread = box_spread(lambda _box: np.array([0.2, 0.7, 0.1]), BOX, VOLUME)
+    spread = box_stability(lambda _box: np.array([0.2, 0.7, 0.1]), BOX, VOLUME)
     assert (spread.answered, spread.keeping, spread.share_keeping, spread.label) == (8, 8, 1.0, 1)
     np.testing.assert_allclose(spread.sd, 0, atol=1e-12)
     np.testing.assert_array_equal(spread.minimum, spread.maximum)
@@ -71,7 +71,7 @@ def test_shifts_and_sizes_fill_their_range_evenly():
 
 
 def test_the_same_seed_gives_the_same_boxes_and_another_seed_others():
-    a, b, c = (box_spread(size_answer, BOX, VOLUME, seed=s) for s in (1, 1, 2))
+    a, b, c = (box_stability(size_answer, BOX, VOLUME, seed=s) for s in (1, 1, 2))
     np.testing.assert_array_equal(a.mean, b.mean)
     assert (a.mean != c.mean).all()
 
@@ -84,11 +84,11 @@ def test_boxes_that_would_leave_the_volume_are_skipped_and_counted():
         return np.array([0.4, 0.6])
 
     at_the_edge = LesionBox([9.7, 30, 30], [20, 16, 12])
-    spread = box_spread(answer, at_the_edge, VOLUME, n=40, probabilities=np.array([0.4, 0.6]))
+    spread = box_stability(answer, at_the_edge, VOLUME, n=40, probabilities=np.array([0.4, 0.6]))
     assert 5 < spread.skipped < 40
     assert spread.answered == len(asked) == 40 - spread.skipped
     assert all(lies_inside(VOLUME, b) for b in asked)
-    assert f"{spread.skipped} boxes would have left the volume" in spread.sentence(["a", "b"])
+    assert f"{spread.skipped} boxes would have left the volume" in spread.message(["a", "b"])
 
 
 def test_a_box_that_fills_the_volume_lies_inside_and_one_beyond_a_tilted_one_does_not():
@@ -103,19 +103,19 @@ def test_a_box_that_fills_the_volume_lies_inside_and_one_beyond_a_tilted_one_doe
 
 
 def test_where_no_box_fits_nothing_is_claimed():
-    spread = box_spread(size_answer, LesionBox([0, 30, 30], [20, 16, 12]), VOLUME)
+    spread = box_stability(size_answer, LesionBox([0, 30, 30], [20, 16, 12]), VOLUME)
     assert (spread.answered, spread.skipped) == (0, 8)
     assert np.isnan(spread.share_keeping)
     assert np.isnan(np.concatenate([spread.mean, spread.minimum, spread.maximum, spread.sd])).all()
-    text = spread.sentence(["benign", "malignant"])
+    text = spread.message(["benign", "malignant"])
     assert text == "How the answer depends on the box was not measured. 8 boxes would have left the volume."
 
 
 def test_the_sentence_gives_counts_and_range():
-    text = box_spread(size_answer, BOX, VOLUME, n=1, seed=1).sentence(["benign", "malignant"])
+    text = box_stability(size_answer, BOX, VOLUME, n=1, seed=1).message(["benign", "malignant"])
     assert "of 1 box give" in text
-    spread = box_spread(lambda _box: np.array([0.25, 0.75]), BOX, VOLUME)
-    assert spread.sentence(["benign", "malignant"]) == (
+    spread = box_stability(lambda _box: np.array([0.25, 0.75]), BOX, VOLUME)
+    assert spread.message(["benign", "malignant"]) == (
         "Drawn a little differently (moved by up to 2 mm, edges up to 2 mm longer or shorter), "
         "8 of 8 boxes give the same answer, malignant; its probability runs from 75% to 75%."
     )
@@ -124,7 +124,7 @@ def test_the_sentence_gives_counts_and_range():
 @pytest.mark.parametrize("options", [{"n": 0}, {"shift_mm": -1.0}, {"size_mm": -0.1}])
 def test_options_that_make_no_sense_are_refused(options):
     with pytest.raises(ValueError, match="n must be at least 1"):
-        box_spread(size_answer, BOX, VOLUME, **options)
+        box_stability(size_answer, BOX, VOLUME, **options)
 
 
 def test_the_shipped_model_s_answer_moves_a_little_and_its_own_answer_is_among_the_likely():
@@ -134,7 +134,7 @@ def test_the_shipped_model_s_answer_moves_a_little_and_its_own_answer_is_among_t
     def answer(box: LesionBox) -> np.ndarray:
         return np.array(list(classifier.classify(box).probabilities.values()))
 
-    spread = box_spread(answer, nodule.box.grown(1.5), volume, n=4)
+    spread = box_stability(answer, nodule.box.grown(1.5), volume, n=4)
     assert spread.answered == 4
     np.testing.assert_allclose(spread.mean.sum(), 1, atol=1e-5)
     assert 0 < spread.sd[0] < 0.4

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from LesionClassifierLib.classification import answerNodes, heatMapNode, showSeen
+from LesionClassifierLib.classification import classifyNodes, heatMapNode, showModelInput
 from LesionClassifierLib.sample_data import addPhantom
 from LesionClassifierLib.scene.lesions import lesionNodes
 from LesionLensApp.slice_views import SliceRenderer
@@ -35,8 +35,8 @@ def an_answer(scene):
     """The lobulated nodule of the phantom, answered; what the model looked at is drawn."""
     (volumeNode,) = addPhantom()
     roi = next(node for node in lesionNodes(scene) if "lobulated" in node.GetName())
-    answer, _ = answerNodes(InProcessRunner(), volumeNode, [roi], "lung-nodule-malignancy")
-    return volumeNode, roi, answer.results[0], showSeen(roi)
+    answer, _ = classifyNodes(InProcessRunner(), volumeNode, [roi], "lung-nodule-malignancy")
+    return volumeNode, roi, answer.results[0], showModelInput(roi)
 
 
 def offsets_mm(mask: np.ndarray) -> np.ndarray:
@@ -56,7 +56,7 @@ def test_heat_lies_inside_what_the_model_looked_at_and_nowhere_else(renderer, an
     right, up = (np.array(axis, float) for axis in PLANES[plane])
     away = offsets_mm(changed)
     points = result.box.centerRAS + away[:, :1] * right + away[:, 1:] * up
-    (seen,) = result.seen
+    (seen,) = result.model_input_boxes
     inSeen = np.abs(transformed_points(np.linalg.inv(seen.boxToRAS), points))
     # A voxel of the map may reach half over the edge.
     assert (inSeen <= seen.sizeMm / 2 + 1.0).all()

@@ -11,7 +11,7 @@ import slicer
 import slicer.util
 import vtk
 from LesionClassifierLib.background import runInBackground
-from LesionClassifierLib.classification import answerNodes, requestFromNodes
+from LesionClassifierLib.classification import classifyNodes, requestFromNodes
 from LesionClassifierLib.export import exportCsv
 from LesionClassifierLib.scene.lesions import (
     addLesionAt,
@@ -33,8 +33,8 @@ from LesionClassifierLib.scene.results import (
     VOLUME_ROLE,
     removeResult,
     resultsTable,
+    staleReason,
     storedResult,
-    whyStale,
 )
 from LesionClassifierLib.scene.tree import saveScene
 from LesionClassifierLib.scene.volumes import addVolumeNode
@@ -199,7 +199,7 @@ def test_a_segmentation_without_a_voxel_is_refused(scene):
 
 def test_the_answer_is_on_the_lesion_and_on_its_heat_map(scene, a_case, runner):
     ct, roi = a_case
-    answer, shown = answerNodes(runner, ct, [roi], MODEL)
+    answer, shown = classifyNodes(runner, ct, [roi], MODEL)
     stored = storedResult(roi)
     (result,) = answer.results
     assert stored.result.label == result.label
@@ -207,7 +207,7 @@ def test_the_answer_is_on_the_lesion_and_on_its_heat_map(scene, a_case, runner):
     assert stored.result.reliability.prediction_set == result.reliability.prediction_set
     assert [w.name for w in stored.result.warnings] == [w.name for w in result.warnings]
     np.testing.assert_allclose(stored.result.embedding, result.embedding)
-    np.testing.assert_allclose(stored.result.seen[0].sizeMm, result.seen[0].sizeMm)
+    np.testing.assert_allclose(stored.result.model_input_boxes[0].sizeMm, result.model_input_boxes[0].sizeMm)
     assert stored.explained == result.label
     heat = roi.GetNodeReference(HEAT_MAP_ROLE)
     assert heat is shown.heatMapNodes[0]
@@ -222,8 +222,8 @@ def test_the_answer_is_on_the_lesion_and_on_its_heat_map(scene, a_case, runner):
 
 def test_answering_again_replaces_what_was_there(scene, a_case, runner):
     ct, roi = a_case
-    answerNodes(runner, ct, [roi], MODEL)
-    answerNodes(runner, ct, [roi], MODEL, RunOptions(class_name="malignant"))
+    classifyNodes(runner, ct, [roi], MODEL)
+    classifyNodes(runner, ct, [roi], MODEL, RunOptions(class_name="malignant"))
     volumes = [n.GetName() for n in slicer.util.getNodesByClass("vtkMRMLScalarVolumeNode")]
     assert volumes == ["golden case", "L1 Grad-CAM malignant"]
     assert scene.GetNumberOfNodesByClass("vtkMRMLTableNode") == 1
@@ -237,8 +237,8 @@ def test_a_segment_takes_the_colour_of_its_class_and_gets_its_own_back(scene, a_
     segment = segmentation.GetSegmentation().GetNthSegment(0)
     before = segment.GetColor()
     nodes = addLesionsFromSegmentation(scene, segmentation, marginMm=1.0)
-    answer, _ = answerNodes(runner, ct, nodes, MODEL)
-    answerNodes(runner, ct, nodes, MODEL)
+    answer, _ = classifyNodes(runner, ct, nodes, MODEL)
+    classifyNodes(runner, ct, nodes, MODEL)
     colors = dict(zip(answer.class_names, answer.class_colors, strict=True))
     assert segment.GetColor() == pytest.approx(colors[answer.results[0].label])
     assert answer.results[0].statistics.measured_in == "segment"
@@ -249,7 +249,7 @@ def test_a_segment_takes_the_colour_of_its_class_and_gets_its_own_back(scene, a_
 
 def test_a_saved_scene_is_whole_again_when_it_is_opened(scene, a_case, runner, tmp_path):
     ct, roi = a_case
-    answer, _ = answerNodes(runner, ct, [roi], MODEL)
+    answer, _ = classifyNodes(runner, ct, [roi], MODEL)
     saveScene(scene, tmp_path / "scene.mrb")
     scene.Clear(False)
     slicer.util.loadScene(str(tmp_path / "scene.mrb"))
@@ -259,7 +259,7 @@ def test_a_saved_scene_is_whole_again_when_it_is_opened(scene, a_case, runner, t
     assert again.GetNodeReference(VOLUME_ROLE).GetName() == "golden case"
     assert again.GetNodeReference(HEAT_MAP_ROLE).GetName() == f"L1 Grad-CAM {stored.result.label}"
     assert resultsTable(scene) is not None
-    assert whyStale(again) == ""
+    assert staleReason(again) == ""
     tree = scene.GetSubjectHierarchyNode()
     study = tree.GetItemChildWithName(tree.GetSceneItemID(), FOLDER_NAME)
     assert tree.GetItemParent(tree.GetItemByDataNode(again)) == study
@@ -268,8 +268,8 @@ def test_a_saved_scene_is_whole_again_when_it_is_opened(scene, a_case, runner, t
 @pytest.mark.parametrize("what", ["box", "voxels", "transform of the CT", "transform of the box", "CT gone"])
 def test_an_answer_is_stale_once_box_ct_or_transform_change(scene, a_case, runner, a_linear_transform, what):
     ct, roi = a_case
-    answerNodes(runner, ct, [roi], MODEL)
-    assert whyStale(roi) == ""
+    classifyNodes(runner, ct, [roi], MODEL)
+    assert staleReason(roi) == ""
     if what == "box":
         roi.SetSize(*(np.array(roi.GetSize()) + 1.0))
     elif what == "voxels":
@@ -281,22 +281,22 @@ def test_an_answer_is_stale_once_box_ct_or_transform_change(scene, a_case, runne
         moved = np.eye(4)
         moved[0, 3] = 3.0
         (ct if "CT" in what else roi).SetAndObserveTransformNodeID(a_linear_transform(moved).GetID())
-    assert whyStale(roi).endswith(("classify again.", "no longer in the scene."))
+    assert staleReason(roi).endswith(("classify again.", "no longer in the scene."))
 
 
 def test_a_transform_that_moves_nothing_leaves_the_answer_as_it_is(scene, a_case, runner, a_linear_transform):
     ct, roi = a_case
-    answerNodes(runner, ct, [roi], MODEL)
+    classifyNodes(runner, ct, [roi], MODEL)
     transform = a_linear_transform(np.eye(3))
     roi.SetAndObserveTransformNodeID(transform.GetID())
-    assert whyStale(roi) == ""
+    assert staleReason(roi) == ""
 
 
 def test_the_table_of_answers_is_exported_with_stable_columns(scene, a_case, runner, tmp_path):
     ct, roi = a_case
     with pytest.raises(OutputError, match="no lesion has an answer yet"):
         exportCsv(tmp_path / "out.csv", [roi])
-    answerNodes(runner, ct, [roi], MODEL)
+    classifyNodes(runner, ct, [roi], MODEL)
     assert exportCsv(tmp_path / "out.csv", [roi]) == 1
     header, row = (tmp_path / "out.csv").read_text().splitlines()
     assert header.startswith("name,label,p_benign,p_malignant,center_r")
@@ -310,7 +310,7 @@ def test_a_run_in_the_background_ends_with_the_answer_and_tells_how_far_it_is(sc
     run = runInBackground(runner, requestFromNodes(ct, [roi], MODEL))
     while (outcome := run.poll()) is None:
         pass
-    assert outcome.answer.results[0].name == "L1"
+    assert outcome.value.results[0].name == "L1"
     assert (run.done, run.total) == (1, 1)
     assert run.seconds > 0
 

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from LesionClassifierLib.classification import answerNodes, heatMapNode
+from LesionClassifierLib.classification import classifyNodes, heatMapNode
 from LesionClassifierLib.export import exportCsv
 from LesionClassifierLib.scene.lesions import (
     addRoiNode,
@@ -44,7 +44,7 @@ def a_large_case(scene):
 
 def test_its_box_is_grey_and_neither_label_nor_map_is_in_the_scene(scene, a_large_case, runner):
     ct, roi = a_large_case
-    answerNodes(runner, ct, [roi], MODEL)
+    classifyNodes(runner, ct, [roi], MODEL)
     stored = storedResult(roi)
     assert (stored.result.label, stored.explained) == ("", "")
     assert WarningName.BOX_SIZE in stored.result.abstention
@@ -58,7 +58,7 @@ def test_its_box_is_grey_and_neither_label_nor_map_is_in_the_scene(scene, a_larg
 
 def test_a_class_that_is_asked_for_is_mapped_and_the_box_stays_grey(scene, a_large_case, runner):
     ct, roi = a_large_case
-    answerNodes(runner, ct, [roi], MODEL, RunOptions(class_name="malignant"))
+    classifyNodes(runner, ct, [roi], MODEL, RunOptions(class_name="malignant"))
     assert storedResult(roi).explained == "malignant"
     assert heatMapNode(roi) is not None
     assert roi.GetDisplayNode().GetColor() == pytest.approx(NO_ANSWER_COLOR)
@@ -72,7 +72,7 @@ def exported(path, roi, **how) -> dict[str, str]:
 
 def test_an_export_holds_the_class_only_where_it_is_asked_for(scene, a_large_case, runner, tmp_path):
     ct, roi = a_large_case
-    answerNodes(runner, ct, [roi], MODEL)
+    classifyNodes(runner, ct, [roi], MODEL)
     silent, asked = (exported(tmp_path / f"{a}.csv", roi, answerAnyway=a) for a in (False, True))
     assert (silent["label"], silent["p_benign"], silent["usable"]) == ("", "", "no")
     assert asked["label"] in ("benign", "malignant")
@@ -81,7 +81,7 @@ def test_an_export_holds_the_class_only_where_it_is_asked_for(scene, a_large_cas
 
 def test_a_scene_of_before_models_abstained_opens_and_exports_no_answer(scene, a_large_case, runner, tmp_path):
     ct, roi = a_large_case
-    answer, _ = answerNodes(runner, ct, [roi], MODEL, RunOptions(answer_anyway=True))
+    answer, _ = classifyNodes(runner, ct, [roi], MODEL, RunOptions(answer_anyway=True))
     colors = dict(zip(answer.class_names, answer.class_colors, strict=True))
     storeResult(roi, ct, answer.results[0], run=answer.info, classColors=colors, fingerprint="then")
     assert storedResult(roi).result.label in colors  # as it was written

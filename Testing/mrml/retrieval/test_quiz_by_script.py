@@ -81,7 +81,7 @@ class Learner:
             self.clock.now += 3
             self.logic.answer(own, 0.9 if self.knows else 0.6)
             self.clock.now += 7
-            said = session.model_answer.label
+            said = session.model_prediction.label
             self.logic.finishReveal()
             self.logic.answer(said if self.believes else own, 0.8)
             assert self.logic.feedback.first_is_right is self.knows

@@ -26,7 +26,7 @@ from LesionRetrievalLib.scene.identity import identityOfVolume
 from LesionRetrievalLib.scene.segments import lesionOfSegment
 from repository import ROOT
 
-SPHERE = NewCase("sphere", "a formula", organ="lung", with_pictures=True, with_patch=True)
+SPHERE = NewCase("sphere", "a formula", organ="lung", with_thumbnails=True, with_patch=True)
 UID = "1.2.826.0.1.3680043.8.498.1"
 
 
@@ -93,7 +93,7 @@ def test_a_case_that_was_added_is_found_with_its_pictures_and_ct(filled, nodes):
     assert (found[0].case_id, found[0].label) == ("itself", "sphere")
     assert found[0].similarity > 0.999
     assert len(found) == 4
-    assert set(filled.library.pictures("itself")) == {"axial", "coronal", "sagittal"}
+    assert set(filled.library.thumbnails("itself")) == {"axial", "coronal", "sagittal"}
     patch = filled.library.patch("itself")
     assert patch.box.centerRAS == pytest.approx(boxFromRoi(nodes[1]).centerRAS, abs=1e-3)
 
@@ -180,7 +180,7 @@ def test_the_vote_and_what_else_it_might_be(filled, nodes):
 
 
 def test_why_similar_is_a_volume_over_the_ct_that_says_where_it_comes_from(filled, nodes, scene):
-    node = filled.whySimilar(*nodes, "other-2")
+    node = filled.similarityMap(*nodes, "other-2")
     assert node.GetName() == "L1 similar to other-2"
     assert node.GetAttribute("LesionLens.ModelSha256") == filled.library.model.sha256
     assert node.GetNodeReference("referenceVolume") is nodes[0]
@@ -188,7 +188,7 @@ def test_why_similar_is_a_volume_over_the_ct_that_says_where_it_comes_from(fille
     # Views of another layout, made by a comparison before, may still be there: they show something else.
     shown = {c.GetLayoutName(): c.GetForegroundVolumeID() for c in nodesOfClass(scene, "vtkMRMLSliceCompositeNode")}
     assert [shown[view] for view in ("Red", "Yellow", "Green")] == [node.GetID()] * 3
-    filled.whySimilar(*nodes, "other-3")
+    filled.similarityMap(*nodes, "other-3")
     assert [n.GetName() for n in nodesOfClass(scene, "vtkMRMLScalarVolumeNode")] == [
         "golden case",
         "L1 similar to other-3",
@@ -198,7 +198,7 @@ def test_why_similar_is_a_volume_over_the_ct_that_says_where_it_comes_from(fille
 def test_side_by_side_of_a_case_that_was_added(filled, nodes, scene):
     shown = filled.showSideBySide(*nodes, "itself")
     assert boxFromRoi(shown.roiNode).centerRAS == pytest.approx(boxFromRoi(nodes[1]).centerRAS, abs=1e-3)
-    filled.whySimilar(*nodes, "other-2")
+    filled.similarityMap(*nodes, "other-2")
     case = [c for c in nodesOfClass(scene, "vtkMRMLSliceCompositeNode") if c.GetLayoutName() == "LesionLensAxial"]
     assert case[0].GetBackgroundVolumeID() == shown.volumeNode.GetID()
     with pytest.raises(CaseLibraryError, match="holds no CT of case other-2"):

@@ -253,7 +253,7 @@ def test_drawn_by_slicer_s_own_views_each_box_sits_on_its_lesion(compare, views,
     compare()
     rows = []
     for names, color in ((QUERY_VIEWS, (0.2, 0.9, 0.3)), (CASE_VIEWS, (0.98, 0.78, 0.2))):
-        pictures = []
+        thumbnails = []
         for name in names.values():
             pixels = views[name].grab()
             box, lesion = np.array(drawn_box(pixels, color)), np.array(lesion_extent(pixels))
@@ -261,8 +261,8 @@ def test_drawn_by_slicer_s_own_views_each_box_sits_on_its_lesion(compare, views,
             assert np.abs(box - lesion).max() <= 10, name
             middle = (box[[0, 2]] + box[[1, 3]]) / 2
             assert middle == pytest.approx([PIXELS / 2, PIXELS / 2], abs=3), name
-            pictures.append(pixels)
-        rows.append(np.concatenate(pictures, axis=1))
+            thumbnails.append(pixels)
+        rows.append(np.concatenate(thumbnails, axis=1))
     folder = Path(os.environ.get("LESIONLENS_TEST_ARTEFACTS", tmp_path))
     folder.mkdir(parents=True, exist_ok=True)
     Image.fromarray(np.concatenate(rows)).save(folder / "side-by-side.png", optimize=True)

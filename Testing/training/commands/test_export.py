@@ -77,7 +77,7 @@ def test_it_answers_from_the_box_with_a_heat_map_in_the_ct(way, tmp_path):
     offset = volume.rasToIJK @ result.heat_map.ijkToRAS[:, 3]
     np.testing.assert_allclose(offset, np.round(offset), atol=1e-6)
     if not result.heat_map.is_empty:
-        assert 0 <= result.reliability.heat_inside <= 1
+        assert 0 <= result.reliability.energy_inside <= 1
 
 
 @pytest.mark.parametrize("way", WAYS)
@@ -131,10 +131,10 @@ def test_what_the_bundle_holds_of_reliability_is_on_every_result(tmp_path):
     result = Classifier(load_bundle(tmp_path / "tiny"), volume).classify(box)
     assert result.label == ""  # so unlike those of training that the model has no answer
     assert result.reliability.prediction_set[0] == result.answered_anyway.label
-    assert result.reliability.promised == pytest.approx(0.9)
-    assert result.reliability.distance > result.reliability.usual_distance
+    assert result.reliability.target_coverage == pytest.approx(0.9)
+    assert result.reliability.distance > result.reliability.distance_threshold
     assert WarningName.OUT_OF_DISTRIBUTION in [w.name for w in result.warnings]
-    assert "unlike" in " ".join(result.reliability.sentences("abc"))
+    assert "unlike" in " ".join(result.reliability.messages("abc"))
     bare = Classifier(load_bundle(tmp_path / "plain"), volume).classify(box)
     assert (bare.reliability.prediction_set, bare.reliability.distance) == (None, None)
 

@@ -68,12 +68,12 @@ def test_three_sets_hold_every_lesion_once_and_no_patient_twice(a_module):
     module = a_module(held_out=1, validation=0.25)
     sets = (module.train, module.val, module.test)
     assert sum(map(len, sets)) == 32
-    patients = [set(pictures.patients) for pictures in sets]
+    patients = [set(images.patients) for images in sets]
     assert len(patients[0] | patients[1] | patients[2]) == sum(map(len, patients)) == 16
     assert (module.test.folds == 1).all()
     assert 1 not in module.train.folds
     assert module.class_names == ("round", "spiculated")
-    assert all(set(pictures.labels) == {0, 1} for pictures in sets)
+    assert all(set(images.labels) == {0, 1} for images in sets)
     assert module.leaks.leaks == ()
 
 
@@ -84,15 +84,15 @@ def test_the_folds_together_hold_out_every_lesion_once(a_module, tmp_path):
 
 def test_a_column_says_the_split(a_module):
     module = a_module(folds="split")
-    assert module.table.column("split")[module.division.split.val].tolist() == ["val"] * 8
-    assert [len(pictures) for pictures in (module.train, module.val, module.test)] == [16, 8, 8]
+    assert module.table.column("split")[module.fold_split.split.val].tolist() == ["val"] * 8
+    assert [len(images) for images in (module.train, module.val, module.test)] == [16, 8, 8]
     assert set(module.test.folds) == {0}
     assert set(module.train.folds) == {-1}
 
 
 def test_a_column_says_the_folds(a_module):
     module = a_module(folds="fold", held_out=2, validation="next")
-    assert module.division.fold_names == ("a", "b", "c", "d")
+    assert module.fold_split.fold_names == ("a", "b", "c", "d")
     assert set(module.test.patients) == {"P8", "P9", "P12", "P13"}
     assert set(module.val.folds) == {3}
 
@@ -140,8 +140,8 @@ def test_lesions_without_a_label_are_refused_dropped_or_kept(a_module, folder):
     _write(folder / "some.csv", [{**row, "kind": row["kind"] if n > 3 else ""} for n, row in enumerate(rows)])
     with pytest.raises(TableError, match="line 2: the label is empty"):
         a_module(folder / "some.csv")
-    assert len(a_module(folder / "some.csv", unlabelled="drop").pictures) == 28
-    assert (a_module(folder / "some.csv", unlabelled="keep").pictures.labels == -1).sum() == 4
+    assert len(a_module(folder / "some.csv", unlabelled="drop").images) == 28
+    assert (a_module(folder / "some.csv", unlabelled="keep").images.labels == -1).sum() == 4
 
 
 def test_problems_of_table_and_split_are_said_before_anything_is_cut(a_module, folder):
@@ -161,7 +161,7 @@ def test_credit_notes_and_counts_are_said_on_stderr(a_module, folder, capsys):
     a_module(progress=True, reader_options={"credit": "Hospital X, CC0."})
     said = capsys.readouterr()
     assert "Hospital X, CC0." in said.err
-    assert "MB of pictures in memory" in said.err
+    assert "MB of images in memory" in said.err
     assert "test: 4 round, 4 spiculated" in said.err
     assert said.out == ""
 
@@ -174,19 +174,19 @@ class Task(LightningModule):
         self.layer = torch.nn.Linear(3, 2)
         self.asked = []
 
-    def train_loader(self, pictures, *, workers, seed):
-        self.asked.append(("train", len(pictures), workers, seed))
-        return self._loader(pictures)
+    def train_loader(self, images, *, workers, seed):
+        self.asked.append(("train", len(images), workers, seed))
+        return self._loader(images)
 
-    def val_loader(self, pictures, *, workers):
-        self.asked.append(("val", len(pictures), workers))
-        return self._loader(pictures)
+    def val_loader(self, images, *, workers):
+        self.asked.append(("val", len(images), workers))
+        return self._loader(images)
 
     @staticmethod
-    def _loader(pictures):
+    def _loader(images):
         features = [
             (torch.from_numpy(p.mean(axis=(0, 2, 3))), int(k))
-            for p, k in zip(pictures.pictures, pictures.labels, strict=True)
+            for p, k in zip(images.images, images.labels, strict=True)
         ]
         return DataLoader(features, batch_size=4)
 

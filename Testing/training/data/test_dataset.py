@@ -9,20 +9,20 @@ import numpy as np
 import pytest
 from LesionLib.errors import BundleError, OutputError, VolumeError
 from LesionLib.io.boxes import boxes_from_label_array
-from LesionLib.sampling.batches import cut_lesion
+from LesionLib.sampling.batches import crop_lesion
 from LesionLib.sampling.planes import KeySliceSpec
 from LesionLib.sampling.resample import AxialStackSpec
+from lesiontraining.data import dataset as images
 from lesiontraining.data import dataset as picture_cache
-from lesiontraining.data import dataset as pictures
 from lesiontraining.data.crops import (
     PhotographSpec,
     StoredCubeSpec,
     eye_disc,
+    input_section,
+    input_spec,
     photograph_input,
-    picture_section,
-    picture_spec,
 )
-from lesiontraining.data.dataset import picture_set
+from lesiontraining.data.dataset import lesion_dataset
 from lesiontraining.data.lesions import LesionRow, LesionTable
 from lesiontraining.data.messages import TableError
 from lesiontraining.data.sources import MmBox, Photograph, StoredCube, VolumeSource
@@ -47,11 +47,11 @@ def table(cases):
 
 
 def cut(table, spec=STACK, **options):
-    return picture_set(table, spec, progress=False, **options)
+    return lesion_dataset(table, spec, progress=False, **options)
 
 
 def same(first, second):
-    assert all(np.array_equal(a, b) for a, b in zip(first.pictures, second.pictures, strict=True))
+    assert all(np.array_equal(a, b) for a, b in zip(first.images, second.images, strict=True))
     for name in ("size_mm", "volume_mm3", "mean_hu", "spacing_mm", "targets"):
         assert np.array_equal(getattr(first, name), getattr(second, name), equal_nan=True)
 
@@ -59,17 +59,17 @@ def same(first, second):
 @pytest.fixture
 def uncuttable(monkeypatch):
     """From here on, cutting is an error."""
-    return lambda: monkeypatch.setattr(pictures, "cut_row", lambda *_: pytest.fail("a lesion was cut again"))
+    return lambda: monkeypatch.setattr(images, "crop_row", lambda *_: pytest.fail("a lesion was cut again"))
 
 
 def test_pictures_are_what_the_classifier_would_see(table, cases):
     found = cut(table)
     for number, case in enumerate(cases):
         box = boxes_from_label_array(case.mask, case.volume.ijkToRAS, {1: "lesion"})[0]
-        wanted = cut_lesion(case.volume, box, STACK).pictures
-        assert found.pictures[number].shape == wanted.shape
-        assert np.abs(found.pictures[number] - wanted).max() < 1e-3
-        assert found.pictures[number].dtype == np.float32
+        wanted = crop_lesion(case.volume, box, STACK).patches
+        assert found.images[number].shape == wanted.shape
+        assert np.abs(found.images[number] - wanted).max() < 1e-3
+        assert found.images[number].dtype == np.float32
 
 
 def test_size_volume_and_density_are_measured_in_the_mask(table, cases):
@@ -88,19 +88,19 @@ def test_the_target_is_where_the_lesion_shows(table, cases):
     for spec in (STACK, KeySliceSpec(size=48, spacing_mm=1.0, windows_hu=((-1000.0, 400.0),))):
         found = cut(table, spec)
         for number in range(len(cases)):
-            picture = found.pictures[number][len(found.pictures[number]) // 2, 0]
+            image = found.images[number][len(found.images[number]) // 2, 0]
             row, column, rows, columns = found.targets[number]
-            centers = np.arange(len(picture)) + 0.5
+            centers = np.arange(len(image)) + 0.5
             inside = ((centers >= row) & (centers < row + rows))[:, None] & (
                 (centers >= column) & (centers < column + columns)
             )
-            assert picture[inside].mean() > picture[~inside].mean() + 0.3
+            assert image[inside].mean() > image[~inside].mean() + 0.3
             assert (rows, columns) == pytest.approx(tuple(found.size_mm[number][[1, 0]]), abs=1e-6)
 
 
 def test_a_target_is_not_known_for_cubes_and_crossing_planes(table):
     for kind in ("isotropic_cube", "orthogonal_planes"):
-        assert np.isnan(cut(table, picture_spec({"kind": kind})).targets).all()
+        assert np.isnan(cut(table, input_spec({"kind": kind})).targets).all()
 
 
 def test_a_box_and_a_mask_give_the_box_with_the_mask_measured(table, cases):
@@ -131,9 +131,9 @@ def test_a_damaged_entry_is_made_anew(table, tmp_path, harm):
     for path in tmp_path.rglob("*.npz"):
         content = path.read_bytes()
         if harm == "pickle":
-            np.savez(path, pictures=np.array([{"a": 1}], dtype=object))
+            np.savez(path, images=np.array([{"a": 1}], dtype=object))
         elif harm == "other arrays":
-            np.savez(path, pictures=np.zeros(3))
+            np.savez(path, images=np.zeros(3))
         else:
             middle = len(content) // 2
             bad = {"cut short": content[:middle], "empty": b""}
@@ -192,18 +192,18 @@ def test_input_that_does_not_fit_the_table_is_said_before_anything_is_read(table
         cut(table, PhotographSpec())
     boxes = replace(table, rows=tuple(replace(r, source=replace(r.source, mask=None)) for r in table.rows))
     with pytest.raises(TableError, match="needs the mask of every lesion"):
-        cut(boxes, picture_spec({"kind": "shape_mask"}))
+        cut(boxes, input_spec({"kind": "shape_mask"}))
 
 
 def test_fields_left_out_of_the_input_take_their_default_and_wrong_ones_are_refused():
-    spec = picture_spec({"kind": "axial_stack", "size": 32, "windows_hu": [[-160, 240]]})
+    spec = input_spec({"kind": "axial_stack", "size": 32, "windows_hu": [[-160, 240]]})
     assert spec == AxialStackSpec(size=32, windows_hu=((-160, 240),))
-    assert picture_spec(picture_section(spec)) == spec
-    assert picture_section(PhotographSpec(64, "graham")) == {"kind": "photograph", "size": 64, "preparation": "graham"}
+    assert input_spec(input_section(spec)) == spec
+    assert input_section(PhotographSpec(64, "graham")) == {"kind": "photograph", "size": 64, "preparation": "graham"}
     for wrong in ({"kind": "axial"}, {"kind": "axial_stack", "sise": 3}, {"kind": "photograph", "size": "x"},
                   {"kind": "photograph", "preparation": "none"}, {"kind": "stored_cube", "edge": 1}, {}):  # fmt: skip
         with pytest.raises(BundleError):
-            picture_spec(wrong)
+            input_spec(wrong)
 
 
 def a_photograph(tmp_path, name="eye.png", tint=(180, 90, 40), edge=(90, 140)):
@@ -271,17 +271,17 @@ def test_stored_cubes_are_input_as_they_are(tmp_path):
             for n in (0, 1)
         )
 
-    shapes = cut(LesionTable(rows(True), ("a", "b"), "t"), picture_spec({"kind": "shape_mask", "voxels": 8}))
-    assert shapes.pictures[0].shape == (1, 1, 8, 8, 8)
-    assert (shapes.pictures[0][0, 0] == (cubes[0] > 0)).all()
+    shapes = cut(LesionTable(rows(True), ("a", "b"), "t"), input_spec({"kind": "shape_mask", "voxels": 8}))
+    assert shapes.images[0].shape == (1, 1, 8, 8, 8)
+    assert (shapes.images[0][0, 0] == (cubes[0] > 0)).all()
     assert shapes.size_mm[0].tolist() == [8, 32, 16]
     assert shapes.volume_mm3[0] == 8 * 8**3
     grey = cut(LesionTable(rows(False), ("a", "b"), "t"), StoredCubeSpec(voxels=8))
-    assert set(np.unique(grey.pictures[0])) == {-1.0, 1.0}
+    assert set(np.unique(grey.images[0])) == {-1.0, 1.0}
     with pytest.raises(TableError, match="another size in use"):
-        cut(LesionTable(rows(True), ("a", "b"), "t"), picture_spec({"kind": "shape_mask", "voxels": 8, "edge_mm": 32}))
+        cut(LesionTable(rows(True), ("a", "b"), "t"), input_spec({"kind": "shape_mask", "voxels": 8, "edge_mm": 32}))
     with pytest.raises(TableError, match="the input wants 28 a side"):
-        cut(LesionTable(rows(True), ("a", "b"), "t"), picture_spec({"kind": "shape_mask"}))
+        cut(LesionTable(rows(True), ("a", "b"), "t"), input_spec({"kind": "shape_mask"}))
 
 
 def test_an_eye_cut_off_above_and_below_has_no_false_edge_there(tmp_path):

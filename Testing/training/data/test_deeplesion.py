@@ -7,8 +7,8 @@ import csv
 import numpy as np
 import pytest
 from LesionLib.errors import VolumeError
-from lesiontraining.data.crops import picture_spec
-from lesiontraining.data.dataset import picture_set
+from lesiontraining.data.crops import input_spec
+from lesiontraining.data.dataset import lesion_dataset
 from lesiontraining.data.lesions import LesionTable
 from lesiontraining.data.messages import TableError
 from lesiontraining.data.readers.registry import read_with
@@ -83,8 +83,8 @@ def test_deeplesion_pictures_show_the_lesion_and_its_neighbours(deeplesion):
         "spacing_mm": 0.8,
         "windows_hu": [[-1000, 1000]],
     }
-    (picture,) = picture_set(table, picture_spec(spec), progress=False).pictures[0]
-    middle = picture[:, 15:17, 15:17].mean(axis=(1, 2)) * 1000
+    (image,) = lesion_dataset(table, input_spec(spec), progress=False).images[0]
+    middle = image[:, 15:17, 15:17].mean(axis=(1, 2)) * 1000
     # Channels are below, itself, above; the numbers of slices grow towards the feet.
     assert middle == pytest.approx([slice_hu(n)[19:22, 19:22].mean() for n in (12, 11, 10)], abs=3)
 

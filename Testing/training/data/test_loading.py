@@ -1,4 +1,4 @@
-"""What an epoch shows: pairs as the papers say, the same again for the same seed, pictures changed within their range."""
+"""What an epoch shows: pairs as the papers say, the same again for the same seed, images changed within their range."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 import torch
 from lesiontraining.data.augment import Augmentation, Augmenter
-from lesiontraining.data.lesions import PictureSet
+from lesiontraining.data.lesions import LesionDataset
 from lesiontraining.data.loading import (
     EpochSampler,
-    FlatPictures,
-    balanced_pictures,
-    every_picture,
+    FlatImages,
+    balanced_images,
+    every_image,
     lesion_loader,
     pairs,
     training_loader,
@@ -24,17 +24,17 @@ from lesiontraining.data.loading import (
 DMRN_SLICES = np.repeat(np.arange(5), [1707, 245, 1047, 350, 716])
 
 
-def picture_set(counts, labels):
-    """Lesions with pictures of two rows and columns, each full of its own number."""
+def lesion_dataset(counts, labels):
+    """Lesions with images of two rows and columns, each full of its own number."""
     n, start = len(counts), np.cumsum([0, *counts])
-    pictures = tuple(
+    images = tuple(
         (np.arange(start[i], start[i + 1], dtype=np.float32) / 100)[:, None, None, None]
         * np.ones((1, 1, 2, 2), np.float32)
         for i in range(n)
     )
     names, nan = np.array([f"l{i}" for i in range(n)]), np.full(n, np.nan)
-    return PictureSet(
-        pictures, np.array(labels), ("a", "b"), names, names, names, np.zeros(n, int), np.ones((n, 3)), nan, nan,
+    return LesionDataset(
+        images, np.array(labels), ("a", "b"), names, names, names, np.zeros(n, int), np.ones((n, 3)), nan, nan,
         np.ones((n, 3)), np.full((n, 4), np.nan),
     )  # fmt: skip
 
@@ -55,7 +55,7 @@ def test_balanced_pairs_show_every_class_as_often_and_half_alike():
 
 
 def test_balanced_pictures_draw_the_class_first():
-    items = np.array(balanced_pictures(DMRN_SLICES, count=10_000)(np.random.default_rng(0)))[:, 0]
+    items = np.array(balanced_images(DMRN_SLICES, count=10_000)(np.random.default_rng(0)))[:, 0]
     np.testing.assert_allclose(np.bincount(DMRN_SLICES[items]) / 10_000, 0.2, atol=0.02)
 
 
@@ -76,7 +76,7 @@ def test_pairs_of_one_class_alone_are_refused():
 
 
 def test_an_epoch_is_the_same_again_and_another_epoch_is_not():
-    sampler = EpochSampler(every_picture(50), seed=3)
+    sampler = EpochSampler(every_image(50), seed=3)
     first, again = list(sampler), list(sampler)
     sampler.set_epoch(1)
     assert first == again
@@ -88,7 +88,7 @@ def test_the_processes_of_several_gpus_share_an_epoch(monkeypatch):
     shares = []
     for rank in range(3):
         monkeypatch.setattr("lesiontraining.data.loading._place", lambda rank=rank: (rank, 3))
-        shares.append([item for (item,), _ in EpochSampler(every_picture(50), seed=0)])
+        shares.append([item for (item,), _ in EpochSampler(every_image(50), seed=0)])
     assert {len(share) for share in shares} == {16}
     assert len({i for share in shares for i in share}) == 48
 
@@ -99,9 +99,9 @@ def test_a_picture_is_changed_the_same_way_for_the_same_seed(shape):
         flips=True, rotate_degrees=15, shift_pixels=3, zoom=0.1, brightness=0.2, contrast=0.2, blur_pixels=1
     )
     change = Augmenter(everything, dimensions=len(shape) - 1)
-    picture = torch.from_numpy(np.random.default_rng(0).uniform(-1, 1, shape).astype(np.float32))
-    one, again, other = change(picture, 5), change(picture, 5), change(picture, 6)
-    assert one.shape == picture.shape
+    image = torch.from_numpy(np.random.default_rng(0).uniform(-1, 1, shape).astype(np.float32))
+    one, again, other = change(image, 5), change(image, 5), change(image, 6)
+    assert one.shape == image.shape
     assert one.abs().max() <= 1
     torch.testing.assert_close(one, again)
     assert not torch.equal(one, other)
@@ -109,18 +109,18 @@ def test_a_picture_is_changed_the_same_way_for_the_same_seed(shape):
 
 
 def test_flips_alone_keep_every_value():
-    picture = torch.arange(12.0).reshape(1, 3, 4) / 12
+    image = torch.arange(12.0).reshape(1, 3, 4) / 12
     change = Augmenter(Augmentation(flips=True), dimensions=2)
-    seen = {tuple(change(picture, seed).flatten().tolist()) for seed in range(40)}
+    seen = {tuple(change(image, seed).flatten().tolist()) for seed in range(40)}
     assert len(seen) == 4
-    assert all(sorted(values) == sorted(picture.flatten().tolist()) for values in seen)
+    assert all(sorted(values) == sorted(image.flatten().tolist()) for values in seen)
 
 
 def test_batches_hold_the_pictures_and_labels_of_their_items():
-    flat = FlatPictures(picture_set([2, 3, 1, 4], [0, 1, 0, 1]))
+    flat = FlatImages(lesion_dataset([2, 3, 1, 4], [0, 1, 0, 1]))
     assert flat.labels.tolist() == [0, 0, 1, 1, 1, 0, 1, 1, 1, 1]
     loader = training_loader(
-        flat, every_picture(10), batch_size=4, workers=0, seed=0, augmentation=Augmentation(), copies=2
+        flat, every_image(10), batch_size=4, workers=0, seed=0, augmentation=Augmentation(), copies=2
     )
     batches = list(loader)
     assert [len(batch["y"]) for batch in batches] == [4, 4]  # the last, smaller one is left out
@@ -131,8 +131,8 @@ def test_batches_hold_the_pictures_and_labels_of_their_items():
 
 
 def test_validation_lesions_come_whole_and_in_order():
-    pictures = picture_set([2, 3, 1, 4], [0, 1, 0, 1])
-    first, second = lesion_loader(pictures, lesions_at_once=3, workers=0)
+    images = lesion_dataset([2, 3, 1, 4], [0, 1, 0, 1])
+    first, second = lesion_loader(images, lesions_at_once=3, workers=0)
     assert first["counts"] == [2, 3, 1]
     assert second["counts"] == [4]
     assert first["x"].shape == (6, 1, 2, 2)
@@ -140,5 +140,5 @@ def test_validation_lesions_come_whole_and_in_order():
 
 
 def test_a_set_with_other_labels_is_still_the_same_pictures():
-    pictures = picture_set([1, 1], [0, 1])
-    assert FlatPictures(replace(pictures, labels=np.array([1, 0]))).labels.tolist() == [1, 0]
+    images = lesion_dataset([1, 1], [0, 1])
+    assert FlatImages(replace(images, labels=np.array([1, 0]))).labels.tolist() == [1, 0]

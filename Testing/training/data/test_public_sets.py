@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 from lesiontraining.data.checks import check_table
-from lesiontraining.data.crops import picture_spec
+from lesiontraining.data.crops import input_spec
 from lesiontraining.data.data_module import LesionDataModule
-from lesiontraining.data.dataset import picture_set
+from lesiontraining.data.dataset import lesion_dataset
 from lesiontraining.data.readers.deeplesion import listed_types
 from lesiontraining.data.readers.registry import read_with
 from lesiontraining.data.splits import patient_folds
@@ -35,7 +35,7 @@ def test_the_lidc_nodules_have_the_figures_of_their_table(public_set):
     assert "LIDC" not in table.warnings[0]
     some = table.where(lambda row: row.fold == "5")
     check_table(some, progress=False)
-    found = picture_set(some, picture_spec({"kind": "axial_stack"}), progress=False)
+    found = lesion_dataset(some, input_spec({"kind": "axial_stack"}), progress=False)
     written = some.column("volume_mm3").astype(float)
     assert np.abs(found.volume_mm3 / written - 1).max() < 0.02
     assert found.labels.tolist() == some.labels.tolist()
@@ -54,8 +54,8 @@ def test_real_deeplesion_slices_are_cut_in_hu(public_set):
     assert volume.spacingMm == pytest.approx([0.488281, 0.488281, 5])
     assert volume.array.min() == -3024  # outside the scanner's circle
     assert len(np.unique(volume.array[6])) > 1000  # 8 bits would leave a handful
-    found = picture_set(table, picture_spec({"kind": "key_slice"}), progress=False)
-    windowed = found.pictures[0][0, 0]
+    found = lesion_dataset(table, input_spec({"kind": "key_slice"}), progress=False)
+    windowed = found.images[0][0, 0]
     assert len(np.unique(windowed)) > 100
     assert found.mean_hu[0] == pytest.approx(-56, abs=2)  # a lymph node in fat: the released boxes have a margin
     assert table.column("split").tolist() == ["test"] * 4
@@ -88,8 +88,8 @@ def test_adrenal_shapes_keep_their_official_split(public_set):
     table = read_with("medmnist3d", path, label="label", classes=None)
     assert (table.column("split") == "train").sum() == 1188
     assert (table.column("split") == "val").sum() == 98
-    found = picture_set(table, picture_spec({"kind": "shape_mask"}), progress=False)
-    assert found.pictures[0].shape == (1, 1, 28, 28, 28)
+    found = lesion_dataset(table, input_spec({"kind": "shape_mask"}), progress=False)
+    assert found.images[0].shape == (1, 1, 28, 28, 28)
     assert 500 < np.median(found.volume_mm3) < 20_000  # a gland has a few millilitres
 
 
@@ -97,22 +97,22 @@ def test_copies_among_the_fundus_photographs_are_kept_together(public_set, tmp_p
     table = read_with("image_folder", public_set("fundus"), label="dr_grade", classes=None)
     assert len(table) == 413
     assert table.class_names == ("0", "1", "2", "3", "4")
-    assert "5 picture(s) are copies" in table.warnings[1]
+    assert "5 image(s) are copies" in table.warnings[1]
     few = table.where(lambda row: row.line < 8)
-    found = picture_set(few, picture_spec({"kind": "photograph", "size": 96, "preparation": "graham"}), progress=False)
-    for (picture,) in found.pictures:
-        assert abs(float(picture.mean())) < 0.05  # the average colour is gone
-        assert picture.std() > 0.05
+    found = lesion_dataset(few, input_spec({"kind": "photograph", "size": 96, "preparation": "graham"}), progress=False)
+    for (image,) in found.images:
+        assert abs(float(image.mean())) < 0.05  # the average colour is gone
+        assert image.std() > 0.05
 
 
 def test_the_box_of_a_real_dicom_folder_lies_on_its_nodule(public_set):
     folder = public_set("ct")
     table = read_with("dicom_boxes", folder / "lidc_0001_boxes.csv", label="label", classes=None, folder="lidc_0001")
     check_table(table, labelled=False, progress=False)
-    found = picture_set(table, picture_spec({"kind": "key_slice"}), progress=False)
+    found = lesion_dataset(table, input_spec({"kind": "key_slice"}), progress=False)
     assert found.size_mm[0] == pytest.approx([28.8, 35.2, 22.5], abs=0.1)
     assert found.mean_hu[0] == pytest.approx(-505, abs=2)  # nodule and much lung
-    assert found.pictures[0][0, 0, 28:36, 28:36].mean() > 0  # above 40 HU in the middle
+    assert found.images[0][0, 0, 28:36, 28:36].mean() > 0  # above 40 HU in the middle
     (row,) = table.rows
     volume = row.source.read()
     corner = row.source.lesion(volume, name="a").cornersRAS * [-1, -1, 1]

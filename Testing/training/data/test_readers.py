@@ -7,8 +7,8 @@ import csv
 import numpy as np
 import pytest
 from LesionLib.errors import LesionLensError
-from lesiontraining.data.crops import picture_spec
-from lesiontraining.data.dataset import picture_set
+from lesiontraining.data.crops import input_spec
+from lesiontraining.data.dataset import lesion_dataset
 from lesiontraining.data.lesions import LesionTable
 from lesiontraining.data.messages import TableError
 from lesiontraining.data.readers.registry import READERS, read_with
@@ -142,7 +142,7 @@ def test_a_folder_of_masks_gives_a_lesion_for_each_value(tmp_path):
         ("case0:1", "nodule", "case0"), ("case1:1", "nodule", "case1"), ("case1:4", "corner", "case1"),
     ]  # fmt: skip
     assert "every CT counts as a patient" in table.warnings[0]
-    sizes = picture_set(table, picture_spec({"kind": "shape_mask"}), progress=False).volume_mm3
+    sizes = lesion_dataset(table, input_spec({"kind": "shape_mask"}), progress=False).volume_mm3
     assert sizes[2] == pytest.approx(27 * 2)
 
 
@@ -208,7 +208,7 @@ def test_boxes_without_a_volume_take_the_folder_of_the_patient(tmp_path):
         read("dicom_boxes", path, label="label")
 
 
-# pictures -------------------------------------------------------------------------------------------------------------
+# images -------------------------------------------------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -227,7 +227,7 @@ def test_pictures_are_found_with_or_without_their_ending_and_copies_are_one_pati
     assert [row.source.path.name for row in table.rows] == ["a.png", "b.png", "c.png"]
     assert table.patients.tolist() == ["a", "b.png", "a"]
     assert "every row counts as a patient of its own" in table.warnings[0]
-    assert "1 picture(s) are copies" in table.warnings[1]
+    assert "1 image(s) are copies" in table.warnings[1]
     assert "1 of them have another label" in table.warnings[1]
 
 

@@ -143,7 +143,7 @@ def test_pictures_and_slices_are_looked_at_too(tmp_path):
     Image.new("I;16", (20, 20)).save(tmp_path / "deep.png")
     Image.new("L", (20, 20)).save(tmp_path / "007.png")
     Image.new("I;16", (20, 20)).save(tmp_path / "008.png")
-    (tmp_path / "text.jpg").write_text("no picture")
+    (tmp_path / "text.jpg").write_text("no image")
     box, outside, spacing = (2.0, 2.0, 8.0, 8.0), (30.0, 2.0, 40.0, 8.0), (1.0, 1.0, 5.0)
     sources = [
         Photograph(tmp_path / "deep.png"), Photograph(tmp_path / "text.jpg"), Photograph(tmp_path / "no.jpg"),

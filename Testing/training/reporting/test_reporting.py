@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from lesiontraining.cli import main
-from lesiontraining.evaluation.baselines import MAJORITY, SIZE, SIZE_AND_HU, shortcut_runs, size_as_angle
+from lesiontraining.evaluation.baselines import MAJORITY, SIZE, SIZE_AND_HU, baseline_runs, size_as_angle
 from lesiontraining.evaluation.leaks import LeakReport
 from lesiontraining.evaluation.predictions import Predictions
 from lesiontraining.reporting.figures import measure, search_rows
@@ -132,16 +132,16 @@ def test_shortcuts_are_fitted_on_training_lesions_and_know_only_size_and_density
         if name != "class_names"
     }
     fold = Predictions(test.class_names, **parts)
-    found, notes = shortcut_runs(fold)
+    found, notes = baseline_runs(fold)
     assert notes == ()
     assert set(found) == {MAJORITY, SIZE, SIZE_AND_HU}
     np.testing.assert_allclose(found[MAJORITY].probabilities[0], np.bincount(train.labels) / len(train))
     other_pictures = replace(fold, embeddings=fold.embeddings[::-1], probabilities=fold.probabilities[::-1])
-    np.testing.assert_array_equal(shortcut_runs(other_pictures)[0][SIZE].probabilities, found[SIZE].probabilities)
+    np.testing.assert_array_equal(baseline_runs(other_pictures)[0][SIZE].probabilities, found[SIZE].probabilities)
     swapped = replace(fold, labels=np.where(fold.split == "test", 1 - fold.labels, fold.labels))
-    np.testing.assert_array_equal(shortcut_runs(swapped)[0][SIZE].probabilities, found[SIZE].probabilities)
+    np.testing.assert_array_equal(baseline_runs(swapped)[0][SIZE].probabilities, found[SIZE].probabilities)
     nothing = replace(fold, volume_mm3=np.full(len(fold), np.nan))
-    assert "size alone" in shortcut_runs(nothing)[1][0]
+    assert "size alone" in baseline_runs(nothing)[1][0]
 
 
 def test_size_as_an_angle_ranks_by_the_ratio_of_volumes():

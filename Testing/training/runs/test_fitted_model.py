@@ -11,7 +11,7 @@ from LesionLib.inference.classifier import Classifier
 from LesionLib.model.bundle import load_bundle
 from LesionLib.model.folder import golden_case
 from LesionLib.networks import build_network
-from LesionLib.sampling.batches import cut_lesion
+from LesionLib.sampling.batches import crop_lesion
 from LesionLib.sampling.inputs import section_from_spec
 from LesionLib.sampling.resample import AxialStackSpec
 from lesiontraining.commands.export import write_bundle
@@ -53,8 +53,8 @@ def test_probabilities_and_embeddings_are_those_of_the_classifier(network, model
         tmp_path / "m", head=head, lesionlens=section, network=network, spec=SPEC, calibration=calibration, card="", license_text=""
     )  # fmt: skip
     volume, boxes = lesions
-    pictures = [cut_lesion(volume, box, SPEC).pictures for box in boxes]
-    logits, embeddings = lesion_features(network, pictures, at_once=8)
+    images = [crop_lesion(volume, box, SPEC).patches for box in boxes]
+    logits, embeddings = lesion_features(network, images, at_once=8)
     probabilities = lesion_probabilities(network, logits, 1.5)
     for place, result in enumerate(Classifier(load_bundle(tmp_path / "m"), volume).classify_all(boxes)):
         np.testing.assert_allclose(probabilities[place], list(result.probabilities.values()), atol=1e-5)

@@ -95,7 +95,7 @@ def test_out_of_memory_says_what_to_lower(table, tmp_path, capsys, monkeypatch):
         (["--data.table", "nowhere.csv"], "nowhere.csv"),
         (["--model.init_args.lr", "fast"], "lr"),
         (["--model.init_args.speed", "1"], "speed"),
-        (["--model.init_args.arguments.channels", "1"], "the pictures have 3 channels, the network takes 1"),
+        (["--model.init_args.arguments.channels", "1"], "the images have 3 channels, the network takes 1"),
         (["--folds", "first"], "--folds is 'first'"),
         (["--config", "tiny/nothing"], "there is no recipe 'tiny/nothing'; give a YAML file, or one of"),
     ],

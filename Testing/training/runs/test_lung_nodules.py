@@ -88,7 +88,7 @@ def plan():
     """That of the shipped model, with a narrow network and a few drawings."""
     return replace(
         read_plan(NAME), arguments=SMALL, jitter=BoxJitter(drawings=1), strengths=[1e-3, 1e-2], draws=50,
-        alpha=0.25, sanity_pictures=4,
+        alpha=0.25, sanity_patches=4,
     )  # fmt: skip
 
 
@@ -132,9 +132,9 @@ def test_what_tells_how_far_to_rely_on_it_is_checked_on_nodules_that_took_no_par
         "benign": 16,
         "malignant": 16,
     }
-    assert fit.coverage["all"].promised == 0.75
+    assert fit.coverage["all"].target_coverage == 0.75
     assert fit.warned.n == 32
-    assert probed.sanity.pictures + probed.sanity.left_out == 4
+    assert probed.sanity.patches + probed.sanity.left_out == 4
     assert {name.partition(".")[0] for name in fit.tensors()} == {"conformal", "ood"}
 
 
@@ -160,7 +160,7 @@ def test_the_exported_model_answers_the_same_where_there_is_no_sklearn(probed, p
     volume, box = golden_case()
     result = Classifier(load_bundle(folder), volume).classify(box)
     here = result.probabilities["malignant"]
-    assert result.reliability.promised == 0.75
+    assert result.reliability.target_coverage == 0.75
     assert result.reliability.distance > 0
     code = f"""
 import sys

@@ -81,7 +81,7 @@ def test_usual_lesions_are_warned_of_as_often_as_promised(method):
     for _ in range(runs):
         other, _ = embeddings(40, rng)
         ood = fit_out_of_distribution(train, other[:39], method=method, quantile=0.9)
-        warned += ood.is_unusual(other[39])
+        warned += ood.is_out_of_distribution(other[39])
     # ceil(40 x .9) = 36 of 40 places lie at or below the threshold.
     assert binomtest(warned, runs, 4 / 40).pvalue > 0.001
 
@@ -92,8 +92,8 @@ def test_lesions_of_another_kind_are_found(method):
     train, y = embeddings(400, rng)
     ood = fit_out_of_distribution(train, embeddings(200, rng)[0], labels=y, method=method)
     strange = unit(rng.normal(0, 1, (100, 40)))
-    assert np.mean([ood.is_unusual(e) for e in strange]) > 0.95
-    assert np.mean([ood.is_unusual(e) for e in embeddings(300, rng)[0]]) < 0.12
+    assert np.mean([ood.is_out_of_distribution(e) for e in strange]) > 0.95
+    assert np.mean([ood.is_out_of_distribution(e) for e in embeddings(300, rng)[0]]) < 0.12
 
 
 def test_the_default_sees_what_a_cosine_cannot_a_step_in_a_direction_that_never_varies():
@@ -106,7 +106,7 @@ def test_the_default_sees_what_a_cosine_cannot_a_step_in_a_direction_that_never_
     shifted = unit(shifted)
     means = unit(np.stack([train[y == c].mean(axis=0) for c in (0, 1)]))
     cosine_limit = np.sort((other @ means.T).max(axis=1))[9]
-    assert np.mean([ood.is_unusual(e) for e in shifted]) > 0.9
+    assert np.mean([ood.is_out_of_distribution(e) for e in shifted]) > 0.9
     assert np.mean((shifted @ means.T).max(axis=1) < cosine_limit) < 0.3
 
 

@@ -9,7 +9,7 @@ import torch
 import yaml
 from lesiontraining import tasks
 from lesiontraining.data.augment import Augmentation
-from lesiontraining.data.crops import picture_spec
+from lesiontraining.data.crops import input_spec
 from lesiontraining.data.data_module import LesionDataModule
 from lesiontraining.data.readers.registry import READERS
 from repository import ROOT
@@ -27,7 +27,7 @@ def test_a_recipe_can_be_built(path):
     with torch.device("meta"):
         built = task(class_names=["a", "b", "c"], **options)
     assert built.bundle_parts
-    spec = picture_spec(recipe["data"]["input"])
+    spec = input_spec(recipe["data"]["input"])
     known = inspect.signature(LesionDataModule).parameters
     assert set(recipe["data"]) <= set(known)
     assert recipe["data"].get("reader", "table") in READERS

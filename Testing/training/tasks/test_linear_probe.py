@@ -83,15 +83,15 @@ def test_the_strength_is_that_which_tells_patients_apart_that_took_no_part():
 def test_the_network_says_what_the_head_says():
     torch.manual_seed(0)
     network = build_network("mobilenet_v2", ARGUMENTS).eval()
-    pictures = [np.random.default_rng(row).normal(size=(2, 3, 32, 32)).astype(np.float32) for row in range(12)]
-    descriptors, labels = lesion_descriptors(network, pictures), np.arange(12) % 3
+    images = [np.random.default_rng(row).normal(size=(2, 3, 32, 32)).astype(np.float32) for row in range(12)]
+    descriptors, labels = lesion_descriptors(network, images), np.arange(12) % 3
     head = fit_head([descriptors], labels, np.arange(12), classes=3, strengths=[1e-2])
     head.fill(network)
-    head.check(network, torch.from_numpy(pictures[0]), descriptors[0])
+    head.check(network, torch.from_numpy(images[0]), descriptors[0])
     with torch.no_grad():
         network.classifier[1].bias.add_(torch.tensor([5.0, 0.0, 0.0]))
     with pytest.raises(TrainingError, match="no single linear layer"):
-        head.check(network, torch.from_numpy(pictures[0]), descriptors[0])
+        head.check(network, torch.from_numpy(images[0]), descriptors[0])
 
 
 def test_a_network_of_another_size_and_a_class_without_lesions_are_refused():

@@ -35,14 +35,14 @@ class Annotation:
 
     def of_section(self) -> dict[str, Any]:
         """What of it goes into the manifest's ``lesionlens`` section."""
-        said: dict[str, Any] = {}
+        text: dict[str, Any] = {}
         if self.segment_margin_mm is not None:
-            said["segment_margin_mm"] = self.segment_margin_mm
+            text["segment_margin_mm"] = self.segment_margin_mm
         if self.class_prior:
-            said["class_prior"] = list(self.class_prior)
+            text["class_prior"] = list(self.class_prior)
         if self.training_content is not None:
-            said["training_content"] = self.training_content.to_manifest()
-        return said
+            text["training_content"] = self.training_content.to_manifest()
+        return text
 
 
 def annotate(folder: Path, annotation: Annotation) -> str:

@@ -89,13 +89,13 @@ def compared(lesions: AskedLesions, *, draws: int = 2000) -> dict[float, dict[st
     is_other = lesions.patients[:, None] != lesions.patients[None, :]
     theirs = _nearest(library @ library.T, is_other)
     found = {}
-    for place, margin in enumerate(lesions.margins_mm):
-        similarity = lesions.embeddings[place] @ library.T
+    for index, margin in enumerate(lesions.margins_mm):
+        similarity = lesions.embeddings[index] @ library.T
         nine = _nearest(similarity, is_other)
         shares = {
             "itself_first": similarity.argmax(axis=1) == np.arange(len(library)),
-            "class_changes": lesions.answers[place] != lesions.answers[0],
-            "no_answer": ~lesions.usable[place],
+            "class_changes": lesions.answers[index] != lesions.answers[0],
+            "no_answer": ~lesions.usable[index],
             "same_nine": np.array([np.isin(a, b).mean() for a, b in zip(nine, theirs, strict=True)]),
             "same_label": (lesions.labels[nine] == lesions.labels[:, None]).mean(axis=1),
         }

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from lesiontraining.commands.fit import curves
-from lesiontraining.evaluation.baselines import SIZE, shortcut_runs
+from lesiontraining.evaluation.baselines import SIZE, baseline_runs
 from lesiontraining.evaluation.leaks import Leak, LeakReport, check_leaks
 from lesiontraining.evaluation.predictions import Predictions, joined
 from lesiontraining.reporting.report import ReportInput, write_report
@@ -58,15 +58,15 @@ def _report(
             raise RunError(msg)
     # All methods in the order of the first, so that rows can be compared.
     order = np.argsort(first[1].lesion_ids)
-    place = np.argsort(order)
-    aligned = {name: p.at(np.argsort(p.lesion_ids)[place]) for name, p in methods.items()}
+    index = np.argsort(order)
+    aligned = {name: p.at(np.argsort(p.lesion_ids)[index]) for name, p in methods.items()}
     main = folds_of[first[0]]
-    shortcuts, notes = _shortcuts(main)
+    baselines, notes = _baselines(main)
     given = ReportInput(
         title=first[0],
-        methods=aligned | shortcuts,
-        shortcuts=tuple(shortcuts),
-        ruler=SIZE,
+        methods=aligned | baselines,
+        baselines=tuple(baselines),
+        size_baseline=SIZE,
         leaks=_leaks(main),
         run=_run(main),
         curves={f"fold {fold.number}": curves(fold) for fold in main},
@@ -76,9 +76,9 @@ def _report(
     write_report(given, out, draws=draws, progress=progress)
 
 
-def _shortcuts(folds: Sequence[FoldFolder]) -> tuple[dict[str, Predictions], tuple[str, ...]]:
+def _baselines(folds: Sequence[FoldFolder]) -> tuple[dict[str, Predictions], tuple[str, ...]]:
     """Fitted fold by fold on the very lesions that the model learned from."""
-    found = [shortcut_runs(fold.predictions()) for fold in folds]
+    found = [baseline_runs(fold.predictions()) for fold in folds]
     everywhere = [name for name in found[0][0] if all(name in runs for runs, _ in found)]
     notes = tuple(dict.fromkeys(note for _, of_fold in found for note in of_fold))
     return {name: joined([runs[name] for runs, _ in found]) for name in everywhere}, notes

@@ -27,7 +27,7 @@ from LesionLib.model.bundle import (
 )
 from LesionLib.model.folder import CARD, LICENSE, MANIFEST, WEIGHTS, golden_case
 from LesionLib.networks import LesionNet
-from LesionLib.sampling.batches import cut_lesion
+from LesionLib.sampling.batches import crop_lesion
 from LesionLib.sampling.inputs import KINDS, Spec, section_from_spec
 from safetensors import SafetensorError
 from safetensors.torch import save_file
@@ -127,8 +127,8 @@ def card(
         version=plan.version,
         intended_use=plan.intended_use,
         opening=f"{plan.description or 'What it answers was not described.'}\n\n"
-        f"**How:** {model.architecture} on pictures of kind {model.input['kind']} ({section}); the probabilities of a lesion's "
-        f"pictures are averaged.{temperature}",
+        f"**How:** {model.architecture} on images of kind {model.input['kind']} ({section}); the probabilities of a lesion's "
+        f"images are averaged.{temperature}",
         figures=_FIGURES.format(
             lesions=metrics["lesions"],
             patients=metrics["patients"],
@@ -214,7 +214,7 @@ def export(run: Path, out: Path, plan: ExportPlan, *, fold: int | None = None) -
     model, network = FittedModel.load(folder.path)
     if model.input["kind"] not in KINDS:
         msg = (
-            f"pictures of kind {model.input['kind']} are no CT, and a model folder answers lesions on CT only; the run and its "
+            f"images of kind {model.input['kind']} are no CT, and a model folder answers lesions on CT only; the run and its "
             "report can be used as they are."
         )
         raise ExportError(msg)
@@ -338,7 +338,7 @@ def bundle_section(  # noqa: PLR0913 - all by name, and two of them optional
 
 
 def _input_format(spec: Spec, names: Sequence[str]) -> dict[str, Any]:
-    _, channels, *shape = cut_lesion(*golden_case(), spec).pictures.shape
+    _, channels, *shape = crop_lesion(*golden_case(), spec).patches.shape
     windows = {"value_range": [-1, 1], "channel_def": {str(n): name for n, name in enumerate(names)}} if names else {}
     return {
         "type": "image",
@@ -355,7 +355,7 @@ def _input_format(spec: Spec, names: Sequence[str]) -> dict[str, Any]:
 def _output_format(class_names: tuple[str, ...]) -> dict[str, Any]:
     if not class_names:
         return {"type": "embedding"}
-    names = {str(place): name for place, name in enumerate(class_names)}
+    names = {str(index): name for index, name in enumerate(class_names)}
     return {"type": "probabilities", "num_channels": len(names), "channel_def": names}
 
 

@@ -23,9 +23,9 @@ from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 
 from lesiontraining.commands.recipe_check import check_parsed, check_texts, restrict_imports
 from lesiontraining.data.contents import content_of_rows
-from lesiontraining.data.crops import picture_section
+from lesiontraining.data.crops import input_section
 from lesiontraining.data.data_module import LesionDataModule
-from lesiontraining.data.lesions import PictureSet
+from lesiontraining.data.lesions import LesionDataset
 from lesiontraining.evaluation.predictions import Predictions
 from lesiontraining.runs.folder import FittedModel, FoldFolder, RunError, RunFolder
 from lesiontraining.runs.inference import fit_temperature, lesion_features, lesion_probabilities
@@ -117,7 +117,7 @@ def _own_error(error: BaseException | None) -> LesionLensError | None:
 def _reason(text: str) -> str:
     """Of a parser's pages the lines that say why."""
     lines = [line.strip().removeprefix("- ") for line in text.strip().splitlines()]
-    starts = [place for place, line in enumerate(lines) if line == "Errors:"]
+    starts = [index for index, line in enumerate(lines) if line == "Errors:"]
     if not starts:
         return " ".join(lines)
     noise = ("Given value", "Expected a <class 'NoneType'>", "Subtypes:", "Errors:")
@@ -126,11 +126,11 @@ def _reason(text: str) -> str:
 
 def _refuse_other_channels(cli: RecipeCLI) -> None:
     """Said before hours of training: what the input gives and what the network takes."""
-    given = cli.datamodule.train.pictures[0].shape[1]
+    given = cli.datamodule.train.images[0].shape[1]
     taken = cli.model.arguments.get("channels", EXAMPLE_INPUTS[cli.model.architecture][0])
     if given != taken:
         msg = (
-            f"the pictures have {given} channels, the network takes {taken}; set model.init_args.arguments.channels to {given}, "
+            f"the images have {given} channels, the network takes {taken}; set model.init_args.arguments.channels to {given}, "
             "or change windows_hu of data.input."
         )
         raise OptionError(msg)
@@ -176,10 +176,10 @@ def _config(name: str) -> str:
     raise OptionError(msg)
 
 
-Say = Callable[[str], None]
+Notify = Callable[[str], None]
 
 
-def fit(out: Path, arguments: Sequence[str], *, folds: str, say: Say) -> RunFolder:
+def fit(out: Path, arguments: Sequence[str], *, folds: str, notify: Notify) -> RunFolder:
     """Fit the recipe on each of ``folds`` ("0", "0,2" or "all"); finished folds are left, begun ones go on.
 
     ``arguments``: those of LightningCLI. Raises a `LesionLensError` for bad input; checkpoints of whole epochs stay.
@@ -189,24 +189,24 @@ def fit(out: Path, arguments: Sequence[str], *, folds: str, say: Say) -> RunFold
     numbers = _numbers(folds)
     if numbers is None:
         cli = recipe_cli(arguments, run.fold(0))
-        numbers = list(range(len(cli.datamodule.division.fold_names)))
+        numbers = list(range(len(cli.datamodule.fold_split.fold_names)))
     for number in numbers:
         fold = run.fold(number)
         if fold.is_done:
-            say(f"fold {number} is finished; left as it is ({fold.path})")
+            notify(f"fold {number} is finished; left as it is ({fold.path})")
             continue
-        say(f"fold {number}: reading the data")
-        _fit_fold(cli if cli is not None and number == 0 else recipe_cli(arguments, fold), fold, arguments, say)
+        notify(f"fold {number}: reading the data")
+        _fit_fold(cli if cli is not None and number == 0 else recipe_cli(arguments, fold), fold, arguments, notify)
     return run
 
 
-def _fit_fold(cli: RecipeCLI, fold: FoldFolder, arguments: Sequence[str], say: Say) -> None:
+def _fit_fold(cli: RecipeCLI, fold: FoldFolder, arguments: Sequence[str], notify: Notify) -> None:
     start = time.monotonic()
     if cli.trainer.is_global_zero:
         fold.remove_leftovers()
     begun = fold.last_checkpoint
     if begun is not None:
-        say(f"fold {fold.number}: going on from {begun}")
+        notify(f"fold {fold.number}: going on from {begun}")
     with _kept(fold):
         # Checkpoints hold tensors and plain values: weights_only keeps it that way.
         cli.trainer.fit(
@@ -221,13 +221,13 @@ def _fit_fold(cli: RecipeCLI, fold: FoldFolder, arguments: Sequence[str], say: S
     if not cli.trainer.is_global_zero:
         return
     fold.remove_leftovers()  # Lightning leaves the checkpoint that it went on from
-    say(f"fold {fold.number}: answering the lesions")
+    notify(f"fold {fold.number}: answering the lesions")
     _take_best(cli)
-    predictions, model, network = _answers(cli, arguments)
+    predictions, model, network = _predictions_of(cli, arguments)
     predictions.save(fold.path / "predictions.npz")
     model.save(fold.path, network)
     fold.finish({**model.facts, "seconds": round(time.monotonic() - start, 1)})
-    say(f"fold {fold.number}: {_one_line(predictions, model)}")
+    notify(f"fold {fold.number}: {_one_line(predictions, model)}")
 
 
 @contextmanager
@@ -269,7 +269,7 @@ def _take_best(cli: RecipeCLI) -> None:
     cli.model.to(best_device()).eval()
 
 
-def _answers(cli: RecipeCLI, arguments: Sequence[str]) -> tuple[Predictions, FittedModel, LesionNet]:
+def _predictions_of(cli: RecipeCLI, arguments: Sequence[str]) -> tuple[Predictions, FittedModel, LesionNet]:
     data, task = cli.datamodule, cli.model
     task.fitted(data.train)
     architecture, network_arguments, network = task.bundle_parts()
@@ -278,7 +278,7 @@ def _answers(cli: RecipeCLI, arguments: Sequence[str]) -> tuple[Predictions, Fit
     temperature = 1.0
     parts = []
     if task.classifies:
-        logits, embeddings = zip(*(lesion_features(network, s.pictures) for s in sets.values()), strict=True)
+        logits, embeddings = zip(*(lesion_features(network, s.images) for s in sets.values()), strict=True)
         known = np.flatnonzero(data.val.labels >= 0)
         temperature = fit_temperature(network, [logits[1][i] for i in known], data.val.labels[known]) or 1.0
         parts = [(lesion_probabilities(network, of, temperature), e) for of, e in zip(logits, embeddings, strict=True)]
@@ -288,7 +288,7 @@ def _answers(cli: RecipeCLI, arguments: Sequence[str]) -> tuple[Predictions, Fit
     model = FittedModel(
         architecture=architecture,
         arguments=dict(network_arguments),
-        input=picture_section(data.spec),
+        input=input_section(data.spec),
         class_names=tuple(data.class_names) if task.classifies else (),
         temperature=temperature,
         box_size_mm=_range(data.train.size_mm),
@@ -307,7 +307,7 @@ def _training_content(data: LesionDataModule) -> dict[str, str]:
 
 
 def _predictions(
-    sets: dict[str, PictureSet], parts: Sequence[tuple[np.ndarray, np.ndarray]], lesions: dict[str, str]
+    sets: dict[str, LesionDataset], parts: Sequence[tuple[np.ndarray, np.ndarray]], lesions: dict[str, str]
 ) -> Predictions:
     together = {
         name: np.concatenate([getattr(s, name) for s in sets.values()])

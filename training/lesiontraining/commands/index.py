@@ -31,11 +31,11 @@ class CaseIndexError(LesionLensError):
 
 @dataclass(frozen=True)
 class IndexPlan:
-    """What goes into the library besides vectors; pictures and patches show the CT: only with the owner's leave."""
+    """What goes into the library besides vectors; images and patches show the CT: only with the owner's leave."""
 
     label_source: str
     organ: str = "not stated"
-    pictures: bool = False
+    images: bool = False
     patches: bool = False
 
 
@@ -91,6 +91,6 @@ def _new_case(row: LesionRow, plan: IndexPlan) -> NewCase:
         label=row.label,
         label_source=plan.label_source,
         organ=plan.organ,
-        with_pictures=plan.pictures,
+        with_thumbnails=plan.images,
         with_patch=plan.patches,
     )

@@ -17,7 +17,7 @@ from LesionLib.model.bundle import TEMPERATURE
 from LesionLib.networks import LesionNet, build_network
 from LesionLib.networks.base import device_of
 from LesionLib.networks.weights import load_pretrained
-from LesionLib.sampling.batches import cut_lesion
+from LesionLib.sampling.batches import crop_lesion
 from LesionLib.sampling.inputs import Spec
 
 from lesiontraining.commands.probe_plan import SIZES, LesionGroup, PlanError, ProbePlan
@@ -25,7 +25,7 @@ from lesiontraining.data.lesions import LesionTable, ct_lesions
 from lesiontraining.data.messages import Problem, refuse
 from lesiontraining.data.readers.registry import read_with
 from lesiontraining.data.splits import cross_validation_folds
-from lesiontraining.evaluation.baselines import shortcut_features, shortcut_probabilities
+from lesiontraining.evaluation.baselines import baseline_features, baseline_probabilities
 from lesiontraining.evaluation.classification import macro_auc
 from lesiontraining.evaluation.intervals import Difference, PatientDraws, difference, over
 from lesiontraining.evaluation.leaks import check_leaks
@@ -43,7 +43,7 @@ from lesiontraining.tasks.linear_probe import LinearHead, fit_head, out_of_fold_
 _TEMPERATURES = (0.2, 10.0)
 _UNSEEN_SEED = 1000  # added to the seed: the loose boxes that are tested are none of those that are fitted on
 MODEL, LOOSE = "this model", "this model, loose boxes"
-Say = Callable[[str], None]
+Notify = Callable[[str], None]
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,7 +51,7 @@ class Described:
     """What the frozen network sees of the table's lesions.
 
     ``drawings``: descriptors (slice, d) of each lesion, for the given boxes and for each loose drawing; ``unseen``: for one
-    more loose drawing that is only tested. ``middles``: pictures (n, channel, row, column) for the sanity check.
+    more loose drawing that is only tested. ``middles``: images (n, channel, row, column) for the sanity check.
     """
 
     drawings: list[list[np.ndarray]]
@@ -94,18 +94,18 @@ class Probed:
         return np.bincount(labels, minlength=len(self.table.class_names)).tolist()
 
 
-def probe(plan: ProbePlan, data: Path, weights: Path, say: Say) -> Probed:
+def probe(plan: ProbePlan, data: Path, weights: Path, notify: Notify) -> Probed:
     """Cross-validate the plan on folds by patient, then fit what is shipped on all lesions. Raises `LesionLensError`."""
     table = read_with(plan.reader, data, label=plan.label, classes=list(plan.class_names), **plan.reader_options)
     table = table.where(lambda row: bool(row.label))
     folds, moved = cross_validation_folds(table, plan.folds, seed=plan.seed)
-    say(f"{len(table)} lesions of {len(set(table.patients))} patients; {len(moved)} patient(s) moved to one fold")
+    notify(f"{len(table)} lesions of {len(set(table.patients))} patients; {len(moved)} patient(s) moved to one fold")
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     network = build_network(plan.network, {**plan.arguments, "classes": len(plan.classes)}).to(device).eval()
     report = load_pretrained(network, weights)
-    say(f"{len(report.taken)} tensors of {weights.name} taken, {len(report.left)} left to be learned")
-    described = describe(table, network, plan, say)
-    say("cross-validating")
+    notify(f"{len(report.taken)} tensors of {weights.name} taken, {len(report.left)} left to be learned")
+    described = describe(table, network, plan, notify)
+    notify("cross-validating")
     options = {"classes": len(plan.classes), "strengths": plan.strengths}
     given, loose = out_of_fold_logits(
         described.drawings,
@@ -121,7 +121,7 @@ def probe(plan: ProbePlan, data: Path, weights: Path, say: Say) -> Probed:
         lambda t: mean_probabilities(given, t), table.labels, balanced=True, bounds=_TEMPERATURES
     )
     methods = _methods(plan, table, folds, described, given, mean_probabilities(loose, temperature))
-    say("fitting what tells how far to rely on an answer")
+    notify("fitting what tells how far to rely on an answer")
     model = methods[MODEL]
     # Not of `Predictions`: what is shipped keeps the network's own precision.
     embeddings = np.stack([embedding_of(of_lesion) for of_lesion in described.drawings[0]])
@@ -134,10 +134,10 @@ def probe(plan: ProbePlan, data: Path, weights: Path, say: Say) -> Probed:
         raise PlanError(msg) from error
     middles = torch.from_numpy(described.middles).to(device)
     sanity = sanity_check(network, middles, seed=plan.seed)
-    say("measuring intervals")
+    notify("measuring intervals")
     rows = {group.name: _rows(group, table) for group in plan.groups}
     groups, differences = _figures(plan, table, rows, methods)
-    say("measuring where the heat maps lie")
+    notify("measuring where the heat maps lie")
     heat = heat_figures(network, ((volume, box) for _, volume, box in ct_lesions(table)), plan.spec, plan.class_names)
     sizes, distances = np.stack(described.measures.size_mm), [mm[2] for mm in described.measures.spacing_mm]
     return Probed(
@@ -159,35 +159,35 @@ def probe(plan: ProbePlan, data: Path, weights: Path, say: Say) -> Probed:
     )
 
 
-def describe(table: LesionTable, network: LesionNet, plan: ProbePlan, say: Say) -> Described:
+def describe(table: LesionTable, network: LesionNet, plan: ProbePlan, notify: Notify) -> Described:
     """Every lesion read once, cut for all its drawings, and shown to the frozen network."""
     numbers = [*range(1, plan.jitter.drawings + 1), _UNSEEN_SEED]
     generators = [np.random.default_rng(plan.seed + number) for number in numbers]
-    shown = set(np.linspace(0, len(table) - 1, min(plan.sanity_pictures, len(table))).astype(int).tolist())
+    shown = set(np.linspace(0, len(table) - 1, min(plan.sanity_patches, len(table))).astype(int).tolist())
     drawings: list[list[np.ndarray]] = [[] for _ in range(len(numbers) + 1)]
     measures, middles = LesionMeasures(), []
     for index, (_, volume, box) in enumerate(ct_lesions(table)):
         boxes = [box, *(plan.jitter.drawn(box, rng) for rng in generators)]
-        pictures = [cut_lesion(volume, drawn, plan.spec).pictures for drawn in boxes]
+        images = [crop_lesion(volume, drawn, plan.spec).patches for drawn in boxes]
         # One lesion at a time: what it is like depends on no other one.
-        for drawing, descriptors in zip(drawings, lesion_descriptors(network, pictures, at_once=1), strict=True):
+        for drawing, descriptors in zip(drawings, lesion_descriptors(network, images, at_once=1), strict=True):
             drawing.append(descriptors)
         measures.add(volume, box)
         if index in shown:
-            middles.append(pictures[0][len(pictures[0]) // 2])
+            middles.append(images[0][len(images[0]) // 2])
         if (index + 1) % 100 == 0 or index + 1 == len(table):
-            say(f"{index + 1} of {len(table)} lesions described, {len(boxes)} drawings each")
+            notify(f"{index + 1} of {len(table)} lesions described, {len(boxes)} drawings each")
     return Described(drawings[:-1], drawings[-1], measures, np.stack(middles))
 
 
 def _fill(network: LesionNet, head: LinearHead, table: LesionTable, spec: Spec) -> None:
     head.fill(network)
     _, volume, box = next(ct_lesions(table))
-    pictures = cut_lesion(volume, box, spec).pictures
+    images = crop_lesion(volume, box, spec).patches
     head.check(
         network,
-        torch.from_numpy(pictures).to(device_of(network)),
-        lesion_descriptors(network, [pictures], at_once=1)[0],
+        torch.from_numpy(images).to(device_of(network)),
+        lesion_descriptors(network, [images], at_once=1)[0],
     )
 
 
@@ -203,8 +203,8 @@ def _methods(
     probabilities = {MODEL: cross_fitted_probabilities(given, table.labels, folds, balanced=True, bounds=_TEMPERATURES)}
     known = _features(plan, table, described.measures)
     for name, features in plan.baselines.items():
-        x = shortcut_features(**{feature: known[feature] for feature in features})
-        probabilities[name] = shortcut_probabilities(
+        x = baseline_features(**{feature: known[feature] for feature in features})
+        probabilities[name] = baseline_probabilities(
             x, table.labels, folds, classes=len(plan.classes), patients=table.patients
         )
     probabilities[LOOSE] = loose
@@ -284,14 +284,14 @@ def _rows(group: LesionGroup, table: LesionTable) -> np.ndarray:
     return found
 
 
-def report(plan: ProbePlan, probed: Probed, out: Path, say: Say) -> None:
+def report(plan: ProbePlan, probed: Probed, out: Path, notify: Notify) -> None:
     """The page with all figures, charts and the reliability diagram, as of every recipe."""
     table = probed.table
     folds = probed.methods[MODEL].folds
     given = ReportInput(
         title=f"{plan.name} {plan.version}",
         methods=probed.methods,
-        shortcuts=tuple(plan.baselines),
+        baselines=tuple(plan.baselines),
         leaks=check_leaks(folds, identifiers={"patient": table.patients, "study": table.studies}),
         run={
             "Recipe": f"linear head on frozen {plan.network}, C = {probed.strength:g}, {len(np.unique(folds))} folds",
@@ -302,4 +302,4 @@ def report(plan: ProbePlan, probed: Probed, out: Path, say: Say) -> None:
         extra=tuple(f"{name}: {text}" for name, text in probed.reliability.figures.items()),
         notes=table.warnings,
     )
-    write_report(given, out, draws=plan.draws, seed=plan.seed, progress=say)
+    write_report(given, out, draws=plan.draws, seed=plan.seed, progress=notify)

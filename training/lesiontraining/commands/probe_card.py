@@ -182,8 +182,8 @@ def _verdict(probed: Probed) -> str:
         for group, differences in probed.differences.items()
         for name, of_group in differences.items()
     ]
-    said = f"By AUC: {'; '.join(found)}. " if found else ""
-    return f"{said}The row '{LOOSE}' is what a box drawn by hand can expect."
+    text = f"By AUC: {'; '.join(found)}. " if found else ""
+    return f"{text}The row '{LOOSE}' is what a box drawn by hand can expect."
 
 
 def _compared(of_group: Difference) -> str:
@@ -197,13 +197,13 @@ def _reliability(plan: ProbePlan, probed: Probed) -> str:
     lesion = plan.text.lesion
     return _RELIABILITY.format(
         lesion=lesion,
-        promised=1.0 - plan.alpha,
+        target_coverage=1.0 - plan.alpha,
         coverage="\n".join(f"  - {group}: {measured}" for group, measured in fit.coverage.items()),
         quantile=fit.ood.quantile,
         expected=1.0 - fit.ood.quantile,
         warned=fit.warned,
         sanity=probed.sanity,
-        heat="\n".join(f"  - {group}: {figures.sentence(lesion)}." for group, figures in probed.heat.items())
+        heat="\n".join(f"  - {group}: {figures.message(lesion)}." for group, figures in probed.heat.items())
         or "  - not measured: no lesion has a mask",
         remark=plan.text.remark.strip(),
     )

@@ -17,7 +17,7 @@ from LesionLib.errors import LesionLensError
 from LesionLib.geometry import LesionBox
 from LesionLib.sampling.inputs import KINDS, Spec
 
-from lesiontraining.data.crops import picture_spec
+from lesiontraining.data.crops import input_spec
 from lesiontraining.tasks.linear_probe import STRENGTHS
 
 _PLANS = Path(__file__).resolve().parents[2] / "models"
@@ -104,7 +104,7 @@ class ProbePlan:
     ``reader``, ``reader_options``, ``label``: how the table is read; ``folds``: a number, or a column of the table, patients
     never across. ``network``, ``arguments``: of `LesionLib.networks.build_network`; ``input``: kind and fields of its input.
     ``strengths``: of which C is chosen by inner folds. ``baselines``: by name, which of `FEATURES` a regression without
-    pictures knows; ``table_sizes``: volume and diameter are columns of the table, else they are measured. ``groups``: with
+    images knows; ``table_sizes``: volume and diameter are columns of the table, else they are measured. ``groups``: with
     figures of their own, the first being all. ``alpha``: what prediction sets may miss.
     """
 
@@ -126,7 +126,7 @@ class ProbePlan:
     groups: list[LesionGroup] = field(default_factory=lambda: [LesionGroup("all lesions")])
     draws: int = 2000
     alpha: float = 0.1
-    sanity_pictures: int = 32
+    sanity_patches: int = 32
     seed: int = 0
 
     @property
@@ -137,7 +137,7 @@ class ProbePlan:
     @property
     def spec(self) -> Spec:
         """How a box becomes network input. Raises `BundleError`."""
-        return picture_spec(self.input)
+        return input_spec(self.input)
 
     def filled(self, text: str, **measured: float) -> str:
         """A text of the card with numbers in place of their names: the input's, and those ``measured``."""

@@ -42,10 +42,10 @@ def check_texts(arguments: Sequence[str]) -> None:
         if name == "config":
             _check(_read(Path(value)), _Place(Path(value).name))
         else:
-            place = _Place(f"--{name}")
+            index = _Place(f"--{name}")
             for key in name.split("."):
-                place = place.at(key)
-            _check(value, place)
+                index = index.at(key)
+            _check(value, index)
 
 
 def restrict_imports() -> None:
@@ -124,69 +124,69 @@ def _loaded(text: str) -> Any:
     return yaml.load(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
 
 
-def _check(value: Any, place: _Place) -> None:
+def _check(value: Any, index: _Place) -> None:
     left = [_MAX_VALUES]  # an alias can stand for a thousand values, which stand for a thousand each
-    _check_value(value, place, left, _MAX_DEPTH)
+    _check_value(value, index, left, _MAX_DEPTH)
 
 
-def _check_value(value: Any, place: _Place, left: list[int], depth: int) -> None:
+def _check_value(value: Any, index: _Place, left: list[int], depth: int) -> None:
     left[0] -= 1
     if left[0] < 0 or depth < 0:
-        msg = f"{place.source} holds more values, or deeper ones, than a recipe has."
+        msg = f"{index.source} holds more values, or deeper ones, than a recipe has."
         raise RecipeError(msg)
     if isinstance(value, Mapping) or hasattr(value, "as_dict"):
-        _check_mapping(value if isinstance(value, Mapping) else value.as_dict(), place, left, depth)
+        _check_mapping(value if isinstance(value, Mapping) else value.as_dict(), index, left, depth)
     elif isinstance(value, list | tuple | set):
         for item in value:
-            _check_value(item, place, left, depth - 1)
+            _check_value(item, index, left, depth - 1)
     elif isinstance(value, str):
-        _check_text(value, place, left, depth)
-    elif value is not None and not isinstance(value, bool | int | float) and not place.parsed:
+        _check_text(value, index, left, depth)
+    elif value is not None and not isinstance(value, bool | int | float) and not index.parsed:
         msg = (
-            f"{place} is of a kind ({type(value).__name__}) that no option takes; give numbers, text, lists and names."
+            f"{index} is of a kind ({type(value).__name__}) that no option takes; give numbers, text, lists and names."
         )
         raise RecipeError(msg)
 
 
-def _check_mapping(values: Mapping[Any, Any], place: _Place, left: list[int], depth: int) -> None:
+def _check_mapping(values: Mapping[Any, Any], index: _Place, left: list[int], depth: int) -> None:
     for key, value in values.items():
         if not isinstance(key, str):
-            msg = f"{place}: {key!r} is not the name of an option."
+            msg = f"{index}: {key!r} is not the name of an option."
             raise RecipeError(msg)
-        inner = place
+        inner = index
         for part in key.split("."):
             inner = inner.at(part.removesuffix("+"))
         _check_keys(inner)
         _check_value(value, inner, left, depth - 1)
 
 
-def _check_keys(place: _Place) -> None:
+def _check_keys(index: _Place) -> None:
     """What a mapping's key, or an option's name, may be."""
-    for number, key in enumerate(place.keys):
-        if place.parsed and key == "dict_kwargs" and number > 0:
+    for number, key in enumerate(index.keys):
+        if index.parsed and key == "dict_kwargs" and number > 0:
             continue  # empty where nobody gave any: text is checked before
         if key.startswith("__") or key == "dict_kwargs" or (number == 0 and key == "config"):
-            msg = f"{place}: {key} cannot stand in a recipe: it is read, not run."
+            msg = f"{index}: {key} cannot stand in a recipe: it is read, not run."
             raise RecipeError(msg)
-        if key in _CLASS_KEYS and not _Place("", place.keys[: number + (key == "class_path")]).importable():
-            msg = f"{place} names a class where only values stand (numbers, text, yes or no, lists): a recipe is read, not run."
+        if key in _CLASS_KEYS and not _Place("", index.keys[: number + (key == "class_path")]).importable():
+            msg = f"{index} names a class where only values stand (numbers, text, yes or no, lists): a recipe is read, not run."
             raise RecipeError(msg)
 
 
-def _check_text(text: str, place: _Place, left: list[int], depth: int) -> None:
-    _check_keys(place)
-    if place.keys and place.keys[-1] == "class_path":
-        _check_class(text, place)
+def _check_text(text: str, index: _Place, left: list[int], depth: int) -> None:
+    _check_keys(index)
+    if index.keys and index.keys[-1] == "class_path":
+        _check_class(text, index)
         return
     if "${" in text or "!!python" in text:
-        msg = f"{place} is {text[:80]!r}, which asks for something to be computed: a recipe is read, not run."
+        msg = f"{index} is {text[:80]!r}, which asks for something to be computed: a recipe is read, not run."
         raise RecipeError(msg)
-    if place.path in _FILES or place.parsed:
+    if index.path in _FILES or index.parsed:
         return
-    if _IMPORT_PATH.match(text) and place.importable() and not _is_below(text, place.importable()):
-        _refuse_class(text, place)
-    if Path(text).suffix.lower() in _RECIPE_SUFFIXES or (len(place.keys) == 1 and _is_file(text)):
-        msg = f"{place} names the file {Path(text).name!r}; write its options into the recipe, or give it by --config."
+    if _IMPORT_PATH.match(text) and index.importable() and not _is_below(text, index.importable()):
+        _refuse_class(text, index)
+    if Path(text).suffix.lower() in _RECIPE_SUFFIXES or (len(index.keys) == 1 and _is_file(text)):
+        msg = f"{index} names the file {Path(text).name!r}; write its options into the recipe, or give it by --config."
         raise RecipeError(msg)
     if any(mark in text for mark in "{[:"):
         try:
@@ -194,17 +194,17 @@ def _check_text(text: str, place: _Place, left: list[int], depth: int) -> None:
         except (yaml.YAMLError, RecursionError, ValueError):
             return  # no text that the parser could make more of
         if not isinstance(inner, str):
-            _check_value(inner, place, left, depth - 1)
+            _check_value(inner, index, left, depth - 1)
 
 
-def _check_class(text: str, place: _Place) -> None:
-    if not (_IDENTIFIER.match(text) or (_IMPORT_PATH.match(text) and _is_below(text, place.importable()))):
-        _refuse_class(text, place)
+def _check_class(text: str, index: _Place) -> None:
+    if not (_IDENTIFIER.match(text) or (_IMPORT_PATH.match(text) and _is_below(text, index.importable()))):
+        _refuse_class(text, index)
 
 
-def _refuse_class(text: str, place: _Place) -> None:
-    known = " or ".join(f"{package}." for package in place.importable())
-    msg = f"{place} is {text[:80]!r}; a recipe names classes of {known} only: it is read, not run."
+def _refuse_class(text: str, index: _Place) -> None:
+    known = " or ".join(f"{package}." for package in index.importable())
+    msg = f"{index} is {text[:80]!r}; a recipe names classes of {known} only: it is read, not run."
     raise RecipeError(msg)
 
 

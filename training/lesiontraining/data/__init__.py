@@ -1,1 +1,1 @@
-"""From a table of lesions to what networks see of them: readers, checks, splits, picture sets."""
+"""From a table of lesions to what networks see of them: readers, checks, splits, image sets."""

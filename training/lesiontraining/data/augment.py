@@ -1,4 +1,4 @@
-"""Random changes of a picture on top of the sampling: MONAI's transforms, drawn from the item's own seed."""
+"""Random changes of an image on top of the sampling: MONAI's transforms, drawn from the item's own seed."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Augmentation:
-    """What may happen to a picture in -1 ... 1. Nothing, unless it is said.
+    """What may happen to an image in -1 ... 1. Nothing, unless it is said.
 
     ``flips``: along every axis, each with probability .5; ``rotate_degrees``, ``shift_pixels``, ``zoom``: at most, either way;
     ``brightness``, ``contrast``: at most, as a share of the range; ``blur_pixels``: standard deviation at most, half the time.
@@ -28,20 +28,20 @@ class Augmentation:
 
     @property
     def does_nothing(self) -> bool:
-        """Whether pictures stay as they are."""
+        """Whether images stay as they are."""
         return self == Augmentation()
 
 
 class Augmenter:
-    """Changes pictures (channel, [slice,] row, column), float32, for a seed; the same seed, the same change."""
+    """Changes images (channel, [slice,] row, column), float32, for a seed; the same seed, the same change."""
 
     def __init__(self, augmentation: Augmentation, *, dimensions: int) -> None:
         self.transform = Compose(_transforms(augmentation, dimensions))
 
-    def __call__(self, picture: Tensor, seed: int) -> Tensor:
-        """The changed picture, of the same shape, within -1 ... 1."""
+    def __call__(self, image: Tensor, seed: int) -> Tensor:
+        """The changed image, of the same shape, within -1 ... 1."""
         self.transform.set_random_state(seed=seed)
-        changed = self.transform(picture)
+        changed = self.transform(image)
         return torch.as_tensor(changed, dtype=torch.float32).clamp(-1.0, 1.0).as_subclass(Tensor)
 
 

@@ -14,8 +14,8 @@ from LesionLib.geometry import CTVolume, LesionBox, distance_outside_mm
 from LesionLib.io.tables import doubtful_labels
 from LesionLib.io.volumes import volume_without_voxels
 
-from lesiontraining.data.lesions import LesionRow, LesionTable, PictureSet
-from lesiontraining.data.messages import SHOWN, Problem, TableError, say, tracked
+from lesiontraining.data.lesions import LesionDataset, LesionRow, LesionTable
+from lesiontraining.data.messages import SHOWN, Problem, TableError, notify, tracked
 from lesiontraining.data.sources import (
     MmBox,
     Photograph,
@@ -23,38 +23,36 @@ from lesiontraining.data.sources import (
     StoredCube,
     VolumeSource,
     mask_box,
-    opened_picture,
+    opened_image,
 )
 from lesiontraining.data.splits import Split
-from lesiontraining.evaluation.leaks import Leak, LeakReport, check_leaks, shared_pictures
+from lesiontraining.evaluation.leaks import Leak, LeakReport, check_leaks, shared_images
 
 _FLAT = 2.5  # deviation in grey levels of 255 below which a plane shows nothing that could be recognised
 
 
-def leaks_between_sets(pictures: PictureSet, split: Split, *, looks: Sequence[np.ndarray]) -> LeakReport:
+def leaks_between_sets(images: LesionDataset, split: Split, *, previews: Sequence[np.ndarray]) -> LeakReport:
     """The three sets of an experiment looked through for leaks, with lesions named as the table names them.
 
-    Found are patients, studies and pictures on two sides of the split; lesions are named by their identifier.
-    ``looks``: a plane (row, column) of each lesion, uint8, by which it would be recognised. Flat ones are left out: they
+    Found are patients, studies and images on two sides of the split; lesions are named by their identifier.
+    ``previews``: a plane (row, column) of each lesion, uint8, by which it would be recognised. Flat ones are left out: they
     are all alike and say nothing.
     """
-    names = split.names(len(pictures))
+    names = split.names(len(images))
     rows = np.flatnonzero(names != "")
-    identifiers = {"patient": pictures.patients[rows], "study": pictures.studies[rows]}
+    identifiers = {"patient": images.patients[rows], "study": images.studies[rows]}
     report = check_leaks(names[rows], identifiers=identifiers)
-    shown = np.array([row for row in rows if looks[row].std() > _FLAT], dtype=int)
+    shown = np.array([row for row in rows if previews[row].std() > _FLAT], dtype=int)
     if len(np.unique(names[shown])) < 2:
         return report
-    found = shared_pictures([looks[row] for row in shown], names[shown])
-    checked = (
-        f"identical and near-identical pictures on both sides of a split ({len(shown)} of {len(rows)} show enough)"
-    )
-    named = tuple(_named(leak, pictures.lesion_ids[shown]) for leak in found)
+    found = shared_images([previews[row] for row in shown], names[shown])
+    checked = f"identical and near-identical images on both sides of a split ({len(shown)} of {len(rows)} show enough)"
+    named = tuple(_named(leak, images.lesion_ids[shown]) for leak in found)
     return LeakReport((*report.findings, *named), (*report.checked, checked))
 
 
 def _named(leak: Leak, lesion_ids: np.ndarray) -> Leak:
-    """Rows of the pictures that were compared as lesions."""
+    """Rows of the images that were compared as lesions."""
     named = (re.sub(r"\d+", lambda match: str(lesion_ids[int(match[0])]), text) for text in leak.examples)
     return replace(leak, examples=tuple(text.replace("rows ", "", 1) for text in named))
 
@@ -86,7 +84,7 @@ def check_table(
     if look_at_files:
         problems += _files(table, warnings, progress=progress)
     for text, line in list(warnings.items())[:shown]:
-        say(f"{table.name}, line {line}: {text}")
+        notify(f"{table.name}, line {line}: {text}")
     if problems:
         raise TableError(table.name, problems, shown=shown)
 
@@ -202,13 +200,13 @@ def _place_problems(row: LesionRow, volume: CTVolume) -> Iterator[Problem]:
         around_mask = (
             None if source.mask is None else mask_box(source.mask, source.mask_value, name=row.lesion_id, volume=volume)
         )
-        box = around_mask if source.place is None else source.place.box(volume.ijkToRAS, name=row.lesion_id)
+        box = around_mask if source.location is None else source.location.box(volume.ijkToRAS, name=row.lesion_id)
     except LesionLensError as error:
         yield Problem(row.line, str(error))
         return
     distance = distance_outside_mm(volume, box)
     if distance > 0:
-        what = "mask" if source.place is None else "box"
+        what = "mask" if source.location is None else "box"
         yield Problem(row.line, f"the {what} lies outside {volume.name} by {distance:.1f} mm{_guess(row, volume)}")
     elif around_mask is not None and box is not around_mask and not _touch(box, around_mask):
         yield Problem(row.line, f"the box and the mask {source.mask.name} do not meet; give those of one lesion")
@@ -216,13 +214,13 @@ def _place_problems(row: LesionRow, volume: CTVolume) -> Iterator[Problem]:
 
 def _guess(row: LesionRow, volume: CTVolume) -> str:
     """Whether the numbers would fit if they were meant in the other frame."""
-    place = row.source.place
-    if not isinstance(place, MmBox):
+    location = row.source.location
+    if not isinstance(location, MmBox):
         return ""
-    other = place.in_other_frame()
+    other = location.in_other_frame()
     if distance_outside_mm(volume, other.box(volume.ijkToRAS, name=row.lesion_id)) > 0:
         return f", and also if its frame were {other.frame}; does it belong to this CT?"
-    return f"; it would lie inside if its frame were {other.frame}, not {place.frame}"
+    return f"; it would lie inside if its frame were {other.frame}, not {location.frame}"
 
 
 def _touch(box: LesionBox, other: LesionBox) -> bool:
@@ -237,12 +235,12 @@ def _slice_problems(rows: Sequence[LesionRow]) -> list[Problem]:
     if not path.is_file():
         return [Problem(row.line, f"the key slice {path} is missing") for row in rows]
     try:
-        with opened_picture(path, decode=False) as image:
+        with opened_image(path, decode=False) as image:
             width, height, mode = image.width, image.height, image.mode
     except LesionLensError as error:
         return [Problem(row.line, str(error)) for row in rows]
     if not mode.startswith("I"):
-        return [Problem(row.line, f"{path.name} is a picture of mode {mode}; 16-bit grey is needed") for row in rows]
+        return [Problem(row.line, f"{path.name} is an image of mode {mode}; 16-bit grey is needed") for row in rows]
     outside = [row for row in rows if not _meets(row.source.pixels, width, height)]
     return [Problem(row.line, f"the box {row.source.pixels} lies outside {width} x {height} pixels") for row in outside]
 
@@ -255,10 +253,10 @@ def _meets(pixels: tuple[float, float, float, float], width: int, height: int) -
 def _photograph_problems(row: LesionRow) -> Iterator[Problem]:
     path = row.source.path
     if not path.is_file():
-        yield Problem(row.line, f"the picture {path} is missing")
+        yield Problem(row.line, f"the image {path} is missing")
         return
     try:
-        with opened_picture(path, decode=False) as image:
+        with opened_image(path, decode=False) as image:
             if image.mode.startswith(("I", "F")):
                 yield Problem(row.line, f"{path.name} has more than 8 bits a pixel; a CT slice is no photograph")
     except LesionLensError as error:

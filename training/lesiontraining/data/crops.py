@@ -1,7 +1,7 @@
 """One lesion as the network sees it, with what is measured of it.
 
-What a picture of a lesion is: LesionLib's kinds of input for CT, and two that exist in training only, photographs (with
-Graham's preparation of pictures of the retina, papers 1.5) and stored cubes.
+What an image of a lesion is: LesionLib's kinds of input for CT, and two that exist in training only, photographs (with
+Graham's preparation of images of the retina, papers 1.5) and stored cubes.
 """
 
 from __future__ import annotations
@@ -13,7 +13,15 @@ from typing import Any, Literal
 import numpy as np
 from LesionLib.errors import BundleError, VolumeError
 from LesionLib.geometry import CTVolume, LesionBox, transformed_points
-from LesionLib.sampling.inputs import KINDS, Sample, Spec, cut, network_input, section_from_spec, spec_from_section
+from LesionLib.sampling.inputs import (
+    KINDS,
+    Sample,
+    Spec,
+    crop_sample,
+    network_input,
+    section_from_spec,
+    spec_from_section,
+)
 from LesionLib.sampling.planes import KeySliceSpec, PlaneSample, key_slice
 from LesionLib.sampling.resample import AxialStack
 from LesionLib.sampling.statistics import lesion_statistics
@@ -33,9 +41,9 @@ _LIT = 0.1  # of the middle row's mean brightness: what is brighter belongs to t
 
 @dataclass(frozen=True)
 class PhotographSpec:
-    """How a 2-D picture becomes network input, (1, 3, size, size), RGB in -1 ... 1.
+    """How a 2-D image becomes network input, (1, 3, size, size), RGB in -1 ... 1.
 
-    ``preparation``: "plain" shows the whole picture, its long side ``size``, the rest -1; "graham" brings the eye's disc to
+    ``preparation``: "plain" shows the whole image, its long side ``size``, the rest -1; "graham" brings the eye's disc to
     one radius, takes the local average colour away and keeps the central 90 %, the rest 0 (Graham 2015; papers 1.5).
     """
 
@@ -44,7 +52,7 @@ class PhotographSpec:
 
 
 def photograph_input(rgb: np.ndarray, spec: PhotographSpec) -> np.ndarray:
-    """RGB (row, column, 3), uint8 -> float32 (1, 3, size, size). Raises `VolumeError` for a picture without an eye."""
+    """RGB (row, column, 3), uint8 -> float32 (1, 3, size, size). Raises `VolumeError` for an image without an eye."""
     shown = _plain(rgb, spec.size) if spec.preparation == "plain" else _graham(rgb, spec.size)
     return np.ascontiguousarray(np.moveaxis(shown, -1, 0)[None], dtype=np.float32)
 
@@ -76,27 +84,27 @@ def _graham(rgb: np.ndarray, size: int) -> np.ndarray:
         scaled = whole.reduce(factor)
         small = tuple(value / factor for value in window)
         reduced = scaled.transform((edge, edge), Image.Transform.EXTENT, small, Image.Resampling.BILINEAR)
-    picture = np.asarray(reduced, dtype=np.float32)
+    image = np.asarray(reduced, dtype=np.float32)
     across = (np.arange(edge) - (edge - 1) / 2) / (size / 2)  # in kept radii
     away = np.hypot(across[:, None], across[None, :])
-    in_picture = np.abs(across) * half < (rgb.shape[0] - 1) / 2
+    in_image = np.abs(across) * half < (rgb.shape[0] - 1) / 2
     # Many cameras cut the eye off above and below: the average is that of the eye's pixels alone.
-    eye = ((away < 1 / CENTRAL_SHARE - _RIM) & in_picture[:, None]).astype(np.float32)[..., None]
+    eye = ((away < 1 / CENTRAL_SHARE - _RIM) & in_image[:, None]).astype(np.float32)[..., None]
     sigma = _BLUR * (size / 2) / CENTRAL_SHARE
-    average = gaussian_filter(picture * eye, (sigma, sigma, 0)) / np.maximum(
+    average = gaussian_filter(image * eye, (sigma, sigma, 0)) / np.maximum(
         gaussian_filter(eye, (sigma, sigma, 0)), 1e-6
     )
-    shown = np.clip(_GAIN * (picture - average) / 127.5, -1.0, 1.0) * eye
+    shown = np.clip(_GAIN * (image - average) / 127.5, -1.0, 1.0) * eye
     shown[away > 1.0] = 0.0
     return shown[margin : margin + size, margin : margin + size]
 
 
 def eye_disc(rgb: np.ndarray) -> tuple[float, float]:
-    """Middle column and radius of the eye's disc in pixels, from the lit part of the picture's middle row."""
+    """Middle column and radius of the eye's disc in pixels, from the lit part of the image's middle row."""
     row = rgb[rgb.shape[0] // 2].astype(np.float64).sum(axis=1)
     lit = np.flatnonzero(row > row.mean() * _LIT)
     if len(lit) < 8 or row.max() == 0:
-        msg = "the middle row of the picture is dark; Graham's preparation is for photographs of the retina."
+        msg = "the middle row of the image is dark; Graham's preparation is for photographs of the retina."
         raise VolumeError(msg)
     return float(lit[0] + lit[-1]) / 2, len(lit) / 2
 
@@ -108,12 +116,12 @@ class StoredCubeSpec:
     voxels: int = 28
 
 
-PictureSpec = Spec | PhotographSpec | StoredCubeSpec
+InputSpec = Spec | PhotographSpec | StoredCubeSpec
 _TRAINING_KINDS: dict[str, type] = {"photograph": PhotographSpec, "stored_cube": StoredCubeSpec}
 _LIMITS = {"size": (8, 1024), "voxels": (4, 256)}
 
 
-def picture_spec(section: Mapping[str, Any]) -> PictureSpec:
+def input_spec(section: Mapping[str, Any]) -> InputSpec:
     """The ``input`` section of a recipe. Fields left out of a CT kind take their default. Raises `BundleError`."""
     kind = section.get("kind")
     if kind in _TRAINING_KINDS:
@@ -125,15 +133,15 @@ def picture_spec(section: Mapping[str, Any]) -> PictureSpec:
     return spec_from_section({**section_from_spec(KINDS[kind].spec_class()), **section})
 
 
-def picture_section(spec: PictureSpec) -> dict[str, Any]:
-    """The inverse of `picture_spec`: plain JSON, all fields."""
+def input_section(spec: InputSpec) -> dict[str, Any]:
+    """The inverse of `input_spec`: plain JSON, all fields."""
     for name, kind in _TRAINING_KINDS.items():
         if isinstance(spec, kind):
             return {"kind": name, **asdict(spec)}
     return section_from_spec(spec)
 
 
-def misfit(source: Source, spec: PictureSpec) -> str | None:
+def misfit(source: Source, spec: InputSpec) -> str | None:
     """Why a source cannot be shown in this way, None where it can."""
     if isinstance(source, Photograph):
         fits, wanted = isinstance(spec, PhotographSpec), "kind: photograph"
@@ -144,14 +152,14 @@ def misfit(source: Source, spec: PictureSpec) -> str | None:
         fits = not isinstance(spec, PhotographSpec | StoredCubeSpec)
         wanted = "one of " + ", ".join(KINDS)
     if not fits:
-        return f"lesions of this table need input of {wanted}, not {picture_section(spec)['kind']}"
+        return f"lesions of this table need input of {wanted}, not {input_section(spec)['kind']}"
     has_mask = isinstance(source, VolumeSource) and source.mask is not None
     if isinstance(spec, ShapeMaskSpec) and isinstance(source, VolumeSource | SlicesSource) and not has_mask:
         return "input of kind shape_mask needs the mask of every lesion; give the column 'mask'"
     return None
 
 
-def _training_spec(kind: str, values: dict[str, Any]) -> PictureSpec:
+def _training_spec(kind: str, values: dict[str, Any]) -> InputSpec:
     spec_class = _TRAINING_KINDS[kind]
     unknown = sorted(set(values) - {field.name for field in fields(spec_class)})
     if unknown:
@@ -170,43 +178,43 @@ def _training_spec(kind: str, values: dict[str, Any]) -> PictureSpec:
 
 
 # By the network's own input lesions could not be told apart: masks of 4 mm, or soft tissue alone, are all alike.
-_LOOK = KeySliceSpec(size=64, spacing_mm=0.8, windows_hu=((-1000.0, 400.0),))
+_PREVIEW = KeySliceSpec(size=64, spacing_mm=0.8, windows_hu=((-1000.0, 400.0),))
 _PLAIN = PhotographSpec(size=64)
 _NOT_KNOWN = np.full(3, np.nan)
 
 
 @dataclass(frozen=True, eq=False)
-class CutLesion:
+class LesionCrop:
     """One lesion as the network sees it, with what is measured of it.
 
-    ``pictures``: float32 network input, (picture, channel, [slice,] row, column). ``size_mm``: box edges, and ``spacing_mm``: of
-    columns, rows and slices, (3,) each. ``target``: (row, column, rows, columns) in pixels, (4,). ``look``: a plane by which the
-    lesion would be recognised, uint8 (row, column), whatever the input is. NaN is what is not known, as in `PictureSet`.
+    ``images``: float32 network input, (image, channel, [slice,] row, column). ``size_mm``: box edges, and ``spacing_mm``: of
+    columns, rows and slices, (3,) each. ``target``: (row, column, rows, columns) in pixels, (4,). ``preview``: a plane by which the
+    lesion would be recognised, uint8 (row, column), whatever the input is. NaN is what is not known, as in `LesionDataset`.
     """
 
-    pictures: np.ndarray
+    images: np.ndarray
     size_mm: np.ndarray
     volume_mm3: float
     mean_hu: float
     spacing_mm: np.ndarray
     target: np.ndarray
-    look: np.ndarray
+    preview: np.ndarray
 
 
-def cut_row(row: LesionRow, read: Any, spec: PictureSpec) -> CutLesion:
+def crop_row(row: LesionRow, read: Any, spec: InputSpec) -> LesionCrop:
     """The lesion of ``row``; ``read`` is what its source's ``read()`` gave. Raises `BoxError`, `VolumeError`."""
     source = row.source
     if isinstance(source, Photograph):
         shown = photograph_input(read, spec)
         unknown = (_NOT_KNOWN, np.nan, np.nan, _NOT_KNOWN, np.full(4, np.nan))
-        return CutLesion(shown, *unknown, _look(photograph_input(read, _PLAIN)[0].mean(axis=0)))
+        return LesionCrop(shown, *unknown, _preview(photograph_input(read, _PLAIN)[0].mean(axis=0)))
     if isinstance(source, StoredCube):
         return _stored_cube(source, read[source.index], spec)
     return _ct_lesion(read, source.lesion(read, name=row.lesion_id), spec)
 
 
-def target_in_picture(sample: Sample, box: LesionBox) -> np.ndarray:
-    """The box in its picture: (row, column, rows, columns) in pixels, from the picture's upper left edge.
+def target_in_image(sample: Sample, box: LesionBox) -> np.ndarray:
+    """The box in its image: (row, column, rows, columns) in pixels, from the image's upper left edge.
 
     A pixel r lies inside where row <= r + 0.5 < row + rows. NaN for cubes, and where channels are planes of their own.
     """
@@ -221,21 +229,21 @@ def target_in_picture(sample: Sample, box: LesionBox) -> np.ndarray:
     return np.array([top, left, bottom - top, right - left])
 
 
-def _ct_lesion(volume: CTVolume, box: LesionBox, spec: PictureSpec) -> CutLesion:
-    sample = cut(volume, box, spec)
+def _ct_lesion(volume: CTVolume, box: LesionBox, spec: InputSpec) -> LesionCrop:
+    sample = crop_sample(volume, box, spec)
     measured = lesion_statistics(volume, box)
-    return CutLesion(
-        pictures=network_input(sample, spec),
+    return LesionCrop(
+        images=network_input(sample, spec),
         size_mm=np.array(box.sizeMm),
         volume_mm3=1000.0 * measured.volume_ml,
         mean_hu=measured.hu_mean,
         spacing_mm=np.array(volume.spacingMm),
-        target=target_in_picture(sample, box),
-        look=_look(network_input(key_slice(volume, box, _LOOK), _LOOK)[0, 0]),
+        target=target_in_image(sample, box),
+        preview=_preview(network_input(key_slice(volume, box, _PREVIEW), _PREVIEW)[0, 0]),
     )
 
 
-def _stored_cube(source: StoredCube, cube: np.ndarray, spec: PictureSpec) -> CutLesion:
+def _stored_cube(source: StoredCube, cube: np.ndarray, spec: InputSpec) -> LesionCrop:
     if cube.shape != (spec.voxels,) * 3:
         msg = f"the cubes of {source.archive.name} have {cube.shape} voxels, the input wants {spec.voxels} a side."
         raise VolumeError(msg)
@@ -250,23 +258,23 @@ def _stored_cube(source: StoredCube, cube: np.ndarray, spec: PictureSpec) -> Cut
             size_mm = np.ptp(np.argwhere(inside), axis=0)[::-1] * voxel_mm + voxel_mm
     else:
         shown = cube.astype(np.float32) / 127.5 - 1.0
-    return CutLesion(
-        pictures=shown[None, None],
+    return LesionCrop(
+        images=shown[None, None],
         size_mm=size_mm,
         volume_mm3=volume_mm3,
         mean_hu=np.nan,
         spacing_mm=np.full(3, voxel_mm, dtype=float),
         target=np.full(4, np.nan),
-        look=cube[len(cube) // 2],
+        preview=cube[len(cube) // 2],
     )
 
 
-def _look(plane: np.ndarray) -> np.ndarray:
+def _preview(plane: np.ndarray) -> np.ndarray:
     """-1 ... 1 as 0 ... 255."""
     return np.round((plane + 1.0) * 127.5).astype(np.uint8)
 
 
-def _require_same_edge(source: StoredCube, spec: PictureSpec) -> None:
+def _require_same_edge(source: StoredCube, spec: InputSpec) -> None:
     if np.isfinite(source.edge_mm) and abs(source.edge_mm - spec.edge_mm) > 1e-6:
         msg = (
             f"the cubes of {source.archive.name} are {source.edge_mm:g} mm long, the input says edge_mm: {spec.edge_mm:g}; "

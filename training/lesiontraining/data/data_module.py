@@ -13,10 +13,10 @@ from lightning.pytorch.utilities import rank_zero_only
 from torch.utils.data import DataLoader
 
 from lesiontraining.data.checks import check_table, leaks_between_sets
-from lesiontraining.data.crops import PictureSpec, picture_section, picture_spec
-from lesiontraining.data.dataset import as_picture_set, cut_lesions, data_fingerprint
-from lesiontraining.data.lesions import LesionTable, PictureSet
-from lesiontraining.data.messages import say
+from lesiontraining.data.crops import InputSpec, input_section, input_spec
+from lesiontraining.data.dataset import as_dataset, crop_lesions, data_fingerprint
+from lesiontraining.data.lesions import LesionDataset, LesionTable
+from lesiontraining.data.messages import notify
 from lesiontraining.data.readers.registry import read_with
 from lesiontraining.data.splits import LEAKY, TWO_RANDOM, class_counts, divided
 from lesiontraining.evaluation.leaks import LeakReport
@@ -29,8 +29,8 @@ class LeakError(LesionLensError):
 class LesionDataModule(LightningDataModule):
     """Lesions in three sets that share no patient.
 
-    After ``setup()``: ``train``, ``val``, ``test`` (`PictureSet`), ``class_names``, ``spec``, ``table`` (`LesionTable`),
-    ``division``, ``leaks`` (`LeakReport`). The task decides what a batch is.
+    After ``setup()``: ``train``, ``val``, ``test`` (`LesionDataset`), ``class_names``, ``spec``, ``table`` (`LesionTable`),
+    ``fold_split``, ``leaks`` (`LeakReport`). The task decides what a batch is.
 
     ``table``: what the ``reader`` reads (a file or folder), with ``reader_options`` of its own. ``input``: kind and fields of the
     network's input. ``label``: the label column; ``classes``: the classes in the order of the outputs. ``folds``,
@@ -60,7 +60,7 @@ class LesionDataModule(LightningDataModule):
         progress: bool = True,
     ) -> None:
         super().__init__()
-        self.spec: PictureSpec = picture_spec(input)
+        self.spec: InputSpec = input_spec(input)
         # Not save_hyperparameters(): paths would go into checkpoints, which are read with weights_only.
         self.asked = SimpleNamespace(
             table=Path(table),
@@ -78,7 +78,7 @@ class LesionDataModule(LightningDataModule):
         )
         self.workers, self.cache, self.seed = workers, None if cache is None else Path(cache), seed
         self.leaks: LeakReport | None = None
-        self._pictures: PictureSet | None = None
+        self._images: LesionDataset | None = None
 
     def prepare_data(self) -> None:
         """Fill the cache, so that the processes of several GPUs do not cut the same lesions."""
@@ -87,20 +87,20 @@ class LesionDataModule(LightningDataModule):
 
     def setup(self, stage: str | None = None) -> None:
         """Read, check, divide, cut and look for leaks; once. Raises `LesionLensError` for what is wrong with the data."""
-        if self._pictures is not None:
+        if self._images is not None:
             return
         asked = self.asked
         self.table = self._read()
         self._check(self.table)
-        self.division = divided(
+        self.fold_split = divided(
             self.table, asked.folds, held_out=asked.held_out, validation=asked.validation, seed=self.seed
         )
-        lesions = cut_lesions(self.table, self.spec, workers=self.workers, cache=self.cache, progress=asked.progress)
-        self._pictures = as_picture_set(self.table, lesions, folds=self.division.folds)
-        split = self.division.split
-        self.train, self.val, self.test = (self._pictures.at(rows) for rows in (split.train, split.val, split.test))
-        self._say(self._counts())
-        self._look_for_leaks([lesion.look for lesion in lesions])
+        lesions = crop_lesions(self.table, self.spec, workers=self.workers, cache=self.cache, progress=asked.progress)
+        self._images = as_dataset(self.table, lesions, folds=self.fold_split.folds)
+        split = self.fold_split.split
+        self.train, self.val, self.test = (self._images.at(rows) for rows in (split.train, split.val, split.test))
+        self._notify(self._counts())
+        self._look_for_leaks([lesion.preview for lesion in lesions])
 
     @property
     def class_names(self) -> tuple[str, ...]:
@@ -108,19 +108,19 @@ class LesionDataModule(LightningDataModule):
         return self.table.class_names
 
     @property
-    def pictures(self) -> PictureSet:
+    def images(self) -> LesionDataset:
         """All lesions of the table in its order, after ``setup()``."""
         self.setup()
-        return self._pictures
+        return self._images
 
     def fingerprint(self) -> str:
         """SHA-256 of the lesions, their labels and their split, after ``setup()``: for manifests."""
-        splits = self.division.split.names(len(self.table))
+        splits = self.fold_split.split.names(len(self.table))
         return data_fingerprint(self.table.lesion_ids, [row.label for row in self.table.rows], splits)
 
     def description(self) -> dict[str, Any]:
         """For manifests and metrics: plain JSON of what was learned from, and how it was divided; names no patient."""
-        split = self.division.split
+        split = self.fold_split.split
         return {
             "table": self.table.name,
             "reader": self.asked.reader,
@@ -130,13 +130,13 @@ class LesionDataModule(LightningDataModule):
             "classes": list(self.class_names),
             "folds": self.asked.folds,
             "held_out": self.asked.held_out,
-            "split_by": "lesion (leaky)" if self.division.leaky else "patient",
+            "split_by": "lesion (leaky)" if self.fold_split.leaky else "patient",
             "seed": self.seed,
             "counts": class_counts(split.names(len(self.table)), self.table.labels, self.class_names),
             "patients": {
                 name: len(np.unique(self.table.patients[getattr(split, name)])) for name in ("train", "val", "test")
             },
-            "input": picture_section(self.spec),
+            "input": input_section(self.spec),
             "fingerprint": self.fingerprint(),
             "leaks": None if self.leaks is None else _without_examples(self.leaks),
         }
@@ -152,9 +152,9 @@ class LesionDataModule(LightningDataModule):
     def _read(self) -> LesionTable:
         asked = self.asked
         table = read_with(asked.reader, asked.table, label=asked.label, classes=asked.classes, **asked.reader_options)
-        self._say(table.credit)
+        self._notify(table.credit)
         for warning in table.warnings:
-            self._say(f"note: {warning}")
+            self._notify(f"note: {warning}")
         return table.where(lambda row: bool(row.label)) if asked.unlabelled == "drop" else table
 
     def _check(self, table: LesionTable) -> None:
@@ -170,31 +170,31 @@ class LesionDataModule(LightningDataModule):
             progress=self.asked.progress,
         )
 
-    def _look_for_leaks(self, looks: list[np.ndarray]) -> None:
+    def _look_for_leaks(self, previews: list[np.ndarray]) -> None:
         if self.asked.leaks == "off":
             return
-        self.leaks = leaks_between_sets(self._pictures, self.division.split, looks=looks)
+        self.leaks = leaks_between_sets(self._images, self.fold_split.split, previews=previews)
         for finding in self.leaks.findings:
-            self._say(f"{'leak' if finding.certain else 'suspicion'}: {finding.message}")
-        if self.leaks.leaks and self.asked.leaks == "fail" and not self.division.leaky:
-            said = "; ".join(f"{leak.message} ({', '.join(leak.examples[:3])})" for leak in self.leaks.leaks)
-            msg = f"{self.table.name}: {said}. Mend the table; leaks: report goes on all the same."
+            self._notify(f"{'leak' if finding.certain else 'suspicion'}: {finding.message}")
+        if self.leaks.leaks and self.asked.leaks == "fail" and not self.fold_split.leaky:
+            text = "; ".join(f"{leak.message} ({', '.join(leak.examples[:3])})" for leak in self.leaks.leaks)
+            msg = f"{self.table.name}: {text}. Mend the table; leaks: report goes on all the same."
             raise LeakError(msg)
 
     def _counts(self) -> str:
-        counts = class_counts(self.division.split.names(len(self.table)), self.table.labels, self.class_names)
+        counts = class_counts(self.fold_split.split.names(len(self.table)), self.table.labels, self.class_names)
         parts = (f"{name}: {', '.join(f'{n} {c}' for c, n in of.items())}" for name, of in counts.items() if name)
         return " | ".join(parts)
 
     @rank_zero_only
-    def _say(self, text: str) -> None:
+    def _notify(self, text: str) -> None:
         if self.asked.progress:
-            say(text)
+            notify(text)
 
 
 def _without_examples(report: LeakReport) -> dict[str, Any]:
     """What is written into files that travel names no lesion and no patient."""
-    said = report.as_json()
+    text = report.as_json()
     for kind in ("leaks", "suspicions"):
-        said[kind] = [{key: value for key, value in leak.items() if key != "examples"} for leak in said[kind]]
-    return said
+        text[kind] = [{key: value for key, value in leak.items() if key != "examples"} for leak in text[kind]]
+    return text

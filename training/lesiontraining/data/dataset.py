@@ -1,4 +1,4 @@
-"""A table of lesions as pictures: cut by LesionLib as they are cut in use, in several processes, kept in a cache.
+"""A table of lesions as images: cut by LesionLib as they are cut in use, in several processes, kept in a cache.
 
 Cut lesions are on disk, so that the second run starts at once: one ``.npz`` a lesion, without pickle. The name of an entry is
 the SHA-256 of all that decides it: the row's place, the sizes and times of its files, the input's section, the version and
@@ -35,9 +35,9 @@ from LesionLib.sampling import statistics as lesion_statistics
 from LesionLib.sampling import volumes as sampling_volumes
 
 from lesiontraining.data import crops, sources
-from lesiontraining.data.crops import CutLesion, PictureSpec, cut_row, misfit, picture_section
-from lesiontraining.data.lesions import UNKNOWN, LesionRow, LesionTable, PictureSet
-from lesiontraining.data.messages import Problem, bar, one_problem, refuse, say
+from lesiontraining.data.crops import InputSpec, LesionCrop, crop_row, input_section, misfit
+from lesiontraining.data.lesions import UNKNOWN, LesionDataset, LesionRow, LesionTable
+from lesiontraining.data.messages import Problem, bar, notify, one_problem, refuse
 from lesiontraining.data.sources import StoredCube
 
 
@@ -57,36 +57,36 @@ _CODE = (
 _DAMAGED = (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile, zlib.error)
 
 
-def entry_key(row: LesionRow, spec: PictureSpec) -> str:
+def entry_key(row: LesionRow, spec: InputSpec) -> str:
     """The name of a lesion's entry, 64 hexadecimal digits. Raises OSError where a file of the row is missing."""
-    said = {
+    text = {
         "source": _plain(row.source),
         "files": [_state(path) for path in row.source.files()],
-        "input": picture_section(spec),
+        "input": input_section(spec),
         "code": _code(),
     }
-    return sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()
+    return sha256(json.dumps(text, sort_keys=True).encode()).hexdigest()
 
 
-def load_entry(folder: Path, key: str) -> CutLesion | None:
+def load_entry(folder: Path, key: str) -> LesionCrop | None:
     """The entry, None where there is none or it is damaged."""
     try:
         with _path(folder, key).open("rb") as file, np.load(file, allow_pickle=False) as stored:
-            lesion = CutLesion(**{field.name: stored[field.name] for field in fields(CutLesion)})
+            lesion = LesionCrop(**{field.name: stored[field.name] for field in fields(LesionCrop)})
     except _DAMAGED:
         return None
     numbers = (lesion.volume_mm3, lesion.mean_hu)
-    is_whole = lesion.pictures.dtype == np.float32 and lesion.pictures.ndim in (4, 5) and lesion.pictures.size > 0
-    is_whole = is_whole and lesion.look.dtype == np.uint8 and lesion.look.ndim == 2
+    is_whole = lesion.images.dtype == np.float32 and lesion.images.ndim in (4, 5) and lesion.images.size > 0
+    is_whole = is_whole and lesion.preview.dtype == np.uint8 and lesion.preview.ndim == 2
     shapes = [array.shape for array in (lesion.size_mm, lesion.spacing_mm, lesion.target, *numbers)]
     if not is_whole or shapes != [(3,), (3,), (4,), (), ()]:
         return None
-    return CutLesion(
-        lesion.pictures, lesion.size_mm, *map(float, numbers), lesion.spacing_mm, lesion.target, lesion.look
+    return LesionCrop(
+        lesion.images, lesion.size_mm, *map(float, numbers), lesion.spacing_mm, lesion.target, lesion.preview
     )
 
 
-def store_entry(folder: Path, key: str, lesion: CutLesion) -> None:
+def store_entry(folder: Path, key: str, lesion: LesionCrop) -> None:
     """Write the entry: whole or not at all, also where several processes write the same. Raises `OutputError`."""
     path = _path(folder, key)
     try:
@@ -94,7 +94,7 @@ def store_entry(folder: Path, key: str, lesion: CutLesion) -> None:
         handle, name = tempfile.mkstemp(dir=path.parent, suffix=".part")
         try:
             with os.fdopen(handle, "wb") as file:
-                np.savez(file, **{field.name: getattr(lesion, field.name) for field in fields(CutLesion)})
+                np.savez(file, **{field.name: getattr(lesion, field.name) for field in fields(LesionCrop)})
             os.replace(name, path)
         except BaseException:
             Path(name).unlink(missing_ok=True)
@@ -136,47 +136,49 @@ _ROWS_AT_ONCE = 64  # lesions of one group that a process takes at once
 class _Piece:
     """Lesions of one CT: their places in the table, and their rows."""
 
-    places: tuple[int, ...]
+    indices: tuple[int, ...]
     rows: tuple[LesionRow, ...]
 
 
-def picture_set(
+def lesion_dataset(
     table: LesionTable,
-    spec: PictureSpec,
+    spec: InputSpec,
     *,
     folds: np.ndarray | None = None,
     workers: int = 0,
     cache: Path | None = None,
     progress: bool = True,
-) -> PictureSet:
+) -> LesionDataset:
     """Every lesion of the table, in its order. Raises `TableError` naming each row that cannot be cut.
 
     ``folds``: the fold that each lesion is held out in, else `UNKNOWN`. ``workers``: processes that read and cut, 0: this
-    one. ``cache``: a folder for cut lesions. All pictures are kept in memory; how much that is, is said.
+    one. ``cache``: a folder for cut lesions. All images are kept in memory; how much that is, is said.
     """
-    lesions = cut_lesions(table, spec, workers=workers, cache=cache, progress=progress)
-    return as_picture_set(table, lesions, folds=folds)
+    lesions = crop_lesions(table, spec, workers=workers, cache=cache, progress=progress)
+    return as_dataset(table, lesions, folds=folds)
 
 
-def cut_lesions(
-    table: LesionTable, spec: PictureSpec, *, workers: int = 0, cache: Path | None = None, progress: bool = True
-) -> list[CutLesion]:
-    """As `picture_set`, but each lesion by itself, with the plane by which it would be recognised."""
+def crop_lesions(
+    table: LesionTable, spec: InputSpec, *, workers: int = 0, cache: Path | None = None, progress: bool = True
+) -> list[LesionCrop]:
+    """As `lesion_dataset`, but each lesion by itself, with the plane by which it would be recognised."""
     wrong = ((row, misfit(row.source, spec)) for row in table.rows)
     refuse(table.name, (Problem(row.line, text) for row, text in wrong if text))
     if not len(table):
         raise one_problem(table.name, "there is no lesion left to cut")
-    lesions = _all_cut(table, spec, workers=workers, cache=cache, progress=progress)
+    lesions = _all_crops(table, spec, workers=workers, cache=cache, progress=progress)
     if progress:
-        held = sum(lesion.pictures.nbytes for lesion in lesions)
-        say(f"{len(lesions)} lesions of {len(set(table.patients))} patients, {held / 1e6:.0f} MB of pictures in memory")
+        count = sum(lesion.images.nbytes for lesion in lesions)
+        notify(
+            f"{len(lesions)} lesions of {len(set(table.patients))} patients, {count / 1e6:.0f} MB of images in memory"
+        )
     return lesions
 
 
-def as_picture_set(table: LesionTable, lesions: Sequence[CutLesion], *, folds: np.ndarray | None = None) -> PictureSet:
+def as_dataset(table: LesionTable, lesions: Sequence[LesionCrop], *, folds: np.ndarray | None = None) -> LesionDataset:
     """The table's rows and what was cut of them, in one order."""
-    return PictureSet(
-        pictures=tuple(lesion.pictures for lesion in lesions),
+    return LesionDataset(
+        images=tuple(lesion.images for lesion in lesions),
         labels=table.labels,
         class_names=table.class_names,
         lesion_ids=table.lesion_ids,
@@ -191,21 +193,21 @@ def as_picture_set(table: LesionTable, lesions: Sequence[CutLesion], *, folds: n
     )
 
 
-def _all_cut(
-    table: LesionTable, spec: PictureSpec, *, workers: int, cache: Path | None, progress: bool
-) -> list[CutLesion]:
-    cut: list[CutLesion | None] = [None] * len(table)
+def _all_crops(
+    table: LesionTable, spec: InputSpec, *, workers: int, cache: Path | None, progress: bool
+) -> list[LesionCrop]:
+    cropped: list[LesionCrop | None] = [None] * len(table)
     problems: list[Problem] = []
     with bar("cutting lesions", len(table), shown=progress) as shown:
-        for piece, answers in _answers(list(_pieces(table.rows)), spec, workers, cache):
-            for place, answer in zip(piece.places, answers, strict=True):
-                if isinstance(answer, Problem):
-                    problems.append(answer)
+        for piece, outcomes in _outcomes(list(_pieces(table.rows)), spec, workers, cache):
+            for index, outcome in zip(piece.indices, outcomes, strict=True):
+                if isinstance(outcome, Problem):
+                    problems.append(outcome)
                 else:
-                    cut[place] = answer
-            shown.advance(shown.task_ids[0], len(answers))
+                    cropped[index] = outcome
+            shown.advance(shown.task_ids[0], len(outcomes))
     refuse(table.name, problems)
-    return [lesion for lesion in cut if lesion is not None]
+    return [lesion for lesion in cropped if lesion is not None]
 
 
 def _pieces(rows: Sequence[LesionRow]) -> Iterator[_Piece]:
@@ -218,20 +220,20 @@ def _pieces(rows: Sequence[LesionRow]) -> Iterator[_Piece]:
         at_once = len(numbers) if isinstance(rows[numbers[0]].source, StoredCube) else _ROWS_AT_ONCE
         for start in range(0, len(numbers), at_once):
             chosen = tuple(numbers[start : start + at_once])
-            yield _Piece(chosen, tuple(rows[place] for place in chosen))
+            yield _Piece(chosen, tuple(rows[index] for index in chosen))
 
 
-def _answers(
-    pieces: list[_Piece], spec: PictureSpec, workers: int, cache: Path | None
-) -> Iterator[tuple[_Piece, list[CutLesion | Problem]]]:
+def _outcomes(
+    pieces: list[_Piece], spec: InputSpec, workers: int, cache: Path | None
+) -> Iterator[tuple[_Piece, list[LesionCrop | Problem]]]:
     if workers <= 0 or len(pieces) == 1:
         for piece in pieces:
-            yield piece, _cut_piece(piece, spec, cache)
+            yield piece, _crop_piece(piece, spec, cache)
         return
     # Not fork: torch's and SimpleITK's threads do not survive it.
     with ProcessPoolExecutor(workers, mp_context=get_context("spawn"), initializer=_one_thread) as pool:
-        waiting: dict[Future[list[CutLesion | Problem]], _Piece] = {
-            pool.submit(_cut_piece, piece, spec, cache): piece for piece in pieces
+        waiting: dict[Future[list[LesionCrop | Problem]], _Piece] = {
+            pool.submit(_crop_piece, piece, spec, cache): piece for piece in pieces
         }
         try:
             for done in as_completed(waiting):
@@ -247,24 +249,24 @@ def _one_thread() -> None:
     sitk.ProcessObject.SetGlobalDefaultNumberOfThreads(1)
 
 
-def _cut_piece(piece: _Piece, spec: PictureSpec, cache: Path | None) -> list[CutLesion | Problem]:
+def _crop_piece(piece: _Piece, spec: InputSpec, cache: Path | None) -> list[LesionCrop | Problem]:
     """One answer a row. The CT is only read where the cache does not have all of them."""
     read = None
-    answers: list[CutLesion | Problem] = []
+    outcomes: list[LesionCrop | Problem] = []
     for row in piece.rows:
         try:
             key = None if cache is None or isinstance(row.source, StoredCube) else entry_key(row, spec)
             lesion = None if key is None else load_entry(cache, key)
             if lesion is None:
                 read = row.source.read() if read is None else read
-                lesion = cut_row(row, read, spec)
+                lesion = crop_row(row, read, spec)
                 if key is not None:
                     store_entry(cache, key, lesion)
-            answers.append(lesion)
+            outcomes.append(lesion)
         except OutputError:
             raise  # the cache, not this row
         except OSError as error:
-            answers.append(Problem(row.line, f"{error.filename}: {error.strerror}"))
+            outcomes.append(Problem(row.line, f"{error.filename}: {error.strerror}"))
         except LesionLensError as error:
-            answers.append(Problem(row.line, str(error)))
-    return answers
+            outcomes.append(Problem(row.line, str(error)))
+    return outcomes

@@ -2,7 +2,7 @@
 
 Where the lesion is
     ``volume``  the CT: a NIfTI, NRRD or MetaImage file, or a DICOM folder; paths are relative to the table
-    ``image``   instead of ``volume``: a 2-D picture (JPEG, PNG), taken whole
+    ``image``   instead of ``volume``: a 2-D image (JPEG, PNG), taken whole
     the box     in mm: ``center_x, center_y, center_z, size_x, size_y, size_z`` and ``frame``, RAS (3D Slicer) or LPS (DICOM);
                 in voxels: ``i_min, j_min, k_min, i_max, j_max, k_max``, first and last index that belong to it, from 0
     ``mask``    a label map of the lesion, on any lattice: instead of a box, or beside it; ``mask_value``: the lesion's label
@@ -47,25 +47,25 @@ from lesiontraining.data.sources import (
     SlicesSource,
     Source,
     VolumeSource,
-    place_of,
+    location_of,
 )
 
 UNKNOWN = -1
 
 
 @dataclass(frozen=True, eq=False)
-class PictureSet:
+class LesionDataset:
     """What networks see of a set of lesions, and all that a figure about them needs to know.
 
-    All arrays have one entry a lesion, n in all, in one order. ``pictures``: a float32 array (picture, channel, [slice,] row,
+    All arrays have one entry a lesion, n in all, in one order. ``images``: a float32 array (image, channel, [slice,] row,
     column) each, as `LesionLib.sampling.inputs.network_input` makes it. ``labels``: class index, (n,), `UNKNOWN` where there is
     none. ``lesion_ids``, ``patients``, ``studies``: identifiers, (n,). ``folds``: the fold a lesion is held out in, (n,).
     ``size_mm``: box edges, (n, 3), NaN for plain photographs, as ``volume_mm3`` (n,), ``mean_hu`` (n,) and ``spacing_mm`` (n, 3),
-    of columns, rows and slices. ``targets``: the box in its pictures for localisation, (n, 4): (row, column, rows, columns) in
+    of columns, rows and slices. ``targets``: the box in its images for localisation, (n, 4): (row, column, rows, columns) in
     pixels, NaN where not known.
     """
 
-    pictures: tuple[np.ndarray, ...]
+    images: tuple[np.ndarray, ...]
     labels: np.ndarray
     class_names: tuple[str, ...]
     lesion_ids: np.ndarray
@@ -79,14 +79,14 @@ class PictureSet:
     targets: np.ndarray
 
     def __len__(self) -> int:
-        return len(self.pictures)
+        return len(self.images)
 
-    def at(self, rows: Sequence[int] | np.ndarray) -> PictureSet:
+    def at(self, rows: Sequence[int] | np.ndarray) -> LesionDataset:
         """The lesions ``rows`` (indices or a boolean mask), in that order."""
         indices = np.arange(len(self))[np.asarray(rows)]
         values = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in ("pictures", "class_names")}
         kept = {name: value[indices] for name, value in values.items()}
-        return PictureSet(tuple(self.pictures[i] for i in indices), class_names=self.class_names, **kept)
+        return LesionDataset(tuple(self.images[i] for i in indices), class_names=self.class_names, **kept)
 
     @property
     def diameter_mm(self) -> np.ndarray:
@@ -144,7 +144,7 @@ class LesionTable:
     @property
     def labels(self) -> np.ndarray:
         """Class index of each lesion, `UNKNOWN` where there is none; int64."""
-        index = {name: place for place, name in enumerate(self.class_names)}
+        index = {name: location for location, name in enumerate(self.class_names)}
         return np.array([index.get(row.label, UNKNOWN) for row in self.rows], dtype=np.int64)
 
     @property
@@ -221,7 +221,7 @@ def natural(text: str) -> tuple[int, float, str]:
 
 
 PARQUET_SUFFIXES = (".parquet", ".pq")
-_MOST_ROWS = 5_000_000
+_MAX_ROWS = 5_000_000
 Rows = list[tuple[int, dict[str, str]]]
 
 
@@ -282,8 +282,8 @@ def _parquet(path: Path) -> tuple[tuple[str, ...], Rows]:
 
     try:
         with ParquetFile(path) as file:
-            if file.metadata.num_rows > _MOST_ROWS:
-                raise one_problem(path.name, f"{file.metadata.num_rows} rows; at most {_MOST_ROWS} are read")
+            if file.metadata.num_rows > _MAX_ROWS:
+                raise one_problem(path.name, f"{file.metadata.num_rows} rows; at most {_MAX_ROWS} are read")
             table = file.read()
     except (ArrowException, OSError) as error:
         raise one_problem(path.name, f"not a parquet table: {str(error)[:120]}") from error
@@ -373,7 +373,7 @@ def _patients_written_twice(rows: Sequence[LesionRow]) -> tuple[str, ...]:
 def _check_columns(header: Sequence[str], source: str, label: str | None, own_patients: bool) -> None:
     problems = []
     if "volume" not in header and "image" not in header:
-        problems.append("there is no column 'volume' (a CT) or 'image' (a 2-D picture)")
+        problems.append("there is no column 'volume' (a CT) or 'image' (a 2-D image)")
     if "volume" in header and "image" in header:
         problems.append("there are both columns 'volume' and 'image'; make one table for each")
     if "volume" in header and not ({"mask", "center_x", "i_min"} & set(header)):
@@ -430,11 +430,11 @@ def _source(values: Mapping[str, str], folder: Path) -> tuple[Source | None, lis
     volume = resolved(folder, values.get("volume", ""), "volume", problems)
     mask = resolved(folder, values["mask"], "mask", problems) if values.get("mask") else None
     try:
-        place = place_of(values)
+        location = location_of(values)
     except BoxError as error:
         problems.append(str(error))
         return None, problems
-    if place is None and not values.get("mask"):
+    if location is None and not values.get("mask"):
         problems.append("neither a box nor a mask is given")
     value = values.get("mask_value", "")
     if value and not (value.isascii() and value.isdecimal() and 0 < int(value[:10]) <= 65_535 and len(value) <= 5):
@@ -442,7 +442,7 @@ def _source(values: Mapping[str, str], folder: Path) -> tuple[Source | None, lis
     if volume is None or problems:
         return None, problems
     series = values.get("series") or None
-    return VolumeSource(volume, place, mask, int(value) if value else None, series), []
+    return VolumeSource(volume, location, mask, int(value) if value else None, series), []
 
 
 def resolved(folder: Path, text: str, column: str, problems: list[str]) -> Path | None:

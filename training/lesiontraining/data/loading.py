@@ -1,7 +1,7 @@
 """Picture sets as data loaders: training items by plan, validation lesions whole.
 
-A plan says which pictures an epoch shows, and with which other; it is drawn anew for every epoch from its own seed: a
-function from a random generator to a list of items; an item is a tuple of picture indices. The same seed and epoch give the
+A plan says which images an epoch shows, and with which other; it is drawn anew for every epoch from its own seed: a
+function from a random generator to a list of items; an item is a tuple of image indices. The same seed and epoch give the
 same items, so that a training that was interrupted goes on as if it had not been.
 """
 
@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from lesiontraining.data.augment import Augmentation, Augmenter
-from lesiontraining.data.lesions import PictureSet
+from lesiontraining.data.lesions import LesionDataset
 
 Item = tuple[int, ...]
 Plan = Callable[[np.random.Generator], list[Item]]
@@ -43,20 +43,20 @@ class EpochSampler(Sampler):
         seeds = rng.integers(2**31, size=len(items))
         rank, processes = _place()
         whole = len(items) - len(items) % processes  # every process the same number of steps
-        for place in range(rank, whole, processes):
-            yield items[place], int(seeds[place])
+        for index in range(rank, whole, processes):
+            yield items[index], int(seeds[index])
 
     def __len__(self) -> int:
         return self.length // _place()[1]
 
 
-def every_picture(count: int) -> Plan:
-    """All pictures, in random order."""
+def every_image(count: int) -> Plan:
+    """All images, in random order."""
     return lambda rng: [(int(i),) for i in rng.permutation(count)]
 
 
-def balanced_pictures(labels: np.ndarray, *, count: int | None = None) -> Plan:
-    """``count`` pictures (default: as many as there are), each class as often: the class is drawn, then the picture."""
+def balanced_images(labels: np.ndarray, *, count: int | None = None) -> Plan:
+    """``count`` images (default: as many as there are), each class as often: the class is drawn, then the image."""
     of_class = _by_class(labels)
 
     def plan(rng: np.random.Generator) -> list[Item]:
@@ -67,9 +67,9 @@ def balanced_pictures(labels: np.ndarray, *, count: int | None = None) -> Plan:
 
 
 def pairs(labels: np.ndarray, *, mode: str = "balanced", count: int | None = None) -> Plan:
-    """Pairs of pictures, as many as there are pictures unless ``count`` is given.
+    """Pairs of images, as many as there are images unless ``count`` is given.
 
-    "uniform" (DMRN's text): each picture with any other one; the pairs are then as imbalanced as the classes, and mostly of
+    "uniform" (DMRN's text): each image with any other one; the pairs are then as imbalanced as the classes, and mostly of
     different classes. "balanced": the first's class is drawn, then with probability .5 a partner of the same class, else of
     another, whose class is drawn too.
     """
@@ -80,19 +80,19 @@ def pairs(labels: np.ndarray, *, mode: str = "balanced", count: int | None = Non
 
 
 def triplets(labels: np.ndarray, lesions: np.ndarray, *, count: int | None = None) -> Plan:
-    """(anchor, positive, negative): every picture as anchor, a picture of another lesion of its class, one of another class.
+    """(anchor, positive, negative): every image as anchor, an image of another lesion of its class, one of another class.
 
-    ``labels``: class indices, ``lesions``: of which lesion a picture is, (picture,) each.
+    ``labels``: class indices, ``lesions``: of which lesion an image is, (image,) each.
     """
     of_class = _by_class(labels)
-    place = {int(labels[members[0]]): members for members in of_class}
+    index = {int(labels[members[0]]): members for members in of_class}
 
     def plan(rng: np.random.Generator) -> list[Item]:
         anchors = rng.permutation(len(labels)) if count is None else rng.integers(len(labels), size=count)
         return [_triplet(int(anchor), rng) for anchor in anchors]
 
     def _triplet(anchor: int, rng: np.random.Generator) -> Item:
-        alike = place[int(labels[anchor])]
+        alike = index[int(labels[anchor])]
         others = alike[lesions[alike] != lesions[anchor]]
         positive = rng.choice(others if len(others) else alike)
         other_class = [members for members in of_class if labels[members[0]] != labels[anchor]]
@@ -102,11 +102,11 @@ def triplets(labels: np.ndarray, lesions: np.ndarray, *, count: int | None = Non
     return plan
 
 
-def _uniform_pairs(pictures: int, count: int | None) -> Plan:
+def _uniform_pairs(images: int, count: int | None) -> Plan:
     def plan(rng: np.random.Generator) -> list[Item]:
-        first = rng.permutation(pictures) if count is None else rng.integers(pictures, size=count)
-        step = rng.integers(1, pictures, size=len(first))
-        return [(int(i), int((i + s) % pictures)) for i, s in zip(first, step, strict=True)]
+        first = rng.permutation(images) if count is None else rng.integers(images, size=count)
+        step = rng.integers(1, images, size=len(first))
+        return [(int(i), int((i + s) % images)) for i, s in zip(first, step, strict=True)]
 
     return plan
 
@@ -143,31 +143,31 @@ def _place() -> tuple[int, int]:
     return 0, 1
 
 
-class FlatPictures:
-    """The pictures of all lesions in one row: ``labels`` and ``lesions`` (index in the set), one entry a picture."""
+class FlatImages:
+    """The images of all lesions in one row: ``labels`` and ``lesions`` (index in the set), one entry an image."""
 
-    def __init__(self, pictures: PictureSet) -> None:
-        counts = [len(of_lesion) for of_lesion in pictures.pictures]
-        self.pictures = [picture for of_lesion in pictures.pictures for picture in of_lesion]
-        self.lesions = np.repeat(np.arange(len(pictures)), counts)
-        self.labels = pictures.labels[self.lesions]
+    def __init__(self, images: LesionDataset) -> None:
+        counts = [len(of_lesion) for of_lesion in images.images]
+        self.images = [image for of_lesion in images.images for image in of_lesion]
+        self.lesions = np.repeat(np.arange(len(images)), counts)
+        self.labels = images.labels[self.lesions]
 
     def __len__(self) -> int:
-        return len(self.pictures)
+        return len(self.images)
 
     @property
     def dimensions(self) -> int:
         """2, or 3 for cubes."""
-        return self.pictures[0].ndim - 1
+        return self.images[0].ndim - 1
 
 
 class Items(Dataset):
-    """(item, seed) -> the item's pictures (member, channel, [slice,] row, column) and labels (member,).
+    """(item, seed) -> the item's images (member, channel, [slice,] row, column) and labels (member,).
 
-    ``copies`` shows each picture so many times, each changed in its own way: two for contrastive views.
+    ``copies`` shows each image so many times, each changed in its own way: two for contrastive views.
     """
 
-    def __init__(self, flat: FlatPictures, augmentation: Augmentation, *, copies: int = 1) -> None:
+    def __init__(self, flat: FlatImages, augmentation: Augmentation, *, copies: int = 1) -> None:
         self.flat = flat
         self.copies = copies
         self.augmenter = None if augmentation.does_nothing else Augmenter(augmentation, dimensions=flat.dimensions)
@@ -177,30 +177,30 @@ class Items(Dataset):
         members = [member for member in item for _ in range(self.copies)]
         seeds = np.random.default_rng(seed).integers(2**31, size=len(members))
         return {
-            "x": torch.stack([self._picture(m, int(s)) for m, s in zip(members, seeds, strict=True)]),
+            "x": torch.stack([self._image(m, int(s)) for m, s in zip(members, seeds, strict=True)]),
             "y": torch.as_tensor(self.flat.labels[members]),
         }
 
-    def _picture(self, member: int, seed: int) -> Tensor:
-        picture = torch.from_numpy(self.flat.pictures[member])
-        return picture if self.augmenter is None else self.augmenter(picture, seed)
+    def _image(self, member: int, seed: int) -> Tensor:
+        image = torch.from_numpy(self.flat.images[member])
+        return image if self.augmenter is None else self.augmenter(image, seed)
 
 
 class Lesions(Dataset):
-    """A lesion's pictures, all of them, and its label."""
+    """A lesion's images, all of them, and its label."""
 
-    def __init__(self, pictures: PictureSet) -> None:
-        self.set = pictures
+    def __init__(self, images: LesionDataset) -> None:
+        self.set = images
 
     def __len__(self) -> int:
         return len(self.set)
 
     def __getitem__(self, index: int) -> tuple[Tensor, int]:
-        return torch.from_numpy(self.set.pictures[index]), int(self.set.labels[index])
+        return torch.from_numpy(self.set.images[index]), int(self.set.labels[index])
 
 
 def training_loader(
-    flat: FlatPictures,
+    flat: FlatImages,
     plan: Plan,
     *,
     batch_size: int,
@@ -220,15 +220,15 @@ def training_loader(
     )
 
 
-def lesion_loader(pictures: PictureSet, *, lesions_at_once: int, workers: int) -> DataLoader:
-    """Whole lesions, in order: ``x`` (picture, ...) of all together, ``counts`` and ``y`` one a lesion."""
-    return DataLoader(Lesions(pictures), batch_size=lesions_at_once, collate_fn=_together, **_worker_options(workers))
+def lesion_loader(images: LesionDataset, *, lesions_at_once: int, workers: int) -> DataLoader:
+    """Whole lesions, in order: ``x`` (image, ...) of all together, ``counts`` and ``y`` one a lesion."""
+    return DataLoader(Lesions(images), batch_size=lesions_at_once, collate_fn=_together, **_worker_options(workers))
 
 
 def _together(lesions: Sequence[tuple[Tensor, int]]) -> dict[str, Any]:
     return {
-        "x": torch.cat([pictures for pictures, _ in lesions]),
-        "counts": [len(pictures) for pictures, _ in lesions],
+        "x": torch.cat([images for images, _ in lesions]),
+        "counts": [len(images) for images, _ in lesions],
         "y": torch.tensor([label for _, label in lesions]),
     }
 

@@ -17,7 +17,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 T = TypeVar("T")
 
 
-def say(text: str) -> None:
+def notify(text: str) -> None:
     """One line on stderr, as it is."""
     Console(stderr=True, highlight=False, soft_wrap=True).print(text, markup=False)
 

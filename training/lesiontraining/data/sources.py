@@ -28,7 +28,7 @@ VOXEL_COLUMNS = tuple(f"{axis}_{end}" for end, axis in product(("min", "max"), "
 TRAINING_MARGIN_MM = 0.0  # models learn from the tight boxes of masks; their manifests say so
 _SIGN = {"RAS": (1.0, 1.0, 1.0), "LPS": (-1.0, -1.0, 1.0)}
 _FARTHEST = 1e6  # mm or voxels from the origin
-_MOST_VOXELS = 4096  # along an edge; larger is a mistake, not a lesion
+_MAX_VOXELS = 4096  # along an edge; larger is a mistake, not a lesion
 
 
 @dataclass(frozen=True)
@@ -64,10 +64,10 @@ class VoxelBox:
         return replace(found, segment=None)
 
 
-Place = MmBox | VoxelBox
+BoxLocation = MmBox | VoxelBox
 
 
-def place_of(values: Mapping[str, str]) -> Place | None:
+def location_of(values: Mapping[str, str]) -> BoxLocation | None:
     """The box that a row gives, None where it gives none. Raises `BoxError` with what stands there and what should."""
     frame = values.get("frame", "").strip().upper()
     has_mm = any(values.get(name, "").strip() for name in MM_COLUMNS)
@@ -85,9 +85,9 @@ def _mm_box(values: Mapping[str, str], frame: str) -> MmBox:
         msg = f"frame is {values.get('frame', '')!r}; a box in mm needs RAS (3D Slicer) or LPS (DICOM, ITK)"
         raise BoxError(msg)
     x, y, z, *size = (_number(values, name) for name in MM_COLUMNS)
-    place = MmBox(frame, (x, y, z), tuple(size))
-    place.box(np.eye(4), name="box")  # refuses a box without size
-    return place
+    location = MmBox(frame, (x, y, z), tuple(size))
+    location.box(np.eye(4), name="box")  # refuses a box without size
+    return location
 
 
 def _voxel_box(values: Mapping[str, str], frame: str) -> VoxelBox:
@@ -102,7 +102,7 @@ def _voxel_box(values: Mapping[str, str], frame: str) -> VoxelBox:
     if any(b < a for a, b in zip(first, last, strict=True)):
         msg = f"the voxel box ends at {last} before it begins at {first}; max is the last index that belongs to it"
         raise BoxError(msg)
-    if any(b - a >= _MOST_VOXELS for a, b in zip(first, last, strict=True)):
+    if any(b - a >= _MAX_VOXELS for a, b in zip(first, last, strict=True)):
         msg = f"the voxel box from {first} to {last} is larger than any CT; are these millimetres?"
         raise BoxError(msg)
     return VoxelBox(first, last)
@@ -121,7 +121,7 @@ def _number(values: Mapping[str, str], column: str) -> float:
 
 
 DEEPLESION_ZERO = 32768  # what a DeepLesion pixel of 0 HU holds
-_LARGEST_PHOTOGRAPH = 200_000_000  # pixels
+_MAX_PHOTOGRAPH = 200_000_000  # pixels
 
 
 @dataclass(frozen=True)
@@ -132,7 +132,7 @@ class VolumeSource:
     """
 
     volume: Path
-    place: Place | None = None
+    location: BoxLocation | None = None
     mask: Path | None = None
     mask_value: int | None = None
     series: str | None = None
@@ -156,9 +156,9 @@ class VolumeSource:
         ``margin_mm``: how far the box reaches beyond a mask; another one only for a model that says so in its manifest.
         """
         around_mask = None if self.mask is None else mask_box(self.mask, self.mask_value, name=name, volume=volume)
-        if self.place is None:
+        if self.location is None:
             return around_mask.grown(margin_mm)
-        box = self.place.box(volume.ijkToRAS, name=name)
+        box = self.location.box(volume.ijkToRAS, name=name)
         return box if around_mask is None else replace(box, segment=around_mask.segment)
 
 
@@ -240,7 +240,7 @@ class StoredCube:
 
 @dataclass(frozen=True)
 class Photograph:
-    """A 2-D picture, whole."""
+    """A 2-D image, whole."""
 
     path: Path
 
@@ -250,12 +250,12 @@ class Photograph:
         return (str(self.path), "")
 
     def files(self) -> tuple[Path, ...]:
-        """The picture."""
+        """The image."""
         return (self.path,)
 
     def read(self) -> np.ndarray:
-        """RGB, uint8, (row, column, 3). Raises `VolumeError`; a picture of 16 bits is refused, not cut to 8."""
-        with opened_picture(self.path) as image:
+        """RGB, uint8, (row, column, 3). Raises `VolumeError`; an image of 16 bits is refused, not cut to 8."""
+        with opened_image(self.path) as image:
             if image.mode.startswith(("I", "F")):
                 msg = f"{self.path.name} has more than 8 bits a pixel; a CT slice is not a photograph, give it as a volume."
                 raise VolumeError(msg)
@@ -265,30 +265,30 @@ class Photograph:
 Source = VolumeSource | SlicesSource | StoredCube | Photograph
 
 
-def opened_picture(path: Path, *, decode: bool = True) -> Image.Image:
-    """The picture. Raises `VolumeError` for what is none, and for one too large to be true."""
+def opened_image(path: Path, *, decode: bool = True) -> Image.Image:
+    """The image. Raises `VolumeError` for what is none, and for one too large to be true."""
     try:
         image = Image.open(path)
-        if image.width * image.height > _LARGEST_PHOTOGRAPH:
-            msg = f"{path.name} has {image.width} x {image.height} pixels; give a smaller picture."
+        if image.width * image.height > _MAX_PHOTOGRAPH:
+            msg = f"{path.name} has {image.width} x {image.height} pixels; give a smaller image."
             raise VolumeError(msg)
         if decode:
             image.load()
     except (OSError, SyntaxError, UnidentifiedImageError, Image.DecompressionBombError) as error:
-        msg = f"{path} cannot be read as a picture: {str(error)[:120]}."
+        msg = f"{path} cannot be read as an image: {str(error)[:120]}."
         raise VolumeError(msg) from error
     return image
 
 
 def read_slice(path: Path) -> np.ndarray:
-    """HU of one DeepLesion slice, int16, (row, column). Raises `VolumeError` for a picture of 8 bits.
+    """HU of one DeepLesion slice, int16, (row, column). Raises `VolumeError` for an image of 8 bits.
 
     Eight bits leave 256 HU a grey level: the soft-tissue window has two of them (papers 1.4, the released code's defect).
     """
-    with opened_picture(path) as image:
+    with opened_image(path) as image:
         if not image.mode.startswith("I"):
             msg = (
-                f"{path.name} is a picture of mode {image.mode}, DeepLesion's slices are 16-bit grey (I;16); "
+                f"{path.name} is an image of mode {image.mode}, DeepLesion's slices are 16-bit grey (I;16); "
                 "8 bits leave 256 HU a grey level. Get the released PNG files again."
             )
             raise VolumeError(msg)
@@ -305,9 +305,9 @@ def mask_box(path: Path, value: int | None, *, name: str, volume: CTVolume | Non
     labels, to_ras = _label_map(path, value if path.suffix.lower() == ".dcm" else None, stat.st_size, stat.st_mtime_ns)
     chosen = (labels > 0) if value is None else (labels == value)
     if not chosen.any():
-        held = ", ".join(f"{v:g}" for v in np.unique(labels)[:8])
+        count = ", ".join(f"{v:g}" for v in np.unique(labels)[:8])
         wanted = "above 0" if value is None else f"equal to {value}"
-        msg = f"the mask {path.name} has no voxel {wanted} (it holds {held}); check mask and mask_value."
+        msg = f"the mask {path.name} has no voxel {wanted} (it holds {count}); check mask and mask_value."
         raise BoxError(msg)
     if volume is not None and labels.shape == volume.array.shape:
         problem = lattice_problem(chosen, to_ras, volume)

@@ -67,17 +67,17 @@ def stratified_parts(
     total = counts.sum(axis=0)
     shuffled = np.random.default_rng(seed).permutation(len(names))
     order = shuffled[np.argsort(-counts[shuffled].sum(axis=1), kind="stable")]
-    held = np.zeros((len(shares), len(total)))
+    count = np.zeros((len(shares), len(total)))
     taken = np.zeros(len(shares))
     part_of = np.zeros(len(names), dtype=int)
-    for place, number in enumerate(order):
-        growth = ((2 * held + counts[number]) * counts[number] / total**2).sum(axis=1) / shares
+    for index, number in enumerate(order):
+        growth = ((2 * count + counts[number]) * counts[number] / total**2).sum(axis=1) / shares
         growth += 1e-9 * taken / shares  # equal otherwise: the part with the fewest groups
-        left = len(order) - place
+        left = len(order) - index
         empty = np.flatnonzero(taken == 0)
         part = int(growth.argmin()) if left > len(empty) else int(empty[growth[empty].argmin()])
         part_of[number] = part
-        held[part] += counts[number]
+        count[part] += counts[number]
         taken[part] += 1
     return part_of[group]
 
@@ -104,8 +104,8 @@ def held_out_split(
         if len(known) < 3:
             msg = "validation on the next fold needs at least 3 folds; give a share such as 0.15."
             raise SplitError(msg)
-        place = 0 if held_out == NO_FOLD else int(np.flatnonzero(known == held_out)[0])
-        following = known[(place + 1) % len(known)]
+        index = 0 if held_out == NO_FOLD else int(np.flatnonzero(known == held_out)[0])
+        following = known[(index + 1) % len(known)]
         is_val = folds[rest] == following
     else:
         is_val = validation_rows(rest, patients=patients, labels=labels, validation=validation, seed=seed)
@@ -173,8 +173,8 @@ def fold_numbers(values: Sequence[str]) -> tuple[np.ndarray, tuple[str, ...]]:
     if "" in names or len(names) < 2:
         msg = f"the column of the folds has {len(names)} value(s), {(values == '').sum()} cell(s) are empty; fill all, with 2 folds."
         raise SplitError(msg)
-    place = {name: number for number, name in enumerate(names)}
-    return np.array([place[value] for value in values]), tuple(names)
+    index = {name: number for number, name in enumerate(names)}
+    return np.array([index[value] for value in values]), tuple(names)
 
 
 def patientwise(folds: Sequence[int], patients: Sequence[str]) -> tuple[np.ndarray, tuple[str, ...]]:
@@ -239,7 +239,7 @@ LEAKY = "leaky_lesion_split"
 
 
 @dataclass(frozen=True, eq=False)
-class Division:
+class FoldSplit:
     """The split of a recipe. ``folds``: the fold that each lesion is held out in, (n,), `UNKNOWN` for one that never is.
 
     ``leaky``: made for the ablation.
@@ -251,7 +251,7 @@ class Division:
     leaky: bool = False
 
 
-def divided(table: LesionTable, folds: int | str, *, held_out: int, validation: float | str, seed: int) -> Division:
+def divided(table: LesionTable, folds: int | str, *, held_out: int, validation: float | str, seed: int) -> FoldSplit:
     """How a recipe asks for its split: folds made by patient, a column of the table, or a named protocol.
 
     The split of a table. Raises `SplitError`.
@@ -266,7 +266,7 @@ def divided(table: LesionTable, folds: int | str, *, held_out: int, validation: 
     if isinstance(folds, int):
         numbers = patient_folds(**who, folds=folds, seed=seed)
         names = tuple(map(str, range(folds)))
-        return Division(held_out_split(numbers, held_out, **who, validation=validation, seed=seed), numbers, names)
+        return FoldSplit(held_out_split(numbers, held_out, **who, validation=validation, seed=seed), numbers, names)
     if folds == TWO_RANDOM:
         if held_out not in (0, 1):
             msg = f"held_out is {held_out}; of the two random splits choose 0 or 1."
@@ -282,10 +282,10 @@ def divided(table: LesionTable, folds: int | str, *, held_out: int, validation: 
     if set(values.tolist()) <= set(SPLITS):
         return _single(column_split(values, **who, validation=validation, seed=seed), len(table), 0, ("test",))
     numbers, names = fold_numbers(values)
-    return Division(held_out_split(numbers, held_out, **who, validation=validation, seed=seed), numbers, names)
+    return FoldSplit(held_out_split(numbers, held_out, **who, validation=validation, seed=seed), numbers, names)
 
 
-def _single(split: Split, count: int, number: int, names: tuple[str, ...], *, leaky: bool = False) -> Division:
+def _single(split: Split, count: int, number: int, names: tuple[str, ...], *, leaky: bool = False) -> FoldSplit:
     folds = np.full(count, UNKNOWN)
     folds[split.test] = number
-    return Division(split, folds, names, leaky)
+    return FoldSplit(split, folds, names, leaky)

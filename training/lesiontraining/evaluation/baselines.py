@@ -16,7 +16,7 @@ from sklearn.preprocessing import StandardScaler
 from lesiontraining.evaluation.predictions import Predictions
 
 
-def shortcut_features(
+def baseline_features(
     *, volume_mm3: np.ndarray, diameter_mm: np.ndarray | None = None, mean_hu: np.ndarray | None = None
 ) -> np.ndarray:
     """Logarithms of volume and diameter, and mean HU, of those given, (lesion, feature).
@@ -31,7 +31,7 @@ def shortcut_features(
     return np.stack([np.log(size) for size in sizes] + hu, axis=1)
 
 
-def shortcut_probabilities(
+def baseline_probabilities(
     features: np.ndarray, labels: np.ndarray, folds: np.ndarray, *, classes: int, patients: np.ndarray
 ) -> np.ndarray:
     """Class probabilities by a class-balanced logistic regression that never saw the patient, (lesion, class).
@@ -75,11 +75,11 @@ def _check_patients(patients: np.ndarray, folds: np.ndarray) -> None:
 SIZE, SIZE_AND_HU, MAJORITY = "size alone", "size and mean HU", "majority class"
 
 
-def shortcut_runs(fold: Predictions) -> tuple[dict[str, Predictions], tuple[str, ...]]:
+def baseline_runs(fold: Predictions) -> tuple[dict[str, Predictions], tuple[str, ...]]:
     """What size, size and density, and the majority say of the lesions that a run was tested on.
 
     The shortcuts fitted on the train rows of one fold, their answers on its test rows; and what could not be asked.
-    The regression weighs classes alike, as `shortcut_probabilities` does. Embeddings are the size as an angle: the cosine of
+    The regression weighs classes alike, as `baseline_probabilities` does. Embeddings are the size as an angle: the cosine of
     two falls with the difference of their logarithms.
     """
     train = fold.at((fold.split == "train") & (fold.labels >= 0))
@@ -87,8 +87,8 @@ def shortcut_runs(fold: Predictions) -> tuple[dict[str, Predictions], tuple[str,
     found = {MAJORITY: _majority(train, test)}
     notes = []
     ways: dict[str, Callable[[Predictions], np.ndarray]] = {
-        SIZE: lambda p: shortcut_features(volume_mm3=p.volume_mm3),
-        SIZE_AND_HU: lambda p: shortcut_features(volume_mm3=p.volume_mm3, mean_hu=p.mean_hu),
+        SIZE: lambda p: baseline_features(volume_mm3=p.volume_mm3),
+        SIZE_AND_HU: lambda p: baseline_features(volume_mm3=p.volume_mm3, mean_hu=p.mean_hu),
     }
     for name, features in ways.items():
         try:

@@ -227,11 +227,11 @@ class _Hits:
 
     @classmethod
     def of(cls, rel: np.ndarray, found: np.ndarray) -> _Hits:
-        query, place = np.nonzero(rel)
+        query, index = np.nonzero(rel)
         number = np.arange(len(query)) - (np.cumsum(found) - found)[query]
         # The curve of cirtorch starts at precision 1.
-        before = np.divide(number, place, out=np.ones(len(place)), where=place > 0)
-        return cls(found, query, (number + 1) / (place + 1), before)
+        before = np.divide(number, index, out=np.ones(len(index)), where=index > 0)
+        return cls(found, query, (number + 1) / (index + 1), before)
 
     def sums(self, values: np.ndarray) -> np.ndarray:
         return np.bincount(self.query, weights=values, minlength=len(self.found))

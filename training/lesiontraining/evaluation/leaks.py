@@ -1,20 +1,20 @@
-"""What would make the figures too good: the same patient, study or picture on both sides of a split, fits on test data.
+"""What would make the figures too good: the same patient, study or image on both sides of a split, fits on test data.
 
-A *leak* is certain and fails the run; a *suspicion* is to be looked at. What no table and no picture can show is said, too
+A *leak* is certain and fails the run; a *suspicion* is to be looked at. What no table and no image can show is said, too
 (`NOT_CHECKED`), so that an empty list of leaks isn't read as more than it is.
 
 Pictures that are the same, or nearly, on both sides of a split are found by two detectors, because each is blind to something:
 
 1. Direction of a fixed random network's answer, cosine above `COSINE`: two layers of seeded filters with tanh on the
-   standardised picture. It was never trained, so it can't have learned to call two lesions of a class alike; its filters
-   have zero mean and tanh is odd, so that unrelated pictures don't all point one way as behind a ReLU; the first filters
+   standardised image. It was never trained, so it can't have learned to call two lesions of a class alike; its filters
+   have zero mean and tanh is odd, so that unrelated images don't all point one way as behind a ReLU; the first filters
    are smooth, so that noise of 2 %, requantisation to 8 bits and a slight blur leave the direction. Brightness and
    contrast it doesn't see.
 2. Perceptual hash: signs of 63 low cosine-transform coefficients, at most `HASH_BITS` of them unlike. It also survives
-   16 grey levels and 5 % noise. But pictures of one layout (whole slices, fundus photographs) share their low frequencies,
-   so a hash pair counts only where the small pictures correlate by `HASH_CORRELATION`, and then as something to look at.
+   16 grey levels and 5 % noise. But images of one layout (whole slices, fundus photographs) share their low frequencies,
+   so a hash pair counts only where the small images correlate by `HASH_CORRELATION`, and then as something to look at.
 
-Both look at a picture and at its seven mirrored and quarter-turned versions. A copy that was shifted, cropped anew or
+Both look at an image and at its seven mirrored and quarter-turned versions. A copy that was shifted, cropped anew or
 turned by another angle is seen by neither.
 """
 
@@ -38,7 +38,7 @@ _CONSTANT = 1e-9
 
 @dataclass(frozen=True)
 class NearDuplicate:
-    """A picture (row ``second``) and the one most like it in an earlier split (row ``first``).
+    """An image (row ``second``) and the one most like it in an earlier split (row ``first``).
 
     ``kind``: "identical" to the last bit, "cosine" or "hash"; ``cosine``: of the random network's answers.
     """
@@ -51,29 +51,27 @@ class NearDuplicate:
 
 @dataclass(frozen=True, eq=False)
 class _Prints:
-    """What is compared: unit vectors, (picture, ...) each; zero for a picture without contrast."""
+    """What is compared: unit vectors, (image, ...) each; zero for an image without contrast."""
 
-    answer: np.ndarray
+    projection: np.ndarray
     signs: np.ndarray
     pixels: np.ndarray
 
     def at(self, rows: np.ndarray) -> _Prints:
-        return _Prints(self.answer[rows], self.signs[rows], self.pixels[rows])
+        return _Prints(self.projection[rows], self.signs[rows], self.pixels[rows])
 
 
 def find_near_duplicates(
-    pictures: Sequence[np.ndarray] | np.ndarray, splits: Sequence[object] | np.ndarray
+    images: Sequence[np.ndarray] | np.ndarray, splits: Sequence[object] | np.ndarray
 ) -> list[NearDuplicate]:
-    """For each picture the most alike one of the splits before its own (in sorted order), where they are near-duplicates.
+    """For each image the most alike one of the splits before its own (in sorted order), where they are near-duplicates.
 
-    ``pictures``: one 2-D array a lesion, of any size, e.g. its key slice as the network sees it; ``splits``: (picture,).
+    ``images``: one 2-D array a lesion, of any size, e.g. its key slice as the network sees it; ``splits``: (image,).
     """
-    _check(pictures, splits)
+    _check(images, splits)
     _, split = np.unique(np.asarray(splits), return_inverse=True)
-    small = np.stack([thumbnail(picture) for picture in pictures])
-    digests = np.array(
-        [sha256(f"{np.shape(p)}".encode() + np.ascontiguousarray(p).tobytes()).digest() for p in pictures]
-    )
+    small = np.stack([thumbnail(image) for image in images])
+    digests = np.array([sha256(f"{np.shape(p)}".encode() + np.ascontiguousarray(p).tobytes()).digest() for p in images])
     prints = _prints(small)
     found = []
     for number in range(1, int(split.max()) + 1):
@@ -85,29 +83,29 @@ def find_near_duplicates(
     return found
 
 
-def thumbnail(picture: np.ndarray) -> np.ndarray:
-    """The picture on `EDGE` x `EDGE` pixels, smoothed before it shrinks."""
-    image = np.asarray(picture, dtype=np.float64)
+def thumbnail(image: np.ndarray) -> np.ndarray:
+    """The image on `EDGE` x `EDGE` pixels, smoothed before it shrinks."""
+    image = np.asarray(image, dtype=np.float64)
     smooth = gaussian_filter(image, [max(0.0, (size / EDGE - 1) / 2) for size in image.shape])
     return zoom(smooth, [EDGE / size for size in image.shape], order=1, mode="nearest", grid_mode=True)
 
 
-def random_answers(small: np.ndarray) -> np.ndarray:
-    """Directions of the random network's answers to thumbnails, (picture, 400), length 1 (0 for one without contrast)."""
+def random_projections(small: np.ndarray) -> np.ndarray:
+    """Directions of the random network's answers to thumbnails, (image, 400), length 1 (0 for one without contrast)."""
     first, second = _filters()
     hidden = np.tanh(_convolve(_standardised(small)[..., None], first))
     return _unit(np.tanh(_convolve(hidden, second)).reshape(len(small), -1))
 
 
 def hash_signs(small: np.ndarray) -> np.ndarray:
-    """The perceptual hash of thumbnails as -1 and 1, (picture, 63)."""
+    """The perceptual hash of thumbnails as -1 and 1, (image, 63)."""
     spectrum = dctn(_standardised(small), axes=(1, 2))[:, :8, :8]
     return np.sign(spectrum.reshape(len(small), -1)[:, 1:]).astype(np.float32)
 
 
 def _prints(small: np.ndarray) -> _Prints:
     pixels = _unit(_standardised(small).reshape(len(small), -1))
-    return _Prints(random_answers(small), hash_signs(small), pixels)
+    return _Prints(random_projections(small), hash_signs(small), pixels)
 
 
 def _matches(
@@ -117,24 +115,24 @@ def _matches(
     correlation = np.full(cosine.shape, -1.0, dtype=np.float32)  # only of the pairs that the hash calls alike
     for version in _versions(small):
         ours = _prints(version)
-        np.maximum(cosine, ours.answer @ theirs.answer.T, out=cosine)
+        np.maximum(cosine, ours.projection @ theirs.projection.T, out=cosine)
         unlike = (hash_signs(version).shape[1] - ours.signs @ theirs.signs.T) / 2
         a, b = np.nonzero(unlike <= HASH_BITS)
         alike = np.einsum("ij,ij->i", ours.pixels[a], theirs.pixels[b])
         correlation[a, b] = np.maximum(correlation[a, b], alike)
-    same_bits = {digest: place for place, digest in reversed(list(enumerate(digests[earlier])))}
+    same_bits = {digest: index for index, digest in reversed(list(enumerate(digests[earlier])))}
     found = []
-    for place, row in enumerate(rows):
-        best, hashed = int(cosine[place].argmax()), int(correlation[place].argmax())
+    for index, row in enumerate(rows):
+        best, hashed = int(cosine[index].argmax()), int(correlation[index].argmax())
         if digests[row] in same_bits:
             match, kind = same_bits[digests[row]], "identical"
-        elif cosine[place, best] > COSINE:
+        elif cosine[index, best] > COSINE:
             match, kind = best, "cosine"
-        elif correlation[place, hashed] > HASH_CORRELATION:
+        elif correlation[index, hashed] > HASH_CORRELATION:
             match, kind = hashed, "hash"
         else:
             continue
-        found.append(NearDuplicate(int(earlier[match]), int(row), kind, float(cosine[place, match])))
+        found.append(NearDuplicate(int(earlier[match]), int(row), kind, float(cosine[index, match])))
     return found
 
 
@@ -158,7 +156,7 @@ def _zero_mean(filters: np.ndarray) -> np.ndarray:
 
 
 def _convolve(images: np.ndarray, filters: np.ndarray) -> np.ndarray:
-    """Every second place of (picture, row, column, channel), no padding -> (picture, row, column, filter)."""
+    """Every second place of (image, row, column, channel), no padding -> (image, row, column, filter)."""
     windows = np.lib.stride_tricks.sliding_window_view(images, filters.shape[1:3], axis=(1, 2))[:, ::2, ::2]
     return np.tensordot(windows, filters, axes=([4, 5, 3], [1, 2, 3]))
 
@@ -174,18 +172,18 @@ def _unit(vectors: np.ndarray) -> np.ndarray:
     return np.divide(vectors, length, out=np.zeros_like(vectors), where=length > _CONSTANT)
 
 
-def _check(pictures: Sequence[np.ndarray] | np.ndarray, splits: Sequence[object] | np.ndarray) -> None:
-    if len(pictures) != len(splits) or not len(pictures):
-        msg = f"{len(pictures)} pictures and {len(splits)} splits were given; one split a picture is needed, at least 1"
+def _check(images: Sequence[np.ndarray] | np.ndarray, splits: Sequence[object] | np.ndarray) -> None:
+    if len(images) != len(splits) or not len(images):
+        msg = f"{len(images)} images and {len(splits)} splits were given; one split an image is needed, at least 1"
         raise ValueError(msg)
-    shapes = [np.shape(picture) for picture in pictures]
+    shapes = [np.shape(image) for image in images]
     wrong = next((i for i, shape in enumerate(shapes) if len(shape) != 2 or 0 in shape), None)
     if wrong is not None:
-        msg = f"picture {wrong} has shape {shapes[wrong]}; give one slice (row, column) a lesion"
+        msg = f"image {wrong} has shape {shapes[wrong]}; give one slice (row, column) a lesion"
         raise ValueError(msg)
-    unfit = next((i for i, picture in enumerate(pictures) if not np.isfinite(picture).all()), None)
+    unfit = next((i for i, image in enumerate(images) if not np.isfinite(image).all()), None)
     if unfit is not None:
-        msg = f"picture {unfit} holds NaN or infinity; replace what lies outside of the volume by a HU value"
+        msg = f"image {unfit} holds NaN or infinity; replace what lies outside of the volume by a HU value"
         raise ValueError(msg)
 
 
@@ -246,14 +244,14 @@ def check_leaks(
     splits: Sequence[object] | np.ndarray,
     *,
     identifiers: Mapping[str, Sequence[object] | np.ndarray],
-    pictures: Sequence[np.ndarray] | np.ndarray | None = None,
+    images: Sequence[np.ndarray] | np.ndarray | None = None,
     fitted_on: Mapping[str, np.ndarray] | None = None,
     test: object = "test",
 ) -> LeakReport:
     """All checks for which there is something to check.
 
     ``splits``: "train", "validation", "test" or the fold's number, (lesion,). ``identifiers``: columns whose values must
-    not be on two sides, at least "patient"; also "study", "series" or "file". ``pictures``: one 2-D array a lesion.
+    not be on two sides, at least "patient"; also "study", "series" or "file". ``images``: one 2-D array a lesion.
     ``fitted_on``: for each thing that was fitted ("SVM", "scaler", "threshold", "temperature") the rows it saw; it must
     not have seen a patient of the split called ``test``.
     """
@@ -264,9 +262,9 @@ def check_leaks(
     for name, values in identifiers.items():
         findings += shared_identifiers(name, values, splits)
     checked = [f"{name} on both sides of a split" for name in identifiers]
-    if pictures is not None:
-        findings += shared_pictures(pictures, splits)
-        checked.append("identical and near-identical pictures on both sides of a split")
+    if images is not None:
+        findings += shared_images(images, splits)
+        checked.append("identical and near-identical images on both sides of a split")
     for name, rows in (fitted_on or {}).items():
         findings += fitted_on_test(name, rows, np.asarray(splits) == test, identifiers["patient"])
         checked.append(f"{name} fitted without test patients")
@@ -294,23 +292,23 @@ def shared_identifiers(
     return [Leak(name, f"{len(shared)} of {len(seen)} values of {name!r} are in several splits", examples)]
 
 
-def shared_pictures(pictures: Sequence[np.ndarray] | np.ndarray, splits: Sequence[object] | np.ndarray) -> list[Leak]:
-    """Identical and near-identical pictures across splits, mirrored and quarter-turned ones too: see `find_near_duplicates`.
+def shared_images(images: Sequence[np.ndarray] | np.ndarray, splits: Sequence[object] | np.ndarray) -> list[Leak]:
+    """Identical and near-identical images across splits, mirrored and quarter-turned ones too: see `find_near_duplicates`.
 
-    ``pictures``: one 2-D array a lesion; ``splits``: (lesion,).
+    ``images``: one 2-D array a lesion; ``splits``: (lesion,).
     """
-    found = find_near_duplicates(pictures, splits)
-    words = {
+    found = find_near_duplicates(images, splits)
+    texts = {
         "identical": "are identical to one of another split",
         "cosine": "are near-identical to one of another split (random network, cosine above .999)",
         "hash": "look much like one of another split (perceptual hash); look at them",
     }
     leaks = []
-    for kind, says in words.items():
+    for kind, description in texts.items():
         pairs = [pair for pair in found if pair.kind == kind]
         if pairs:
             examples = tuple(f"rows {pair.first} and {pair.second}" for pair in pairs[:_EXAMPLES])
-            leaks.append(Leak("pictures", f"{len(pairs)} pictures {says}", examples, certain=kind != "hash"))
+            leaks.append(Leak("pictures", f"{len(pairs)} images {description}", examples, certain=kind != "hash"))
     return leaks
 
 

@@ -1,1 +1,1 @@
-"""From what models said of held-out lesions to figures, pictures and one page."""
+"""From what models said of held-out lesions to figures, images and one page."""

@@ -1,4 +1,4 @@
-"""The pictures of a report, each a matplotlib figure: no state shared, nothing shown."""
+"""The images of a report, each a matplotlib figure: no state shared, nothing shown."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ from lesiontraining.evaluation.predictions import Predictions
 # Okabe and Ito: told apart by colour-blind eyes.
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#6B6B6B", "#8C6D31")
 _MARKS = ("o", "s", "^", "D", "v", "P", "X", "*")
-_MOST_CLASSES = 8
-_MOST_POINTS = 3000
-_FEWEST_POINTS = 10
+_MAX_CLASSES = 8
+_MAX_POINTS = 3000
+_MIN_POINTS = 10
 _HARDEST = 8
 _NO_SIZES = 50
 
 
 @dataclass(frozen=True, eq=False)
 class Chart:
-    """A picture with its name (for the file), what it shows, and how to read it."""
+    """An image with its name (for the file), what it shows, and how to read it."""
 
     name: str
     title: str
@@ -61,7 +61,7 @@ def roc_chart(methods: Mapping[str, Predictions]) -> Chart | None:
             f"Share of {first.class_names[1]} lesions found against the share of others called so, for every threshold."
         )
     else:
-        of_class = enumerate(first.class_names[:_MOST_CLASSES])
+        of_class = enumerate(first.class_names[:_MAX_CLASSES])
         curves = [(name, first.labels == c, first.probabilities[:, c]) for c, name in of_class]
         caption = "Of this model, each class against all others."
     drawn = 0
@@ -98,8 +98,8 @@ def tsne_chart(model: Predictions, name: str) -> Chart | None:
     """Embeddings in two dimensions: PCA to 50, then t-SNE; of one fold, for folds have networks of their own."""
     folds, counts = np.unique(model.folds, return_counts=True)
     part = model.at(model.folds == folds[counts.argmax()])
-    part = part.at(np.random.default_rng(0).permutation(len(part))[:_MOST_POINTS])
-    if len(part) < _FEWEST_POINTS:
+    part = part.at(np.random.default_rng(0).permutation(len(part))[:_MAX_POINTS])
+    if len(part) < _MIN_POINTS:
         return None
     reduced = part.embeddings
     if min(reduced.shape) > _NO_SIZES:
@@ -136,8 +136,8 @@ def hardest_chart(methods: Mapping[str, Predictions]) -> Chart | None:
     grid = figure.subplots(rows, columns, squeeze=False, sharey=True)
     width = 0.8 / len(names)
     for axes, row in zip(grid.flat, hardest, strict=False):
-        for place, (name, color) in enumerate(zip(names, _colors(len(names)), strict=True)):
-            x = np.arange(len(model.class_names)) + width * (place - (len(names) - 1) / 2)
+        for index, (name, color) in enumerate(zip(names, _colors(len(names)), strict=True)):
+            x = np.arange(len(model.class_names)) + width * (index - (len(names) - 1) / 2)
             axes.bar(x, methods[name].probabilities[row], width, color=color, label=name)
         axes.set_title(f"{model.lesion_ids[row]}: {model.class_names[model.labels[row]]}", fontsize=9)
         axes.set_xticks(range(len(model.class_names)), model.class_names, fontsize=7, rotation=20)

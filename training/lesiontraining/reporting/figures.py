@@ -31,8 +31,8 @@ from lesiontraining.evaluation.predictions import Predictions
 from lesiontraining.evaluation.retrieval import Retrieval, retrieve
 from lesiontraining.evaluation.subgroups import Subgroup, SubgroupRow, by_tercile, by_value, subgroup_table
 
-Say = Callable[[str], None]
-_MOST_VALUES = 6
+Notify = Callable[[str], None]
+_MAX_VALUES = 6
 
 
 @dataclass(frozen=True)
@@ -91,7 +91,7 @@ class Measured:
         }
 
 
-def measure(methods: Mapping[str, Predictions], *, draws: int, seed: int, say: Say | None = None) -> Measured:
+def measure(methods: Mapping[str, Predictions], *, draws: int, seed: int, notify: Notify | None = None) -> Measured:
     """All methods answered the same lesions in the same order; the first is the model. Lesions without label are left out."""
     known = next(iter(methods.values())).labels >= 0
     labelled = {name: p.at(known) for name, p in methods.items()}
@@ -100,8 +100,8 @@ def measure(methods: Mapping[str, Predictions], *, draws: int, seed: int, say: S
     statistics = {name: classification_statistics(p) for name, p in labelled.items()}
     rows = {}
     for name, of in statistics.items():
-        if say:
-            say(f"figures of {name}")
+        if notify:
+            notify(f"figures of {name}")
         rows[name] = {figure: interval(statistic, drawn) for figure, statistic in of.items()}
     counts = np.bincount(model.labels, minlength=len(model.class_names))
     return Measured(
@@ -191,7 +191,7 @@ def _subgroups(model: Predictions, statistics: Mapping[str, Statistic], *, draws
         groups += by_tercile("longest edge", diameter, unit="mm")
     if np.isfinite(distance).any():
         rounded = np.round(distance, 2)
-        few = len(np.unique(rounded[np.isfinite(rounded)])) <= _MOST_VALUES
+        few = len(np.unique(rounded[np.isfinite(rounded)])) <= _MAX_VALUES
         groups += by_value("slice distance (mm)", rounded) if few else by_tercile("slice distance", distance, unit="mm")
     chosen = {name: statistics[name] for name in ("auc", "balanced_accuracy")}
     return subgroup_table(groups, chosen, model.patients, draws=draws, seed=seed)
@@ -259,7 +259,7 @@ def search_rows(
     draws: int,
     seed: int,
     k: int = 10,
-    say: Callable[[str], None] | None = None,
+    notify: Callable[[str], None] | None = None,
 ) -> tuple[list[SearchRow], list[str]]:
     """How well the embeddings find lesions of the same class, beside chance and beside the size alone.
 
@@ -269,14 +269,16 @@ def search_rows(
     different networks, so that lesions are only compared within their fold.
     """
     rows, notes = [], []
-    for rule, says in RULES.items():
+    for rule, description in RULES.items():
         model: list[Retrieval] | None = None
         for name, predictions in methods.items():
-            if say:
-                say(f"search by {name}, {says}")
+            if notify:
+                notify(f"search by {name}, {description}")
             found = _of_folds(predictions, rule, k)
             if not found:
-                notes.append(f"Search among {says}: not measured, no lesion has another one to be compared with.")
+                notes.append(
+                    f"Search among {description}: not measured, no lesion has another one to be compared with."
+                )
                 break
             rows.append(_row(rule, name, found, model, draws=draws, seed=seed))
             model = model or found

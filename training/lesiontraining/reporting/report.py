@@ -1,4 +1,4 @@
-"""One report: `metrics.json`, pictures as files, and a page that holds everything."""
+"""One report: `metrics.json`, images as files, and a page that holds everything."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def page(
     charts: Sequence[tuple[Chart, bytes]],
     **texts: object,
 ) -> str:
-    """The report's page: one file, pictures inside, no network.
+    """The report's page: one file, images inside, no network.
 
     The HTML; ``charts`` with their PNG bytes. ``texts``: conclusion, leaks, run, extra, notes, draws, as in the template.
     """
@@ -71,10 +71,10 @@ def _grouped(rows: Sequence[SearchRow]) -> list[dict[str, object]]:
     return [
         {
             **{name: getattr(row, name) for name in ("rule", "method", "queries", "figures", "chance", "against")},
-            "first": rules.index(row.rule) == place,
-            "last": place == len(rows) - 1 or rules[place + 1] != row.rule,
+            "first": rules.index(row.rule) == index,
+            "last": index == len(rows) - 1 or rules[index + 1] != row.rule,
         }
-        for place, row in enumerate(rows)
+        for index, row in enumerate(rows)
     ]
 
 
@@ -105,7 +105,7 @@ _FEWEST = 2
 class ReportInput:
     """What is reported. ``methods``: answers on the same tested lesions in the same order, the model first.
 
-    ``shortcuts``: names of methods that know no picture, of which ``ruler`` alone takes part in the search; ``run``: how it
+    ``baselines``: names of methods that know no image, of which ``size_baseline`` alone takes part in the search; ``run``: how it
     was made, by name; ``curves``: what was logged, by fold; ``extra``: what the recipe measured beside, in sentences;
     ``notes``: what could not be measured.
     """
@@ -114,8 +114,8 @@ class ReportInput:
     methods: Mapping[str, Predictions]
     leaks: LeakReport
     run: Mapping[str, str]
-    shortcuts: tuple[str, ...] = ()
-    ruler: str | None = None
+    baselines: tuple[str, ...] = ()
+    size_baseline: str | None = None
     curves: Mapping[str, Sequence[Mapping[str, float]]] = field(default_factory=dict)
     extra: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
@@ -129,14 +129,16 @@ def write_report(
     seed: int = 0,
     progress: Callable[[str], None] | None = None,
 ) -> Measured:
-    """Write ``metrics.json``, ``report.html`` and ``pictures/*.png`` into ``out``. Raises ValueError for fewer than 2 lesions."""
+    """Write ``metrics.json``, ``report.html`` and ``images/*.png`` into ``out``. Raises ValueError for fewer than 2 lesions."""
     known = next(iter(given.methods.values())).labels >= 0
     if known.sum() < _FEWEST:
         msg = f"{int(known.sum())} tested lesions have a label; at least {_FEWEST} are needed for a figure"
         raise ValueError(msg)
-    measured = measure(given.methods, draws=draws, seed=seed, say=progress)
-    searching = {name: p for name, p in given.methods.items() if name not in given.shortcuts or name == given.ruler}
-    search, missing = search_rows(searching, draws=draws, seed=seed, say=progress)
+    measured = measure(given.methods, draws=draws, seed=seed, notify=progress)
+    searching = {
+        name: p for name, p in given.methods.items() if name not in given.baselines or name == given.size_baseline
+    }
+    search, missing = search_rows(searching, draws=draws, seed=seed, notify=progress)
     if progress:
         progress("drawing")
     labelled = {name: p.at(known) for name, p in given.methods.items()}
@@ -149,7 +151,7 @@ def write_report(
     leaks = given.leaks.as_json()
     for finding in (*leaks["leaks"], *leaks["suspicions"]):
         finding["examples"] = []  # they name patients
-    conclusion = conclude(measured, given.shortcuts)
+    conclusion = conclude(measured, given.baselines)
     values = {
         "title": given.title, "conclusion": conclusion, **measured.as_json(), "search": [row.as_json() for row in search],
         "extra": list(given.extra), "run": dict(given.run), **leaks, "bootstrap": {"draws": draws, "seed": seed},
@@ -164,11 +166,11 @@ def write_report(
     return measured
 
 
-def conclude(measured: Measured, shortcuts: Sequence[str]) -> str:
+def conclude(measured: Measured, baselines: Sequence[str]) -> str:
     """What the paired differences of AUC to the shortcuts allow to say; words follow from numbers."""
-    compared = [c for c in measured.comparisons if c.other in shortcuts and c.auc.value == c.auc.value]
+    compared = [c for c in measured.comparisons if c.other in baselines and c.auc.value == c.auc.value]
     if not compared:
-        return "Nothing without a picture could be compared with, so nothing is shown of what the pictures add."
+        return "Nothing without an image could be compared with, so nothing is shown of what the images add."
     better = [c.other for c in compared if c.auc.is_better()]
     worse = [c.other for c in compared if c.auc.high < 0]
     open_ones = [c.other for c in compared if c.other not in better + worse]

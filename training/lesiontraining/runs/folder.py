@@ -48,7 +48,7 @@ class FittedModel:
 
     @property
     def spec(self) -> Spec:
-        """How its pictures are cut."""
+        """How its images are cut."""
         return spec_from_section(self.input)
 
     def save(self, folder: Path, network: LesionNet) -> None:

@@ -8,13 +8,13 @@ from typing import Any
 
 import numpy as np
 import torch
-from LesionLib.explain.heat_map import HeatMap, paint
+from LesionLib.explain.heat_map import HeatMap, resample_to_ct
 from LesionLib.explain.localisation import energy_share
 from LesionLib.explain.saliency import grad_cam
 from LesionLib.geometry import CTVolume, LesionBox, transformed_points
 from LesionLib.networks import LesionNet
 from LesionLib.networks.base import device_of
-from LesionLib.sampling.batches import Lesion, cut_lesion, stacked
+from LesionLib.sampling.batches import Lesion, crop_lesion, stacked
 from LesionLib.sampling.inputs import Spec
 from LesionLib.uncertainty.conformal import Proportion, proportion
 
@@ -32,7 +32,7 @@ class HeatFigures:
     chance: float
     empty: int
 
-    def sentence(self, lesion: str = "lesion") -> str:
+    def message(self, lesion: str = "lesion") -> str:
         """For a model card; ``lesion``: what is looked for."""
         peak = self.peak_inside
         return (
@@ -77,18 +77,18 @@ def heat_figures(
 
 
 def _heat(network: LesionNet, volume: CTVolume, box: LesionBox, spec: Spec) -> _Heat:
-    lesion = cut_lesion(volume, box, spec)
+    lesion = crop_lesion(volume, box, spec)
     with torch.no_grad():
         features = network.features(stacked([lesion], device_of(network)))
         answer = int(network.probabilities(network.head(features)).mean(dim=0).argmax())
-    heat = _painted(grad_cam(network, features, answer).cpu().numpy(), lesion, volume)
-    looked_at = _painted(np.ones((len(features), *(1,) * (features.ndim - 2)), np.float32), lesion, volume)
+    heat = _resampled(grad_cam(network, features, answer).cpu().numpy(), lesion, volume)
+    looked_at = _resampled(np.ones((len(features), *(1,) * (features.ndim - 2)), np.float32), lesion, volume)
     inside = not heat.is_empty and _holds(box.segment, heat.peakRAS)
     return _Heat(answer, inside, energy_share(heat, box.segment), energy_share(looked_at, box.segment), heat.is_empty)
 
 
-def _painted(maps: np.ndarray, lesion: Lesion, volume: CTVolume) -> HeatMap:
-    return paint(maps, lesion.sample, lesion.box, volume, "any")
+def _resampled(maps: np.ndarray, lesion: Lesion, volume: CTVolume) -> HeatMap:
+    return resample_to_ct(maps, lesion.sample, lesion.box, volume, "any")
 
 
 def _holds(segment: CTVolume, pointRAS: np.ndarray) -> bool:

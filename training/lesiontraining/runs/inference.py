@@ -1,4 +1,4 @@
-"""What a network says of lesions, as in use: pictures through the network, probabilities and directions averaged.
+"""What a network says of lesions, as in use: images through the network, probabilities and directions averaged.
 
 Also of a network that only compares, and of DMRN's support vector machine.
 """
@@ -21,48 +21,48 @@ from sklearn.preprocessing import StandardScaler
 from sklearn.svm import SVC
 from torch import Tensor
 
-from lesiontraining.data.lesions import PictureSet
+from lesiontraining.data.lesions import LesionDataset
 from lesiontraining.runs.uncertainty import best_temperature
 
-_PICTURES_AT_ONCE = 64
+_IMAGES_AT_ONCE = 64
 _MIN_FOR_TEMPERATURE = 20
 _NO_LENGTH = 1e-12
 
 
 def lesion_features(
-    network: LesionNet, pictures: Sequence[np.ndarray], *, at_once: int = _PICTURES_AT_ONCE
+    network: LesionNet, images: Sequence[np.ndarray], *, at_once: int = _IMAGES_AT_ONCE
 ) -> tuple[list[Tensor], np.ndarray]:
-    """Logits (picture, class) of each lesion, and the embeddings (n, d), L2-normalised, float64.
+    """Logits (image, class) of each lesion, and the embeddings (n, d), L2-normalised, float64.
 
-    ``pictures``: float32 (picture, channel, [slice,] row, column) each. As `LesionLib.inference.classifier.Classifier` does, lesions
+    ``images``: float32 (image, channel, [slice,] row, column) each. As `LesionLib.inference.classifier.Classifier` does, lesions
     stay whole in a batch.
     """
     logits, embeddings = [], []
     with torch.inference_mode():
-        for features, counts in _feature_maps(network, pictures, at_once):
+        for features, counts in _feature_maps(network, images, at_once):
             logits += [part.float().cpu() for part in network.head(features).split(counts)]
             embeddings += [embedding_of(part) for part in _descriptors(network, features, counts)]
     return logits, np.stack(embeddings).astype(np.float64)
 
 
 def lesion_descriptors(
-    network: LesionNet, pictures: Sequence[np.ndarray], *, at_once: int = _PICTURES_AT_ONCE
+    network: LesionNet, images: Sequence[np.ndarray], *, at_once: int = _IMAGES_AT_ONCE
 ) -> list[np.ndarray]:
-    """The descriptors (picture, d) of each lesion, float32, not normalised; ``pictures`` as in `lesion_features`."""
+    """The descriptors (image, d) of each lesion, float32, not normalised; ``images`` as in `lesion_features`."""
     with torch.inference_mode():
-        batches = _feature_maps(network, pictures, at_once)
+        batches = _feature_maps(network, images, at_once)
         return [part for features, counts in batches for part in _descriptors(network, features, counts)]
 
 
 def embedding_of(descriptors: np.ndarray) -> np.ndarray:
-    """A lesion's embedding (d,) of its pictures' descriptors (picture, d): the mean of their directions, normalised."""
+    """A lesion's embedding (d,) of its images' descriptors (image, d): the mean of their directions, normalised."""
     unit = descriptors / np.maximum(np.linalg.norm(descriptors, axis=1, keepdims=True), _NO_LENGTH)
     mean = unit.mean(axis=0)
     return mean / max(np.linalg.norm(mean), _NO_LENGTH)
 
 
 def lesion_probabilities(network: LesionNet, logits: Sequence[Tensor], temperature: float = 1.0) -> np.ndarray:
-    """The mean of the pictures' probabilities, (n, class), float64. ``logits``: (picture, class) each."""
+    """The mean of the images' probabilities, (n, class), float64. ``logits``: (image, class) each."""
     device = device_of(network)
     with torch.inference_mode():
         together = network.probabilities(torch.cat(list(logits)).to(device), temperature).double().cpu()
@@ -72,19 +72,17 @@ def lesion_probabilities(network: LesionNet, logits: Sequence[Tensor], temperatu
 def fit_temperature(network: LesionNet, logits: Sequence[Tensor], labels: np.ndarray) -> float | None:
     """The temperature with the least log loss of the lesion probabilities; None for fewer than 20 lesions.
 
-    ``logits``: (picture, class) each; ``labels``: class indices, (n,), all known.
+    ``logits``: (image, class) each; ``labels``: class indices, (n,), all known.
     """
     if len(labels) < _MIN_FOR_TEMPERATURE:
         return None
     return best_temperature(lambda temperature: lesion_probabilities(network, logits, temperature), labels)
 
 
-def _feature_maps(
-    network: LesionNet, pictures: Sequence[np.ndarray], at_once: int
-) -> Iterator[tuple[Tensor, list[int]]]:
-    """Feature maps of a batch of whole lesions, and how many pictures each has."""
+def _feature_maps(network: LesionNet, images: Sequence[np.ndarray], at_once: int) -> Iterator[tuple[Tensor, list[int]]]:
+    """Feature maps of a batch of whole lesions, and how many images each has."""
     network.eval()
-    for batch in _batches(pictures, at_once):
+    for batch in _batches(images, at_once):
         counts = [len(lesion) for lesion in batch]
         x = in_channels_last(torch.from_numpy(np.concatenate(batch)).to(device_of(network)))
         yield network.features_of_lesions(x, counts), counts
@@ -94,9 +92,9 @@ def _descriptors(network: LesionNet, features: Tensor, counts: list[int]) -> lis
     return [part.cpu().numpy() for part in network.descriptor(features).float().split(counts)]
 
 
-def _batches(pictures: Sequence[np.ndarray], at_once: int) -> list[list[np.ndarray]]:
+def _batches(images: Sequence[np.ndarray], at_once: int) -> list[list[np.ndarray]]:
     batches: list[list[np.ndarray]] = [[]]
-    for lesion in pictures:
+    for lesion in images:
         if batches[-1] and sum(map(len, batches[-1])) + len(lesion) > at_once:
             batches.append([])
         batches[-1].append(lesion)
@@ -128,26 +126,26 @@ def neighbour_probabilities(
     return votes / votes.sum(axis=1, keepdims=True)
 
 
-_MOST_PARTS = 5
+_MAX_PARTS = 5
 
 
-def fit_support_vectors(network: DMRN, train: PictureSet, *, c: float, class_weight: str | None) -> None:
+def fit_support_vectors(network: DMRN, train: LesionDataset, *, c: float, class_weight: str | None) -> None:
     """The linear support vector machine of DMRN: fitted by scikit-learn, kept as the network's tensors.
 
-    Fit and calibrate on every picture of ``train`` (all labelled), and copy the numbers into ``network.svm``.
+    Fit and calibrate on every image of ``train`` (all labelled), and copy the numbers into ``network.svm``.
 
-    ``CalibratedClassifierCV(SVC(kernel="linear"), ensemble=False)`` on standardised descriptors; the pictures that calibrate
+    ``CalibratedClassifierCV(SVC(kernel="linear"), ensemble=False)`` on standardised descriptors; the images that calibrate
     are of other patients than those the inner machine saw. Raises ValueError where a class has a single patient.
     """
-    counts = [len(pictures) for pictures in train.pictures]
+    counts = [len(images) for images in train.images]
     labels = np.repeat(train.labels, counts)
     patients = np.repeat(train.patients, counts)
     fewest = min(len(np.unique(train.patients[train.labels == k])) for k in np.unique(labels))
     if fewest < 2 or len(np.unique(labels)) != len(np.unique(np.arange(labels.max() + 1))):
         msg = "every class needs lesions of at least two patients in the training folds"
         raise ValueError(msg)
-    parts = StratifiedGroupKFold(min(_MOST_PARTS, fewest), shuffle=True, random_state=0)
-    descriptors = np.concatenate(lesion_descriptors(network, train.pictures)).astype(np.float64)
+    parts = StratifiedGroupKFold(min(_MAX_PARTS, fewest), shuffle=True, random_state=0)
+    descriptors = np.concatenate(lesion_descriptors(network, train.images)).astype(np.float64)
     splits = list(parts.split(descriptors, labels, patients))
     machine = make_pipeline(StandardScaler(), SVC(kernel="linear", C=c, class_weight=class_weight))
     fitted = CalibratedClassifierCV(machine, ensemble=False, cv=splits).fit(descriptors, labels)

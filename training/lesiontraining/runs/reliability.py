@@ -128,5 +128,5 @@ def _out_of_distribution(
     except ValueError as error:
         notes.append(f"The distance to the training lesions could not be fitted: {error}.")
         return None, None
-    unusual = [found.is_unusual(embedding) for embedding in parts["test"]]
+    unusual = [found.is_out_of_distribution(embedding) for embedding in parts["test"]]
     return found, proportion(sum(unusual), len(unusual)) if unusual else None

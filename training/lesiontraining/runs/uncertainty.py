@@ -92,24 +92,28 @@ def cross_fitted_probabilities(
 
 @dataclass(frozen=True)
 class Coverage:
-    """In how many lesions the set held the true class, beside what was ``promised``; ``mean_size``: classes in a set."""
+    """In how many lesions the set held the true class, beside what was ``target_coverage``; ``mean_size``: classes in a set."""
 
     covered: Proportion
     mean_size: float
-    promised: float
+    target_coverage: float
 
     def __str__(self) -> str:
         """One sentence for a model card."""
         share = self.covered
         return (
             f"The set held the true class in {share.hits} of {share.n} lesions, {share.value:.1%} "
-            f"(95 % interval {share.low:.1%} to {share.high:.1%}; promised {self.promised:.0%}); "
+            f"(95 % interval {share.low:.1%} to {share.high:.1%}; promised {self.target_coverage:.0%}); "
             f"it held {self.mean_size:.2f} classes on average."
         )
 
     def as_json(self) -> dict[str, float]:
         """For a manifest."""
-        return {**proportion_as_json(self.covered), "promised": self.promised, "mean_size": round(self.mean_size, 4)}
+        return {
+            **proportion_as_json(self.covered),
+            "promised": self.target_coverage,
+            "mean_size": round(self.mean_size, 4),
+        }
 
 
 def proportion_as_json(share: Proportion) -> dict[str, float]:

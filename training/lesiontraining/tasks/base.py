@@ -17,8 +17,8 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from lesiontraining.data.augment import Augmentation
-from lesiontraining.data.lesions import PictureSet
-from lesiontraining.data.loading import FlatPictures, Plan, lesion_loader, training_loader
+from lesiontraining.data.lesions import LesionDataset
+from lesiontraining.data.loading import FlatImages, Plan, lesion_loader, training_loader
 from lesiontraining.runs.inference import lesion_features, lesion_probabilities, neighbour_probabilities
 
 _LESIONS_AT_ONCE = 8
@@ -33,7 +33,7 @@ class LesionTask(LightningModule):
 
     ``network`` and ``arguments`` are those of `LesionLib.networks.build_network`; ``weights``: a file to start from (ImageNet
     weights under their usual names, or a run's ``network.safetensors``). ``epoch_size``: items an epoch shows (default: as many
-    as there are pictures). ``classifies``: whether the network itself has classes; else `answers` asks the neighbours.
+    as there are images). ``classifies``: whether the network itself has classes; else `answers` asks the neighbours.
     """
 
     classifies: ClassVar[bool] = True
@@ -63,19 +63,19 @@ class LesionTask(LightningModule):
         if weights is not None:
             load_pretrained(self.network, Path(weights))
         self.batch_size, self.epoch_size, self.augmentation = batch_size, epoch_size, augmentation
-        self._train: PictureSet | None = None
+        self._train: LesionDataset | None = None
 
     @abstractmethod
-    def plan(self, flat: FlatPictures) -> Plan:
-        """Which pictures an epoch shows."""
+    def plan(self, flat: FlatImages) -> Plan:
+        """Which images an epoch shows."""
 
     @abstractmethod
     def loss(self, x: Tensor, y: Tensor) -> Tensor:
         """Of a batch: ``x`` (batch, member, channel, ...), ``y`` (batch, member)."""
 
-    def train_loader(self, pictures: PictureSet, *, workers: int, seed: int) -> DataLoader:
-        """Training batches of ``pictures``; lesions without a label are left out where the recipe needs one."""
-        flat = FlatPictures(self._usable(pictures))
+    def train_loader(self, images: LesionDataset, *, workers: int, seed: int) -> DataLoader:
+        """Training batches of ``images``; lesions without a label are left out where the recipe needs one."""
+        flat = FlatImages(self._usable(images))
         return training_loader(
             flat,
             self.plan(flat),
@@ -86,9 +86,9 @@ class LesionTask(LightningModule):
             copies=self.copies,
         )
 
-    def val_loader(self, pictures: PictureSet, *, workers: int) -> DataLoader:
+    def val_loader(self, images: LesionDataset, *, workers: int) -> DataLoader:
         """Validation lesions, whole."""
-        return lesion_loader(self._usable(pictures), lesions_at_once=_LESIONS_AT_ONCE, workers=workers)
+        return lesion_loader(self._usable(images), lesions_at_once=_LESIONS_AT_ONCE, workers=workers)
 
     def on_train_epoch_start(self) -> None:
         """Dropout and draws of an epoch depend on the seed and the epoch alone, so that a resumed training is the same."""
@@ -101,14 +101,14 @@ class LesionTask(LightningModule):
         if not torch.isfinite(loss):
             msg = (
                 f"the loss is {float(loss)} in epoch {self.current_epoch}, step {index}; lower the learning rate, or look for "
-                "damaged pictures. The state of the last whole epoch is kept."
+                "damaged images. The state of the last whole epoch is kept."
             )
             raise TrainingError(msg)
         self.log("train_loss", loss, on_step=False, on_epoch=True, prog_bar=True, batch_size=len(batch["y"]))
         return loss
 
     def validation_step(self, batch: dict[str, Any], index: int) -> None:
-        """Log loss and accuracy of whole lesions, by the mean probability of their pictures."""
+        """Log loss and accuracy of whole lesions, by the mean probability of their images."""
         counts = batch["counts"]
         features = self.network.features_of_lesions(batch["x"], counts)
         p = self.network.probabilities(self.network.head(features).float())
@@ -118,28 +118,28 @@ class LesionTask(LightningModule):
         accuracy = (p.argmax(dim=1) == batch["y"]).float().mean()
         self.log("val_accuracy", accuracy, prog_bar=True, batch_size=len(counts), sync_dist=True)
 
-    def fitted(self, train: PictureSet) -> None:
+    def fitted(self, train: LesionDataset) -> None:
         """What is fitted after the training, on training lesions alone; here only kept for `answers`."""
         self._train = train
 
-    def answers(self, pictures: PictureSet) -> tuple[np.ndarray, np.ndarray]:
+    def answers(self, images: LesionDataset) -> tuple[np.ndarray, np.ndarray]:
         """Class probabilities (n, class) and embeddings (n, d), L2-normalised.
 
         Of a network without classes: the share of each class among the nearest training lesions, weighted by similarity.
         """
-        logits, embeddings = lesion_features(self.network, pictures.pictures)
+        logits, embeddings = lesion_features(self.network, images.images)
         if self.classifies:
             return lesion_probabilities(self.network, logits), embeddings
         if self._train is None:
             msg = "fitted() comes before answers()"
             raise RuntimeError(msg)
-        _, known = lesion_features(self.network, self._train.pictures)
+        _, known = lesion_features(self.network, self._train.images)
         labels = self._train.labels
         return neighbour_probabilities(
             embeddings, known[labels >= 0], labels[labels >= 0], len(self.class_names)
         ), embeddings
 
-    def figures(self, val: PictureSet, test: PictureSet) -> dict[str, Any]:
+    def figures(self, val: LesionDataset, test: LesionDataset) -> dict[str, Any]:
         """What else the recipe measures on test lesions, with choices made on validation lesions; plain JSON."""
         return {}
 
@@ -150,5 +150,5 @@ class LesionTask(LightningModule):
     def _log_validation(self, loss: Tensor, count: int) -> None:
         self.log("val_loss", loss, prog_bar=True, batch_size=count, sync_dist=True)
 
-    def _usable(self, pictures: PictureSet) -> PictureSet:
-        return pictures.at(pictures.labels >= 0) if self.needs_labels else pictures
+    def _usable(self, images: LesionDataset) -> LesionDataset:
+        return images.at(images.labels >= 0) if self.needs_labels else images

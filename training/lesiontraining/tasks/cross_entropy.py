@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from lesiontraining.data.augment import Augmentation
-from lesiontraining.data.loading import FlatPictures, Plan, balanced_pictures, every_picture
+from lesiontraining.data.loading import FlatImages, Plan, balanced_images, every_image
 from lesiontraining.optim import adamw, sgd, with_cosine
 from lesiontraining.tasks.base import LesionTask
 
@@ -43,14 +43,14 @@ class CrossEntropyTask(LesionTask):
         self.balanced, self.label_smoothing = balanced, label_smoothing
         self.optimizer_name, self.lr, self.weight_decay, self.warmup_epochs = optimizer, lr, weight_decay, warmup_epochs
 
-    def plan(self, flat: FlatPictures) -> Plan:
-        """All pictures, or each class as often."""
+    def plan(self, flat: FlatImages) -> Plan:
+        """All images, or each class as often."""
         if self.balanced or self.epoch_size is not None:
-            return balanced_pictures(flat.labels, count=self.epoch_size)
-        return every_picture(len(flat))
+            return balanced_images(flat.labels, count=self.epoch_size)
+        return every_image(len(flat))
 
     def loss(self, x: Tensor, y: Tensor) -> Tensor:
-        """Cross-entropy of single pictures."""
+        """Cross-entropy of single images."""
         return functional.cross_entropy(self.network(x[:, 0]), y[:, 0], label_smoothing=self.label_smoothing)
 
     def configure_optimizers(self) -> dict[str, Any]:

@@ -15,8 +15,8 @@ from torch import Tensor
 from torch.nn import functional
 
 from lesiontraining.data.augment import Augmentation
-from lesiontraining.data.lesions import PictureSet
-from lesiontraining.data.loading import FlatPictures, Plan, balanced_pictures, every_picture
+from lesiontraining.data.lesions import LesionDataset
+from lesiontraining.data.loading import FlatImages, Plan, balanced_images, every_image
 from lesiontraining.optim import sgd, with_cosine
 from lesiontraining.tasks.base import LesionTask
 
@@ -48,11 +48,11 @@ class DADRNTask(LesionTask):
         )  # fmt: skip
         self.balanced, self.lr, self.weight_decay = balanced, lr, weight_decay
 
-    def plan(self, flat: FlatPictures) -> Plan:
+    def plan(self, flat: FlatImages) -> Plan:
         """All slices, or each class as often."""
         if self.balanced or self.epoch_size is not None:
-            return balanced_pictures(flat.labels, count=self.epoch_size)
-        return every_picture(len(flat))
+            return balanced_images(flat.labels, count=self.epoch_size)
+        return every_image(len(flat))
 
     def loss(self, x: Tensor, y: Tensor) -> Tensor:
         """Cross-entropy."""
@@ -62,11 +62,11 @@ class DADRNTask(LesionTask):
         """SGD, cosine."""
         return with_cosine(sgd(self.network, lr=self.lr, weight_decay=self.weight_decay), self.trainer)
 
-    def figures(self, val: PictureSet, test: PictureSet) -> dict[str, Any]:
+    def figures(self, val: LesionDataset, test: LesionDataset) -> dict[str, Any]:
         """Where its Grad-CAM lies: the localisation score on test slices, its threshold from validation slices."""
         choosing, measured = self._cases(val), self._cases(test)
         if not choosing or not measured:
-            return {"localisation": "not measured: no box is known in the pictures of validation or test lesions"}
+            return {"localisation": "not measured: no box is known in the images of validation or test lesions"}
         threshold = choose_threshold(choosing)
         found = localisation(measured, threshold=threshold)
         shares = {
@@ -82,20 +82,20 @@ class DADRNTask(LesionTask):
             }
         }
 
-    def _cases(self, pictures: PictureSet) -> list[LocalisationCase]:
-        """One a labelled lesion whose box is known, of its middle picture."""
-        known = np.isfinite(pictures.targets).all(axis=1) & (pictures.labels >= 0)
-        return [case for row in np.flatnonzero(known) if (case := self._case(pictures, int(row))) is not None]
+    def _cases(self, images: LesionDataset) -> list[LocalisationCase]:
+        """One a labelled lesion whose box is known, of its middle image."""
+        known = np.isfinite(images.targets).all(axis=1) & (images.labels >= 0)
+        return [case for row in np.flatnonzero(known) if (case := self._case(images, int(row))) is not None]
 
-    def _case(self, pictures: PictureSet, row: int) -> LocalisationCase | None:
-        of_lesion = pictures.pictures[row]
+    def _case(self, images: LesionDataset, row: int) -> LocalisationCase | None:
+        of_lesion = images.images[row]
         x = in_channels_last(torch.from_numpy(of_lesion[len(of_lesion) // 2][None]).to(device_of(self.network)))
-        label = int(pictures.labels[row])
+        label = int(images.labels[row])
         with torch.no_grad():
             features = self.network.features(x)
             predicted = int(self.network.head(features).argmax())
         cam = grad_cam(self.network, features, torch.tensor([label])).cpu().numpy()[0]
-        top, left, rows, columns = pictures.targets[row]
+        top, left, rows, columns = images.targets[row]
         truth = np.zeros(of_lesion.shape[-2:], dtype=bool)
         first_row, first_column = max(0, round(top)), max(0, round(left))
         truth[

@@ -10,8 +10,8 @@ from LesionLib.networks import LesionNet, build_network
 from torch import Tensor
 
 from lesiontraining.data.augment import Augmentation
-from lesiontraining.data.lesions import PictureSet
-from lesiontraining.data.loading import FlatPictures, Plan, balanced_pictures, pairs
+from lesiontraining.data.lesions import LesionDataset
+from lesiontraining.data.loading import FlatImages, Plan, balanced_images, pairs
 from lesiontraining.losses import all_pairs, contrastive_loss
 from lesiontraining.optim import sgd, with_cosine
 from lesiontraining.runs.inference import fit_support_vectors
@@ -51,10 +51,10 @@ class DMRNTask(LesionTask):
         self.pairs, self.margin, self.lr, self.weight_decay = pairs, margin, lr, weight_decay
         self.svm_c, self.svm_class_weight = svm_c, svm_class_weight
 
-    def plan(self, flat: FlatPictures) -> Plan:
-        """Pairs, or pictures of which the batch makes all pairs."""
+    def plan(self, flat: FlatImages) -> Plan:
+        """Pairs, or images of which the batch makes all pairs."""
         if self.pairs == "in_batch":
-            return balanced_pictures(flat.labels, count=self.epoch_size)
+            return balanced_images(flat.labels, count=self.epoch_size)
         return pairs(flat.labels, mode=self.pairs, count=self.epoch_size)
 
     def loss(self, x: Tensor, y: Tensor) -> Tensor:
@@ -77,8 +77,8 @@ class DMRNTask(LesionTask):
         """SGD, cosine."""
         return with_cosine(sgd(self.network, lr=self.lr, weight_decay=self.weight_decay), self.trainer)
 
-    def fitted(self, train: PictureSet) -> None:
-        """Fit the support vector machine on the descriptors of the training lesions' pictures."""
+    def fitted(self, train: LesionDataset) -> None:
+        """Fit the support vector machine on the descriptors of the training lesions' images."""
         super().fitted(train)
         fit_support_vectors(self.network, train.at(train.labels >= 0), c=self.svm_c, class_weight=self.svm_class_weight)
 

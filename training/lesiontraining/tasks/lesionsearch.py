@@ -14,8 +14,8 @@ from torch.nn import functional
 from torch.utils.data import DataLoader
 
 from lesiontraining.data.augment import Augmentation
-from lesiontraining.data.lesions import PictureSet
-from lesiontraining.data.loading import FlatPictures, Plan, balanced_pictures, every_picture, training_loader, triplets
+from lesiontraining.data.lesions import LesionDataset
+from lesiontraining.data.loading import FlatImages, Plan, balanced_images, every_image, training_loader, triplets
 from lesiontraining.losses import ViewLoss, triplet_loss
 from lesiontraining.optim import LARS, parameter_groups, sgd, with_cosine
 from lesiontraining.tasks.base import LesionTask
@@ -27,7 +27,7 @@ _AUGMENTATION = Augmentation(flips=True)
 
 
 class SimCLRTask(LesionTask):
-    """Without labels: two changed views of a picture attract, all others of the batch repel; LARS, cosine.
+    """Without labels: two changed views of an image attract, all others of the batch repel; LARS, cosine.
 
     ``lr_scaling``: the rate times the root of the batch ("sqrt"), times batch / 256 ("linear"), or as it is. The
     projection (512, 512, 128, batch norm) is thrown away after the training.
@@ -71,13 +71,13 @@ class SimCLRTask(LesionTask):
         scale = {"none": 1.0, "sqrt": batch_size**0.5, "linear": batch_size / 256}[lr_scaling]
         self.lr, self.weight_decay, self.warmup_epochs = lr_base * scale, weight_decay, warmup_epochs
 
-    def plan(self, flat: FlatPictures) -> Plan:
-        """All pictures."""
-        return every_picture(len(flat))
+    def plan(self, flat: FlatImages) -> Plan:
+        """All images."""
+        return every_image(len(flat))
 
-    def val_loader(self, pictures: PictureSet, *, workers: int) -> DataLoader:
-        """Two views of validation pictures too: the loss has no other meaning."""
-        flat = FlatPictures(pictures)
+    def val_loader(self, images: LesionDataset, *, workers: int) -> DataLoader:
+        """Two views of validation images too: the loss has no other meaning."""
+        flat = FlatImages(images)
         return training_loader(
             flat, self.plan(flat), batch_size=self.batch_size, workers=workers, seed=0,
             augmentation=self.augmentation, copies=2,
@@ -127,10 +127,10 @@ class LesionSearchTask(LesionTask):
         self.classifies = objective == "types"
         self.margin, self.lr, self.weight_decay = margin, lr, weight_decay
 
-    def plan(self, flat: FlatPictures) -> Plan:
-        """Triplets, or pictures with each type as often."""
+    def plan(self, flat: FlatImages) -> Plan:
+        """Triplets, or images with each type as often."""
         if self.classifies:
-            return balanced_pictures(flat.labels, count=self.epoch_size)
+            return balanced_images(flat.labels, count=self.epoch_size)
         return triplets(flat.labels, flat.lesions, count=self.epoch_size)
 
     def loss(self, x: Tensor, y: Tensor) -> Tensor:
@@ -155,12 +155,12 @@ class LesionSearchTask(LesionTask):
             loss = (self.margin - similarity[a, p] + similarity[a, n]).clamp(min=0).mean() / 2
             self._log_validation(loss, len(a))
 
-    def val_loader(self, pictures: PictureSet, *, workers: int) -> DataLoader:
+    def val_loader(self, images: LesionDataset, *, workers: int) -> DataLoader:
         """For triplets in a shuffled order, always the same: neighbours in a table are often of one class."""
         if self.classifies:
-            return super().val_loader(pictures, workers=workers)
-        order = torch.randperm(len(pictures), generator=torch.Generator().manual_seed(0)).numpy()
-        return super().val_loader(pictures.at(order), workers=workers)
+            return super().val_loader(images, workers=workers)
+        order = torch.randperm(len(images), generator=torch.Generator().manual_seed(0)).numpy()
+        return super().val_loader(images.at(order), workers=workers)
 
     def configure_optimizers(self) -> dict[str, Any]:
         """SGD, cosine."""

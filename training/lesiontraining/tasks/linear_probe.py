@@ -19,8 +19,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from lesiontraining.data.augment import Augmentation
-from lesiontraining.data.lesions import PictureSet
-from lesiontraining.data.loading import FlatPictures, Plan, every_picture
+from lesiontraining.data.lesions import LesionDataset
+from lesiontraining.data.loading import FlatImages, Plan, every_image
 from lesiontraining.evaluation.classification import macro_auc
 from lesiontraining.runs.inference import lesion_descriptors
 from lesiontraining.tasks.base import LesionTask, TrainingError
@@ -59,13 +59,13 @@ class LinearHead:
             linear[-1].weight.copy_(torch.from_numpy(self.weight).float())
             linear[-1].bias.copy_(torch.from_numpy(self.bias).float())
 
-    def check(self, network: LesionNet, pictures: torch.Tensor, descriptors: np.ndarray) -> None:
-        """The filled network says what the head says. ``pictures``: (slice, channel, ...) whose ``descriptors`` are given.
+    def check(self, network: LesionNet, images: torch.Tensor, descriptors: np.ndarray) -> None:
+        """The filled network says what the head says. ``images``: (slice, channel, ...) whose ``descriptors`` are given.
 
         Raises `TrainingError` for a network whose head is more than one linear layer on its descriptor.
         """
         with torch.inference_mode():
-            there = network(pictures).double().cpu().numpy()
+            there = network(images).double().cpu().numpy()
         (here,) = self.logits([descriptors])
         if not np.allclose(there, here, rtol=0, atol=_SAME * max(1.0, np.abs(here).max())):
             msg = "the network's head is no single linear layer on its descriptor; choose another network."
@@ -198,23 +198,23 @@ class LinearProbeTask(LesionTask):
             msg = "this recipe changes no weight of the network; set trainer.max_epochs to 0."
             raise TrainingError(msg)
 
-    def plan(self, flat: FlatPictures) -> Plan:
-        """All pictures; none is shown in no epoch."""
-        return every_picture(len(flat))
+    def plan(self, flat: FlatImages) -> Plan:
+        """All images; none is shown in no epoch."""
+        return every_image(len(flat))
 
     def loss(self, x: Tensor, y: Tensor) -> Tensor:
-        """Cross-entropy of single pictures."""
+        """Cross-entropy of single images."""
         return functional.cross_entropy(self.network(x[:, 0]), y[:, 0])
 
     def configure_optimizers(self) -> None:
         """None: scikit-learn fits."""
 
-    def fitted(self, train: PictureSet) -> None:
-        """Fit the head on the descriptors of the training lesions' pictures."""
+    def fitted(self, train: LesionDataset) -> None:
+        """Fit the head on the descriptors of the training lesions' images."""
         super().fitted(train)
         known = self._usable(train)
         head = fit_head(
-            [lesion_descriptors(self.network, known.pictures)],
+            [lesion_descriptors(self.network, known.images)],
             known.labels,
             known.patients,
             classes=len(self.class_names),

@@ -12,7 +12,7 @@ from torch.optim import Adam
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from lesiontraining.data.augment import Augmentation
-from lesiontraining.data.loading import FlatPictures, Plan, every_picture
+from lesiontraining.data.loading import FlatImages, Plan, every_image
 from lesiontraining.tasks.base import LesionTask
 
 _AUXILIARY_WEIGHT = 0.4  # Szegedy et al., CVPR 2016
@@ -47,13 +47,13 @@ class OrthoPatchTask(LesionTask):
         )  # fmt: skip
         self.label_smoothing, self.lr, self.patience = label_smoothing, lr, patience
 
-    def plan(self, flat: FlatPictures) -> Plan:
-        """All lesions: each has one picture, with three planes."""
-        return every_picture(len(flat))
+    def plan(self, flat: FlatImages) -> Plan:
+        """All lesions: each has one image, with three planes."""
+        return every_image(len(flat))
 
     def loss(self, x: Tensor, y: Tensor) -> Tensor:
         """Cross-entropy, with .4 of the auxiliary classifier's."""
-        # The auxiliary classifier's batch norm sees one place of each picture: of one picture alone it has no variance.
+        # The auxiliary classifier's batch norm sees one place of each image: of one image alone it has no variance.
         if self.network.auxiliary is None or len(x) < 2:
             return self._entropy(self.network(x[:, 0]), y[:, 0])
         main, auxiliary = self.network.training_logits(x[:, 0])

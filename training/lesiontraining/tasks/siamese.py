@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from lesiontraining.data.augment import Augmentation
-from lesiontraining.data.loading import FlatPictures, Plan, pairs
+from lesiontraining.data.loading import FlatImages, Plan, pairs
 from lesiontraining.losses import all_pairs, contrastive_loss
 from lesiontraining.optim import adamw, with_cosine
 from lesiontraining.tasks.base import LesionTask
@@ -45,7 +45,7 @@ class SiameseTask(LesionTask):
         )  # fmt: skip
         self.margin, self.lr, self.weight_decay = margin, lr, weight_decay
 
-    def plan(self, flat: FlatPictures) -> Plan:
+    def plan(self, flat: FlatImages) -> Plan:
         """Balanced pairs."""
         return pairs(flat.labels, mode="balanced", count=self.epoch_size)
 

@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from lesiontraining.data.augment import Augmentation
-from lesiontraining.data.lesions import PictureSet
-from lesiontraining.data.loading import FlatPictures, Plan, every_picture, lesion_loader
+from lesiontraining.data.lesions import LesionDataset
+from lesiontraining.data.loading import FlatImages, Plan, every_image, lesion_loader
 from lesiontraining.losses import negative_evidence
 from lesiontraining.optim import adamw, with_cosine
 from lesiontraining.tasks.base import LesionTask
@@ -23,12 +23,12 @@ _AUGMENTATION = Augmentation(flips=True)
 
 
 class Decoder(nn.Module):
-    """Latent (batch, d) -> picture (batch, channel, size, size): doubled until it is large enough, size a power of 2 from 8."""
+    """Latent (batch, d) -> image (batch, channel, size, size): doubled until it is large enough, size a power of 2 from 8."""
 
     def __init__(self, latent: int, channels: int, size: int, *, width: int) -> None:
         super().__init__()
         if size < 8 or size & (size - 1):
-            msg = f"the autoencoder's pictures have 8, 16, 32, 64, ... rows and columns, not {size}"
+            msg = f"the autoencoder's images have 8, 16, 32, 64, ... rows and columns, not {size}"
             raise ValueError(msg)
         doublings = size.bit_length() - _FIRST.bit_length()
         sizes = [max(16, width >> step) for step in range(doublings + 1)]
@@ -37,12 +37,12 @@ class Decoder(nn.Module):
         self.blocks = nn.Sequential(*blocks, nn.Conv2d(sizes[-1], channels, 3, padding=1), nn.Tanh())
 
     def forward(self, latent: Tensor) -> Tensor:
-        """Within -1 ... 1, as the pictures."""
+        """Within -1 ... 1, as the images."""
         return self.blocks(self.start(latent).view(len(latent), -1, _FIRST, _FIRST))
 
 
 class VAETask(LesionTask):
-    """Without labels: encode, draw, rebuild. ``size``: rows and columns of the pictures."""
+    """Without labels: encode, draw, rebuild. ``size``: rows and columns of the images."""
 
     classifies = False
     needs_labels = False
@@ -69,19 +69,19 @@ class VAETask(LesionTask):
         self.decoder = Decoder(self.network.mean.out_features, channels, size, width=decoder_width)
         self.divergence_weight, self.lr = divergence_weight, lr
 
-    def plan(self, flat: FlatPictures) -> Plan:
-        """All pictures."""
-        return every_picture(len(flat))
+    def plan(self, flat: FlatImages) -> Plan:
+        """All images."""
+        return every_image(len(flat))
 
     def loss(self, x: Tensor, y: Tensor) -> Tensor:
-        """Negative evidence lower bound, with one draw a picture; ``y`` is not looked at."""
+        """Negative evidence lower bound, with one draw an image; ``y`` is not looked at."""
         mean, log_variance = self.network.distribution(self.network.features(x[:, 0]))
         drawn = mean + (log_variance / 2).exp() * torch.randn_like(mean)
         return negative_evidence(x[:, 0], self.decoder(drawn), mean, log_variance, weight=self.divergence_weight)
 
-    def val_loader(self, pictures: PictureSet, *, workers: int) -> DataLoader:
+    def val_loader(self, images: LesionDataset, *, workers: int) -> DataLoader:
         """All lesions, labelled or not."""
-        return lesion_loader(pictures, lesions_at_once=8, workers=workers)
+        return lesion_loader(images, lesions_at_once=8, workers=workers)
 
     def validation_step(self, batch: dict[str, Any], index: int) -> None:
         """The bound at the mean of the latent distribution: nothing is drawn, so that epochs can be compared."""

@@ -1,4 +1,4 @@
-"""2-D pictures with a table of labels: photographs of the retina, skin, and the like."""
+"""2-D images with a table of labels: photographs of the retina, skin, and the like."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 from lesiontraining.data.lesions import LesionTable, read_rows, table_from_rows
 from lesiontraining.data.messages import Problem, one_problem, refuse
 
-LICENCE = "Your own pictures: their licence and source are what you give as credit."
+LICENCE = "Your own images: their licence and source are what you give as credit."
 IDRID = "IDRiD (Porwal et al., Data 2018, doi:10.3390/data3030025), licence CC BY 4.0."
 _ENDINGS = (".jpg", ".jpeg", ".png", ".tif", ".tiff", ".bmp")
 
@@ -24,23 +24,23 @@ def read_image_folder(
     images: str = "",
     credit: str = "",
 ) -> LesionTable:
-    """The pictures of ``table`` in the folder ``path``; its column ``image`` has their names, with or without ending.
+    """The images of ``table`` in the folder ``path``; its column ``image`` has their names, with or without ending.
 
     Pictures lie beside the table, in ``images``, or in a folder named as the row's ``split``. Without a column ``patient``
-    each picture is a patient of its own, with a warning; copies of one picture (in IDRiD there are two) are one patient then.
+    each image is a patient of its own, with a warning; copies of one image (in IDRiD there are two) are one patient then.
     Raises `TableError` with every bad row.
     """
     folder = Path(path)
     header, rows = read_rows(folder / table)
     if "image" not in header:
-        raise one_problem(table, "there is no column 'image' with the pictures' names", line=1)
+        raise one_problem(table, "there is no column 'image' with the images' names", line=1)
     found, problems = [], []
     for line, values in rows:
-        place = _picture(folder, images, values.get("split", ""), values["image"])
-        if place is None:
-            problems.append(Problem(line, f"there is no picture {values['image']!r} ({', '.join(_ENDINGS)})"))
+        location = _image(folder, images, values.get("split", ""), values["image"])
+        if location is None:
+            problems.append(Problem(line, f"there is no image {values['image']!r} ({', '.join(_ENDINGS)})"))
             continue
-        found.append((line, {**values, "image": str(place), "lesion": values.get("lesion") or values["image"]}))
+        found.append((line, {**values, "image": str(location), "lesion": values.get("lesion") or values["image"]}))
     refuse(table, problems)
     read = table_from_rows(
         [*header, *({"lesion"} - set(header))], found, folder=folder, source=table, label=label, classes=classes,
@@ -62,13 +62,13 @@ def _copies_as_one_patient(table: LesionTable) -> LesionTable:
     for row in rows:
         labels.setdefault(row.patient, set()).add(row.label)
     unlike = sum(len(theirs) > 1 for theirs in labels.values())
-    text = f"{len(rows) - len(first)} picture(s) are copies of another under a second name; they count as its patient."
+    text = f"{len(rows) - len(first)} image(s) are copies of another under a second name; they count as its patient."
     text += f" {unlike} of them have another label than their copy." if unlike else ""
     return replace(table, rows=tuple(rows), warnings=(*table.warnings, text))
 
 
-def _picture(folder: Path, images: str, split: str, name: str) -> Path | None:
-    """Where the picture is, relative to the folder."""
+def _image(folder: Path, images: str, split: str, name: str) -> Path | None:
+    """Where the image is, relative to the folder."""
     if not name or Path(name).is_absolute() or ".." in Path(name).parts or not name.isprintable():
         return None
     for part in dict.fromkeys((images, split, "")):

@@ -18,10 +18,10 @@ from lesiontraining.data.readers import volumes as mask_folder
 
 @dataclass(frozen=True)
 class Reader:
-    """``read(path, label=..., classes=..., **options)`` gives a table; ``says``: what it reads, in a line."""
+    """``read(path, label=..., classes=..., **options)`` gives a table; ``description``: what it reads, in a line."""
 
     read: Callable[..., LesionTable]
-    says: str
+    description: str
 
 
 READERS: dict[str, Reader] = {
@@ -31,14 +31,14 @@ READERS: dict[str, Reader] = {
     "medmnist3d": Reader(medmnist3d.read_medmnist3d, "an archive of MedMNIST-3D"),
     "mask_folder": Reader(mask_folder.read_mask_folder, "a folder of CTs and a folder of masks with the same names"),
     "dicom_boxes": Reader(dicom_boxes.read_dicom_boxes, "a CSV of boxes beside DICOM folders"),
-    "image_folder": Reader(image_folder.read_image_folder, "2-D pictures with a table of labels"),
+    "image_folder": Reader(image_folder.read_image_folder, "2-D images with a table of labels"),
 }
 
 
 def read_with(name: str, path: Path, *, label: str | None, classes: list[str] | None, **options: Any) -> LesionTable:
     """The table that the reader ``name`` makes of ``path``. Raises `TableError`, `LesionLensError` for an unknown reader."""
     if name not in READERS:
-        listed = "; ".join(f"{known}: {reader.says}" for known, reader in READERS.items())
+        listed = "; ".join(f"{known}: {reader.description}" for known, reader in READERS.items())
         msg = f"there is no reader {name!r}; known are {listed}."
         raise LesionLensError(msg)
     try:

@@ -17,7 +17,7 @@ from lesiontraining.data.sources import VolumeSource
 LICENCE = "Your own CTs and masks: their licence and source are what you give as credit."
 _ENDINGS = tuple(sorted((*IMAGE_SUFFIXES, ".nii"), key=len, reverse=True))
 _VALUE = "value"
-_MOST_LABELS = 1000
+_MAX_LABELS = 1000
 
 
 def read_mask_folder(  # noqa: PLR0913
@@ -78,7 +78,7 @@ def mask_values(path: Path) -> list[int]:
         msg = f"{path.name} is no mask: a 3-D map of whole numbers is needed."
         raise VolumeError(msg)
     values = [int(value) for value in np.unique(array) if value > 0]
-    if len(values) > _MOST_LABELS:
+    if len(values) > _MAX_LABELS:
         msg = f"{path.name} holds {len(values)} different values; that is a CT, not a mask."
         raise VolumeError(msg)
     return values

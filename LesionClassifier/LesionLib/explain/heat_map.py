@@ -85,7 +85,7 @@ def _panes(cam: np.ndarray, sample: Sample, box: LesionBox) -> list[_Pane]:
     if isinstance(sample, AxialStack):  # between its slices the maps are interpolated
         return [_Pane(cam, sample.sampleToRAS, np.broadcast_to(sample.region, sample.hu.shape))]
     if isinstance(sample, CubeSample):
-        return [_Pane(cam[0], sample.sampleToRAS, np.broadcast_to(np.True_, sample.hu.shape[2:]))]
+        return [_Pane(cam[0], sample.sampleToRAS, sample.region)]
     return [
         _Pane(patch_map[None], sample.sampleToRAS[patch, channel], sample.region[channel][None])
         for patch, patch_map in enumerate(cam)

@@ -34,6 +34,7 @@ _VOXELS = {"type": "integer", "minimum": 4, "maximum": 256}
 _SLICES = {"type": "integer", "minimum": 1, "maximum": 256}
 _SPACING_MM = {"type": "number", "exclusiveMinimum": 0, "maximum": 10}
 _MARGIN_MM = {"type": "number", "minimum": 0, "maximum": 200}
+_MARGINS_MM = {"type": "array", "items": _MARGIN_MM, "minItems": 3, "maxItems": 3}
 _EDGE_MM = {"type": "number", "exclusiveMinimum": 0, "maximum": 1000}
 _HU = {"type": "number", "minimum": -100_000, "maximum": 100_000}
 _WINDOW_HU = {"type": "array", "items": _HU, "minItems": 2, "maxItems": 2}
@@ -43,13 +44,17 @@ _FLATTEST_HU = 1.0  # deviation below which a patch has no texture worth stretch
 
 @dataclass(frozen=True)
 class Kind:
-    """One kind of input. ``properties``: the JSON schema of each field of ``spec_class``."""
+    """One kind of input. ``properties``: the JSON schema of each field of ``spec_class``.
+
+    ``optional``: the fields that a manifest leaves out where they have their default; older manifests do not know them.
+    """
 
     spec_class: type[Spec]
     crop: Callable[..., Sample]
     network_input: Callable[[Any, Any], np.ndarray]
     properties: Mapping[str, Mapping[str, Any]]
     takes_mask: bool = False
+    optional: frozenset[str] = frozenset()
 
 
 def spec_from_section(section: Mapping[str, Any]) -> Spec:
@@ -71,7 +76,10 @@ def spec_from_section(section: Mapping[str, Any]) -> Spec:
 
 def section_from_spec(spec: Spec) -> dict[str, Any]:
     """The ``input`` section of a manifest that says what ``spec`` says: plain JSON, the inverse of `spec_from_section`."""
-    return {"kind": kind_name(spec), **json.loads(json.dumps(asdict(spec)))}
+    optional = KINDS[kind_name(spec)].optional
+    defaults = {field.name: field.default for field in fields(spec) if field.name in optional}
+    said = {key: value for key, value in asdict(spec).items() if key not in defaults or value != defaults[key]}
+    return {"kind": kind_name(spec), **json.loads(json.dumps(said))}
 
 
 def kind_name(spec: Spec) -> str:
@@ -104,6 +112,13 @@ def _windowed_stack(sample: AxialStack, spec: AxialStackSpec) -> np.ndarray:
 def _windowed_channels(sample: PlaneSample | CubeSample, spec: Any) -> np.ndarray:
     patches, _, *rest = sample.hu.shape
     return windowed(sample.hu.reshape(-1, *rest), spec.windows_hu).reshape(patches, -1, *rest)
+
+
+def _cube_input(sample: CubeSample, spec: IsotropicCubeSpec) -> np.ndarray:
+    windows = _windowed_channels(sample, spec)
+    if sample.box_share is None:
+        return windows
+    return np.concatenate([windows, sample.box_share[None, None]], axis=1)
 
 
 def _key_slice_input(sample: PlaneSample, spec: KeySliceSpec) -> np.ndarray:
@@ -159,8 +174,10 @@ KINDS: dict[str, Kind] = {
          "frangi": {"enum": [*FRANGI_MODES, None]}},
     ),
     "isotropic_cube": Kind(
-        IsotropicCubeSpec, isotropic_cube, _windowed_channels,
-        {"edge_mm": _EDGE_MM, "voxels": _VOXELS, "windows_hu": _WINDOWS_HU},
+        IsotropicCubeSpec, isotropic_cube, _cube_input,
+        {"edge_mm": _EDGE_MM, "voxels": _VOXELS, "windows_hu": _WINDOWS_HU,
+         "margin_mm": {"anyOf": [_MARGINS_MM, {"type": "null"}]}, "fill_hu": _HU, "box_channel": {"type": "boolean"}},
+        optional=frozenset({"margin_mm", "fill_hu", "box_channel"}),
     ),
     "shape_mask": Kind(
         ShapeMaskSpec, shape_mask, _as_it_is,
@@ -174,7 +191,7 @@ KIND_SCHEMAS: dict[str, dict[str, Any]] = {
     name: {
         "type": "object",
         "additionalProperties": False,
-        "required": ["kind", *(field.name for field in fields(kind.spec_class))],
+        "required": ["kind", *(field.name for field in fields(kind.spec_class) if field.name not in kind.optional)],
         "properties": {"kind": {"const": name}, **kind.properties},
     }
     for name, kind in KINDS.items()
@@ -191,8 +208,11 @@ def model_input_boxes(sample: Sample, name: str) -> tuple[LesionBox, ...]:
     if isinstance(sample, AxialStack):
         return (_box(sample.sampleToRAS, _extent(sample.region, len(sample.hu)), name),)
     if isinstance(sample, CubeSample):
-        whole = np.ones(sample.hu.shape[-2:], dtype=bool)
-        return (_box(sample.sampleToRAS, _extent(whole, sample.hu.shape[2]), name),)
+        region = sample.region
+        low, high = _extent(region.any(axis=0), len(region))
+        slices = np.flatnonzero(region.any(axis=(1, 2)))
+        low[2], high[2] = slices[0] - 0.5, slices[-1] + 0.5
+        return (_box(sample.sampleToRAS, (low, high), name),)
     planes = [
         _box(matrix, _extent(region, 1), name)
         for patch in sample.sampleToRAS

@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 from lattices import UNUSUAL, noise_ct, turned
-from LesionLib.errors import BoxError
+from LesionLib.errors import BoxError, BundleError
 from LesionLib.geometry import CTVolume, LesionBox, transformed_points
+from LesionLib.sampling.inputs import network_input, section_from_spec, spec_from_section
 from LesionLib.sampling.volumes import IsotropicCubeSpec, ShapeMaskSpec, isotropic_cube, shape_mask
 from scipy import ndimage
 
@@ -42,6 +43,60 @@ def by_scipy(volume: CTVolume, points: np.ndarray, order: int) -> np.ndarray:
 def ball_mask(ct: CTVolume, center: np.ndarray, radius: float) -> CTVolume:
     inside = np.linalg.norm(places(ct.ijkToRAS, ct.array.shape) - center, axis=-1) < radius
     return CTVolume(inside.astype(np.uint8), ct.ijkToRAS, "ball")
+
+
+FILLED = IsotropicCubeSpec(edge_mm=24.0, voxels=24, margin_mm=(3.0, 2.0, 0.0), fill_hu=-777.0, box_channel=True)
+
+
+def test_a_filled_cube_shows_the_box_and_its_margin_and_nothing_else(ct):
+    box = LesionBox(middle(ct) + [0.2, -0.3, 0.1], [6.0, 8.0, 4.0], turned((0.3, 1, 0.2), 33))
+    sample = isotropic_cube(ct, box, FILLED)
+    whole = isotropic_cube(ct, box, replace(FILLED, margin_mm=None))
+    inside = np.zeros((24, 24, 24), dtype=bool)
+    inside[10:14, 6:18, 6:18] = True  # 4, 8 + 2 x 2 and 6 + 2 x 3 voxels of 1 mm
+    np.testing.assert_array_equal(sample.region, inside)
+    np.testing.assert_allclose(sample.hu[0, 0][inside], whole.hu[0, 0][inside], atol=1e-2)
+    assert (sample.hu[0, 0][~inside] == -777.0).all()
+    assert sample.padded_share == pytest.approx(1 - inside.mean())
+    assert whole.padded_share == 0
+
+
+def test_what_a_filled_cube_shows_moves_with_the_box_without_a_jump(ct):
+    """A voxel half inside is half CT and half fill, and half inside the box."""
+    sample = isotropic_cube(ct, LesionBox(middle(ct), [7.0, 8.0, 5.0]), FILLED)
+    whole = isotropic_cube(ct, LesionBox(middle(ct), [7.0, 8.0, 5.0]), replace(FILLED, margin_mm=None))
+    edge = (9, slice(8, 16), slice(7, 17))
+    np.testing.assert_allclose(sample.hu[0, 0][edge], (whole.hu[0, 0][edge] - 777.0) / 2, atol=1e-2)
+    np.testing.assert_allclose(sample.box_share[9, 8:16, 9:15], 0.5)
+    assert sample.box_share.sum() == pytest.approx(7 * 8 * 5)
+
+
+def test_the_box_of_a_cube_is_its_last_channel_and_its_edges_can_be_read_off(ct):
+    box = LesionBox(middle(ct), [6.3, 8.1, 4.6], turned((1, 1, 0), 25))
+    x = network_input(isotropic_cube(ct, box, FILLED), FILLED)
+    assert x.shape == (1, 2, 24, 24, 24)
+    share = x[0, 1]
+    edges = [share.max(axis=others).sum() for others in ((0, 1), (0, 2), (1, 2))]
+    np.testing.assert_allclose(edges, box.sizeMm, atol=1e-4)
+
+
+def test_a_large_box_and_its_margin_are_shown_whole_at_a_coarser_spacing(ct):
+    sample = isotropic_cube(ct, LesionBox(middle(ct), [30.0, 8.0, 8.0]), FILLED)
+    assert sample.pixel_mm == pytest.approx(36 / 24)
+    assert sample.region.any(axis=(0, 1)).all()
+
+
+def test_of_a_filled_cube_only_what_is_shown_can_lie_outside_the_ct(ct):
+    assert isotropic_cube(ct, LesionBox(middle(ct), [2.0, 2.0, 2.0]), replace(FILLED, edge_mm=120.0, voxels=60)).outside_share == 0
+
+
+def test_a_manifest_says_of_a_cube_only_what_older_versions_do_not_take_for_granted():
+    plain = {"kind": "isotropic_cube", "edge_mm": 24.0, "voxels": 24, "windows_hu": [[-1000.0, 400.0]]}
+    assert section_from_spec(IsotropicCubeSpec(24.0, 24)) == plain
+    assert spec_from_section(plain) == IsotropicCubeSpec(24.0, 24)
+    assert spec_from_section(section_from_spec(FILLED)) == FILLED
+    with pytest.raises(BundleError, match="margin_mm"):
+        spec_from_section({**plain, "margin_mm": [3.0, 3.0]})
 
 
 @pytest.mark.parametrize("axes", [np.eye(3), turned((0.3, 1, 0.2), 33)], ids=["upright", "turned"])

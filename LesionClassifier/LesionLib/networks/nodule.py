@@ -1,0 +1,250 @@
+"""Lesions in a cube, read by a published picture network at several depths and planes, with a linear head.
+
+The input is an isotropic cube with two channels: HU in one window, and the share of each voxel that lies inside the box
+(`LesionLib.sampling.volumes.IsotropicCubeSpec` with ``box_channel``). Three axial planes, one coronal and one sagittal pass
+through MobileNetV2 (Sandler et al., CVPR 2018; without its last convolution). After blocks 3, 6, 13 and 17 its maps are
+averaged over the lesion, over the box and over the plane. Where the lesion is in its box is found from the HU themselves: a
+soft threshold inside the box's ellipsoid, connected to its middle, so that a box drawn larger changes little. Numbers of that
+lesion (volume, extent, distribution of HU, rim) and the edges of the box stand beside the averages. All is frozen and
+computed in closed form; only the linear layers on top are fitted.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from LesionLib.networks.base import LesionNet
+from LesionLib.networks.mobilenet_v2 import MobileNetV2
+
+_DEPTHS = {3: 24, 6: 32, 13: 96, 17: 320}  # block -> channels at full width
+_CELLS = 14  # of the map, along each axis
+_PICTURE = 112  # pixels of a plane, along each axis
+_AXIAL, _ACROSS = 3, 2  # planes: axial; coronal and sagittal
+_WINDOWS_HU = ((-1000.0, 400.0), (-160.0, 240.0), (100.0, 1000.0))
+_LUNG_HU = -850.0
+_THRESHOLD_HU = (-780.0, -250.0)
+_THRESHOLD_PART = 0.3  # of the way from lung to the lesion's core
+_SOFT_HU = 40.0
+_DILATIONS = 24  # of 1/42 of the cube each: what is connected to the middle of a lesion
+_LEVELS_HU = (-850.0, -700.0, -550.0, -400.0, -250.0, -100.0, 0.0, 50.0, 100.0, 200.0, 300.0, 450.0, 650.0, 900.0)
+_LEVEL_SOFT_HU = 25.0
+_EPS = 1e-4
+
+
+class NoduleNet(LesionNet):
+    """``classes`` logits and ``scores`` numbers from one cube; descriptor: ``space`` numbers, a linear map of what is seen.
+
+    ``edge_mm``: of the cube; ``low_hu``, ``high_hu``: its window. The map is (batch, feature, 14, 14, 14): what each place
+    adds to each average, spread along the normal of its plane within the box; its sum over the places is what the head
+    multiplies. Its last channels hold the numbers that belong to no place, see `mapped_channels`.
+    """
+
+    def __init__(
+        self,
+        *,
+        classes: int = 2,
+        scores: int = 0,
+        space: int = 32,
+        edge_mm: float = 42.0,
+        low_hu: float = -1000.0,
+        high_hu: float = 1600.0,
+    ) -> None:
+        super().__init__()
+        if classes + scores < 1 or space < 1 or not (edge_mm > 0 and high_hu > low_hu):
+            msg = f"classes + scores and space must be at least 1, edge_mm and the window above 0; not {classes}, {scores}, {space}"
+            raise ValueError(msg)
+        self.classes, self.scores, self.edge_mm = classes, scores, edge_mm
+        self.window_hu = (low_hu, high_hu)
+        self.features_ = MobileNetV2(stem_stride=2, output_stride=16).features_[: max(_DEPTHS) + 1]
+        self.requires_grad_(requires_grad=False)
+        self.projection = nn.Linear(self.numbers, space)
+        self.classifier = nn.Linear(self.numbers, classes + scores)
+
+    @property
+    def mapped_channels(self) -> int:
+        """How many of the map's channels, the first, belong to places."""
+        return 2 * 3 * sum(_DEPTHS.values())
+
+    @property
+    def numbers(self) -> int:
+        """How many numbers are seen of a lesion."""
+        return self.mapped_channels + len(MEASURES)
+
+    def seen(self, x: Tensor) -> Tensor:
+        """All that the linear layers multiply, (batch, number): the sum of `features` over the places."""
+        hu, box, lesion = self._parts(x)
+        averages = [(maps * weights).sum(dim=(2, 3)) for maps, weights in self._weighted(hu, box, lesion)]
+        return torch.cat([*(_grouped(a).flatten(1) for a in averages), _measures(hu, box, lesion, self.edge_mm)], dim=1)
+
+    def features(self, x: Tensor) -> Tensor:
+        """(batch, 2, voxel, voxel, voxel) -> (batch, number, 14, 14, 14)."""
+        hu, box, lesion = self._parts(x)
+        along = _profiles(box)
+        blocks = [_in_space(_shrunk(maps * weights), along) for maps, weights in self._weighted(hu, box, lesion)]
+        measured = _measures(hu, box, lesion, self.edge_mm)
+        of_no_place = measured.new_zeros(*measured.shape, _CELLS, _CELLS, _CELLS)
+        of_no_place[:, :, 0, 0, 0] = measured
+        return torch.cat([*blocks, of_no_place], dim=1)
+
+    def head(self, f: Tensor) -> Tensor:
+        """Logits (batch, class), then the scores."""
+        return self.classifier(f.sum(dim=(2, 3, 4)))
+
+    def descriptor(self, f: Tensor) -> Tensor:
+        """(batch, space)."""
+        return self.projection(f.sum(dim=(2, 3, 4)))
+
+    def probabilities(self, logits: Tensor, temperature: float = 1.0) -> Tensor:
+        """Of the classes alone; the scores are no logits."""
+        return super().probabilities(logits[:, : self.classes], temperature)
+
+    def _parts(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """HU and share inside the box, (batch, voxel, voxel, voxel), and the lesion on half as many voxels."""
+        low, high = self.window_hu
+        hu, box = (x[:, 0] + 1.0) * ((high - low) / 2.0) + low, x[:, 1]
+        return hu, box, lesion_map(hu, box)
+
+    def _weighted(self, hu: Tensor, box: Tensor, lesion: Tensor):
+        """For each depth and region: maps (batch * plane, channel, h, w), and weights that add up to 1 in each plane."""
+        planes, in_box, in_lesion = (_planes(part, box) for part in (hu, box, lesion))
+        h = torch.stack([((planes - a) * (2.0 / (b - a)) - 1.0).clamp(-1.0, 1.0) for a, b in _WINDOWS_HU], dim=1)
+        h = h.contiguous(memory_format=torch.channels_last)
+        for index, block in enumerate(self.features_):
+            h = block(h)
+            if index not in _DEPTHS:
+                continue
+            for region in (in_lesion, in_box, torch.ones_like(in_box)):
+                weights = functional.adaptive_avg_pool2d(region[:, None], h.shape[2:]) + _EPS
+                yield h, weights / weights.sum(dim=(2, 3), keepdim=True)
+
+
+MEASURES = (
+    "volume", *(f"extent_{axis}" for axis in "xyz"), *(f"above_{level:g}_hu" for level in _LEVELS_HU),
+    "mean_hu", "sd_hu", "rim_hu", "core_hu", *(f"box_{axis}" for axis in "xyz"),
+)  # fmt: skip
+
+
+def box_edges(box: Tensor) -> Tensor:
+    """Edges of the box along x, y and z as shares of the cube's edge, (batch, 3), from its share of each voxel."""
+    along = [box.amax(dim=others) for others in ((1, 2), (1, 3), (2, 3))]
+    return torch.stack([(a / a.amax(dim=1, keepdim=True).clamp_min(_EPS)).mean(dim=1) for a in along], dim=1)
+
+
+def lesion_map(hu: Tensor, box: Tensor) -> Tensor:
+    """How much each place belongs to the lesion, 0 to 1, on half as many voxels a side: (batch, slice, row, column)."""
+    coarse = _halved(hu)
+    half = (box_edges(box) / 2.0).clamp_min(1.5 / coarse.shape[-1])
+    x, y, z = (_positions(coarse)[None] / half[:, axis : axis + 1] for axis in range(3))
+    radius = (z[:, :, None, None] ** 2 + y[:, None, :, None] ** 2 + x[:, None, None, :] ** 2).sqrt()
+    core = torch.sigmoid((0.55 - radius) / 0.05)
+    mean, sd = _moments(coarse, core)
+    threshold = (_LUNG_HU + _THRESHOLD_PART * (mean + 0.8 * sd - _LUNG_HU)).clamp(*_THRESHOLD_HU)
+    inside = torch.sigmoid((1.06 - radius) / 0.03)
+    lesion = torch.sigmoid((coarse - threshold[:, None, None, None]) / _SOFT_HU) * inside
+    reached = lesion * core
+    for _ in range(_DILATIONS):
+        reached = torch.minimum(_dilated(reached), lesion)
+    return reached + 0.02 * core * inside  # never nothing
+
+
+def _positions(cube: Tensor) -> Tensor:
+    """Of the voxels along an axis, from the middle, as shares of the cube's edge."""
+    n = cube.shape[-1]
+    return (torch.arange(n, device=cube.device, dtype=cube.dtype) - (n - 1) / 2) / n
+
+
+def _halved(cube: Tensor) -> Tensor:
+    return functional.avg_pool3d(cube[:, None], 2)[:, 0]
+
+
+def _dilated(cube: Tensor) -> Tensor:
+    """The largest value of each voxel and its neighbours; by shifts, which are many times faster than pooling."""
+    for axis in (1, 2, 3):
+        before, after = cube.narrow(axis, 0, cube.shape[axis] - 1), cube.narrow(axis, 1, cube.shape[axis] - 1)
+        pairs = torch.maximum(before, after)
+        first, last = cube.narrow(axis, 0, 1), cube.narrow(axis, cube.shape[axis] - 1, 1)
+        cube = torch.maximum(torch.cat([first, pairs], dim=axis), torch.cat([pairs, last], dim=axis))
+    return cube
+
+
+def _moments(hu: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
+    """Weighted mean and standard deviation, (batch,) each."""
+    total = weights.sum(dim=(1, 2, 3)).clamp_min(_EPS)
+    mean = (weights * hu).sum(dim=(1, 2, 3)) / total
+    variance = (weights * (hu - mean[:, None, None, None]) ** 2).sum(dim=(1, 2, 3)) / total
+    return mean, variance.sqrt()
+
+
+def _measures(hu: Tensor, box: Tensor, lesion: Tensor, edge_mm: float) -> Tensor:
+    """`MEASURES`, (batch, number): logarithms of lengths in mm and volumes in mm3, shares, HU / 300."""
+    coarse = _halved(hu)
+    total = lesion.sum(dim=(1, 2, 3)).clamp_min(_EPS)
+    voxel_mm = edge_mm / coarse.shape[-1]
+    place = _positions(coarse) * edge_mm
+    extents = []
+    for others in ((1, 2), (1, 3), (2, 3)):
+        along = lesion.sum(dim=others) / total[:, None]
+        middle = (along * place).sum(dim=1, keepdim=True)
+        extents.append(((along * (place - middle) ** 2).sum(dim=1) + 0.05).log() / 2.0)
+    above = [
+        (lesion * torch.sigmoid((coarse - level) / _LEVEL_SOFT_HU)).sum(dim=(1, 2, 3)) / total for level in _LEVELS_HU
+    ]
+    mean, sd = _moments(coarse, lesion)
+    around = (_dilated(lesion) - lesion).clamp_min(0.0)
+    rim, _ = _moments(coarse, around)
+    weight = lesion**4 * (coarse.clamp(-1000.0, 1500.0) / 200.0).exp()
+    densest = (weight * coarse).sum(dim=(1, 2, 3)) / weight.sum(dim=(1, 2, 3)).clamp_min(_EPS)
+    edges = (box_edges(box) * edge_mm).clamp_min(0.5).log()
+    numbers = [(total * voxel_mm**3).log(), *extents, *above, mean / 300.0, sd / 300.0, rim / 300.0, densest / 300.0]
+    return torch.cat([torch.stack(numbers, dim=1), edges], dim=1)
+
+
+def _planes(cube: Tensor, box: Tensor) -> Tensor:
+    """Three axial planes a fifth of the box apart, the coronal and the sagittal middle plane: (batch * plane, 112, 112)."""
+    n = cube.shape[-1]
+    fifth = box_edges(box)[:, 2] / 5.0
+    depths = torch.stack([-fifth, torch.zeros_like(fifth), fifth], dim=1)
+    weights = (1.0 - (_positions(cube)[None, None] - depths[:, :, None]).abs() * n).clamp_min(0.0)
+    axial = torch.einsum("bps,bsyx->bpyx", weights, cube)
+    middle = slice((n - 1) // 2, n // 2 + 1)
+    coronal, sagittal = cube[:, :, middle].mean(dim=2), cube[:, :, :, middle].mean(dim=3)
+    planes = torch.cat([axial, coronal[:, None], sagittal[:, None]], dim=1).flatten(0, 1)
+    size = (_PICTURE, _PICTURE)
+    return functional.interpolate(planes[:, None], size=size, mode="bilinear", align_corners=False)[:, 0]
+
+
+def _grouped(averages: Tensor) -> Tensor:
+    """(batch * plane, channel) -> (batch, 2, channel): the mean of the axial planes, and of the other two."""
+    of_lesion = averages.unflatten(0, (-1, _AXIAL + _ACROSS))
+    return torch.stack([of_lesion[:, :_AXIAL].mean(dim=1), of_lesion[:, _AXIAL:].mean(dim=1)], dim=1)
+
+
+def _shrunk(maps: Tensor) -> Tensor:
+    """(batch * plane, channel, h, w) -> the same sums on 14 x 14 cells."""
+    size = (_CELLS, _CELLS)
+    if maps.shape[-1] < _CELLS:
+        maps = functional.interpolate(maps, size=size, mode="nearest") * (maps.shape[-1] / _CELLS) ** 2
+        return maps
+    return functional.adaptive_avg_pool2d(maps, size) * (maps.shape[-1] / _CELLS) ** 2
+
+
+def _profiles(box: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """How much of the box lies in each cell along x, y and z, (batch, 14) each, adding up to 1."""
+    found = []
+    for others in ((1, 2), (1, 3), (2, 3)):
+        along = functional.adaptive_avg_pool1d(box.amax(dim=others)[:, None], _CELLS)[:, 0] + _EPS
+        found.append(along / along.sum(dim=1, keepdim=True))
+    return tuple(found)
+
+
+def _in_space(maps: Tensor, along: tuple[Tensor, Tensor, Tensor]) -> Tensor:
+    """Maps of planes (batch * plane, channel, 14, 14) spread along their normals: (batch, 2 * channel, 14, 14, 14)."""
+    x, y, z = along
+    of_lesion = maps.unflatten(0, (-1, _AXIAL + _ACROSS))
+    axial = of_lesion[:, :_AXIAL].mean(dim=1)
+    coronal, sagittal = of_lesion[:, _AXIAL] / 2.0, of_lesion[:, _AXIAL + 1] / 2.0
+    of_axial = axial[:, :, None] * z[:, None, :, None, None]
+    across = coronal[:, :, :, None, :] * y[:, None, None, :, None] + sagittal[..., None] * x[:, None, None, None, :]
+    return torch.cat([of_axial, across], dim=1)

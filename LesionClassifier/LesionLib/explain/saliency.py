@@ -25,8 +25,14 @@ def grad_cam(network: LesionNet, features: Tensor, class_index: int | Tensor) ->
         logits = network.head(f)
         classes = torch.as_tensor(class_index, device=logits.device).expand(len(logits))
         (gradient,) = torch.autograd.grad(logits.gather(1, classes[:, None]).sum(), f)
-    weights = gradient.mean(dim=tuple(range(2, gradient.ndim)), keepdim=True)
-    return functional.relu((weights * f.detach()).sum(dim=1))
+    return _weighted_sum(network, gradient, f)
+
+
+def _weighted_sum(network: LesionNet, gradient: Tensor, f: Tensor) -> Tensor:
+    """Each channel that belongs to places, weighted by its mean gradient; what speaks against is cut to 0."""
+    of_places = slice(network.mapped_channels)
+    weights = gradient[:, of_places].mean(dim=tuple(range(2, gradient.ndim)), keepdim=True)
+    return functional.relu((weights * f.detach()[:, of_places]).sum(dim=1))
 
 
 _VANISHED = 1e-4  # of the gradient before its part along the descriptor is taken away: what float32 rounding leaves
@@ -56,8 +62,7 @@ def similarity_map(
         (gradient,) = torch.autograd.grad((descriptor / length @ target).sum(), f)
         if not length_is_fixed:
             gradient = _along_the_sphere(gradient, network, f, target)
-    weights = gradient.mean(dim=tuple(range(2, gradient.ndim)), keepdim=True)
-    return functional.relu((weights * f.detach()).sum(dim=1))
+    return _weighted_sum(network, gradient, f)
 
 
 def _along_the_sphere(fixed: Tensor, network: LesionNet, f: Tensor, target: Tensor) -> Tensor:

@@ -42,6 +42,9 @@ class LesionNet(nn.Module, ABC):
     ``x``: float32, shape (batch, channel, row, column), or (batch, channel, slice, row, column) for 3-D networks.
     """
 
+    mapped_channels: int | None = None
+    """How many of the map's channels, the first, belong to places; the others say what belongs to none. None: all."""
+
     @abstractmethod
     def features(self, x: Tensor) -> Tensor:
         """The map that Grad-CAM weighs: (batch, feature, h, w) or (batch, feature, d, h, w)."""

@@ -38,7 +38,8 @@ class NoduleNet(LesionNet):
 
     ``edge_mm``: of the cube; ``low_hu``, ``high_hu``: its window. The map is (batch, feature, 14, 14, 14): what each place
     adds to each average, spread along the normal of its plane within the box; its sum over the places is what the head
-    multiplies. Its last channels hold the numbers that belong to no place, see `mapped_channels`.
+    multiplies. All is told as the difference from ``center``, the average lesion, so that a map shows what sets a lesion apart. Its
+    last channels hold the numbers that belong to no place, see `mapped_channels`.
     """
 
     def __init__(
@@ -59,13 +60,11 @@ class NoduleNet(LesionNet):
         self.window_hu = (low_hu, high_hu)
         self.features_ = MobileNetV2(stem_stride=2, output_stride=16).features_[: max(_DEPTHS) + 1]
         self.requires_grad_(requires_grad=False)
+        self.register_buffer("center", torch.zeros(self.numbers))
         self.projection = nn.Linear(self.numbers, space)
         self.classifier = nn.Linear(self.numbers, classes + scores)
 
-    @property
-    def mapped_channels(self) -> int:
-        """How many of the map's channels, the first, belong to places."""
-        return 2 * 3 * sum(_DEPTHS.values())
+    mapped_channels = 2 * 3 * sum(_DEPTHS.values())
 
     @property
     def numbers(self) -> int:
@@ -76,14 +75,19 @@ class NoduleNet(LesionNet):
         """All that the linear layers multiply, (batch, number): the sum of `features` over the places."""
         hu, box, lesion = self._parts(x)
         averages = [(maps * weights).sum(dim=(2, 3)) for maps, weights in self._weighted(hu, box, lesion)]
-        return torch.cat([*(_grouped(a).flatten(1) for a in averages), _measures(hu, box, lesion, self.edge_mm)], dim=1)
+        measured = _measures(hu, box, lesion, self.edge_mm)
+        return torch.cat([*(_grouped(a).flatten(1) for a in averages), measured], dim=1) - self.center
 
     def features(self, x: Tensor) -> Tensor:
         """(batch, 2, voxel, voxel, voxel) -> (batch, number, 14, 14, 14)."""
         hu, box, lesion = self._parts(x)
-        along = _profiles(box)
-        blocks = [_in_space(_shrunk(maps * weights), along) for maps, weights in self._weighted(hu, box, lesion)]
-        measured = _measures(hu, box, lesion, self.edge_mm)
+        along, start, blocks = _profiles(box), 0, []
+        for maps, weights in self._weighted(hu, box, lesion):
+            center = self.center[start : start + 2 * maps.shape[1]].view(2, -1)
+            start += center.numel()
+            of_planes = center[[0] * _AXIAL + [1] * _ACROSS].repeat(len(x), 1)
+            blocks.append(_in_space(_shrunk((maps - of_planes[:, :, None, None]) * weights), along))
+        measured = _measures(hu, box, lesion, self.edge_mm) - self.center[start:]
         of_no_place = measured.new_zeros(*measured.shape, _CELLS, _CELLS, _CELLS)
         of_no_place[:, :, 0, 0, 0] = measured
         return torch.cat([*blocks, of_no_place], dim=1)
@@ -225,8 +229,7 @@ def _shrunk(maps: Tensor) -> Tensor:
     """(batch * plane, channel, h, w) -> the same sums on 14 x 14 cells."""
     size = (_CELLS, _CELLS)
     if maps.shape[-1] < _CELLS:
-        maps = functional.interpolate(maps, size=size, mode="nearest") * (maps.shape[-1] / _CELLS) ** 2
-        return maps
+        return functional.interpolate(maps, size=size, mode="nearest") * (maps.shape[-1] / _CELLS) ** 2
     return functional.adaptive_avg_pool2d(maps, size) * (maps.shape[-1] / _CELLS) ** 2
 
 

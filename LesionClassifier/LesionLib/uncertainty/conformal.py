@@ -6,7 +6,7 @@ Torch is met only where sets are stored.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -21,6 +21,8 @@ _PREFIX = "conformal."
 _QUANTILE, _ALPHA, _COUNTS, _BY_CLASS = (
     _PREFIX + name for name in ("quantile", "alpha", "counts", "class_conditional")
 )
+_EDGES, _BANDS = _PREFIX + "band_edges_mm", _PREFIX + "band_quantiles"
+_MAX_BANDS = 16
 _SUM_TOLERANCE = 1e-3
 
 
@@ -29,23 +31,41 @@ class ConformalQuantile:
     """What a prediction set needs: class c belongs to the set where 1 - p_c <= ``scores[c]``.
 
     ``scores``: float64, shape (class,); all the same unless ``class_conditional``. ``alpha``: the share of misses that is
-    allowed. ``counts``: calibration lesions of each class, shape (class,).
+    allowed. ``counts``: calibration lesions of each class, shape (class,). ``band_edges_mm``, rising, (band - 1,), and
+    ``band_scores``, (band, class): scores of their own for lesions by the longest edge of their box, where a model has them;
+    an edge belongs to the band below it.
     """
 
     scores: np.ndarray
     alpha: float
     counts: np.ndarray
     class_conditional: bool = False
+    band_edges_mm: np.ndarray = field(default_factory=lambda: np.empty(0))
+    band_scores: np.ndarray = field(default_factory=lambda: np.empty((0, 0)))
+
+    def of_size(self, longest_mm: float) -> ConformalQuantile:
+        """The quantile of lesions of this size; the same for all sizes where the model has one for all."""
+        if not len(self.band_scores):
+            return self
+        band = int(np.searchsorted(self.band_edges_mm, longest_mm, side="left"))
+        return replace(self, scores=self.band_scores[band], band_edges_mm=np.empty(0), band_scores=np.empty((0, 0)))
 
     def to_tensors(self) -> dict[str, Tensor]:
         """Tensors for a bundle's safetensors, their names beginning with "conformal."."""
         import torch
 
+        bands = {}
+        if len(self.band_scores):
+            bands = {
+                _EDGES: torch.tensor(self.band_edges_mm, dtype=torch.float64),
+                _BANDS: torch.tensor(self.band_scores, dtype=torch.float64),
+            }
         return {
             _QUANTILE: torch.tensor(self.scores, dtype=torch.float64),
             _ALPHA: torch.tensor([self.alpha], dtype=torch.float64),
             _COUNTS: torch.tensor(self.counts, dtype=torch.int64),
             _BY_CLASS: torch.tensor([int(self.class_conditional)], dtype=torch.int64),
+            **bands,
         }
 
     @classmethod
@@ -55,16 +75,25 @@ class ConformalQuantile:
         if not named:
             return None
         shapes = {_QUANTILE: (classes,), _ALPHA: (1,), _COUNTS: (classes,), _BY_CLASS: (1,)}
+        if _EDGES in named or _BANDS in named:
+            edges = min(named[_EDGES].numel(), _MAX_BANDS) if _EDGES in named else 0
+            shapes |= {_EDGES: (edges,), _BANDS: (edges + 1, classes)}
         found = {name: tuple(tensor.shape) for name, tensor in named.items()}
         if found != shapes:
             msg = f"the model's conformal tensors are {found}, expected {shapes}; get the model again."
             raise BundleError(msg)
         scores, counts = (named[name].double().cpu().numpy() for name in (_QUANTILE, _COUNTS))
         alpha, by_class = float(named[_ALPHA][0]), bool(named[_BY_CLASS][0])
-        if not (0 < alpha < 1 and ((scores >= 0) & (scores <= 1)).all() and (counts >= 0).all()):
+        edges, bands = np.empty(0), np.empty((0, 0))
+        if _BANDS in named:
+            edges, bands = (named[name].double().cpu().numpy() for name in (_EDGES, _BANDS))
+        in_range = all(((part >= 0) & (part <= 1)).all() for part in (scores, bands))
+        if not (
+            0 < alpha < 1 and in_range and (counts >= 0).all() and (np.diff(edges) > 0).all() and (edges > 0).all()
+        ):
             msg = "the model's conformal tensors hold values outside their range; get the model again."
             raise BundleError(msg)
-        return cls(scores, alpha, counts.astype(np.int64), by_class)
+        return cls(scores, alpha, counts.astype(np.int64), by_class, edges, bands)
 
 
 def prediction_set(

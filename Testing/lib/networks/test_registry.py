@@ -15,6 +15,7 @@ SMALL = {
     "dmrn": {"depth": 18, "width": "tiny"},
     "lesionsearch": {"width": "tiny"},
     "mobilenet_v2": {"width": 0.25},
+    "nodule": {"space": 8},
     "orthopatch": {"width": "tiny"},
     "resnet": {"depth": 18, "width": "tiny"},
     "resnet3d": {"width": "tiny", "stem_stride": 2},
@@ -26,6 +27,10 @@ SMALL = {
 
 def patch(name: str) -> torch.Tensor:
     torch.manual_seed(0)
+    if name == "nodule":
+        box = torch.zeros(2, 1, 84, 84, 84)
+        box[:, :, 30:54, 34:50, 28:56] = 1.0
+        return torch.cat([torch.rand(2, 1, 84, 84, 84) * box - 1, box], dim=1)
     side = 96 if name == "orthopatch" else 64
     return torch.rand(2, 1, 28, 28, 28) if name == "resnet3d" else torch.rand(2, EXAMPLE_INPUTS[name][0], side, side)
 

@@ -87,7 +87,12 @@ def test_a_large_box_and_its_margin_are_shown_whole_at_a_coarser_spacing(ct):
 
 
 def test_of_a_filled_cube_only_what_is_shown_can_lie_outside_the_ct(ct):
-    assert isotropic_cube(ct, LesionBox(middle(ct), [2.0, 2.0, 2.0]), replace(FILLED, edge_mm=120.0, voxels=60)).outside_share == 0
+    assert (
+        isotropic_cube(
+            ct, LesionBox(middle(ct), [2.0, 2.0, 2.0]), replace(FILLED, edge_mm=120.0, voxels=60)
+        ).outside_share
+        == 0
+    )
 
 
 def test_a_manifest_says_of_a_cube_only_what_older_versions_do_not_take_for_granted():

@@ -127,13 +127,25 @@ def _add_probe(commands: argparse._SubParsersAction) -> None:
 
 
 def _add_lung_nodules(commands: argparse._SubParsersAction) -> None:
-    nodules = commands.add_parser("lung-nodules", help="train, cross-validate and export lung-nodule-malignancy")
+    nodules = commands.add_parser("lung-nodules", help="train, cross-validate and export the models of lung nodules")
+    nodules.add_argument(
+        "--model", default="lung-nodule-malignancy", help="a YAML file, or the name of a plan that comes along"
+    )
     nodules.add_argument("--data", type=Path, required=True, help="folder with nodules.csv, image/ and mask/")
     nodules.add_argument(
         "--imagenet", dest="weights", type=Path, required=True, help="ImageNet weights of MobileNetV2 (.pth)"
     )
-    _add_probe_outputs(nodules)
-    nodules.set_defaults(command=_probe, plan="lung-nodule-malignancy")
+    nodules.add_argument(
+        "--readers", type=Path, help="folder with what each reader said (default: lidc_readers beside --data)"
+    )
+    nodules.add_argument(
+        "--cache", type=Path, default=Path("runs/nodules"), help="folder where what the frozen network sees is kept"
+    )
+    nodules.add_argument(
+        "--elsewhere", type=Path, nargs="+", default=(), help="CTs without nodules: how many boxes in them are refused"
+    )
+    nodules.add_argument("--out", type=Path, required=True, help="model folder to write")
+    nodules.set_defaults(command=_lung_nodules)
 
 
 def _add_probe_outputs(parser: argparse.ArgumentParser) -> None:
@@ -310,6 +322,34 @@ def _probe(options: argparse.Namespace) -> None:
     if options.report is not None:
         report(plan, probed, options.report, notify)
         print(f"Open {options.report / 'report.html'} in a browser.")
+
+
+def _lung_nodules(options: argparse.Namespace) -> None:
+    from lesiontraining.commands.export import write_bundle
+    from lesiontraining.nodules.build import build
+    from lesiontraining.nodules.card import card, nodule_manifest
+    from lesiontraining.nodules.plan import read_nodule_plan
+
+    notify = _Clock()
+    plan = read_nodule_plan(options.model)
+    built = build(
+        plan,
+        data=options.data,
+        readers=options.readers or options.data.parent / "lidc_readers",
+        weights=options.weights,
+        cache=options.cache,
+        elsewhere=options.elsewhere,
+        notify=notify,
+    )
+    options.out.parent.mkdir(parents=True, exist_ok=True)
+    text = card(plan, built)
+    head, section = nodule_manifest(plan, built)
+    sha256 = write_bundle(
+        options.out, head=head, lesionlens=section, network=built.network, spec=plan.spec,
+        calibration=built.calibration(), card=text, license_text=plan.text.license,
+    )  # fmt: skip
+    print(text)
+    notify(f"wrote {options.out}, sha256 {sha256}")
 
 
 if __name__ == "__main__":

@@ -195,8 +195,8 @@ class Classifier:
 
     def _reliability(self, box: LesionBox, prediction: _Prediction, heat_map: HeatMap) -> Reliability:
         conformal, ood = self.bundle.conformal, self.bundle.ood
-        longest_mm = float(box.sizeMm.max())
-        in_set = None if conformal is None else prediction_set(prediction.probabilities, conformal.of_size(longest_mm))
+        shortest_mm = float(box.sizeMm.min())
+        in_set = None if conformal is None else prediction_set(prediction.probabilities, conformal.of_size(shortest_mm))
         return Reliability(
             prediction_set=None if in_set is None else tuple(self.bundle.class_names[c] for c in in_set),
             target_coverage=None if conformal is None else 1.0 - conformal.alpha,

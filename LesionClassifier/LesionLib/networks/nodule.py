@@ -36,6 +36,8 @@ _EPS = 1e-4
 class NoduleNet(LesionNet):
     """``classes`` logits and ``scores`` numbers from one cube; descriptor: ``space`` numbers, a linear map of what is seen.
 
+    With neither classes nor scores it only compares lesions.
+
     ``edge_mm``: of the cube; ``low_hu``, ``high_hu``: its window. The map is (batch, feature, 14, 14, 14): what each place
     adds to each average, spread along the normal of its plane within the box; its sum over the places is what the head
     multiplies. All is told as the difference from ``center``, the average lesion, so that a map shows what sets a lesion apart. Its
@@ -53,8 +55,8 @@ class NoduleNet(LesionNet):
         high_hu: float = 1600.0,
     ) -> None:
         super().__init__()
-        if classes + scores < 1 or space < 1 or not (edge_mm > 0 and high_hu > low_hu):
-            msg = f"classes + scores and space must be at least 1, edge_mm and the window above 0; not {classes}, {scores}, {space}"
+        if min(classes, scores) < 0 or space < 1 or not (edge_mm > 0 and high_hu > low_hu):
+            msg = f"space must be at least 1, edge_mm and the window above 0; not {space}, {edge_mm} and {low_hu} to {high_hu}"
             raise ValueError(msg)
         self.classes, self.scores, self.edge_mm = classes, scores, edge_mm
         self.window_hu = (low_hu, high_hu)
@@ -62,7 +64,7 @@ class NoduleNet(LesionNet):
         self.requires_grad_(requires_grad=False)
         self.register_buffer("center", torch.zeros(self.numbers))
         self.projection = nn.Linear(self.numbers, space)
-        self.classifier = nn.Linear(self.numbers, classes + scores)
+        self.classifier = nn.Linear(self.numbers, classes + scores) if classes + scores else None
 
     mapped_channels = 2 * 3 * sum(_DEPTHS.values())
 
@@ -93,8 +95,9 @@ class NoduleNet(LesionNet):
         return torch.cat([*blocks, of_no_place], dim=1)
 
     def head(self, f: Tensor) -> Tensor:
-        """Logits (batch, class), then the scores."""
-        return self.classifier(f.sum(dim=(2, 3, 4)))
+        """Logits (batch, class), then the scores; the descriptor where it only compares."""
+        seen = f.sum(dim=(2, 3, 4))
+        return self.projection(seen) if self.classifier is None else self.classifier(seen)
 
     def descriptor(self, f: Tensor) -> Tensor:
         """(batch, space)."""

@@ -32,7 +32,7 @@ class ConformalQuantile:
 
     ``scores``: float64, shape (class,); all the same unless ``class_conditional``. ``alpha``: the share of misses that is
     allowed. ``counts``: calibration lesions of each class, shape (class,). ``band_edges_mm``, rising, (band - 1,), and
-    ``band_scores``, (band, class): scores of their own for lesions by the longest edge of their box, where a model has them;
+    ``band_scores``, (band, class): scores of their own for lesions by the shortest edge of their box, where a model has them;
     an edge belongs to the band below it.
     """
 
@@ -43,11 +43,11 @@ class ConformalQuantile:
     band_edges_mm: np.ndarray = field(default_factory=lambda: np.empty(0))
     band_scores: np.ndarray = field(default_factory=lambda: np.empty((0, 0)))
 
-    def of_size(self, longest_mm: float) -> ConformalQuantile:
+    def of_size(self, shortest_mm: float) -> ConformalQuantile:
         """The quantile of lesions of this size; the same for all sizes where the model has one for all."""
         if not len(self.band_scores):
             return self
-        band = int(np.searchsorted(self.band_edges_mm, longest_mm, side="left"))
+        band = int(np.searchsorted(self.band_edges_mm, shortest_mm, side="left"))
         return replace(self, scores=self.band_scores[band], band_edges_mm=np.empty(0), band_scores=np.empty((0, 0)))
 
     def to_tensors(self) -> dict[str, Tensor]:

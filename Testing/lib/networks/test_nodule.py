@@ -62,6 +62,15 @@ def test_the_scores_stand_behind_the_classes_and_are_no_probabilities(network):
     assert float(p.sum()) == pytest.approx(1.0)
 
 
+def test_without_classes_it_only_compares():
+    torch.manual_seed(1)
+    compares = build_network("nodule", {"classes": 0, "scores": 0, "space": 8})
+    with torch.inference_mode():
+        f = compares.features(cube())
+        torch.testing.assert_close(compares.head(f), compares.descriptor(f))
+    assert not [name for name in compares.state_dict() if name.startswith("classifier")]
+
+
 def test_a_lesion_s_answer_does_not_depend_on_its_neighbours_in_the_batch(network):
     x = torch.cat([cube(), cube(3.0), cube(1.0, 1.5)])
     with torch.inference_mode():
@@ -113,7 +122,7 @@ def test_a_map_tells_of_places_only(network):
 
 
 @pytest.mark.parametrize(
-    "arguments", [{"classes": 0}, {"space": 0}, {"edge_mm": 0.0}, {"low_hu": 10.0, "high_hu": 10.0}]
+    "arguments", [{"classes": -1}, {"space": 0}, {"edge_mm": 0.0}, {"low_hu": 10.0, "high_hu": 10.0}]
 )
 def test_arguments_without_sense_are_refused(arguments):
     with pytest.raises(BundleError, match="does not take the arguments"):

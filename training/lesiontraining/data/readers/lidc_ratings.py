@@ -28,9 +28,9 @@ _THINNEST_MM = 1.5  # an outline on one slice has no depth of its own
 
 @dataclass(frozen=True, eq=False)
 class NoduleReaders:
-    """Of one nodule: ``ratings`` by name, one number a reader; ``boxes`` of the readers' outlines; ``diagnosis`` of its patient.
+    """Of one nodule: ``ratings`` by name, one number a reader; ``boxes`` of the readers' outlines.
 
-    ``diagnosis``: False benign, True malignant, None where it is not known.
+    ``diagnosis`` of the nodule itself, where it can be told: False benign, True malignant, None where it is not known.
     """
 
     ratings: Mapping[str, tuple[int, ...]]
@@ -76,7 +76,7 @@ def read_ratings(folder: Path) -> dict[str, NoduleReaders]:
     for row in _rows(Path(folder) / RATINGS):
         if row["match"] == "yes":
             rows.setdefault(row["file"], []).append(row)
-    diagnoses = {row["file"]: _diagnosis(row.get("dx_patient", "")) for row in _rows(Path(folder) / SUMMARY)}
+    diagnoses = {row["file"]: _diagnosis(row.get("dx_nodule_unambiguous", "")) for row in _rows(Path(folder) / SUMMARY)}
     try:
         return {name: _readers(of, diagnoses.get(name)) for name, of in rows.items()}
     except (KeyError, ValueError) as error:

@@ -1,0 +1,73 @@
+"""What makes a nodule model: its question, what its head may choose from, and the words of its card. A YAML file of values."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from jsonargparse import ArgumentError, ArgumentParser
+from LesionLib.sampling.inputs import Spec
+
+from lesiontraining.commands.probe_plan import LesionClass, ModelText, PlanError
+from lesiontraining.nodules.described import NODULE_SPEC
+
+PLANS = Path(__file__).resolve().parents[2] / "models"
+Question = Literal["malignancy", "kind", "description", "retrieval"]
+
+
+@dataclass(frozen=True)
+class NodulePlan:
+    """``components``: principal directions of what the network sees; ``measures_weight``: of its measures beside them, in units
+    of all directions together; ``penalties``, ``steadiness``: what the ridge may choose from, see
+    `lesiontraining.nodules.heads.fit_ridge`. ``alpha``: what prediction sets may miss. ``quantile``: the share of nodules that
+    count as usual. ``draws``: of the bootstrap. ``heat_every``: of how many nodules one has its heat map measured.
+    ``scores``: as in a manifest, without the errors, which are measured.
+    """
+
+    name: str
+    version: str
+    question: Question
+    text: ModelText
+    classes: list[LesionClass] = field(default_factory=list)
+    components: int = 250
+    measures_weight: float = 1.0
+    penalties: list[float] = field(default_factory=lambda: [0.01])
+    steadiness: list[float] = field(default_factory=lambda: [0.0])
+    alpha: float = 0.1
+    quantile: float = 0.96
+    draws: int = 2000
+    heat_every: int = 16
+    scores: list[dict[str, Any]] = field(default_factory=list)
+    seed: int = 0
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """In the order of the outputs."""
+        return tuple(one.name for one in self.classes)
+
+    @property
+    def spec(self) -> Spec:
+        """How a box becomes network input."""
+        return NODULE_SPEC
+
+
+def read_nodule_plan(name: str | Path) -> NodulePlan:
+    """The plan of a YAML file, or of one that comes along by its name. Raises `PlanError` for what does not fit."""
+    path = Path(name)
+    if not path.is_file():
+        path = PLANS / f"{name}.yaml"
+    if not path.is_file():
+        known = ", ".join(sorted(found.stem for found in PLANS.glob("lung-nodule-*.yaml")))
+        msg = f"there is no plan {str(name)!r} of a nodule model; give a YAML file, or one of {known}."
+        raise PlanError(msg)
+    parser = ArgumentParser(exit_on_error=False)
+    parser.add_class_arguments(NodulePlan)
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+        plan = parser.instantiate(parser.parse_object(values))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError, ArgumentError, TypeError, ValueError, KeyError) as error:
+        msg = f"{path.name} is no plan of a nodule model: {' '.join(str(error).split())[:600]}"
+        raise PlanError(msg) from error
+    return NodulePlan(**vars(plan))

@@ -21,21 +21,27 @@ _BINS = 10
 class Table:
     """``rows``: by method, by figure; ``differences``: the first method minus each other one, of the figure ``compared``.
 
-    ``counts``: what the lesions are, in words.
+    ``counts``: of the lesions some kinds, by name; ``unit``: what a row of the values is.
     """
 
     title: str
-    counts: str
+    lesions: int
+    patients: int
+    counts: Mapping[str, int]
     rows: Mapping[str, Mapping[str, Estimate]]
     compared: str
     differences: Mapping[str, Difference]
     note: str = ""
+    unit: str = ""
 
     def as_markdown(self) -> str:
         """A headed table."""
         names = list(next(iter(self.rows.values())))
         lines = ([name, *(shown(of[f].value, of[f].low, of[f].high) for f in names)] for name, of in self.rows.items())
-        parts = [f"### {self.title}: {self.counts}", markdown_table(["", *names], lines)]
+        counts = "".join(f"{count} {name}, " for name, count in self.counts.items())
+        unit = f" {self.unit}" if self.unit else ""
+        head = f"### {self.title}: n = {self.lesions}{unit}, {counts}{self.patients} patients"
+        parts = [head, markdown_table(["", *names], lines)]
         if self.differences:
             found = "; ".join(f"minus {name} {signed(d)}" for name, d in self.differences.items())
             parts.append(f"{self.compared} of this model, paired: {found}.")
@@ -46,10 +52,13 @@ class Table:
     def as_json(self) -> dict[str, Any]:
         """For a manifest."""
         return {
-            "name": self.title,
-            "lesions": self.counts,
+            "name": self.title.lower(),
+            "lesions": self.lesions,
+            "nodules": self.lesions,
+            **self.counts,
+            "patients": self.patients,
             "figures": {name: {f: _numbers(e) for f, e in of.items()} for name, of in self.rows.items()},
-            f"{self.compared}_difference": {name: _numbers(d) for name, d in self.differences.items()},
+            f"{self.compared.lower()}_difference": {name: _numbers(d) for name, d in self.differences.items()},
         }
 
 
@@ -78,11 +87,15 @@ class Measuring:
         methods: Mapping[str, np.ndarray],
         metrics: Mapping[str, Metric],
         *,
-        counts: str,
+        counts: Mapping[str, np.ndarray] | None = None,
         against: tuple[str, ...] = (),
         note: str = "",
+        unit: str = "",
     ) -> Table:
-        """``rows``: bool (lesion,); ``methods``: values of each lesion, (lesion, ...); the first metric is compared."""
+        """``rows``: bool (lesion,); ``counts``: bool (lesion,) by name; ``methods``: values of each lesion, (lesion, ...).
+
+        The first metric of the first method is compared with that of ``against``.
+        """
         index = np.flatnonzero(rows)
         drawn = PatientDraws(self.patients[index], draws=self.draws, seed=self.seed)
 
@@ -92,7 +105,9 @@ class Measuring:
         first, compared = next(iter(methods)), next(iter(metrics))
         return Table(
             title,
-            counts,
+            len(index),
+            len(np.unique(self.patients[index])),
+            {name: int((rows & of).sum()) for name, of in (counts or {}).items()},
             {
                 name: {figure: interval(statistic(values, metric), drawn) for figure, metric in metrics.items()}
                 for name, values in methods.items()
@@ -105,6 +120,7 @@ class Measuring:
                 for name in against
             },
             note,
+            unit,
         )
 
 

@@ -162,7 +162,7 @@ def class_metrics(labels: np.ndarray, classes: int) -> dict[str, Metric]:
     """What is printed of classes; values are probabilities (lesion, class)."""
     if classes > 2:
         return {
-            "macro AUC": lambda p, i: macro_auc(labels[i], p),
+            "AUC": lambda p, i: macro_auc(labels[i], p),
             "balanced accuracy": lambda p, i: balanced_accuracy(labels[i], p.argmax(axis=1), classes),
         }
 
@@ -186,7 +186,7 @@ def malignancy_figures(nodules: Nodules, answers: Nested, measuring: Measuring, 
     groups = {"All nodules": nodules.everyone, "Nodules of 5-12 mm": nodules.middle}
     tables = {
         name: measuring.table(
-            name, rows, methods, class_metrics(y, 2), counts=_counted(nodules, rows, {"malignant": y == 1}),
+            name, rows, methods, class_metrics(y, 2), counts={"malignant": y == 1},
             against=(VOLUME, SIZE_HU, LOOSE_ROW),
         )
         for name, rows in groups.items()
@@ -258,7 +258,7 @@ def kind_figures(nodules: Nodules, answers: Nested, measuring: Measuring, alpha:
             rows,
             methods,
             metrics,
-            counts=_counted(nodules, rows, of_kinds),
+            counts=of_kinds,
             against=(FIVE_HU, SIZE_HU, LOOSE_ROW),
         )
         for name, rows in groups.items()
@@ -277,7 +277,7 @@ def kind_figures(nodules: Nodules, answers: Nested, measuring: Measuring, alpha:
             **cover,
         },
         aims=(
-            Aim("macro AUC", 0.98, first["macro AUC"].value),
+            Aim("AUC, mean over the kinds", 0.98, first["AUC"].value),
             Aim("balanced accuracy", 0.90, first["balanced accuracy"].value),
             Aim("change of p in a box drawn 0-3 mm larger, median", 0.04, grown.median, at_least=False),
             Aim("the same, 95th percentile", 0.15, grown.p95, at_least=False),
@@ -343,8 +343,8 @@ def description_table(
         )
     return Table(
         "Mean absolute error against the mean of the other readers, in steps of the scale",
-        f"{count} pairs of a nodule and a reader", rows, "Error", differences,
-        "Below zero the model is nearer to the other readers than one of them is.",
+        count, len(np.unique(nodules.patients[of])), {}, rows, "Error", differences,
+        "Below zero the model is nearer to the other readers than one of them is.", "pairs of a nodule and a reader",
     )  # fmt: skip
 
 
@@ -357,7 +357,7 @@ def description_figures(
         Aim(f"error minus one reader's, {name.removeprefix('one reader, ')}", 0.0, found.value, at_least=False)
         for name, found in table.differences.items()
     )
-    return Figures((table, *kinds.tables), kinds.sentences, (*aims, *kinds.aims), kinds.numbers)
+    return Figures((*kinds.tables, table), kinds.sentences, (*aims, *kinds.aims), kinds.numbers)
 
 
 def banded_sets(p: np.ndarray, labels: np.ndarray, nodules: Nodules):
@@ -414,12 +414,6 @@ def steadiness_by_group(
     }
 
 
-def _counted(nodules: Nodules, rows: np.ndarray, of: Mapping[str, np.ndarray]) -> str:
-    patients = len(np.unique(nodules.patients[rows]))
-    counts = ", ".join(f"{int((rows & chosen).sum())} {name}" for name, chosen in of.items())
-    return f"n = {int(rows.sum())}, {counts}, {patients} patients"
-
-
 def _suspicion(methods: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     return {name: methods[name][:, 1] for name in (MODEL, VOLUME, SIZE_HU, LOOSE_ROW)}
 
@@ -431,8 +425,7 @@ def _ranked_table(
     chosen = rows & ~np.isnan(rating)
     return measuring.table(
         f"Rank correlation with the readers' mean rating, {name.lower()}", chosen, _suspicion(methods),
-        {"Spearman": lambda v, i: spearman(v, rating[i])}, counts=_counted(nodules, chosen, {}).replace(" ,", ""),
-        against=(VOLUME, SIZE_HU),
+        {"Spearman": lambda v, i: spearman(v, rating[i])}, against=(VOLUME, SIZE_HU),
     )  # fmt: skip
 
 
@@ -444,7 +437,7 @@ def _agreed_table(
     chosen = rows & (high | (rating <= _AGREED_BENIGN))
     return measuring.table(
         f"Nodules that readers agree on (mean at most 2.25 or at least 3.75), {name.lower()}", chosen, _suspicion(methods),
-        {"AUC": lambda v, i: auc(high[i], v)}, counts=_counted(nodules, chosen, {"at least 3.75": high}),
+        {"AUC": lambda v, i: auc(high[i], v)}, counts={"at least 3.75": high},
         against=(VOLUME, SIZE_HU),
     )  # fmt: skip
 
@@ -454,7 +447,7 @@ def _diagnosis_table(nodules: Nodules, methods: Mapping[str, np.ndarray], measur
     cancer = np.array([bool(r is not None and r.diagnosis) for r in nodules.readers])
     return measuring.table(
         "Against diagnoses", known, _suspicion(methods), {"AUC": lambda v, i: auc(cancer[i], v)},
-        counts=_counted(nodules, known, {"cancer": cancer}), against=(VOLUME, SIZE_HU),
+        counts={"cancer": cancer}, against=(VOLUME, SIZE_HU),
         note="The question is how readers would rate a nodule. Whether it is cancer is another one, and this is the only answer to "
         "it that the collection allows.",
     )  # fmt: skip
@@ -477,6 +470,6 @@ def _human_table(nodules: Nodules, methods: Mapping[str, np.ndarray], measuring:
     values |= {name: methods[name][index, 1] for name in (VOLUME, SIZE_HU)}
     return pairs.table(
         "Beside one reader: at least two of the other readers above 3", np.full(len(index), True), values,
-        {"AUC": lambda v, i: auc(target[i], v)}, counts=f"n = {len(index)} pairs of a nodule and a reader",
-        against=("one reader", VOLUME, SIZE_HU),
+        {"AUC": lambda v, i: auc(target[i], v)}, against=("one reader", VOLUME, SIZE_HU),
+        unit="pairs of a nodule and a reader",
     )  # fmt: skip

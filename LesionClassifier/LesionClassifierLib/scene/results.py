@@ -10,7 +10,7 @@ import base64
 import json
 import zlib
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 from LesionLib.errors import LesionLensError
@@ -69,7 +69,7 @@ def storeResult(
         "box": box_to_json(replace(result.box, segment=None)),
         "embedding": base64.b64encode(result.embedding.astype("<f4").tobytes()).decode(),
         "explained": result.heat_map.class_name if result.heat_map is not None else "",
-        "run": asdict(run),
+        "run": run.to_json(),
         "classColors": classColors,
         "fingerprint": fingerprint,
     }
@@ -89,7 +89,7 @@ def storedResult(roiNode: vtkMRMLMarkupsROINode) -> StoredResult | None:
         return StoredResult(
             result=result_from_json(content["result"], box_from_json(content["box"], iter(())), iter([embedding])),
             explained=content["explained"],
-            run=RunInfo(**content["run"]),
+            run=RunInfo.from_json(content["run"]),
             classColors={name: tuple(color) for name, color in content["classColors"].items()},
             fingerprint=content["fingerprint"],
         )
@@ -194,7 +194,7 @@ def showResults(
             roiNode, volumeNode, result,
             run=run, classColors=dict(classColors), fingerprint=fingerprint(volume, result.box),
         )  # fmt: skip
-    tableNode = _replacedTable(scene, results)
+    tableNode = _replacedTable(scene, results, run)
     shown = [node for node in heatMapNodes if node is not None]
     placeResults(scene, volumeNode, [*roiNodes, *shown, tableNode], folderName=FOLDER_NAME)
     return ShownResults(tuple(heatMapNodes), tableNode)
@@ -265,19 +265,23 @@ def _addHeatMap(
     return node
 
 
-def _replacedTable(scene: vtkMRMLScene, results: Sequence[LesionResult]) -> vtkMRMLTableNode:
+def _replacedTable(scene: vtkMRMLScene, results: Sequence[LesionResult], run: RunInfo) -> vtkMRMLTableNode:
     earlier: vtkMRMLNode | None = resultsTable(scene)
     if earlier is not None:
         scene.RemoveNode(earlier)
-    node = addResultsTableNode(scene, _columns(results), name="LesionLens results")
+    node = addResultsTableNode(scene, _columns(results, run), name="LesionLens results")
     node.SetAttribute(_TABLE_ATTRIBUTE, "1")
     return node
 
 
-def _columns(results: Sequence[LesionResult]) -> dict[str, list]:
+def _columns(results: Sequence[LesionResult], run: RunInfo) -> dict[str, list]:
     columns: dict[str, list] = {"name": [r.name for r in results], "label": [r.label for r in results]}
     for className in results[0].probabilities if results else ():
         columns[f"p_{className}"] = [r.shown_probabilities.get(className) for r in results]
+    for spec in run.scores:
+        columns[f"score_{spec.name}"] = [r.shown_scores.get(spec.name) for r in results]
+    if run.scores:
+        columns["sentence"] = [r.sentence(run) for r in results]
     columns["cannot_be_ruled_out"] = [
         " | ".join(r.reliability.prediction_set or ()) if r.label else "" for r in results
     ]

@@ -39,10 +39,11 @@ from LesionLib.inference.precision import choose_precision, in_precision
 from LesionLib.inference.results import LesionResult, RunInfo, color_by_class
 from LesionLib.model.bundle import Bundle, load_bundle
 from LesionLib.model.folder import MANIFEST, WEIGHTS, find_bundle, golden_case
-from LesionLib.networks.base import device_of
+from LesionLib.model.scores import named_scores
+from LesionLib.networks.base import device_of, parted_output
 from LesionLib.sampling.batches import Lesion, batches, crop_lesion, stacked
 from LesionLib.sampling.inputs import model_input_boxes
-from LesionLib.sampling.statistics import LesionStatistics, lesion_statistics
+from LesionLib.sampling.statistics import LesionStatistics, lesion_statistics, longest_extent_mm
 from LesionLib.uncertainty.conformal import prediction_set
 from LesionLib.uncertainty.reliability import Reliability
 from LesionLib.uncertainty.stability import box_stability
@@ -87,9 +88,10 @@ class Classifier:
         """One answer a box, in order: probabilities, embedding, and the Grad-CAM of ``class_name`` (default: the answer).
 
         The patches of several boxes, at most ``max_lesions``, go through the network at once. The probability of a
-        lesion is the mean of its patches' (DMRN's rule). ``box_jitter``: boxes drawn a little differently that are asked
-        too, for the spread of the answer. Where the model abstains there is no label, and no map but of a ``class_name``;
-        with ``answer_anyway`` there are. Raises `BoxError` for a box outside, `BundleError` for a model without classes.
+        lesion is the mean of its patches' (DMRN's rule), and so is a score, brought onto its scale afterwards.
+        ``box_jitter``: boxes drawn a little differently that are asked too, for the spread of the answer. Where the model
+        abstains there is no label, and no map but of a ``class_name``; with ``answer_anyway`` there are. Raises `BoxError`
+        for a box outside, `BundleError` for a model without classes.
         """
         self._require_classes()
         warnings = volume_warnings(self.volume)
@@ -124,6 +126,11 @@ class Classifier:
         self._require_classes()
         return self._predictions([crop_lesion(self.volume, box, self.bundle.spec)])[0].probabilities
 
+    def _values(self, box: LesionBox) -> np.ndarray:
+        """Probabilities and scores of a lesion alone, (class + score,)."""
+        prediction = self._predictions([crop_lesion(self.volume, box, self.bundle.spec)])[0]
+        return np.append(prediction.probabilities, list(prediction.scores.values()))
+
     def similarity_to(self, box: LesionBox, embedding: np.ndarray, *, name: str = "similar") -> HeatMap:
         """What in a lesion makes it resemble the lesion of ``embedding`` (L2-normalised, (d,)), painted into the CT."""
         lesion = crop_lesion(self.volume, box, self.bundle.spec)
@@ -139,9 +146,16 @@ class Classifier:
         network, counts = self.bundle.network, [len(lesion.patches) for lesion in batch]
         features = self._features(batch)
         with torch.no_grad():
-            probabilities = network.probabilities(network.head(features), self.bundle.temperature)
-            parts = zip(features.split(counts), probabilities.split(counts), strict=True)
-            return [_Prediction(f, p.mean(dim=0).cpu().numpy(), self._embedding(f)) for f, p in parts]
+            logits, scores = parted_output(network.head(features), len(self.bundle.scores))
+            probabilities = network.probabilities(logits, self.bundle.temperature)
+            parts = zip(features.split(counts), probabilities.split(counts), scores.split(counts), strict=True)
+            return [
+                _Prediction(f, p.mean(dim=0).cpu().numpy(), self._embedding(f), self._named_scores(s))
+                for f, p, s in parts
+            ]
+
+    def _named_scores(self, of_patches: Tensor) -> dict[str, float]:
+        return named_scores(self.bundle.scores, of_patches.float().mean(dim=0).tolist())
 
     def _features(self, batch: list[Lesion]) -> Tensor:
         network, counts = self.bundle.network, [len(lesion.patches) for lesion in batch]
@@ -183,6 +197,8 @@ class Classifier:
             reliability=self._reliability(lesion.box, prediction, heat_map),
             statistics=_statistics(self.volume, lesion.box),
             model_input_boxes=model_input_boxes(lesion.sample, lesion.box.name),
+            scores=prediction.scores,
+            longest_mm=longest_extent_mm(lesion.box) if self.bundle.scores else None,
         )
 
     def _warnings(
@@ -206,7 +222,7 @@ class Classifier:
 
     def _with_stability(self, result: LesionResult, prediction: _Prediction, box_jitter: int) -> LesionResult:
         spread = box_stability(
-            self.probabilities, result.box, self.volume, probabilities=prediction.probabilities, n=box_jitter
+            self._values, result.box, self.volume, probabilities=prediction.probabilities, n=box_jitter
         )
         return replace(result, reliability=replace(result.reliability, spread=spread))
 
@@ -220,11 +236,12 @@ def _statistics(volume: CTVolume, box: LesionBox) -> LesionStatistics | None:
 
 @dataclass(frozen=True, eq=False)
 class _Prediction:
-    """``features``: of the lesion's patches. ``probabilities``: (class,). ``embedding``: L2-normalised, (d,)."""
+    """``features``: of the lesion's patches. ``probabilities``: (class,). ``embedding``: L2-normalised, (d,). ``scores``: by name."""
 
     features: Tensor
     probabilities: np.ndarray
     embedding: np.ndarray
+    scores: dict[str, float]
 
 
 _KEPT = 3
@@ -285,8 +302,11 @@ def _in_measured_precision(model: LoadedModel) -> LoadedModel:
     """The model in the precision that pays here; in float32 with the very network of ``model``."""
     bundle = model.bundle
     patches = torch.from_numpy(crop_lesion(*golden_case(), bundle.spec).patches)
-    precision = choose_precision(bundle.network, patches)
-    network = in_precision(bundle.network, precision, dimensions=patches.ndim, temperature=bundle.temperature)
+    precision = choose_precision(bundle.network, patches, scores=len(bundle.scores))
+    network = in_precision(
+        bundle.network, precision,
+        dimensions=patches.ndim, temperature=bundle.temperature, scores=len(bundle.scores),
+    )  # fmt: skip
     return LoadedModel(replace(bundle, network=network), model.device, precision)
 
 
@@ -329,6 +349,7 @@ class Engine:
             manifest=bundle.manifest,
             folder=bundle.folder,
             device=device_name(loaded.device),
+            scores=bundle.scores,
         )
 
     def run(
@@ -444,11 +465,12 @@ def _next_result(predictions: Iterator[LesionResult], box: LesionBox) -> LesionR
 def _embedding(model: LoadedModel, request: EmbeddingRequest, warnings: tuple[InputWarning, ...]) -> Embedding | None:
     """The answer; None where the GPU's memory does not suffice. Raises `RunnerError` for the CPU's."""
     bundle, box, classifier = model.bundle, request.box, Classifier(model.bundle, request.volume)
-    probabilities, heat_map = {}, None
+    probabilities, scores, heat_map = {}, {}, None
     try:
         if bundle.class_names and not request.query_only:  # one pass through the network for both
             result = classifier.classify(box)
             vector, probabilities, noticed = result.embedding, result.probabilities, result.warnings
+            scores = result.scores
         else:
             vector, noticed = classifier.embed_checked(box)
         if request.similar_to is not None:
@@ -460,6 +482,7 @@ def _embedding(model: LoadedModel, request: EmbeddingRequest, warnings: tuple[In
     return Embedding(
         vector=vector,
         probabilities=probabilities,
+        scores=scores,
         class_colors=color_by_class(bundle),
         heat_map=heat_map,
         info=_info(request, model),
@@ -497,4 +520,5 @@ def _info(request: RunRequest | EmbeddingRequest, model: LoadedModel) -> RunInfo
         model_sha256=bundle.sha256,
         device=device_name(model.device) + suffix,
         software=software_versions(),
+        scores=bundle.scores,
     )

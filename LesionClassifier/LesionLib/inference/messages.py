@@ -23,6 +23,7 @@ from LesionLib.errors import InputWarning, LesionLensError, WarningName
 from LesionLib.explain.heat_map import HeatMap
 from LesionLib.geometry import CTVolume, LesionBox
 from LesionLib.inference.results import RGB, LesionResult, RunInfo
+from LesionLib.model.scores import ScoreSpec
 from LesionLib.sampling.statistics import LesionStatistics
 from LesionLib.uncertainty.reliability import Reliability
 
@@ -125,6 +126,7 @@ class ModelDescription:
     manifest: Mapping[str, Any]
     folder: Path
     device: str
+    scores: tuple[ScoreSpec, ...] = ()
 
 
 @dataclass(frozen=True, eq=False)
@@ -134,7 +136,8 @@ class Embedding:
     ``vector``: L2-normalised float32, (d,). ``probabilities`` is empty where only the vector was asked for, and like
     ``class_colors`` for a model that only compares lesions. ``heat_map``: what in the lesion makes it resemble the one
     asked for; None where none was. ``warnings``: what is unusual about the lesion, and how it was computed, as on the CPU
-    for want of GPU memory; with some of them the probabilities are no answer, see `results.abstention_codes`.
+    for want of GPU memory; with some of them probabilities and ``scores`` (empty for most models) are no answer, see
+    `results.abstention_codes`.
     """
 
     vector: np.ndarray
@@ -143,6 +146,7 @@ class Embedding:
     heat_map: HeatMap | None
     info: RunInfo
     warnings: tuple[InputWarning, ...] = ()
+    scores: Mapping[str, float] = field(default_factory=dict)
 
 
 def describing_request(model: str, options: RunOptions | None = None) -> EmbeddingRequest:
@@ -393,7 +397,7 @@ def response_to_frame(response: RunResponse) -> Frame:
     """Header and the arrays of the results: of each its embedding, then its heat map where it has one."""
     header = {
         "results": [result_to_json(result) for result in response.results],
-        "info": asdict(response.info),
+        "info": response.info.to_json(),
         "class_names": response.class_names,
         "class_colors": response.class_colors,
         "precision": asdict(response.precision),
@@ -407,7 +411,7 @@ def response_from_frame(frame: Frame, request: RunRequest) -> RunResponse:
     pairs = zip(header["results"], request.boxes, strict=True)
     return RunResponse(
         results=[result_from_json(values, box, arrays) for values, box in pairs],
-        info=RunInfo(**header["info"]),
+        info=RunInfo.from_json(header["info"]),
         class_names=tuple(header["class_names"]),
         class_colors=tuple(tuple(color) for color in header["class_colors"]),
         precision=Precision(**header["precision"]),
@@ -419,9 +423,10 @@ def embedding_to_frame(embedding: Embedding) -> Frame:
     heat_map = embedding.heat_map
     header = {
         "probabilities": dict(embedding.probabilities),
+        **({"scores": dict(embedding.scores)} if embedding.scores else {}),
         "class_colors": dict(embedding.class_colors),
         "heat_map": _heat_map_to_json(heat_map),
-        "info": asdict(embedding.info),
+        "info": embedding.info.to_json(),
         "warnings": _warnings_to_json(embedding.warnings),
     }
     return Frame(header, [embedding.vector] if heat_map is None else [embedding.vector, heat_map.array])
@@ -433,9 +438,10 @@ def embedding_from_frame(frame: Frame) -> Embedding:
     return Embedding(
         vector=next(arrays),
         probabilities=header["probabilities"],
+        scores=header.get("scores", {}),
         class_colors={name: tuple(color) for name, color in header["class_colors"].items()},
         heat_map=_heat_map_from_json(header["heat_map"], arrays),
-        info=RunInfo(**header["info"]),
+        info=RunInfo.from_json(header["info"]),
         warnings=_warnings_from_json(header["warnings"]),
     )
 
@@ -505,6 +511,7 @@ def result_to_json(result: LesionResult) -> dict[str, Any]:
         "name": result.name,
         "label": result.label,
         "probabilities": result.probabilities,
+        **({"scores": result.scores, "longest_mm": result.longest_mm} if result.scores else {}),
         "warnings": _warnings_to_json(result.warnings),
         "reliability": result.reliability.to_json(),
         "seen": [box_to_json(box) for box in result.model_input_boxes],
@@ -541,6 +548,8 @@ def result_from_json(values: dict[str, Any], box: LesionBox, arrays: Iterator[np
         box=box,
         label=values["label"],
         probabilities=values["probabilities"],
+        scores={name: float(value) for name, value in values.get("scores", {}).items()},
+        longest_mm=values.get("longest_mm"),
         embedding=embedding,
         heat_map=heat_map,
         warnings=_warnings_from_json(values["warnings"]),

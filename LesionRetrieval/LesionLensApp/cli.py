@@ -104,7 +104,9 @@ def _demo(options: argparse.Namespace) -> None:
     from LesionLensApp.demo import run_demo
     from LesionLensApp.loaded_model import ModelSession
 
-    print_results(run_demo(options.out, ModelSession(options.model), steps, seed=options.seed), options.out)
+    model = ModelSession(options.model)
+    results = run_demo(options.out, model, steps, seed=options.seed)
+    print_results(results, options.out, scores=model.described.scores)
 
 
 def _classify(options: argparse.Namespace) -> None:
@@ -116,7 +118,7 @@ def _classify(options: argparse.Namespace) -> None:
     model = ModelSession(options.model)
     from LesionLensApp.classify import classify_files
 
-    print_results(classify_files(options, model, steps), options.out)
+    print_results(classify_files(options, model, steps), options.out, scores=model.described.scores)
 
 
 if __name__ == "__main__":

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import argparse
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
+from LesionLib.model.scores import ScoreSpec
 from LesionLib.terminal import notify
 from rich.console import Console
 from rich.table import Table
@@ -57,7 +59,24 @@ def _show(options: argparse.Namespace) -> None:
 
     bundle = load_bundle(options.model)
     notify((bundle.folder / CARD).read_text(encoding="utf-8"))
+    if bundle.scores:
+        Console(highlight=False).print(_score_table(bundle.scores))
     notify(json.dumps({"input": bundle.manifest["lesionlens"]["input"], "sha256": bundle.sha256}, indent=2))
+
+
+def _score_table(scores: Sequence[ScoreSpec]) -> Table:
+    """The scales, and how far model and readers are off on them."""
+    table = Table(title="Scores", caption="Mean absolute errors: of the model, and of one reader against the others.")
+    for heading in ("score", "what", "scale", "lowest", "highest", "model", "one reader", "n"):
+        table.add_column(heading)
+    for spec in scores:
+        errors = ("-", "-", "-")
+        if spec.error is not None:
+            worse = " (more than a reader)" if spec.errs_more_than_a_reader else ""
+            errors = (f"{spec.error.model:.2f}{worse}", f"{spec.error.reader:.2f}", str(spec.error.n))
+        scale = f"{spec.low} to {spec.high}"
+        table.add_row(*map(cell, (spec.name, spec.description, scale, spec.levels[0], spec.levels[-1], *errors)))
+    return table
 
 
 def _verify(options: argparse.Namespace) -> None:

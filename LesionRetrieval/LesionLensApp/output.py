@@ -18,6 +18,7 @@ from LesionLib.inference.results import NO_ANSWER, LesionResult, SimilarCase
 from LesionLib.io.image_headers import shown_path
 from LesionLib.io.private_files import make_private, private_folder
 from LesionLib.io.swap import put_folder
+from LesionLib.model.scores import ScoreSpec
 from LesionLib.terminal import printable
 from LesionRetrievalLib.library.cases import MAY_BE_THE_LESION, NEARLY_THE_SAME
 from LesionRetrievalLib.server.connection import is_server_address
@@ -80,8 +81,8 @@ class Steps:
             yield from progress.track(items, total=total if total is not None else len(items))
 
 
-def print_results(results: Sequence[LesionResult], out: Path) -> None:
-    """The table of answers, and where to look."""
+def print_results(results: Sequence[LesionResult], out: Path, *, scores: Sequence[ScoreSpec] = ()) -> None:
+    """The table of answers, what the model's ``scores`` say of each lesion in a sentence, and where to look."""
     console = Console(highlight=False)
     table = Table(title="LesionLens", caption=NOTICE)
     for heading in ("lesion", "answer", "probabilities", "most similar cases", "warnings"):
@@ -93,6 +94,9 @@ def print_results(results: Sequence[LesionResult], out: Path) -> None:
         warnings = str(len(result.warnings)) if result.warnings else "-"
         table.add_row(*map(cell, (result.name, answer, probabilities, similar, warnings)))
     console.print(table)
+    for result in results:
+        if sentence := result.sentence(scores):
+            console.print(cell(f"{result.name}: {sentence}"))
     warnings = list(dict.fromkeys(warning for result in results for warning in result.warnings))
     for warning in warnings[:_SHOWN_WARNINGS]:
         names = [result.name for result in results if warning in result.warnings]

@@ -114,7 +114,9 @@ def write_report(
             "cards": [_card(neighbour, library) for neighbour in neighbours[number - 1]],
             # Found by the same features: where the model has no answer, they have none either.
             "vote": _vote(neighbours[number - 1]) if result.usable else "",
-            "reliability": result.messages,
+            "reliability": (*result.messages, *result.score_notes(run.scores)),
+            "sentence": result.sentence(run.scores),
+            "scores": result.score_rows(run.scores),
         }
         for number, result in enumerate(results, start=1)
     ]

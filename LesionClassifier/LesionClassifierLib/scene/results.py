@@ -281,7 +281,7 @@ def _columns(results: Sequence[LesionResult], run: RunInfo) -> dict[str, list]:
     for spec in run.scores:
         columns[f"score_{spec.name}"] = [r.shown_scores.get(spec.name) for r in results]
     if run.scores:
-        columns["sentence"] = [r.sentence(run) for r in results]
+        columns["sentence"] = [r.sentence(run.scores) for r in results]
     columns["cannot_be_ruled_out"] = [
         " | ".join(r.reliability.prediction_set or ()) if r.label else "" for r in results
     ]

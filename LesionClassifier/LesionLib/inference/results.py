@@ -128,19 +128,19 @@ class LesionResult:
         """Those to show: empty where there is no label."""
         return dict(self.scores) if self.label else {}
 
-    def score_rows(self, run: RunInfo) -> tuple[ScoreRow, ...]:
-        """The scores as they are shown; none where there is no label."""
-        return score_rows(run.scores, self.shown_scores, self.reliability.spread)
+    def score_rows(self, scores: Sequence[ScoreSpec]) -> tuple[ScoreRow, ...]:
+        """The scores as they are shown, on these scales; none where there is no label."""
+        return score_rows(scores, self.shown_scores, self.reliability.spread)
 
-    def sentence(self, run: RunInfo) -> str:
+    def sentence(self, scores: Sequence[ScoreSpec]) -> str:
         """The lesion in one sentence, see `description.description_sentence`; "" for a model without scores."""
         return description_sentence(
-            self.label, run.scores, self.shown_scores, longest_mm=self.longest_mm, statistics=self.statistics
+            self.label, scores, self.shown_scores, longest_mm=self.longest_mm, statistics=self.statistics
         )
 
-    def score_notes(self, run: RunInfo) -> tuple[str, ...]:
+    def score_notes(self, scores: Sequence[ScoreSpec]) -> tuple[str, ...]:
         """Of which of the shown scores the model errs more than a reader does."""
-        return score_notes(run.scores, self.shown_scores)
+        return score_notes(scores, self.shown_scores)
 
     @property
     def answered_anyway(self) -> LesionResult:
@@ -229,7 +229,7 @@ def as_csv(run: RunInfo, results: Sequence[LesionResult]) -> str:
         map_file = heat_map_file(number) if result.heat_map else ""
         shared = [run.volume, run.model_name, run.model_version, run.model_sha256, run.device, run.software]
         shared += ["yes" if result.usable else "no", " | ".join(_codes(result))]
-        shared += [result.sentence(run)] if scores else []
+        shared += [result.sentence(run.scores)] if scores else []
         trust = [*_reliability_columns(result).values(), *_statistics_columns(result.statistics).values()]
         warnings = " | ".join(result.warnings)
         row = [result.name, result.label, *numbers, *numbers_of_box, map_file, warnings, *trust, *shared]
@@ -305,7 +305,7 @@ def _statistics_as_json(known: LesionStatistics) -> dict:
 def _result_as_json(run: RunInfo, number: int, result: LesionResult) -> dict:
     described = {}
     if run.scores:
-        described = {"scores": _rounded_scores(result.shown_scores), "sentence": result.sentence(run)}
+        described = {"scores": _rounded_scores(result.shown_scores), "sentence": result.sentence(run.scores)}
     return {
         "name": result.name,
         "box": {key: _rounded(values) for key, values in box_to_json(result.box).items()},

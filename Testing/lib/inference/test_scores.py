@@ -109,7 +109,7 @@ def test_boxes_drawn_a_little_differently_give_each_score_its_range(bundle, answ
     assert (spread.score_minimum <= spread.score_maximum).all()
     assert spread.score_minimum[1] < spread.score_maximum[1]
     assert spread.score_maximum[2] == 5.0  # on the scale, too
-    row = result.score_rows(run)[1]
+    row = result.score_rows(run.scores)[1]
     assert row.spread == (spread.score_minimum[1], spread.score_maximum[1])
     assert row.spread_text == f"{row.spread[0]:.1f} to {row.spread[1]:.1f} for boxes drawn a little differently"
     assert len(spread.mean) == len(CLASSES)
@@ -132,7 +132,7 @@ def test_scores_cross_the_process_border(model, answered, worker):
     np.testing.assert_allclose(
         there.reliability.spread.score_maximum, result.reliability.spread.score_maximum, atol=1e-4
     )
-    assert there.sentence(response.info) == result.sentence(run)
+    assert there.sentence(response.info.scores) == result.sentence(run.scores)
 
 
 def test_an_embedding_carries_scores_where_more_than_the_vector_is_asked(model):
@@ -148,7 +148,7 @@ def test_an_embedding_carries_scores_where_more_than_the_vector_is_asked(model):
 def test_without_an_answer_there_are_no_scores_and_what_was_computed_stays_in_the_details(answered):
     run, result = answered
     silent = replace(result, warnings=(InputWarning(WarningName.BOX_SIZE, "It is too small."),)).without_abstained
-    assert (silent.shown_scores, silent.score_rows(run), silent.sentence(run)) == ({}, (), "")
+    assert (silent.shown_scores, silent.score_rows(run.scores), silent.sentence(run.scores)) == ({}, (), "")
     content = as_json(run, [silent])["results"][0]
     assert (content["scores"], content["sentence"]) == ({}, "")
     assert content["details"]["scores"]["lobulation"] == pytest.approx(result.scores["lobulation"], abs=1e-4)
@@ -157,7 +157,7 @@ def test_without_an_answer_there_are_no_scores_and_what_was_computed_stays_in_th
         f"score_{entry['name']}": "" for entry in SCORES
     }
     assert row["sentence"] == ""
-    assert silent.answered_anyway.sentence(run) == result.sentence(run)
+    assert silent.answered_anyway.sentence(run.scores) == result.sentence(run.scores)
 
 
 def test_results_name_each_score_with_its_scale(answered):
@@ -166,11 +166,11 @@ def test_results_name_each_score_with_its_scale(answered):
     assert [entry["name"] for entry in content["scores"]] == [entry["name"] for entry in SCORES]
     assert content["scores"][1]["error"] == {"model": 0.82, "reader": 0.64, "n": 806}
     assert content["results"][0]["scores"] == {k: round(v, 4) for k, v in result.scores.items()}
-    assert content["results"][0]["sentence"] == result.sentence(run)
+    assert content["results"][0]["sentence"] == result.sentence(run.scores)
     assert json.loads(json.dumps(content)) == content
     row = next(csv.DictReader(io.StringIO(as_csv(run, [result]))))
     assert float(row["score_lobulation"]) == pytest.approx(result.scores["lobulation"], abs=1e-3)
-    assert row["sentence"] == result.sentence(run)
+    assert row["sentence"] == result.sentence(run.scores)
     assert list(row)[: 2 + len(CLASSES) + len(SCORES)] == [
         "name", "label", *(f"p_{name}" for name in CLASSES), *(f"score_{entry['name']}" for entry in SCORES),
     ]  # fmt: skip
@@ -290,11 +290,11 @@ def test_a_scale_that_does_not_begin_with_one_says_both_of_its_ends():
 
 def test_the_size_is_that_of_the_segment_and_a_boxs_own_is_called_so(answered):
     run, result = answered
-    assert result.sentence(run).startswith("solid, 12 mm, lobulated 3 of 5, not calcified")
+    assert result.sentence(run.scores).startswith("solid, 12 mm, lobulated 3 of 5, not calcified")
     boxed = replace(result, statistics=replace(result.statistics, measured_in="box"), longest_mm=14.0)
-    assert boxed.sentence(run).startswith("solid, box of 14 mm, lobulated 3 of 5")
+    assert boxed.sentence(run.scores).startswith("solid, box of 14 mm, lobulated 3 of 5")
     tiny = replace(result, longest_mm=0.4)
-    assert tiny.sentence(run).startswith("solid, below 1 mm, ")
+    assert tiny.sentence(run.scores).startswith("solid, below 1 mm, ")
 
 
 def test_the_longest_extent_is_measured_along_the_segments_own_lattice():
@@ -307,7 +307,7 @@ def test_the_longest_extent_is_measured_along_the_segments_own_lattice():
 
 def test_where_the_model_errs_more_than_a_reader_it_is_said(answered):
     run, result = answered
-    (note,) = result.score_notes(run)
+    (note,) = result.score_notes(run.scores)
     assert note == (
         "For lobulation the model is off by 0.82 on average, more than one reader is from the others (0.64)."
     )
@@ -317,7 +317,7 @@ def test_where_the_model_errs_more_than_a_reader_it_is_said(answered):
 
 def test_a_row_of_a_score_draws_its_level_and_tells_both_errors(answered):
     run, result = answered
-    row = result.score_rows(run)[1]
+    row = result.score_rows(run.scores)[1]
     assert row.dots == (True, True, True, False, False)
     assert (row.dots_text, row.on_scale, row.level_text) == ("●●●○○", "3 of 5", "moderate lobulation")
     assert row.errors_text == "model off by 0.82, one reader by 0.64 (n = 806)"

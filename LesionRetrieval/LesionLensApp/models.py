@@ -66,16 +66,17 @@ def _show(options: argparse.Namespace) -> None:
 
 def _score_table(scores: Sequence[ScoreSpec]) -> Table:
     """The scales, and how far model and readers are off on them."""
-    table = Table(title="Scores", caption="Mean absolute errors: of the model, and of one reader against the others.")
-    for heading in ("score", "what", "scale", "lowest", "highest", "model", "one reader", "n"):
+    table = Table(title="Scores", caption="Mean absolute error of the model, and of one reader against the others.")
+    table.add_column("score", no_wrap=True)
+    for heading in ("scale", "model", "one reader"):
         table.add_column(heading)
     for spec in scores:
-        errors = ("-", "-", "-")
+        scale = f"{spec.description}: {spec.low} {spec.levels[0]} to {spec.high} {spec.levels[-1]}"
+        errors = ("not measured", "-")
         if spec.error is not None:
-            worse = " (more than a reader)" if spec.errs_more_than_a_reader else ""
-            errors = (f"{spec.error.model:.2f}{worse}", f"{spec.error.reader:.2f}", str(spec.error.n))
-        scale = f"{spec.low} to {spec.high}"
-        table.add_row(*map(cell, (spec.name, spec.description, scale, spec.levels[0], spec.levels[-1], *errors)))
+            worse = ", more than a reader" if spec.errs_more_than_a_reader else ""
+            errors = (f"{spec.error.model:.2f}{worse}", f"{spec.error.reader:.2f} (n = {spec.error.n})")
+        table.add_row(*map(cell, (spec.name, scale, *errors)))
     return table
 
 

@@ -49,6 +49,11 @@ class ModelSession:
         response = self.run(EmbeddingRequest(str(self.described.folder), volume, box, query_only=True))
         return response.vector, response.warnings
 
+    def embed_case(self, volume: CTVolume, box: LesionBox) -> Embedding:
+        """Where the model sees a lesion that becomes a case, with what it scores of it, if it does. Raises `LesionLensError`."""
+        query_only = not self.described.scores
+        return self.run(EmbeddingRequest(str(self.described.folder), volume, box, query_only=query_only))
+
     @overload
     def run(self, request: RunRequest) -> RunResponse: ...
 

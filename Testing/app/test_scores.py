@@ -100,3 +100,53 @@ def test_a_demo_with_a_model_that_scores_says_a_sentence_for_every_lesion(run, m
     results = json.loads((tmp_path / "demo" / "results.json").read_text())["results"]
     assert len(results) > 1
     assert all(f"{one['name']}: {one['sentence']}" in done.out for one in results if one["sentence"])
+
+
+def cases_of(run, library: Path) -> dict[str, dict]:
+    """The attributes of each case, by its id."""
+    cases = json.loads(run("library", "list", library, "--json").out)["cases"]
+    return {case["case_id"]: case["attributes"] for case in cases}
+
+
+@pytest.fixture
+def library(run, model, cases_folder, tmp_path) -> Path:
+    """The six phantom nodules, by the model that scores."""
+    path = tmp_path / "cases.lesionlib"
+    done = run("library", "build", cases_folder, "--model", model, "--out", path, "--key", tmp_path / "owner.key")
+    assert done.code == 0, done.err
+    return path
+
+
+def test_cases_keep_what_the_model_scored_and_are_found_by_it(run, library):
+    kept = cases_of(run, library)
+    names = {f"predicted_{entry['name']}" for entry in SCORES} | {"prediction_of"}
+    assert all(set(attributes) == names for attributes in kept.values())
+    assert {attributes["prediction_of"] for attributes in kept.values()} == {f"{NAME} 1.0.0"}
+    values = {case: attributes["predicted_lobulation"] for case, attributes in kept.items()}
+    asked, middle = min(values, key=values.__getitem__), sorted(values.values())[3]
+    expected = {case for case, value in values.items() if value >= middle}
+    assert 0 < len(expected) < len(values)
+    done = run(
+        "library", "search", library, "--case", asked, "--attribute", f"predicted_lobulation={middle}..", "--json"
+    )
+    assert done.code == 0, done.err
+    assert set(re.findall(r'"case_id": "([^"]+)"', done.out)) - {asked} == expected
+
+
+def test_a_case_added_later_keeps_its_scores_beside_what_a_person_said(run, library, nrrd, boxes, model, tmp_path):
+    def add(case: str, attribute: str):
+        return run(
+            "library", "add", library, nrrd, "--boxes", boxes, "--label", "malignant", "--label-source", "histology",
+            "--patient", "p-new", "--case-id", case, "--attribute", attribute, "--model", model,
+            "--key", tmp_path / "owner.key",
+        )  # fmt: skip
+
+    done = add("added", "lobe=left")
+    assert done.code == 0, done.err
+    kept = cases_of(run, library)["added"]
+    assert kept["lobe"] == "left"
+    assert 1 <= kept["predicted_lobulation"] <= 5
+    refused = add("refused", "predicted_lobulation=5")
+    assert refused.code == 2
+    assert "'predicted_lobulation' has a name that is kept for what a model says of a case" in refused.err
+    assert "refused" not in cases_of(run, library)

@@ -139,6 +139,7 @@ def _make(options: argparse.Namespace) -> None:
                 volume, box, box_jitter=options.box_jitter, answer_anyway=options.answer_anyway
             ),
             library=library,
+            scores=who.scores,
         )
     save_quiz(quiz, options.out, overwrite=options.overwrite)
     size = options.out.stat().st_size / 1e6

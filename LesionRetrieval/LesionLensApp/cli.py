@@ -86,6 +86,10 @@ def _add_classify(commands: argparse._SubParsersAction) -> None:
         "--box-jitter", "--redrawn", type=int, default=0, metavar="N",
         help="ask N boxes drawn a little differently too, and say how the answer moves (default: 0; 8 is a good number)",
     )  # fmt: skip
+    parser.add_argument(
+        "--map", choices=("grad_cam", "occlusion", "none"), dest="map_method",
+        help="how the map of where the model looked is made; occlusion takes seconds a lesion (default: as the model chose)",
+    )  # fmt: skip
     parser.add_argument("--key", type=Path, help="pseudonym key of the library: leaves out cases of the same patient")
     parser.add_argument("--series", help="which series of a DICOM folder: its number in the list, or its UID")
     parser.add_argument("--name", help="what to call the volume in results (default: name of the file or folder)")

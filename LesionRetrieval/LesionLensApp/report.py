@@ -15,6 +15,7 @@ from LesionLib.inference.messages import ModelDescription
 from LesionLib.inference.results import NO_ANSWER, LesionResult, RunInfo, color_by_class, css_color, heat_map_file
 from LesionLib.io.private_files import write_private
 from LesionLib.model.card import figure_sentences, heat_sentence
+from LesionLib.model.explanation import METHOD_NAMES
 from LesionLib.model.folder import CARD
 from LesionRetrievalLib.library.attributes import attribute_pairs
 from LesionRetrievalLib.library.cases import MAY_BE_THE_LESION, Neighbour
@@ -117,6 +118,8 @@ def write_report(
             "reliability": (*result.messages, *result.score_notes(run.scores)),
             "sentence": result.sentence(run.scores),
             "scores": result.score_rows(run.scores),
+            "map_method": METHOD_NAMES[_method(result)],
+            "heat_map_says": heat_sentence(model.manifest, method=_method(result)),
         }
         for number, result in enumerate(results, start=1)
     ]
@@ -132,10 +135,13 @@ def write_report(
         colors=colors,
         no_answer=NO_ANSWER,
         figures=figure_sentences(model.manifest),
-        heat_map_says=heat_sentence(model.manifest),
         card=_card_text(model),
     )
     write_private(path, page)
+
+
+def _method(result: LesionResult) -> str:
+    return "grad_cam" if result.heat_map is None else result.heat_map.method
 
 
 def _card_text(model: ModelDescription) -> str:

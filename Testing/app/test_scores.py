@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pydicom
 import pytest
+from LesionLib.explain import occlusion
 from LesionLib.geometry import LesionBox
 from scored_model import NAME, SCORES, write_scored_model
 
@@ -150,3 +151,23 @@ def test_a_case_added_later_keeps_its_scores_beside_what_a_person_said(run, libr
     assert refused.code == 2
     assert "'predicted_lobulation' has a name that is kept for what a model says of a case" in refused.err
     assert "refused" not in cases_of(run, library)
+
+
+def test_the_page_says_how_a_map_was_made_and_what_the_model_says_of_it(run, nrrd, boxes, tmp_path, monkeypatch):
+    monkeypatch.setattr(occlusion, "_CELLS", {2: (4, 2), 3: (4, 2)})
+    note = "On its own lesions this map is no better than chance."
+    explanation = {"class": "calcified", "method": "occlusion", "note": note}
+    model = write_scored_model(tmp_path / NAME, explanation=explanation)
+    pages = {}
+    for method in ("occlusion", "grad_cam", "none"):
+        out = tmp_path / method
+        asked = () if method == "occlusion" else ("--map", method)
+        done = run("classify", nrrd, "--boxes", boxes, "--model", model, *asked, "--out", out)
+        assert done.code == 0, done.err
+        pages[method] = (out / "report.html").read_text(encoding="utf-8")
+        assert (out / "gradcam_1.nrrd").exists() == (method != "none")
+    assert "Where the model looked for calcified (occlusion map)" in pages["occlusion"]
+    assert note in pages["occlusion"]
+    assert "Where the model looked for calcified (Grad-CAM)" in pages["grad_cam"]
+    assert "Where the model looked" not in pages["none"]
+    assert note not in pages["grad_cam"] + pages["none"]

@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 from LesionClassifierLib.scene.lesions import addRoiNode, markAsLesion
-from LesionClassifierLib.scene.results import resultsTable, storedResult
+from LesionClassifierLib.scene.results import HEAT_MAP_ROLE, resultsTable, storedResult
 from LesionClassifierLib.scene.volumes import addVolumeNode
+from LesionLib.explain import occlusion
 from LesionLib.inference.runner import InProcessRunner
 from LesionLib.model.folder import golden_case
 from scored_model import NAME, SCORES, write_scored_model
@@ -95,3 +96,47 @@ def test_a_lesion_without_an_answer_shows_its_scores_only_when_asked(panel, a_le
     panel.ui.answerAnywayCheckBox.click()
     assert spin(until=lambda: panel.ui.scoreTable.visible, seconds=5)
     assert "lobulated 3 of 5" in panel.ui.answerLabel.text
+
+
+NOTE = "On its own lesions this map is no better than chance."
+
+
+@pytest.fixture
+def explained(models, monkeypatch):
+    """A second model, whose maps are made by occlusion and are said to be no better than chance; few windows, to be quick."""
+    monkeypatch.setattr(occlusion, "_CELLS", {2: (4, 2), 3: (4, 2)})
+    name = "tiny-occluded"
+    if not (models / name).exists():
+        explanation = {"class": "calcified", "method": "occlusion", "note": NOTE}
+        write_scored_model(models / name, name=name, explanation=explanation)
+    return name
+
+
+def test_a_slow_map_is_made_on_demand_and_what_the_model_says_of_it_stands_below(explained, panel, a_lesion, spin):
+    classify(panel, spin, explained)
+    assert a_lesion.GetNodeReference(HEAT_MAP_ROLE) is None
+    assert "No map was made: this model's take seconds a lesion" in panel.ui.heatLabel.text
+    assert panel.ui.explainedClassSelector.currentText == "-"
+    panel.ui.explainedClassSelector.setCurrentText("calcified")
+    assert spin(
+        until=lambda: storedResult(a_lesion).explained == "calcified" and not panel.panel.run.isRunning, seconds=LONG
+    )
+    assert a_lesion.GetNodeReference(HEAT_MAP_ROLE).GetName() == "L1 occlusion map calcified"
+    assert storedResult(a_lesion).mapMethod == "occlusion"
+    assert NOTE in panel.ui.heatLabel.text
+
+
+def test_another_way_of_making_the_map_is_asked_for_when_it_is_chosen(explained, panel, a_lesion, spin):
+    classify(panel, spin, explained)
+    texts = [panel.ui.mapMethodSelector.itemText(row) for row in range(panel.ui.mapMethodSelector.count)]
+    assert texts == ["as the model's maps are made", "by Grad-CAM", "by occlusion map"]
+    panel.ui.mapMethodSelector.setCurrentText("by Grad-CAM")
+    classify(panel, spin, explained)
+    assert storedResult(a_lesion).explained == "calcified"  # the class that the model chose, though the answer is solid
+    assert a_lesion.GetNodeReference(HEAT_MAP_ROLE).GetName() == "L1 Grad-CAM calcified"
+    assert NOTE not in panel.ui.heatLabel.text
+    panel.ui.mapMethodSelector.setCurrentText("by occlusion map")
+    assert spin(
+        until=lambda: storedResult(a_lesion).mapMethod == "occlusion" and not panel.panel.run.isRunning, seconds=LONG
+    )
+    assert a_lesion.GetNodeReference(HEAT_MAP_ROLE).GetName() == "L1 occlusion map calcified"

@@ -67,15 +67,15 @@ def scored_network(*, outputs: tuple[float, ...] = _USUAL) -> torch.nn.Module:
     return network.eval()
 
 
-def write_scored_model(out: Path, *, outputs: tuple[float, ...] = _USUAL, **changes: Any) -> Path:
-    """The model folder ``out``; ``changes``: of its ``lesionlens`` section, as other scores or none."""
+def write_scored_model(out: Path, *, name: str = NAME, outputs: tuple[float, ...] = _USUAL, **changes: Any) -> Path:
+    """The model folder ``out`` of the model ``name``; ``changes``: of its ``lesionlens`` section, as other scores or none."""
     network = scored_network(outputs=outputs)
     lesionlens = {
         "architecture": "mobilenet_v2",
         "arguments": {"classes": len(outputs), "width": 0.1, "stem_stride": 1, "output_stride": 8},
         "classes": [
-            {"name": name, "description": f"{name} nodules", "colorRGB": color}
-            for name, color in zip(CLASSES, _COLORS, strict=True)
+            {"name": one, "description": f"{one} nodules", "colorRGB": color}
+            for one, color in zip(CLASSES, _COLORS, strict=True)
         ],
         "scores": list(SCORES),
         "aggregation": "mean_slice_probability",
@@ -85,13 +85,13 @@ def write_scored_model(out: Path, *, outputs: tuple[float, ...] = _USUAL, **chan
         **changes,
     }
     head = {
-        "name": NAME,
+        "name": name,
         "version": "1.0.0",
         "description": "Kind and description of nodules; random weights, for tests only.",
         "intended_use": "Tests.",
         "network_data_format": {},
     }
-    spec = AxialStackSpec(size=32, spacing_mm=1.0, margin_mm=3.0, max_slices=8)
+    spec = AxialStackSpec(size=32, spacing_mm=1.0, margin_mm=3.0, max_slices=4)
     write_bundle(
         out, head=head, lesionlens=lesionlens, network=network, spec=spec, calibration={},
         card="# tiny-description\n\nRandom weights, for tests only.\n", license_text="Apache-2.0\n",

@@ -14,6 +14,7 @@ from LesionLib.errors import LesionLensError
 from LesionLib.inference.description import ScoreRow
 from LesionLib.inference.results import color_bytes, css_color
 from LesionLib.model.card import figure_sentences, heat_sentence
+from LesionLib.model.explanation import METHOD_NAMES
 from LesionLib.model.folder import find_bundle, unchecked_manifest
 from slicer import (
     vtkMRMLMarkupsROINode,
@@ -39,9 +40,9 @@ def _noClass(stored: StoredResult) -> list[str]:
 
 
 class ExplanationPanel:
-    """Grad-CAM in the panel: for which class, how opaque, from which strength on, and what the model looked at.
+    """The map in the panel: for which class, how made, how opaque, from which strength on, and what the model looked at.
 
-    Shows the explanation of one lesion; ``onAsk(className)`` is called for a class that is not explained yet.
+    Shows the explanation of one lesion; ``onAsk(className)`` is called for a class that is not explained yet, or not so.
     """
 
     def __init__(self, ui, *, onAsk: Callable[[str], None]) -> None:
@@ -49,7 +50,16 @@ class ExplanationPanel:
         self._roiNode: vtkMRMLMarkupsROINode | None = None
         self._filling = False
         self._laid: tuple | None = None
+        for method, text in ((None, _("as the model's maps are made")), *METHOD_NAMES.items()):
+            ui.mapMethodSelector.addItem(text if method is None else _("by {0}").format(text))
+            ui.mapMethodSelector.setItemData(ui.mapMethodSelector.count - 1, method or "")
         ui.explainedClassSelector.connect("currentIndexChanged(int)", self._chosen)
+        ui.mapMethodSelector.connect("currentIndexChanged(int)", self._methodChosen)
+
+    @property
+    def method(self) -> str | None:
+        """How the user wants maps made; None: as the model does."""
+        return self._ui.mapMethodSelector.currentData or None
 
     def show(self, roiNode: vtkMRMLMarkupsROINode | None, parameters, *, laysViews: bool) -> None:
         """Bring the widgets in line with the lesion and the panel's parameters; with ``laysViews`` the slice views too.
@@ -104,14 +114,16 @@ class ExplanationPanel:
             self._filling = False
 
     def _heatText(self, stored) -> str:
-        node = heatMapNode(self._roiNode)
+        node, method = heatMapNode(self._roiNode), METHOD_NAMES.get(stored.mapMethod, stored.mapMethod)
         if node is None and not stored.result.usable:
             return _(
                 "The model has no answer, so there is nothing to explain; choose a class to see its map all the same."
             )
+        if node is None and not stored.explained:
+            return _("No map was made: this model's take seconds a lesion. Choose a class to see its map.")
         inside = stored.result.reliability.energy_inside
         if node is None or inside is None:
-            return _("The Grad-CAM is empty: nothing in the box speaks for {0}.").format(stored.explained)
+            return _("The {0} is empty: nothing in the box speaks for {1}.").format(method, stored.explained)
         where = (
             _("segment") if stored.result.statistics and stored.result.statistics.measured_in == "segment" else _("box")
         )
@@ -119,8 +131,14 @@ class ExplanationPanel:
             share=inside,
             where=where,
             peak=node.GetAttribute("LesionLens.Peak") or "?",
-            says=heat_sentence(_manifestOf(stored)),
+            says=heat_sentence(_manifestOf(stored), method=stored.mapMethod),
         )
+
+    def _methodChosen(self, _index: int) -> None:
+        """Ask for the class that is shown once more, where its map was made in another way."""
+        stored = None if self._roiNode is None else storedResult(self._roiNode)
+        if stored is not None and stored.explained and self.method not in (None, stored.mapMethod):
+            self._onAsk(stored.explained)
 
     def _chosen(self, _index: int) -> None:
         if self._filling or self._roiNode is None:

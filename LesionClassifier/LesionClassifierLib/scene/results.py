@@ -17,6 +17,7 @@ from LesionLib.errors import LesionLensError
 from LesionLib.geometry import CTVolume, LesionBox
 from LesionLib.inference.messages import box_from_json, box_to_json, result_from_json, result_to_json
 from LesionLib.inference.results import RGB, LesionResult, RunInfo
+from LesionLib.model.explanation import METHOD_NAMES
 from slicer import vtkMRMLMarkupsROINode, vtkMRMLNode, vtkMRMLScalarVolumeNode, vtkMRMLScene, vtkMRMLTableNode
 
 from LesionClassifierLib.scene.heatmaps import addHeatMapNode, setLayers
@@ -44,7 +45,7 @@ class StoredResult:
     """What a lesion's node says of its answer; ``fingerprint`` is of the box, the CT and their transforms at that time.
 
     ``result``: without heat map, which is a node of its own, and without the mask of its segment. ``explained``: the class
-    that the heat map speaks for. ``classColors``: by class name, 0 ... 1.
+    that the heat map speaks for, ``mapMethod`` how it was made. ``classColors``: by class name, 0 ... 1.
     """
 
     result: LesionResult
@@ -52,6 +53,13 @@ class StoredResult:
     run: RunInfo
     classColors: dict[str, RGB]
     fingerprint: str
+    mapMethod: str = "grad_cam"
+
+
+def _otherMethod(result: LesionResult) -> dict[str, str]:
+    """How the heat map was made, where it is no Grad-CAM."""
+    method = "grad_cam" if result.heat_map is None else result.heat_map.method
+    return {} if method == "grad_cam" else {"mapMethod": method}
 
 
 def storeResult(
@@ -69,6 +77,7 @@ def storeResult(
         "box": box_to_json(replace(result.box, segment=None)),
         "embedding": base64.b64encode(result.embedding.astype("<f4").tobytes()).decode(),
         "explained": result.heat_map.class_name if result.heat_map is not None else "",
+        **_otherMethod(result),
         "run": run.to_json(),
         "classColors": classColors,
         "fingerprint": fingerprint,
@@ -89,6 +98,7 @@ def storedResult(roiNode: vtkMRMLMarkupsROINode) -> StoredResult | None:
         return StoredResult(
             result=result_from_json(content["result"], box_from_json(content["box"], iter(())), iter([embedding])),
             explained=content["explained"],
+            mapMethod=content.get("mapMethod", "grad_cam"),
             run=RunInfo.from_json(content["run"]),
             classColors={name: tuple(color) for name, color in content["classColors"].items()},
             fingerprint=content["fingerprint"],
@@ -257,7 +267,7 @@ def _addHeatMap(
     heatMap = result.heat_map
     if heatMap is None:
         return None
-    name = f"{result.name} Grad-CAM {heatMap.class_name}"
+    name = f"{result.name} {METHOD_NAMES[heatMap.method]} {heatMap.class_name}"
     node = addHeatMapNode(scene, heatMap.array, heatMap.ijkToRAS, name=name, referenceVolumeNode=volumeNode)
     node.SetAttribute("LesionLens.Peak", f"{heatMap.peak:.6g}")
     roiNode.SetNodeReferenceID(HEAT_MAP_ROLE, node.GetID())

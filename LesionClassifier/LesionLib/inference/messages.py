@@ -33,6 +33,8 @@ if TYPE_CHECKING:
 
 Device = Literal["auto", "cpu", "cuda"]
 PrecisionChoice = Literal["auto", "float32"]
+MapChoice = Literal["grad_cam", "occlusion", "none"]
+MAP_CHOICES: tuple[MapChoice, ...] = ("grad_cam", "occlusion", "none")
 Progress = Callable[[int, int, str], None]
 
 
@@ -48,11 +50,12 @@ class RunnerCancelled(RunnerError):
 class RunOptions:
     """How to answer.
 
-    ``class_name``: the class that the Grad-CAM explains (None: the one that is answered). ``box_jitter``: how many boxes drawn
-    a little differently are asked too, for the spread of the answer. ``answer_anyway``: name the likeliest class, and explain
-    it, also where the model abstains; without it such a lesion has no label. ``device``: "auto" is the
-    GPU where there is one. ``precision``: "auto" measures once whether bfloat16 pays on this CPU, "float32" never
-    does; None is the runner's own default ("auto" in a worker, "float32" in the process itself).
+    ``class_name``: the class that the map explains (None: the one that the model chose, as a rule the one that is answered).
+    ``box_jitter``: how many boxes drawn a little differently are asked too, for the spread of the answer. ``answer_anyway``:
+    name the likeliest class, and explain it, also where the model abstains; without it such a lesion has no label.
+    ``device``: "auto" is the GPU where there is one. ``precision``: "auto" measures once whether bfloat16 pays on this CPU,
+    "float32" never does; None is the runner's own default ("auto" in a worker, "float32" in the process itself).
+    ``map_method``: how the map is made (None: as the model chose; "none": no map). Occlusion takes seconds a lesion.
     """
 
     class_name: str | None = None
@@ -60,6 +63,7 @@ class RunOptions:
     precision: PrecisionChoice | None = None
     box_jitter: int = 0
     answer_anyway: bool = False
+    map_method: MapChoice | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -523,13 +527,20 @@ def result_to_json(result: LesionResult) -> dict[str, Any]:
 def _heat_map_to_json(heat_map: HeatMap | None) -> dict[str, Any] | None:
     if heat_map is None:
         return None
-    return {"ijkToRAS": heat_map.ijkToRAS.tolist(), "peak": heat_map.peak, "class_name": heat_map.class_name}
+    values = {"ijkToRAS": heat_map.ijkToRAS.tolist(), "peak": heat_map.peak, "class_name": heat_map.class_name}
+    return values if heat_map.method == "grad_cam" else {**values, "method": heat_map.method}
 
 
 def _heat_map_from_json(values: dict[str, Any] | None, arrays: Iterator[np.ndarray]) -> HeatMap | None:
     if values is None:
         return None
-    return HeatMap(next(arrays), np.array(values["ijkToRAS"]), values["peak"], values["class_name"])
+    return HeatMap(
+        next(arrays),
+        np.array(values["ijkToRAS"]),
+        values["peak"],
+        values["class_name"],
+        values.get("method", "grad_cam"),
+    )
 
 
 def _statistics_from_json(values: dict[str, Any] | None) -> LesionStatistics | None:

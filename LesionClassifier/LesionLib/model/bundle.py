@@ -9,7 +9,7 @@ import hashlib
 import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load as load_tensors
 
 from LesionLib.errors import BundleError
+from LesionLib.model.explanation import EXPLANATION_SCHEMA, Explanation, explanation_of
 from LesionLib.model.folder import (
     CARD,
     LICENSE,
@@ -93,6 +94,7 @@ _LESIONLENS = {
             "description": "none for a model that only compares lesions",
         },
         "scores": SCORES_SCHEMA,
+        "explanation": EXPLANATION_SCHEMA,
         "aggregation": {"const": "mean_slice_probability"},
         "box_size_mm": {**_MM_PAIR, "description": "smallest and largest box edge seen in training"},
         "slice_distance_mm": {**_MM_PAIR, "description": "thinnest and thickest slices seen in training"},
@@ -148,7 +150,7 @@ class Bundle:
     ``class_names`` is empty for a model that only compares lesions. ``conformal`` makes prediction sets, ``ood`` tells
     unusual lesions; None where the model brings neither. ``segment_margin_mm``: how far the box of a segment reaches beyond it.
     ``training_content`` recognises lesions that the model learned from; None where the model does not say. ``scores``: what the
-    network's last columns are, none for most models.
+    network's last columns are, none for most models. ``explanation``: how its answers are explained unasked.
     """
 
     name: str
@@ -168,6 +170,7 @@ class Bundle:
     manifest: Mapping[str, Any]
     folder: Path
     scores: tuple[ScoreSpec, ...] = ()
+    explanation: Explanation = field(default_factory=Explanation)
 
 
 def load_bundle(model: str | Path, *, device: torch.device | str = "cpu") -> Bundle:
@@ -206,6 +209,7 @@ def load_bundle(model: str | Path, *, device: torch.device | str = "cpu") -> Bun
         manifest=manifest,
         folder=folder,
         scores=scores_from_json(ours.get("scores", ())),
+        explanation=_explanation(ours),
     )
 
 
@@ -247,6 +251,7 @@ def read_manifest(folder: Path) -> dict[str, Any]:
         jsonschema.validate(json.loads(text, parse_constant=lambda name: [name]), MANIFEST_SCHEMA)
         _require_different(manifest["lesionlens"]["classes"])
         _require_classes_beside(scores_from_json(manifest["lesionlens"].get("scores", ())), manifest["lesionlens"])
+        _explanation(manifest["lesionlens"])
     except BundleError:
         raise
     except (OSError, ValueError, RecursionError) as error:
@@ -277,6 +282,10 @@ def _require_classes_beside(scores: tuple[ScoreSpec, ...], ours: Mapping[str, An
     if scores and not ours["classes"]:
         msg = f"it names {len(scores)} scores and no classes; scores stand beside at least two classes"
         raise ValueError(msg)
+
+
+def _explanation(ours: Mapping[str, Any]) -> Explanation:
+    return explanation_of(ours.get("explanation", {}), [entry["name"] for entry in ours["classes"]])
 
 
 def max_file_bytes(name: str) -> int:

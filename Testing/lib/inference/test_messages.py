@@ -35,7 +35,7 @@ from repository import ROOT
 CROSSING = {
     CTVolume: {"array", "ijkToRAS", "name", "warnings", "slicesAtK", "missingSlices"},
     LesionBox: {"centerRAS", "sizeMm", "axesRAS", "name", "segment"},
-    HeatMap: {"array", "ijkToRAS", "peak", "class_name"},
+    HeatMap: {"array", "ijkToRAS", "peak", "class_name", "method"},
     # Similar cases are added in the parent, from its library.
     LesionResult: {
         "name", "box", "label", "probabilities", "embedding", "heat_map", "warnings", "similar_cases", "reliability",

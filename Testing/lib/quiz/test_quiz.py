@@ -11,6 +11,7 @@ import sys
 import tracemalloc
 import zlib
 from dataclasses import replace
+from functools import cache
 
 import numpy as np
 import pytest
@@ -145,7 +146,9 @@ def test_a_quiz_comes_back_from_its_file_as_it_was(quiz, saved):
     assert np.array_equal(one.volume.ijkToRAS, other.volume.ijkToRAS)
     assert np.array_equal(one.box.cornersRAS, other.box.cornersRAS)
     assert np.abs(one.prediction.heat_map.array - other.prediction.heat_map.array).max() <= 0.5 / 255 + 1e-6
-    assert np.array_equal(one.prediction.similar[0].thumbnails["axial"], other.prediction.similar[0].thumbnails["axial"])
+    assert np.array_equal(
+        one.prediction.similar[0].thumbnails["axial"], other.prediction.similar[0].thumbnails["axial"]
+    )
     names = quiz.class_names
     assert one.prediction.reliability.messages(names) == other.prediction.reliability.messages(names)
     assert (again.classes, again.window_hu, one.known) == (quiz.classes, quiz.window_hu, other.known)
@@ -199,8 +202,14 @@ def test_only_a_quiz_is_overwritten_and_only_when_asked(quiz, saved, tmp_path):
     assert {p.name for p in tmp_path.iterdir()} == {"quiz.json", "thesis.json"}
 
 
+@cache
+def zeros_packed() -> str:
+    """400 MiB of zeros."""
+    return base64.b64encode(zlib.compress(bytes(400 * 2**20), 9)).decode()
+
+
 def bomb(shape: list[int]) -> dict:
-    return {"dtype": "int16", "shape": shape, "zlib": base64.b64encode(zlib.compress(bytes(400 * 2**20), 9)).decode()}
+    return {"dtype": "int16", "shape": shape, "zlib": zeros_packed()}
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,6 @@ from pathlib import Path
 
 import numpy as np
 
-from lesiontraining.commands.fit import curves
 from lesiontraining.evaluation.baselines import SIZE, baseline_runs
 from lesiontraining.evaluation.leaks import Leak, LeakReport, check_leaks
 from lesiontraining.evaluation.predictions import Predictions, joined
@@ -69,7 +68,7 @@ def _report(
         size_baseline=SIZE,
         leaks=_leaks(main),
         run=_run(main),
-        curves={f"fold {fold.number}": curves(fold) for fold in main},
+        curves={f"fold {fold.number}": fold.curves() for fold in main},
         extra=tuple(_extra(main)),
         notes=notes,
     )

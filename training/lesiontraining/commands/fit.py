@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import logging
 import time
 import warnings
@@ -370,15 +369,6 @@ def _one_line(predictions: Predictions, model: FittedModel) -> str:
     test = predictions.at((predictions.split == "test") & (predictions.labels >= 0))
     right = (test.probabilities.argmax(axis=1) == test.labels).mean() if len(test) else float("nan")
     return f"{right:.1%} of {len(test)} test lesions right (temperature {model.temperature:.2f}); lesiontrain evaluate tells the rest"
-
-
-def curves(fold: FoldFolder) -> list[dict[str, float]]:
-    """What was logged, row by row, over all goes of a run."""
-    rows: list[dict[str, float]] = []
-    for path in sorted(fold.path.glob("logs/version_*/metrics.csv"), key=lambda p: int(p.parent.name.split("_")[1])):
-        with path.open(newline="", encoding="utf-8") as handle:
-            rows += [{k: float(v) for k, v in row.items() if v} for row in csv.DictReader(handle)]
-    return rows
 
 
 def _numbers(folds: str) -> list[int] | None:

@@ -30,7 +30,7 @@ def renderer(headless):
 
 
 @pytest.fixture
-def an_answer(scene, phantom_once, runner):
+def an_answer(scene, slicers_python, phantom_once, runner):
     """The lobulated nodule of the phantom, answered; what the model looked at is drawn."""
     (volumeNode,) = addPhantom()
     roi = next(node for node in lesionNodes(scene) if "lobulated" in node.GetName())

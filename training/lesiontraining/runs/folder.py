@@ -146,7 +146,9 @@ class FoldFolder:
     def curves(self) -> list[dict[str, float]]:
         """What was logged, row by row, over all goes of a run."""
         rows: list[dict[str, float]] = []
-        for path in sorted(self.path.glob("logs/version_*/metrics.csv"), key=lambda p: int(p.parent.name.split("_")[1])):
+        for path in sorted(
+            self.path.glob("logs/version_*/metrics.csv"), key=lambda p: int(p.parent.name.split("_")[1])
+        ):
             with path.open(newline="", encoding="utf-8") as handle:
                 rows += [{k: float(v) for k, v in row.items() if v} for row in csv.DictReader(handle)]
         return rows

@@ -7,7 +7,8 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from LesionLib.faults import DONE, guarded
+from LesionLib.errors import LesionLensError
+from LesionLib.faults import DONE, INTERRUPTED, guarded
 from LesionLib.io.leftovers import leftovers, leftovers_note
 from LesionLib.model.folder import DEFAULT_MODEL, user_model_root
 from LesionLib.terminal import notify
@@ -17,6 +18,8 @@ from LesionLensApp.library import add_library_commands, add_reading_options
 from LesionLensApp.models import add_models_commands
 from LesionLensApp.output import NOTICE, Steps, check_output, print_results
 from LesionLensApp.quiz import add_quiz_commands
+
+_SHOWN_FAILURES = 8
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -65,12 +68,18 @@ def _add_demo(commands: argparse._SubParsersAction) -> None:
 
 def _add_classify(commands: argparse._SubParsersAction) -> None:
     parser = commands.add_parser("classify", help="answer the boxes on a CT")
-    parser.add_argument("volume", type=Path, help="DICOM folder, NRRD or NIfTI file")
+    parser.add_argument("volume", type=Path, nargs="?", help="DICOM folder, NRRD or NIfTI file")
     where = parser.add_mutually_exclusive_group(required=True)
     where.add_argument("--boxes", type=Path, help="boxes as .csv, or a Slicer markups file (.mrk.json)")
     where.add_argument(
         "--segmentation", type=Path, help="label map, .seg.nrrd or DICOM SEG: every segment becomes a box"
     )
+    where.add_argument(
+        "--batch", type=Path, metavar="TABLE",
+        help="many CTs: a CSV with the columns name, volume and, in each row, one of boxes, segmentation, mask; --out gets one "
+        "results.csv, and failed.csv; the same command goes on after a break",
+    )  # fmt: skip
+    parser.add_argument("--jobs", type=int, default=1, metavar="N", help="with --batch: N processes (default: 1)")
     add_reading_options(parser)
     parser.add_argument(
         "--margin-mm", type=float, help="margin around a segment (default: what the model was made for)"
@@ -108,6 +117,12 @@ def _demo(options: argparse.Namespace) -> None:
 
 
 def _classify(options: argparse.Namespace) -> None:
+    if options.batch:
+        _classify_batch(options)
+        return
+    if options.volume is None:
+        msg = "no CT is given; name a DICOM folder, NRRD or NIfTI file before the options."
+        raise LesionLensError(msg)
     check_output(options.out, overwrite=options.overwrite)
     steps = Steps()
     steps.begin("Loading torch and the model")
@@ -117,6 +132,24 @@ def _classify(options: argparse.Namespace) -> None:
     from LesionLensApp.classify import classify_files
 
     print_results(classify_files(options, model, steps), options.out)
+
+
+def _classify_batch(options: argparse.Namespace) -> None:
+    steps = Steps()
+    steps.begin("Loading torch and the model")
+    from LesionLensApp.batch import FAILED, RESULTS, run_batch
+
+    try:
+        batch = run_batch(options, steps)
+    except KeyboardInterrupt:
+        notify("lesionlens: interrupted; what is answered is kept, the same command goes on.", sys.stderr)
+        raise SystemExit(INTERRUPTED) from None
+    for name, error in batch.failed[:_SHOWN_FAILURES]:
+        steps.note(f"{name}: {error}")
+    notify(f"{batch.answered} cases in {options.out / RESULTS}. {NOTICE}")
+    if batch.failed:
+        msg = f"{len(batch.failed)} of {batch.answered + len(batch.failed)} cases failed; see {options.out / FAILED}."
+        raise LesionLensError(msg)
 
 
 if __name__ == "__main__":

@@ -22,7 +22,6 @@ from functools import partial
 from hashlib import sha256
 from pathlib import Path
 
-import torch
 from LesionLib.errors import InputWarning, LesionLensError, OutputError
 from LesionLib.geometry import CTVolume, LesionBox, require_overlap
 from LesionLib.inference.messages import RunOptions, RunRequest
@@ -116,7 +115,7 @@ def run_batch(options: argparse.Namespace, steps: Steps) -> Batch:
         options.margin_mm, options.split_parts, options.nifti_transform, options.box_jitter, options.answer_anyway
     )
     parts = _parts_folder(options.out, overwrite=options.overwrite)
-    session = ModelSession(options.model)
+    session = ModelSession.of(options)
     answered = partial(_part_of, parts, session.described.sha256, reading)
     open_cases = [case for case in cases if not answered(case).is_file()]
     failed: dict[str, str] = {}
@@ -126,7 +125,7 @@ def run_batch(options: argparse.Namespace, steps: Steps) -> Batch:
         steps.note(
             f"{len(cases) - len(open_cases)} of {len(cases)} cases are answered already; --overwrite begins anew."
         )
-    outcomes = _outcomes(open_cases, session, str(options.model), reading, options.jobs)
+    outcomes = _outcomes(open_cases, session, options, reading)
     for case, table, error in steps.each(outcomes, what, total=len(open_cases)):
         if error:
             failed[case.name] = error
@@ -140,15 +139,19 @@ def run_batch(options: argparse.Namespace, steps: Steps) -> Batch:
 
 
 def _outcomes(
-    cases: Sequence[BatchCase], session: ModelSession, model: str, reading: Reading, jobs: int
+    cases: Sequence[BatchCase], session: ModelSession, options: argparse.Namespace, reading: Reading
 ) -> Iterator[tuple[BatchCase, str, str]]:
     """(case, its rows as CSV, why there are none), in the order in which they are ready."""
-    if jobs == 1 or len(cases) < 2:
+    jobs = min(options.jobs, len(cases))
+    if jobs < 2:
         yield from ((case, *_answered(case, session, reading)) for case in cases)
         return
-    threads = max(1, (os.cpu_count() or 1) // jobs)
+    threads = max(1, (options.threads or os.cpu_count() or 1) // jobs)
     with ProcessPoolExecutor(
-        jobs, multiprocessing.get_context("spawn"), initializer=_begin, initargs=(model, threads)
+        jobs,
+        multiprocessing.get_context("spawn"),
+        initializer=_begin,
+        initargs=(str(options.model), options.device, threads),
     ) as pool:
         waiting = {pool.submit(_answered_there, case, reading): case for case in cases}
         try:
@@ -167,10 +170,9 @@ def _outcomes(
 _of_this_process: dict[str, ModelSession] = {}
 
 
-def _begin(model: str, threads: int) -> None:
+def _begin(model: str, device: str, threads: int) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the process that waits for this one
-    torch.set_num_threads(threads)
-    _of_this_process["session"] = ModelSession(model)
+    _of_this_process["session"] = ModelSession(model, device=device, threads=threads)
 
 
 def _answered_there(case: BatchCase, reading: Reading) -> tuple[str, str]:

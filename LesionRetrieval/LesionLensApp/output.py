@@ -50,6 +50,14 @@ def kept_names(given: list[str]) -> tuple[str, ...]:
     return tuple(name.strip() for each in given for name in each.split(",") if name.strip())
 
 
+_is_quiet = [False]
+
+
+def be_quiet(quiet: bool) -> None:
+    """Whether the `Steps` made from now on say nothing."""
+    _is_quiet[0] = quiet
+
+
 class Steps:
     """Steps as they begin, and a bar for long ones.
 
@@ -57,7 +65,7 @@ class Steps:
     """
 
     def __init__(self) -> None:
-        self._console = Console(stderr=True, highlight=False)
+        self._console = Console(stderr=True, highlight=False, quiet=_is_quiet[0])
         self._start = time.monotonic()
 
     def begin(self, what: str) -> None:

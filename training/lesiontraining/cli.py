@@ -1,16 +1,20 @@
-"""The command line of model building: ``lesiontrain fit | evaluate | export | index | retrieval | probe``, ``lung-nodules``."""
+"""The command line of model building: ``lesiontrain recipes | fit | evaluate | export | index | retrieval | probe``."""
 
 from __future__ import annotations
 
 import argparse
+import json
 import sys
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import asdict
 from pathlib import Path
 
 from LesionLib.faults import DONE, guarded
 from LesionLib.io.leftovers import leftovers, leftovers_note
 from LesionLib.terminal import notify
+from rich.console import Console
+from rich.table import Table
 
 _FIT = """Everything else is Lightning's: --config, --data.table, --model.init_args.lr, --trainer.max_epochs, --print_config, ...
 A first run:   lesiontrain fit --config dmrn-lung-nodules --data.table lung_nodules --out runs/dmrn
@@ -40,6 +44,7 @@ def build_parser() -> argparse.ArgumentParser:
     """All commands and their options; those of ``fit`` that Lightning reads are left to it."""
     parser = argparse.ArgumentParser(prog="lesiontrain", description="Build models and measure them honestly.")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    _add_recipes(commands)
     _add_fit(commands)
     _add_evaluate(commands)
     _add_export(commands)
@@ -50,6 +55,12 @@ def build_parser() -> argparse.ArgumentParser:
     _add_annotate(commands)
     _add_box_margin(commands)
     return parser
+
+
+def _add_recipes(commands: argparse._SubParsersAction) -> None:
+    recipes = commands.add_parser("recipes", help="the recipes: paper, data that one must bring, hardware and time")
+    recipes.add_argument("--json", action="store_true", help="as JSON instead of a table")
+    recipes.set_defaults(command=_recipes)
 
 
 def _add_fit(commands: argparse._SubParsersAction) -> None:
@@ -179,6 +190,21 @@ class _Clock:
 
     def __call__(self, text: str) -> None:
         print(f"{time.monotonic() - self.start:6.0f} s  {text}", file=sys.stderr, flush=True)
+
+
+def _recipes(options: argparse.Namespace) -> None:
+    from lesiontraining.commands.recipes import recipes
+
+    if options.json:
+        notify(json.dumps([{**asdict(recipe), "path": str(recipe.path)} for recipe in recipes()], indent=2))
+        return
+    table = Table(caption="lesiontrain fit --config NAME; see training/README.md")
+    table.add_column("name", no_wrap=True)
+    for heading in ("paper", "bring", "hardware and time"):
+        table.add_column(heading)
+    for recipe in recipes():
+        table.add_row(recipe.name, recipe.paper, recipe.data, recipe.time)
+    Console(highlight=False).print(table)
 
 
 def _fit(options: argparse.Namespace) -> None:

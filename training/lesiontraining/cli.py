@@ -80,6 +80,9 @@ def _add_evaluate(commands: argparse._SubParsersAction) -> None:
     evaluate.add_argument("run", type=Path, nargs="+", help="the run; more runs on the same lesions stand beside it")
     evaluate.add_argument("--out", type=Path, help="folder of the report (default: RUN/report)")
     evaluate.add_argument("--draws", type=int, default=2000, help="bootstrap samples of patients (default: 2000)")
+    evaluate.add_argument(
+        "--positive", metavar="CLASS", help="of two classes the one that is looked for (default: the second)"
+    )
     evaluate.set_defaults(command=_evaluate)
 
 
@@ -217,7 +220,7 @@ def _fit(options: argparse.Namespace) -> None:
 def _evaluate(options: argparse.Namespace) -> None:
     from lesiontraining.commands.evaluate import evaluate
 
-    folder = evaluate(options.run, options.out, draws=options.draws, progress=_Clock())
+    folder = evaluate(options.run, options.out, draws=options.draws, positive=options.positive, progress=_Clock())
     print(f"Open {folder / 'report.html'} in a browser.")
 
 

@@ -26,9 +26,11 @@ from lesiontraining.reporting.charts import (
 )
 from lesiontraining.reporting.figures import FIGURES, RULES, Measured, SearchRow, measure, search_rows
 
-MAIN = {
-    "auc": "AUC", "balanced_accuracy": "balanced accuracy", "accuracy": "accuracy", "macro_specificity": "specificity",
-    "macro_precision": "precision", "macro_f1": "macro F1", "weighted_f1": "weighted F1",
+_ANY = {"auc": "AUC", "balanced_accuracy": "balanced accuracy", "accuracy": "accuracy"}
+_OF_TWO = {"sensitivity": "sensitivity", "specificity": "specificity", "precision": "precision", "f1": "F1"}
+_OF_MORE = {
+    "macro_specificity": "mean specificity", "macro_precision": "mean precision", "macro_f1": "macro F1",
+    "weighted_f1": "weighted F1",
 }  # fmt: skip
 TRUST = {"calibration_error": "calibration error (ECE)", "brier": "Brier score", "log_loss": "log loss"}
 _SEARCH = ("ap_a", "p_at_1", "p_at_k", "ap_b", "reciprocal_rank")
@@ -51,7 +53,7 @@ def page(
     return environment.get_template("report.html.j2").render(
         title=title,
         m=measured,
-        main=MAIN,
+        main=_ANY | (_OF_MORE if measured.positive is None else _OF_TWO),
         trust=TRUST,
         rules=RULES,
         search=_grouped(search),
@@ -127,6 +129,7 @@ def write_report(
     *,
     draws: int = 2000,
     seed: int = 0,
+    positive: str | None = None,
     progress: Callable[[str], None] | None = None,
 ) -> Measured:
     """Write ``metrics.json``, ``report.html`` and ``images/*.png`` into ``out``. Raises ValueError for fewer than 2 lesions."""
@@ -134,7 +137,7 @@ def write_report(
     if known.sum() < _FEWEST:
         msg = f"{int(known.sum())} tested lesions have a label; at least {_FEWEST} are needed for a figure"
         raise ValueError(msg)
-    measured = measure(given.methods, draws=draws, seed=seed, notify=progress)
+    measured = measure(given.methods, draws=draws, seed=seed, positive=positive, notify=progress)
     searching = {
         name: p for name, p in given.methods.items() if name not in given.baselines or name == given.size_baseline
     }

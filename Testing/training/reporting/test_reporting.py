@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 from dataclasses import replace
 
@@ -81,6 +82,33 @@ def test_a_positive_class_that_is_not_there_or_one_of_three_is_refused():
     with pytest.raises(PredictionsError, match="for two classes, and these lesions have 3"):
         measure({"model": three}, draws=20, seed=0, positive="c")
     assert "sensitivity" not in measure({"model": three}, draws=20, seed=0).rows["model"]
+
+
+def test_groups_have_the_size_baseline_beside_the_model(tmp_path):
+    model = predictions()
+    size = with_skill(model, 0.3, 4)
+    given = ReportInput(
+        "t", {"model": model, SIZE: size}, LeakReport((), ("patient",)), {}, baselines=(SIZE,), size_baseline=SIZE
+    )
+    write_report(given, tmp_path, draws=20)
+    groups = json.loads((tmp_path / "metrics.json").read_text())["subgroups"]
+    assert all({"auc", f"auc, {SIZE}"} <= set(group["figures"]) for group in groups)
+    assert f"AUC, {SIZE}" in (tmp_path / "report.html").read_text()
+
+
+def test_every_tested_lesion_stands_in_a_table_with_what_each_method_said(tmp_path):
+    model = predictions(classes=("=a", "b"))
+    model = replace(model, labels=np.where(np.arange(len(model)) < 5, -1, model.labels))
+    other = with_skill(model, 0.3, 4)
+    given = ReportInput("t", {"model": model, "other": other}, LeakReport((), ("patient",)), {})
+    write_report(given, tmp_path, draws=20)
+    with (tmp_path / "predictions.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["method"] for row in rows] == ["model"] * len(model) + ["other"] * len(model)
+    assert [row["lesion"] for row in rows[: len(model)]] == list(model.lesion_ids)
+    assert [float(row["p_b"]) for row in rows[len(model) :]] == pytest.approx(other.probabilities[:, 1], abs=1e-6)
+    assert rows[0]["label"] == ""
+    assert {row["predicted"] for row in rows} == {"'=a", "b"}
 
 
 def test_lesions_without_a_label_are_left_out_and_counted():

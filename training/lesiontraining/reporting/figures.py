@@ -100,11 +100,13 @@ def measure(
     draws: int,
     seed: int,
     positive: str | None = None,
+    beside: str | None = None,
     notify: Notify | None = None,
 ) -> Measured:
     """All methods answered the same lesions in the same order; the first is the model. Lesions without label are left out.
 
-    ``positive``: of two classes the one that is looked for (default: the second). Raises `PredictionsError` for another name.
+    ``positive``: of two classes the one that is looked for (default: the second). ``beside``: the
+    method that stands beside the model in the groups. Raises `PredictionsError` for another class.
     """
     known = next(iter(methods.values())).labels >= 0
     labelled = {name: p.at(known) for name, p in methods.items()}
@@ -131,7 +133,7 @@ def measure(
         confusions={
             n: confusion_matrix(p.labels, p.probabilities.argmax(axis=1), len(counts)) for n, p in labelled.items()
         },
-        subgroups=tuple(_subgroups(model, next(iter(statistics.values())), draws=draws, seed=seed)),
+        subgroups=tuple(_subgroups(model, statistics, beside=beside, draws=draws, seed=seed)),
         notes=_notes(counts, model.class_names),
         positive=None if index is None else model.class_names[index],
     )
@@ -217,7 +219,14 @@ def _delong(model: Predictions, other: Predictions) -> float | None:
     return found.p_value if np.isfinite(found.p_value) else None
 
 
-def _subgroups(model: Predictions, statistics: Mapping[str, Statistic], *, draws: int, seed: int) -> list[SubgroupRow]:
+def _subgroups(
+    model: Predictions,
+    statistics: Mapping[str, Mapping[str, Statistic]],
+    *,
+    beside: str | None,
+    draws: int,
+    seed: int,
+) -> list[SubgroupRow]:
     groups: list[Subgroup] = []
     diameter, distance = model.size_mm.max(axis=1), model.spacing_mm[:, 2]
     if np.isfinite(diameter).any():
@@ -226,7 +235,8 @@ def _subgroups(model: Predictions, statistics: Mapping[str, Statistic], *, draws
         rounded = np.round(distance, 2)
         few = len(np.unique(rounded[np.isfinite(rounded)])) <= _MAX_VALUES
         groups += by_value("slice distance (mm)", rounded) if few else by_tercile("slice distance", distance, unit="mm")
-    chosen = {name: statistics[name] for name in ("auc", "balanced_accuracy")}
+    shown = {"": next(iter(statistics.values()))} | ({} if beside is None else {f", {beside}": statistics[beside]})
+    chosen = {f"{name}{of}": rows[name] for of, rows in shown.items() for name in ("auc", "balanced_accuracy")}
     return subgroup_table(groups, chosen, model.patients, draws=draws, seed=seed)
 
 

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import base64
+import csv
 import io
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from math import isnan
+from math import isfinite, isnan
 from pathlib import Path
 from typing import Any
 
 import jinja2
+from LesionLib.io.csv_cells import csv_cell
+from LesionLib.io.private_files import write_private
 
 from lesiontraining.evaluation.leaks import LeakReport
 from lesiontraining.evaluation.predictions import Predictions
@@ -132,12 +135,14 @@ def write_report(
     positive: str | None = None,
     progress: Callable[[str], None] | None = None,
 ) -> Measured:
-    """Write ``metrics.json``, ``report.html`` and ``images/*.png`` into ``out``. Raises ValueError for fewer than 2 lesions."""
+    """Write ``metrics.json``, ``predictions.csv``, ``report.html`` and ``pictures/*.png`` into ``out``. Raises ValueError for fewer than 2 lesions."""
     known = next(iter(given.methods.values())).labels >= 0
     if known.sum() < _FEWEST:
         msg = f"{int(known.sum())} tested lesions have a label; at least {_FEWEST} are needed for a figure"
         raise ValueError(msg)
-    measured = measure(given.methods, draws=draws, seed=seed, positive=positive, notify=progress)
+    measured = measure(
+        given.methods, draws=draws, seed=seed, positive=positive, beside=given.size_baseline, notify=progress
+    )
     searching = {
         name: p for name, p in given.methods.items() if name not in given.baselines or name == given.size_baseline
     }
@@ -161,12 +166,43 @@ def write_report(
     }  # fmt: skip
     values["notes"] = [*values["notes"], *notes]
     (out / "metrics.json").write_text(json.dumps(values, indent=2, allow_nan=False) + "\n", encoding="utf-8")
+    write_private(out / "predictions.csv", predictions_table(given.methods))
     html = page(
         given.title, measured, search, charts, conclusion=conclusion, leaks=leaks, run=given.run, extra=given.extra,
         notes=[*measured.notes, *notes], draws=draws,
     )  # fmt: skip
     (out / "report.html").write_text(html, encoding="utf-8")
     return measured
+
+
+def predictions_table(methods: Mapping[str, Predictions]) -> str:
+    """What each method said of each tested lesion, as CSV: a row a lesion and method, the model's first.
+
+    A lesion is named by its line in the table, a patient by a code; ``label`` is empty where it is not known.
+    """
+    names = next(iter(methods.values())).class_names
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    header = [
+        "method",
+        "lesion",
+        "patient",
+        "fold",
+        "label",
+        "predicted",
+        *(f"p_{n}" for n in names),
+        "longest_edge_mm",
+    ]
+    writer.writerow(map(csv_cell, header))
+    for method, p in methods.items():
+        for i in range(len(p)):
+            label = names[p.labels[i]] if p.labels[i] >= 0 else ""
+            known = [method, str(p.lesion_ids[i]), str(p.patients[i]), int(p.folds[i]), label]
+            numbers = [f"{value:.6f}" for value in p.probabilities[i]]
+            edge = float(p.size_mm[i].max())
+            answer = [names[int(p.probabilities[i].argmax())], *numbers, f"{edge:.2f}" if isfinite(edge) else ""]
+            writer.writerow(map(csv_cell, [*known, *answer]))
+    return text.getvalue()
 
 
 def conclude(measured: Measured, baselines: Sequence[str]) -> str:

@@ -135,7 +135,10 @@ def write_report(
     positive: str | None = None,
     progress: Callable[[str], None] | None = None,
 ) -> Measured:
-    """Write ``metrics.json``, ``predictions.csv``, ``report.html`` and ``pictures/*.png`` into ``out``. Raises ValueError for fewer than 2 lesions."""
+    """Write ``metrics.json``, ``predictions.csv``, ``report.html`` and ``pictures/*.png`` into ``out``.
+
+    Raises ValueError for fewer than 2 lesions.
+    """
     known = next(iter(given.methods.values())).labels >= 0
     if known.sum() < _FEWEST:
         msg = f"{int(known.sum())} tested lesions have a label; at least {_FEWEST} are needed for a figure"

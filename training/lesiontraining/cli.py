@@ -1,4 +1,4 @@
-"""The command line of model building: ``lesiontrain recipes | fit | evaluate | export | index | retrieval | probe``."""
+"""The command line of model building: ``lesiontrain recipes | fit | evaluate | export | index | retrieval | embed-bench | probe``."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
+from LesionLib.errors import LesionLensError
 from LesionLib.faults import DONE, guarded
 from LesionLib.io.leftovers import leftovers, leftovers_note
 from LesionLib.terminal import notify
@@ -50,6 +51,7 @@ def build_parser() -> argparse.ArgumentParser:
     _add_export(commands)
     _add_index(commands)
     _add_retrieval(commands)
+    _add_embed_bench(commands)
     _add_probe(commands)
     _add_lung_nodules(commands)
     _add_annotate(commands)
@@ -125,6 +127,22 @@ def _add_retrieval(commands: argparse._SubParsersAction) -> None:
     retrieval.add_argument("--draws", type=int, default=2000, help="bootstrap samples of patients (default: 2000)")
     retrieval.add_argument("--out", type=Path, help="JSON file to write beside the printed tables")
     retrieval.set_defaults(command=_retrieval)
+
+
+def _add_embed_bench(commands: argparse._SubParsersAction) -> None:
+    bench = commands.add_parser("embed-bench", help="encoders side by side on a table, beside size and density")
+    bench.add_argument("table", type=Path)
+    bench.add_argument(
+        "--model", nargs="+", required=True, metavar="MODEL",
+        help="models by name or folder, or JSON files of ONNX networks (training/README.md)",
+    )  # fmt: skip
+    bench.add_argument("--reader", default="table", help="how the table is read (default: table)")
+    bench.add_argument("--label", required=True, help="the column with the answers")
+    bench.add_argument("--folds", default="5", help="how many folds, or the column that names them (default: 5)")
+    bench.add_argument("--drawings", type=int, default=4, help="how often each box is drawn otherwise (default: 4)")
+    bench.add_argument("--draws", type=int, default=2000, help="bootstrap samples of patients (default: 2000)")
+    bench.add_argument("--out", type=Path, help="JSON file to write beside the printed table")
+    bench.set_defaults(command=_embed_bench)
 
 
 def _add_probe(commands: argparse._SubParsersAction) -> None:
@@ -252,6 +270,30 @@ def _index(options: argparse.Namespace) -> None:
     progress = _every_50(_Clock())
     count = index(table, bundle, options.out, plan=plan, key_path=options.key, progress=progress)
     print(f"{options.out}: {count} cases by {bundle.name} {bundle.version}")
+
+
+def _embed_bench(options: argparse.Namespace) -> None:
+    from lesiontraining.commands.embed_bench import as_text, embed_bench, write_rows
+    from lesiontraining.data.readers.registry import read_with
+    from lesiontraining.runs.encoders import open_encoder
+
+    if not (0 <= options.drawings <= 20 and 1 <= options.draws <= 100_000):
+        msg = f"--drawings is {options.drawings} (0 to 20), --draws is {options.draws} (1 to 100000)."
+        raise LesionLensError(msg)
+    table = read_with(options.reader, options.table, label=options.label, classes=None)
+    encoders = [open_encoder(model) for model in options.model]
+    report = _every_50(_Clock())
+    rows = embed_bench(
+        table,
+        encoders,
+        folds=int(options.folds) if options.folds.isdecimal() else options.folds,
+        drawings=options.drawings,
+        draws=options.draws,
+        progress=lambda _name, done, total: report(done, total),
+    )
+    notify(as_text(rows, table))
+    if options.out is not None:
+        write_rows(rows, options.out)
 
 
 def _retrieval(options: argparse.Namespace) -> None:

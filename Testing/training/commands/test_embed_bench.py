@@ -49,7 +49,7 @@ def test_an_encoder_of_others_stands_beside_ours_and_beside_size(table, tmp_path
     models = [str(an_encoder(tmp_path)), "lung-nodule-malignancy"]
     options = [
         "--label",
-        "label",
+        "kind",
         "--folds",
         "3",
         "--draws",
@@ -64,7 +64,7 @@ def test_an_encoder_of_others_stands_beside_ours_and_beside_size(table, tmp_path
     assert [name.split()[0] for name in rows] == ["moments", "lung-nodule-malignancy", "size", "size"]
     moments, size = rows["moments 1"], rows["size alone"]
     # Full and hollow spheres differ in their mean; their size says nothing.
-    assert moments["auc"]["linear probe"]["value"] > 0.95
+    assert moments["auc"]["linear probe"]["value"] > 0.85
     assert size["auc"]["linear probe"]["value"] < 0.8
     assert all(row["auc"]["1-shot"]["n"] == 24 for row in rows.values())
     assert 0.9 < moments["stability"]["cosine when the box is drawn otherwise"]["value"] <= 1.0

@@ -53,7 +53,7 @@ def test_an_encoder_of_others_stands_beside_ours_and_beside_size(table, tmp_path
         "--folds",
         "3",
         "--draws",
-        "30",
+        "10",
         "--drawings",
         "1",
         "--out",
@@ -66,7 +66,7 @@ def test_an_encoder_of_others_stands_beside_ours_and_beside_size(table, tmp_path
     # Full and hollow spheres differ in their mean; their size says nothing.
     assert moments["auc"]["linear probe"]["value"] > 0.85
     assert size["auc"]["linear probe"]["value"] < 0.8
-    assert all(row["auc"]["1-shot"]["n"] == 24 for row in rows.values())
+    assert all(row["auc"]["1-shot"]["lesions"] == 24 for row in rows.values())
     assert 0.9 < moments["stability"]["cosine when the box is drawn otherwise"]["value"] <= 1.0
     assert size["stability"] == {}
     printed = capsys.readouterr().out

@@ -200,6 +200,8 @@ def test_all_folds_are_pooled_and_finished_ones_are_left(table, tmp_path, capsys
     assert len(before) == 3
     assert main([*options, "--trainer.max_epochs", "1", "--folds", "all"]) == 0
     assert "fold 1 is finished; left as it is" in capsys.readouterr().err
+    assert main([*options, "--trainer.max_epochs", "2", "--folds", "0"]) == 2
+    assert "trainer.max_epochs: 1 there, 2 now" in capsys.readouterr().err
     assert {p: p.stat().st_mtime_ns for p in before} == before
     main(["evaluate", str(tmp_path / "r"), "--draws", "20"])
     assert json.loads((tmp_path / "r" / "report" / "metrics.json").read_text())["lesions"] == 24

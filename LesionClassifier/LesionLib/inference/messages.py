@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from LesionLib.sampling.inputs import Spec
 
 
-Device = Literal["auto", "cpu", "cuda"]
+Device = str  # "auto", "cpu", "cuda", or one of several GPUs: "cuda:1"
 PrecisionChoice = Literal["auto", "float32"]
 MapChoice = Literal["grad_cam", "occlusion", "none"]
 MAP_CHOICES: tuple[MapChoice, ...] = ("grad_cam", "occlusion", "none")

@@ -11,6 +11,7 @@ import sys
 import tracemalloc
 import zlib
 from dataclasses import replace
+from functools import cache
 
 import numpy as np
 import pytest
@@ -201,8 +202,14 @@ def test_only_a_quiz_is_overwritten_and_only_when_asked(quiz, saved, tmp_path):
     assert {p.name for p in tmp_path.iterdir()} == {"quiz.json", "thesis.json"}
 
 
+@cache
+def zeros_packed() -> str:
+    """400 MiB of zeros."""
+    return base64.b64encode(zlib.compress(bytes(400 * 2**20), 9)).decode()
+
+
 def bomb(shape: list[int]) -> dict:
-    return {"dtype": "int16", "shape": shape, "zlib": base64.b64encode(zlib.compress(bytes(400 * 2**20), 9)).decode()}
+    return {"dtype": "int16", "shape": shape, "zlib": zeros_packed()}
 
 
 @pytest.mark.parametrize(
@@ -318,7 +325,7 @@ def test_after_the_last_case_nothing_is_left_to_do(session):
     for call in (session.finish_looking, session.next_case, session.take_box, lambda: session.answer("cyst", 1)):
         with pytest.raises(QuizError, match="nothing is left"):
             call()
-    for name in ("volume", "box", "model_answer", "feedback"):
+    for name in ("volume", "box", "model_prediction", "feedback"):
         with pytest.raises(QuizError, match="done"):
             getattr(session, name)
 
@@ -347,7 +354,7 @@ def test_every_call_out_of_order_says_what_to_do_and_changes_nothing(session, st
 def test_nothing_is_to_be_seen_before_its_time(session):
     for step in (Step.LOOK, Step.BOX, Step.FIRST_ANSWER):
         go_to(session, step)
-        for name in ("model_answer", "teacher_box", "feedback"):
+        for name in ("model_prediction", "teacher_box", "feedback"):
             with pytest.raises(QuizError, match="can be seen from"):
                 getattr(session, name)
     for step in (Step.REVEAL, Step.SECOND_ANSWER):
@@ -611,7 +618,7 @@ def test_a_quiz_is_taken_without_torch_slicer_or_a_network_library(saved, tmp_pa
         "import sys; from LesionRetrievalLib.quiz.file import load_quiz\n"
         "from LesionRetrievalLib.quiz.session import QuizSession\n"
         "s = QuizSession.open(load_quiz(sys.argv[1]), sys.argv[2], learner='L1')\n"
-        "s.finish_looking(); s.take_box(); s.answer('cyst', 0.5); print(s.model_answer.label, s.box.sizeMm)\n"
+        "s.finish_looking(); s.take_box(); s.answer('cyst', 0.5); print(s.model_prediction.label, s.box.sizeMm)\n"
         "print(sorted({'torch', 'monai', 'slicer', 'vtk', 'requests'} & set(sys.modules)))"
     )
     ran = subprocess.run(

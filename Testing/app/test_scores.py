@@ -95,14 +95,6 @@ def test_show_lists_the_scores_with_the_errors_of_model_and_reader(run, model, m
     assert not any("Scores" in line for line in run("models", "show", "lung-nodule-malignancy").out.splitlines())
 
 
-def test_a_demo_with_a_model_that_scores_says_a_sentence_for_every_lesion(run, model, tmp_path):
-    done = run("demo", "--model", model, "--out", tmp_path / "demo")
-    assert done.code == 0, done.err
-    results = json.loads((tmp_path / "demo" / "results.json").read_text())["results"]
-    assert len(results) > 1
-    assert all(f"{one['name']}: {one['sentence']}" in done.out for one in results if one["sentence"])
-
-
 def cases_of(run, library: Path) -> dict[str, dict]:
     """The attributes of each case, by its id."""
     cases = json.loads(run("library", "list", library, "--json").out)["cases"]
@@ -171,3 +163,14 @@ def test_the_page_says_how_a_map_was_made_and_what_the_model_says_of_it(run, nrr
     assert "Where the model looked for calcified (Grad-CAM)" in pages["grad_cam"]
     assert "Where the model looked" not in pages["none"]
     assert note not in pages["grad_cam"] + pages["none"]
+
+
+def test_a_batch_has_a_column_a_score_and_the_sentence_of_every_lesion(run, nrrd, boxes, model, tmp_path):
+    table = tmp_path / "cases.csv"
+    table.write_text(f"name,volume,boxes\nc1,{nrrd},{boxes}\n")
+    done = run("classify", "--batch", table, "--model", model, "--out", tmp_path / "batch")
+    assert done.code == 0, done.err
+    (row,) = csv.DictReader(io.StringIO((tmp_path / "batch" / "results.csv").read_text(encoding="utf-8")))
+    assert row["sentence"].startswith("solid, box of ")
+    assert {f"score_{entry['name']}" for entry in SCORES} <= set(row)
+    assert 1 <= float(row["score_lobulation"]) <= 5

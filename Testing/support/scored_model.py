@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from pathlib import Path
 from typing import Any
 
 import torch
+from LesionLib.model.bundle import golden_logits, golden_probabilities, load_bundle, manifest_sha256, network_tensors
+from LesionLib.model.folder import CARD, LICENSE, MANIFEST, WEIGHTS
 from LesionLib.networks import build_network
+from LesionLib.sampling.inputs import section_from_spec
 from LesionLib.sampling.resample import AxialStackSpec
-from lesiontraining.commands.export import write_bundle
+from safetensors.torch import save_file
 
 NAME = "tiny-description"
 CLASSES = ("calcified", "solid", "subsolid")
@@ -68,11 +73,25 @@ def scored_network(*, outputs: tuple[float, ...] = _USUAL) -> torch.nn.Module:
 
 
 def write_scored_model(out: Path, *, name: str = NAME, outputs: tuple[float, ...] = _USUAL, **changes: Any) -> Path:
-    """The model folder ``out`` of the model ``name``; ``changes``: of its ``lesionlens`` section, as other scores or none."""
-    network = scored_network(outputs=outputs)
-    lesionlens = {
+    """The model folder ``out`` of the model ``name``; ``changes``: of its ``lesionlens`` section, as other scores or none.
+
+    Raises `BundleError` where a model with these changes is refused.
+    """
+    network, spec = (
+        scored_network(outputs=outputs),
+        AxialStackSpec(size=32, spacing_mm=1.0, margin_mm=3.0, max_slices=4),
+    )
+    files = {CARD: f"# {name}\n\nRandom weights, for tests only.\n", LICENSE: "Apache-2.0\n"}
+    for path in (CARD, WEIGHTS, MANIFEST):
+        (out / path).parent.mkdir(parents=True, exist_ok=True)
+    for path, text in files.items():
+        (out / path).write_text(text, encoding="utf-8")
+    save_file(network_tensors(network), out / WEIGHTS)
+    section = {
+        "schema": 1,
         "architecture": "mobilenet_v2",
         "arguments": {"classes": len(outputs), "width": 0.1, "stem_stride": 1, "output_stride": 8},
+        "input": section_from_spec(spec),
         "classes": [
             {"name": one, "description": f"{one} nodules", "colorRGB": color}
             for one, color in zip(CLASSES, _COLORS, strict=True)
@@ -84,16 +103,19 @@ def write_scored_model(out: Path, *, name: str = NAME, outputs: tuple[float, ...
         "not_for_clinical_use": True,
         **changes,
     }
-    head = {
+    scores = len(section["scores"])
+    section["golden_logits"] = golden_logits(network, spec).round(5).tolist()
+    section["golden_probabilities"] = golden_probabilities(network, spec, 1.0, scores=scores).round(5).tolist()
+    section["files"] = {path: hashlib.sha256((out / path).read_bytes()).hexdigest() for path in (WEIGHTS, *files)}
+    manifest = {
         "name": name,
         "version": "1.0.0",
         "description": "Kind and description of nodules; random weights, for tests only.",
         "intended_use": "Tests.",
         "network_data_format": {},
+        "lesionlens": section,
     }
-    spec = AxialStackSpec(size=32, spacing_mm=1.0, margin_mm=3.0, max_slices=4)
-    write_bundle(
-        out, head=head, lesionlens=lesionlens, network=network, spec=spec, calibration={},
-        card="# tiny-description\n\nRandom weights, for tests only.\n", license_text="Apache-2.0\n",
-    )  # fmt: skip
+    manifest["sha256"] = manifest_sha256(manifest)
+    (out / MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n", encoding="utf-8")
+    load_bundle(out)
     return out

@@ -237,7 +237,7 @@ def _notFromThisHeader(error: Exception) -> StructuredReportError:
 
 
 def structuredReport(results: Sequence[LesionResult], run: RunInfo, sources: Sequence[Dataset]) -> Dataset:
-    """The report as a dataset: of each lesion its box, class, probabilities, prediction set, warnings and algorithm."""
+    """The report as a dataset: of each lesion its box, class, probabilities, scores, prediction set, warnings and algorithm."""
     hd = _highdicom()
     if not results:
         msg = "there is no answer to report; classify first."
@@ -319,6 +319,7 @@ def _lesionGroup(hd: Any, result: LesionResult, run: RunInfo, frame: str, series
         )
         for number, (name, p) in enumerate(result.shown_probabilities.items(), start=1)
     ]
+    measurements += _scoreMeasurements(hd, result, run)
     statistics = result.statistics
     if statistics is not None:
         volume = hd.sr.Measurement(
@@ -350,8 +351,23 @@ def _lesionGroup(hd: Any, result: LesionResult, run: RunInfo, frame: str, series
         measurements=measurements,
         qualitative_evaluations=_evaluations(hd, result),
     )
-    _addComments(hd, group[0], result)
+    _addComments(hd, group[0], result, run)
     return group
+
+
+def _scoreMeasurements(hd: Any, result: LesionResult, run: RunInfo) -> list[Any]:
+    """Each score as a number on its scale, under the code that its model names for it, else under one of ours."""
+    measurements = []
+    for number, spec in enumerate(run.scores, start=1):
+        if spec.name not in result.shown_scores:
+            continue
+        if spec.code is None:
+            name = hd.sr.CodedConcept(f"score-{number}", _SCHEME, f"Score of {spec.name}"[:64])
+        else:
+            name = hd.sr.CodedConcept(spec.code.value, spec.code.scheme, spec.code.meaning)
+        unit = hd.sr.CodedConcept(f"{{{spec.low}:{spec.high}}}", "UCUM", f"range: {spec.low}:{spec.high}")
+        measurements.append(hd.sr.Measurement(name, round(result.shown_scores[spec.name], 4), unit))
+    return measurements
 
 
 def _evaluations(hd: Any, result: LesionResult) -> list[Any]:
@@ -377,8 +393,9 @@ def _evaluations(hd: Any, result: LesionResult) -> list[Any]:
     return answered + [classItem("not-ruled-out", "Class that cannot be ruled out", name) for name in kept]
 
 
-def _addComments(hd: Any, group: Dataset, result: LesionResult) -> None:
-    texts = ["Research use only, not for diagnosis.", *result.messages]
+def _addComments(hd: Any, group: Dataset, result: LesionResult, run: RunInfo) -> None:
+    described = [sentence] if (sentence := result.sentence(run.scores)) else []
+    texts = ["Research use only, not for diagnosis.", *described, *result.messages, *result.score_notes(run.scores)]
     for text in [*texts, *result.warnings]:
         item = hd.sr.TextContentItem(
             name=_codes().DCM.Comment, value=str(text), relationship_type=hd.sr.RelationshipTypeValues.CONTAINS

@@ -28,7 +28,7 @@ from LesionClassifierLib.scene.tree import saveScene
 from LesionClassifierLib.scene.volumes import addVolumeNode, volumeFromNode, writeVolumeFile
 from LesionLib.errors import BoxError, InputWarning, LesionLensError, WarningName
 from LesionLib.geometry import CTVolume, require_overlap
-from LesionLib.inference.messages import RunOptions
+from LesionLib.inference.messages import MapChoice, RunOptions
 from LesionLib.inference.results import LesionResult, RunInfo, as_csv, as_json, color_by_class, heat_map_file
 from LesionLib.io.boxes import read_boxes_csv
 from LesionLib.io.image_headers import readable_name
@@ -44,16 +44,14 @@ from slicer import vtkMRMLMarkupsROINode, vtkMRMLScalarVolumeNode, vtkMRMLScene
 
 from LesionLensApp.loaded_model import ModelSession
 from LesionLensApp.output import Steps, staged_output
-from LesionLensApp.reading import is_table, read_masks, warnings_of_box
+from LesionLensApp.reading import is_table, read_masks, require_boxes, warnings_of_box
 from LesionLensApp.report import lesion_images, write_report
 from LesionLensApp.slice_views import SliceRenderer
 
 
 def addBoxes(scene: vtkMRMLScene, path: Path) -> list[vtkMRMLMarkupsROINode]:
     """ROI nodes from a Slicer markups file (``.mrk.json``) or a CSV of boxes. Raises `BoxError`."""
-    if not path.is_file():
-        msg = f"{path} does not exist; give a .csv of boxes or a Slicer markups file (.mrk.json)."
-        raise BoxError(msg)
+    require_boxes(path)
     suffix = path.suffix.lower()
     if suffix == ".csv":
         return [addRoiNode(scene, box) for box in read_boxes_csv(path)]
@@ -84,7 +82,8 @@ class Job:
     ``box_jitter``: boxes drawn a little differently that are asked too, for the spread of the answer. ``excludePatient`` is
     the pseudonym of the patient on the CT, whose own cases are not shown as similar; ``searchNote`` what has to be said where
     they could not be told from others. ``boxWarnings``: what is odd about where each box lies, one entry a box.
-    ``answerAnyway``: name the likeliest class also where the model has no answer. ``dicomFiles``: those of the CT's series,
+    ``answerAnyway``: name the likeliest class also where the model has no answer. ``mapMethod``: how maps are made (None: as the
+    model chose). ``dicomFiles``: those of the CT's series,
     where a structured report is wanted.
     """
 
@@ -100,6 +99,7 @@ class Job:
     boxWarnings: Sequence[tuple[InputWarning, ...]] = ()
     box_jitter: int = 0
     answerAnyway: bool = False
+    mapMethod: MapChoice | None = None
     dicomFiles: Sequence[Path] = ()
 
 
@@ -147,7 +147,7 @@ def run_job(job: Job, out: Path, steps: Steps, *, overwrite: bool) -> list[Lesio
 
 
 def _classified(job: Job) -> tuple[RunInfo, list[LesionResult]]:
-    options = RunOptions(box_jitter=job.box_jitter, answer_anyway=job.answerAnyway)
+    options = RunOptions(box_jitter=job.box_jitter, answer_anyway=job.answerAnyway, map_method=job.mapMethod)
     response = job.model.run(requestFromNodes(job.volumeNode, job.roiNodes, job.model.described.folder, options))
     ofBoxes = job.boxWarnings or [()] * len(response.results)
     warned = [
@@ -235,6 +235,7 @@ def classify_files(options: argparse.Namespace, model: ModelSession, steps: Step
             boxWarnings=[warnings_of_box(volume, box, from_table=is_table(options.boxes)) for box in boxes],
             box_jitter=options.box_jitter,
             answerAnyway=options.answer_anyway,
+            mapMethod=options.map_method,
             dicomFiles=_dicom_files(options, series),
         )
         return run_job(job, options.out, steps, overwrite=options.overwrite)

@@ -33,6 +33,7 @@ from LesionRetrievalLib.library.intake import (
     label_of,
     library_margin_mm,
     new_case_id,
+    predicted_by,
     require_clear_labels,
     require_columns,
     require_margin,
@@ -139,7 +140,11 @@ def _entry(
     except CaseLibraryError as error:
         msg = f"{row.where}: {error}"
         raise CaseLibraryError(msg) from error
-    return case_entry(volume, box, model.embed(volume, box), new=new, owner=owner, without_patch_if_too_large=True)
+    embedding = model.embed_case(volume, box)
+    return case_entry(
+        volume, box, embedding.vector,
+        new=new, owner=owner, predicted=predicted_by(embedding), without_patch_if_too_large=True,
+    )  # fmt: skip
 
 
 def read_lesions(
@@ -262,7 +267,7 @@ def add_lesions(options: argparse.Namespace, model: ModelSession, steps: Steps) 
         for new in cases:
             checked_case(new, owner)  # before the first is embedded
         lesions = steps.each(list(zip(cases, boxes, strict=True)), f"Embedding {len(boxes)} lesions")
-        entries = [case_entry(volume, box, model.embed(volume, box), new=new, owner=owner) for new, box in lesions]
+        entries = [_case_entry(volume, box, model, new=new, owner=owner) for new, box in lesions]
         if not options.allow_duplicates:
             require_new(library, entries, model_sha256=sha256)
         library.add_many(entries, model_sha256=sha256)
@@ -271,6 +276,11 @@ def add_lesions(options: argparse.Namespace, model: ModelSession, steps: Steps) 
         if key_of(library) is None:
             steps.note(UNKNOWN_KEY)
     return [new.case_id for new in cases]
+
+
+def _case_entry(volume: CTVolume, box: LesionBox, model: ModelSession, *, new: NewCase, owner: Owner) -> CaseEntry:
+    embedding = model.embed_case(volume, box)
+    return case_entry(volume, box, embedding.vector, new=new, owner=owner, predicted=predicted_by(embedding))
 
 
 def _owner(options: argparse.Namespace, series: DicomSeries | None, library: CaseStore) -> tuple[Owner, dict[str, str]]:

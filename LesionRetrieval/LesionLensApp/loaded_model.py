@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -29,9 +30,18 @@ class ModelSession:
     Raises what `load_bundle` raises.
     """
 
-    def __init__(self, model: str | Path) -> None:
-        self._runner, self._options = InProcessRunner(), RunOptions()
-        self.described: ModelDescription = self._runner.describe(model)
+    def __init__(self, model: str | Path, *, device: str = "auto", threads: int | None = None) -> None:
+        if threads is not None:
+            import torch  # late: a command's options are refused without it
+
+            torch.set_num_threads(threads)
+        self._runner, self._options = InProcessRunner(), RunOptions(device=device)
+        self.described: ModelDescription = self._runner.describe(model, self._options)
+
+    @classmethod
+    def of(cls, options: argparse.Namespace) -> ModelSession:
+        """As the command line names it: ``model``, ``device``, ``threads``."""
+        return cls(options.model, device=options.device, threads=options.threads)
 
     def classify(
         self, volume: CTVolume, box: LesionBox, *, box_jitter: int = 0, answer_anyway: bool = False
@@ -48,6 +58,11 @@ class ModelSession:
         """The same, and what is unusual about the lesion. Raises `LesionLensError`."""
         response = self.run(EmbeddingRequest(str(self.described.folder), volume, box, query_only=True))
         return response.vector, response.warnings
+
+    def embed_case(self, volume: CTVolume, box: LesionBox) -> Embedding:
+        """Where the model sees a lesion that becomes a case, with what it scores of it, if it does. Raises `LesionLensError`."""
+        query_only = not self.described.scores
+        return self.run(EmbeddingRequest(str(self.described.folder), volume, box, query_only=query_only))
 
     @overload
     def run(self, request: RunRequest) -> RunResponse: ...

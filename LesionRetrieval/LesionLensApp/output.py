@@ -18,6 +18,7 @@ from LesionLib.inference.results import NO_ANSWER, LesionResult, SimilarCase
 from LesionLib.io.image_headers import shown_path
 from LesionLib.io.private_files import make_private, private_folder
 from LesionLib.io.swap import put_folder
+from LesionLib.model.scores import ScoreSpec
 from LesionLib.terminal import printable
 from LesionRetrievalLib.library.cases import MAY_BE_THE_LESION, NEARLY_THE_SAME
 from LesionRetrievalLib.server.connection import is_server_address
@@ -28,6 +29,7 @@ from rich.text import Text
 
 NOTICE = "Research use only, not for diagnosis."
 _SHOWN_WARNINGS = 8
+_SECONDS_BETWEEN_LINES = 10.0
 _T = TypeVar("_T")
 
 
@@ -49,6 +51,14 @@ def kept_names(given: list[str]) -> tuple[str, ...]:
     return tuple(name.strip() for each in given for name in each.split(",") if name.strip())
 
 
+_is_quiet = [False]
+
+
+def be_quiet(quiet: bool) -> None:
+    """Whether the `Steps` made from now on say nothing."""
+    _is_quiet[0] = quiet
+
+
 class Steps:
     """Steps as they begin, and a bar for long ones.
 
@@ -56,7 +66,7 @@ class Steps:
     """
 
     def __init__(self) -> None:
-        self._console = Console(stderr=True, highlight=False)
+        self._console = Console(stderr=True, highlight=False, quiet=_is_quiet[0])
         self._start = time.monotonic()
 
     def begin(self, what: str) -> None:
@@ -73,15 +83,27 @@ class Steps:
             self.note(warning)
 
     def each(self, items: Sequence[_T] | Iterable[_T], what: str, *, total: int | None = None) -> Iterator[_T]:
-        """The items again, with a bar where there is a terminal to draw it on."""
+        """The items again, with a bar where there is a terminal to draw it on, else with a line every few seconds."""
         self.begin(what)
+        total = total if total is not None else len(items)
+        if not self._console.is_terminal:
+            yield from self._with_lines(items, total)
+            return
         columns = [TextColumn("         "), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()]
         with Progress(*columns, console=self._console, transient=True) as progress:
-            yield from progress.track(items, total=total if total is not None else len(items))
+            yield from progress.track(items, total=total)
+
+    def _with_lines(self, items: Iterable[_T], total: int) -> Iterator[_T]:
+        last = time.monotonic()
+        for done, item in enumerate(items):
+            if time.monotonic() - last > _SECONDS_BETWEEN_LINES:
+                last = time.monotonic()
+                self.begin(f"{done} of {total}")
+            yield item
 
 
-def print_results(results: Sequence[LesionResult], out: Path) -> None:
-    """The table of answers, and where to look."""
+def print_results(results: Sequence[LesionResult], out: Path, *, scores: Sequence[ScoreSpec] = ()) -> None:
+    """The table of answers, what the model's ``scores`` say of each lesion in a sentence, and where to look."""
     console = Console(highlight=False)
     table = Table(title="LesionLens", caption=NOTICE)
     for heading in ("lesion", "answer", "probabilities", "most similar cases", "warnings"):
@@ -93,6 +115,9 @@ def print_results(results: Sequence[LesionResult], out: Path) -> None:
         warnings = str(len(result.warnings)) if result.warnings else "-"
         table.add_row(*map(cell, (result.name, answer, probabilities, similar, warnings)))
     console.print(table)
+    for result in results:
+        if sentence := result.sentence(scores):
+            console.print(cell(f"{result.name}: {sentence}"))
     warnings = list(dict.fromkeys(warning for result in results for warning in result.warnings))
     for warning in warnings[:_SHOWN_WARNINGS]:
         names = [result.name for result in results if warning in result.warnings]

@@ -7,14 +7,16 @@ import io
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import numpy as np
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
 from LesionLib.inference.messages import ModelDescription
 from LesionLib.inference.results import NO_ANSWER, LesionResult, RunInfo, color_by_class, css_color, heat_map_file
 from LesionLib.io.private_files import write_private
 from LesionLib.model.card import figure_sentences, heat_sentence
+from LesionLib.model.explanation import METHOD_NAMES
 from LesionLib.model.folder import CARD
 from LesionRetrievalLib.library.attributes import attribute_pairs
 from LesionRetrievalLib.library.cases import MAY_BE_THE_LESION, Neighbour
@@ -70,7 +72,7 @@ def lesion_images(
 def png_data_uri(pixels: np.ndarray) -> str:
     """A uint8 picture, grey (h, w) or colour (h, w, 3), as a PNG inside a data URI."""
     buffer = io.BytesIO()
-    Image.fromarray(np.ascontiguousarray(pixels)).save(buffer, format="PNG", optimize=True)
+    Image.fromarray(np.ascontiguousarray(pixels)).save(buffer, format="PNG")
     return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")
 
 
@@ -91,6 +93,13 @@ class CaseCard:
     image: str | None
 
 
+@cache
+def _template() -> Template:
+    """The page's template, compiled once."""
+    environment = Environment(loader=FileSystemLoader(_TEMPLATES), autoescape=True, undefined=StrictUndefined)
+    return environment.get_template("report.html.j2")
+
+
 def write_report(
     path: Path,
     run: RunInfo,
@@ -103,7 +112,6 @@ def write_report(
     note: str = "",
 ) -> None:
     """Write the page; nothing in it is fetched from anywhere. ``note``: what has to be said of the similar cases."""
-    environment = Environment(loader=FileSystemLoader(_TEMPLATES), autoescape=True, undefined=StrictUndefined)
     colors = {name: css_color(color) for name, color in color_by_class(model).items()}
     lesions = [
         {
@@ -114,11 +122,15 @@ def write_report(
             "cards": [_card(neighbour, library) for neighbour in neighbours[number - 1]],
             # Found by the same features: where the model has no answer, they have none either.
             "vote": _vote(neighbours[number - 1]) if result.usable else "",
-            "reliability": result.messages,
+            "reliability": (*result.messages, *result.score_notes(run.scores)),
+            "sentence": result.sentence(run.scores),
+            "scores": result.score_rows(run.scores),
+            "map_method": METHOD_NAMES[_method(result)],
+            "heat_map_says": heat_sentence(model.manifest, method=_method(result)),
         }
         for number, result in enumerate(results, start=1)
     ]
-    page = environment.get_template("report.html.j2").render(
+    page = _template().render(
         run=run,
         lesions=lesions,
         notice=NOTICE,
@@ -130,10 +142,13 @@ def write_report(
         colors=colors,
         no_answer=NO_ANSWER,
         figures=figure_sentences(model.manifest),
-        heat_map_says=heat_sentence(model.manifest),
         card=_card_text(model),
     )
     write_private(path, page)
+
+
+def _method(result: LesionResult) -> str:
+    return "grad_cam" if result.heat_map is None else result.heat_map.method
 
 
 def _card_text(model: ModelDescription) -> str:

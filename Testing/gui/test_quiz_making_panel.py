@@ -19,22 +19,9 @@ LONG = 60
 
 
 @pytest.fixture
-def room(scene, gui, monkeypatch, tmp_path):
+def room(quiz_room, scene):
     """The teaching room in a window, as the module makes it."""
-    import qt
-    from LesionRetrievalLib.quiz_panel.quiz_panel import QuizPanel
-
-    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
-    place = qt.QWidget()
-    place.setLayout(qt.QVBoxLayout())
-    place.resize(560, 900)
-    panel = QuizPanel(place=place, logic=QuizLogic(scene))
-    place.show()
-    yield panel
-    panel.cleanup()
-    place.close()
-    place.deleteLater()
-    qt.QApplication.sendPostedEvents(None, qt.QEvent.DeferredDelete)
+    return quiz_room(QuizLogic(scene))
 
 
 @pytest.fixture

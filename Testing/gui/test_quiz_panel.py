@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ from LesionClassifierLib.scene.lesions import addRoiNode
 from LesionClassifierLib.scene.tree import saveScene
 from LesionClassifierLib.scene.volumes import addVolumeNode, nodesOfClass
 from LesionLib.model.folder import golden_case
+from LesionLib.model.scores import scores_from_json
 from LesionRetrievalLib.quiz.attempt import Step
 from LesionRetrievalLib.quiz.file import load_quiz, save_quiz
 from LesionRetrievalLib.quiz.session import QuizSession
@@ -20,6 +22,7 @@ from LesionRetrievalLib.quiz_logic import QuizLogic
 from LesionRetrievalLib.scene.quiz_cases import QUIZ_ATTRIBUTE
 from quiz_cases import Clock, phantom_quiz
 from repository import ROOT, SLICER_STANDINS, WIDGET_STANDINS
+from scored_model import SCORES
 
 
 @pytest.fixture
@@ -38,22 +41,9 @@ def clock() -> Clock:
 
 
 @pytest.fixture
-def room(scene, gui, clock, monkeypatch, tmp_path):
+def room(quiz_room, scene, clock):
     """The teaching room in a window, as the module makes it."""
-    import qt
-    from LesionRetrievalLib.quiz_panel.quiz_panel import QuizPanel
-
-    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
-    place = qt.QWidget()
-    place.setLayout(qt.QVBoxLayout())
-    place.resize(560, 900)
-    panel = QuizPanel(place=place, logic=QuizLogic(scene, clock=clock))
-    place.show()
-    yield panel
-    panel.cleanup()
-    place.close()
-    place.deleteLater()
-    qt.QApplication.sendPostedEvents(None, qt.QEvent.DeferredDelete)
+    return quiz_room(QuizLogic(scene, clock=clock))
 
 
 @pytest.fixture
@@ -442,8 +432,8 @@ import qt, slicer_gui
 slicer_gui.install()
 slicer.app = slicer_gui.GuiApplication(headless)
 from LesionRetrievalLib.quiz_panel.quiz_panel import QuizPanel
-place = qt.QWidget(); place.setLayout(qt.QVBoxLayout()); place.show()
-panel = QuizPanel(place=place)
+container = qt.QWidget(); container.setLayout(qt.QVBoxLayout()); container.show()
+panel = QuizPanel(container=container)
 ui = panel.ui
 ui.quizPathEdit.text, ui.answersPathEdit.text, ui.learnerEdit.text = {str(quiz_path())!r}, {str(tmp_path / "answers")!r}, "L1"
 ui.startButton.click()
@@ -507,13 +497,13 @@ def test_whoever_comes_back_needs_only_the_code(begin, scene, gui):
     room = begin()
     quiz, folder = room.ui.quizPathEdit.text, room.ui.answersPathEdit.text
     room.ui.leaveButton.click()
-    place = qt.QWidget()
-    place.setLayout(qt.QVBoxLayout())
-    again = QuizPanel(place=place, logic=QuizLogic(scene))
+    container = qt.QWidget()
+    container.setLayout(qt.QVBoxLayout())
+    again = QuizPanel(container=container, logic=QuizLogic(scene))
     assert (again.ui.quizPathEdit.text, again.ui.answersPathEdit.text) == (quiz, folder)
     assert again.ui.learnerEdit.text == ""
     again.cleanup()
-    place.deleteLater()
+    container.deleteLater()
     qt.QApplication.sendPostedEvents(None, qt.QEvent.DeferredDelete)
 
 
@@ -536,3 +526,25 @@ def test_the_room_is_a_section_of_the_module_and_a_scene_may_close_there(
     assert room.logic.session.is_paused
     ui.goOnButton.click()
     assert len(nodesOfClass(scene, "vtkMRMLScalarVolumeNode")) == 2  # patch and heat map
+
+
+def test_what_the_model_scored_is_shown_at_the_reveal_and_not_before(room, tmp_path, screenshot):
+    quiz, specs = phantom_quiz(), scores_from_json(SCORES)
+    values = {"spiculation": 1.2, "lobulation": 3.4, "subtlety": 5.0, "calcification": 5.8}
+    cases = [
+        replace(case, prediction=replace(case.prediction, scores=values, sentence="round, 12 mm, lobulated 3 of 5"))
+        for case in quiz.cases
+    ]
+    save_quiz(replace(quiz, cases=tuple(cases), scores=specs), tmp_path / "scored.json")
+    ui = room.ui
+    ui.quizPathEdit.text, ui.answersPathEdit.text = str(tmp_path / "scored.json"), str(tmp_path / "answers")
+    ui.learnerEdit.text = "L1"
+    ui.startButton.click()
+    ui.goOnButton.click()
+    assert "lobulat" not in ui.modelLabel.text + ui.quizReliabilityLabel.text
+    answer(room, "benign", 0.8)
+    assert "round, 12 mm, lobulated 3 of 5" in ui.modelLabel.text
+    for text in ("spiculation", "●●●○○", "moderate lobulation (3.4)"):
+        assert text in ui.modelLabel.text
+    assert "For lobulation the model is off by 0.82 on average" in ui.quizReliabilityLabel.text
+    assert screenshot(room.ui.takeTab, "quiz-scores").stat().st_size > 5_000

@@ -11,7 +11,7 @@ import slicer.util
 from LesionLib.errors import LesionLensError
 from LesionLib.inference.messages import RunOptions, RunRequest, RunResponse
 from LesionLib.inference.runner import InferenceRunner
-from LesionLib.model.folder import segment_margin_mm
+from LesionLib.model.folder import map_method, segment_margin_mm
 from slicer import vtkMRMLMarkupsROINode, vtkMRMLScalarVolumeNode, vtkMRMLScene
 from slicer.i18n import tr as _
 
@@ -201,9 +201,18 @@ class ClassifierPanel(ModulePanel):
         self.update()
 
     def options(self, className: str | None = None) -> RunOptions:
-        """How the model is to run. ``className``: the class that the Grad-CAM explains (None: the one that is answered)."""
+        """How the model is to run. ``className``: the class that the map explains (None: the one that the model chose).
+
+        A map that takes seconds is made on demand only: for a class that was chosen.
+        """
         jitter = self.parameters.redrawnBoxes if self.parameters is not None else 0
-        return RunOptions(class_name=className, device=self._ui.deviceSelector.currentText or "auto", box_jitter=jitter)
+        method = self.explanation.method
+        if className is None and (method or _mapMethodOf(self.models.model)) != "grad_cam":
+            method = "none"
+        return RunOptions(
+            class_name=className, device=self._ui.deviceSelector.currentText or "auto", box_jitter=jitter,
+            map_method=method,
+        )  # fmt: skip
 
     def _explain(self, className: str) -> None:
         current = self.lesions.current
@@ -367,3 +376,11 @@ def _marginOf(model: str) -> float | None:
         return segment_margin_mm(model) if model else None
     except LesionLensError:
         return None
+
+
+def _mapMethodOf(model: str) -> str:
+    """How a model's maps are made, unverified; Grad-CAM where its folder cannot be read."""
+    try:
+        return map_method(model) if model else "grad_cam"
+    except LesionLensError:
+        return "grad_cam"

@@ -11,8 +11,10 @@ import qt
 import slicer
 import vtk
 from LesionLib.errors import LesionLensError
+from LesionLib.inference.description import ScoreRow
 from LesionLib.inference.results import color_bytes, css_color
 from LesionLib.model.card import figure_sentences, heat_sentence
+from LesionLib.model.explanation import METHOD_NAMES
 from LesionLib.model.folder import find_bundle, unchecked_manifest
 from slicer import (
     vtkMRMLMarkupsROINode,
@@ -38,9 +40,9 @@ def _noClass(stored: StoredResult) -> list[str]:
 
 
 class ExplanationPanel:
-    """Grad-CAM in the panel: for which class, how opaque, from which strength on, and what the model looked at.
+    """The map in the panel: for which class, how made, how opaque, from which strength on, and what the model looked at.
 
-    Shows the explanation of one lesion; ``onAsk(className)`` is called for a class that is not explained yet.
+    Shows the explanation of one lesion; ``onAsk(className)`` is called for a class that is not explained yet, or not so.
     """
 
     def __init__(self, ui, *, onAsk: Callable[[str], None]) -> None:
@@ -48,7 +50,16 @@ class ExplanationPanel:
         self._roiNode: vtkMRMLMarkupsROINode | None = None
         self._filling = False
         self._laid: tuple | None = None
+        for method, text in ((None, _("as the model's maps are made")), *METHOD_NAMES.items()):
+            ui.mapMethodSelector.addItem(text if method is None else _("by {0}").format(text))
+            ui.mapMethodSelector.setItemData(ui.mapMethodSelector.count - 1, method or "")
         ui.explainedClassSelector.connect("currentIndexChanged(int)", self._chosen)
+        ui.mapMethodSelector.connect("currentIndexChanged(int)", self._methodChosen)
+
+    @property
+    def method(self) -> str | None:
+        """How the user wants maps made; None: as the model does."""
+        return self._ui.mapMethodSelector.currentData or None
 
     def show(self, roiNode: vtkMRMLMarkupsROINode | None, parameters, *, laysViews: bool) -> None:
         """Bring the widgets in line with the lesion and the panel's parameters; with ``laysViews`` the slice views too.
@@ -103,14 +114,16 @@ class ExplanationPanel:
             self._filling = False
 
     def _heatText(self, stored) -> str:
-        node = heatMapNode(self._roiNode)
+        node, method = heatMapNode(self._roiNode), METHOD_NAMES.get(stored.mapMethod, stored.mapMethod)
         if node is None and not stored.result.usable:
             return _(
                 "The model has no answer, so there is nothing to explain; choose a class to see its map all the same."
             )
+        if node is None and not stored.explained:
+            return _("No map was made: this model's take seconds a lesion. Choose a class to see its map.")
         inside = stored.result.reliability.energy_inside
         if node is None or inside is None:
-            return _("The Grad-CAM is empty: nothing in the box speaks for {0}.").format(stored.explained)
+            return _("The {0} is empty: nothing in the box speaks for {1}.").format(method, stored.explained)
         where = (
             _("segment") if stored.result.statistics and stored.result.statistics.measured_in == "segment" else _("box")
         )
@@ -118,8 +131,14 @@ class ExplanationPanel:
             share=inside,
             where=where,
             peak=node.GetAttribute("LesionLens.Peak") or "?",
-            says=heat_sentence(_manifestOf(stored)),
+            says=heat_sentence(_manifestOf(stored), method=stored.mapMethod),
         )
+
+    def _methodChosen(self, _index: int) -> None:
+        """Ask for the class that is shown once more, where its map was made in another way."""
+        stored = None if self._roiNode is None else storedResult(self._roiNode)
+        if stored is not None and stored.explained and self.method not in (None, stored.mapMethod):
+            self._onAsk(stored.explained)
 
     def _chosen(self, _index: int) -> None:
         if self._filling or self._roiNode is None:
@@ -244,7 +263,7 @@ _HEADER_PX, _ROW_PX, _MAX_ROWS = 28, 30, 8
 
 
 class ResultPanel:
-    """The answer of one lesion in the panel: bars, table, how far to rely on it, warnings.
+    """The answer of one lesion in the panel: bars, tables, how far to rely on it, warnings.
 
     Shows what is stored on a lesion's node; ``ui`` has the widgets of the panel's file. ``onCard`` is called for the model's card.
     """
@@ -257,6 +276,10 @@ class ResultPanel:
         ui.probabilityTable.setHorizontalHeaderLabels([_("Class"), _("Probability")])
         ui.probabilityTable.horizontalHeader().setStretchLastSection(True)
         ui.probabilityTable.verticalHeader().hide()
+        ui.scoreTable.setColumnCount(3)
+        ui.scoreTable.setHorizontalHeaderLabels([_("Score"), _("On its scale"), _("Level")])
+        ui.scoreTable.horizontalHeader().setStretchLastSection(True)
+        ui.scoreTable.verticalHeader().hide()
         # Slicer has no Designer plug-in for this class: a .ui file that names it gets a plain QWidget.
         self._plot = slicer.qMRMLPlotView()
         self._plot.setMRMLScene(slicer.mrmlScene)
@@ -278,6 +301,7 @@ class ResultPanel:
         isLabelled = stored is not None and bool(stored.result.label)
         for widget in (self._ui.probabilityTable, self._ui.probabilityPlotPlace):
             widget.visible = isLabelled
+        self._ui.scoreTable.visible = False
         self._ui.reliabilityLabel.visible = isAnswered
         self._ui.answerAnywayCheckBox.visible = isAnswered and not stored.result.usable
         self._ui.warningsLabel.visible = False
@@ -288,11 +312,13 @@ class ResultPanel:
             self._ui.answerLabel.text = texts
             return
         self._ui.answerLabel.text = _answerText(roiNode, stored)
+        self._showScores(stored)
         if isLabelled:
             self._fillTable(stored)
         if self._chart is not None and isLabelled:
             self._chart.show(roiNode.GetName(), stored.result.probabilities, stored.classColors)
-        messages = [*stored.result.messages, *figure_sentences(_manifestOf(stored))]
+        notes = stored.result.score_notes(stored.run.scores)
+        messages = [*stored.result.messages, *notes, *figure_sentences(_manifestOf(stored))]
         card = _("More is in <a href='card'>the model's card</a>.")
         self._ui.reliabilityLabel.text = "<br>".join([*map(html.escape, messages), card])
         self._showWarnings(staleReason(roiNode), stored)
@@ -307,10 +333,35 @@ class ResultPanel:
             table.setItem(row, 1, qt.QTableWidgetItem(f"{p:.3f}"))
         table.setFixedHeight(_HEADER_PX + _ROW_PX * min(len(rows), _MAX_ROWS))
 
+    def _showScores(self, stored: StoredResult) -> None:
+        """A row a score, its level drawn on its scale; what else is known of it is in the row's tool tip."""
+        table, rows = self._ui.scoreTable, stored.result.score_rows(stored.run.scores)
+        table.visible = bool(rows)
+        table.setRowCount(len(rows))
+        for index, row in enumerate(rows):
+            warned = " \u26a0" if row.spec.errs_more_than_a_reader else ""
+            for column, text in enumerate(
+                (row.spec.name, row.dots_text, f"{row.level_text} ({row.value:.1f}){warned}")
+            ):
+                item = qt.QTableWidgetItem(text)
+                item.setToolTip(_scoreTip(row))
+                table.setItem(index, column, item)
+        table.setFixedHeight(_HEADER_PX + _ROW_PX * min(len(rows), _MAX_ROWS))
+
     def _showWarnings(self, stale: str, stored: StoredResult) -> None:
         texts = ([stale] if stale else []) + list(stored.result.warnings)
         self._ui.warningsLabel.visible = bool(texts)
         self._ui.warningsLabel.text = "<br>".join(f"\u26a0 {html.escape(warning)}" for warning in texts)
+
+
+def _scoreTip(row: ScoreRow) -> str:
+    """What a score is, how far model and readers are off, and where the model is the worse."""
+    texts = [
+        f"{row.spec.description}: {row.on_scale}",
+        row.errors_text or _("Its error was not measured."),
+        row.spec.note,
+    ]
+    return "\n".join(text for text in [*texts, row.spread_text] if text)
 
 
 _manifests: dict[str, Mapping[str, Any]] = {}  # by SHA-256: read once, not at every change of the scene
@@ -340,6 +391,8 @@ def _answerText(roiNode: vtkMRMLMarkupsROINode, stored: StoredResult) -> str:
         lines = [f"{name}: <b style='color:{color}'>{label}</b>, p = {p:.2f}"]
         if not result.usable:
             lines.append(_("<b>Not an answer</b>: only what the network computed, as you asked."))
+    if sentence := result.sentence(run.scores):
+        lines.append(html.escape(sentence))
     known = result.statistics
     if known is not None:
         lines.append(

@@ -10,13 +10,14 @@ import base64
 import json
 import zlib
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 from LesionLib.errors import LesionLensError
 from LesionLib.geometry import CTVolume, LesionBox
 from LesionLib.inference.messages import box_from_json, box_to_json, result_from_json, result_to_json
 from LesionLib.inference.results import RGB, LesionResult, RunInfo
+from LesionLib.model.explanation import METHOD_NAMES
 from slicer import vtkMRMLMarkupsROINode, vtkMRMLNode, vtkMRMLScalarVolumeNode, vtkMRMLScene, vtkMRMLTableNode
 
 from LesionClassifierLib.scene.heatmaps import addHeatMapNode, setLayers
@@ -44,7 +45,7 @@ class StoredResult:
     """What a lesion's node says of its answer; ``fingerprint`` is of the box, the CT and their transforms at that time.
 
     ``result``: without heat map, which is a node of its own, and without the mask of its segment. ``explained``: the class
-    that the heat map speaks for. ``classColors``: by class name, 0 ... 1.
+    that the heat map speaks for, ``mapMethod`` how it was made. ``classColors``: by class name, 0 ... 1.
     """
 
     result: LesionResult
@@ -52,6 +53,13 @@ class StoredResult:
     run: RunInfo
     classColors: dict[str, RGB]
     fingerprint: str
+    mapMethod: str = "grad_cam"
+
+
+def _otherMethod(result: LesionResult) -> dict[str, str]:
+    """How the heat map was made, where it is no Grad-CAM."""
+    method = "grad_cam" if result.heat_map is None else result.heat_map.method
+    return {} if method == "grad_cam" else {"mapMethod": method}
 
 
 def storeResult(
@@ -69,7 +77,8 @@ def storeResult(
         "box": box_to_json(replace(result.box, segment=None)),
         "embedding": base64.b64encode(result.embedding.astype("<f4").tobytes()).decode(),
         "explained": result.heat_map.class_name if result.heat_map is not None else "",
-        "run": asdict(run),
+        **_otherMethod(result),
+        "run": run.to_json(),
         "classColors": classColors,
         "fingerprint": fingerprint,
     }
@@ -89,7 +98,8 @@ def storedResult(roiNode: vtkMRMLMarkupsROINode) -> StoredResult | None:
         return StoredResult(
             result=result_from_json(content["result"], box_from_json(content["box"], iter(())), iter([embedding])),
             explained=content["explained"],
-            run=RunInfo(**content["run"]),
+            mapMethod=content.get("mapMethod", "grad_cam"),
+            run=RunInfo.from_json(content["run"]),
             classColors={name: tuple(color) for name, color in content["classColors"].items()},
             fingerprint=content["fingerprint"],
         )
@@ -194,7 +204,7 @@ def showResults(
             roiNode, volumeNode, result,
             run=run, classColors=dict(classColors), fingerprint=fingerprint(volume, result.box),
         )  # fmt: skip
-    tableNode = _replacedTable(scene, results)
+    tableNode = _replacedTable(scene, results, run)
     shown = [node for node in heatMapNodes if node is not None]
     placeResults(scene, volumeNode, [*roiNodes, *shown, tableNode], folderName=FOLDER_NAME)
     return ShownResults(tuple(heatMapNodes), tableNode)
@@ -257,7 +267,7 @@ def _addHeatMap(
     heatMap = result.heat_map
     if heatMap is None:
         return None
-    name = f"{result.name} Grad-CAM {heatMap.class_name}"
+    name = f"{result.name} {METHOD_NAMES[heatMap.method]} {heatMap.class_name}"
     node = addHeatMapNode(scene, heatMap.array, heatMap.ijkToRAS, name=name, referenceVolumeNode=volumeNode)
     node.SetAttribute("LesionLens.Peak", f"{heatMap.peak:.6g}")
     roiNode.SetNodeReferenceID(HEAT_MAP_ROLE, node.GetID())
@@ -265,19 +275,23 @@ def _addHeatMap(
     return node
 
 
-def _replacedTable(scene: vtkMRMLScene, results: Sequence[LesionResult]) -> vtkMRMLTableNode:
+def _replacedTable(scene: vtkMRMLScene, results: Sequence[LesionResult], run: RunInfo) -> vtkMRMLTableNode:
     earlier: vtkMRMLNode | None = resultsTable(scene)
     if earlier is not None:
         scene.RemoveNode(earlier)
-    node = addResultsTableNode(scene, _columns(results), name="LesionLens results")
+    node = addResultsTableNode(scene, _columns(results, run), name="LesionLens results")
     node.SetAttribute(_TABLE_ATTRIBUTE, "1")
     return node
 
 
-def _columns(results: Sequence[LesionResult]) -> dict[str, list]:
+def _columns(results: Sequence[LesionResult], run: RunInfo) -> dict[str, list]:
     columns: dict[str, list] = {"name": [r.name for r in results], "label": [r.label for r in results]}
     for className in results[0].probabilities if results else ():
         columns[f"p_{className}"] = [r.shown_probabilities.get(className) for r in results]
+    for spec in run.scores:
+        columns[f"score_{spec.name}"] = [r.shown_scores.get(spec.name) for r in results]
+    if run.scores:
+        columns["sentence"] = [r.sentence(run.scores) for r in results]
     columns["cannot_be_ruled_out"] = [
         " | ".join(r.reliability.prediction_set or ()) if r.label else "" for r in results
     ]

@@ -18,17 +18,18 @@ from LesionLib.sampling.volumes import CubeSample
 
 @dataclass(frozen=True, eq=False)
 class HeatMap:
-    """Grad-CAM on voxels of the CT itself: a part of its lattice, around the box.
+    """A map of where a network looked, on voxels of the CT itself: a part of its lattice, around the box.
 
     ``array``: float32, shape (k, j, i), 0 … 1 (1 = strongest in this box). ``ijkToRAS``: 4x4, from (i, j, k) of this
     part to RAS mm. ``peak``: the strongest value before it was set to 1; maps of two boxes or classes compare only through
-    it.
+    it. ``method``: how it was made, as `model.explanation` names it.
     """
 
     array: np.ndarray
     ijkToRAS: np.ndarray
     peak: float
     class_name: str
+    method: str = "grad_cam"
 
     @property
     def is_empty(self) -> bool:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import platform
+import re
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import NoReturn
 
@@ -19,12 +21,15 @@ from LesionLib import __version__
 from LesionLib.errors import BoxError, BundleError, InputWarning, WarningName
 from LesionLib.explain.heat_map import HeatMap, resample_to_ct
 from LesionLib.explain.localisation import energy_share
+from LesionLib.explain.occlusion import occlusion_map
 from LesionLib.explain.saliency import grad_cam, similarity_map
 from LesionLib.geometry import CTVolume, LesionBox, require_overlap
 from LesionLib.inference.input_checks import box_warnings, volume_warnings
 from LesionLib.inference.messages import (
+    MAP_CHOICES,
     Embedding,
     EmbeddingRequest,
+    MapChoice,
     ModelDescription,
     Precision,
     PrecisionChoice,
@@ -36,16 +41,20 @@ from LesionLib.inference.messages import (
     RunResponse,
 )
 from LesionLib.inference.precision import choose_precision, in_precision
-from LesionLib.inference.results import LesionResult, RunInfo, color_by_class
+from LesionLib.inference.results import LesionResult, RunInfo, abstention_codes, color_by_class
 from LesionLib.model.bundle import Bundle, load_bundle
+from LesionLib.model.explanation import METHOD_NAMES
 from LesionLib.model.folder import MANIFEST, WEIGHTS, find_bundle, golden_case
-from LesionLib.networks.base import device_of
+from LesionLib.model.scores import named_scores
+from LesionLib.networks.base import device_of, parted_output
 from LesionLib.sampling.batches import Lesion, batches, crop_lesion, stacked
 from LesionLib.sampling.inputs import model_input_boxes
-from LesionLib.sampling.statistics import LesionStatistics, lesion_statistics
+from LesionLib.sampling.statistics import LesionStatistics, lesion_statistics, longest_extent_mm
 from LesionLib.uncertainty.conformal import prediction_set
 from LesionLib.uncertainty.reliability import Reliability
 from LesionLib.uncertainty.stability import box_stability
+
+Watch = Callable[[str, float], None]
 
 
 def best_device() -> torch.device:
@@ -70,9 +79,16 @@ class Classifier:
     bundle: Bundle
     volume: CTVolume
 
-    def classify(self, box: LesionBox, *, class_name: str | None = None, box_jitter: int = 0) -> LesionResult:
+    def classify(
+        self,
+        box: LesionBox,
+        *,
+        class_name: str | None = None,
+        box_jitter: int = 0,
+        map_method: MapChoice | None = None,
+    ) -> LesionResult:
         """The answer for one box; see `classify_all`."""
-        (result,) = self.classify_all([box], class_name=class_name, box_jitter=box_jitter)
+        (result,) = self.classify_all([box], class_name=class_name, box_jitter=box_jitter, map_method=map_method)
         return result
 
     def classify_all(
@@ -83,20 +99,33 @@ class Classifier:
         box_jitter: int = 0,
         answer_anyway: bool = False,
         max_lesions: int | None = None,
+        map_method: MapChoice | None = None,
+        watch: Watch | None = None,
     ) -> Iterator[LesionResult]:
-        """One answer a box, in order: probabilities, embedding, and the Grad-CAM of ``class_name`` (default: the answer).
+        """One answer a box, in order: probabilities, embedding, and the map of ``class_name``.
+
+        Without a ``class_name`` the map is of the class that the model chose, as a rule of the answer; ``map_method``: how it
+        is made, as the model chose where it is None. ``watch`` is told, while a slow map is made, of which box and which share
+        is done; an exception that it raises stops here.
 
         The patches of several boxes, at most ``max_lesions``, go through the network at once. The probability of a
-        lesion is the mean of its patches' (DMRN's rule). ``box_jitter``: boxes drawn a little differently that are asked
-        too, for the spread of the answer. Where the model abstains there is no label, and no map but of a ``class_name``;
-        with ``answer_anyway`` there are. Raises `BoxError` for a box outside, `BundleError` for a model without classes.
+        lesion is the mean of its patches' (DMRN's rule), and so is a score, brought onto its scale afterwards.
+        ``box_jitter``: boxes drawn a little differently that are asked too, for the spread of the answer. Where the model
+        abstains there is no label, and no map but of a ``class_name``; with ``answer_anyway`` there are. Raises `BoxError`
+        for a box outside, `BundleError` for a model without classes.
         """
         self._require_classes()
         warnings = volume_warnings(self.volume)
-        device = device_of(self.bundle.network)
+        device, own = device_of(self.bundle.network), self.bundle.explanation
+        plan = _MapPlan(
+            class_name=class_name or own.class_name,
+            method=map_method or own.method,
+            also_abstained=bool(class_name) or answer_anyway,
+            watch=watch,
+        )
         for batch in batches(self.volume, boxes, self.bundle.spec, device=device, max_lesions=max_lesions):
             predictions = self._predictions(batch)
-            maps = self._heat_maps(batch, predictions, class_name)
+            maps = self._heat_maps(batch, predictions, plan)
             for lesion, prediction, heat_map in zip(batch, predictions, maps, strict=True):
                 result = self._result(lesion, prediction, heat_map, warnings)
                 if not (result.usable or answer_anyway):
@@ -124,6 +153,11 @@ class Classifier:
         self._require_classes()
         return self._predictions([crop_lesion(self.volume, box, self.bundle.spec)])[0].probabilities
 
+    def _values(self, box: LesionBox) -> np.ndarray:
+        """Probabilities and scores of a lesion alone, (class + score,)."""
+        prediction = self._predictions([crop_lesion(self.volume, box, self.bundle.spec)])[0]
+        return np.append(prediction.probabilities, list(prediction.scores.values()))
+
     def similarity_to(self, box: LesionBox, embedding: np.ndarray, *, name: str = "similar") -> HeatMap:
         """What in a lesion makes it resemble the lesion of ``embedding`` (L2-normalised, (d,)), painted into the CT."""
         lesion = crop_lesion(self.volume, box, self.bundle.spec)
@@ -139,9 +173,16 @@ class Classifier:
         network, counts = self.bundle.network, [len(lesion.patches) for lesion in batch]
         features = self._features(batch)
         with torch.no_grad():
-            probabilities = network.probabilities(network.head(features), self.bundle.temperature)
-            parts = zip(features.split(counts), probabilities.split(counts), strict=True)
-            return [_Prediction(f, p.mean(dim=0).cpu().numpy(), self._embedding(f)) for f, p in parts]
+            logits, scores = parted_output(network.head(features), len(self.bundle.scores))
+            probabilities = network.probabilities(logits, self.bundle.temperature)
+            parts = zip(features.split(counts), probabilities.split(counts), scores.split(counts), strict=True)
+            return [
+                _Prediction(f, p.mean(dim=0).cpu().numpy(), self._embedding(f), self._named_scores(s))
+                for f, p, s in parts
+            ]
+
+    def _named_scores(self, of_patches: Tensor) -> dict[str, float]:
+        return named_scores(self.bundle.scores, of_patches.float().mean(dim=0).tolist())
 
     def _features(self, batch: list[Lesion]) -> Tensor:
         network, counts = self.bundle.network, [len(lesion.patches) for lesion in batch]
@@ -153,9 +194,37 @@ class Classifier:
         directions = functional.normalize(self.bundle.network.descriptor(features), dim=1)
         return functional.normalize(directions.mean(dim=0), dim=0).cpu().numpy()
 
-    def _heat_maps(self, batch: list[Lesion], predictions: list[_Prediction], class_name: str | None) -> list[HeatMap]:
+    def _heat_maps(self, batch: list[Lesion], predictions: list[_Prediction], plan: _MapPlan) -> list[HeatMap | None]:
+        if plan.method == "none":
+            return [None] * len(batch)
         names = self.bundle.class_names
-        shown = [names.index(class_name) if class_name else int(a.probabilities.argmax()) for a in predictions]
+        shown = [
+            names.index(plan.class_name) if plan.class_name else int(a.probabilities.argmax()) for a in predictions
+        ]
+        if plan.method == "grad_cam":
+            return self._grad_cams(batch, predictions, shown)
+        # One after the other, and only those that are shown: each takes seconds.
+        return [
+            self._occlusion_map(lesion, c, plan.watch) if plan.also_abstained or not self._abstains(lesion, a) else None
+            for lesion, a, c in zip(batch, predictions, shown, strict=True)
+        ]
+
+    def _abstains(self, lesion: Lesion, prediction: _Prediction) -> bool:
+        return bool(abstention_codes(self._warnings(lesion, prediction.embedding, ())))
+
+    def _occlusion_map(self, lesion: Lesion, class_index: int, watch: Watch | None) -> HeatMap:
+        bundle = self.bundle
+        found = occlusion_map(
+            bundle.network, stacked([lesion], torch.device("cpu")), class_index,
+            temperature=bundle.temperature, scores=len(bundle.scores),
+            watch=None if watch is None else partial(watch, lesion.box.name),
+        )  # fmt: skip
+        name = bundle.class_names[class_index]
+        painted = resample_to_ct(found.numpy(), lesion.sample, lesion.box, self.volume, name)
+        return replace(painted, method="occlusion")
+
+    def _grad_cams(self, batch: list[Lesion], predictions: list[_Prediction], shown: list[int]) -> list[HeatMap]:
+        names = self.bundle.class_names
         classes = torch.tensor([c for c, a in zip(shown, predictions, strict=True) for _ in range(len(a.features))])
         cam = grad_cam(self.bundle.network, torch.cat([a.features for a in predictions]), classes).cpu()
         maps = cam.split([len(a.features) for a in predictions])
@@ -165,12 +234,13 @@ class Classifier:
         ]
 
     def _result(
-        self, lesion: Lesion, prediction: _Prediction, heat_map: HeatMap, shared: Iterable[InputWarning]
+        self, lesion: Lesion, prediction: _Prediction, heat_map: HeatMap | None, shared: Iterable[InputWarning]
     ) -> LesionResult:
         names = self.bundle.class_names
         warnings = self._warnings(lesion, prediction.embedding, shared)
-        if heat_map.is_empty:
-            text = f"The Grad-CAM is empty: nothing in the box speaks for {heat_map.class_name!r}."
+        if heat_map is not None and heat_map.is_empty:
+            method = METHOD_NAMES[heat_map.method]
+            text = f"The {method} is empty: nothing in the box speaks for {heat_map.class_name!r}."
             warnings += (InputWarning(WarningName.EMPTY_HEAT_MAP, text),)
         return LesionResult(
             name=lesion.box.name,
@@ -183,6 +253,8 @@ class Classifier:
             reliability=self._reliability(lesion.box, prediction, heat_map),
             statistics=_statistics(self.volume, lesion.box),
             model_input_boxes=model_input_boxes(lesion.sample, lesion.box.name),
+            scores=prediction.scores,
+            longest_mm=longest_extent_mm(lesion.box) if self.bundle.scores else None,
         )
 
     def _warnings(
@@ -193,7 +265,7 @@ class Classifier:
             warnings += (InputWarning(WarningName.OUT_OF_DISTRIBUTION, strange),)
         return warnings
 
-    def _reliability(self, box: LesionBox, prediction: _Prediction, heat_map: HeatMap) -> Reliability:
+    def _reliability(self, box: LesionBox, prediction: _Prediction, heat_map: HeatMap | None) -> Reliability:
         conformal, ood = self.bundle.conformal, self.bundle.ood
         shortest_mm = float(box.sizeMm.min())
         in_set = None if conformal is None else prediction_set(prediction.probabilities, conformal.of_size(shortest_mm))
@@ -202,12 +274,12 @@ class Classifier:
             target_coverage=None if conformal is None else 1.0 - conformal.alpha,
             distance=None if ood is None else ood.score(prediction.embedding),
             distance_threshold=None if ood is None else ood.threshold,
-            energy_inside=None if heat_map.is_empty else energy_share(heat_map, box.segment or box),
+            energy_inside=None if heat_map is None or heat_map.is_empty else energy_share(heat_map, box.segment or box),
         )
 
     def _with_stability(self, result: LesionResult, prediction: _Prediction, box_jitter: int) -> LesionResult:
         spread = box_stability(
-            self.probabilities, result.box, self.volume, probabilities=prediction.probabilities, n=box_jitter
+            self._values, result.box, self.volume, probabilities=prediction.probabilities, n=box_jitter
         )
         return replace(result, reliability=replace(result.reliability, spread=spread))
 
@@ -221,11 +293,22 @@ def _statistics(volume: CTVolume, box: LesionBox) -> LesionStatistics | None:
 
 @dataclass(frozen=True, eq=False)
 class _Prediction:
-    """``features``: of the lesion's patches. ``probabilities``: (class,). ``embedding``: L2-normalised, (d,)."""
+    """``features``: of the lesion's patches. ``probabilities``: (class,). ``embedding``: L2-normalised, (d,). ``scores``: by name."""
 
     features: Tensor
     probabilities: np.ndarray
     embedding: np.ndarray
+    scores: dict[str, float]
+
+
+@dataclass(frozen=True, eq=False)
+class _MapPlan:
+    """For which class (None: the answer) a map is, how it is made, whether also where the model abstains, who watches."""
+
+    class_name: str | None
+    method: MapChoice
+    also_abstained: bool
+    watch: Watch | None
 
 
 _KEPT = 3
@@ -271,23 +354,30 @@ class ModelCache:
 
 
 def chosen_device(preference: str) -> torch.device:
-    """The device for "auto", "cpu" or "cuda". Raises `RunnerError` for a GPU that is not there."""
-    has_gpu = torch.cuda.is_available()
-    if preference == "cuda" and not has_gpu:
-        msg = f"torch {torch.__version__} finds no NVIDIA GPU here; choose the device 'auto' or 'cpu'."
+    """The device for "auto", "cpu", "cuda" or "cuda:1". Raises `RunnerError` for a GPU that is not there."""
+    asked = re.fullmatch(r"auto|cpu|cuda(?::(\d{1,3}))?", preference)
+    if asked is None:
+        msg = f"unknown device {preference!r}; choose 'auto', 'cpu', 'cuda', or one of several GPUs as 'cuda:1'."
         raise RunnerError(msg)
-    if preference not in ("auto", "cpu", "cuda"):
-        msg = f"unknown device {preference!r}; choose 'auto', 'cpu' or 'cuda'."
+    gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if preference.startswith("cuda") and int(asked[1] or 0) >= gpus:
+        found = f"finds {gpus or 'no'} NVIDIA GPU{'s' if gpus > 1 else ''} here"
+        msg = f"{preference}: torch {torch.__version__} {found}; choose the device 'auto' or 'cpu'."
         raise RunnerError(msg)
-    return torch.device("cuda" if has_gpu and preference != "cpu" else "cpu")
+    if preference == "auto":
+        return torch.device("cuda" if gpus else "cpu")
+    return torch.device(preference)
 
 
 def _in_measured_precision(model: LoadedModel) -> LoadedModel:
     """The model in the precision that pays here; in float32 with the very network of ``model``."""
     bundle = model.bundle
     patches = torch.from_numpy(crop_lesion(*golden_case(), bundle.spec).patches)
-    precision = choose_precision(bundle.network, patches)
-    network = in_precision(bundle.network, precision, dimensions=patches.ndim, temperature=bundle.temperature)
+    precision = choose_precision(bundle.network, patches, scores=len(bundle.scores))
+    network = in_precision(
+        bundle.network, precision,
+        dimensions=patches.ndim, temperature=bundle.temperature, scores=len(bundle.scores),
+    )  # fmt: skip
     return LoadedModel(replace(bundle, network=network), model.device, precision)
 
 
@@ -330,6 +420,7 @@ class Engine:
             manifest=bundle.manifest,
             folder=bundle.folder,
             device=device_name(loaded.device),
+            scores=bundle.scores,
         )
 
     def run(
@@ -346,12 +437,17 @@ class Engine:
         total, results, max_lesions = len(request.boxes), [], None
         while len(results) < total:
             left = request.boxes[len(results) :]
-            predictions = _predictions(model, request, left, max_lesions)
+
+            def watch(name: str, share: float, done: int = len(results)) -> None:
+                _report(progress, done, total, f"{name} (map {share:.0%})")
+                if is_cancelled():
+                    _refuse_further(done, total)
+
+            predictions = _predictions(model, request, left, max_lesions, watch)
             for box in left:
                 _report(progress, len(results), total, box.name)
                 if is_cancelled():
-                    msg = f"cancelled after {len(results)} of {total} lesions."
-                    raise RunnerCancelled(msg)
+                    _refuse_further(len(results), total)
                 result = _next_result(predictions, box)
                 if result is None:
                     break
@@ -409,9 +505,17 @@ class Engine:
         return self._models.get(name, torch.device("cpu"), options.precision or self._default_precision)
 
 
+def _refuse_further(done: int, total: int) -> NoReturn:
+    msg = f"cancelled after {done} of {total} lesions."
+    raise RunnerCancelled(msg)
+
+
 def _check(request: RunRequest, model: LoadedModel) -> None:
     for box in request.boxes:
         require_overlap(request.volume, box)
+    if request.options.map_method not in (None, *MAP_CHOICES):
+        msg = f"unknown kind of map {request.options.map_method!r}; choose {', '.join(MAP_CHOICES)}."
+        raise RunnerError(msg)
     wanted, known = request.options.class_name, model.bundle.class_names
     if wanted is not None and wanted not in known:
         msg = f"model {model.bundle.name} has no class {wanted!r} to explain; it knows {', '.join(known)}."
@@ -419,7 +523,7 @@ def _check(request: RunRequest, model: LoadedModel) -> None:
 
 
 def _predictions(
-    model: LoadedModel, request: RunRequest, boxes: Sequence[LesionBox], max_lesions: int | None
+    model: LoadedModel, request: RunRequest, boxes: Sequence[LesionBox], max_lesions: int | None, watch: Watch
 ) -> Iterator[LesionResult]:
     options = request.options
     classifier = Classifier(model.bundle, request.volume)
@@ -429,6 +533,8 @@ def _predictions(
         box_jitter=options.box_jitter,
         answer_anyway=options.answer_anyway,
         max_lesions=max_lesions,
+        map_method=options.map_method,
+        watch=watch,
     )
 
 
@@ -445,11 +551,12 @@ def _next_result(predictions: Iterator[LesionResult], box: LesionBox) -> LesionR
 def _embedding(model: LoadedModel, request: EmbeddingRequest, warnings: tuple[InputWarning, ...]) -> Embedding | None:
     """The answer; None where the GPU's memory does not suffice. Raises `RunnerError` for the CPU's."""
     bundle, box, classifier = model.bundle, request.box, Classifier(model.bundle, request.volume)
-    probabilities, heat_map = {}, None
+    probabilities, scores, heat_map = {}, {}, None
     try:
         if bundle.class_names and not request.query_only:  # one pass through the network for both
-            result = classifier.classify(box)
+            result = classifier.classify(box, map_method="none")
             vector, probabilities, noticed = result.embedding, result.probabilities, result.warnings
+            scores = result.scores
         else:
             vector, noticed = classifier.embed_checked(box)
         if request.similar_to is not None:
@@ -461,6 +568,7 @@ def _embedding(model: LoadedModel, request: EmbeddingRequest, warnings: tuple[In
     return Embedding(
         vector=vector,
         probabilities=probabilities,
+        scores=scores,
         class_colors=color_by_class(bundle),
         heat_map=heat_map,
         info=_info(request, model),
@@ -498,4 +606,5 @@ def _info(request: RunRequest | EmbeddingRequest, model: LoadedModel) -> RunInfo
         model_sha256=bundle.sha256,
         device=device_name(model.device) + suffix,
         software=software_versions(),
+        scores=bundle.scores,
     )

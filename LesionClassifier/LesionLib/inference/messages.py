@@ -23,6 +23,7 @@ from LesionLib.errors import InputWarning, LesionLensError, WarningName
 from LesionLib.explain.heat_map import HeatMap
 from LesionLib.geometry import CTVolume, LesionBox
 from LesionLib.inference.results import RGB, LesionResult, RunInfo
+from LesionLib.model.scores import ScoreSpec
 from LesionLib.sampling.statistics import LesionStatistics
 from LesionLib.uncertainty.reliability import Reliability
 
@@ -30,8 +31,10 @@ if TYPE_CHECKING:
     from LesionLib.sampling.inputs import Spec
 
 
-Device = Literal["auto", "cpu", "cuda"]
+Device = str  # "auto", "cpu", "cuda", or one of several GPUs: "cuda:1"
 PrecisionChoice = Literal["auto", "float32"]
+MapChoice = Literal["grad_cam", "occlusion", "none"]
+MAP_CHOICES: tuple[MapChoice, ...] = ("grad_cam", "occlusion", "none")
 Progress = Callable[[int, int, str], None]
 
 
@@ -47,11 +50,12 @@ class RunnerCancelled(RunnerError):
 class RunOptions:
     """How to answer.
 
-    ``class_name``: the class that the Grad-CAM explains (None: the one that is answered). ``box_jitter``: how many boxes drawn
-    a little differently are asked too, for the spread of the answer. ``answer_anyway``: name the likeliest class, and explain
-    it, also where the model abstains; without it such a lesion has no label. ``device``: "auto" is the
-    GPU where there is one. ``precision``: "auto" measures once whether bfloat16 pays on this CPU, "float32" never
-    does; None is the runner's own default ("auto" in a worker, "float32" in the process itself).
+    ``class_name``: the class that the map explains (None: the one that the model chose, as a rule the one that is answered).
+    ``box_jitter``: how many boxes drawn a little differently are asked too, for the spread of the answer. ``answer_anyway``:
+    name the likeliest class, and explain it, also where the model abstains; without it such a lesion has no label.
+    ``device``: "auto" is the GPU where there is one. ``precision``: "auto" measures once whether bfloat16 pays on this CPU,
+    "float32" never does; None is the runner's own default ("auto" in a worker, "float32" in the process itself).
+    ``map_method``: how the map is made (None: as the model chose; "none": no map). Occlusion takes seconds a lesion.
     """
 
     class_name: str | None = None
@@ -59,6 +63,7 @@ class RunOptions:
     precision: PrecisionChoice | None = None
     box_jitter: int = 0
     answer_anyway: bool = False
+    map_method: MapChoice | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -125,6 +130,7 @@ class ModelDescription:
     manifest: Mapping[str, Any]
     folder: Path
     device: str
+    scores: tuple[ScoreSpec, ...] = ()
 
 
 @dataclass(frozen=True, eq=False)
@@ -134,7 +140,8 @@ class Embedding:
     ``vector``: L2-normalised float32, (d,). ``probabilities`` is empty where only the vector was asked for, and like
     ``class_colors`` for a model that only compares lesions. ``heat_map``: what in the lesion makes it resemble the one
     asked for; None where none was. ``warnings``: what is unusual about the lesion, and how it was computed, as on the CPU
-    for want of GPU memory; with some of them the probabilities are no answer, see `results.abstention_codes`.
+    for want of GPU memory; with some of them probabilities and ``scores`` (empty for most models) are no answer, see
+    `results.abstention_codes`.
     """
 
     vector: np.ndarray
@@ -143,6 +150,7 @@ class Embedding:
     heat_map: HeatMap | None
     info: RunInfo
     warnings: tuple[InputWarning, ...] = ()
+    scores: Mapping[str, float] = field(default_factory=dict)
 
 
 def describing_request(model: str, options: RunOptions | None = None) -> EmbeddingRequest:
@@ -393,7 +401,7 @@ def response_to_frame(response: RunResponse) -> Frame:
     """Header and the arrays of the results: of each its embedding, then its heat map where it has one."""
     header = {
         "results": [result_to_json(result) for result in response.results],
-        "info": asdict(response.info),
+        "info": response.info.to_json(),
         "class_names": response.class_names,
         "class_colors": response.class_colors,
         "precision": asdict(response.precision),
@@ -407,7 +415,7 @@ def response_from_frame(frame: Frame, request: RunRequest) -> RunResponse:
     pairs = zip(header["results"], request.boxes, strict=True)
     return RunResponse(
         results=[result_from_json(values, box, arrays) for values, box in pairs],
-        info=RunInfo(**header["info"]),
+        info=RunInfo.from_json(header["info"]),
         class_names=tuple(header["class_names"]),
         class_colors=tuple(tuple(color) for color in header["class_colors"]),
         precision=Precision(**header["precision"]),
@@ -419,9 +427,10 @@ def embedding_to_frame(embedding: Embedding) -> Frame:
     heat_map = embedding.heat_map
     header = {
         "probabilities": dict(embedding.probabilities),
+        **({"scores": dict(embedding.scores)} if embedding.scores else {}),
         "class_colors": dict(embedding.class_colors),
         "heat_map": _heat_map_to_json(heat_map),
-        "info": asdict(embedding.info),
+        "info": embedding.info.to_json(),
         "warnings": _warnings_to_json(embedding.warnings),
     }
     return Frame(header, [embedding.vector] if heat_map is None else [embedding.vector, heat_map.array])
@@ -433,9 +442,10 @@ def embedding_from_frame(frame: Frame) -> Embedding:
     return Embedding(
         vector=next(arrays),
         probabilities=header["probabilities"],
+        scores=header.get("scores", {}),
         class_colors={name: tuple(color) for name, color in header["class_colors"].items()},
         heat_map=_heat_map_from_json(header["heat_map"], arrays),
-        info=RunInfo(**header["info"]),
+        info=RunInfo.from_json(header["info"]),
         warnings=_warnings_from_json(header["warnings"]),
     )
 
@@ -505,6 +515,7 @@ def result_to_json(result: LesionResult) -> dict[str, Any]:
         "name": result.name,
         "label": result.label,
         "probabilities": result.probabilities,
+        **({"scores": result.scores, "longest_mm": result.longest_mm} if result.scores else {}),
         "warnings": _warnings_to_json(result.warnings),
         "reliability": result.reliability.to_json(),
         "seen": [box_to_json(box) for box in result.model_input_boxes],
@@ -516,13 +527,20 @@ def result_to_json(result: LesionResult) -> dict[str, Any]:
 def _heat_map_to_json(heat_map: HeatMap | None) -> dict[str, Any] | None:
     if heat_map is None:
         return None
-    return {"ijkToRAS": heat_map.ijkToRAS.tolist(), "peak": heat_map.peak, "class_name": heat_map.class_name}
+    values = {"ijkToRAS": heat_map.ijkToRAS.tolist(), "peak": heat_map.peak, "class_name": heat_map.class_name}
+    return values if heat_map.method == "grad_cam" else {**values, "method": heat_map.method}
 
 
 def _heat_map_from_json(values: dict[str, Any] | None, arrays: Iterator[np.ndarray]) -> HeatMap | None:
     if values is None:
         return None
-    return HeatMap(next(arrays), np.array(values["ijkToRAS"]), values["peak"], values["class_name"])
+    return HeatMap(
+        next(arrays),
+        np.array(values["ijkToRAS"]),
+        values["peak"],
+        values["class_name"],
+        values.get("method", "grad_cam"),
+    )
 
 
 def _statistics_from_json(values: dict[str, Any] | None) -> LesionStatistics | None:
@@ -541,6 +559,8 @@ def result_from_json(values: dict[str, Any], box: LesionBox, arrays: Iterator[np
         box=box,
         label=values["label"],
         probabilities=values["probabilities"],
+        scores={name: float(value) for name, value in values.get("scores", {}).items()},
+        longest_mm=values.get("longest_mm"),
         embedding=embedding,
         heat_map=heat_map,
         warnings=_warnings_from_json(values["warnings"]),

@@ -8,17 +8,19 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
-from typing import Protocol
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any, Protocol
 
 import numpy as np
 
 from LesionLib.errors import InputWarning, WarningName
 from LesionLib.explain.heat_map import HeatMap
 from LesionLib.geometry import LesionBox
+from LesionLib.inference.description import ScoreRow, description_sentence, score_notes, score_rows
 from LesionLib.io.boxes import box_to_json
 from LesionLib.io.csv_cells import csv_cell
+from LesionLib.model.scores import ScoreSpec, scores_from_json
 from LesionLib.sampling.statistics import LesionStatistics
 from LesionLib.uncertainty.reliability import Reliability
 
@@ -87,6 +89,9 @@ class LesionResult:
 
     ``label`` is empty where the model abstains, see `abstention`; ``probabilities`` are then details that no display shows
     unasked: it shows `shown_probabilities`. ``model_input_boxes``: what the model really looked at, padding left out.
+
+    ``scores``: by name, each on its scale (`RunInfo.scores`), empty for most models; without a label they are details, too, and
+    `shown_scores` is empty. ``longest_mm``: how long the lesion is, for a model with scores.
     """
 
     name: str
@@ -100,6 +105,8 @@ class LesionResult:
     reliability: Reliability = field(default_factory=Reliability)
     statistics: LesionStatistics | None = None
     model_input_boxes: tuple[LesionBox, ...] = ()
+    scores: dict[str, float] = field(default_factory=dict)
+    longest_mm: float | None = None
 
     @property
     def abstention(self) -> tuple[WarningName, ...]:
@@ -115,6 +122,25 @@ class LesionResult:
     def shown_probabilities(self) -> dict[str, float]:
         """Those to show: empty where there is no label."""
         return dict(self.probabilities) if self.label else {}
+
+    @property
+    def shown_scores(self) -> dict[str, float]:
+        """Those to show: empty where there is no label."""
+        return dict(self.scores) if self.label else {}
+
+    def score_rows(self, scores: Sequence[ScoreSpec]) -> tuple[ScoreRow, ...]:
+        """The scores as they are shown, on these scales; none where there is no label."""
+        return score_rows(scores, self.shown_scores, self.reliability.spread)
+
+    def sentence(self, scores: Sequence[ScoreSpec]) -> str:
+        """The lesion in one sentence, see `description.description_sentence`; "" for a model without scores."""
+        return description_sentence(
+            self.label, scores, self.shown_scores, longest_mm=self.longest_mm, statistics=self.statistics
+        )
+
+    def score_notes(self, scores: Sequence[ScoreSpec]) -> tuple[str, ...]:
+        """Of which of the shown scores the model errs more than a reader does."""
+        return score_notes(scores, self.shown_scores)
 
     @property
     def answered_anyway(self) -> LesionResult:
@@ -142,7 +168,7 @@ class LesionResult:
 
 @dataclass(frozen=True)
 class RunInfo:
-    """What all results of a run share. ``software``: what computed them, with versions."""
+    """What all results of a run share. ``software``: what computed them, with versions. ``scores``: the scales of their scores."""
 
     volume: str
     model_name: str
@@ -150,6 +176,18 @@ class RunInfo:
     model_sha256: str
     device: str
     software: str = ""
+    scores: tuple[ScoreSpec, ...] = ()
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain JSON, the inverse of `from_json`; a model without scores has no key for them."""
+        values = asdict(replace(self, scores=()))
+        del values["scores"]
+        return {**values, "scores": [spec.to_json() for spec in self.scores]} if self.scores else values
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> RunInfo:
+        """What `to_json` wrote, also before there were scores. Raises TypeError, ValueError or LookupError."""
+        return cls(**{**values, "scores": scores_from_json(values.get("scores", ()))})
 
 
 def heat_map_file(number: int) -> str:
@@ -164,28 +202,34 @@ def as_json(run: RunInfo, results: Sequence[LesionResult]) -> dict:
         "model": {"name": run.model_name, "version": run.model_version, "sha256": run.model_sha256},
         "device": run.device,
         "software": run.software,
-        "results": [_result_as_json(number, result) for number, result in enumerate(results, start=1)],
+        **({"scores": [spec.to_json() for spec in run.scores]} if run.scores else {}),
+        "results": [_result_as_json(run, number, result) for number, result in enumerate(results, start=1)],
         "notice": "Research use only, not for diagnosis.",
     }
 
 
 def as_csv(run: RunInfo, results: Sequence[LesionResult]) -> str:
-    """The content of ``results.csv``: one row a lesion, one column a class."""
+    """The content of ``results.csv``: one row a lesion, one column a class and a score."""
     classes = list(results[0].probabilities) if results else []  # also of a lesion without an answer
-    header = ["name", "label", *(f"p_{name}" for name in classes)]
+    scores = [spec.name for spec in run.scores]
+    header = ["name", "label", *(f"p_{name}" for name in classes), *(f"score_{name}" for name in scores)]
     header += ["center_r", "center_a", "center_s", "size_x", "size_y", "size_z", "grad_cam", "warnings"]
     header += [*_reliability_columns(None), *_statistics_columns(None)]
     header += ["volume", "model", "model_version", "model_sha256", "device", "software", "usable", "warning_codes"]
+    header += ["sentence"] if scores else []
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(map(csv_cell, header))
     for number, result in enumerate(results, start=1):
         shown = result.shown_probabilities
         numbers = [f"{shown[name]:.6f}" if name in shown else "" for name in classes]
+        of_scores = result.shown_scores
+        numbers += [f"{of_scores[name]:.3f}" if name in of_scores else "" for name in scores]
         numbers_of_box = [f"{value:.3f}" for value in (*result.box.centerRAS, *result.box.sizeMm)]
         map_file = heat_map_file(number) if result.heat_map else ""
         shared = [run.volume, run.model_name, run.model_version, run.model_sha256, run.device, run.software]
         shared += ["yes" if result.usable else "no", " | ".join(_codes(result))]
+        shared += [result.sentence(run.scores)] if scores else []
         trust = [*_reliability_columns(result).values(), *_statistics_columns(result.statistics).values()]
         warnings = " | ".join(result.warnings)
         row = [result.name, result.label, *numbers, *numbers_of_box, map_file, warnings, *trust, *shared]
@@ -258,12 +302,16 @@ def _statistics_as_json(known: LesionStatistics) -> dict:
     }
 
 
-def _result_as_json(number: int, result: LesionResult) -> dict:
+def _result_as_json(run: RunInfo, number: int, result: LesionResult) -> dict:
+    described = {}
+    if run.scores:
+        described = {"scores": _rounded_scores(result.shown_scores), "sentence": result.sentence(run.scores)}
     return {
         "name": result.name,
         "box": {key: _rounded(values) for key, values in box_to_json(result.box).items()},
         "label": result.label,
         "probabilities": _rounded_probabilities(result.shown_probabilities),
+        **described,
         "statistics": None if result.statistics is None else _statistics_as_json(result.statistics),
         "reliability": _reliability_as_json(result),
         "warnings": [str(warning) for warning in result.warnings],
@@ -292,7 +340,12 @@ def _details(result: LesionResult) -> dict:
         "probabilities": _rounded_probabilities(result.probabilities),
         "predictionSet": known["predictionSet"],
         "boxSpread": known["boxSpread"],
+        **({"scores": _rounded_scores(result.scores)} if result.scores else {}),
     }
+
+
+def _rounded_scores(scores: dict[str, float]) -> dict[str, float]:
+    return {name: round(value, 4) for name, value in scores.items()}
 
 
 def _rounded_probabilities(probabilities: dict[str, float]) -> dict[str, float]:

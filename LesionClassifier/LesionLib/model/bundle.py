@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load as load_tensors
 
 from LesionLib.errors import BundleError
+from LesionLib.model.explanation import EXPLANATION_SCHEMA, Explanation, explanation_of
 from LesionLib.model.folder import (
     CARD,
     LICENSE,
@@ -31,8 +33,9 @@ from LesionLib.model.folder import (
     manifest_bytes,
     segment_margin_of,
 )
+from LesionLib.model.scores import SCORES_SCHEMA, ScoreSpec, scores_from_json
 from LesionLib.networks import LesionNet, build_network
-from LesionLib.networks.base import device_of
+from LesionLib.networks.base import device_of, parted_output
 from LesionLib.sampling.batches import crop_lesion, in_channels_last, network_in_channels_last
 from LesionLib.sampling.content_hash import CONTENT_SCHEMA, TrainingContent
 from LesionLib.sampling.inputs import Spec, spec_from_section
@@ -91,6 +94,8 @@ _LESIONLENS = {
             "type": "array", "items": _CLASS, "maxItems": 200, "not": {"minItems": 1, "maxItems": 1},
             "description": "none for a model that only compares lesions",
         },
+        "scores": SCORES_SCHEMA,
+        "explanation": EXPLANATION_SCHEMA,
         "aggregation": {"const": "mean_slice_probability"},
         "box_size_mm": {**_MM_PAIR, "description": "smallest and largest box edge seen in training"},
         "slice_distance_mm": {**_MM_PAIR, "description": "thinnest and thickest slices seen in training"},
@@ -145,7 +150,8 @@ class Bundle:
 
     ``class_names`` is empty for a model that only compares lesions. ``conformal`` makes prediction sets, ``ood`` tells
     unusual lesions; None where the model brings neither. ``segment_margin_mm``: how far the box of a segment reaches beyond it.
-    ``training_content`` recognises lesions that the model learned from; None where the model does not say.
+    ``training_content`` recognises lesions that the model learned from; None where the model does not say. ``scores``: what the
+    network's last columns are, none for most models. ``explanation``: how its answers are explained unasked.
     """
 
     name: str
@@ -164,6 +170,8 @@ class Bundle:
     training_content: TrainingContent | None
     manifest: Mapping[str, Any]
     folder: Path
+    scores: tuple[ScoreSpec, ...] = ()
+    explanation: Explanation = field(default_factory=Explanation)
 
 
 def load_bundle(model: str | Path, *, device: torch.device | str = "cpu") -> Bundle:
@@ -201,20 +209,23 @@ def load_bundle(model: str | Path, *, device: torch.device | str = "cpu") -> Bun
         training_content=training_content,
         manifest=manifest,
         folder=folder,
+        scores=scores_from_json(ours.get("scores", ())),
+        explanation=_explanation(ours),
     )
 
 
 def golden_logits(network: LesionNet, spec: Spec) -> np.ndarray:
-    """What this network says of `golden_case`, (patch, n), through the whole way from the CT."""
+    """What this network says of `golden_case`, (patch, n), through the whole way from the CT; the scores are its last columns."""
     return _golden_output(network, spec).reference
 
 
-def golden_probabilities(network: LesionNet, spec: Spec, temperature: float) -> np.ndarray | None:
+def golden_probabilities(network: LesionNet, spec: Spec, temperature: float, *, scores: int = 0) -> np.ndarray | None:
     """What this network answers to `golden_case`, (class,), after the temperature: as a user sees it.
 
-    None where an answer is no figure to compare: a step of it lies within the tolerance.
+    ``scores``: how many of its last columns are scores, no classes. None where an answer is no figure to compare: a step of
+    it lies within the tolerance.
     """
-    answer = _golden_output(network, spec, temperature)
+    answer = _golden_output(network, spec, temperature, scores=scores)
     has_steps = type(network).reference_values is not LesionNet.reference_values
     if has_steps and np.abs(answer.reference).min() <= 2 * _GOLDEN_TOLERANCE:
         return None
@@ -240,6 +251,8 @@ def read_manifest(folder: Path) -> dict[str, Any]:
         # NaN and Infinity are no numbers to the schema, for it sees lists; in the facts that nobody computes with they may stand.
         jsonschema.validate(json.loads(text, parse_constant=lambda name: [name]), MANIFEST_SCHEMA)
         _require_different(manifest["lesionlens"]["classes"])
+        _require_classes_beside(scores_from_json(manifest["lesionlens"].get("scores", ())), manifest["lesionlens"])
+        _explanation(manifest["lesionlens"])
     except BundleError:
         raise
     except (OSError, ValueError, RecursionError) as error:
@@ -266,6 +279,16 @@ def _require_different(classes: list[Mapping[str, Any]]) -> None:
         raise ValueError(msg)
 
 
+def _require_classes_beside(scores: tuple[ScoreSpec, ...], ours: Mapping[str, Any]) -> None:
+    if scores and not ours["classes"]:
+        msg = f"it names {len(scores)} scores and no classes; scores stand beside at least two classes"
+        raise ValueError(msg)
+
+
+def _explanation(ours: Mapping[str, Any]) -> Explanation:
+    return explanation_of(ours.get("explanation", {}), [entry["name"] for entry in ours["classes"]])
+
+
 def max_file_bytes(name: str) -> int:
     """How large a file of a model may be: 2 GiB of weights, 16 MiB of anything else."""
     return _MAX_FILE_BYTES.get(name, _MAX_OTHER_FILE_BYTES)
@@ -279,8 +302,9 @@ def _checked_bytes(folder: Path, name: str, digest: str) -> bytes:
     most = max_file_bytes(name)
     # The bytes that were hashed are the bytes that are used: a file swapped in between has no effect.
     with path.open("rb") as handle:
-        content = handle.read(min(most, path.stat().st_size) + 1)
-    if len(content) > most:
+        size = os.fstat(handle.fileno()).st_size
+        content = handle.read(size + 1) if size <= most else b""  # one more: it may have grown meanwhile
+    if max(size, len(content)) > most:
         msg = f"model {folder.name}: {name} is larger than {most // 1024**2} MiB; this is not a model of ours."
         raise BundleError(msg)
     if hashlib.sha256(content).hexdigest() != digest:
@@ -347,30 +371,37 @@ def _temperature(tensors: Mapping[str, torch.Tensor]) -> float:
 
 @dataclass(frozen=True, eq=False)
 class _GoldenAnswer:
-    """``reference``: (patch, n). ``probabilities``: (class,), the mean over the patches; None without classes."""
+    """``reference``: (patch, n). ``probabilities``: (class,) and ``scores``: (score,), means over the patches; None without
+    classes.
+    """
 
     reference: np.ndarray
     probabilities: np.ndarray | None
+    scores: np.ndarray | None
     descriptor_size: int
 
 
-def _golden_output(network: LesionNet, spec: Spec, temperature: float | None = None) -> _GoldenAnswer:
+def _golden_output(
+    network: LesionNet, spec: Spec, temperature: float | None = None, *, scores: int = 0
+) -> _GoldenAnswer:
     """``temperature``: None for a model without classes, or where their probabilities are not asked for."""
     patches = in_channels_last(torch.from_numpy(crop_lesion(*golden_case(), spec).patches))
     with torch.inference_mode():
         features = network.features(patches.to(device_of(network)))
         reference, descriptor = network.reference_values(features), network.descriptor(features)
-        probabilities = None
+        probabilities = values = None
         if temperature is not None:
-            probabilities = network.probabilities(network.head(features), temperature).mean(dim=0).float().cpu().numpy()
-    return _GoldenAnswer(reference.float().cpu().numpy(), probabilities, descriptor.shape[1])
+            logits, values = parted_output(network.head(features), scores)
+            probabilities = network.probabilities(logits, temperature).mean(dim=0).float().cpu().numpy()
+            values = values.mean(dim=0).float().cpu().numpy()
+    return _GoldenAnswer(reference.float().cpu().numpy(), probabilities, values, descriptor.shape[1])
 
 
 def _checked_golden(network: LesionNet, spec: Spec, temperature: float, ours: Mapping[str, Any]) -> int:
     """The size of a descriptor, where the network answers its golden case as it should, before and after the temperature."""
-    classes = len(ours["classes"])
+    classes, scores = len(ours["classes"]), len(ours.get("scores", ()))
     try:
-        here = _golden_output(network, spec, temperature if classes else None)
+        here = _golden_output(network, spec, temperature if classes else None, scores=scores)
     except (RuntimeError, ValueError, IndexError, TypeError) as error:
         if isinstance(error, torch.OutOfMemoryError):
             raise
@@ -378,6 +409,9 @@ def _checked_golden(network: LesionNet, spec: Spec, temperature: float, ours: Ma
         raise BundleError(msg) from error
     if classes and (here.probabilities.shape != (classes,) or not np.isfinite(here.probabilities).all()):
         msg = f"it names {classes} classes, and its network answers {here.probabilities.tolist()[:8]}; get the model again."
+        raise BundleError(msg)
+    if scores and (here.scores.shape != (scores,) or not np.isfinite(here.scores).all()):
+        msg = f"it names {scores} scores, and its network answers {here.scores.tolist()[:8]}; get the model again."
         raise BundleError(msg)
     pairs = [(here.reference, ours["golden_logits"], _GOLDEN_TOLERANCE)]
     if classes and "golden_probabilities" in ours:

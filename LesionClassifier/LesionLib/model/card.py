@@ -20,8 +20,26 @@ def figure_sentences(manifest: Mapping[str, Any]) -> tuple[str, ...]:
     return tuple(message for message in (_auc_sentence(manifest), _prior_sentence(manifest)) if message)
 
 
-def heat_sentence(manifest: Mapping[str, Any]) -> str:
-    """Whether the model's heat maps lie on lesions more than chance would put them there; always what they show."""
+def heat_sentence(manifest: Mapping[str, Any], *, method: str = "grad_cam") -> str:
+    """Whether the model's heat maps lie on lesions more than chance would put them there; always what they show.
+
+    ``method``: how the map was made. What a model says of its maps holds for its own method, its figures for Grad-CAM.
+    """
+    sentence = _measured_heat(manifest) if method == "grad_cam" else LOOKED
+    note = _explanation_note(manifest, method)
+    return f"{sentence} {note}" if note else sentence
+
+
+def _explanation_note(manifest: Mapping[str, Any], method: str) -> str:
+    try:
+        section = manifest["lesionlens"]["explanation"]
+        note = section["note"] if section.get("method", "grad_cam") == method else ""
+    except _MISSING:
+        return ""
+    return note if isinstance(note, str) else ""
+
+
+def _measured_heat(manifest: Mapping[str, Any]) -> str:
     try:
         figures = manifest["lesionlens"]["training"]["grad_cam"]["all"]
         inside, chance = float(figures["energy"]), float(figures["chance"])

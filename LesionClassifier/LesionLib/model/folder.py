@@ -139,6 +139,13 @@ def segment_margin_mm(model: str | Path) -> float:
     return segment_margin_of(unchecked_manifest(find_bundle(model)))
 
 
+def map_method(model: str | Path) -> str:
+    """How the maps of a model are made, by its name or folder, unverified. Raises `BundleError` for an unknown model."""
+    section = unchecked_manifest(find_bundle(model))["lesionlens"].get("explanation")
+    method = section.get("method") if isinstance(section, dict) else None
+    return method if isinstance(method, str) else "grad_cam"
+
+
 def class_names(folder: Path) -> list[str]:
     """The classes a model names, unverified; none where its manifest cannot be read so."""
     try:

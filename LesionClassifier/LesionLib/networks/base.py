@@ -51,7 +51,7 @@ class LesionNet(nn.Module, ABC):
 
     @abstractmethod
     def head(self, f: Tensor) -> Tensor:
-        """Logits (batch, class) from a feature map."""
+        """Logits (batch, class) from a feature map; for a model with scores (batch, class + score), see `parted_output`."""
 
     @abstractmethod
     def descriptor(self, f: Tensor) -> Tensor:
@@ -76,6 +76,12 @@ class LesionNet(nn.Module, ABC):
     def forward(self, x: Tensor) -> Tensor:
         """Logits, (batch, class)."""
         return self.head(self.features(x))
+
+
+def parted_output(output: Tensor, scores: int) -> tuple[Tensor, Tensor]:
+    """What `LesionNet.head` returns, (batch, class + score), as logits (batch, class) and scores (batch, score)."""
+    classes = output.shape[1] - scores
+    return (output[:, :classes], output[:, classes:]) if scores else (output, output[:, :0])
 
 
 def device_of(network: nn.Module) -> torch.device:

@@ -48,6 +48,14 @@ def lesion_statistics(volume: CTVolume, box: LesionBox) -> LesionStatistics:
     )
 
 
+def longest_extent_mm(box: LesionBox) -> float:
+    """How long the lesion is, mm: its segment along the axes of the segment's lattice, else the longest edge of the box."""
+    if box.segment is None or not box.segment.array.any():
+        return float(box.sizeMm.max())
+    spans = [np.ptp(np.flatnonzero(box.segment.array.any(axis=others))) + 1 for others in ((0, 1), (0, 2), (1, 2))]
+    return float((spans * np.linalg.norm(box.segment.ijkToRAS[:3, :3], axis=0)).max())
+
+
 def _in_segment(volume: CTVolume, segment: CTVolume) -> tuple[np.ndarray, float]:
     inside_segment = segment.array.astype(bool)
     voxel_ml = abs(float(np.linalg.det(segment.ijkToRAS[:3, :3]))) / 1000.0

@@ -11,6 +11,7 @@ import numpy as np
 from LesionLib.uncertainty.stability import Stability
 
 _SPREAD_ARRAYS = ("mean", "minimum", "maximum", "sd")
+_SCORE_ARRAYS = ("score_minimum", "score_maximum")  # written only for a model with scores
 NOT_MEASURED = "How far this answer can be relied on was not measured: the model brings nothing to measure it with."
 
 
@@ -47,7 +48,9 @@ class Reliability:
         """Plain JSON, the inverse of `from_json`; a number that could not be computed is null."""
         spread = None
         if self.spread is not None:
-            spread = asdict(self.spread) | {key: _numbers(getattr(self.spread, key)) for key in _SPREAD_ARRAYS}
+            arrays = {key: _numbers(getattr(self.spread, key)) for key in (*_SPREAD_ARRAYS, *_SCORE_ARRAYS)}
+            spread = asdict(self.spread) | arrays
+            spread = {key: value for key, value in spread.items() if value or key not in _SCORE_ARRAYS}
         return {
             "predictionSet": None if self.prediction_set is None else list(self.prediction_set),
             "promisedCoverage": self.target_coverage,
@@ -62,7 +65,8 @@ class Reliability:
         """What `to_json` wrote."""
         spread, names = values["boxSpread"], values["predictionSet"]
         if spread is not None:
-            spread = Stability(**{**spread, **{key: _array(spread[key]) for key in _SPREAD_ARRAYS}})
+            there = [*_SPREAD_ARRAYS, *(key for key in _SCORE_ARRAYS if key in spread)]
+            spread = Stability(**{**spread, **{key: _array(spread[key]) for key in there}})
         return cls(
             prediction_set=None if names is None else tuple(names),
             target_coverage=values["promisedCoverage"],

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -22,6 +22,8 @@ class Stability:
 
     ``mean``, ``minimum``, ``maximum``, ``sd``: of each class's probability, shape (class,); NaN where no box was answered,
     ``sd`` (with n - 1) also where only one was. ``label``: the class of the user's own box; ``keeping``: answers with it.
+    ``score_minimum``, ``score_maximum``: of each score, shape (score,); (0,) for a model without scores, and where no box
+    was answered.
     """
 
     mean: np.ndarray
@@ -34,6 +36,8 @@ class Stability:
     skipped: int
     shift_mm: float
     size_mm: float
+    score_minimum: np.ndarray = field(default_factory=lambda: np.zeros(0))
+    score_maximum: np.ndarray = field(default_factory=lambda: np.zeros(0))
 
     @property
     def share_keeping(self) -> float:
@@ -67,7 +71,8 @@ def box_stability(
 ) -> Stability:
     """Ask ``predict`` (box -> probabilities, shape (class,)) about ``n`` boxes drawn near ``box``.
 
-    ``probabilities``: the answer to ``box`` itself, where it is known. The same seed gives the same boxes. Boxes with a
+    ``probabilities``: the answer to ``box`` itself, where it is known; what ``predict`` gives beyond as many is scores, shape
+    (class + score,). The same seed gives the same boxes. Boxes with a
     corner outside ``volume`` are skipped, not moved: moving them back would hide how near the edge the lesion lies.
     """
     if n < 1 or shift_mm < 0 or size_mm < 0:
@@ -76,7 +81,8 @@ def box_stability(
     own = np.asarray(predict(box) if probabilities is None else probabilities, dtype=float)
     boxes = list(jittered_boxes(box, n=n, shift_mm=shift_mm, size_mm=size_mm, seed=seed))
     inside = [b for b in boxes if lies_inside(volume, b)]
-    probabilities_of = np.array([predict(b) for b in inside], dtype=float).reshape(len(inside), len(own))
+    values_of = np.array([predict(b) for b in inside], dtype=float).reshape(len(inside), -1 if inside else len(own))
+    probabilities_of, scores_of = values_of[:, : len(own)], values_of[:, len(own) :]
     nothing = np.full(len(own), np.nan)
     return Stability(
         mean=probabilities_of.mean(axis=0) if inside else nothing,
@@ -89,6 +95,8 @@ def box_stability(
         skipped=n - len(inside),
         shift_mm=shift_mm,
         size_mm=size_mm,
+        score_minimum=scores_of.min(axis=0) if inside else np.zeros(0),
+        score_maximum=scores_of.max(axis=0) if inside else np.zeros(0),
     )
 
 

@@ -11,7 +11,7 @@ import re
 import secrets
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import nullcontext, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from LesionLib.errors import CaseLibraryError
@@ -21,6 +21,7 @@ from LesionLib.io.boxes import CaseRow, CaseTableError
 from LesionLib.io.tables import doubtful_labels
 from LesionLib.model.folder import segment_margin_of
 
+from LesionRetrievalLib.library.attributes import predicted_attributes, require_not_predicted
 from LesionRetrievalLib.library.cases import Case, CaseEntry, CaseStore, Scalar
 from LesionRetrievalLib.library.duplicates import require_new
 from LesionRetrievalLib.library.patches import case_thumbnails, lesion_patch
@@ -376,7 +377,11 @@ def new_case_id() -> str:
 
 
 def checked_case(new: NewCase, owner: Owner) -> Case:
-    """The case as it would be stored; `CaseLibraryError` for texts that are missing, too long, or name the patient."""
+    """The case as it would be stored; `CaseLibraryError` for texts that are missing, too long, or name the patient.
+
+    What a model says of it is no part of ``new``: attributes under such names are refused, too.
+    """
+    require_not_predicted(new.attributes)
     case = Case(
         case_id=new.case_id or new_case_id(),
         label=new.label,
@@ -397,20 +402,29 @@ def case_entry(
     *,
     new: NewCase,
     owner: Owner,
+    predicted: Mapping[str, Scalar] | None = None,
     without_patch_if_too_large: bool = False,
 ) -> CaseEntry:
     """All that a library keeps of a lesion; ``vector``: the model's embedding of it, of shape (dimension,).
 
-    A segment of ``box`` goes into the HU patch. ``without_patch_if_too_large``: keep such a lesion all the same; a reindex
-    will name it. Raises `CaseLibraryError`, also for a patch that is too large otherwise, or `BoxError`.
+    ``predicted``: what the model said of it, see `attributes.predicted_attributes`. A segment of ``box`` goes into the HU
+    patch. ``without_patch_if_too_large``: keep such a lesion all the same; a reindex will name it. Raises
+    `CaseLibraryError`, also for a patch that is too large otherwise, or `BoxError`.
     """
     case = checked_case(new, owner)
+    case = replace(case, attributes={**case.attributes, **(predicted or {})})
     thumbnails = case_thumbnails(volume, box) if new.with_thumbnails else None
     patch = None
     if new.with_patch:
         with suppress(CaseLibraryError) if without_patch_if_too_large else nullcontext():
             patch = lesion_patch(volume, box)
     return CaseEntry(case, vector, thumbnails, patch)
+
+
+def predicted_by(embedding: Embedding) -> dict[str, Scalar]:
+    """What a case keeps of the scores that its model gave it; nothing for most models."""
+    model = f"{embedding.info.model_name} {embedding.info.model_version}"
+    return predicted_attributes(embedding.scores, model=model, warnings=embedding.warnings)
 
 
 def add_case(
@@ -420,7 +434,8 @@ def add_case(
 
     A lesion that the library holds already is refused.
     """
-    entry, sha256 = case_entry(volume, box, embedding.vector, new=new, owner=owner), embedding.info.model_sha256
+    predicted, sha256 = predicted_by(embedding), embedding.info.model_sha256
+    entry = case_entry(volume, box, embedding.vector, new=new, owner=owner, predicted=predicted)
     require_new(library, [entry], model_sha256=sha256)
     library.add(entry.case, entry.vector, model_sha256=sha256, thumbnails=entry.thumbnails, patch=entry.patch)
     return entry.case.case_id

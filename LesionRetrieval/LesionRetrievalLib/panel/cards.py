@@ -10,7 +10,7 @@ import qt
 from LesionLib.inference.results import RGB, css_color
 from slicer.i18n import tr as _
 
-from LesionRetrievalLib.library.attributes import attributes_text
+from LesionRetrievalLib.library.attributes import attributes_text, shown_name
 from LesionRetrievalLib.library.cases import Neighbour
 
 _BIG_PX, _SMALL_PX, _GAP_PX = 84, 41, 2
@@ -123,7 +123,7 @@ def cardToolTip(neighbour: Neighbour) -> str:
         _("may be this very lesion") if neighbour.may_be_the_lesion else "",
         _("established by {0}").format(html.escape(neighbour.label_source)),
         html.escape(neighbour.organ),
-        *(html.escape(f"{name}: {value}") for name, value in neighbour.attributes.items()),
+        *(html.escape(f"{shown_name(name)}: {value}") for name, value in neighbour.attributes.items()),
         html.escape(neighbour.note),
     ]
     return "<br>".join(line for line in lines if line)

@@ -19,6 +19,7 @@ from LesionLib.errors import LesionLensError
 from LesionLib.explain.heat_map import HeatMap
 from LesionLib.geometry import CTVolume
 from LesionLib.io.boxes import box_from_json, box_to_json
+from LesionLib.model.scores import ScoreSpec, scores_from_json
 from LesionLib.uncertainty.reliability import Reliability
 
 from LesionRetrievalLib.library.arrays import PackedArrayError, array_bytes, packed, unpacked
@@ -143,6 +144,7 @@ def _document(quiz: Quiz, pack: Pack) -> dict[str, Any]:
             for c in quiz.classes
         ],
         "cases": [_case_document(case, pack) for case in quiz.cases],
+        **({"scores": [spec.to_json() for spec in quiz.scores]} if quiz.scores else {}),
     }
 
 
@@ -165,9 +167,16 @@ def _case_document(case: QuizCase, pack: Pack) -> dict[str, Any]:
             "reliability": case.prediction.reliability.to_json(),
             "warnings": list(case.prediction.warnings),
             "heatMap": None if heat is None else _heat_document(heat, pack),
+            **_scores_document(case.prediction),
         },
         "similar": [_similar_document(neighbour, pack) for neighbour in case.prediction.similar],
     }
+
+
+def _scores_document(prediction: ModelPrediction) -> dict[str, Any]:
+    if not prediction.scores:
+        return {}
+    return {"scores": dict(prediction.scores), "sentence": prediction.sentence}
 
 
 def _heat_document(heat: HeatMap, pack: Pack) -> dict[str, Any]:
@@ -201,7 +210,16 @@ def _from_document(document: Mapping[str, Any]) -> Quiz:
         model=tuple(document["model"][key] for key in ("name", "version", "sha256")),
         classes=tuple(QuizClass(c["name"], c["description"], tuple(c["colorRGB"])) for c in document["classes"]),
         cases=tuple(_case(case) for case in document["cases"]),
+        scores=_scales(document.get("scores", ())),
     )
+
+
+def _scales(entries: Sequence[Mapping[str, Any]]) -> tuple[ScoreSpec, ...]:
+    try:
+        return scores_from_json(entries)
+    except ValueError as error:
+        msg = f"{error}; make the quiz again."
+        raise QuizError(msg) from error
 
 
 def _case(document: Mapping[str, Any]) -> QuizCase:
@@ -228,6 +246,8 @@ def _prediction(document: Mapping[str, Any], similar: Sequence[Mapping[str, Any]
         warnings=tuple(document["warnings"]),
         heat_map=None if heat is None else _heat_map(heat, where),
         similar=tuple(_neighbour(one, where) for one in similar),
+        scores=document.get("scores", {}),
+        sentence=document.get("sentence", ""),
     )
 
 

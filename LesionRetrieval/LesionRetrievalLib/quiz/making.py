@@ -17,6 +17,7 @@ from LesionLib.errors import BoxError, CaseLibraryError
 from LesionLib.geometry import CTVolume, LesionBox, require_overlap, transformed_points
 from LesionLib.inference.results import LesionResult
 from LesionLib.io.boxes import read_case_table
+from LesionLib.model.scores import ScoreSpec
 from LesionLib.phantom.nodules import nodule_patch
 
 from LesionRetrievalLib.library import intake as case_folder
@@ -259,12 +260,13 @@ def make_quiz(
     classes: Sequence[QuizClass],
     answer: Answer,
     library: CaseLibrary | None = None,
+    scores: Sequence[ScoreSpec] = (),
 ) -> Quiz:
     """Ask the model about every lesion and pack the quiz.
 
     ``answer`` is asked with the whole CT and the box: ``lambda ct, box: Classifier(bundle, ct).classify(box)``, or a
     runner. With ``library``, made by the same model, each case gets its most similar ones, without those of its patient
-    and without itself. Raises `QuizError` or whatever ``answer`` raises.
+    and without itself. ``scores``: the scales of a model that scores lesions. Raises `QuizError` or whatever ``answer`` raises.
     """
     require_plan(plan)
     if library is not None:
@@ -274,7 +276,7 @@ def make_quiz(
         if number > MAX_CASES:
             msg = f"A quiz has at most {MAX_CASES} cases; take fewer."
             raise QuizError(msg)
-        cases.append(_case(f"case-{number:02d}", lesion, plan, model, answer, library))
+        cases.append(_case(f"case-{number:02d}", lesion, plan, model, answer, library, scores))
     return Quiz(
         title=plan.title,
         instructions=plan.instructions,
@@ -284,6 +286,7 @@ def make_quiz(
         model=(model.name, model.version, model.sha256),
         classes=tuple(classes),
         cases=tuple(cases),
+        scores=tuple(scores),
     )
 
 
@@ -336,6 +339,7 @@ def _case(
     model: ModelIdentity,
     answer: Answer,
     library: CaseLibrary | None,
+    scores: Sequence[ScoreSpec],
 ) -> QuizCase:
     volume = replace(lesion.volume, name=case_id)
     box = replace(lesion.box, name=case_id)
@@ -353,6 +357,8 @@ def _case(
             warnings=tuple(str(warning) for warning in result.warnings),
             heat_map=result.heat_map,
             similar=similar,
+            scores={name: float(value) for name, value in result.scores.items()},
+            sentence=result.sentence(scores),
         ),
     )
 

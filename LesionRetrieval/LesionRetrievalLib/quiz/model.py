@@ -17,6 +17,7 @@ import numpy as np
 from LesionLib.errors import LesionLensError
 from LesionLib.explain.heat_map import HeatMap
 from LesionLib.geometry import CTVolume, LesionBox, require_overlap
+from LesionLib.model.scores import MAX_SCORES, SCORES_SCHEMA, ScoreSpec
 from LesionLib.uncertainty.reliability import Reliability
 
 from LesionRetrievalLib.library.cases import Case, Scalar
@@ -134,7 +135,8 @@ _SPREAD = _object(
         **dict.fromkeys(("mean", "minimum", "maximum", "sd"), _SHARES),
         **dict.fromkeys(("label", "keeping", "answered", "skipped"), _WHOLE),
         **dict.fromkeys(("shift_mm", "size_mm"), _NUMBER),
-    }
+    },
+    **dict.fromkeys(("score_minimum", "score_maximum"), _list(_or_null(_NUMBER), high=MAX_SCORES)),
 )
 _RELIABILITY = _object(
     {
@@ -153,7 +155,9 @@ _ANSWER = _object(
         "reliability": _RELIABILITY,
         "warnings": _list(_TEXT, high=50),
         "heatMap": _or_null(_HEAT_MAP),
-    }
+    },
+    scores={"type": "object", "additionalProperties": _NUMBER, "maxProperties": MAX_SCORES},
+    sentence=_TEXT,
 )
 _SIMILAR = _object(
     {
@@ -199,7 +203,8 @@ QUIZ_SCHEMA = _object(
         "classes": _list(_CLASS, low=2, high=MAX_CLASSES),
         "cases": _list(_CASE, low=1, high=MAX_CASES),
         "notice": {"const": NOTICE},
-    }
+    },
+    scores=SCORES_SCHEMA,
 )
 ATTEMPT_SCHEMA = _object(
     {
@@ -326,7 +331,8 @@ class QuizNeighbour:
 class ModelPrediction:
     """What the model says of a case, computed when the quiz was made. ``probabilities``: one per class, in their order.
 
-    ``label`` is empty where the model has no answer: then the probabilities are shown to nobody.
+    ``label`` is empty where the model has no answer: then the probabilities are shown to nobody. ``scores``: by name, empty for
+    most models, on the scales of the quiz; ``sentence``: what they say of the lesion in one line.
     """
 
     label: str
@@ -335,6 +341,8 @@ class ModelPrediction:
     warnings: tuple[str, ...]
     heat_map: HeatMap | None
     similar: tuple[QuizNeighbour, ...]
+    scores: Mapping[str, float] = field(default_factory=dict)
+    sentence: str = ""
 
 
 @dataclass(frozen=True, eq=False)
@@ -352,8 +360,8 @@ class QuizCase:
 class Quiz:
     """A quiz. ``boxes``: "given" by the teacher, "placed" by the learner, or "free", as the learner likes.
 
-    ``model``: name, version and SHA-256 of the model that answered. Make one with `making.make_quiz`, read one with
-    `file.load_quiz`.
+    ``model``: name, version and SHA-256 of the model that answered; ``scores``: the scales on which it scored the cases.
+    Make one with `making.make_quiz`, read one with `file.load_quiz`.
     Raises `QuizError` for cases that do not fit together or that would name a patient.
     """
 
@@ -365,6 +373,7 @@ class Quiz:
     model: tuple[str, str, str]
     classes: tuple[QuizClass, ...]
     cases: tuple[QuizCase, ...]
+    scores: tuple[ScoreSpec, ...] = ()
 
     def __post_init__(self) -> None:
         """Check what a schema cannot see."""
@@ -378,6 +387,7 @@ class Quiz:
             raise QuizError(msg)
         for case in self.cases:
             _require_sound(case, self.class_names)
+            _require_scales_of(case, self.scores)
 
     @property
     def class_names(self) -> tuple[str, ...]:
@@ -418,6 +428,14 @@ def _require_sound(case: QuizCase, class_names: tuple[str, ...]) -> None:
         raise QuizError(msg)
     _require_spread_of(answer.reliability, len(class_names), where)
     require_overlap(case.volume, case.box)
+
+
+def _require_scales_of(case: QuizCase, scores: Sequence[ScoreSpec]) -> None:
+    known = {spec.name for spec in scores}
+    if case.prediction.scores and set(case.prediction.scores) != known:
+        unknown = sorted(set(case.prediction.scores) ^ known)[0]
+        msg = f"case {case.case_id}: the score {unknown!r} is not both in the case and among the quiz's; make the quiz again."
+        raise QuizError(msg)
 
 
 def _require_spread_of(reliability: Reliability, classes: int, where: str) -> None:

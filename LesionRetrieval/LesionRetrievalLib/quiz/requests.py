@@ -12,6 +12,7 @@ from LesionLib.inference.messages import RunOptions, RunRequest, RunResponse
 from LesionLib.inference.results import LesionResult
 from LesionLib.inference.runner import InferenceRunner
 from LesionLib.model.folder import class_names, find_bundle, unchecked_manifest
+from LesionLib.model.scores import ScoreSpec
 
 from LesionRetrievalLib.library.cases import Case, ModelIdentity
 from LesionRetrievalLib.library.patches import HuPatch
@@ -145,6 +146,7 @@ def quiz_of_request(request: QuizRequest, runner: InferenceRunner, *, progress: 
             classes=quiz_classes(unchecked_manifest(find_bundle(request.model))),
             answer=asked.ask,
             library=library if request.plan.similar else None,
+            scores=asked.scores,
         )
     save_quiz(quiz, request.out, overwrite=request.overwrite)
     return quiz
@@ -161,6 +163,11 @@ class _AskedModel:
     @property
     def identity(self) -> ModelIdentity:
         return ModelIdentity.of(self._first.info)
+
+    @property
+    def scores(self) -> tuple[ScoreSpec, ...]:
+        """The scales on which it scores lesions."""
+        return self._first.info.scores
 
     def ask(self, volume: CTVolume, box: LesionBox) -> LesionResult:
         if self._waiting is not None:

@@ -9,6 +9,7 @@ from pathlib import Path
 import qt
 import slicer.util
 from LesionLib.errors import LesionLensError
+from LesionLib.inference.description import ScoreRow, score_rows
 from LesionLib.inference.results import RGB, color_bytes, css_color
 from slicer.i18n import tr as _
 
@@ -189,12 +190,14 @@ class RevealPanel:
         if answer is self._shown:
             return
         self._shown = answer
-        ui.modelLabel.text = _modelText(answer, colors)
+        rows = score_rows(quiz.scores, answer.scores, answer.reliability.spread) if answer.label else ()
+        ui.modelLabel.text = _modelText(answer, colors, rows)
         self._removeBars()
         for row, (name, p) in enumerate(answer.probabilities.items() if answer.label else ()):
             self._addBar(row, name, p, colors[name])
         messages = answer.reliability.messages(quiz.class_names) if answer.label else ()
-        texts = [*messages, *(f"\u26a0 {text}" for text in answer.warnings)]
+        notes = [row.spec.note for row in rows if row.spec.note]
+        texts = [*messages, *notes, *(f"\u26a0 {text}" for text in answer.warnings)]
         ui.quizReliabilityLabel.text = "<br>".join(html.escape(message) for message in texts)
         hasHeat = answer.heat_map is not None
         ui.quizHeatCheckBox.enabled = ui.quizHeatSlider.enabled = hasHeat
@@ -240,12 +243,21 @@ class RevealPanel:
         )
 
 
-def _modelText(answer: ModelPrediction, colors) -> str:
+def _modelText(answer: ModelPrediction, colors, rows: tuple[ScoreRow, ...]) -> str:
     if not answer.label:
         return _("<b>The model has no answer for this case.</b>")
-    return _("The model says <b style='color:{0}'>{1}</b>, p = {2:.2f}").format(
+    says = _("The model says <b style='color:{0}'>{1}</b>, p = {2:.2f}").format(
         css_color(colors[answer.label]), html.escape(answer.label), answer.probabilities[answer.label]
     )
+    lines = [says, html.escape(answer.sentence)] if rows else [says]
+    return "<br>".join(lines) + _scoresTable(rows)
+
+
+def _scoresTable(rows: tuple[ScoreRow, ...]) -> str:
+    """A line a score, its level drawn on its scale; nothing without scores."""
+    cells = [(row.spec.name, row.dots_text, f"{row.level_text} ({row.value:.1f})") for row in rows]
+    lines = ["".join(f"<td>{html.escape(text)}&nbsp;&nbsp;</td>" for text in line) for line in cells]
+    return f"<table>{''.join(f'<tr>{line}</tr>' for line in lines)}</table>" if rows else ""
 
 
 def _neighbour(one: QuizNeighbour) -> Neighbour:

@@ -99,7 +99,8 @@ def test_requests_and_embeddings_survive_the_wire(request_, embedding):
     assert np.array_equal(again.vector, embedding.vector)
     assert (again.info, again.heat_map, again.warnings) == (embedding.info, None, ())
     assert (dict(again.probabilities), again.class_colors) == (embedding.probabilities, embedding.class_colors)
-    crossing = {"vector", "probabilities", "class_colors", "heat_map", "info", "warnings"}
+    assert dict(again.scores) == {}
+    crossing = {"vector", "probabilities", "class_colors", "heat_map", "info", "warnings", "scores"}
     assert {field.name for field in fields(Embedding)} == crossing
 
 

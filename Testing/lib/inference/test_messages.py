@@ -35,11 +35,11 @@ from repository import ROOT
 CROSSING = {
     CTVolume: {"array", "ijkToRAS", "name", "warnings", "slicesAtK", "missingSlices"},
     LesionBox: {"centerRAS", "sizeMm", "axesRAS", "name", "segment"},
-    HeatMap: {"array", "ijkToRAS", "peak", "class_name"},
+    HeatMap: {"array", "ijkToRAS", "peak", "class_name", "method"},
     # Similar cases are added in the parent, from its library.
     LesionResult: {
         "name", "box", "label", "probabilities", "embedding", "heat_map", "warnings", "similar_cases", "reliability",
-        "statistics", "model_input_boxes",
+        "statistics", "model_input_boxes", "scores", "longest_mm",
     },
     Reliability: {"prediction_set", "target_coverage", "distance", "distance_threshold", "spread", "energy_inside"},
 }  # fmt: skip

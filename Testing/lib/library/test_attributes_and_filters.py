@@ -3,8 +3,15 @@
 from __future__ import annotations
 
 import pytest
-from LesionLib.errors import CaseLibraryError
-from LesionRetrievalLib.library.attributes import attributes_from_text, attributes_text, conditions_from_text
+from LesionLib.errors import CaseLibraryError, InputWarning, WarningName
+from LesionRetrievalLib.library.attributes import (
+    attribute_pairs,
+    attributes_from_text,
+    attributes_text,
+    conditions_from_text,
+    predicted_attributes,
+)
+from LesionRetrievalLib.library.intake import NewCase, Owner, checked_case
 from LesionRetrievalLib.library.pseudonyms import default_key_path, key_if_there, pseudonymisation_key
 from LesionRetrievalLib.library.search import SearchPlan
 
@@ -39,6 +46,36 @@ def test_attributes_read_well_on_a_card():
         attributes_text({"size": 12.0, "contrast": False, "lobe": "left", "stage": None})
         == "size 12 · contrast no · lobe left"
     )
+
+
+def test_what_a_model_said_is_told_apart_from_what_people_gave():
+    predicted = predicted_attributes({"lobulation": 3.2149, "texture": 5.0}, model="description 1.0.0", warnings=())
+    assert predicted == {
+        "predicted_lobulation": 3.21,
+        "predicted_texture": 5.0,
+        "prediction_of": "description 1.0.0",
+    }
+    kept = {**predicted, "size": 12.0}
+    assert attributes_text(kept) == (
+        "size 12 · lobulation (predicted) 3.21 · texture (predicted) 5 · predicted by description 1.0.0"
+    )
+    assert attribute_pairs(kept)[:2] == [("size", "12"), ("lobulation (predicted)", "3.21")]
+    assert conditions_from_text("predicted_lobulation=3..5") == {"predicted_lobulation": (3.0, 5.0)}
+
+
+@pytest.mark.parametrize("code", [WarningName.BOX_SIZE, WarningName.OUT_OF_DISTRIBUTION])
+def test_of_a_lesion_that_the_model_has_no_answer_for_no_score_is_kept(code):
+    assert predicted_attributes({"lobulation": 3.2}, model="m 1", warnings=[InputWarning(code, "no answer")]) == {}
+    noted = [InputWarning(WarningName.PHANTOM, "computed")]
+    assert predicted_attributes({"lobulation": 3.2}, model="m 1", warnings=noted)["predicted_lobulation"] == 3.2
+    assert predicted_attributes({}, model="m 1", warnings=()) == {}
+
+
+@pytest.mark.parametrize("name", ["predicted_lobulation", "prediction_of"])
+def test_nobody_gives_a_case_an_attribute_under_a_models_name(name):
+    new = NewCase("solid", "histology", attributes={name: 3.0})
+    with pytest.raises(CaseLibraryError, match=f"'{name}' has a name that is kept for what a model says"):
+        checked_case(new, Owner("0" * 32, "1" * 32))
 
 
 def test_the_same_patient_is_left_out_by_default_where_it_is_known():

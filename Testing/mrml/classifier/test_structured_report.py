@@ -20,10 +20,12 @@ from LesionLib.errors import InputWarning, LesionLensError, WarningName
 from LesionLib.geometry import LesionBox
 from LesionLib.inference.results import LesionResult, RunInfo
 from LesionLib.io.volumes import read_volume
+from LesionLib.model.scores import scores_from_json
 from LesionLib.sampling.statistics import LesionStatistics
 from LesionLib.uncertainty.reliability import Reliability
 from pydicom.dataset import FileDataset, FileMetaDataset
 from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, generate_uid
+from scored_model import SCORES
 
 RUN = RunInfo(
     "CT", "lung-nodule-malignancy", "1.1.0", "ab" * 32, "cpu", "LesionLens 0.1.0, torch 2.13.0, Python 3.12.1"
@@ -124,6 +126,43 @@ def test_it_belongs_to_its_patient_and_says_that_it_is_for_research(folder, resu
     texts = texts_of(report)
     assert texts.count("Research use only, not for diagnosis.") == 2
     assert "The box is small." in texts
+
+
+def scored(results: list[LesionResult]) -> tuple[RunInfo, list[LesionResult]]:
+    """The same lesions by a model that scores them; the second has no answer."""
+    run = replace(RUN, scores=scores_from_json(SCORES))
+    values = {"spiculation": 1.25, "lobulation": 3.5, "subtlety": 5.0, "calcification": 5.875}
+    first = replace(results[0], scores=values, longest_mm=6.0, warnings=())
+    return run, [first, replace(first, name="L2", warnings=results[0].warnings).without_abstained]
+
+
+def test_scores_are_read_back_under_the_codes_of_their_model_and_only_where_there_is_an_answer(
+    folder, results, tmp_path
+):
+    run, lesions = scored(results)
+    path = tmp_path / "sr.dcm"
+    writeStructuredReport(path, lesions, run, readDatasets(sorted(folder.glob("*.dcm"))))
+    first, second = groups_of(path)
+    found = {(m.name.scheme_designator, m.name.value, m.name.meaning): m for m in first.get_measurements()}
+    assert found["NCIt", "C28749", "Spiculation"].value == 1.25
+    assert found["NCIt", "C62175", "Lobular Pattern"].value == 3.5
+    assert found["99LESIONLENS", "score-3", "Score of subtlety"].value == 5.0
+    calcification = found["NCIt", "C3672", "Calcification"]
+    assert (calcification.value, calcification.unit.value, calcification.unit.meaning) == (5.875, "{1:6}", "range: 1:6")
+    texts = texts_of(first[0])
+    assert "malignant, box of 6 mm, lobulated 4 of 5, not calcified" in texts
+    assert any(text.startswith("For lobulation the model is off by 0.82") for text in texts)
+    assert not {m.name.meaning for m in second.get_measurements()} & {"Spiculation", "Score of subtlety"}
+    assert not any("lobulat" in text for text in texts_of(second[0]))
+
+
+@pytest.mark.skipif(shutil.which("dciodvfy") is None, reason="dciodvfy is not installed: apt install dicom3tools")
+def test_a_validator_that_is_not_ours_finds_no_error_in_a_report_with_scores(folder, results, tmp_path):
+    run, lesions = scored(results)
+    path = tmp_path / "sr.dcm"
+    writeStructuredReport(path, lesions, run, readDatasets(sorted(folder.glob("*.dcm"))))
+    said = subprocess.run(["dciodvfy", "-new", str(path)], capture_output=True, text=True, check=False, timeout=60)
+    assert [line for line in (said.stdout + said.stderr).splitlines() if line.startswith("Error")] == []
 
 
 @pytest.mark.skipif(shutil.which("dciodvfy") is None, reason="dciodvfy is not installed: apt install dicom3tools")

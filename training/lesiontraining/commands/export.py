@@ -55,7 +55,8 @@ def write_bundle(
 
     Write the model folder ``out`` (replacing one that is there), load it once to verify it, return its SHA-256.
 
-    ``head``: name, version, description and MONAI's other keys; ``lesionlens``: our section without input, files, golden;
+    ``head``: name, version, description and MONAI's other keys; ``lesionlens``: our section without input, files, golden
+    (with ``scores`` for a network whose last columns are scores, see `LesionLib.model.scores`);
     ``calibration``: what the bundle's tensors hold besides weights: temperature, conformal quantile and the like.
     """
     with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}-") as staging:
@@ -71,7 +72,8 @@ def write_bundle(
             raise OutputError(msg) from error
         (folder / WEIGHTS).chmod(0o644)  # safetensors writes for the owner only
         temperature = float(calibration.get(TEMPERATURE, torch.ones(1)))
-        answer = golden_probabilities(network, spec, temperature) if lesionlens["classes"] else None
+        scores = len(lesionlens.get("scores", ()))
+        answer = golden_probabilities(network, spec, temperature, scores=scores) if lesionlens["classes"] else None
         section = {
             "schema": SCHEMA_VERSION,
             **lesionlens,

@@ -13,6 +13,7 @@ from pathlib import Path
 from LesionLib.errors import LesionLensError, OutputError
 from LesionLib.inference.classifier import Classifier
 from LesionLib.model.bundle import Bundle
+from LesionRetrievalLib.library.attributes import predicted_attributes
 from LesionRetrievalLib.library.cases import CaseEntry, ModelIdentity
 from LesionRetrievalLib.library.intake import NewCase, Owner, case_entry
 from LesionRetrievalLib.library.ownership import KEY_PROPERTY
@@ -79,7 +80,11 @@ def _entries(
         for row in lesions:
             box = row.source.lesion(volume, name=f"line {row.line}", margin_mm=bundle.segment_margin_mm)
             owner = Owner(*key.hashes(row.patient, row.study))
-            yield case_entry(volume, box, classifier.embed(box), new=_new_case(row, plan), owner=owner)
+            vector, predicted = classifier.embed(box), {}
+            if bundle.scores:
+                result, name = classifier.classify(box), f"{bundle.name} {bundle.version}"
+                predicted = predicted_attributes(result.scores, model=name, warnings=result.warnings)
+            yield case_entry(volume, box, vector, new=_new_case(row, plan), owner=owner, predicted=predicted)
             done += 1
             if progress is not None:
                 progress(done, len(rows))

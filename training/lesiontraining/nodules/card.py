@@ -94,7 +94,9 @@ def nodule_manifest(plan: NodulePlan, built: Built) -> tuple[dict[str, Any], dic
             "grad_cam": {group: of.as_json() for group, of in built.heat.items()},
         },
     )
-    return manifest_head(plan), section | ({"scores": list(built.scores)} if built.scores else {})
+    optional = {"scores": list(built.scores)} if built.scores else {}
+    optional |= {"explanation": {"class": plan.explained}} if plan.explained else {}
+    return manifest_head(plan), section | optional
 
 
 def _figures(plan: NodulePlan, built: Built) -> str:

@@ -23,6 +23,7 @@ class NodulePlan:
     of all directions together; ``penalties``, ``steadiness``: what the ridge may choose from, see
     `lesiontraining.nodules.heads.fit_ridge`. ``alpha``: what prediction sets may miss. ``quantile``: the share of nodules that
     count as usual. ``draws``: of the bootstrap. ``heat_every``: of how many nodules one has its heat map measured.
+    ``explained``: the class whose map is shown unasked; "" for the answered one.
     ``scores``: as in a manifest, without the errors, which are measured.
     """
 
@@ -39,6 +40,7 @@ class NodulePlan:
     quantile: float = 0.96
     draws: int = 2000
     heat_every: int = 16
+    explained: str = ""
     scores: list[dict[str, Any]] = field(default_factory=list)
     seed: int = 0
 

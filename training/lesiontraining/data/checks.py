@@ -6,7 +6,8 @@ import re
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from pathlib import Path
 
 import numpy as np
 from LesionLib.errors import LesionLensError
@@ -14,7 +15,15 @@ from LesionLib.geometry import CTVolume, LesionBox, distance_outside_mm
 from LesionLib.io.tables import doubtful_labels
 from LesionLib.io.volumes import volume_without_voxels
 
-from lesiontraining.data.lesions import LesionDataset, LesionRow, LesionTable
+from lesiontraining.data.lesions import (
+    LesionDataset,
+    LesionRow,
+    LesionTable,
+    class_order,
+    column_problems,
+    read_rows,
+    typed_rows,
+)
 from lesiontraining.data.messages import SHOWN, Problem, TableError, notify, tracked
 from lesiontraining.data.sources import (
     MmBox,
@@ -76,17 +85,55 @@ def check_table(
     or another). ``labelled``: whether every lesion needs a label. ``look_at_files``: read headers of CTs, and masks whole.
     """
     warnings: dict[str, int] = {}
-    problems = [*_doubles(table), *_labels(table, labelled=labelled)]
-    if folds is not None and labelled:
-        problems += _few_patients(table, folds)
-    if split_column is not None:
-        problems += _crossing(table, split_column)
+    problems = _table_problems(table, folds, split_column, labelled=labelled)
     if look_at_files:
         problems += _files(table, warnings, progress=progress)
     for text, line in list(warnings.items())[:shown]:
         notify(f"{table.name}, line {line}: {text}")
     if problems:
         raise TableError(table.name, problems, shown=shown)
+
+
+def _table_problems(
+    table: LesionTable, folds: int | None, split_column: str | None, *, labelled: bool
+) -> list[Problem]:
+    problems = [*_doubles(table), *_labels(table, labelled=labelled)]
+    if folds is not None and labelled:
+        problems += _few_patients(table, folds)
+    if split_column is not None:
+        problems += _crossing(table, split_column)
+    return problems
+
+
+@dataclass(frozen=True)
+class CheckedTable:
+    """What `check_csv` found: the rows that can be read as a table, all problems, and what is only odd, with its line."""
+
+    table: LesionTable
+    problems: tuple[Problem, ...]
+    warnings: tuple[tuple[int, str], ...]
+
+
+def check_csv(path: Path, *, label: str, folds: int | None = None, progress: bool = True) -> CheckedTable:
+    """Everything that is wrong with a table, at once: columns, rows, labels, patients, files, places.
+
+    A row that cannot be read does not hide what is wrong with the others. ``folds``: how many are to be made of it. Raises
+    `TableError` where the file is no table.
+    """
+    header, rows = read_rows(path)
+    problems = column_problems(header, label=label)
+    there = label if label in header else None
+    read, of_rows = typed_rows(header, rows, folder=path.parent, label=there)
+    # Without its columns every row would say the same.
+    problems += of_rows if not problems or {"volume", "image"} & set(header) else []
+    table = LesionTable(tuple(read), class_order([row.label for row in read], None), path.name, "", ())
+    warnings: dict[str, int] = {}
+    problems += _table_problems(table, folds, None, labelled=there is not None)
+    problems += _files(table, warnings, progress=progress)
+    odd = [(row_line, text) for text, row_line in warnings.items()]
+    for line, text in doubtful_labels((row.line, row.patient) for row in read):
+        odd.append((line, text.replace("label", "patient").replace("class", "patient")))
+    return CheckedTable(table, tuple(sorted(problems, key=lambda p: p.line)), tuple(sorted(odd)))
 
 
 def _doubles(table: LesionTable) -> Iterator[Problem]:

@@ -42,6 +42,7 @@ from LesionRetrievalLib.library.neighbours import find_similar
 from LesionRetrievalLib.library.ownership import key_for_search, own_cases_note
 from slicer import vtkMRMLMarkupsROINode, vtkMRMLScalarVolumeNode, vtkMRMLScene
 
+from LesionLensApp.display_windows import DisplayWindow, parsed_window, window_around
 from LesionLensApp.loaded_model import ModelSession
 from LesionLensApp.output import Steps, staged_output
 from LesionLensApp.reading import is_table, read_masks, require_boxes, warnings_of_box
@@ -84,7 +85,7 @@ class Job:
     they could not be told from others. ``boxWarnings``: what is odd about where each box lies, one entry a box.
     ``answerAnyway``: name the likeliest class also where the model has no answer. ``mapMethod``: how maps are made (None: as the
     model chose). ``dicomFiles``: those of the CT's series,
-    where a structured report is wanted.
+    where a structured report is wanted. ``window``: for the pictures; None is one that fits each lesion.
     """
 
     running: HeadlessSlicer
@@ -101,6 +102,7 @@ class Job:
     answerAnyway: bool = False
     mapMethod: MapChoice | None = None
     dicomFiles: Sequence[Path] = ()
+    window: DisplayWindow | None = None
 
 
 def run_job(job: Job, out: Path, steps: Steps, *, overwrite: bool) -> list[LesionResult]:
@@ -118,12 +120,14 @@ def run_job(job: Job, out: Path, steps: Steps, *, overwrite: bool) -> list[Lesio
                 results, job.library, model_sha256=model.sha256, k=job.k, exclude_patient=job.excludePatient
             )
         scene = job.running.scene
+        volume = volumeFromNode(job.volumeNode)
+        _show_first(job, volume, results)
         shown = showResults(
             scene,
             job.volumeNode,
             job.roiNodes,
             results,
-            volume=volumeFromNode(job.volumeNode),
+            volume=volume,
             run=run,
             classColors=color_by_class(model),
         )
@@ -136,7 +140,7 @@ def run_job(job: Job, out: Path, steps: Steps, *, overwrite: bool) -> list[Lesio
         lesions = list(zip(job.roiNodes, shown.heatMapNodes, results, strict=True))
         with SliceRenderer(job.running) as renderer:
             images = [
-                lesion_images(renderer, job.volumeNode, roiNode, heatMapNode, result)
+                lesion_images(renderer, job.volumeNode, roiNode, heatMapNode, result, volume=volume, window=job.window)
                 for roiNode, heatMapNode, result in steps.each(lesions, "Drawing the report's pictures")
             ]
         page = folder / "report.html"
@@ -144,6 +148,13 @@ def run_job(job: Job, out: Path, steps: Steps, *, overwrite: bool) -> list[Lesio
     if job.searchNote:
         steps.note(job.searchNote)
     return results
+
+
+def _show_first(job: Job, volume: CTVolume, results: Sequence[LesionResult]) -> None:
+    """The scene opens with a window that the first lesion can be seen with."""
+    window = job.window or (window_around(volume, results[0].box) if results else None)
+    if window is not None:
+        job.volumeNode.GetDisplayNode().SetWindowLevel(window.width, window.level)
 
 
 def _classified(job: Job) -> tuple[RunInfo, list[LesionResult]]:
@@ -194,6 +205,7 @@ def classify_files(options: argparse.Namespace, model: ModelSession, steps: Step
             f"--box-jitter is {options.box_jitter} (0 to 100)."
         )
         raise LesionLensError(msg)
+    parsed_window(options.window)  # refused before anything is read
     with ExitStack() as stack:
         library = stack.enter_context(open_store(options.library)) if options.library else None
         if library is not None:
@@ -237,6 +249,7 @@ def classify_files(options: argparse.Namespace, model: ModelSession, steps: Step
             answerAnyway=options.answer_anyway,
             mapMethod=options.map_method,
             dicomFiles=_dicom_files(options, series),
+            window=parsed_window(options.window),
         )
         return run_job(job, options.out, steps, overwrite=options.overwrite)
 

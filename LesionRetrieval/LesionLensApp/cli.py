@@ -108,6 +108,10 @@ def _add_classify(commands: argparse._SubParsersAction) -> None:
     parser.add_argument("--key", type=Path, help="pseudonym key of the library: leaves out cases of the same patient")
     parser.add_argument("--series", help="which series of a DICOM folder: its number in the list, or its UID")
     parser.add_argument("--name", help="what to call the volume in results (default: name of the file or folder)")
+    parser.add_argument(
+        "--window", default="auto", metavar="WINDOW",
+        help="of the pictures: auto (by what lies around each lesion), lung, soft-tissue, liver, bone, brain, or WIDTH,LEVEL",
+    )  # fmt: skip
     parser.add_argument("--dicom-sr", action="store_true", help="also a DICOM structured report, for a DICOM folder")
     parser.add_argument("--out", type=Path, required=True, help="folder for the results")
     parser.add_argument("--overwrite", action="store_true", help="replace earlier results in --out")

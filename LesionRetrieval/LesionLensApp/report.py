@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
+from LesionLib.geometry import CTVolume
 from LesionLib.inference.messages import ModelDescription
 from LesionLib.inference.results import NO_ANSWER, LesionResult, RunInfo, color_by_class, css_color, heat_map_file
 from LesionLib.io.private_files import write_private
@@ -24,20 +25,38 @@ from LesionRetrievalLib.library.store import CaseLibrary
 from PIL import Image
 from slicer import vtkMRMLMarkupsROINode, vtkMRMLScalarVolumeNode
 
+from LesionLensApp.display_windows import DisplayWindow, window_around
 from LesionLensApp.output import NOTICE
 from LesionLensApp.slice_views import SliceRenderer
 
 PLANES = ("Axial", "Coronal", "Sagittal")
 _SURROUNDINGS_MM = 30.0
+_OF_SLICES = 0.999  # cosine: the picture's plane is a slice of the CT
 
 
 @dataclass(frozen=True)
 class PlaneImage:
-    """One plane through the centre of a box, twice: the CT with the box, and the same under its heat map (data URIs)."""
+    """One plane through the centre of a box, twice: the CT with the box, and the same under its heat map (data URIs).
+
+    ``edges``: the patient's sides at the left, right, top and bottom; ``position``: where the plane lies; ``scale_mm`` is
+    ``scale_percent`` of the picture's width.
+    """
 
     plane: str
     plain: str
     explained: str
+    edges: tuple[str, str, str, str]
+    position: str
+    scale_mm: float
+    scale_percent: float
+
+
+@dataclass(frozen=True)
+class LesionImages:
+    """The planes of one lesion, and the window that they are shown with."""
+
+    planes: tuple[PlaneImage, ...]
+    window: DisplayWindow
 
 
 def lesion_images(
@@ -46,12 +65,18 @@ def lesion_images(
     roiNode: vtkMRMLMarkupsROINode,
     heatMapNode: vtkMRMLScalarVolumeNode | None,
     result: LesionResult,
-) -> list[PlaneImage]:
+    *,
+    volume: CTVolume,
+    window: DisplayWindow | None = None,
+) -> LesionImages:
     """Each lesion in three planes by Slicer's own slice views, without and with its heat map.
 
-    A plane is wide enough for the box and 30 mm around it.
+    A plane is wide enough for the box and 30 mm around it. ``volume``: the voxels of the node; ``window``: None is one that
+    fits what lies around the lesion.
     """
+    shown = window or window_around(volume, result.box)
     fieldOfViewMm = float(np.ptp(result.box.cornersRAS, axis=0).max()) + _SURROUNDINGS_MM
+    scale_mm = _scale_bar_mm(fieldOfViewMm)
     images = []
     for plane in PLANES:
         plain, explained = (
@@ -62,11 +87,39 @@ def lesion_images(
                 volumeNode=volumeNode,
                 heatMapNode=heatMap,
                 visibleRois=[roiNode],
+                ruler=False,
+                window=(shown.width, shown.level),
             )
             for heatMap in (None, heatMapNode)
         )
-        images.append(PlaneImage(plane, png_data_uri(plain), png_data_uri(explained)))
-    return images
+        images.append(
+            PlaneImage(
+                plane,
+                png_data_uri(plain),
+                png_data_uri(explained),
+                renderer.edges(plane),
+                _position(plane, volume, result),
+                scale_mm,
+                round(100 * scale_mm / fieldOfViewMm, 2),
+            )
+        )
+    return LesionImages(tuple(images), shown)
+
+
+def _scale_bar_mm(fieldOfViewMm: float) -> float:
+    """The longest of 5, 10, 20, 50, ... mm that is at most a third of the picture."""
+    return max((mm for mm in (5.0, 10.0, 20.0, 50.0, 100.0, 200.0) if mm <= fieldOfViewMm / 3), default=5.0)
+
+
+def _position(plane: str, volume: CTVolume, result: LesionResult) -> str:
+    """Where the plane lies, RAS mm; of slices that the CT was made of also which one, counted from the first."""
+    axis = {"Sagittal": 0, "Coronal": 1, "Axial": 2}[plane]
+    text = f"{'RAS'[axis]} {result.box.centerRAS[axis]:.1f} mm"
+    normal = volume.ijkToRAS[:3, 2] / np.linalg.norm(volume.ijkToRAS[:3, 2])
+    if abs(normal[axis]) < _OF_SLICES:
+        return text
+    number = float((np.linalg.inv(volume.ijkToRAS) @ [*result.box.centerRAS, 1.0])[2])
+    return f"{text}, slice {round(number) + 1} of {volume.sizeIJK[2]}"
 
 
 def png_data_uri(pixels: np.ndarray) -> str:
@@ -104,7 +157,7 @@ def write_report(
     path: Path,
     run: RunInfo,
     results: Sequence[LesionResult],
-    images: Sequence[Sequence[PlaneImage]],
+    images: Sequence[LesionImages],
     neighbours: Sequence[Sequence[Neighbour]],
     library: CaseLibrary | None,
     model: ModelDescription,
@@ -117,7 +170,8 @@ def write_report(
         {
             "result": result,
             "heat_map_file": heat_map_file(number) if result.heat_map else None,
-            "pictures": images[number - 1],
+            "pictures": images[number - 1].planes,
+            "window": str(images[number - 1].window),
             "bars": [(name, p, colors[name]) for name, p in result.shown_probabilities.items()],
             "cards": [_card(neighbour, library) for neighbour in neighbours[number - 1]],
             # Found by the same features: where the model has no answer, they have none either.

@@ -56,6 +56,7 @@ class SliceRenderer:
         visibleRois: Collection[vtkMRMLMarkupsROINode] | None = None,
         names: bool = False,
         ruler: bool = True,
+        window: tuple[float, float] | None = None,
     ) -> np.ndarray:
         """One slice as uint8 pixels (height, width, RGB), top row first.
 
@@ -63,6 +64,7 @@ class SliceRenderer:
         axial picture, anterior on top. ``centerRAS``: RAS mm of the picture's centre. ``fieldOfViewMm``: what the
         shorter side of the picture shows. ``visibleRois``: draw these boxes only; None draws what the scene shows.
         ``names``: write their names too, which Slicer puts over the middle of the lesion. ``ruler``: a scale bar.
+        ``window``: width and level in HU; None is what the volume's display node says.
         Afterwards the scene looks as before; only the place of the view has changed.
         """
         view = self.view(orientation)
@@ -71,8 +73,16 @@ class SliceRenderer:
         with ExitStack() as afterwards:
             view.showLayers(afterwards, volumeNode, heatMapNode, opacity)
             view.showRuler(afterwards, ruler)
+            if window is not None:
+                _showWindow(afterwards, volumeNode, *window)
             _showRois(afterwards, rois, visibleRois, names)
             return view.grab()
+
+    def edges(self, orientation: str) -> tuple[str, str, str, str]:
+        """Where the patient's sides are in the picture that was drawn last: letters at its left, right, top and bottom."""
+        toRAS = slicer.util.arrayFromVTKMatrix(self.view(orientation).sliceNode.GetSliceToRAS())
+        right, top = (_letter(toRAS[:3, axis]) for axis in (0, 1))
+        return _OPPOSITE[right], right, top, _OPPOSITE[top]
 
     def view(self, orientation: str) -> SliceView:
         """The view of one orientation, made when first asked for."""
@@ -252,6 +262,22 @@ def _displayableManagers(
     group.Initialize(factory, renderer)
     group.SetMRMLDisplayableNode(sliceNode)
     return group
+
+
+_OPPOSITE = {"R": "L", "L": "R", "A": "P", "P": "A", "S": "I", "I": "S"}
+
+
+def _letter(direction: np.ndarray) -> str:
+    """The side of the patient that a direction, RAS, points to."""
+    axis = int(np.abs(direction).argmax())
+    return "RAS"[axis] if direction[axis] > 0 else "LPI"[axis]
+
+
+def _showWindow(afterwards: ExitStack, volumeNode: vtkMRMLScalarVolumeNode, width: float, level: float) -> None:
+    display = volumeNode.GetDisplayNode()
+    _set(afterwards, display, "AutoWindowLevel", False)
+    _set(afterwards, display, "Window", width)
+    _set(afterwards, display, "Level", level)
 
 
 def _showRois(

@@ -54,7 +54,7 @@ def sourceDatasets(volumeNode: vtkMRMLScalarVolumeNode, files: DicomFiles | None
         msg = "Slicer's DICOM database is not open; open the DICOM module once, then export again."
         raise StructuredReportError(msg)
     paths = [files.fileForInstance(instance) for instance in instances]
-    missing = sum(not path or not Path(path).is_file() for path in paths)
+    missing = sum(not path or not os.path.isfile(path) for path in paths)
     if missing:
         msg = f"{missing} of the {len(paths)} DICOM files of {volumeNode.GetName()} are gone; import the series again."
         raise StructuredReportError(msg)
@@ -152,7 +152,7 @@ def writeStructuredReport(
 
     Raises `StructuredReportError`: nothing to report, unusable sources, highdicom missing, or a file that is there.
     """
-    if path.exists() and not overwrite:
+    if os.path.exists(path) and not overwrite:
         msg = f"{path} is there already; choose another name or allow overwriting."
         raise StructuredReportError(msg)
     sources, gaps = _completed(sources)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
@@ -51,7 +52,7 @@ from LesionLensApp.slice_views import SliceRenderer
 
 def addBoxes(scene: vtkMRMLScene, path: Path) -> list[vtkMRMLMarkupsROINode]:
     """ROI nodes from a Slicer markups file (``.mrk.json``) or a CSV of boxes. Raises `BoxError`."""
-    if not path.is_file():
+    if not os.path.isfile(path):
         msg = f"{path} does not exist; give a .csv of boxes or a Slicer markups file (.mrk.json)."
         raise BoxError(msg)
     suffix = path.suffix.lower()

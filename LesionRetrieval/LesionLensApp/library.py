@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -480,7 +481,7 @@ def pull(options: argparse.Namespace) -> str:
 
 
 def _file(path: Path, source: MilvusLibrary) -> CaseLibrary:
-    if path.exists():
+    if os.path.exists(path):
         return CaseLibrary.open(path, read_only=False)
     dimension = next(m.dimension for m in source.models() if m.identity == source.model)
     return CaseLibrary.create(path, model=source.model, dimension=dimension)

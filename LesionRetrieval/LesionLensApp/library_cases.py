@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -93,10 +94,10 @@ def build_library(
     Embed every case of ``folder`` and write the library to ``out``. The file appears when it is whole; a lesion that comes a
     second time is left out. Raises `CaseTableError`, `CaseLibraryError` or `OutputError`.
     """
-    if out.exists() and not overwrite:
+    if os.path.exists(out) and not overwrite:
         msg = f"{out} exists; give another name, or --overwrite to replace the library."
         raise OutputError(msg)
-    if out.exists():
+    if os.path.exists(out):
         CaseLibrary.open(out).close()  # only a library is ever overwritten
     rows = read_case_table(folder, columns=[PATIENT_COLUMN])
     column = label_column(rows[0], plan.label_column)

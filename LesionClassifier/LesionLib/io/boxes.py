@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import csv
 import io
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -260,7 +261,7 @@ def read_case_table(folder: Path, *, columns: Sequence[str]) -> list[CaseRow]:
 
     The rows of the folder's only CSV table; it must have ``file`` and ``columns``, and every file must exist.
     """
-    tables = sorted(folder.glob("*.csv")) if folder.is_dir() else []
+    tables = sorted(folder.glob("*.csv")) if os.path.isdir(folder) else []
     if len(tables) != 1:
         found = ", ".join(table.name for table in tables) or "none"
         msg = f"{folder} must hold one CSV table beside image/ and mask/; found: {found}."
@@ -295,7 +296,7 @@ def _checked(folder: Path, table: str, rows: list[tuple[int, dict[str, str]]]) -
         seen[name] = line
         image, mask = folder / "image" / name, folder / "mask" / name
         for path in (image, mask):
-            if Path(name).name != name or not path.is_file():
+            if Path(name).name != name or not os.path.isfile(path):
                 msg = f"{where}: {path} is missing."
                 raise CaseTableError(msg)
         yield CaseRow(values, image, mask, where)

@@ -6,6 +6,7 @@ highdicom, which reads DICOM segmentations, comes with Slicer 5.12.
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -309,9 +310,11 @@ def _cropped(labels: np.ndarray, ijkToRAS: np.ndarray, names: Mapping[int, str])
 
 def _dicom_in(path: Path) -> Path:
     """Of a folder the one DICOM segmentation in it."""
-    if not path.is_dir():
+    if not os.path.isdir(path):
         return path
-    found = [p for p in sorted(path.rglob("*")) if p.is_file() and looks_like_dicom(p) and _class_of(p) in _SEG_CLASSES]
+    found = [
+        p for p in sorted(path.rglob("*")) if os.path.isfile(p) and looks_like_dicom(p) and _class_of(p) in _SEG_CLASSES
+    ]
     if len(found) != 1:
         msg = f"{readable_name(path)} is a folder with {len(found)} DICOM segmentations (SEG) in it; give one file."
         raise BoxError(msg)

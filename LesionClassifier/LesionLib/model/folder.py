@@ -84,11 +84,11 @@ def find_bundle(model: str | Path) -> Path:
 
     A text without a separator is a name, even where a folder of that name lies in the working folder.
     """
-    if is_model_path(model) and Path(model, MANIFEST).is_file():
+    if is_model_path(model) and os.path.isfile(Path(model, MANIFEST)):
         return Path(model)
     found = installed_bundles()
     if str(model) not in found:
-        here = f" (for the folder of that name here, {os.curdir}{os.sep}{model})" if Path(model).is_dir() else ""
+        here = f" (for the folder of that name here, {os.curdir}{os.sep}{model})" if os.path.isdir(model) else ""
         msg = (
             f"unknown model {str(model)!r}; known are {', '.join(sorted(found)) or 'none'}, or give the path of a model "
             f"folder{here}."

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import logging
+import os
 import time
 import warnings
 from argparse import ArgumentError
@@ -170,7 +171,7 @@ def _config(name: str) -> str:
     known |= {path.stem: path for path in _CONFIGS.glob("public/*.yaml")}
     if name in known:
         return str(known[name])
-    if Path(name).is_file():
+    if os.path.isfile(name):
         return name
     msg = f"there is no recipe {name!r}; give a YAML file, or one of {', '.join(sorted(known))}."
     raise OptionError(msg)

@@ -150,7 +150,9 @@ def _unforeseen(program: str, error: Exception) -> int:
     what = "the memory does not suffice" if isinstance(error, MemoryError) else type(error).__name__
     text = " ".join(str(error).split())[:200]
     printed = f" ({text})" if text else ""
-    return _notify(program, UNFORESEEN, f"error: unforeseen: {what}{printed}; {details}. Please report it with that file.")
+    return _notify(
+        program, UNFORESEEN, f"error: unforeseen: {what}{printed}; {details}. Please report it with that file."
+    )
 
 
 def _keep_details(program: str, error: BaseException) -> Path | None:

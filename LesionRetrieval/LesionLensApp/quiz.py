@@ -142,7 +142,9 @@ def _make(options: argparse.Namespace) -> None:
         )
     save_quiz(quiz, options.out, overwrite=options.overwrite)
     size = options.out.stat().st_size / 1e6
-    notify(f"{options.out}: {len(quiz.cases)} cases, {size:.1f} MB. It holds the answers: keep it from curious learners.")
+    notify(
+        f"{options.out}: {len(quiz.cases)} cases, {size:.1f} MB. It holds the answers: keep it from curious learners."
+    )
 
 
 def _chosen(source: QuizCaseSource, options: argparse.Namespace) -> list[int]:

@@ -340,3 +340,13 @@ def test_the_places_that_the_architecture_page_names_are_there():
         (folder,) = [folder for folder in _folders() if folder.as_posix().endswith(room)]
         text = (folder / f"{file}.py").read_text(encoding="utf-8")
         assert re.search(rf"^\s*(class|def) {name.split('.')[-1]}\b", text, flags=re.M), name
+
+
+def test_every_stop_of_the_journeys_is_there():
+    journeys = _ARCHITECTURE.split("## Journeys")[1].split("## ")[0]
+    quoted = [text for text in re.findall(r"`([^`]+)`", journeys) if "/" not in text]
+    stops = {name for text in quoted for name in re.findall(r"[A-Za-z_]\w+", text)}
+    code = "\n".join(path.read_text(encoding="utf-8") for path in SOURCES)
+    modules = {path.stem for path in SOURCES} | {path.parent.name for path in SOURCES}
+    assert len(stops) > 30
+    assert stops - modules - set(re.findall(r"^\s*(?:class|def) (\w+)", code, flags=re.M)) == set()

@@ -1,4 +1,4 @@
-"""What makes a model of ``lesiontrain probe``: data, folds, network, input, baselines, and the words of its card.
+"""What makes a model of ``lesiontrain probe``: data, folds, network, input, baselines, and the text of its card.
 
 A plan is a YAML file; those that come along are in ``training/models``. It holds values only: text of the card may name numbers
 of the input, nothing in it is evaluated.

@@ -390,7 +390,10 @@ def contents_as_json(path: Path | str) -> str:
             for case in library.cases()
         ]
         models = [
-            {**vars(model.identity), "dimension": model.dimension, "cases": model.cases, "unfinished": model.unfinished}
+            {
+                **{name: getattr(model.identity, name) for name in ("name", "version", "sha256", "segment_margin_mm")},
+                **{name: getattr(model, name) for name in ("dimension", "cases", "unfinished")},
+            }
             for model in library.models()
         ]
     return json.dumps({"models": models, "cases": cases}, indent=2, ensure_ascii=False)

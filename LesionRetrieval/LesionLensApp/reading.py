@@ -7,8 +7,8 @@ from pathlib import Path
 
 from LesionLib.errors import BoxError, InputWarning, WarningName
 from LesionLib.geometry import CTVolume, LesionBox, in_missing_slices_mm
-from LesionLib.io.boxes import frame_warning
-from LesionLib.io.segmentations import parts_warning, read_segments, split_parts
+from LesionLib.io.boxes import FrameSource, frame_warning
+from LesionLib.io.segmentations import read_segments, split_parts
 from LesionLib.io.volumes import DicomSeries
 
 
@@ -35,20 +35,23 @@ def read_masks(
     return masks, warnings
 
 
-def warnings_of_box(volume: CTVolume, box: LesionBox, *, from_table: bool) -> tuple[InputWarning, ...]:
-    """What is odd about where a box lies on its CT. ``from_table``: its frame was typed by somebody, and may be wrong."""
+def warnings_of_box(volume: CTVolume, box: LesionBox, *, frame: FrameSource) -> tuple[InputWarning, ...]:
+    """What is odd about where a box lies on its CT. ``frame``: how it came to its frame."""
     found = []
-    if box.segment is not None:
-        found.append(parts_warning(box.name, box.segment))
     missing = in_missing_slices_mm(volume, box)
     if missing > 0:
         text = f"{missing:.1f} mm of {box.name} lie where slices are missing; there values are interpolated."
         found.append(InputWarning(WarningName.MISSING_SLICES, text))
-    if from_table:
-        found.append(frame_warning(volume, box))
+    found.append(frame_warning(volume, box, frame))
     return tuple(warning for warning in found if warning is not None)
 
 
-def is_table(path: Path | None) -> bool:
-    """Whether boxes come from a CSV table, whose frame somebody typed."""
-    return path is not None and path.suffix.lower() == ".csv"
+def frame_source(boxes: Path | None) -> FrameSource:
+    """How the boxes of a file came to their frame; None: they are those of a segmentation. Raises `BoxError`."""
+    if boxes is None:
+        return FrameSource.SAVED
+    if boxes.suffix.lower() == ".csv":
+        return FrameSource.STATED
+    from LesionClassifierLib.scene.lesions import statesFrame
+
+    return FrameSource.SAVED if statesFrame(boxes) else FrameSource.GUESSED

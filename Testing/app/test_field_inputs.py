@@ -73,21 +73,54 @@ def test_a_segment_in_two_parts_is_a_warning_and_can_be_split(run, nrrd, patch, 
     assert (ran.code, "--split-parts is -3" in ran.err) == (2, True)
 
 
-def test_a_box_that_fits_in_either_frame_is_a_warning_with_both_places(run, ball, tmp_path, write_boxes, result_of):
-    def around_the_origin(data, _k):
-        data.ImagePositionPatient = [-16.0, -16.0, data.ImagePositionPatient[2]]
+@pytest.fixture
+def around_the_origin(tmp_path) -> Path:
+    """A CT around the origin, lung where R is above -4 mm and nothing but air elsewhere: most boxes fit in either frame."""
 
-    write_ct(tmp_path / "ct", change=around_the_origin)
-    boxes = write_boxes(tmp_path / "b.csv", LesionBox([-8.0, 6.0, -100.0], [5, 5, 5], name="L1"))
-    run("classify", tmp_path / "ct", "--boxes", boxes, "--out", tmp_path / "out")
-    result = result_of(tmp_path / "out")
+    def change(data, _k):
+        data.ImagePositionPatient = [-16.0, -16.0, data.ImagePositionPatient[2]]
+        pixels = data.pixel_array.astype(np.int16)
+        pixels[:, 20 * pixels.shape[1] // 32 :] = 24  # -1000 HU
+        data.PixelData = pixels.tobytes()
+
+    write_ct(tmp_path / "ct", change=change)
+    return tmp_path / "ct"
+
+
+def test_a_stated_frame_is_doubted_only_where_the_box_holds_air_and_the_other_reading_tissue(
+    run, around_the_origin, tmp_path, write_boxes, result_of
+):
+    in_tissue, in_air = (LesionBox([r, -6.0, -100.0], [5, 5, 5], name="L1") for r in (8.0, -8.0))
+    for frame in ("RAS", "LPS"):
+        boxes = write_boxes(tmp_path / f"{frame}.csv", in_tissue, frame=frame)
+        ran = run("classify", around_the_origin, "--boxes", boxes, "--out", tmp_path / frame)
+        assert ran.code == 0, ran.err
+        assert "box-frame" not in names_of(result_of(tmp_path / frame))
+    boxes = write_boxes(tmp_path / "air.csv", in_air)
+    assert run("classify", around_the_origin, "--boxes", boxes, "--out", tmp_path / "air").code == 0
+    result = result_of(tmp_path / "air")
     assert "box-frame" in names_of(result)
     text = " ".join(result["results"][0]["warnings"])
-    assert "RAS -8.0, 6.0, -100.0 mm" in text
-    assert "RAS 8.0, -6.0, -100.0 mm" in text
-    write_ct(tmp_path / "off")
-    run("classify", tmp_path / "off", "--boxes", ball, "--out", tmp_path / "off_out")
-    assert "box-frame" not in names_of(result_of(tmp_path / "off_out"))
+    assert "L1 lies at RAS -8.0, -6.0, -100.0 mm, where there is only air" in text
+    assert "RAS 8.0, 6.0, -100.0 mm, in tissue" in text
+
+
+@pytest.mark.parametrize("stated", [False, True])
+def test_a_frame_that_a_file_does_not_state_is_never_guessed_in_silence(
+    run, around_the_origin, tmp_path, result_of, stated
+):
+    roi = {"type": "ROI", "center": [-8.0, 6.0, -100.0], "size": [5, 5, 5]}
+    roi |= {"orientation": [1, 0, 0, 0, 1, 0, 0, 0, 1]}
+    roi |= {"controlPoints": [{"position": roi["center"], "positionStatus": "defined"}]}
+    roi |= {"coordinateSystem": "LPS"} if stated else {}
+    boxes = tmp_path / "L1.mrk.json"
+    boxes.write_text(json.dumps({"markups": [roi]}))
+    ran = run("classify", around_the_origin, "--boxes", boxes, "--out", tmp_path / "out")
+    assert ran.code == 0, ran.err
+    result = result_of(tmp_path / "out")
+    assert ("box-frame" in names_of(result)) is not stated
+    text = " ".join(result["results"][0]["warnings"])
+    assert ("taken as LPS" in text and "which lies in this CT, too" in text) is not stated
 
 
 def test_a_box_that_grazes_the_ct_is_refused_and_nothing_is_written(run, tmp_path, write_boxes):

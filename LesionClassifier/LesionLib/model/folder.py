@@ -20,6 +20,7 @@ from LesionLib.sampling.resample import lattice_points
 DEFAULT_MODEL = "lung-nodule-malignancy"
 MANIFEST, WEIGHTS, CARD, LICENSE = "configs/metadata.json", "models/model.safetensors", "docs/README.md", "LICENSE"
 MAX_MANIFEST_BYTES = 16 * 1024**2
+MAX_SAME_EMBEDDINGS = 32
 MAX_MARGIN_MM = 50.0  # around a segment; no model is made for more
 
 
@@ -132,6 +133,11 @@ def segment_margin_of(manifest: Mapping[str, Any]) -> float:
     """
     margin = manifest["lesionlens"].get("segment_margin_mm", 0.0)
     return float(margin) if isinstance(margin, int | float) and 0 <= margin <= MAX_MARGIN_MM else 0.0
+
+
+def same_embedding_as(manifest: Mapping[str, Any]) -> tuple[str, ...]:
+    """The SHA-256 of earlier models that embed every lesion as this one does: libraries of theirs need no reindex."""
+    return tuple(manifest["lesionlens"].get("same_embedding_as", ()))
 
 
 def segment_margin_mm(model: str | Path) -> float:

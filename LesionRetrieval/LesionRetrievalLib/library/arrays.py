@@ -8,7 +8,6 @@ from collections.abc import Sequence
 
 import numpy as np
 
-
 _MAX_SIDES = 16
 
 

@@ -90,7 +90,7 @@ def test_a_quiz_of_0_1_has_its_cases_and_answers_and_its_own_fingerprint():
     assert second.known.attributes == {"diameter_mm": 8.0, "texture": "solid"}
     assert (second.volume.array.shape, int(second.volume.array.sum())) == ((12, 20, 20), -4022560)
     np.testing.assert_allclose(second.box.sizeMm, [10, 10, 12])
-    answer = second.answer
+    answer = second.prediction
     assert answer.label == "bright"
     assert answer.probabilities == pytest.approx({"bright": 0.529265, "hollow": 0.470735}, abs=1e-6)
     np.testing.assert_allclose(answer.reliability.spread.maximum, [0.51856899, 0.48385143], atol=1e-6)

@@ -77,7 +77,7 @@ def _library(folder: Path) -> None:
 def _add(folder: Path) -> None:
     with CaseLibrary.open(folder / "cases.lesionlib", read_only=False) as library:
         for entry in list(_entries(_LATER))[_EARLIER:]:
-            library.add(entry.case, entry.vector, model_sha256=MODEL.sha256, pictures=entry.pictures)
+            library.add(entry.case, entry.vector, model_sha256=MODEL.sha256, thumbnails=entry.thumbnails)
 
 
 def _build(folder: Path) -> None:

@@ -25,15 +25,15 @@ def room(scene, gui, monkeypatch, tmp_path):
     from LesionRetrievalLib.quiz_panel.quiz_panel import QuizPanel
 
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
-    place = qt.QWidget()
-    place.setLayout(qt.QVBoxLayout())
-    place.resize(560, 900)
-    panel = QuizPanel(place=place, logic=QuizLogic(scene))
-    place.show()
+    container = qt.QWidget()
+    container.setLayout(qt.QVBoxLayout())
+    container.resize(560, 900)
+    panel = QuizPanel(container=container, logic=QuizLogic(scene))
+    container.show()
     yield panel
     panel.cleanup()
-    place.close()
-    place.deleteLater()
+    container.close()
+    container.deleteLater()
     qt.QApplication.sendPostedEvents(None, qt.QEvent.DeferredDelete)
 
 

@@ -44,15 +44,15 @@ def room(scene, gui, clock, monkeypatch, tmp_path):
     from LesionRetrievalLib.quiz_panel.quiz_panel import QuizPanel
 
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
-    place = qt.QWidget()
-    place.setLayout(qt.QVBoxLayout())
-    place.resize(560, 900)
-    panel = QuizPanel(place=place, logic=QuizLogic(scene, clock=clock))
-    place.show()
+    container = qt.QWidget()
+    container.setLayout(qt.QVBoxLayout())
+    container.resize(560, 900)
+    panel = QuizPanel(container=container, logic=QuizLogic(scene, clock=clock))
+    container.show()
     yield panel
     panel.cleanup()
-    place.close()
-    place.deleteLater()
+    container.close()
+    container.deleteLater()
     qt.QApplication.sendPostedEvents(None, qt.QEvent.DeferredDelete)
 
 
@@ -442,8 +442,8 @@ import qt, slicer_gui
 slicer_gui.install()
 slicer.app = slicer_gui.GuiApplication(headless)
 from LesionRetrievalLib.quiz_panel.quiz_panel import QuizPanel
-place = qt.QWidget(); place.setLayout(qt.QVBoxLayout()); place.show()
-panel = QuizPanel(place=place)
+container = qt.QWidget(); container.setLayout(qt.QVBoxLayout()); container.show()
+panel = QuizPanel(container=container)
 ui = panel.ui
 ui.quizPathEdit.text, ui.answersPathEdit.text, ui.learnerEdit.text = {str(quiz_path())!r}, {str(tmp_path / "answers")!r}, "L1"
 ui.startButton.click()
@@ -507,13 +507,13 @@ def test_whoever_comes_back_needs_only_the_code(begin, scene, gui):
     room = begin()
     quiz, folder = room.ui.quizPathEdit.text, room.ui.answersPathEdit.text
     room.ui.leaveButton.click()
-    place = qt.QWidget()
-    place.setLayout(qt.QVBoxLayout())
-    again = QuizPanel(place=place, logic=QuizLogic(scene))
+    container = qt.QWidget()
+    container.setLayout(qt.QVBoxLayout())
+    again = QuizPanel(container=container, logic=QuizLogic(scene))
     assert (again.ui.quizPathEdit.text, again.ui.answersPathEdit.text) == (quiz, folder)
     assert again.ui.learnerEdit.text == ""
     again.cleanup()
-    place.deleteLater()
+    container.deleteLater()
     qt.QApplication.sendPostedEvents(None, qt.QEvent.DeferredDelete)
 
 

@@ -58,7 +58,7 @@ def test_a_nodule_s_similar_cases_are_found_read_and_laid_beside_it(
     nine = [card.neighbour for card in panel.panel.found.gallery.cards[:9]]
     assert nine[0].case_id == "phantom-1-spiculated"
     assert [n.similarity for n in nine] == sorted((n.similarity for n in nine), reverse=True)
-    assert all(card._pictures["axial"].visible for card in panel.panel.found.gallery.cards[:9])
+    assert all(card._thumbnails["axial"].visible for card in panel.panel.found.gallery.cards[:9])
 
     ui.whyButton.click()
     spin(until=lambda: not panel.panel.run.isRunning, seconds=LONG)

@@ -144,10 +144,10 @@ def test_a_quiz_comes_back_from_its_file_as_it_was(quiz, saved):
     assert one.volume.array.dtype == np.int16
     assert np.array_equal(one.volume.ijkToRAS, other.volume.ijkToRAS)
     assert np.array_equal(one.box.cornersRAS, other.box.cornersRAS)
-    assert np.abs(one.answer.heat_map.array - other.answer.heat_map.array).max() <= 0.5 / 255 + 1e-6
-    assert np.array_equal(one.answer.similar[0].thumbnails["axial"], other.answer.similar[0].thumbnails["axial"])
+    assert np.abs(one.prediction.heat_map.array - other.prediction.heat_map.array).max() <= 0.5 / 255 + 1e-6
+    assert np.array_equal(one.prediction.similar[0].thumbnails["axial"], other.prediction.similar[0].thumbnails["axial"])
     names = quiz.class_names
-    assert one.answer.reliability.messages(names) == other.answer.reliability.messages(names)
+    assert one.prediction.reliability.messages(names) == other.prediction.reliability.messages(names)
     assert (again.classes, again.window_hu, one.known) == (quiz.classes, quiz.window_hu, other.known)
 
 
@@ -316,7 +316,7 @@ def test_after_the_last_case_nothing_is_left_to_do(session):
     for call in (session.finish_looking, session.next_case, session.take_box, lambda: session.answer("cyst", 1)):
         with pytest.raises(QuizError, match="nothing is left"):
             call()
-    for name in ("volume", "box", "model_answer", "feedback"):
+    for name in ("volume", "box", "model_prediction", "feedback"):
         with pytest.raises(QuizError, match="done"):
             getattr(session, name)
 
@@ -345,7 +345,7 @@ def test_every_call_out_of_order_says_what_to_do_and_changes_nothing(session, st
 def test_nothing_is_to_be_seen_before_its_time(session):
     for step in (Step.LOOK, Step.BOX, Step.FIRST_ANSWER):
         go_to(session, step)
-        for name in ("model_answer", "teacher_box", "feedback"):
+        for name in ("model_prediction", "teacher_box", "feedback"):
             with pytest.raises(QuizError, match="can be seen from"):
                 getattr(session, name)
     for step in (Step.REVEAL, Step.SECOND_ANSWER):
@@ -609,7 +609,7 @@ def test_a_quiz_is_taken_without_torch_slicer_or_a_network_library(saved, tmp_pa
         "import sys; from LesionRetrievalLib.quiz.file import load_quiz\n"
         "from LesionRetrievalLib.quiz.session import QuizSession\n"
         "s = QuizSession.open(load_quiz(sys.argv[1]), sys.argv[2], learner='L1')\n"
-        "s.finish_looking(); s.take_box(); s.answer('cyst', 0.5); print(s.model_answer.label, s.box.sizeMm)\n"
+        "s.finish_looking(); s.take_box(); s.answer('cyst', 0.5); print(s.model_prediction.label, s.box.sizeMm)\n"
         "print(sorted({'torch', 'monai', 'slicer', 'vtk', 'requests'} & set(sys.modules)))"
     )
     ran = subprocess.run(

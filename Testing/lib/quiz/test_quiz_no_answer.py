@@ -22,7 +22,7 @@ def quiz() -> Quiz:
     """The first case has no answer."""
     whole = phantom_quiz()
     first = whole.cases[0]
-    silent = replace(first.answer, label="", heat_map=None, warnings=("The box is far too large.",))
+    silent = replace(first.prediction, label="", heat_map=None, warnings=("The box is far too large.",))
     return replace(whole, cases=(replace(first, answer=silent), *whole.cases[1:]))
 
 

@@ -52,7 +52,7 @@ def test_a_row_keeps_where_it_is_what_it_is_whose_it_is_and_its_line(a_table):
 def test_lps_and_ras_are_the_same_place_with_two_signs_changed(a_table):
     lps, ras = ROW, {**ROW, "frame": "RAS", "center_x": "61.5", "center_y": "-14"}
     boxes = [
-        row.source.place.box(np.eye(4), name="a")
+        row.source.location.box(np.eye(4), name="a")
         for row in read_lesion_table(a_table(lps, ras), label="diagnosis").rows
     ]
     assert boxes[0].centerRAS.tolist() == boxes[1].centerRAS.tolist() == [61.5, -14, -310]

@@ -101,7 +101,7 @@ def small_plan(folder: Path, **changes: object) -> Path:
     """The shipped plan as a file, small, with other values at its top."""
     values = yaml.safe_load(PLAN.read_text(encoding="utf-8"))
     small = {
-        "arguments": SMALL, "jitter": {"drawings": 1}, "strengths": [0.01], "draws": 20, "sanity_pictures": 2,
+        "arguments": SMALL, "jitter": {"drawings": 1}, "strengths": [0.01], "draws": 20, "sanity_patches": 2,
         "alpha": 0.25,
     }  # fmt: skip
     path = folder / "plan.yaml"

@@ -163,6 +163,18 @@ def test_a_ct_without_dicom_gets_no_report_and_hears_why(scene, folder, results,
     volumeNode.SetAttribute("DICOM.instanceUIDs", " ".join(files.paths))
     assert exportReport(tmp_path / "sr.dcm", [roi], files) == 1
     assert groups_of(tmp_path / "sr.dcm")[0].tracking_identifier == "L1"
+    dated = pydicom.dcmread(folder / "0.dcm")
+    monkeypatch.setattr(
+        export, "sourceDatasets", lambda *_: [_withoutAValidDate(dated), *readDatasets(files.paths.values())[1:]]
+    )
+    gaps = []
+    assert exportReport(tmp_path / "sr.dcm", [roi], files, warn=gaps.append) == 1
+    assert [(gap.name, "PatientBirthDate empty" in gap) for gap in gaps] == [(WarningName.REPORT_GAPS, True)]
+
+
+def _withoutAValidDate(data: pydicom.Dataset) -> pydicom.Dataset:
+    data.PatientBirthDate = "1950-XX-01"
+    return data
 
 
 def test_nothing_to_report_and_files_of_two_series_are_refused_without_a_word_about_the_patient(
@@ -190,15 +202,3 @@ def test_without_highdicom_it_is_said_where_to_get_it(folder, results, tmp_path,
     monkeypatch.setitem(sys.modules, "highdicom", None)
     with pytest.raises(StructuredReportError, match="pip install highdicom"):
         written(folder, results, tmp_path / "sr.dcm")
-    dated = pydicom.dcmread(folder / "0.dcm")
-    monkeypatch.setattr(
-        export, "sourceDatasets", lambda *_: [_withoutAValidDate(dated), *readDatasets(files.paths.values())[1:]]
-    )
-    gaps = []
-    assert exportReport(tmp_path / "sr.dcm", [roi], files, warn=gaps.append) == 1
-    assert [(gap.name, "PatientBirthDate empty" in gap) for gap in gaps] == [(WarningName.REPORT_GAPS, True)]
-
-
-def _withoutAValidDate(data: pydicom.Dataset) -> pydicom.Dataset:
-    data.PatientBirthDate = "1950-XX-01"
-    return data

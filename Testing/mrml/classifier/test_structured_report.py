@@ -147,6 +147,7 @@ class DicomFilesOf:
         return self.paths.get(instanceUID, "")
 
 
+@pytest.mark.filterwarnings("ignore:Invalid value for VR DA")
 def test_a_ct_without_dicom_gets_no_report_and_hears_why(scene, folder, results, tmp_path, monkeypatch):
     volumeNode = addVolumeNode(scene, read_volume(folder))
     roi = addRoiNode(scene, results[0].box)

@@ -30,7 +30,7 @@ def full_gpu(monkeypatch):
     def fill(times: int) -> None:
         left[0] = times
 
-    monkeypatch.setattr(batches, "cut", cut)
+    monkeypatch.setattr(batches, "crop_sample", cut)
     return fill
 
 

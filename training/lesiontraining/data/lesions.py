@@ -85,7 +85,7 @@ class LesionDataset:
     def at(self, rows: Sequence[int] | np.ndarray) -> LesionDataset:
         """The lesions ``rows`` (indices or a boolean mask), in that order."""
         indices = np.arange(len(self))[np.asarray(rows)]
-        values = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in ("pictures", "class_names")}
+        values = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in ("images", "class_names")}
         kept = {name: value[indices] for name, value in values.items()}
         return LesionDataset(tuple(self.images[i] for i in indices), class_names=self.class_names, **kept)
 

@@ -95,6 +95,7 @@ def _numbers(text: str, shape: tuple[int, ...]) -> np.ndarray:
 
 PLANES = ("axial", "coronal", "sagittal")
 MAX_THUMBNAIL_SIDE = 2048
+MAX_DIMENSION = 65536
 CASE_COLUMNS = (
     "case_id",
     "label",
@@ -313,6 +314,11 @@ def is_picture_shape(shape: object) -> bool:
         and len(shape) == 2
         and all(isinstance(side, int) and 0 < side <= MAX_THUMBNAIL_SIDE for side in shape)
     )
+
+
+def is_dimension(value: object) -> bool:
+    """Whether it is how many numbers a vector of a library may have."""
+    return isinstance(value, int) and 0 < value <= MAX_DIMENSION
 
 
 def loaded_vector(case_id: str, numbers: Any, dimension: int) -> np.ndarray:

@@ -23,6 +23,7 @@ from LesionRetrievalLib.library.cases import (
     case_of,
     checked_case_id,
     checked_thumbnails,
+    is_dimension,
     loaded_vector,
     require_same_margin,
     stored_vector,
@@ -167,7 +168,7 @@ class MilvusReading:
         return [
             IndexedModel(
                 _identity(row, margins),
-                int(row["dimension"]),
+                _dimension(row),
                 self._vectors(row["sha256"]).count(),
                 False,
             )
@@ -281,7 +282,7 @@ class MilvusReading:
         rows = self._models.all(["sha256", "name", "version", "dimension", "place"])
         for row in rows:
             if row["sha256"] == sha256:
-                return IndexedModel(_identity(row, {}), int(row["dimension"]), 0, False)
+                return IndexedModel(_identity(row, {}), _dimension(row), 0, False)
         known = " and ".join(str(ModelIdentity(row["name"], row["version"], row["sha256"])) for row in rows)
         msg = (
             f"This library was made with {known or 'no model yet'}, not with the model sha256 {str(sha256)[:12]}…; "
@@ -316,6 +317,14 @@ def _margin_mm(text: str, address: ServerAddress) -> float:
         msg = f"{address}: what it says of the margin around its segments is damaged; push the library there again."
         raise CaseLibraryError(msg)
     return margin
+
+
+def _dimension(row: Mapping[str, Any]) -> int:
+    dimension = int(row["dimension"])
+    if not is_dimension(dimension):
+        msg = "What the library says of its models is damaged; push it to the server again."
+        raise CaseLibraryError(msg)
+    return dimension
 
 
 def _identity(row: Mapping[str, Any], margins: Mapping[str, float]) -> ModelIdentity:

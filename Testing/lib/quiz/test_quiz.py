@@ -145,7 +145,9 @@ def test_a_quiz_comes_back_from_its_file_as_it_was(quiz, saved):
     assert np.array_equal(one.volume.ijkToRAS, other.volume.ijkToRAS)
     assert np.array_equal(one.box.cornersRAS, other.box.cornersRAS)
     assert np.abs(one.prediction.heat_map.array - other.prediction.heat_map.array).max() <= 0.5 / 255 + 1e-6
-    assert np.array_equal(one.prediction.similar[0].thumbnails["axial"], other.prediction.similar[0].thumbnails["axial"])
+    assert np.array_equal(
+        one.prediction.similar[0].thumbnails["axial"], other.prediction.similar[0].thumbnails["axial"]
+    )
     names = quiz.class_names
     assert one.prediction.reliability.messages(names) == other.prediction.reliability.messages(names)
     assert (again.classes, again.window_hu, one.known) == (quiz.classes, quiz.window_hu, other.known)

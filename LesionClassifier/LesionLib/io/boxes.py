@@ -187,7 +187,7 @@ def boxes_from_label_array(
     from scipy import ndimage
 
     boxes = []
-    highest = max(names, default=0)
+    highest = min(max(names, default=0), int(labels.max(initial=0)))
     for label, slices in enumerate(ndimage.find_objects(labels, max_label=highest), start=1):
         if slices is None or label not in names:
             continue

@@ -178,8 +178,11 @@ def _require_possible(header: ImageHeader) -> None:
     if not os.path.isfile(header.data):
         msg = f"{name}: the file with its voxels, {readable_name(header.data)}, is missing; copy both."
         raise VolumeError(msg)
-    there = header.data.stat().st_size - max(header.offset if header.encoding == "raw" else 0, 0)
-    could_hold = there * (1 if header.encoding in ("raw", "ascii", "hex") else _MAX_PACKING)
+    offset, is_whole = max(header.offset, 0), header.encoding == "whole-gzip"
+    there = header.data.stat().st_size - (0 if is_whole else offset)
+    could_hold = there * (1 if header.encoding in ("raw", "ascii", "hex") else _MAX_PACKING) - (
+        offset if is_whole else 0
+    )
     if header.encoding == "ascii":
         could_hold = (there + 1) // 2 * header.dtype.itemsize
     elif header.encoding == "hex":
@@ -213,11 +216,10 @@ def _opened(header: ImageHeader) -> IO[bytes]:
     if header.encoding == "whole-gzip":  # the header is packed, too
         handle.close()
         packed = gzip.open(header.data)  # noqa: SIM115 - handed over to be closed by the caller
-        packed.read(header.offset)
+        packed.seek(header.offset)  # piece by piece
         return packed
     handle.seek(max(header.offset, 0))
-    for _ in range(header.line_skip):
-        handle.readline()
+    _skip_lines(handle, header.line_skip)
     if header.encoding == "gzip":
         return _closing(gzip.GzipFile(fileobj=handle), handle)
     if header.encoding == "bzip2":
@@ -225,6 +227,12 @@ def _opened(header: ImageHeader) -> IO[bytes]:
     if header.encoding == "zlib":
         return _Inflated(handle)
     return handle
+
+
+def _skip_lines(handle: IO[bytes], count: int) -> None:
+    for _ in range(count):
+        if not handle.readline():
+            raise EOFError
 
 
 def _closing(packed: Any, handle: IO[bytes]) -> IO[bytes]:
@@ -273,8 +281,7 @@ def _fill(handle: IO[bytes], view: memoryview) -> None:
 def _from_text(header: ImageHeader, needed: int) -> np.ndarray:
     with header.data.open("rb") as handle:
         handle.seek(max(header.offset, 0))
-        for _ in range(header.line_skip):
-            handle.readline()
+        _skip_lines(handle, header.line_skip)
         text = handle.read()
     if header.encoding == "hex":
         found = np.frombuffer(bytes.fromhex(text.decode("ascii")), np.uint8)

@@ -299,7 +299,9 @@ def _whole_number(keys: Mapping[str, str], key: str, file_name: str) -> int:
 def _cropped(labels: np.ndarray, ijkToRAS: np.ndarray, names: Mapping[int, str]) -> Iterator[tuple[int, CTVolume]]:
     from scipy import ndimage
 
-    highest = max(names, default=0)
+    highest = min(
+        max(names, default=0), int(labels.max(initial=0))
+    )  # a name may stand for any number, and take its memory
     for value, slices in enumerate(ndimage.find_objects(labels, max_label=highest), start=1):
         if slices is not None and value in names:
             yield value, label_mask(labels, value, slices, ijkToRAS, names[value])

@@ -40,9 +40,7 @@ demo: $(STAMP)
 test: $(STAMP)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/pytest -n auto --dist loadfile -m "not server"
-	@# By themselves: the server has fixed ports.
-	$(BIN)/pytest -m server
+	$(BIN)/pytest -n auto --dist loadfile
 
 bench: $(STAMP)
 	$(BIN)/python Testing/benchmarks/bench_frangi.py

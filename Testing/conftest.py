@@ -1,10 +1,12 @@
-"""For all tests: the same examples in every run, and a fair share of the cores."""
+"""For all tests: the same examples in every run, a fair share of the cores, and an order in which no worker waits long."""
 
 from __future__ import annotations
 
 import os
 
+import pytest
 from hypothesis import settings
+from phantoms import whole_phantom
 
 # A change is judged by what it changes, not by the dice.
 settings.register_profile("repeatable", derandomize=True)
@@ -12,3 +14,45 @@ settings.load_profile("repeatable")
 
 if "PYTEST_XDIST_WORKER" in os.environ:
     os.environ.setdefault("OMP_NUM_THREADS", "1")  # a core for each process; torch reads it when it is imported
+
+# Folders whose files share what takes long to start: one worker has them all. The server's ports are fixed, too.
+TOGETHER = ("Testing/server/", "Testing/gui/test_")
+# What takes longest comes first: at the end only short files are left to be shared out.
+FIRST = (
+    *TOGETHER, "Testing/training/tasks/", "Testing/training/runs/", "Testing/app/", "Testing/lib/inference/",
+    "Testing/mrml/", "Testing/training/", "Testing/lib/test_fuzz", "Testing/lib/model/", "Testing/lib/library/",
+)  # fmt: skip
+
+
+@pytest.fixture
+def phantom_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever asks for the chest phantom gets the one that was computed for an earlier test."""
+    monkeypatch.setattr("LesionLib.phantom.chest.chest_phantom", whole_phantom)
+
+
+def scope_of(nodeid: str) -> str:
+    """What a worker takes as a whole: a file, or one of the folders of `TOGETHER`."""
+    file = nodeid.partition("::")[0]
+    return next((folder for folder in TOGETHER if file.startswith(folder)), file)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    def place(item: pytest.Item) -> int:
+        return next((place for place, start in enumerate(FIRST) if item.nodeid.startswith(start)), len(FIRST))
+
+    items.sort(key=place)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> object | None:
+    """``--dist loadfile`` with the scopes and the order of this file."""
+    if config.getvalue("dist") != "loadfile":
+        return None
+    from xdist.scheduler import LoadFileScheduling
+
+    class Scheduling(LoadFileScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            return scope_of(nodeid)
+
+    config.option.loadscopereorder = False
+    return Scheduling(config, log)

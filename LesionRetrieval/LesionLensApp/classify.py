@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
@@ -45,16 +44,14 @@ from slicer import vtkMRMLMarkupsROINode, vtkMRMLScalarVolumeNode, vtkMRMLScene
 
 from LesionLensApp.loaded_model import ModelSession
 from LesionLensApp.output import Steps, staged_output
-from LesionLensApp.reading import frame_source, read_masks, warnings_of_box
+from LesionLensApp.reading import frame_source, read_masks, require_boxes, warnings_of_box
 from LesionLensApp.report import lesion_images, write_report
 from LesionLensApp.slice_views import SliceRenderer
 
 
 def addBoxes(scene: vtkMRMLScene, path: Path) -> list[vtkMRMLMarkupsROINode]:
     """ROI nodes from a Slicer markups file (``.mrk.json``) or a CSV of boxes. Raises `BoxError`."""
-    if not os.path.isfile(path):
-        msg = f"{path} does not exist; give a .csv of boxes or a Slicer markups file (.mrk.json)."
-        raise BoxError(msg)
+    require_boxes(path)
     suffix = path.suffix.lower()
     if suffix == ".csv":
         return [addRoiNode(scene, box) for box in read_boxes_csv(path)]

@@ -7,16 +7,20 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from LesionLib.faults import DONE, guarded
+from LesionLib.errors import LesionLensError
+from LesionLib.faults import DONE, INTERRUPTED, guarded
 from LesionLib.io.leftovers import leftovers, leftovers_note
-from LesionLib.model.folder import DEFAULT_MODEL, user_model_root
+from LesionLib.model.folder import find_bundle, user_model_root
 from LesionLib.terminal import notify
 from LesionRetrievalLib.libraries import library_location
 
 from LesionLensApp.library import add_library_commands, add_reading_options
 from LesionLensApp.models import add_models_commands
-from LesionLensApp.output import NOTICE, Steps, check_output, print_results
+from LesionLensApp.options import Parser, add_machine_options, default_model, default_of, finished
+from LesionLensApp.output import NOTICE, Steps, be_quiet, check_output, print_results
 from LesionLensApp.quiz import add_quiz_commands
+
+_SHOWN_FAILURES = 8
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -27,13 +31,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _run(arguments: Sequence[str] | None) -> int:
     options = build_parser().parse_args(arguments)
     command: Callable[[argparse.Namespace], None] = options.command
-    _say_leftovers(options)
+    be_quiet(options.quiet)
+    if getattr(options, "key", "") is None and default_of("key"):
+        options.key = Path(default_of("key"))
+    _note_leftovers(options)
     command(options)
     sys.stdout.flush()
     return DONE
 
 
-def _say_leftovers(options: argparse.Namespace) -> None:
+def _note_leftovers(options: argparse.Namespace) -> None:
     """Of the places this command writes to."""
     places = [getattr(options, name, None) for name in ("out", "library")]
     places += [user_model_root()] if hasattr(options, "archive") else []
@@ -44,34 +51,39 @@ def _say_leftovers(options: argparse.Namespace) -> None:
 
 def build_parser() -> argparse.ArgumentParser:
     """All commands and their options."""
-    parser = argparse.ArgumentParser(
-        prog="lesionlens", description=f"Lesions on CT: what, why, and what similar ones were. {NOTICE}"
-    )
+    parser = Parser(prog="lesionlens", description=f"Lesions on CT: what, why, and what similar ones were. {NOTICE}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     _add_demo(commands)
     _add_classify(commands)
-    add_library_commands(commands, default_model=DEFAULT_MODEL)
+    add_library_commands(commands, default_model=default_model())
     add_models_commands(commands)
-    add_quiz_commands(commands)
-    return parser
+    add_quiz_commands(commands, default_model=default_model())
+    return finished(parser)
 
 
 def _add_demo(commands: argparse._SubParsersAction) -> None:
     parser = commands.add_parser("demo", help="the whole way on a computed phantom, without any data")
     parser.add_argument("--out", type=Path, default=Path("demo-out"), help="folder for the results (default: demo-out)")
-    parser.add_argument("--model", default=DEFAULT_MODEL, help="name or folder of a model")
+    parser.add_argument("--model", default=default_model(), help="name or folder of a model")
+    add_machine_options(parser)
     parser.add_argument("--seed", type=int, default=0, help="another seed, another phantom")
     parser.set_defaults(command=_demo)
 
 
 def _add_classify(commands: argparse._SubParsersAction) -> None:
     parser = commands.add_parser("classify", help="answer the boxes on a CT")
-    parser.add_argument("volume", type=Path, help="DICOM folder, NRRD or NIfTI file")
+    parser.add_argument("volume", type=Path, nargs="?", help="DICOM folder, NRRD or NIfTI file")
     where = parser.add_mutually_exclusive_group(required=True)
     where.add_argument("--boxes", type=Path, help="boxes as .csv, or a Slicer markups file (.mrk.json)")
     where.add_argument(
         "--segmentation", type=Path, help="label map, .seg.nrrd or DICOM SEG: every segment becomes a box"
     )
+    where.add_argument(
+        "--batch", type=Path, metavar="TABLE",
+        help="many CTs: a CSV with the columns name, volume and, in each row, one of boxes, segmentation, mask; --out gets one "
+        "results.csv, and failed.csv; the same command goes on after a break",
+    )  # fmt: skip
+    parser.add_argument("--jobs", type=int, default=1, metavar="N", help="with --batch: N processes (default: 1)")
     add_reading_options(parser)
     parser.add_argument(
         "--margin-mm", type=float, help="margin around a segment (default: what the model was made for)"
@@ -80,7 +92,10 @@ def _add_classify(commands: argparse._SubParsersAction) -> None:
         "--answer-anyway", action="store_true",
         help="show what the network computed also for lesions that the model has no answer for",
     )  # fmt: skip
-    parser.add_argument("--model", default=DEFAULT_MODEL, help=f"name or folder of a model (default: {DEFAULT_MODEL})")
+    parser.add_argument(
+        "--model", default=default_model(), help=f"name or folder of a model (default: {default_model()})"
+    )
+    add_machine_options(parser)
     parser.add_argument("--library", type=library_location, help="case library to compare with")
     parser.add_argument("--similar", type=int, default=9, metavar="K", help="how many similar cases (default: 9)")
     parser.add_argument(
@@ -93,6 +108,7 @@ def _add_classify(commands: argparse._SubParsersAction) -> None:
     parser.add_argument("--dicom-sr", action="store_true", help="also a DICOM structured report, for a DICOM folder")
     parser.add_argument("--out", type=Path, required=True, help="folder for the results")
     parser.add_argument("--overwrite", action="store_true", help="replace earlier results in --out")
+    parser.add_argument("--json", action="store_true", help="print the answers as JSON instead of a table")
     parser.set_defaults(command=_classify)
 
 
@@ -105,19 +121,54 @@ def _demo(options: argparse.Namespace) -> None:
     from LesionLensApp.demo import run_demo
     from LesionLensApp.loaded_model import ModelSession
 
-    print_results(run_demo(options.out, ModelSession(options.model), steps, seed=options.seed), options.out)
+    print_results(run_demo(options.out, ModelSession.of(options), steps, seed=options.seed), options.out)
 
 
 def _classify(options: argparse.Namespace) -> None:
+    if options.batch:
+        _classify_batch(options)
+        return
+    if options.volume is None:
+        msg = "no CT is given; name a DICOM folder, NRRD or NIfTI file before the options."
+        raise LesionLensError(msg)
     check_output(options.out, overwrite=options.overwrite)
+    if options.library is None and default_of("library"):
+        options.library = library_location(default_of("library"))
+    from LesionLensApp.reading import require_files
+
+    # Before torch is loaded: what is mistyped is refused at once.
+    find_bundle(options.model)
+    require_files(options)
     steps = Steps()
     steps.begin("Loading torch and the model")
     from LesionLensApp.loaded_model import ModelSession
 
-    model = ModelSession(options.model)
+    model = ModelSession.of(options)
     from LesionLensApp.classify import classify_files
 
-    print_results(classify_files(options, model, steps), options.out)
+    results = classify_files(options, model, steps)
+    if options.json:
+        notify((options.out / "results.json").read_text(encoding="utf-8"))
+    else:
+        print_results(results, options.out)
+
+
+def _classify_batch(options: argparse.Namespace) -> None:
+    steps = Steps()
+    steps.begin("Loading torch and the model")
+    from LesionLensApp.batch import FAILED, RESULTS, run_batch
+
+    try:
+        batch = run_batch(options, steps)
+    except KeyboardInterrupt:
+        notify("lesionlens: interrupted; what is answered is kept, the same command goes on.", sys.stderr)
+        raise SystemExit(INTERRUPTED) from None
+    for name, error in batch.failed[:_SHOWN_FAILURES]:
+        steps.note(f"{name}: {error}")
+    notify(f"{batch.answered} cases in {options.out / RESULTS}. {NOTICE}")
+    if batch.failed:
+        msg = f"{len(batch.failed)} of {batch.answered + len(batch.failed)} cases failed; see {options.out / FAILED}."
+        raise LesionLensError(msg)
 
 
 if __name__ == "__main__":

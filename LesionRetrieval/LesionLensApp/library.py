@@ -13,9 +13,10 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from LesionLib.errors import CaseLibraryError
-from LesionLib.model.folder import segment_margin_of
+from LesionLib.model.folder import find_bundle, segment_margin_of
 from LesionLib.terminal import notify
 from LesionRetrievalLib.libraries import Target, TransferPlan, Transferred, library_location, open_store, transfer
 from LesionRetrievalLib.library.cases import CaseStore, IndexedModel
@@ -27,8 +28,11 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from LesionLensApp.loaded_model import ModelSession
+from LesionLensApp.options import add_machine_options
 from LesionLensApp.output import NOTICE, Steps, cell, kept_names, library_file
+
+if TYPE_CHECKING:
+    from LesionLensApp.loaded_model import ModelSession
 
 _SERVER = "milvus://host:port/library; who asks is in LESIONLENS_SERVER_TOKEN, or ..._USER and ..._PASSWORD"
 
@@ -55,6 +59,7 @@ def _add_build(commands: argparse._SubParsersAction, default_model: str) -> None
     parser = commands.add_parser("build", help="a library from a folder of cases: one CSV table, image/ and mask/")
     parser.add_argument("folder", type=Path, help="folder with the table, image/ and mask/")
     parser.add_argument("--model", default=default_model, help="name or folder of the model that embeds the cases")
+    add_machine_options(parser)
     parser.add_argument("--out", type=Path, required=True, help="the library file to write")
     parser.add_argument("--label-column", help="column with the answers (default: label, or malignant)")
     parser.add_argument("--label-source", help="how the answers were established, in a few words")
@@ -83,6 +88,7 @@ def _add_add(commands: argparse._SubParsersAction, default_model: str) -> None:
     parser.add_argument("--attribute", action="append", default=[], metavar="NAME=VALUE", help="may be repeated")
     parser.add_argument("--note", default="", help="a remark; no names, dates or numbers of a patient")
     parser.add_argument("--model", default=default_model, help="name or folder of the model that embeds the lesions")
+    add_machine_options(parser)
     _add_patient(parser)
     _add_images(parser)
     parser.add_argument(
@@ -102,6 +108,7 @@ def _add_search(commands: argparse._SubParsersAction, default_model: str) -> Non
     parser.add_argument("--volume", type=Path, help="DICOM folder, NRRD or NIfTI file with the lesions to compare with")
     _add_where(parser, required=False)
     parser.add_argument("--model", default=default_model, help="name or folder of the model that embeds the lesions")
+    add_machine_options(parser)
     parser.add_argument("--similar", type=int, default=9, metavar="K", help="how many cases (default: 9)")
     parser.add_argument(
         "--scope", choices=("all", "same-patient", "cross-patient"), default="all",
@@ -166,6 +173,7 @@ def _add_reindex(commands: argparse._SubParsersAction, default_model: str) -> No
     )
     _add_library(parser)
     parser.add_argument("--model", default=default_model, help="name or folder of the model")
+    add_machine_options(parser)
     parser.set_defaults(command=_reindex)
 
 
@@ -238,7 +246,7 @@ def _add_key(parser: argparse.ArgumentParser) -> None:
 
 def _build(options: argparse.Namespace) -> None:
     steps = Steps()
-    model = _asked(options.model, steps)
+    model = _asked(options, steps)
     from LesionRetrievalLib.library.pseudonyms import default_key_path
 
     from LesionLensApp.library_cases import LibraryPlan, build_library
@@ -263,7 +271,7 @@ def _build(options: argparse.Namespace) -> None:
 
 def _add(options: argparse.Namespace) -> None:
     steps = Steps()
-    model = _asked(options.model, steps)
+    model = _asked(options, steps)
     from LesionLensApp.library_cases import add_lesions
 
     added = add_lesions(options, model, steps)
@@ -273,7 +281,7 @@ def _add(options: argparse.Namespace) -> None:
 def _search(options: argparse.Namespace) -> None:
     from LesionLensApp.library_search import as_json_text, print_search_results, search_results
 
-    results = search_results(options, lambda: _asked(options.model, Steps()))
+    results = search_results(options, lambda: _asked(options, Steps()))
     if options.json:
         notify(as_json_text(results))
     else:
@@ -334,7 +342,7 @@ def _export(options: argparse.Namespace) -> None:
 
 def _reindex(options: argparse.Namespace) -> None:
     steps = Steps()
-    model = _asked(options.model, steps)
+    model = _asked(options, steps)
 
     notify(reindex_library(options.library, model, steps))
 
@@ -349,9 +357,12 @@ def _pull(options: argparse.Namespace) -> None:
     notify(pull(options))
 
 
-def _asked(model: str, steps: Steps) -> ModelSession:
+def _asked(options: argparse.Namespace, steps: Steps) -> ModelSession:
+    find_bundle(options.model)  # refused at once where it is mistyped
     steps.begin("Loading torch and the model")
-    return ModelSession(model)
+    from LesionLensApp.loaded_model import ModelSession
+
+    return ModelSession.of(options)
 
 
 _SHOWN_PROBLEMS = 10

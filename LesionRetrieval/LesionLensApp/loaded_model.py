@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -29,9 +30,18 @@ class ModelSession:
     Raises what `load_bundle` raises.
     """
 
-    def __init__(self, model: str | Path) -> None:
-        self._runner, self._options = InProcessRunner(), RunOptions()
-        self.described: ModelDescription = self._runner.describe(model)
+    def __init__(self, model: str | Path, *, device: str = "auto", threads: int | None = None) -> None:
+        if threads is not None:
+            import torch  # late: a command's options are refused without it
+
+            torch.set_num_threads(threads)
+        self._runner, self._options = InProcessRunner(), RunOptions(device=device)
+        self.described: ModelDescription = self._runner.describe(model, self._options)
+
+    @classmethod
+    def of(cls, options: argparse.Namespace) -> ModelSession:
+        """As the command line names it: ``model``, ``device``, ``threads``."""
+        return cls(options.model, device=options.device, threads=options.threads)
 
     def classify(
         self, volume: CTVolume, box: LesionBox, *, box_jitter: int = 0, answer_anyway: bool = False

@@ -6,11 +6,13 @@ import argparse
 import json
 from pathlib import Path
 
+from LesionLib.errors import BundleError
+from LesionLib.model.folder import installed_bundles
 from LesionLib.terminal import notify
 from rich.console import Console
 from rich.table import Table
 
-from LesionLensApp.output import cell
+from LesionLensApp.output import NOTICE, cell
 
 # LesionLib.model.bundle is imported where it is used: it brings torch, and a mistyped option should be answered at once.
 
@@ -19,6 +21,7 @@ def add_models_commands(commands: argparse._SubParsersAction) -> None:
     """Add the ``models`` commands to the command line."""
     models = commands.add_parser("models", help="the models there are").add_subparsers(required=True, metavar="COMMAND")
     listing = models.add_parser("list", help="all models, with version and what they answer")
+    listing.add_argument("--json", action="store_true", help="as JSON instead of a table")
     listing.set_defaults(command=_list)
     show = models.add_parser("show", help="the card of a model: what it is for, and its figures")
     verify = models.add_parser("verify", help="check a model's files and that it answers its own test case")
@@ -33,22 +36,31 @@ def add_models_commands(commands: argparse._SubParsersAction) -> None:
     install.set_defaults(command=_install)
 
 
-def _list(_options: argparse.Namespace) -> None:
-    from LesionLib.errors import BundleError
-    from LesionLib.model.bundle import read_manifest
-    from LesionLib.model.folder import installed_bundles
-
-    table = Table(caption="Research use only, not for diagnosis.")
-    for heading in ("model", "version", "answers", "folder"):
+def _list(options: argparse.Namespace) -> None:
+    models = [_listed(name, folder) for name, folder in sorted(installed_bundles().items())]
+    if options.json:
+        notify(json.dumps(models, indent=2, ensure_ascii=False))
+        return
+    table = Table(caption=NOTICE)
+    # A name is typed as it stands: it is never cut, however narrow the terminal is.
+    table.add_column("model", no_wrap=True, min_width=max((len(model["name"]) for model in models), default=0))
+    for heading in ("version", "answers", "folder"):
         table.add_column(heading)
-    for name, folder in sorted(installed_bundles().items()):
-        try:
-            manifest = read_manifest(folder)
-            row = (name, manifest["version"], manifest["description"], str(folder))
-        except BundleError as error:
-            row = (name, "-", f"cannot be used: {error}", str(folder))
-        table.add_row(*map(cell, row))
+    for model in models:
+        answers = f"cannot be used: {model['error']}" if model["error"] else model["description"]
+        table.add_row(*map(cell, (model["name"], model["version"] or "-", answers, model["folder"])))
     Console(highlight=False).print(table)
+
+
+def _listed(name: str, folder: Path) -> dict[str, str]:
+    from LesionLib.model.bundle import read_manifest
+
+    try:
+        manifest = read_manifest(folder)
+    except BundleError as error:
+        return {"name": name, "version": "", "description": "", "folder": str(folder), "error": str(error)}
+    about = {key: manifest[key] for key in ("version", "description")}
+    return {"name": name, **about, "folder": str(folder), "error": ""}
 
 
 def _show(options: argparse.Namespace) -> None:

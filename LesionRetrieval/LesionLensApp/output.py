@@ -28,6 +28,7 @@ from rich.text import Text
 
 NOTICE = "Research use only, not for diagnosis."
 _SHOWN_WARNINGS = 8
+_SECONDS_BETWEEN_LINES = 10.0
 _T = TypeVar("_T")
 
 
@@ -49,6 +50,14 @@ def kept_names(given: list[str]) -> tuple[str, ...]:
     return tuple(name.strip() for each in given for name in each.split(",") if name.strip())
 
 
+_is_quiet = [False]
+
+
+def be_quiet(quiet: bool) -> None:
+    """Whether the `Steps` made from now on say nothing."""
+    _is_quiet[0] = quiet
+
+
 class Steps:
     """Steps as they begin, and a bar for long ones.
 
@@ -56,7 +65,7 @@ class Steps:
     """
 
     def __init__(self) -> None:
-        self._console = Console(stderr=True, highlight=False)
+        self._console = Console(stderr=True, highlight=False, quiet=_is_quiet[0])
         self._start = time.monotonic()
 
     def begin(self, what: str) -> None:
@@ -73,11 +82,23 @@ class Steps:
             self.note(warning)
 
     def each(self, items: Sequence[_T] | Iterable[_T], what: str, *, total: int | None = None) -> Iterator[_T]:
-        """The items again, with a bar where there is a terminal to draw it on."""
+        """The items again, with a bar where there is a terminal to draw it on, else with a line every few seconds."""
         self.begin(what)
+        total = total if total is not None else len(items)
+        if not self._console.is_terminal:
+            yield from self._with_lines(items, total)
+            return
         columns = [TextColumn("         "), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()]
         with Progress(*columns, console=self._console, transient=True) as progress:
-            yield from progress.track(items, total=total if total is not None else len(items))
+            yield from progress.track(items, total=total)
+
+    def _with_lines(self, items: Iterable[_T], total: int) -> Iterator[_T]:
+        last = time.monotonic()
+        for done, item in enumerate(items):
+            if time.monotonic() - last > _SECONDS_BETWEEN_LINES:
+                last = time.monotonic()
+                self.begin(f"{done} of {total}")
+            yield item
 
 
 def print_results(results: Sequence[LesionResult], out: Path) -> None:

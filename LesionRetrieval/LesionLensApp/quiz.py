@@ -7,9 +7,10 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from LesionLib.model.folder import DEFAULT_MODEL, segment_margin_of
+from LesionLib.model.folder import find_bundle, segment_margin_of
 from LesionLib.terminal import notify
 
+from LesionLensApp.options import add_machine_options
 from LesionLensApp.output import Steps, check_output, kept_names, library_file
 
 if TYPE_CHECKING:
@@ -24,10 +25,10 @@ _PHANTOMS_SAY = (
 # What is heavy is imported where it is used: a mistyped option should be answered at once.
 
 
-def add_quiz_commands(commands: argparse._SubParsersAction) -> None:
+def add_quiz_commands(commands: argparse._SubParsersAction, *, default_model: str) -> None:
     """Add the ``quiz`` commands to the command line."""
     quiz = commands.add_parser("quiz", help="a quiz for teaching").add_subparsers(required=True, metavar="COMMAND")
-    _add_make(quiz)
+    _add_make(quiz, default_model)
     score = quiz.add_parser("score", help="score sheet and summary page of all learners")
     score.add_argument("quiz", type=Path, help="the quiz file")
     score.add_argument("answers", type=Path, help="folder with the learners' files (attempt-CODE.jsonl)")
@@ -36,7 +37,7 @@ def add_quiz_commands(commands: argparse._SubParsersAction) -> None:
     score.set_defaults(command=_score)
 
 
-def _add_make(quiz: argparse._SubParsersAction) -> None:
+def _add_make(quiz: argparse._SubParsersAction, model: str) -> None:
     make = quiz.add_parser("make", help="a quiz file with its own CT patches and the model's answers")
     where = make.add_mutually_exclusive_group()
     where.add_argument("--from", dest="folder", type=Path, help="folder with one CSV table, image/ and mask/")
@@ -46,7 +47,8 @@ def _add_make(quiz: argparse._SubParsersAction) -> None:
     )
     make.add_argument("--cases", type=int, default=10, metavar="N", help="how many cases (default: 10)")
     make.add_argument("--seed", type=int, default=0, help="another seed, other cases in another order")
-    make.add_argument("--model", default=DEFAULT_MODEL, help=f"name or folder of a model (default: {DEFAULT_MODEL})")
+    make.add_argument("--model", default=model, help=f"name or folder of a model (default: {model})")
+    add_machine_options(make)
     make.add_argument(
         "--library", type=library_file,
         help="case library for the similar cases; without --from and --phantom for the cases too, if it keeps their CT",
@@ -106,6 +108,7 @@ def _make(options: argparse.Namespace) -> None:
             f"{options.box_jitter} (0 to 100)."
         )
         raise QuizError(msg)
+    find_bundle(options.model)  # refused at once where it is mistyped
     steps = Steps()
     steps.begin("Loading torch and the model")
     from LesionRetrievalLib.library.cases import ModelIdentity
@@ -113,7 +116,7 @@ def _make(options: argparse.Namespace) -> None:
 
     from LesionLensApp.loaded_model import ModelSession
 
-    model = ModelSession(options.model)
+    model = ModelSession.of(options)
     who = model.described
     with ExitStack() as stack:
         library = stack.enter_context(CaseLibrary.open(options.library)) if options.library else None

@@ -3,13 +3,39 @@
 from __future__ import annotations
 
 import argparse
+import os
 from pathlib import Path
 
 from LesionLib.errors import BoxError, InputWarning, WarningName
 from LesionLib.geometry import CTVolume, LesionBox, in_missing_slices_mm
-from LesionLib.io.boxes import FrameSource, frame_warning
+from LesionLib.io.boxes import FrameSource, frame_warning, read_boxes_csv
 from LesionLib.io.segmentations import read_segments, split_parts
-from LesionLib.io.volumes import DicomSeries
+from LesionLib.io.volumes import DicomSeries, read_ct
+from LesionRetrievalLib.libraries import open_store
+
+
+def require_files(options: argparse.Namespace) -> None:
+    """Refuse at once what is mistyped: paths that are not there, and a table of boxes that cannot be read.
+
+    Raises what reading them would raise. What a file holds besides shows when it is read.
+    """
+    if not os.path.exists(options.volume):
+        read_ct(options.volume)
+    if options.boxes is not None:
+        require_boxes(options.boxes)
+        if options.boxes.suffix.lower() == ".csv":
+            read_boxes_csv(options.boxes)
+    if options.segmentation is not None and not os.path.exists(options.segmentation):
+        read_segments(options.segmentation)
+    if isinstance(options.library, Path) and not os.path.isfile(options.library):
+        open_store(options.library).close()
+
+
+def require_boxes(path: Path) -> None:
+    """Raises `BoxError` where no file of boxes is."""
+    if not os.path.isfile(path):
+        msg = f"{path} does not exist; give a .csv of boxes or a Slicer markups file (.mrk.json)."
+        raise BoxError(msg)
 
 
 def read_masks(

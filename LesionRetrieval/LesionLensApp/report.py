@@ -7,10 +7,11 @@ import io
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import numpy as np
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
 from LesionLib.inference.messages import ModelDescription
 from LesionLib.inference.results import NO_ANSWER, LesionResult, RunInfo, color_by_class, css_color, heat_map_file
 from LesionLib.io.private_files import write_private
@@ -70,7 +71,7 @@ def lesion_images(
 def png_data_uri(pixels: np.ndarray) -> str:
     """A uint8 picture, grey (h, w) or colour (h, w, 3), as a PNG inside a data URI."""
     buffer = io.BytesIO()
-    Image.fromarray(np.ascontiguousarray(pixels)).save(buffer, format="PNG", optimize=True)
+    Image.fromarray(np.ascontiguousarray(pixels)).save(buffer, format="PNG")
     return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")
 
 
@@ -91,6 +92,13 @@ class CaseCard:
     image: str | None
 
 
+@cache
+def _template() -> Template:
+    """The page's template, compiled once."""
+    environment = Environment(loader=FileSystemLoader(_TEMPLATES), autoescape=True, undefined=StrictUndefined)
+    return environment.get_template("report.html.j2")
+
+
 def write_report(
     path: Path,
     run: RunInfo,
@@ -103,7 +111,6 @@ def write_report(
     note: str = "",
 ) -> None:
     """Write the page; nothing in it is fetched from anywhere. ``note``: what has to be said of the similar cases."""
-    environment = Environment(loader=FileSystemLoader(_TEMPLATES), autoescape=True, undefined=StrictUndefined)
     colors = {name: css_color(color) for name, color in color_by_class(model).items()}
     lesions = [
         {
@@ -118,7 +125,7 @@ def write_report(
         }
         for number, result in enumerate(results, start=1)
     ]
-    page = environment.get_template("report.html.j2").render(
+    page = _template().render(
         run=run,
         lesions=lesions,
         notice=NOTICE,

@@ -32,6 +32,7 @@ import re
 import sys
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -40,7 +41,12 @@ import pytest
 import slicer
 import slicer.util
 from LesionClassifierLib.headless import HeadlessModule, HeadlessSlicer, startHeadlessSlicer
-from LesionLib.inference.runner import SharedRunner
+from LesionClassifierLib.scene.lesions import addRoiNode, markAsLesion
+from LesionClassifierLib.scene.volumes import addVolumeNode
+from LesionLib.inference.messages import Embedding, describing_request
+from LesionLib.inference.runner import InProcessRunner, SharedRunner
+from LesionLib.model.folder import golden_case
+from LesionRetrievalLib.quiz_logic import QuizLogic
 from repository import ROOT, SLICER_STANDINS, WIDGET_STANDINS
 
 
@@ -156,6 +162,55 @@ def spin(gui: Any) -> Callable[..., bool]:
             time.sleep(0.005)
 
     return run
+
+
+@pytest.fixture(autouse=True)
+def own_settings(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """The owner's key and feedback in a folder of the test."""
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
+
+
+@pytest.fixture(scope="session")
+def in_process() -> InProcessRunner:
+    """Models in this process, each loaded once: for what is answered before a panel is there."""
+    return InProcessRunner()
+
+
+@pytest.fixture(scope="session")
+def embedding(in_process: InProcessRunner) -> Embedding:
+    """What the model sees in the golden lesion."""
+    return in_process.run(describing_request("lung-nodule-malignancy"))
+
+
+@pytest.fixture
+def a_case(scene: slicer.vtkMRMLScene) -> tuple[slicer.vtkMRMLScalarVolumeNode, slicer.vtkMRMLMarkupsROINode]:
+    """The golden CT and its box as nodes."""
+    volume, box = golden_case()
+    return addVolumeNode(scene, volume), markAsLesion(addRoiNode(scene, replace(box, name="L1")))
+
+
+@pytest.fixture
+def quiz_room(gui: Any) -> Iterator[Callable[[QuizLogic], Any]]:
+    """The teaching room on a logic, in a window, as the module makes it."""
+    import qt
+    from LesionRetrievalLib.quiz_panel.quiz_panel import QuizPanel
+
+    container = qt.QWidget()
+    container.setLayout(qt.QVBoxLayout())
+    container.resize(560, 900)
+    made: list[QuizPanel] = []
+
+    def make(logic: QuizLogic) -> QuizPanel:
+        made.append(QuizPanel(container=container, logic=logic))
+        container.show()
+        return made[-1]
+
+    yield make
+    for panel in made:
+        panel.cleanup()
+    container.close()
+    container.deleteLater()
+    qt.QApplication.sendPostedEvents(None, qt.QEvent.DeferredDelete)
 
 
 @pytest.fixture

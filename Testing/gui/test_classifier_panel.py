@@ -20,13 +20,6 @@ LONG = 60
 
 
 @pytest.fixture
-def a_case(scene):
-    """The golden CT and its box as nodes."""
-    volume, box = golden_case()
-    return addVolumeNode(scene, volume), markAsLesion(addRoiNode(scene, replace(box, name="L1")))
-
-
-@pytest.fixture
 def panel(module_widget, scene):
     return module_widget("LesionClassifier", size=(560, 1500))
 

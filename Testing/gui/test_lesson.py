@@ -17,12 +17,11 @@ from LesionClassifierLib.scene.volumes import addVolumeNode, volumeFromNode
 from LesionLensApp.slice_views import SliceRenderer, SliceView
 from LesionLib.geometry import LesionBox
 from LesionLib.inference.messages import EmbeddingRequest, describing_request
-from LesionLib.inference.runner import InProcessRunner
-from LesionLib.phantom.chest import chest_phantom
 from LesionRetrievalLib.library.cases import ModelIdentity
 from LesionRetrievalLib.library.intake import NewCase, Owner, add_case
 from LesionRetrievalLib.library.pseudonyms import pseudonymisation_key
 from LesionRetrievalLib.library.store import CaseLibrary
+from phantoms import whole_phantom
 from PIL import Image
 from quiz_cases import phantom_quiz
 
@@ -51,7 +50,7 @@ def draw(headless, tmp_path, spin):
                 pictures[name] = view.grab()
                 view.close()
         rows = [np.concatenate([pictures[n] for n in row], axis=1) for row in ROWS if all(n in pictures for n in row)]
-        Image.fromarray(np.concatenate(rows, axis=0)).save(folder / f"lesson-{step}.png", optimize=True)
+        Image.fromarray(np.concatenate(rows, axis=0)).save(folder / f"lesson-{step}.png")
         return pictures
 
     with SliceRenderer(headless):  # it sees to OpenGL
@@ -89,17 +88,16 @@ def look_at(scene, centerRAS, fieldMm=120.0) -> None:
 
 
 @pytest.fixture
-def library_path(tmp_path, monkeypatch):
+def library_path(tmp_path, phantom_once, in_process):
     """Two nodules of another phantom, with their CT."""
-    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
-    runner, path, key = InProcessRunner(), tmp_path / "phantoms.lesionlib", pseudonymisation_key()
-    phantom = chest_phantom(seed=1)
-    first = runner.run(describing_request(MODEL))
+    path, key = tmp_path / "phantoms.lesionlib", pseudonymisation_key()
+    phantom = whole_phantom(seed=1)
+    first = in_process.run(describing_request(MODEL))
     with CaseLibrary.create(path, model=ModelIdentity.of(first.info), dimension=len(first.vector)) as library:
         for nodule in phantom.nodules[:2]:
             box = nodule.box.grown(1.5)
             new = NewCase(nodule.kind, "the phantom's recipe", organ="lung", with_thumbnails=True, with_patch=True)
-            embedding = runner.run(EmbeddingRequest(MODEL, phantom.volume, box))
+            embedding = in_process.run(EmbeddingRequest(MODEL, phantom.volume, box))
             add_case(library, phantom.volume, box, embedding, new=new, owner=Owner(*key.hashes("phantom 1")))
     return path
 

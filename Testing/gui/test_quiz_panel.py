@@ -38,22 +38,9 @@ def clock() -> Clock:
 
 
 @pytest.fixture
-def room(scene, gui, clock, monkeypatch, tmp_path):
+def room(quiz_room, scene, clock):
     """The teaching room in a window, as the module makes it."""
-    import qt
-    from LesionRetrievalLib.quiz_panel.quiz_panel import QuizPanel
-
-    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
-    container = qt.QWidget()
-    container.setLayout(qt.QVBoxLayout())
-    container.resize(560, 900)
-    panel = QuizPanel(container=container, logic=QuizLogic(scene, clock=clock))
-    container.show()
-    yield panel
-    panel.cleanup()
-    container.close()
-    container.deleteLater()
-    qt.QApplication.sendPostedEvents(None, qt.QEvent.DeferredDelete)
+    return quiz_room(QuizLogic(scene, clock=clock))
 
 
 @pytest.fixture

@@ -16,8 +16,6 @@ import slicer.util
 from LesionClassifierLib.scene.lesions import addRoiNode, lesionNodes, markAsLesion
 from LesionClassifierLib.scene.tree import saveScene
 from LesionClassifierLib.scene.volumes import addVolumeNode
-from LesionLib.inference.messages import describing_request
-from LesionLib.inference.runner import InProcessRunner
 from LesionLib.model.folder import golden_case
 from LesionRetrievalLib.library.cases import Case, ModelIdentity
 from LesionRetrievalLib.library.patches import case_thumbnails, lesion_patch
@@ -28,18 +26,6 @@ from repository import ROOT, SLICER_STANDINS, WIDGET_STANDINS
 LONG = 60
 MODEL = "lung-nodule-malignancy"
 PATIENT = "patient 4711"
-
-
-@pytest.fixture(autouse=True)
-def own_settings(monkeypatch, tmp_path):
-    """The owner's key and feedback in a folder of the test."""
-    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
-
-
-@pytest.fixture(scope="module")
-def embedding():
-    """What the model sees in the golden lesion."""
-    return InProcessRunner().run(describing_request(MODEL))
 
 
 @pytest.fixture
@@ -62,13 +48,6 @@ def library_path(embedding, tmp_path):
             shown = thumbnails if number not in (2, 11) else None
             library.add(case, vector, model_sha256=embedding.info.model_sha256, thumbnails=shown, patch=patch)
     return path
-
-
-@pytest.fixture
-def a_case(scene):
-    """The golden CT and its box as nodes."""
-    volume, box = golden_case()
-    return addVolumeNode(scene, volume), markAsLesion(addRoiNode(scene, replace(box, name="L1")))
 
 
 @pytest.fixture
@@ -247,14 +226,14 @@ def test_the_interface_goes_on_while_the_model_looks(opened, spin):
     assert longest < 0.5
 
 
-def test_a_model_without_classes_is_set_beside_what_lesion_classifier_said(searched, a_case):
+def test_a_model_without_classes_is_set_beside_what_lesion_classifier_said(searched, a_case, in_process):
     from LesionClassifierLib.classification import classifyNodes
     from LesionRetrievalLib.panel.results import modelsWord
 
     found = searched.panel.found._found
     found = replace(found, embedding=replace(found.embedding, probabilities={}))
     assert modelsWord(found) == (MODEL, {})
-    classifyNodes(InProcessRunner(), a_case[0], [a_case[1]], MODEL)
+    classifyNodes(in_process, a_case[0], [a_case[1]], MODEL)
     name, probabilities = modelsWord(found)
     assert name == MODEL
     assert probabilities == pytest.approx(searched.panel.found._found.embedding.probabilities, abs=1e-4)

@@ -6,33 +6,30 @@ import pytest
 from LesionClassifierLib.sample_data import addPhantom
 from LesionClassifierLib.scene.lesions import lesionNodes
 from LesionLib.inference.messages import EmbeddingRequest, describing_request
-from LesionLib.inference.runner import InProcessRunner
-from LesionLib.phantom.chest import chest_phantom
 from LesionRetrievalLib.library.cases import ModelIdentity
 from LesionRetrievalLib.library.intake import NewCase, Owner, add_case
 from LesionRetrievalLib.library.pseudonyms import pseudonymisation_key
 from LesionRetrievalLib.library.store import CaseLibrary
+from phantoms import whole_phantom
 
 LONG = 120
 MODEL = "lung-nodule-malignancy"
 
 
 @pytest.fixture
-def library_path(tmp_path, monkeypatch):
+def library_path(tmp_path, phantom_once, in_process):
     """The nodules of another phantom and four of this one, with pictures and CT; what they are is how they were made."""
-    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
-    phantoms = [chest_phantom(seed=seed) for seed in (0, 1)]
-    monkeypatch.setattr("LesionLib.phantom.chest.chest_phantom", lambda seed: phantoms[seed])
-    runner, path, key = InProcessRunner(), tmp_path / "phantoms.lesionlib", pseudonymisation_key()
-    first = runner.run(describing_request(MODEL))
+    path, key = tmp_path / "phantoms.lesionlib", pseudonymisation_key()
+    first = in_process.run(describing_request(MODEL))
     with CaseLibrary.create(path, model=ModelIdentity.of(first.info), dimension=len(first.vector)) as library:
-        for seed, phantom in enumerate(phantoms):
+        for seed in (0, 1):
+            phantom = whole_phantom(seed=seed)
             owner = Owner(key.hash(f"phantom {seed}"), key.hash(f"phantom {seed}", domain="study"))
             for nodule in phantom.nodules:
                 if (seed, nodule.kind) == (0, "spiculated"):
                     continue  # the one that is asked about
                 box = nodule.box.grown(1.5)
-                embedding = runner.run(EmbeddingRequest(MODEL, phantom.volume, box))
+                embedding = in_process.run(EmbeddingRequest(MODEL, phantom.volume, box))
                 new = NewCase(
                     nodule.kind, "the phantom's recipe", organ="lung", attributes={"diameter_mm": nodule.diameter_mm},
                     with_thumbnails=True, with_patch=True, case_id=f"phantom-{seed}-{nodule.kind.replace(' ', '-')}",

@@ -9,7 +9,7 @@ from LesionClassifierLib.scene.results import storedResult
 LONG = 120
 
 
-def test_the_five_steps_of_the_readme(module_widget, scene, spin, screenshot, monkeypatch, tmp_path):
+def test_the_five_steps_of_the_readme(module_widget, scene, spin, screenshot, phantom_once, monkeypatch, tmp_path):
     import qt
     from LesionClassifierLib.sample_data import addPhantom
 

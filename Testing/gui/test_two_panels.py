@@ -10,10 +10,8 @@ import pytest
 import slicer
 import slicer.util
 from LesionClassifierLib.classification import classifyNodes
-from LesionClassifierLib.scene.lesions import addRoiNode, markAsLesion
+from LesionClassifierLib.scene.lesions import addRoiNode
 from LesionClassifierLib.scene.volumes import addVolumeNode, nodesOfClass
-from LesionLib.inference.messages import describing_request
-from LesionLib.inference.runner import InProcessRunner
 from LesionLib.model.folder import golden_case
 from LesionRetrievalLib.library.cases import Case, ModelIdentity
 from LesionRetrievalLib.library.patches import lesion_patch
@@ -24,25 +22,6 @@ from quiz_cases import phantom_quiz
 
 MODEL = "lung-nodule-malignancy"
 CASE_VIEWS = ("LesionLensAxial", "LesionLensCoronal", "LesionLensSagittal")
-
-
-@pytest.fixture(autouse=True)
-def own_settings(monkeypatch, tmp_path):
-    """The owner's key in a folder of the test."""
-    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
-
-
-@pytest.fixture
-def a_case(scene):
-    """The golden CT and its box as nodes."""
-    volume, box = golden_case()
-    return addVolumeNode(scene, volume), markAsLesion(addRoiNode(scene, replace(box, name="L1")))
-
-
-@pytest.fixture(scope="module")
-def embedding():
-    """Of the golden lesion."""
-    return InProcessRunner().run(describing_request(MODEL))
 
 
 @pytest.fixture
@@ -57,9 +36,9 @@ def library_path(embedding, tmp_path):
 
 
 @pytest.fixture
-def classifier(module_widget, a_case, spin):
+def classifier(module_widget, a_case, spin, in_process):
     """Lesion Classifier with an answered lesion that is current, left for another module."""
-    classifyNodes(InProcessRunner(), a_case[0], [a_case[1]], MODEL)
+    classifyNodes(in_process, a_case[0], [a_case[1]], MODEL)
     panel = module_widget("LesionClassifier", size=(480, 900))
     panel.initializeParameterNode()
     spin(0.5)

@@ -6,6 +6,7 @@ import ast
 import json
 import re
 import tomllib
+from functools import cache
 from pathlib import Path
 
 import LesionLib
@@ -112,23 +113,29 @@ def _folders() -> list[Path]:
     return sorted({path.parent for room in ROOMS.values() for path in room.rglob("*.py")})
 
 
-def imported(path: Path, *, at_file_scope: bool = False) -> set[str]:
+@cache
+def parsed(path: Path) -> ast.Module:
+    """The file's syntax tree: one for all tests, to be read only."""
+    return ast.parse(path.read_text(encoding="utf-8"))
+
+
+@cache
+def imported(path: Path, *, at_file_scope: bool = False) -> frozenset[str]:
     """Top-level names of everything the file imports; type-checking blocks do not count as file scope."""
-    tree = ast.parse(path.read_text(encoding="utf-8"))
-    nodes = tree.body if at_file_scope else ast.walk(tree)
+    nodes = parsed(path).body if at_file_scope else ast.walk(parsed(path))
     names: set[str] = set()
     for node in nodes:
         if isinstance(node, ast.Import):
             names |= {alias.name.split(".")[0] for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and node.level == 0:
             names.add((node.module or "").split(".")[0])
-    return names
+    return frozenset(names)
 
 
 def file_scope_modules(path: Path) -> set[Path]:
     """Files of ours that a file imports when it is loaded."""
     found: set[Path] = set()
-    for node in ast.parse(path.read_text(encoding="utf-8")).body:
+    for node in parsed(path).body:
         if isinstance(node, ast.ImportFrom):
             if node.level:
                 base = path.parents[node.level - 1] / (node.module or "").replace(".", "/")
@@ -151,7 +158,7 @@ def rooms_imported(package: str, path: Path) -> set[str]:
     """Rooms of its own package that a file imports, anywhere in it."""
     found: set[str] = set()
     inside = path.relative_to(ROOMS[package].parent).parts[:-1]
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+    for node in ast.walk(parsed(path)):
         if not isinstance(node, ast.ImportFrom):
             continue
         above = inside[: len(inside) - (node.level - 1)] if node.level else ()
@@ -246,7 +253,7 @@ def test_nothing_of_slicer_s_side_imports_torch_when_it_is_loaded():
 
 @pytest.mark.parametrize("path", SOURCES, ids=lambda path: path.name)
 def test_no_data_is_ever_executed(path):
-    tree = ast.parse(path.read_text(encoding="utf-8"))
+    tree = parsed(path)
     assert not imported(path) & {"pickle", "cPickle", "dill", "joblib", "shelve", "marshal"}
     for call in (node for node in ast.walk(tree) if isinstance(node, ast.Call)):
         name = ast.unparse(call.func)
@@ -257,7 +264,7 @@ def test_no_data_is_ever_executed(path):
 
 @pytest.mark.parametrize("path", SOURCES, ids=lambda path: path.name)
 def test_every_import_names_its_package_from_the_top(path):
-    nodes = ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+    nodes = ast.walk(parsed(path))
     assert [node.lineno for node in nodes if isinstance(node, ast.ImportFrom) and node.level] == []
 
 

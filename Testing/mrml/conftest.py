@@ -13,6 +13,7 @@ import slicer.util
 import vtk
 from LesionClassifierLib.headless import HeadlessSlicer, startHeadlessSlicer
 from LesionLib.geometry import CTVolume, LesionBox
+from LesionLib.inference.runner import InProcessRunner
 from repository import SLICER_STANDINS, WIDGET_STANDINS
 from scipy.spatial.transform import Rotation
 from slicer import vtkMRMLLinearTransformNode, vtkMRMLScene, vtkMRMLTransformNode
@@ -32,6 +33,14 @@ def slicers_python(monkeypatch: pytest.MonkeyPatch) -> None:
         )
     monkeypatch.setattr(slicer, "__path__", [*slicer.__path__, str(SLICER_STANDINS)])
     monkeypatch.setattr(sys, "path", [*sys.path, str(WIDGET_STANDINS), str(SLICER_STANDINS / "scripted_modules")])
+
+
+@pytest.fixture(scope="session")
+def runner() -> Iterator[InProcessRunner]:
+    """Models in this process, each loaded once for all tests."""
+    runner = InProcessRunner()
+    yield runner
+    runner.close()
 
 
 @pytest.fixture

@@ -22,6 +22,7 @@ from LesionRetrievalLib.library.store import CaseLibrary
 
 MODEL = ModelIdentity("tested", "1.0.0", "a" * 64)
 DIMENSION = 12
+HERE = Path(__file__).parent
 
 
 class Server:
@@ -80,24 +81,37 @@ class Server:
         return f"milvus://127.0.0.1:{self.port}/{library}"
 
 
+running: list[Server] = []
+
+
 @pytest.fixture(scope="session")
 def start_server(tmp_path_factory) -> Iterator[Callable[..., Server]]:
     """Start a new server, or one that was there before; the last one is killed, for only one can run: its etcd has one port."""
     if sys.platform != "linux" or importlib.util.find_spec("milvus") is None:
         pytest.skip("the server's package (milvus, Linux only) is not installed: pip install 'lesionlens[dev]'")
-    running: list[Server] = []
 
     def start(server: Server | None = None, **options) -> Server:
-        while running:
-            running.pop().kill()
+        kill_all()
         server = server or Server(tmp_path_factory.mktemp("milvus"), **options)
         server.start()
         running.append(server)
         return server
 
     yield start
+    kill_all()
+
+
+def kill_all() -> None:
+    """Nothing of a server is left."""
     while running:
         running.pop().kill()
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_runtest_teardown(nextitem: pytest.Item | None) -> None:
+    """The last server ends with the last of these tests: beside others it would only take time from them."""
+    if nextitem is None or HERE not in nextitem.path.parents:
+        kill_all()
 
 
 @pytest.fixture(scope="session")

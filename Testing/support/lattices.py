@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from functools import cache
+
 import numpy as np
-from LesionLib.geometry import CTVolume
+from LesionLib.geometry import CTVolume, transformed_points
 from scipy import ndimage
 from scipy.spatial.transform import Rotation
 
@@ -23,11 +25,18 @@ LATTICES = {
 UNUSUAL = sorted(set(LATTICES) - {"straight"})
 
 
+@cache
 def noise_ct(lattice: str) -> CTVolume:
-    """60 x 64 x 30 voxels around -600 HU; the same every time."""
+    """60 x 64 x 30 voxels around -600 HU; the same every time, and one for all tests: it can't be written to."""
     rng = np.random.default_rng(1)
     array = ndimage.gaussian_filter(rng.normal(-600, 900, (30, 64, 60)), 1.0).astype(np.int16)
     matrix = np.eye(4)
     matrix[:3, :3] = LATTICES[lattice]
     matrix[:3, 3] = [12.0, -30.0, 55.0]
+    array.setflags(write=False)
     return CTVolume(array, matrix, name=lattice)
+
+
+def middle(ct: CTVolume) -> np.ndarray:
+    """RAS of the middle of a CT's lattice, (3,)."""
+    return transformed_points(ct.ijkToRAS, (np.array(ct.sizeIJK) - 1) / 2)

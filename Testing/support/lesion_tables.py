@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import csv
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 import SimpleITK as sitk
+from lesiontraining.data.lesions import LesionTable
+from lesiontraining.data.readers.registry import read_with
 
 CLASSES = ("bright", "hollow")
 
@@ -39,9 +42,18 @@ def write_lesion_table(folder: Path, *, patients: int = 12, lesions: int = 2, se
                 }
             )  # fmt: skip
         sitk.WriteImage(sitk.GetImageFromArray(hu.astype(np.int16)), str(folder / f"ct{patient}.nii.gz"))
-    path = folder / "lesions.csv"
+    return write_rows(folder / "lesions.csv", rows)
+
+
+def write_rows(path: Path, rows: Sequence[Mapping[str, object]]) -> Path:
+    """A CSV with the columns of the first row."""
     with path.open("w", newline="", encoding="utf-8") as handle:
         writer = csv.DictWriter(handle, fieldnames=list(rows[0]))
         writer.writeheader()
         writer.writerows(rows)
     return path
+
+
+def read_table(reader: str, path: Path, *, label: str, classes: Sequence[str] | None = None, **options) -> LesionTable:
+    """By this reader; no class is left out unless ``classes`` are named."""
+    return read_with(reader, path, label=label, classes=classes, **options)

@@ -1,16 +1,21 @@
-"""The command line of model building: ``lesiontrain fit | evaluate | export | index | retrieval | probe``, ``lung-nodules``."""
+"""The command line of model building: ``lesiontrain recipes | fit | evaluate | export | index | retrieval | embed-bench | probe``."""
 
 from __future__ import annotations
 
 import argparse
+import json
 import sys
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import asdict
 from pathlib import Path
 
+from LesionLib.errors import LesionLensError
 from LesionLib.faults import DONE, guarded
 from LesionLib.io.leftovers import leftovers, leftovers_note
 from LesionLib.terminal import notify
+from rich.console import Console
+from rich.table import Table
 
 _FIT = """Everything else is Lightning's: --config, --data.table, --model.init_args.lr, --trainer.max_epochs, --print_config, ...
 A first run:   lesiontrain fit --config dmrn-lung-nodules --data.table lung_nodules --out runs/dmrn
@@ -40,16 +45,24 @@ def build_parser() -> argparse.ArgumentParser:
     """All commands and their options; those of ``fit`` that Lightning reads are left to it."""
     parser = argparse.ArgumentParser(prog="lesiontrain", description="Build models and measure them honestly.")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    _add_recipes(commands)
     _add_fit(commands)
     _add_evaluate(commands)
     _add_export(commands)
     _add_index(commands)
     _add_retrieval(commands)
+    _add_embed_bench(commands)
     _add_probe(commands)
     _add_lung_nodules(commands)
     _add_annotate(commands)
     _add_box_margin(commands)
     return parser
+
+
+def _add_recipes(commands: argparse._SubParsersAction) -> None:
+    recipes = commands.add_parser("recipes", help="the recipes: paper, data that one must bring, hardware and time")
+    recipes.add_argument("--json", action="store_true", help="as JSON instead of a table")
+    recipes.set_defaults(command=_recipes)
 
 
 def _add_fit(commands: argparse._SubParsersAction) -> None:
@@ -69,6 +82,9 @@ def _add_evaluate(commands: argparse._SubParsersAction) -> None:
     evaluate.add_argument("run", type=Path, nargs="+", help="the run; more runs on the same lesions stand beside it")
     evaluate.add_argument("--out", type=Path, help="folder of the report (default: RUN/report)")
     evaluate.add_argument("--draws", type=int, default=2000, help="bootstrap samples of patients (default: 2000)")
+    evaluate.add_argument(
+        "--positive", metavar="CLASS", help="of two classes the one that is looked for (default: the second)"
+    )
     evaluate.set_defaults(command=_evaluate)
 
 
@@ -111,6 +127,22 @@ def _add_retrieval(commands: argparse._SubParsersAction) -> None:
     retrieval.add_argument("--draws", type=int, default=2000, help="bootstrap samples of patients (default: 2000)")
     retrieval.add_argument("--out", type=Path, help="JSON file to write beside the printed tables")
     retrieval.set_defaults(command=_retrieval)
+
+
+def _add_embed_bench(commands: argparse._SubParsersAction) -> None:
+    bench = commands.add_parser("embed-bench", help="encoders side by side on a table, beside size and density")
+    bench.add_argument("table", type=Path)
+    bench.add_argument(
+        "--model", nargs="+", required=True, metavar="MODEL",
+        help="models by name or folder, or JSON files of ONNX networks (training/README.md)",
+    )  # fmt: skip
+    bench.add_argument("--reader", default="table", help="how the table is read (default: table)")
+    bench.add_argument("--label", required=True, help="the column with the answers")
+    bench.add_argument("--folds", default="5", help="how many folds, or the column that names them (default: 5)")
+    bench.add_argument("--drawings", type=int, default=4, help="how often each box is drawn otherwise (default: 4)")
+    bench.add_argument("--draws", type=int, default=2000, help="bootstrap samples of patients (default: 2000)")
+    bench.add_argument("--out", type=Path, help="JSON file to write beside the printed table")
+    bench.set_defaults(command=_embed_bench)
 
 
 def _add_probe(commands: argparse._SubParsersAction) -> None:
@@ -181,6 +213,21 @@ class _Clock:
         print(f"{time.monotonic() - self.start:6.0f} s  {text}", file=sys.stderr, flush=True)
 
 
+def _recipes(options: argparse.Namespace) -> None:
+    from lesiontraining.commands.recipes import recipes
+
+    if options.json:
+        notify(json.dumps([{**asdict(recipe), "path": str(recipe.path)} for recipe in recipes()], indent=2))
+        return
+    table = Table(caption="lesiontrain fit --config NAME; see training/README.md")
+    table.add_column("name", no_wrap=True)
+    for heading in ("paper", "bring", "hardware and time"):
+        table.add_column(heading)
+    for recipe in recipes():
+        table.add_row(recipe.name, recipe.paper, recipe.data, recipe.time)
+    Console(highlight=False).print(table)
+
+
 def _fit(options: argparse.Namespace) -> None:
     from lesiontraining.commands.fit import fit
 
@@ -191,7 +238,7 @@ def _fit(options: argparse.Namespace) -> None:
 def _evaluate(options: argparse.Namespace) -> None:
     from lesiontraining.commands.evaluate import evaluate
 
-    folder = evaluate(options.run, options.out, draws=options.draws, progress=_Clock())
+    folder = evaluate(options.run, options.out, draws=options.draws, positive=options.positive, progress=_Clock())
     print(f"Open {folder / 'report.html'} in a browser.")
 
 
@@ -223,6 +270,30 @@ def _index(options: argparse.Namespace) -> None:
     progress = _every_50(_Clock())
     count = index(table, bundle, options.out, plan=plan, key_path=options.key, progress=progress)
     print(f"{options.out}: {count} cases by {bundle.name} {bundle.version}")
+
+
+def _embed_bench(options: argparse.Namespace) -> None:
+    from lesiontraining.commands.embed_bench import as_text, embed_bench, write_rows
+    from lesiontraining.data.readers.registry import read_with
+    from lesiontraining.runs.encoders import open_encoder
+
+    if not (0 <= options.drawings <= 20 and 1 <= options.draws <= 100_000):
+        msg = f"--drawings is {options.drawings} (0 to 20), --draws is {options.draws} (1 to 100000)."
+        raise LesionLensError(msg)
+    table = read_with(options.reader, options.table, label=options.label, classes=None)
+    encoders = [open_encoder(model) for model in options.model]
+    report = _every_50(_Clock())
+    rows = embed_bench(
+        table,
+        encoders,
+        folds=int(options.folds) if options.folds.isdecimal() else options.folds,
+        drawings=options.drawings,
+        draws=options.draws,
+        progress=lambda _name, done, total: report(done, total),
+    )
+    notify(as_text(rows, table))
+    if options.out is not None:
+        write_rows(rows, options.out)
 
 
 def _retrieval(options: argparse.Namespace) -> None:

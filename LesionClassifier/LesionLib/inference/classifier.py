@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import platform
+import re
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
@@ -270,15 +271,19 @@ class ModelCache:
 
 
 def chosen_device(preference: str) -> torch.device:
-    """The device for "auto", "cpu" or "cuda". Raises `RunnerError` for a GPU that is not there."""
-    has_gpu = torch.cuda.is_available()
-    if preference == "cuda" and not has_gpu:
-        msg = f"torch {torch.__version__} finds no NVIDIA GPU here; choose the device 'auto' or 'cpu'."
+    """The device for "auto", "cpu", "cuda" or "cuda:1". Raises `RunnerError` for a GPU that is not there."""
+    asked = re.fullmatch(r"auto|cpu|cuda(?::(\d{1,3}))?", preference)
+    if asked is None:
+        msg = f"unknown device {preference!r}; choose 'auto', 'cpu', 'cuda', or one of several GPUs as 'cuda:1'."
         raise RunnerError(msg)
-    if preference not in ("auto", "cpu", "cuda"):
-        msg = f"unknown device {preference!r}; choose 'auto', 'cpu' or 'cuda'."
+    gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if preference.startswith("cuda") and int(asked[1] or 0) >= gpus:
+        found = f"finds {gpus or 'no'} NVIDIA GPU{'s' if gpus > 1 else ''} here"
+        msg = f"{preference}: torch {torch.__version__} {found}; choose the device 'auto' or 'cpu'."
         raise RunnerError(msg)
-    return torch.device("cuda" if has_gpu and preference != "cpu" else "cpu")
+    if preference == "auto":
+        return torch.device("cuda" if gpus else "cpu")
+    return torch.device(preference)
 
 
 def _in_measured_precision(model: LoadedModel) -> LoadedModel:

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from LesionLib.sampling.inputs import Spec
 
 
-Device = Literal["auto", "cpu", "cuda"]
+Device = str  # "auto", "cpu", "cuda", or one of several GPUs: "cuda:1"
 PrecisionChoice = Literal["auto", "float32"]
 Progress = Callable[[int, int, str], None]
 

@@ -248,6 +248,32 @@ class CaseTableError(LesionLensError):
     """The folder, its table or a row of it is not what it should be; the text names the file and line."""
 
 
+def box_of_mask(
+    volume: CTVolume, path: Path, *, where: str, margin_mm: float = 0.0, nifti_transform: str = "sform"
+) -> tuple[LesionBox, np.ndarray]:
+    """The box of all that a mask file marks, as one lesion with the mask as its ``segment``; and the mask on the volume's
+    lattice (bool, shape as the CT).
+
+    The mask lies where its own header says. Raises `CaseTableError` for an empty mask, and where its header contradicts the
+    volume's.
+    """
+    from LesionLib.io.segmentations import lattice_problem, mask_on_lattice, read_label_map, same_lattice
+
+    labels = read_label_map(path, nifti_transform=nifti_transform)
+    mask = labels.array > 0
+    problem = lattice_problem(mask, labels.ijkToRAS, volume)
+    if problem is not None:
+        msg = f"{where}: {problem} ({volume.name}); export the mask on the image's own geometry."
+        raise CaseTableError(msg)
+    own = volume.ijkToRAS if mask.shape == volume.array.shape and same_lattice(labels.ijkToRAS, volume) else None
+    on_volume = mask if own is not None else mask_on_lattice(mask, labels.ijkToRAS, volume)
+    if not on_volume.any():
+        msg = f"{where}: the mask is empty or of another size and place than the image {volume.name}."
+        raise CaseTableError(msg)
+    to_ras = labels.ijkToRAS if own is None else own
+    return boxes_from_label_array(mask.astype(np.uint8), to_ras, {1: "lesion"}, margin_mm=margin_mm)[0], on_volume
+
+
 @dataclass(frozen=True, eq=False)
 class CaseRow:
     """One row: its ``values`` by column, and where its CT cut-out and mask lie. ``where`` names it in errors."""
@@ -263,24 +289,11 @@ class CaseRow:
         The mask lies where its own header says. ``margin_mm``: how far the box reaches beyond the mask; for a model that is
         asked, the one that it was made for. Raises `CaseTableError`, also where the mask's header contradicts the image's.
         """
-        from LesionLib.io.segmentations import lattice_problem, mask_on_lattice, read_label_map, same_lattice
         from LesionLib.io.volumes import read_image
 
         volume = read_image(self.image_path)
-        labels = read_label_map(self.mask_path)
-        mask, image = labels.array > 0, self.image_path.name
-        problem = lattice_problem(mask, labels.ijkToRAS, volume)
-        if problem is not None:
-            msg = f"{self.where}: {problem} ({image}); export the mask on the image's own geometry."
-            raise CaseTableError(msg)
-        own = volume.ijkToRAS if mask.shape == volume.array.shape and same_lattice(labels.ijkToRAS, volume) else None
-        on_volume = mask if own is not None else mask_on_lattice(mask, labels.ijkToRAS, volume)
-        if not on_volume.any():
-            msg = f"{self.where}: the mask is empty or of another size and place than the image {image}."
-            raise CaseTableError(msg)
-        to_ras = labels.ijkToRAS if own is None else own
-        box = boxes_from_label_array(mask.astype(np.uint8), to_ras, {1: "lesion"}, margin_mm=margin_mm)[0]
-        return volume, box, on_volume
+        box, mask = box_of_mask(volume, self.mask_path, where=self.where, margin_mm=margin_mm)
+        return volume, box, mask
 
     def number(self, column: str) -> float:
         """The column as a number. Raises `CaseTableError` naming the line and what stands there."""
@@ -301,24 +314,29 @@ def read_case_table(folder: Path, *, columns: Sequence[str]) -> list[CaseRow]:
         found = ", ".join(table.name for table in tables) or "none"
         msg = f"{folder} must hold one CSV table beside image/ and mask/; found: {found}."
         raise CaseTableError(msg)
+    return list(_checked(folder, tables[0].name, read_rows(tables[0], columns=("file", *columns))))
+
+
+def read_rows(table: Path, *, columns: Sequence[str]) -> list[tuple[int, dict[str, str]]]:
+    """The rows of a CSV table that must have ``columns``, each with its line. Raises `CaseTableError`."""
     try:
-        text = table_text(tables[0])
+        text = table_text(table)
         header, rows = parsed_table(text)
     except TableTextError as error:
-        msg = f"{tables[0]} cannot be read as a CSV table in UTF-8: {error}."
+        msg = f"{table} cannot be read as a CSV table in UTF-8: {error}."
         raise CaseTableError(msg) from error
     except csv.Error as error:
-        msg = f"{tables[0]} cannot be read as a CSV table in UTF-8; save it as such."
+        msg = f"{table} cannot be read as a CSV table in UTF-8; save it as such."
         raise CaseTableError(msg) from error
     except LesionLensError as error:
-        msg = f"{tables[0].name}, {error}."
+        msg = f"{table.name}, {error}."
         raise CaseTableError(msg) from error
-    missing = [name for name in ("file", *columns) if not rows or name not in header]
+    missing = [name for name in columns if not rows or name not in header]
     if missing:
         hint = spreadsheet_hint(text)
-        msg = f"{tables[0]} has no rows or lacks the column(s) {', '.join(missing)}" + (f": {hint}." if hint else ".")
+        msg = f"{table} has no rows or lacks the column(s) {', '.join(missing)}" + (f": {hint}." if hint else ".")
         raise CaseTableError(msg)
-    return list(_checked(folder, tables[0].name, rows))
+    return rows
 
 
 def _checked(folder: Path, table: str, rows: list[tuple[int, dict[str, str]]]) -> Iterator[CaseRow]:

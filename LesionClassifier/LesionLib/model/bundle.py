@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -284,8 +285,9 @@ def _checked_bytes(folder: Path, name: str, digest: str) -> bytes:
     most = max_file_bytes(name)
     # The bytes that were hashed are the bytes that are used: a file swapped in between has no effect.
     with path.open("rb") as handle:
-        content = handle.read(min(most, path.stat().st_size) + 1)
-    if len(content) > most:
+        size = os.fstat(handle.fileno()).st_size
+        content = handle.read(size + 1) if size <= most else b""  # one more: it may have grown meanwhile
+    if max(size, len(content)) > most:
         msg = f"model {folder.name}: {name} is larger than {most // 1024**2} MiB; this is not a model of ours."
         raise BundleError(msg)
     if hashlib.sha256(content).hexdigest() != digest:

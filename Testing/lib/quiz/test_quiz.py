@@ -11,6 +11,7 @@ import sys
 import tracemalloc
 import zlib
 from dataclasses import replace
+from functools import cache
 
 import numpy as np
 import pytest
@@ -201,8 +202,14 @@ def test_only_a_quiz_is_overwritten_and_only_when_asked(quiz, saved, tmp_path):
     assert {p.name for p in tmp_path.iterdir()} == {"quiz.json", "thesis.json"}
 
 
+@cache
+def zeros_packed() -> str:
+    """400 MiB of zeros."""
+    return base64.b64encode(zlib.compress(bytes(400 * 2**20), 9)).decode()
+
+
 def bomb(shape: list[int]) -> dict:
-    return {"dtype": "int16", "shape": shape, "zlib": base64.b64encode(zlib.compress(bytes(400 * 2**20), 9)).decode()}
+    return {"dtype": "int16", "shape": shape, "zlib": zeros_packed()}
 
 
 @pytest.mark.parametrize(

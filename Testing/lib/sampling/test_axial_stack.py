@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import SimpleITK as sitk
-from lattices import LATTICES, noise_ct, turned
+from lattices import LATTICES, middle, noise_ct, turned
 from LesionLib.errors import BoxError
 from LesionLib.geometry import LPS_TO_RAS, CTVolume, LesionBox, transformed_points
 from LesionLib.sampling.resample import AxialStackSpec, axial_stack, resample, windowed
@@ -17,10 +17,6 @@ from scipy import ndimage
 @pytest.fixture(params=sorted(LATTICES))
 def ct(request) -> CTVolume:
     return noise_ct(request.param)
-
-
-def middle(ct: CTVolume) -> np.ndarray:
-    return transformed_points(ct.ijkToRAS, (np.array(ct.sizeIJK) - 1) / 2)
 
 
 def lattice_at(ct: CTVolume, axes: np.ndarray, step: float, size: int) -> np.ndarray:

@@ -9,7 +9,7 @@ import jsonschema
 import numpy as np
 import pytest
 import torch
-from lattices import UNUSUAL, noise_ct, turned
+from lattices import middle, noise_ct, turned
 from LesionLib.errors import BoxError, BundleError
 from LesionLib.explain.heat_map import HeatMap, resample_to_ct
 from LesionLib.geometry import CTVolume, LesionBox, transformed_points
@@ -44,18 +44,9 @@ SPECS = {
 }
 
 
-@pytest.fixture(params=UNUSUAL)
-def ct(request) -> CTVolume:
-    return noise_ct(request.param)
-
-
 @pytest.fixture(params=sorted(SPECS))
 def spec(request):
     return SPECS[request.param]
-
-
-def middle(ct: CTVolume) -> np.ndarray:
-    return transformed_points(ct.ijkToRAS, (np.array(ct.sizeIJK) - 1) / 2)
 
 
 def segment(ct: CTVolume) -> CTVolume:

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from lattices import UNUSUAL, noise_ct, turned
+from lattices import middle, turned
 from LesionLib.errors import BoxError
 from LesionLib.geometry import CTVolume, LesionBox, transformed_points
 from LesionLib.sampling.planes import (
@@ -30,18 +30,9 @@ KINDS = {
 BOX_VIEWS = [name for name in KINDS if name != "slice with neighbours"]
 
 
-@pytest.fixture(params=UNUSUAL)
-def ct(request) -> CTVolume:
-    return noise_ct(request.param)
-
-
 @pytest.fixture(params=sorted(KINDS))
 def kind(request):
     return KINDS[request.param]
-
-
-def middle(ct: CTVolume) -> np.ndarray:
-    return transformed_points(ct.ijkToRAS, (np.array(ct.sizeIJK) - 1) / 2)
 
 
 def pixel_places(sample: PlaneSample) -> np.ndarray:

@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import SimpleITK as sitk
-from lattices import UNUSUAL, noise_ct, turned
+from lattices import middle, turned
 from LesionLib.errors import BoxError
 from LesionLib.geometry import CTVolume, LesionBox, transformed_points
 from LesionLib.sampling.volumes import IsotropicCubeSpec, ShapeMaskSpec, isotropic_cube, shape_mask
@@ -16,18 +16,9 @@ from scipy import ndimage
 SHAPES = [ShapeMaskSpec(edge_mm=24.0, voxels=24, interpolation=how) for how in ("nearest", "linear")]
 
 
-@pytest.fixture(params=UNUSUAL)
-def ct(request) -> CTVolume:
-    return noise_ct(request.param)
-
-
 @pytest.fixture(params=SHAPES, ids=lambda spec: spec.interpolation)
 def shape_spec(request) -> ShapeMaskSpec:
     return request.param
-
-
-def middle(ct: CTVolume) -> np.ndarray:
-    return transformed_points(ct.ijkToRAS, (np.array(ct.sizeIJK) - 1) / 2)
 
 
 def places(to_ras: np.ndarray, shape: tuple[int, int, int]) -> np.ndarray:

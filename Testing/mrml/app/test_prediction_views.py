@@ -12,7 +12,6 @@ from LesionClassifierLib.sample_data import addPhantom
 from LesionClassifierLib.scene.lesions import lesionNodes
 from LesionLensApp.slice_views import SliceRenderer
 from LesionLib.geometry import transformed_points
-from LesionLib.inference.runner import InProcessRunner
 from PIL import Image
 
 FIELD_MM, PIXELS = 60.0, 320
@@ -31,11 +30,11 @@ def renderer(headless):
 
 
 @pytest.fixture
-def an_answer(scene):
+def an_answer(scene, slicers_python, phantom_once, runner):
     """The lobulated nodule of the phantom, answered; what the model looked at is drawn."""
     (volumeNode,) = addPhantom()
     roi = next(node for node in lesionNodes(scene) if "lobulated" in node.GetName())
-    answer, _ = classifyNodes(InProcessRunner(), volumeNode, [roi], "lung-nodule-malignancy")
+    answer, _ = classifyNodes(runner, volumeNode, [roi], "lung-nodule-malignancy")
     return volumeNode, roi, answer.results[0], showModelInput(roi)
 
 

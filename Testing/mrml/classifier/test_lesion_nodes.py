@@ -41,15 +41,9 @@ from LesionClassifierLib.scene.volumes import addVolumeNode
 from LesionLib.errors import BoxError, OutputError
 from LesionLib.geometry import CTVolume, LesionBox
 from LesionLib.inference.messages import RunOptions
-from LesionLib.inference.runner import InProcessRunner
 from LesionLib.model.folder import golden_case
 
 MODEL = "lung-nodule-malignancy"
-
-
-@pytest.fixture(scope="module")
-def runner():
-    return InProcessRunner()
 
 
 @pytest.fixture

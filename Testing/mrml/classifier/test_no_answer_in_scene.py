@@ -20,17 +20,11 @@ from LesionClassifierLib.scene.results import NO_ANSWER_COLOR, resultsTable, sto
 from LesionClassifierLib.scene.volumes import addVolumeNode
 from LesionLib.errors import WarningName
 from LesionLib.inference.messages import RunOptions
-from LesionLib.inference.runner import InProcessRunner
 from LesionLib.io.boxes import segment_margins_mm
 from LesionLib.model.folder import golden_case
 from LesionRetrievalLib.scene.segments import lesionOfSegment
 
 MODEL = "lung-nodule-malignancy"
-
-
-@pytest.fixture(scope="module")
-def runner():
-    return InProcessRunner()
 
 
 @pytest.fixture

@@ -15,7 +15,6 @@ from LesionClassifierLib.scene.tree import saveScene
 from LesionClassifierLib.scene.volumes import addVolumeNode, nodesOfClass
 from LesionLib.errors import BoxError, CaseLibraryError
 from LesionLib.geometry import CTVolume
-from LesionLib.inference.runner import InProcessRunner
 from LesionLib.model.folder import golden_case
 from LesionRetrievalLib.library.cases import Case
 from LesionRetrievalLib.library.intake import NewCase
@@ -28,13 +27,6 @@ from repository import ROOT
 
 SPHERE = NewCase("sphere", "a formula", organ="lung", with_thumbnails=True, with_patch=True)
 UID = "1.2.826.0.1.3680043.8.498.1"
-
-
-@pytest.fixture(scope="module")
-def runner():
-    runner = InProcessRunner()
-    yield runner
-    runner.close()
 
 
 @pytest.fixture

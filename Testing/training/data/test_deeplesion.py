@@ -2,31 +2,15 @@
 
 from __future__ import annotations
 
-import csv
-
 import numpy as np
 import pytest
+from lesion_tables import read_table, write_rows
 from LesionLib.errors import VolumeError
 from lesiontraining.data.crops import input_spec
 from lesiontraining.data.dataset import lesion_dataset
-from lesiontraining.data.lesions import LesionTable
 from lesiontraining.data.messages import TableError
-from lesiontraining.data.readers.registry import read_with
 from lesiontraining.data.sources import read_slice
 from PIL import Image
-
-
-def write_csv(path, rows):
-    with path.open("w", newline="", encoding="utf-8") as handle:
-        writer = csv.DictWriter(handle, fieldnames=list(rows[0]))
-        writer.writeheader()
-        writer.writerows(rows)
-    return path
-
-
-def read(name, path, *, label, classes=None, **options) -> LesionTable:
-    return read_with(name, path, label=label, classes=classes, **options)
-
 
 DEEP = {
     "File_name": "000007_01_02_011.png", "Bounding_boxes": "10, 12, 30, 28", "Coarse_lesion_type": "5",
@@ -57,8 +41,8 @@ def test_deeplesion_slices_are_hu_to_the_unit(deeplesion):
 
 
 def test_deeplesion_takes_the_key_slice_with_the_neighbours_that_exist(deeplesion):
-    write_csv(deeplesion / "DL_info.csv", [DEEP])
-    (row,) = read("deeplesion", deeplesion, label="type", neighbours=2).rows
+    write_rows(deeplesion / "DL_info.csv", [DEEP])
+    (row,) = read_table("deeplesion", deeplesion, label="type", neighbours=2).rows
     assert [path.stem for path in row.source.files()] == [
         "009",
         "010",
@@ -74,8 +58,8 @@ def test_deeplesion_takes_the_key_slice_with_the_neighbours_that_exist(deeplesio
 
 
 def test_deeplesion_pictures_show_the_lesion_and_its_neighbours(deeplesion):
-    write_csv(deeplesion / "DL_info.csv", [DEEP])
-    table = read("deeplesion", deeplesion, label="type")
+    write_rows(deeplesion / "DL_info.csv", [DEEP])
+    table = read_table("deeplesion", deeplesion, label="type")
     spec = {
         "kind": "slice_with_neighbours",
         "view": "box",
@@ -95,8 +79,8 @@ def test_deeplesion_knows_patient_split_type_and_leaves_noisy_ones_out(deeplesio
         {**DEEP, "File_name": "000009_02_01_006.png", "Train_Val_Test": "1", "Coarse_lesion_type": "-1"},
         {**DEEP, "Bounding_boxes": "1,1,4,4"},
     ]  # fmt: skip
-    write_csv(deeplesion / "DL_info.csv", rows)
-    table = read("deeplesion", deeplesion, label="type")
+    write_rows(deeplesion / "DL_info.csv", rows)
+    table = read_table("deeplesion", deeplesion, label="type")
     assert [(r.patient, r.study, r.split, r.label, r.lesion_id) for r in table.rows] == [
         ("000007", "000007_01", "val", "lung", "000007_01_02_011"),
         ("000009", "000009_02", "train", "", "000009_02_01_006"),
@@ -104,21 +88,21 @@ def test_deeplesion_knows_patient_split_type_and_leaves_noisy_ones_out(deeplesio
     ]
     assert table.class_names[0] == "bone"
     assert any("Possibly_noisy" in text for text in table.warnings)
-    assert len(read("deeplesion", deeplesion, label="type", keep_noisy=True)) == 4
-    assert len(read("deeplesion", deeplesion, label="type", only_existing=True)) == 2
+    assert len(read_table("deeplesion", deeplesion, label="type", keep_noisy=True)) == 4
+    assert len(read_table("deeplesion", deeplesion, label="type", only_existing=True)) == 2
 
 
 def test_deeplesion_boxes_without_their_padding_are_5_pixels_smaller_on_every_side(deeplesion):
-    write_csv(deeplesion / "DL_info.csv", [DEEP])
-    (row,) = read("deeplesion", deeplesion, label="type", padded_boxes=False).rows
+    write_rows(deeplesion / "DL_info.csv", [DEEP])
+    (row,) = read_table("deeplesion", deeplesion, label="type", padded_boxes=False).rows
     assert row.source.pixels == (15, 17, 25, 23)
 
 
 def test_deeplesion_types_of_the_lists_name_lesions_that_have_none(deeplesion):
-    write_csv(deeplesion / "DL_info.csv", [{**DEEP, "Coarse_lesion_type": "-1"}])
+    write_rows(deeplesion / "DL_info.csv", [{**DEEP, "Coarse_lesion_type": "-1"}])
     listed = {"Volume_fn": "000007_01_02_001-021.nii.gz", "bbox": "[10, 12, 30, 28]", "centroid_z": "11.0"}
-    write_csv(deeplesion / "lesion_types_val.csv", [{**listed, "Coarse_lesion_type": "4"}])
-    assert read("deeplesion", deeplesion, label="type").rows[0].label == "lung"
+    write_rows(deeplesion / "lesion_types_val.csv", [{**listed, "Coarse_lesion_type": "4"}])
+    assert read_table("deeplesion", deeplesion, label="type").rows[0].label == "lung"
 
 
 def test_deeplesion_rows_that_are_wrong_are_all_named(deeplesion):
@@ -126,7 +110,7 @@ def test_deeplesion_rows_that_are_wrong_are_all_named(deeplesion):
         {"File_name": "7_1.png"}, {"Bounding_boxes": "1,2,3"}, {"Spacing_mm_px_": "0,0,5"}, {"Train_Val_Test": "4"},
         {"Coarse_lesion_type": "9"}, {"File_name": "../../etc_1_2_3.png"},
     ]  # fmt: skip
-    write_csv(deeplesion / "DL_info.csv", [{**DEEP, **change} for change in wrong])
+    write_rows(deeplesion / "DL_info.csv", [{**DEEP, **change} for change in wrong])
     with pytest.raises(TableError) as caught:
-        read("deeplesion", deeplesion, label="type")
+        read_table("deeplesion", deeplesion, label="type")
     assert [problem.line for problem in caught.value.problems] == [2, 3, 4, 5, 6, 7]

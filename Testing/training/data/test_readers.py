@@ -2,31 +2,16 @@
 
 from __future__ import annotations
 
-import csv
-
 import numpy as np
 import pytest
+from lesion_tables import read_table, write_rows
 from LesionLib.errors import LesionLensError
 from lesiontraining.data.crops import input_spec
 from lesiontraining.data.dataset import lesion_dataset
-from lesiontraining.data.lesions import LesionTable
 from lesiontraining.data.messages import TableError
-from lesiontraining.data.readers.registry import READERS, read_with
+from lesiontraining.data.readers.registry import READERS
 from phantom_cases import write_cases, write_volume
 from PIL import Image
-
-
-def write_csv(path, rows):
-    with path.open("w", newline="", encoding="utf-8") as handle:
-        writer = csv.DictWriter(handle, fieldnames=list(rows[0]))
-        writer.writeheader()
-        writer.writerows(rows)
-    return path
-
-
-def read(name, path, *, label, classes=None, **options) -> LesionTable:
-    return read_with(name, path, label=label, classes=classes, **options)
-
 
 # MedMNIST-3D ----------------------------------------------------------------------------------------------------------
 
@@ -44,7 +29,7 @@ def test_medmnist_keeps_the_official_split_and_says_that_patients_are_not_known(
         test_images=cubes(1, 1),
         test_labels=np.array([[1]]),
     )
-    table = read("medmnist3d", path, label="label")
+    table = read_table("medmnist3d", path, label="label")
     assert table.column("split").tolist() == ["train"] * 3 + ["test"]
     assert table.class_names == ("normal", "mass or hyperplasia")
     assert table.labels.tolist() == [0, 1, 0, 1]
@@ -57,7 +42,7 @@ def test_medmnist_keeps_the_official_split_and_says_that_patients_are_not_known(
 def test_medmnist_grey_cubes_are_no_shapes(tmp_path):
     grey = np.random.default_rng(0).integers(0, 255, (2, 6, 6, 6)).astype(np.uint8)
     np.savez(tmp_path / "other.npz", train_images=grey, train_labels=np.array([0, 2]))
-    table = read("medmnist3d", tmp_path / "other.npz", label="label")
+    table = read_table("medmnist3d", tmp_path / "other.npz", label="label")
     assert not table.rows[0].source.is_mask
     assert table.class_names == ("0", "1", "2")
 
@@ -74,10 +59,10 @@ def test_medmnist_grey_cubes_are_no_shapes(tmp_path):
 def test_medmnist_archives_that_are_none_are_refused_and_nothing_is_unpickled(tmp_path, content, says):
     np.savez(tmp_path / "a.npz", **content)
     with pytest.raises(TableError, match=says):
-        read("medmnist3d", tmp_path / "a.npz", label="label")
+        read_table("medmnist3d", tmp_path / "a.npz", label="label")
     (tmp_path / "b.npz").write_bytes(b"PK no archive")
     with pytest.raises(TableError):
-        read("medmnist3d", tmp_path / "b.npz", label="label")
+        read_table("medmnist3d", tmp_path / "b.npz", label="label")
 
 
 # nodules --------------------------------------------------------------------------------------------------------------
@@ -92,12 +77,12 @@ def nodules(tmp_path):
          "malignancy_1to5": ratings[n], "texture_1to5": (5, 5, 4, 3, 2, 1)[n], "calcification": ("Absent", "Solid")[n % 2]}
         for n, c in enumerate(cases)
     ]  # fmt: skip
-    write_csv(tmp_path / "nodules.csv", rows)
+    write_rows(tmp_path / "nodules.csv", rows)
     return tmp_path
 
 
 def test_nodules_keep_patients_in_one_fold_and_say_who_was_moved(nodules):
-    table = read("nodule_set", nodules, label="malignant")
+    table = read_table("nodule_set", nodules, label="malignant")
     assert table.column("fold").tolist() == ["0", "0", "1", "1", "0", "0"]
     assert "moved whole into one (lines 2, 3)" in table.warnings[0]
     assert "P0" not in table.warnings[0]
@@ -116,17 +101,17 @@ def test_nodules_keep_patients_in_one_fold_and_say_who_was_moved(nodules):
     ],
 )
 def test_nodules_have_a_choice_of_labels(nodules, label, classes, labels):
-    table = read("nodule_set", nodules, label=label)
+    table = read_table("nodule_set", nodules, label=label)
     assert table.class_names == classes
     assert table.labels.tolist() == labels
 
 
 def test_nodules_say_what_is_wrong(nodules):
     with pytest.raises(TableError, match="choose one of malignant"):
-        read("nodule_set", nodules, label="colour")
+        read_table("nodule_set", nodules, label="colour")
     (nodules / "mask" / "case1.nii.gz").unlink()
     with pytest.raises(TableError, match=r"line 3: .*case1.nii.gz is missing"):
-        read("nodule_set", nodules, label="malignant")
+        read_table("nodule_set", nodules, label="malignant")
 
 
 # masks ----------------------------------------------------------------------------------------------------------------
@@ -137,7 +122,7 @@ def test_a_folder_of_masks_gives_a_lesion_for_each_value(tmp_path):
     two = cases[1].mask.copy()
     two[:3, :3, :3] = 4
     write_volume(two, cases[1].volume.ijkToRAS, cases[1].mask_path)
-    table = read("mask_folder", tmp_path, label="value", names={"1": "nodule", "4": "corner"}, progress=False)
+    table = read_table("mask_folder", tmp_path, label="value", names={"1": "nodule", "4": "corner"}, progress=False)
     assert [(r.lesion_id, r.label, r.patient) for r in table.rows] == [
         ("case0:1", "nodule", "case0"), ("case1:1", "nodule", "case1"), ("case1:4", "corner", "case1"),
     ]  # fmt: skip
@@ -148,24 +133,24 @@ def test_a_folder_of_masks_gives_a_lesion_for_each_value(tmp_path):
 
 def test_a_table_beside_the_masks_gives_label_and_patient(tmp_path):
     write_cases(tmp_path, patients=2)
-    write_csv(
+    write_rows(
         tmp_path / "cases.csv",
         [{"file": f"case{n}.nii.gz", "patient": "P", "what": w} for n, w in ((0, "cyst"), (1, "solid"))],
     )
-    table = read("mask_folder", tmp_path, label="what", table="cases.csv", progress=False)
+    table = read_table("mask_folder", tmp_path, label="what", table="cases.csv", progress=False)
     assert [(r.label, r.patient, r.line) for r in table.rows] == [("cyst", "P", 2), ("solid", "P", 3)]
     with pytest.raises(TableError, match="give the table"):
-        read("mask_folder", tmp_path, label="what", progress=False)
+        read_table("mask_folder", tmp_path, label="what", progress=False)
 
 
 def test_masks_that_are_missing_or_empty_are_named(tmp_path):
     cases = write_cases(tmp_path, patients=2)
     write_volume(np.zeros_like(cases[1].mask), cases[1].volume.ijkToRAS, cases[1].mask_path)
     with pytest.raises(TableError, match=r"case1.nii.gz holds no lesion \(values none\)"):
-        read("mask_folder", tmp_path, label="value", progress=False)
+        read_table("mask_folder", tmp_path, label="value", progress=False)
     cases[0].mask_path.unlink()
     with pytest.raises(TableError, match="case0.nii.gz has no mask in mask"):
-        read("mask_folder", tmp_path, label="value", progress=False)
+        read_table("mask_folder", tmp_path, label="value", progress=False)
 
 
 # boxes beside DICOM folders -------------------------------------------------------------------------------------------
@@ -182,7 +167,7 @@ def test_boxes_by_voxels_and_by_lps_corners_are_the_same_place(tmp_path):
     corners = {"lps_min": str(low.tolist()), "lps_max": str(high.tolist())}
     boxes = []
     for name, place in (("v", voxels), ("c", corners)):
-        (row,) = read("dicom_boxes", write_csv(tmp_path / f"{name}.csv", [{**base, **place}]), label="kind").rows
+        (row,) = read_table("dicom_boxes", write_rows(tmp_path / f"{name}.csv", [{**base, **place}]), label="kind").rows
         boxes.append(row.source.lesion(case.volume, name="a"))
     assert boxes[0].centerRAS == pytest.approx(boxes[1].centerRAS)
     assert boxes[0].sizeMm == pytest.approx(boxes[1].sizeMm)
@@ -200,12 +185,12 @@ def test_boxes_without_a_volume_take_the_folder_of_the_patient(tmp_path):
         "k_max": 2,
         "series_uid": "1.2",
     }
-    path = write_csv(tmp_path / "boxes.csv", [row])
-    (found,) = read("dicom_boxes", path, label="label", folder="ct/{patient}").rows
+    path = write_rows(tmp_path / "boxes.csv", [row])
+    (found,) = read_table("dicom_boxes", path, label="label", folder="ct/{patient}").rows
     assert found.source.volume == tmp_path / "ct/P7"
     assert found.source.series == "1.2"
     with pytest.raises(TableError, match="no row says where its CT is"):
-        read("dicom_boxes", path, label="label")
+        read_table("dicom_boxes", path, label="label")
 
 
 # images -------------------------------------------------------------------------------------------------------------
@@ -220,10 +205,10 @@ def eyes(tmp_path):
 
 
 def test_pictures_are_found_with_or_without_their_ending_and_copies_are_one_patient(eyes):
-    write_csv(
+    write_rows(
         eyes / "labels.csv", [{"split": "train", "image": n, "grade": g} for n, g in (("a", 0), ("b.png", 1), ("c", 2))]
     )
-    table = read("image_folder", eyes, label="grade")
+    table = read_table("image_folder", eyes, label="grade")
     assert [row.source.path.name for row in table.rows] == ["a.png", "b.png", "c.png"]
     assert table.patients.tolist() == ["a", "b.png", "a"]
     assert "every row counts as a patient of its own" in table.warnings[0]
@@ -232,19 +217,19 @@ def test_pictures_are_found_with_or_without_their_ending_and_copies_are_one_pati
 
 
 def test_pictures_with_patients_keep_them_without_a_warning(eyes):
-    write_csv(eyes / "labels.csv", [{"split": "train", "image": n, "grade": n, "patient": "P"} for n in "abc"])
-    table = read("image_folder", eyes, label="grade")
+    write_rows(eyes / "labels.csv", [{"split": "train", "image": n, "grade": n, "patient": "P"} for n in "abc"])
+    table = read_table("image_folder", eyes, label="grade")
     assert set(table.patients) == {"P"}
     assert table.warnings == ()
 
 
 def test_pictures_that_are_missing_or_elsewhere_are_named(eyes):
-    write_csv(
+    write_rows(
         eyes / "labels.csv",
         [{"split": "train", "image": n, "grade": 1} for n in ("a", "z", "../train/b", "/etc/passwd")],
     )
     with pytest.raises(TableError) as caught:
-        read("image_folder", eyes, label="grade")
+        read_table("image_folder", eyes, label="grade")
     assert [problem.line for problem in caught.value.problems] == [3, 4, 5]
 
 
@@ -253,12 +238,12 @@ def test_pictures_that_are_missing_or_elsewhere_are_named(eyes):
 
 def test_an_unknown_reader_and_an_unknown_option_are_said(tmp_path):
     with pytest.raises(LesionLensError, match="no reader 'dicom'; known are table: a CSV"):
-        read("dicom", tmp_path, label=None)
+        read_table("dicom", tmp_path, label=None)
     with pytest.raises(LesionLensError, match="'nodule_set' has no option 'neighbours'"):
-        read("nodule_set", tmp_path, label=None, neighbours=2)
+        read_table("nodule_set", tmp_path, label=None, neighbours=2)
 
 
 @pytest.mark.parametrize("name", sorted(READERS))
 def test_a_reader_refuses_what_is_not_there_with_a_table_error(tmp_path, name):
     with pytest.raises(TableError):
-        read(name, tmp_path / "nowhere", label="label" if name != "nodule_set" else "malignant")
+        read_table(name, tmp_path / "nowhere", label="label" if name != "nodule_set" else "malignant")

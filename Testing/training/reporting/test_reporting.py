@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 from dataclasses import replace
 
@@ -10,11 +11,11 @@ import pytest
 from lesiontraining.cli import main
 from lesiontraining.evaluation.baselines import MAJORITY, SIZE, SIZE_AND_HU, baseline_runs, size_as_angle
 from lesiontraining.evaluation.leaks import LeakReport
-from lesiontraining.evaluation.predictions import Predictions
+from lesiontraining.evaluation.predictions import Predictions, PredictionsError
 from lesiontraining.reporting.figures import measure, search_rows
 from lesiontraining.reporting.report import ReportInput, conclude, write_report
 from lesiontraining.runs.inference import neighbour_probabilities
-from sklearn.metrics import balanced_accuracy_score, f1_score, roc_auc_score
+from sklearn.metrics import balanced_accuracy_score, f1_score, precision_score, recall_score, roc_auc_score
 
 
 def predictions(n=120, *, classes=("a", "b"), skill=2.0, seed=0, split="test", folds=2) -> Predictions:
@@ -54,6 +55,60 @@ def test_figures_are_those_of_scikit_learn(classes):
     score = model.probabilities[:, 1] if len(classes) == 2 else model.probabilities
     assert row["auc"].value == pytest.approx(roc_auc_score(model.labels, score, multi_class="ovr"))
     assert row["auc"].low < row["auc"].value < row["auc"].high
+
+
+@pytest.mark.parametrize(("positive", "index"), [(None, 1), ("b", 1), ("a", 0)])
+def test_of_two_classes_the_named_one_has_its_sensitivity_and_specificity(positive, index, tmp_path):
+    model = predictions(skill=0.6)
+    given = ReportInput("t", {"model": model}, LeakReport((), ("patient",)), {"Command": "x"})
+    write_report(given, tmp_path, draws=20, positive=positive)
+    metrics = json.loads((tmp_path / "metrics.json").read_text())
+    called, truth = model.probabilities.argmax(axis=1) == index, model.labels == index
+    figures = metrics["figures"]["model"]
+    assert metrics["positive"] == "ab"[index]
+    assert figures["sensitivity"]["value"] == pytest.approx(recall_score(truth, called), abs=1e-4)
+    assert figures["specificity"]["value"] == pytest.approx(recall_score(~truth, ~called), abs=1e-4)
+    assert figures["precision"]["value"] == pytest.approx(precision_score(truth, called), abs=1e-4)
+    page = (tmp_path / "report.html").read_text()
+    assert f"those of <b>{'ab'[index]}</b>" in page
+    assert '<th class="n">sensitivity</th>' in page
+    assert "mean specificity" not in page
+
+
+def test_a_positive_class_that_is_not_there_or_one_of_three_is_refused():
+    with pytest.raises(PredictionsError, match="'c'; the classes are a, b"):
+        measure({"model": predictions()}, draws=20, seed=0, positive="c")
+    three = predictions(classes=("a", "b", "c"))
+    with pytest.raises(PredictionsError, match="for two classes, and these lesions have 3"):
+        measure({"model": three}, draws=20, seed=0, positive="c")
+    assert "sensitivity" not in measure({"model": three}, draws=20, seed=0).rows["model"]
+
+
+def test_groups_have_the_size_baseline_beside_the_model(tmp_path):
+    model = predictions()
+    size = with_skill(model, 0.3, 4)
+    given = ReportInput(
+        "t", {"model": model, SIZE: size}, LeakReport((), ("patient",)), {}, baselines=(SIZE,), size_baseline=SIZE
+    )
+    write_report(given, tmp_path, draws=20)
+    groups = json.loads((tmp_path / "metrics.json").read_text())["subgroups"]
+    assert all({"auc", f"auc, {SIZE}"} <= set(group["figures"]) for group in groups)
+    assert f"AUC, {SIZE}" in (tmp_path / "report.html").read_text()
+
+
+def test_every_tested_lesion_stands_in_a_table_with_what_each_method_said(tmp_path):
+    model = predictions(classes=("=a", "b"))
+    model = replace(model, labels=np.where(np.arange(len(model)) < 5, -1, model.labels))
+    other = with_skill(model, 0.3, 4)
+    given = ReportInput("t", {"model": model, "other": other}, LeakReport((), ("patient",)), {})
+    write_report(given, tmp_path, draws=20)
+    with (tmp_path / "predictions.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["method"] for row in rows] == ["model"] * len(model) + ["other"] * len(model)
+    assert [row["lesion"] for row in rows[: len(model)]] == list(model.lesion_ids)
+    assert [float(row["p_b"]) for row in rows[len(model) :]] == pytest.approx(other.probabilities[:, 1], abs=1e-6)
+    assert rows[0]["label"] == ""
+    assert {row["predicted"] for row in rows} == {"'=a", "b"}
 
 
 def test_lesions_without_a_label_are_left_out_and_counted():

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import os
-import signal
-import subprocess
-import sys
 import time
+from collections.abc import Callable
+from multiprocessing import get_context
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +16,7 @@ from lesiontraining.cli import main
 from lesiontraining.runs.folder import FoldFolder
 from lesiontraining.tasks.cross_entropy import CrossEntropyTask
 from safetensors.torch import load_file
+from slow_fit import fit_slowly
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 
@@ -31,25 +31,36 @@ def options(recipe: str, table: Path, out: Path, epochs: int) -> list[str]:
     return ["fit", "--config", f"tiny/{recipe}", *data, "--out", str(out)]
 
 
+@pytest.fixture(scope="module")
+def start_slowly() -> Callable[[list[str]], BaseProcess]:
+    """Start a fit in a process of its own, slow enough to be killed in the third epoch: after the second checkpoint,
+    before the end. The processes are forked from one that has imported everything and done nothing else."""
+    context = get_context("forkserver")
+    context.set_forkserver_preload(["lesiontraining.commands.fit", "monai"])
+
+    def start(arguments: list[str]) -> BaseProcess:
+        process = context.Process(target=fit_slowly, args=(arguments,), daemon=True)
+        process.start()
+        return process
+
+    return start
+
+
 def weights(run: Path) -> dict[str, torch.Tensor]:
     return load_file(run / "fold-0" / "network.safetensors")
 
 
 @pytest.mark.parametrize("recipe", ["cross-entropy", "dmrn", "vae"])
-def test_a_run_that_was_killed_ends_as_one_that_was_not(recipe, table, tmp_path):
+def test_a_run_that_was_killed_ends_as_one_that_was_not(recipe, table, start_slowly, tmp_path):
     assert main(options(recipe, table, tmp_path / "whole", 4)) == 0
-    # Slow enough to be killed in the third epoch: after the second checkpoint, before the end.
-    script = "import sys, time, lightning; from lesiontraining.tasks.base import LesionTask\n"
-    script += "LesionTask.on_train_batch_end = lambda self, *a: time.sleep(0.3)\n"
-    script += "from lesiontraining.cli import main; main(sys.argv[1:])"
     started = options(recipe, table, tmp_path / "killed", 4)
-    running = subprocess.Popen([sys.executable, "-W", "ignore", "-c", script, *started], stderr=subprocess.DEVNULL)
+    running = start_slowly(started)
     fold = tmp_path / "killed" / "fold-0"
     deadline = time.monotonic() + 120
     while time.monotonic() < deadline and _epoch(fold) < 2:
         time.sleep(0.02)
-    os.kill(running.pid, signal.SIGKILL)
-    running.wait()
+    running.kill()
+    running.join()
     assert 2 <= _epoch(fold) < 4
     assert not (fold / "done.json").exists()
     assert main(started) == 0

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from lesiontraining.evaluation.classification import auc, balanced_accuracy, macro_auc
 from lesiontraining.evaluation.intervals import PatientDraws, difference, interval, over
-from lesiontraining.reporting.figures import classification_statistics, second_class_statistics
+from lesiontraining.reporting.figures import classification_statistics, positive_statistics
 from lesiontraining.runs.uncertainty import best_temperature, cross_fitted_probabilities, mean_probabilities
 from scipy.special import softmax
 
@@ -39,7 +39,7 @@ def test_sensitivity_and_specificity_count_what_they_say(sample):
     truth, score, _ = sample
     score = np.where(score == 0.5, 0.51, score)
     answers, rows = Answers(truth, score), np.arange(120)
-    statistics = classification_statistics(answers) | second_class_statistics(answers)
+    statistics = classification_statistics(answers) | positive_statistics(answers)
     called = score > 0.5
     sensitivity, specificity = (statistics[name](rows) for name in ("sensitivity", "specificity"))
     assert sensitivity == (called & truth).sum() / truth.sum()

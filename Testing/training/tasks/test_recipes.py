@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -32,12 +33,13 @@ from LesionLib.model.bundle import load_bundle
 from LesionLib.inference.classifier import Classifier
 from LesionLib.geometry import LesionBox
 from LesionLib.io.volumes import read_volume
-model, ct, center, size = sys.argv[1], sys.argv[2], json.loads(sys.argv[3]), json.loads(sys.argv[4])
-bundle = load_bundle(Path(model))
-box = LesionBox([-center[0], -center[1], center[2]], size)
-classifier = Classifier(bundle, read_volume(Path(ct)))
-p = classifier.classify(box).probabilities if bundle.class_names else {}
-print(json.dumps({"p": list(p.values()), "e": classifier.embed(box).tolist()}))
+for line in sys.stdin:
+    model, ct, center, size = json.loads(line)
+    bundle = load_bundle(Path(model))
+    box = LesionBox([-center[0], -center[1], center[2]], size)
+    classifier = Classifier(bundle, read_volume(Path(ct)))
+    p = classifier.classify(box).probabilities if bundle.class_names else {}
+    print(json.dumps({"p": list(p.values()), "e": classifier.embed(box).tolist()}), flush=True)
 """
 
 
@@ -62,26 +64,51 @@ def runs(tmp_path_factory, table):
     return run
 
 
-def answer_elsewhere(model: Path, table: Path, line: int) -> dict:
-    """By a process of its own that imports LesionLib only."""
+@pytest.fixture(scope="module")
+def answer_elsewhere(table) -> Iterator[Callable[[Path, int], dict]]:
+    """By a process of its own that imports LesionLib only; it answers for one model folder after the other."""
     header, *rows = [row.split(",") for row in table.read_text().splitlines()]
-    row = dict(zip(header, rows[line - 2], strict=True))
-    boxes = ([float(row[f"{what}_{axis}"]) for axis in "xyz"] for what in ("center", "size"))
-    arguments = [str(model), str(table.parent / row["volume"]), *map(json.dumps, boxes)]
-    ran = subprocess.run([sys.executable, "-c", ANSWER, *arguments], capture_output=True, text=True, check=True)
-    return json.loads(ran.stdout)
+
+    def answer(model: Path, line: int) -> dict:
+        row = dict(zip(header, rows[line - 2], strict=True))
+        boxes = [[float(row[f"{what}_{axis}"]) for axis in "xyz"] for what in ("center", "size")]
+        process.stdin.write(json.dumps([str(model), str(table.parent / row["volume"]), *boxes]) + "\n")
+        process.stdin.flush()
+        said = process.stdout.readline()
+        assert said, "the process that answers has ended; its standard error says why"
+        return json.loads(said)
+
+    command = [sys.executable, "-c", ANSWER]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        yield answer
+        process.stdin.close()
+
+
+@pytest.fixture(scope="module")
+def measured(runs):
+    """The run of a recipe with its report, made once."""
+    done: set[str] = set()
+
+    def run(recipe: str) -> Path:
+        if recipe not in done:
+            assert main(["evaluate", str(runs(recipe)), "--draws", "20"]) == 0
+            done.add(recipe)
+        return runs(recipe)
+
+    return run
 
 
 @pytest.mark.parametrize("recipe", RECIPES)
-def test_a_recipe_is_fitted_measured_exported_and_answers_the_same_without_training_code(recipe, runs, table, tmp_path):
-    run = runs(recipe)
-    assert main(["evaluate", str(run), "--draws", "20"]) == 0
+def test_a_recipe_is_fitted_measured_exported_and_answers_the_same_without_training_code(
+    recipe, measured, answer_elsewhere, tmp_path
+):
+    run = measured(recipe)
     assert main(["export", str(run), "--out", str(tmp_path / "model"), "--license", str(LICENSE)]) == 0
     predictions = Predictions.load(run / "fold-0" / "predictions.npz")
     np.testing.assert_allclose(predictions.probabilities.sum(axis=1), 1, atol=1e-6)
     np.testing.assert_allclose(np.linalg.norm(predictions.embeddings, axis=1), 1, atol=1e-5)
     row = int(np.flatnonzero(predictions.split == "test")[0])
-    there = answer_elsewhere(tmp_path / "model", table, int(predictions.lesion_ids[row].split()[1]))
+    there = answer_elsewhere(tmp_path / "model", int(predictions.lesion_ids[row].split()[1]))
     np.testing.assert_allclose(there["e"], predictions.embeddings[row], atol=2e-4)
     if recipe in COMPARES_ONLY:
         assert there["p"] == []
@@ -89,9 +116,8 @@ def test_a_recipe_is_fitted_measured_exported_and_answers_the_same_without_train
         np.testing.assert_allclose(there["p"], predictions.probabilities[row], atol=1e-4)
 
 
-def test_no_name_of_a_patient_is_in_what_a_run_leaves(runs):
-    run = runs("cross-entropy")
-    main(["evaluate", str(run), "--draws", "20"])
+def test_no_name_of_a_patient_is_in_what_a_run_leaves(measured):
+    run = measured("cross-entropy")
     left = [path for path in run.rglob("*") if path.is_file()]
     assert {"report.html", "metrics.json", "predictions.npz", "done.json", "last-epoch=1.ckpt"} <= {
         path.name for path in left
@@ -104,9 +130,8 @@ def test_no_name_of_a_patient_is_in_what_a_run_leaves(runs):
     assert not any("Secret" in patient for patient in predictions.patients)
 
 
-def test_the_report_has_the_shortcuts_beside_the_model_and_says_what_they_allow_to_say(runs):
-    run = runs("cross-entropy")
-    main(["evaluate", str(run), "--draws", "20"])
+def test_the_report_has_the_shortcuts_beside_the_model_and_says_what_they_allow_to_say(measured):
+    run = measured("cross-entropy")
     metrics = json.loads((run / "report" / "metrics.json").read_text())
     assert list(metrics["figures"]) == ["cross-entropy", "majority class", "size alone", "size and mean HU"]
     assert metrics["leaks"] == []
@@ -175,6 +200,8 @@ def test_all_folds_are_pooled_and_finished_ones_are_left(table, tmp_path, capsys
     assert len(before) == 3
     assert main([*options, "--trainer.max_epochs", "1", "--folds", "all"]) == 0
     assert "fold 1 is finished; left as it is" in capsys.readouterr().err
+    assert main([*options, "--trainer.max_epochs", "2", "--folds", "0"]) == 2
+    assert "trainer.max_epochs: 1 there, 2 now" in capsys.readouterr().err
     assert {p: p.stat().st_mtime_ns for p in before} == before
     main(["evaluate", str(tmp_path / "r"), "--draws", "20"])
     assert json.loads((tmp_path / "r" / "report" / "metrics.json").read_text())["lesions"] == 24

@@ -9,7 +9,6 @@ from pathlib import Path
 
 import numpy as np
 
-from lesiontraining.commands.fit import curves
 from lesiontraining.evaluation.baselines import SIZE, baseline_runs
 from lesiontraining.evaluation.leaks import Leak, LeakReport, check_leaks
 from lesiontraining.evaluation.predictions import Predictions, joined
@@ -25,11 +24,13 @@ def evaluate(
     out: Path | None,
     *,
     draws: int = 2000,
+    positive: str | None = None,
     progress: Callable[[str], None] | None = None,
 ) -> Path:
     """Report on the test lesions of all finished folds of ``runs[0]``, the others beside it; returns the report's folder.
 
     Folds whose test lesions are each other's (two random splits) are reported one by one, in folders of their own.
+    ``positive``: of two classes the one that is looked for (default: the second).
     Raises `RunError` where the runs did not answer the same lesions.
     """
     folder = out or runs[0] / REPORT_FOLDER
@@ -43,12 +44,17 @@ def evaluate(
         numbers = {fold.number for fold in folds}
         chosen = {name: [fold for fold in of if fold.number in numbers] for name, of in folds_of.items()}
         where = folder / f"split-{folds[0].number}" if overlap else folder
-        _report(chosen, where, draws=draws, progress=progress)
+        _report(chosen, where, draws=draws, positive=positive, progress=progress)
     return folder
 
 
 def _report(
-    folds_of: dict[str, list[FoldFolder]], out: Path, *, draws: int, progress: Callable[[str], None] | None
+    folds_of: dict[str, list[FoldFolder]],
+    out: Path,
+    *,
+    draws: int,
+    positive: str | None,
+    progress: Callable[[str], None] | None,
 ) -> None:
     methods = {name: _tested(folds) for name, folds in folds_of.items()}
     first, *others = methods.items()
@@ -69,11 +75,11 @@ def _report(
         size_baseline=SIZE,
         leaks=_leaks(main),
         run=_run(main),
-        curves={f"fold {fold.number}": curves(fold) for fold in main},
+        curves={f"fold {fold.number}": fold.curves() for fold in main},
         extra=tuple(_extra(main)),
         notes=notes,
     )
-    write_report(given, out, draws=draws, progress=progress)
+    write_report(given, out, draws=draws, positive=positive, progress=progress)
 
 
 def _baselines(folds: Sequence[FoldFolder]) -> tuple[dict[str, Predictions], tuple[str, ...]]:

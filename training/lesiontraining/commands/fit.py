@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import csv
+import difflib
 import logging
 import os
 import time
@@ -23,16 +23,17 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 
 from lesiontraining.commands.recipe_check import check_parsed, check_texts, restrict_imports
+from lesiontraining.commands.recipes import recipe_file, recipe_names
 from lesiontraining.data.contents import content_of_rows
 from lesiontraining.data.crops import input_section
 from lesiontraining.data.data_module import LesionDataModule
+from lesiontraining.data.dataset import data_fingerprint
 from lesiontraining.data.lesions import LesionDataset
 from lesiontraining.evaluation.predictions import Predictions
 from lesiontraining.runs.folder import FittedModel, FoldFolder, RunError, RunFolder
 from lesiontraining.runs.inference import fit_temperature, lesion_features, lesion_probabilities
+from lesiontraining.runs.settings import keep_settings, kept_settings, require_same_settings, settings_of
 from lesiontraining.tasks.base import LesionTask
-
-_CONFIGS = Path(__file__).resolve().parents[2] / "configs"
 
 
 class OptionError(LesionLensError):
@@ -167,13 +168,14 @@ def _with_configs(arguments: Sequence[str]) -> list[str]:
 
 
 def _config(name: str) -> str:
-    known = {f"{path.parent.name}/{path.stem}": path for path in _CONFIGS.glob("*/*.yaml")}
-    known |= {path.stem: path for path in _CONFIGS.glob("public/*.yaml")}
-    if name in known:
-        return str(known[name])
+    known = recipe_file(name)
+    if known is not None:
+        return str(known)
     if os.path.isfile(name):
         return name
-    msg = f"there is no recipe {name!r}; give a YAML file, or one of {', '.join(sorted(known))}."
+    near = difflib.get_close_matches(name, recipe_names(), n=1)
+    meant = f" did you mean {near[0]!r}?" if near else ""
+    msg = f"there is no recipe {name!r};{meant} give a YAML file, or one of {', '.join(recipe_names())}."
     raise OptionError(msg)
 
 
@@ -186,25 +188,39 @@ def fit(out: Path, arguments: Sequence[str], *, folds: str, notify: Notify) -> R
     ``arguments``: those of LightningCLI. Raises a `LesionLensError` for bad input; checkpoints of whole epochs stay.
     """
     run = RunFolder(out)
-    cli = None
+    clis: dict[int, RecipeCLI] = {}
     numbers = _numbers(folds)
     if numbers is None:
-        cli = recipe_cli(arguments, run.fold(0))
-        numbers = list(range(len(cli.datamodule.fold_split.fold_names)))
+        clis[0] = recipe_cli(arguments, run.fold(0))
+        numbers = list(range(len(clis[0].datamodule.fold_split.fold_names)))
     for number in numbers:
         fold = run.fold(number)
         if fold.is_done:
+            if kept_settings(fold) is not None:
+                any_cli = next(iter(clis.values()), None) or clis.setdefault(number, recipe_cli(arguments, fold))
+                require_same_settings(fold, _settings(any_cli))
             notify(f"fold {number} is finished; left as it is ({fold.path})")
             continue
         notify(f"fold {number}: reading the data")
-        _fit_fold(cli if cli is not None and number == 0 else recipe_cli(arguments, fold), fold, arguments, notify)
+        cli = clis.get(number) or recipe_cli(arguments, fold)
+        require_same_settings(fold, _settings(cli))
+        _fit_fold(cli, fold, arguments, notify)
     return run
+
+
+def _settings(cli: RecipeCLI) -> dict[str, str]:
+    """Of all folds the same."""
+    rows = cli.datamodule.table.rows
+    rest = [f"{row.patient} {row.split} {row.fold}" for row in rows]
+    lesions = data_fingerprint([row.lesion_id for row in rows], [row.label for row in rows], rest)
+    return settings_of(cli.config.as_dict(), data=lesions)
 
 
 def _fit_fold(cli: RecipeCLI, fold: FoldFolder, arguments: Sequence[str], notify: Notify) -> None:
     start = time.monotonic()
     if cli.trainer.is_global_zero:
         fold.remove_leftovers()
+        keep_settings(fold, _settings(cli))
     begun = fold.last_checkpoint
     if begun is not None:
         notify(f"fold {fold.number}: going on from {begun}")
@@ -371,15 +387,6 @@ def _one_line(predictions: Predictions, model: FittedModel) -> str:
     test = predictions.at((predictions.split == "test") & (predictions.labels >= 0))
     right = (test.probabilities.argmax(axis=1) == test.labels).mean() if len(test) else float("nan")
     return f"{right:.1%} of {len(test)} test lesions right (temperature {model.temperature:.2f}); lesiontrain evaluate tells the rest"
-
-
-def curves(fold: FoldFolder) -> list[dict[str, float]]:
-    """What was logged, row by row, over all goes of a run."""
-    rows: list[dict[str, float]] = []
-    for path in sorted(fold.path.glob("logs/version_*/metrics.csv"), key=lambda p: int(p.parent.name.split("_")[1])):
-        with path.open(newline="", encoding="utf-8") as handle:
-            rows += [{k: float(v) for k, v in row.items() if v} for row in csv.DictReader(handle)]
-    return rows
 
 
 def _numbers(folds: str) -> list[int] | None:

@@ -31,7 +31,7 @@ from lesiontraining.evaluation.intervals import Difference, PatientDraws, differ
 from lesiontraining.evaluation.leaks import check_leaks
 from lesiontraining.evaluation.predictions import Predictions
 from lesiontraining.evaluation.subgroups import Subgroup, SubgroupRow, subgroup_table
-from lesiontraining.reporting.figures import classification_statistics, second_class_statistics
+from lesiontraining.reporting.figures import classification_statistics, positive_statistics
 from lesiontraining.reporting.report import ReportInput, write_report
 from lesiontraining.runs.heat_maps import HeatFigures, heat_figures
 from lesiontraining.runs.inference import embedding_of, lesion_descriptors
@@ -269,7 +269,7 @@ def printed_figures(classes: int) -> dict[str, str]:
 
 
 def _printed(predictions: Predictions) -> dict[str, Callable[[np.ndarray], float]]:
-    statistics = classification_statistics(predictions) | second_class_statistics(predictions)
+    statistics = classification_statistics(predictions) | positive_statistics(predictions)
     return {name: statistics[name] for name in printed_figures(len(predictions.class_names))}
 
 

@@ -27,7 +27,7 @@ from lesiontraining.evaluation.intervals import (
     holm,
     interval,
 )
-from lesiontraining.evaluation.predictions import Predictions
+from lesiontraining.evaluation.predictions import Predictions, PredictionsError
 from lesiontraining.evaluation.retrieval import Retrieval, retrieve
 from lesiontraining.evaluation.subgroups import Subgroup, SubgroupRow, by_tercile, by_value, subgroup_table
 
@@ -61,6 +61,7 @@ class Comparison:
 class Measured:
     """What a report says in numbers. ``rows``: method to figure to estimate.
 
+    ``positive``: of two classes the one whose sensitivity and specificity are meant; None where there are more.
     ``confusions``: by method, counts (class, class), rows are the truth, columns the answer.
     """
 
@@ -74,10 +75,12 @@ class Measured:
     confusions: dict[str, np.ndarray]
     subgroups: tuple[SubgroupRow, ...]
     notes: tuple[str, ...]
+    positive: str | None = None
 
     def as_json(self) -> dict[str, Any]:
         """Plain JSON without NaN."""
         return {
+            "positive": self.positive,
             "lesions": self.lesions,
             "patients": self.patients,
             "without_label": self.unlabelled,
@@ -91,13 +94,28 @@ class Measured:
         }
 
 
-def measure(methods: Mapping[str, Predictions], *, draws: int, seed: int, notify: Notify | None = None) -> Measured:
-    """All methods answered the same lesions in the same order; the first is the model. Lesions without label are left out."""
+def measure(
+    methods: Mapping[str, Predictions],
+    *,
+    draws: int,
+    seed: int,
+    positive: str | None = None,
+    beside: str | None = None,
+    notify: Notify | None = None,
+) -> Measured:
+    """All methods answered the same lesions in the same order; the first is the model. Lesions without label are left out.
+
+    ``positive``: of two classes the one that is looked for (default: the second). ``beside``: the
+    method that stands beside the model in the groups. Raises `PredictionsError` for another class.
+    """
     known = next(iter(methods.values())).labels >= 0
     labelled = {name: p.at(known) for name, p in methods.items()}
     (_, model), *others = labelled.items()
     drawn = PatientDraws(model.patients, draws=draws, seed=seed)
+    index = _positive_index(model.class_names, positive)
     statistics = {name: classification_statistics(p) for name, p in labelled.items()}
+    for name, p in labelled.items() if index is not None else ():
+        statistics[name] |= positive_statistics(p, index)
     rows = {}
     for name, of in statistics.items():
         if notify:
@@ -115,8 +133,9 @@ def measure(methods: Mapping[str, Predictions], *, draws: int, seed: int, notify
         confusions={
             n: confusion_matrix(p.labels, p.probabilities.argmax(axis=1), len(counts)) for n, p in labelled.items()
         },
-        subgroups=tuple(_subgroups(model, next(iter(statistics.values())), draws=draws, seed=seed)),
+        subgroups=tuple(_subgroups(model, statistics, beside=beside, draws=draws, seed=seed)),
         notes=_notes(counts, model.class_names),
+        positive=None if index is None else model.class_names[index],
     )
 
 
@@ -138,16 +157,32 @@ def classification_statistics(p: Predictions) -> dict[str, Statistic]:
     }
 
 
-def second_class_statistics(p: Predictions) -> dict[str, Statistic]:
-    """Sensitivity and specificity as functions of rows, the second class being the one that is looked for."""
+OF_POSITIVE = ("sensitivity", "specificity", "precision", "f1")
+
+
+def positive_statistics(p: Predictions, positive: int = 1) -> dict[str, Statistic]:
+    """Of the class that is looked for (``positive``, its index): sensitivity, specificity, precision and F1 of rows."""
     called, classes = p.probabilities.argmax(axis=1), p.probabilities.shape[1]
 
-    def of_second(name: str) -> Statistic:
+    def of_positive(name: str) -> Statistic:
         return lambda rows: float(
-            getattr(one_vs_rest(confusion_matrix(p.labels[rows], called[rows], classes)), name)[1]
+            getattr(one_vs_rest(confusion_matrix(p.labels[rows], called[rows], classes)), name)[positive]
         )
 
-    return {name: of_second(name) for name in ("sensitivity", "specificity")}
+    return {name: of_positive(name) for name in OF_POSITIVE}
+
+
+def _positive_index(class_names: tuple[str, ...], positive: str | None) -> int | None:
+    """Of two classes the one that is looked for: the named one, else the second. None where there are more."""
+    if positive is not None and positive not in class_names:
+        msg = f"--positive is {positive!r}; the classes are {', '.join(class_names)}."
+        raise PredictionsError(msg)
+    if len(class_names) != 2:
+        if positive is not None:
+            msg = f"--positive is for two classes, and these lesions have {len(class_names)}; leave it out."
+            raise PredictionsError(msg)
+        return None
+    return 1 if positive is None else class_names.index(positive)
 
 
 def _comparisons(
@@ -184,7 +219,14 @@ def _delong(model: Predictions, other: Predictions) -> float | None:
     return found.p_value if np.isfinite(found.p_value) else None
 
 
-def _subgroups(model: Predictions, statistics: Mapping[str, Statistic], *, draws: int, seed: int) -> list[SubgroupRow]:
+def _subgroups(
+    model: Predictions,
+    statistics: Mapping[str, Mapping[str, Statistic]],
+    *,
+    beside: str | None,
+    draws: int,
+    seed: int,
+) -> list[SubgroupRow]:
     groups: list[Subgroup] = []
     diameter, distance = model.size_mm.max(axis=1), model.spacing_mm[:, 2]
     if np.isfinite(diameter).any():
@@ -193,7 +235,8 @@ def _subgroups(model: Predictions, statistics: Mapping[str, Statistic], *, draws
         rounded = np.round(distance, 2)
         few = len(np.unique(rounded[np.isfinite(rounded)])) <= _MAX_VALUES
         groups += by_value("slice distance (mm)", rounded) if few else by_tercile("slice distance", distance, unit="mm")
-    chosen = {name: statistics[name] for name in ("auc", "balanced_accuracy")}
+    shown = {"": next(iter(statistics.values()))} | ({} if beside is None else {f", {beside}": statistics[beside]})
+    chosen = {f"{name}{of}": rows[name] for of, rows in shown.items() for name in ("auc", "balanced_accuracy")}
     return subgroup_table(groups, chosen, model.patients, draws=draws, seed=seed)
 
 

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import base64
+import csv
 import io
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from math import isnan
+from math import isfinite, isnan
 from pathlib import Path
 from typing import Any
 
 import jinja2
+from LesionLib.io.csv_cells import csv_cell
+from LesionLib.io.private_files import write_private
 
 from lesiontraining.evaluation.leaks import LeakReport
 from lesiontraining.evaluation.predictions import Predictions
@@ -26,9 +29,11 @@ from lesiontraining.reporting.charts import (
 )
 from lesiontraining.reporting.figures import FIGURES, RULES, Measured, SearchRow, measure, search_rows
 
-MAIN = {
-    "auc": "AUC", "balanced_accuracy": "balanced accuracy", "accuracy": "accuracy", "macro_specificity": "specificity",
-    "macro_precision": "precision", "macro_f1": "macro F1", "weighted_f1": "weighted F1",
+_ANY = {"auc": "AUC", "balanced_accuracy": "balanced accuracy", "accuracy": "accuracy"}
+_OF_TWO = {"sensitivity": "sensitivity", "specificity": "specificity", "precision": "precision", "f1": "F1"}
+_OF_MORE = {
+    "macro_specificity": "mean specificity", "macro_precision": "mean precision", "macro_f1": "macro F1",
+    "weighted_f1": "weighted F1",
 }  # fmt: skip
 TRUST = {"calibration_error": "calibration error (ECE)", "brier": "Brier score", "log_loss": "log loss"}
 _SEARCH = ("ap_a", "p_at_1", "p_at_k", "ap_b", "reciprocal_rank")
@@ -51,7 +56,7 @@ def page(
     return environment.get_template("report.html.j2").render(
         title=title,
         m=measured,
-        main=MAIN,
+        main=_ANY | (_OF_MORE if measured.positive is None else _OF_TWO),
         trust=TRUST,
         rules=RULES,
         search=_grouped(search),
@@ -127,14 +132,20 @@ def write_report(
     *,
     draws: int = 2000,
     seed: int = 0,
+    positive: str | None = None,
     progress: Callable[[str], None] | None = None,
 ) -> Measured:
-    """Write ``metrics.json``, ``report.html`` and ``images/*.png`` into ``out``. Raises ValueError for fewer than 2 lesions."""
+    """Write ``metrics.json``, ``predictions.csv``, ``report.html`` and ``pictures/*.png`` into ``out``.
+
+    Raises ValueError for fewer than 2 lesions.
+    """
     known = next(iter(given.methods.values())).labels >= 0
     if known.sum() < _FEWEST:
         msg = f"{int(known.sum())} tested lesions have a label; at least {_FEWEST} are needed for a figure"
         raise ValueError(msg)
-    measured = measure(given.methods, draws=draws, seed=seed, notify=progress)
+    measured = measure(
+        given.methods, draws=draws, seed=seed, positive=positive, beside=given.size_baseline, notify=progress
+    )
     searching = {
         name: p for name, p in given.methods.items() if name not in given.baselines or name == given.size_baseline
     }
@@ -158,12 +169,43 @@ def write_report(
     }  # fmt: skip
     values["notes"] = [*values["notes"], *notes]
     (out / "metrics.json").write_text(json.dumps(values, indent=2, allow_nan=False) + "\n", encoding="utf-8")
+    write_private(out / "predictions.csv", predictions_table(given.methods))
     html = page(
         given.title, measured, search, charts, conclusion=conclusion, leaks=leaks, run=given.run, extra=given.extra,
         notes=[*measured.notes, *notes], draws=draws,
     )  # fmt: skip
     (out / "report.html").write_text(html, encoding="utf-8")
     return measured
+
+
+def predictions_table(methods: Mapping[str, Predictions]) -> str:
+    """What each method said of each tested lesion, as CSV: a row a lesion and method, the model's first.
+
+    A lesion is named by its line in the table, a patient by a code; ``label`` is empty where it is not known.
+    """
+    names = next(iter(methods.values())).class_names
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    header = [
+        "method",
+        "lesion",
+        "patient",
+        "fold",
+        "label",
+        "predicted",
+        *(f"p_{n}" for n in names),
+        "longest_edge_mm",
+    ]
+    writer.writerow(map(csv_cell, header))
+    for method, p in methods.items():
+        for i in range(len(p)):
+            label = names[p.labels[i]] if p.labels[i] >= 0 else ""
+            known = [method, str(p.lesion_ids[i]), str(p.patients[i]), int(p.folds[i]), label]
+            numbers = [f"{value:.6f}" for value in p.probabilities[i]]
+            edge = float(p.size_mm[i].max())
+            answer = [names[int(p.probabilities[i].argmax())], *numbers, f"{edge:.2f}" if isfinite(edge) else ""]
+            writer.writerow(map(csv_cell, [*known, *answer]))
+    return text.getvalue()
 
 
 def conclude(measured: Measured, baselines: Sequence[str]) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import re
 from dataclasses import asdict, dataclass, field
@@ -141,6 +142,16 @@ class FoldFolder:
             msg = f"{self.path} is not finished; run lesiontrain fit with the same options again, it goes on where it stopped."
             raise RunError(msg)
         return Predictions.load(self.path / "predictions.npz")
+
+    def curves(self) -> list[dict[str, float]]:
+        """What was logged, row by row, over all goes of a run."""
+        rows: list[dict[str, float]] = []
+        for path in sorted(
+            self.path.glob("logs/version_*/metrics.csv"), key=lambda p: int(p.parent.name.split("_")[1])
+        ):
+            with path.open(newline="", encoding="utf-8") as handle:
+                rows += [{k: float(v) for k, v in row.items() if v} for row in csv.DictReader(handle)]
+        return rows
 
     def finish(self, facts: dict[str, Any]) -> None:
         """Say that all is there."""

@@ -86,16 +86,12 @@ class qMRMLNodeComboBox(qt.QWidget):
         self._nodeEvents.stop()
         if self._scene is None:
             return []
-        nodes = [self._scene.GetNthNode(place) for place in range(self._scene.GetNumberOfNodes())]
-        nodes = [node for node in nodes if self._isOfType(node)]
+        scene, types, isAnyChild = self._scene, self._types, self._flags["childTypes"]  # looked up once for all nodes
+        nodes = [scene.GetNthNode(place) for place in range(scene.GetNumberOfNodes())]
+        nodes = [n for n in nodes if (any(map(n.IsA, types)) if isAnyChild else n.GetClassName() in types)]
         for node in nodes:
             self._nodeEvents.watch(node, [vtk.vtkCommand.ModifiedEvent])
         return [node.GetID() for node in nodes if self._isListed(node)]
-
-    def _isOfType(self, node: slicer.vtkMRMLNode) -> bool:
-        if self._flags["childTypes"]:
-            return any(node.IsA(each) for each in self._types)
-        return node.GetClassName() in self._types
 
     def _isListed(self, node: slicer.vtkMRMLNode) -> bool:
         if node.GetHideFromEditors() and not self._flags["hidden"]:

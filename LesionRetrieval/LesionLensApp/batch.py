@@ -1,0 +1,309 @@
+"""``lesionlens classify --batch``: a table of CTs and their lesions in, one table of answers out.
+
+The model is loaded once a process. A case that cannot be answered does not stop the others: it is named in ``failed.csv``. What
+is answered is kept in the folder as it comes, so that the same command goes on after a break.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import io
+import json
+import multiprocessing
+import os
+import signal
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from functools import partial
+from hashlib import sha256
+from pathlib import Path
+
+from LesionLib.errors import InputWarning, LesionLensError, OutputError
+from LesionLib.geometry import CTVolume, LesionBox, require_overlap
+from LesionLib.inference.messages import RunOptions, RunRequest
+from LesionLib.inference.results import as_csv
+from LesionLib.io.boxes import CaseTableError, box_of_mask, read_boxes_csv, read_rows, segment_boxes
+from LesionLib.io.csv_cells import csv_cell
+from LesionLib.io.private_files import private_folder, write_private
+from LesionLib.io.volumes import DicomSeries, read_ct, series_at
+from LesionLib.model.folder import segment_margin_of
+
+from LesionLensApp.loaded_model import ModelSession
+from LesionLensApp.output import Steps
+from LesionLensApp.reading import frame_source, read_masks, warnings_of_box
+
+RESULTS, FAILED = "results.csv", "failed.csv"
+LESIONS = ("boxes", "segmentation", "mask")
+_PARTS, _MAX_JOBS = "answered", 64
+_FIRST = ("name", "lesion", "label")
+_LAST = ("set", "usable", "warning_codes")
+
+
+@dataclass(frozen=True)
+class BatchCase:
+    """A row: a CT, and in ``kind`` how the file ``lesions`` says where its lesions are (one of `LESIONS`)."""
+
+    name: str
+    volume: Path
+    kind: str
+    lesions: Path
+    series: str | None
+    where: str
+
+
+@dataclass(frozen=True)
+class Reading:
+    """How every case is read and asked; the same for all of a batch."""
+
+    margin_mm: float | None
+    split_parts: float | None
+    nifti_transform: str
+    box_jitter: int
+    answer_anyway: bool
+
+
+@dataclass(frozen=True)
+class Batch:
+    """What became of a batch: cases with an answer (``earlier`` of them by an earlier run), and (case, error) of the others."""
+
+    answered: int
+    earlier: int
+    failed: tuple[tuple[str, str], ...]
+
+
+def read_batch(table: Path) -> list[BatchCase]:
+    """The rows of a table with ``name``, ``volume`` and one of ``boxes``, ``segmentation``, ``mask`` filled in each row.
+
+    Paths are relative to the table's folder; ``series`` may name a series of a DICOM folder. Whether the files are there shows
+    when they are read. Raises `CaseTableError` naming line and problem.
+    """
+    if not table.is_file():
+        msg = f"{table} is missing; give a CSV table with the columns name, volume and boxes, segmentation or mask."
+        raise CaseTableError(msg)
+    cases: dict[str, BatchCase] = {}
+    for line, values in read_rows(table, columns=("name", "volume")):
+        where = f"{table.name}, line {line}"
+        given = [kind for kind in LESIONS if values.get(kind)]
+        if not values["name"] or not values["volume"] or len(given) != 1:
+            msg = (
+                f"{where}: name, volume and exactly one of {', '.join(LESIONS)} are needed; filled in are "
+                f"{', '.join(name for name in ('name', 'volume', *LESIONS) if values.get(name)) or 'none of them'}."
+            )
+            raise CaseTableError(msg)
+        if values["name"] in cases:
+            msg = f"{where}: {values['name']!r} stands in {cases[values['name']].where} already; give each case its own name."
+            raise CaseTableError(msg)
+        cases[values["name"]] = BatchCase(
+            values["name"], table.parent / values["volume"], given[0], table.parent / values[given[0]],
+            values.get("series") or None, where,
+        )  # fmt: skip
+    return list(cases.values())
+
+
+def run_batch(options: argparse.Namespace, steps: Steps) -> Batch:
+    """Answer every case of ``options.batch`` and leave `RESULTS` and `FAILED` in ``options.out``.
+
+    Raises a `LesionLensError` for a bad table or option; a bad case is one of `Batch.failed`.
+    """
+    require_batch_options(options)
+    cases = read_batch(options.batch)
+    reading = Reading(
+        options.margin_mm, options.split_parts, options.nifti_transform, options.box_jitter, options.answer_anyway
+    )
+    parts = _parts_folder(options.out, overwrite=options.overwrite)
+    session = ModelSession.of(options)
+    answered = partial(_part_of, parts, session.described.sha256, reading)
+    open_cases = [case for case in cases if not answered(case).is_file()]
+    failed: dict[str, str] = {}
+    who = session.described
+    what = f"Classifying {len(open_cases)} cases with {who.name} {who.version} on {who.device}"
+    if len(open_cases) < len(cases):
+        steps.note(
+            f"{len(cases) - len(open_cases)} of {len(cases)} cases are answered already; --overwrite begins anew."
+        )
+    outcomes = _outcomes(open_cases, session, options, reading)
+    for case, table, error in steps.each(outcomes, what, total=len(open_cases)):
+        if error:
+            failed[case.name] = error
+        else:
+            write_private(answered(case), table)
+    done = [case for case in cases if case.name not in failed]
+    write_private(options.out / RESULTS, _joined([(case.name, answered(case).read_text("utf-8")) for case in done]))
+    named = [(case.name, case.where, failed[case.name]) for case in cases if case.name in failed]
+    write_private(options.out / FAILED, _table([("name", "where", "error"), *named]))
+    return Batch(len(done), len(cases) - len(open_cases), tuple((name, error) for name, _, error in named))
+
+
+def _outcomes(
+    cases: Sequence[BatchCase], session: ModelSession, options: argparse.Namespace, reading: Reading
+) -> Iterator[tuple[BatchCase, str, str]]:
+    """(case, its rows as CSV, why there are none), in the order in which they are ready."""
+    jobs = min(options.jobs, len(cases))
+    if jobs < 2:
+        yield from ((case, *_answered(case, session, reading)) for case in cases)
+        return
+    threads = max(1, (options.threads or os.cpu_count() or 1) // jobs)
+    with ProcessPoolExecutor(
+        jobs,
+        multiprocessing.get_context("spawn"),
+        initializer=_begin,
+        initargs=(str(options.model), options.device, threads),
+    ) as pool:
+        waiting = {pool.submit(_answered_there, case, reading): case for case in cases}
+        try:
+            for future in as_completed(waiting):
+                yield (waiting[future], *future.result())
+        except BrokenProcessPool as error:
+            msg = (
+                "A process of the batch died, most often for lack of memory. What is answered is kept: run the same command "
+                "again, with a smaller --jobs."
+            )
+            raise LesionLensError(msg) from error
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+
+_of_this_process: dict[str, ModelSession] = {}
+
+
+def _begin(model: str, device: str, threads: int) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the process that waits for this one
+    _of_this_process["session"] = ModelSession(model, device=device, threads=threads)
+
+
+def _answered_there(case: BatchCase, reading: Reading) -> tuple[str, str]:
+    return _answered(case, _of_this_process["session"], reading)
+
+
+def _answered(case: BatchCase, session: ModelSession, reading: Reading) -> tuple[str, str]:
+    """The rows of one case as CSV, and ""; or "" and what is wrong with it."""
+    try:
+        return _classified(case, session, reading), ""
+    except LesionLensError as error:
+        return "", " ".join(str(error).split())
+    except (OSError, MemoryError) as error:
+        return (
+            "",
+            f"{type(error).__name__}: {getattr(error, 'strerror', None) or error or 'the memory does not suffice'}",
+        )
+
+
+def _classified(case: BatchCase, session: ModelSession, reading: Reading) -> str:
+    series = series_at(case.volume, case.series)
+    volume = read_ct(case.volume, series=series or case.series, nifti_transform=reading.nifti_transform)
+    margin_mm = segment_margin_of(session.described.manifest) if reading.margin_mm is None else reading.margin_mm
+    boxes, odd = _lesions_of(case, volume, series, reading, margin_mm)
+    for box in boxes:
+        require_overlap(volume, box)
+    options = RunOptions(box_jitter=reading.box_jitter, answer_anyway=reading.answer_anyway)
+    response = session.run(RunRequest(str(session.described.folder), volume, boxes, options))
+    results = []
+    for box, result in zip(boxes, response.results, strict=True):
+        own = warnings_of_box(volume, box, frame=frame_source(case.lesions if case.kind == "boxes" else None))
+        results.append(replace(result, warnings=tuple(dict.fromkeys((*volume.warnings, *odd, *own, *result.warnings)))))
+    return as_csv(replace(response.info, volume=case.name), results)
+
+
+def _lesions_of(
+    case: BatchCase, volume: CTVolume, series: DicomSeries | None, reading: Reading, margin_mm: float
+) -> tuple[list[LesionBox], tuple[InputWarning, ...]]:
+    """The boxes of a case, and what is odd about the file they come from."""
+    if case.kind == "mask":
+        box, _ = box_of_mask(
+            volume, case.lesions, where=case.where, margin_mm=margin_mm, nifti_transform=reading.nifti_transform
+        )
+        return [replace(box, name=case.name)], ()
+    if case.kind == "segmentation":
+        given = argparse.Namespace(
+            segmentation=case.lesions, split_parts=reading.split_parts, nifti_transform=reading.nifti_transform
+        )
+        masks, odd = read_masks(given, series)
+        return segment_boxes(masks, margin_mm=margin_mm), odd
+    if case.lesions.suffix.lower() == ".csv":
+        return read_boxes_csv(case.lesions), ()
+    return _boxes_of_markups(case.lesions), ()
+
+
+def _boxes_of_markups(path: Path) -> list[LesionBox]:
+    from LesionClassifierLib.headless import startHeadlessSlicer
+    from LesionClassifierLib.scene.lesions import lesionsFromNodes
+
+    from LesionLensApp.classify import addBoxes
+
+    scene = startHeadlessSlicer().scene
+    scene.Clear(False)
+    return lesionsFromNodes(addBoxes(scene, path))
+
+
+def _parts_folder(out: Path, *, overwrite: bool) -> Path:
+    """The folder in ``out`` where answers are kept as they come; only a folder of a batch is gone on with. `OutputError`."""
+    parts = out / _PARTS
+    try:
+        if out.is_dir() and any(out.iterdir()) and not parts.is_dir():
+            msg = f"{out} is not empty and no folder of a batch; give another one with --out."
+            raise OutputError(msg)
+        private_folder(out)
+        private_folder(parts)
+        for old in (*parts.glob("*.csv"), out / RESULTS, out / FAILED) if overwrite else ():
+            with suppress(FileNotFoundError):
+                old.unlink()
+    except OSError as error:
+        msg = f"{out} cannot be written ({error.strerror}); choose another folder with --out."
+        raise OutputError(msg) from error
+    return parts
+
+
+def _part_of(parts: Path, model_sha256: str, reading: Reading, case: BatchCase) -> Path:
+    """Where the answers of a case are kept: another file as soon as model, options or the case's files change."""
+    described = [model_sha256, repr(reading), case.name, case.kind, case.series or ""]
+    described += [_state_of(path) for path in (case.volume, case.lesions)]
+    return parts / f"{sha256(json.dumps(described).encode('utf-8', 'surrogatepass')).hexdigest()[:24]}.csv"
+
+
+def _state_of(path: Path) -> str:
+    """Path, sizes and times of a file, or of the files of a folder; "missing" where there is none."""
+    try:
+        files = sorted(path.iterdir()) if path.is_dir() else [path]
+        return repr((str(path), [(file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in files]))
+    except (OSError, ValueError):
+        return repr((str(path), "missing"))
+
+
+def _joined(tables: Sequence[tuple[str, str]]) -> str:
+    """One table out of those of the cases: a row a lesion, the case's name before the lesion's."""
+    rows = [(name, row) for name, text in tables for row in csv.DictReader(io.StringIO(text))]
+    columns = list(dict.fromkeys(column for _, row in rows for column in row))
+    classes = [column for column in columns if column.startswith("p_")]
+    rest = [c for c in columns if c not in ("name", "label", "prediction_set", "volume", "grad_cam", *_LAST, *classes)]
+    table: list[Sequence[str]] = [(*_FIRST, *classes, *_LAST, *rest)]
+    for name, row in rows:
+        first = (name, row["name"], row["label"])
+        table.append(
+            (*first, *(row[c] for c in classes), row["prediction_set"], *(row[c] for c in (*_LAST[1:], *rest)))
+        )
+    return _table(table)
+
+
+def _table(rows: Sequence[Sequence[str]]) -> str:
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows(map(csv_cell, row) for row in rows)
+    return text.getvalue()
+
+
+def require_batch_options(options: argparse.Namespace) -> None:
+    """Refuse options that say something of one CT only. Raises `LesionLensError`."""
+    one_only = {
+        "a CT": options.volume, "--series": options.series, "--name": options.name, "--library": options.library,
+        "--dicom-sr": options.dicom_sr,
+    }  # fmt: skip
+    given = [name for name, value in one_only.items() if value]
+    if given:
+        msg = f"--batch takes its cases from the table; leave out {', '.join(given)}, which go with one CT."
+        raise LesionLensError(msg)
+    if not 1 <= options.jobs <= _MAX_JOBS:
+        msg = f"--jobs is {options.jobs}; give a number from 1 to {_MAX_JOBS}."
+        raise LesionLensError(msg)

@@ -1,0 +1,102 @@
+"""What all commands share: their parser, the options that each of them has, and defaults that a user sets once."""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+import os
+import re
+import tomllib
+from collections.abc import Iterator
+from typing import NoReturn
+
+from LesionLib import __version__
+from LesionLib.errors import LesionLensError
+from LesionLib.model.folder import DEFAULT_MODEL
+from LesionRetrievalLib.library.pseudonyms import settings_folder
+
+CONFIG = "config.toml"
+_DEFAULTS = ("model", "library", "key")
+
+
+class Parser(argparse.ArgumentParser):
+    """As argparse's, and it says what a mistyped command or choice may have meant."""
+
+    def error(self, message: str) -> NoReturn:
+        """Print usage and message, and end with code 2."""
+        wrong = re.search(r"invalid choice: '([^']*)' \(choose from (.*)\)", message)
+        if wrong:
+            meant = difflib.get_close_matches(wrong[1], re.findall(r"'([^']+)'", wrong[2]), n=1)
+            message += f"; did you mean {meant[0]!r}?" if meant else ""
+        super().error(message)
+
+
+def finished(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
+    """The parser with what each command has: ``--quiet``, and ``--version`` at the top; completion where argcomplete is there."""
+    parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
+    for command in _commands_of(parser):
+        command.add_argument("--quiet", action="store_true", help="say nothing of the progress")
+    try:
+        import argcomplete
+    except ImportError:
+        pass
+    else:
+        argcomplete.autocomplete(parser)
+    return parser
+
+
+def _commands_of(parser: argparse.ArgumentParser) -> Iterator[argparse.ArgumentParser]:
+    below = [action for action in parser._actions if isinstance(action, argparse._SubParsersAction)]
+    if not below:
+        yield parser
+    for action in below:
+        for command in dict.fromkeys(action.choices.values()):
+            yield from _commands_of(command)
+
+
+def add_machine_options(parser: argparse.ArgumentParser) -> None:
+    """On what a model computes: ``device`` and ``threads``."""
+    parser.add_argument(
+        "--device",
+        default="auto",
+        metavar="auto|cpu|cuda[:N]",
+        help="where the model computes (default: auto, a GPU if any)",
+    )
+    parser.add_argument("--threads", type=_threads, metavar="N", help="processor threads at most (default: all cores)")
+
+
+def _threads(text: str) -> int:
+    if not text.isdecimal() or not 1 <= int(text) <= 1024:
+        msg = f"{text!r} is no number of threads from 1 to 1024"
+        raise argparse.ArgumentTypeError(msg)
+    return int(text)
+
+
+def default_of(name: str) -> str | None:
+    """The user's default of ``model``, ``library`` or ``key``; None: there is none.
+
+    The environment (``LESIONLENS_MODEL`` ...) goes before the file, ``config.toml`` beside the user's key. Raises
+    `LesionLensError` for a file that is no TOML or names anything else.
+    """
+    return os.environ.get(f"LESIONLENS_{name.upper()}") or _of_file().get(name)
+
+
+def default_model() -> str:
+    """The model that is asked where none is named."""
+    return default_of("model") or DEFAULT_MODEL
+
+
+def _of_file() -> dict[str, str]:
+    path = settings_folder() / CONFIG
+    try:
+        values = tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError) as error:
+        msg = f"{path} cannot be read ({error}); mend it or delete it."
+        raise LesionLensError(msg) from error
+    wrong = [name for name, value in values.items() if name not in _DEFAULTS or not isinstance(value, str)]
+    if wrong:
+        msg = f"{path}: {wrong[0]} is no default with a text; there may be {', '.join(_DEFAULTS)}."
+        raise LesionLensError(msg)
+    return values

@@ -39,7 +39,7 @@ from LesionLib.inference.messages import (
 from LesionLib.inference.precision import choose_precision, in_precision
 from LesionLib.inference.results import LesionResult, RunInfo, color_by_class
 from LesionLib.model.bundle import Bundle, load_bundle
-from LesionLib.model.folder import MANIFEST, WEIGHTS, find_bundle, golden_case
+from LesionLib.model.folder import MANIFEST, WEIGHTS, find_bundle, golden_case, same_embedding_as
 from LesionLib.networks.base import device_of
 from LesionLib.sampling.batches import Lesion, batches, crop_lesion, stacked
 from LesionLib.sampling.inputs import model_input_boxes
@@ -469,6 +469,7 @@ def _embedding(model: LoadedModel, request: EmbeddingRequest, warnings: tuple[In
         heat_map=heat_map,
         info=_info(request, model),
         warnings=(*warnings, *(w for w in noticed if getattr(w, "name", None) is not WarningName.EMPTY_HEAT_MAP)),
+        same_embedding_as=same_embedding_as(bundle.manifest),
     )
 
 

@@ -135,6 +135,7 @@ class Embedding:
     ``class_colors`` for a model that only compares lesions. ``heat_map``: what in the lesion makes it resemble the one
     asked for; None where none was. ``warnings``: what is unusual about the lesion, and how it was computed, as on the CPU
     for want of GPU memory; with some of them the probabilities are no answer, see `results.abstention_codes`.
+    ``same_embedding_as``: the SHA-256 of earlier models with the same vectors.
     """
 
     vector: np.ndarray
@@ -143,6 +144,7 @@ class Embedding:
     heat_map: HeatMap | None
     info: RunInfo
     warnings: tuple[InputWarning, ...] = ()
+    same_embedding_as: tuple[str, ...] = ()
 
 
 def describing_request(model: str, options: RunOptions | None = None) -> EmbeddingRequest:
@@ -423,6 +425,7 @@ def embedding_to_frame(embedding: Embedding) -> Frame:
         "heat_map": _heat_map_to_json(heat_map),
         "info": asdict(embedding.info),
         "warnings": _warnings_to_json(embedding.warnings),
+        "same_embedding_as": embedding.same_embedding_as,
     }
     return Frame(header, [embedding.vector] if heat_map is None else [embedding.vector, heat_map.array])
 
@@ -437,6 +440,7 @@ def embedding_from_frame(frame: Frame) -> Embedding:
         heat_map=_heat_map_from_json(header["heat_map"], arrays),
         info=RunInfo(**header["info"]),
         warnings=_warnings_from_json(header["warnings"]),
+        same_embedding_as=tuple(header["same_embedding_as"]),
     )
 
 

@@ -11,7 +11,7 @@ from LesionLib.geometry import CTVolume, LesionBox
 from LesionLib.inference.messages import RunOptions, RunRequest, RunResponse
 from LesionLib.inference.results import LesionResult
 from LesionLib.inference.runner import InferenceRunner
-from LesionLib.model.folder import class_names, find_bundle, unchecked_manifest
+from LesionLib.model.folder import class_names, find_bundle, same_embedding_as, unchecked_manifest
 
 from LesionRetrievalLib.library.cases import Case, ModelIdentity
 from LesionRetrievalLib.library.patches import HuPatch
@@ -160,7 +160,8 @@ class _AskedModel:
 
     @property
     def identity(self) -> ModelIdentity:
-        return ModelIdentity.of(self._first.info)
+        same = same_embedding_as(unchecked_manifest(find_bundle(self._request.model)))
+        return replace(ModelIdentity.of(self._first.info), same_embedding_as=same)
 
     def ask(self, volume: CTVolume, box: LesionBox) -> LesionResult:
         if self._waiting is not None:

@@ -36,7 +36,7 @@ def _run(arguments: Sequence[str] | None) -> int:
         parser.error(f"unknown: {' '.join(rest)}")
     options.rest = rest
     for left in leftovers(options.out) if getattr(options, "out", None) is not None else ():
-        notify(f"lesiontrain: {leftovers_note(left)}", sys.stderr)
+        notify(f"lesiontrain: {leftovers_note(left, options.out)}", sys.stderr)
     options.command(options)
     sys.stdout.flush()
     return DONE

@@ -34,8 +34,9 @@ from safetensors.torch import save_file
 
 from lesiontraining.commands.evaluate import REPORT_FOLDER
 from lesiontraining.data.sources import TRAINING_MARGIN_MM
+from lesiontraining.reporting.figures import OF_POSITIVE
 from lesiontraining.reporting.model_card import ModelCard, markdown_table, shown
-from lesiontraining.reporting.report import MAIN, TRUST
+from lesiontraining.reporting.report import TRUST, main_figures
 from lesiontraining.runs.folder import FittedModel, FoldFolder, RunFolder
 from lesiontraining.runs.reliability import Reliability, fold_reliability
 
@@ -138,7 +139,7 @@ def card(
             folds=f"fold(s) {run['Folds']}",
             fold=fold.number,
             draws=metrics["bootstrap"]["draws"],
-            table=_table(metrics["figures"]),
+            table=_table(metrics["figures"], metrics.get("positive")),
             conclusion=metrics["conclusion"],
             search=_search(metrics["search"]),
         ),
@@ -155,8 +156,10 @@ def card(
     ).as_markdown()
 
 
-def _table(rows: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> str:
-    names = MAIN | TRUST
+def _table(rows: Mapping[str, Mapping[str, Mapping[str, Any]]], positive: str | None) -> str:
+    names = main_figures(positive) | TRUST
+    if positive is not None:
+        names |= {name: f"{text} ({positive})" for name, text in names.items() if name in OF_POSITIVE}
     lines = ([row, *(_shown(figures[f]) for f in names)] for row, figures in rows.items())
     return markdown_table(["", *names.values()], lines)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
@@ -221,13 +222,13 @@ def _group_problems(rows: Sequence[LesionRow], warnings: dict[str, int]) -> list
         return _slice_problems(rows)
     if isinstance(source, Photograph):
         return [problem for row in rows for problem in _photograph_problems(row)]
-    missing = isinstance(source, StoredCube) and not source.archive.is_file()
+    missing = isinstance(source, StoredCube) and not os.path.isfile(source.archive)
     return [Problem(rows[0].line, f"{source.archive} is missing")] if missing else []
 
 
 def _volume_problems(rows: Sequence[LesionRow], warnings: dict[str, int]) -> list[Problem]:
     path = rows[0].source.volume
-    if not path.exists():
+    if not os.path.exists(path):
         return [Problem(row.line, f"the volume {path} is missing") for row in rows]
     try:
         volume = volume_without_voxels(path, series=rows[0].source.series)
@@ -240,7 +241,7 @@ def _volume_problems(rows: Sequence[LesionRow], warnings: dict[str, int]) -> lis
 
 def _place_problems(row: LesionRow, volume: CTVolume) -> Iterator[Problem]:
     source: VolumeSource = row.source
-    if source.mask is not None and not source.mask.is_file():
+    if source.mask is not None and not os.path.isfile(source.mask):
         yield Problem(row.line, f"the mask {source.mask} is missing")
         return
     try:
@@ -279,7 +280,7 @@ def _touch(box: LesionBox, other: LesionBox) -> bool:
 def _slice_problems(rows: Sequence[LesionRow]) -> list[Problem]:
     source: SlicesSource = rows[0].source
     path = source.path(source.key)
-    if not path.is_file():
+    if not os.path.isfile(path):
         return [Problem(row.line, f"the key slice {path} is missing") for row in rows]
     try:
         with opened_image(path, decode=False) as image:
@@ -299,7 +300,7 @@ def _meets(pixels: tuple[float, float, float, float], width: int, height: int) -
 
 def _photograph_problems(row: LesionRow) -> Iterator[Problem]:
     path = row.source.path
-    if not path.is_file():
+    if not os.path.isfile(path):
         yield Problem(row.line, f"the image {path} is missing")
         return
     try:

@@ -27,6 +27,7 @@ from __future__ import annotations
 
 import csv
 import io
+import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from itertools import groupby
@@ -227,7 +228,7 @@ Rows = list[tuple[int, dict[str, str]]]
 
 def read_rows(path: Path) -> tuple[tuple[str, ...], Rows]:
     """A CSV or parquet file, by its ending, as its columns and rows of text, each with its line number. Raises `TableError`."""
-    if not path.is_file():
+    if not os.path.isfile(path):
         raise one_problem(str(path), "there is no such file; give a CSV or parquet table of lesions")
     return _parquet(path) if path.suffix.lower() in PARQUET_SUFFIXES else parse_csv(_text(path), source=path.name)
 

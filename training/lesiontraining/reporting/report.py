@@ -39,6 +39,11 @@ TRUST = {"calibration_error": "calibration error (ECE)", "brier": "Brier score",
 _SEARCH = ("ap_a", "p_at_1", "p_at_k", "ap_b", "reciprocal_rank")
 
 
+def main_figures(positive: str | None) -> dict[str, str]:
+    """The figures of a report, as they are called: of two classes those of the one that is looked for, else means."""
+    return _ANY | (_OF_MORE if positive is None else _OF_TWO)
+
+
 def page(
     title: str,
     measured: Measured,
@@ -56,7 +61,7 @@ def page(
     return environment.get_template("report.html.j2").render(
         title=title,
         m=measured,
-        main=_ANY | (_OF_MORE if measured.positive is None else _OF_TWO),
+        main=main_figures(measured.positive),
         trust=TRUST,
         rules=RULES,
         search=_grouped(search),

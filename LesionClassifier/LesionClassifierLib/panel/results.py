@@ -395,8 +395,7 @@ def _answerText(roiNode: vtkMRMLMarkupsROINode, stored: StoredResult) -> str:
         lines.append(html.escape(sentence))
     known = result.statistics
     if known is not None:
-        lines.append(
-            f"{_('segment') if known.measured_in == 'segment' else _('contents of the box')}: {known.volume_ml:.2f} mL, {known.hu_mean:.0f} &plusmn; {known.hu_sd:.0f} HU"
-        )
+        measured = _("segment") if known.measured_in == "segment" else _("contents of the box")
+        lines.append(f"{measured}: {known.volume_ml:.2f} mL, {known.hu_mean:.0f} &plusmn; {known.hu_sd:.0f} HU")
     lines.append(f"{html.escape(run.model_name)} {html.escape(run.model_version)}, {html.escape(run.device)}")
     return "<br>".join(lines)

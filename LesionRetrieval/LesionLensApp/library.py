@@ -6,11 +6,10 @@ What ``build``, ``add`` and ``search`` do is in `library_cases` and `library_sea
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import sys
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -19,17 +18,23 @@ from LesionLib.errors import CaseLibraryError
 from LesionLib.model.folder import find_bundle, segment_margin_of
 from LesionLib.terminal import notify
 from LesionRetrievalLib.libraries import Target, TransferPlan, Transferred, library_location, open_store, transfer
-from LesionRetrievalLib.library.cases import CaseStore, IndexedModel
+from LesionRetrievalLib.library.cases import Case, CaseStore
 from LesionRetrievalLib.library.reindex import ReindexReport, patch_embedder, reindex
 from LesionRetrievalLib.library.store import CaseLibrary
 from LesionRetrievalLib.server.connection import is_server_address
 from LesionRetrievalLib.server.library import MilvusLibrary
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-from rich.table import Table
 
+from LesionLensApp.library_contents import (
+    LISTED,
+    contents_as_csv,
+    contents_as_json,
+    described_model,
+    print_contents,
+)
 from LesionLensApp.options import add_machine_options
-from LesionLensApp.output import NOTICE, Steps, cell, kept_names, library_file
+from LesionLensApp.output import NOTICE, Steps, kept_names, library_file
 
 if TYPE_CHECKING:
     from LesionLensApp.loaded_model import ModelSession
@@ -43,6 +48,7 @@ def add_library_commands(commands: argparse._SubParsersAction, *, default_model:
     """Add the ``library`` commands to the command line."""
     library = commands.add_parser("library", help="case libraries").add_subparsers(required=True, metavar="COMMAND")
     _add_build(library, default_model)
+    _add_phantom(library, default_model)
     _add_add(library, default_model)
     _add_search(library, default_model)
     _add_list(library)
@@ -68,10 +74,22 @@ def _add_build(commands: argparse._SubParsersAction, default_model: str) -> None
         "--keep", action="append", default=[], metavar="COLUMN",
         help="keep this column of the table with the cases; may be repeated (default: none is kept)",
     )  # fmt: skip
+    parser.add_argument("--credit", default="", help="whom to name and under which licence; kept in the library")
     _add_images(parser)
     _add_key(parser)
     parser.add_argument("--overwrite", action="store_true", help="replace an existing library")
     parser.set_defaults(command=_build)
+
+
+def _add_phantom(commands: argparse._SubParsersAction, default_model: str) -> None:
+    parser = commands.add_parser("phantom", help="a first library without any data: computed nodules of five kinds")
+    parser.add_argument("--model", default=default_model, help="name or folder of the model that embeds the cases")
+    add_machine_options(parser)
+    parser.add_argument("--out", type=Path, required=True, help="the library file to write")
+    parser.add_argument("--seed", type=int, default=0, help="another seed, other nodules")
+    _add_key(parser)
+    parser.add_argument("--overwrite", action="store_true", help="replace an existing library")
+    parser.set_defaults(command=_phantom)
 
 
 def _add_add(commands: argparse._SubParsersAction, default_model: str) -> None:
@@ -129,7 +147,16 @@ def _add_search(commands: argparse._SubParsersAction, default_model: str) -> Non
 def _add_list(commands: argparse._SubParsersAction) -> None:
     parser = commands.add_parser("list", help="what is in a library")
     _add_library_argument(parser)
-    parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
+    how = parser.add_mutually_exclusive_group()
+    how.add_argument("--json", action="store_true", help="print JSON instead of a table")
+    how.add_argument("--csv", action="store_true", help="print all cases as CSV instead of a table")
+    parser.add_argument(
+        "--limit",
+        type=int,
+        default=LISTED,
+        metavar="N",
+        help=f"show N cases in the table, 0: all (default: {LISTED})",
+    )
     parser.set_defaults(command=_list)
 
 
@@ -137,6 +164,7 @@ def _add_remove(commands: argparse._SubParsersAction) -> None:
     parser = commands.add_parser("remove", help="remove cases; in a file their bytes are overwritten")
     _add_library_argument(parser)
     parser.add_argument("case", nargs="+", help="ids of the cases")
+    parser.add_argument("--yes", action="store_true", help="remove them without asking")
     parser.set_defaults(command=_remove)
 
 
@@ -253,7 +281,7 @@ def _build(options: argparse.Namespace) -> None:
 
     plan = LibraryPlan(
         options.label_column, options.label_source, options.organ, options.pictures, with_patches=options.patches,
-        keep=kept_names(options.keep),
+        keep=kept_names(options.keep), credit=options.credit,
     )  # fmt: skip
     key_path = options.key or default_key_path()
     built = build_library(
@@ -267,6 +295,20 @@ def _build(options: argparse.Namespace) -> None:
     for case_id, earlier in built.repeats:
         notify(f"{case_id} was left out: it is the very lesion of {earlier}.")
     notify(f"Patients are salted hashes; their key is {key_path}, keep it private.")
+
+
+def _phantom(options: argparse.Namespace) -> None:
+    steps = Steps()
+    model = _asked(options, steps)
+    from LesionRetrievalLib.library.pseudonyms import default_key_path
+
+    from LesionLensApp.phantom_library import build_phantom_library
+
+    key_path = options.key or default_key_path()
+    count = build_phantom_library(
+        model, options.out, key_path=key_path, steps=steps, seed=options.seed, overwrite=options.overwrite
+    )
+    notify(f"{options.out}: {count} computed nodules with the CT around each. {NOTICE}")
 
 
 def _add(options: argparse.Namespace) -> None:
@@ -291,15 +333,32 @@ def _search(options: argparse.Namespace) -> None:
 def _list(options: argparse.Namespace) -> None:
     if options.json:
         notify(contents_as_json(options.library))
+    elif options.csv:
+        notify(contents_as_csv(options.library))
     else:
-        print_contents(options.library)
+        print_contents(options.library, limit=options.limit)
 
 
 def _remove(options: argparse.Namespace) -> None:
     cases = dict.fromkeys(options.case)
     with open_store(options.library, writable=True) as library:
+        known = [library.case(case_id) for case_id in cases]
+        if not options.yes:
+            _ask_to_remove(known, options.library)
         library.remove_many(list(cases))
     notify(f"{options.library}: removed {', '.join(cases)}.")
+
+
+def _ask_to_remove(cases: Sequence[Case], location: Path | str) -> None:
+    """Go on after a yes only. Raises `CaseLibraryError` where nobody can be asked, or says no."""
+    named = ", ".join(f"{case.case_id} ({case.label})" for case in cases)
+    if not sys.stdin.isatty():
+        msg = f"{named} would be removed from {location} for ever; add --yes to do so."
+        raise CaseLibraryError(msg)
+    notify(f"Remove {named} from {location}? This cannot be undone. [y/N] ", sys.stderr)
+    if input().strip().lower() not in ("y", "yes"):
+        msg = "nothing was removed."
+        raise CaseLibraryError(msg)
 
 
 def _verify(options: argparse.Namespace) -> None:
@@ -368,48 +427,6 @@ def _asked(options: argparse.Namespace, steps: Steps) -> ModelSession:
 _SHOWN_PROBLEMS = 10
 
 
-def print_contents(path: Path | str) -> None:
-    """``lesionlens library list``: what is in a library.
-
-    Models, answers, and one line a case.
-    """
-    console = Console(highlight=False)
-    with open_store(path) as library:
-        table = Table(title=cell(str(path).rsplit("/", 1)[-1]), caption=NOTICE)
-        for heading in ("case", "answer", "established by", "organ", "attributes", "with"):
-            table.add_column(heading)
-        contents = library.contents()
-        for case in library.cases():
-            attributes = ", ".join(f"{name} {value}" for name, value in case.attributes.items())
-            stored = ", ".join(contents.get(case.case_id, ())) or "-"
-            row = (case.case_id, case.label, case.label_source, case.organ, attributes or "-", stored)
-            table.add_row(*map(cell, row))
-        console.print(table)
-        labels = ", ".join(f"{count} {label}" for label, count in library.labels().items())
-        console.print(cell(f"{len(library)} cases: {labels or 'none'}"))
-        for model in library.models():
-            console.print(cell(f"Embedded by {_described(model)}."))
-
-
-def contents_as_json(path: Path | str) -> str:
-    """The same as JSON, without hashes."""
-    with open_store(path) as library:
-        contents = library.contents()
-        names = ("case_id", "label", "label_source", "organ", "attributes", "note")
-        cases = [
-            {**{name: getattr(case, name) for name in names}, "with": contents.get(case.case_id, ())}
-            for case in library.cases()
-        ]
-        models = [
-            {
-                **{name: getattr(model.identity, name) for name in ("name", "version", "sha256", "segment_margin_mm")},
-                **{name: getattr(model, name) for name in ("dimension", "cases", "unfinished")},
-            }
-            for model in library.models()
-        ]
-    return json.dumps({"models": models, "cases": cases}, indent=2, ensure_ascii=False)
-
-
 def verify_library(path: Path | str) -> str:
     """``lesionlens library verify``: whether a library is sound.
 
@@ -421,13 +438,8 @@ def verify_library(path: Path | str) -> str:
             more = f" and {len(problems) - _SHOWN_PROBLEMS} more" if len(problems) > _SHOWN_PROBLEMS else ""
             msg = f"{path} is damaged: {'; '.join(problems[:_SHOWN_PROBLEMS])}{more}."
             raise CaseLibraryError(msg)
-        models = "; ".join(map(_described, library.models()))
+        models = "; ".join(map(described_model, library.models()))
         return f"{path} is sound: {len(library)} cases, embedded by {models}."
-
-
-def _described(model: IndexedModel) -> str:
-    state = ", not finished: run the reindex again" if model.unfinished else ""
-    return f"{model.identity}, {model.cases} cases{state}"
 
 
 _INTERRUPTED = 130

@@ -17,7 +17,7 @@ from LesionLib.io.volumes import DicomSeries, read_ct, series_at
 from LesionLib.model.folder import segment_margin_of
 from LesionRetrievalLib.libraries import open_store
 from LesionRetrievalLib.library.attributes import attributes_from
-from LesionRetrievalLib.library.cases import CaseEntry, CaseStore, ModelIdentity, indexed_as
+from LesionRetrievalLib.library.cases import CREDIT_PROPERTY, CaseEntry, CaseStore, ModelIdentity, indexed_as
 from LesionRetrievalLib.library.duplicates import require_new, without_repeats
 from LesionRetrievalLib.library.intake import (
     IDENTIFYING_ELEMENTS,
@@ -60,7 +60,7 @@ from LesionLensApp.reading import frame_source, read_masks, warnings_of_box
 class LibraryPlan:
     """What goes into a library besides the vectors. ``label_column`` None: ``label`` or ``malignant``.
 
-    ``keep``: columns of the table that are kept with the cases.
+    ``keep``: columns of the table that are kept with the cases; ``credit``: whom to name, kept in the library.
     """
 
     label_column: str | None = None
@@ -69,6 +69,16 @@ class LibraryPlan:
     with_thumbnails: bool = False
     with_patches: bool = False
     keep: tuple[str, ...] = ()
+    credit: str = ""
+
+
+def require_free(out: Path, *, overwrite: bool) -> None:
+    """Refuse to write a library over what is there. Raises `OutputError`, or `CaseLibraryError` for what is no library."""
+    if out.exists() and not overwrite:
+        msg = f"{out} exists; give another name, or --overwrite to replace the library."
+        raise OutputError(msg)
+    if out.exists():
+        CaseLibrary.open(out).close()  # only a library is ever overwritten
 
 
 @dataclass(frozen=True)
@@ -114,7 +124,7 @@ def build_library(
     who = model.described
     shown = steps.each(entries, f"Embedding {len(rows)} cases with {who.name} {who.version}", total=len(rows))
     new = without_repeats(shown, lambda case_id, earlier: repeats.append((case_id, earlier)))
-    properties = {KEY_PROPERTY: key.fingerprint}
+    properties = {KEY_PROPERTY: key.fingerprint} | ({CREDIT_PROPERTY: plan.credit} if plan.credit else {})
     count = write_library(out, ModelIdentity.of_model(who), new, properties=properties, overwrite=overwrite)
     return Built(count, columns_left_out(rows[0], column, plan.keep), tuple(repeats))
 

@@ -115,6 +115,7 @@ _IDENTIFYING_KEYS = {"patientid", "patientname", "patientbirthdate", "patientadd
 _IDENTIFYING_KEYS |= {"accessionnumber", "studyid", "studyinstanceuid", "seriesinstanceuid", "sopinstanceuid"}
 _IDENTIFYING_KEYS |= {"frameofreferenceuid", "mrn", "dob", "birthdate", "dateofbirth", "fullname"}
 
+CREDIT_PROPERTY = "credit"  # whom a library names, and under which licence
 NEARLY_THE_SAME = 0.999
 MAY_BE_THE_LESION = "may be this very lesion"
 _UNIT_ROUNDING = 4 * float(np.finfo(np.float32).eps)

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import json
 import shutil
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -109,11 +112,60 @@ def test_the_list_shows_cases_models_and_what_is_stored(run, library, monkeypatc
     assert listed["models"][0]["cases"] == 6
 
 
+def test_the_list_begins_with_a_summary_and_shows_as_many_cases_as_asked(run, library, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "200")
+    shown = run("library", "list", library, "--limit", 2).out
+    assert shown.index("6 cases") < shown.index("case-00001") < shown.index("case-00002")
+    assert "case-00003" not in shown
+    assert "4 more: --limit 0 shows all" in shown
+    assert "case-00006" in run("library", "list", library, "--limit", 0).out
+
+
+def test_the_list_as_csv_has_a_column_an_attribute(run, library):
+    rows = list(csv.DictReader(io.StringIO(run("library", "list", library, "--csv").out)))
+    listed = json.loads(run("library", "list", library, "--json").out)["cases"]
+    assert [row["case_id"] for row in rows] == [case["case_id"] for case in listed]
+    assert [row["label"] for row in rows] == [case["label"] for case in listed]
+    for row, case in zip(rows, listed, strict=True):
+        assert {name: row[name] for name in case["attributes"]} == {n: str(v) for n, v in case["attributes"].items()}
+
+
+def test_nothing_is_removed_without_a_yes(run, library, monkeypatch):
+    ran = run("library", "remove", library, "case-00001")
+    assert ran.code == 2
+    assert "case-00001 (" in ran.err
+    assert "--yes" in ran.err
+    monkeypatch.setattr("sys.stdin", SimpleNamespace(isatty=lambda: True, readline=lambda: "n\n"))
+    monkeypatch.setattr("builtins.input", lambda: "n")
+    assert "nothing was removed" in run("library", "remove", library, "case-00001").err
+    monkeypatch.setattr("builtins.input", lambda: "Y")
+    assert run("library", "remove", library, "case-00001").code == 0
+    assert len(json.loads(run("library", "list", library, "--json").out)["cases"]) == 5
+
+
+def test_a_first_library_needs_no_data_and_knows_its_truth(run, tmp_path):
+    out = tmp_path / "phantom.lesionlib"
+    assert run("library", "phantom", "--out", out, "--seed", 3).code == 0
+    listed = json.loads(run("library", "list", out, "--json").out)
+    assert len(listed["cases"]) == 25
+    assert {case["label"] for case in listed["cases"]} == {
+        "round",
+        "lobulated",
+        "spiculated",
+        "ground-glass",
+        "calcified",
+    }
+    assert all("patch" in case["with"] for case in listed["cases"])
+    assert listed["credit"] == "Computed by LesionLens: no patient is in it."
+    assert run("library", "verify", out).code == 0
+    assert "exists" in run("library", "phantom", "--out", out).err
+
+
 def test_cases_are_removed_all_or_none(run, library):
-    ran = run("library", "remove", library, "case-00001", "nobody")
+    ran = run("library", "remove", library, "case-00001", "nobody", "--yes")
     assert ran.code == 2
     assert len(json.loads(run("library", "list", library, "--json").out)["cases"]) == 6
-    assert run("library", "remove", library, "case-00001", "case-00002").code == 0
+    assert run("library", "remove", library, "case-00001", "case-00002", "--yes").code == 0
     assert len(json.loads(run("library", "list", library, "--json").out)["cases"]) == 4
 
 

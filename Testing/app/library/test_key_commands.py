@@ -223,7 +223,7 @@ def test_a_ct_with_burned_in_text_gives_no_pictures_unless_forced(
         assert ran.code == 2
         assert "text is burned into its images (BurnedInAnnotation)" in ran.err
     assert run("library", "add", library, folder, *said, "--case-id", "bare").code == 0
-    assert run("library", "remove", library, "bare").code == 0
+    assert run("library", "remove", library, "bare", "--yes").code == 0
     assert run("library", "add", library, folder, *said, "--pictures", "--allow-burned-in").code == 0
 
 

@@ -14,7 +14,7 @@ from LesionLib.model.folder import find_bundle, user_model_root
 from LesionLib.terminal import notify
 from LesionRetrievalLib.libraries import library_location
 
-from LesionLensApp.library import add_library_commands, add_reading_options
+from LesionLensApp.library.commands import add_library_commands, add_reading_options
 from LesionLensApp.models import add_models_commands
 from LesionLensApp.options import Parser, add_machine_options, default_model, default_of, finished
 from LesionLensApp.output import NOTICE, Steps, be_quiet, check_output, print_results

@@ -16,9 +16,9 @@ from LesionRetrievalLib.library.pseudonyms import Pseudonymiser
 from LesionRetrievalLib.library.store import CaseLibrary, write_library
 
 from LesionLensApp.classify import Job, run_job
+from LesionLensApp.library.phantoms import BOX_MARGIN_MM, TOTAL, phantom_cases
 from LesionLensApp.loaded_model import ModelSession
 from LesionLensApp.output import Steps
-from LesionLensApp.phantom_library import BOX_MARGIN_MM, TOTAL, phantom_cases
 
 _NOTE = InputWarning(
     WarningName.PHANTOM,

@@ -80,12 +80,8 @@ WALLS = {
         "reading": "",
         "classify": "output loaded_model reading report slice_views display_windows",
         "batch": "output loaded_model reading classify",
-        "demo": "output loaded_model classify phantom_library",
-        "phantom_library": "output loaded_model library_cases",
-        "library_cases": "output loaded_model reading classify",
-        "library_search": "output loaded_model library_cases",
-        "library_contents": "output",
-        "library": "options output loaded_model library_cases library_search library_contents phantom_library",
+        "library": "options output loaded_model reading classify",
+        "demo": "output loaded_model classify library",
         "cli": "options output loaded_model reading classify batch demo library models quiz",
     },
     "lesiontraining": {
@@ -97,7 +93,7 @@ WALLS = {
         "reporting": "evaluation",
         "tasks": "data evaluation runs losses optim",
         "commands": "data evaluation reporting runs tasks",
-        "cli": "commands data runs",
+        "cli": "commands data runs nodules",
     },
 }
 # Where training meets the case library.

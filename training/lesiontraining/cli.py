@@ -295,7 +295,7 @@ def _export(options: argparse.Namespace) -> None:
 
 
 def _index(options: argparse.Namespace) -> None:
-    from LesionLib.inference.classifier import best_device
+    from LesionLib.inference.devices import best_device
     from LesionLib.model.bundle import load_bundle
 
     from lesiontraining.commands.index import IndexPlan, index
@@ -336,7 +336,7 @@ def _embed_bench(options: argparse.Namespace) -> None:
 def _retrieval(options: argparse.Namespace) -> None:
     from dataclasses import replace
 
-    from LesionLib.inference.classifier import best_device
+    from LesionLib.inference.devices import best_device
     from LesionLib.model.bundle import load_bundle
 
     from lesiontraining.commands.retrieval import as_text, embedded, retrieval_rows, write_rows
@@ -377,7 +377,7 @@ def _annotate(options: argparse.Namespace) -> None:
 
 
 def _box_margin(options: argparse.Namespace) -> None:
-    from LesionLib.inference.classifier import best_device
+    from LesionLib.inference.devices import best_device
     from LesionLib.model.bundle import load_bundle
 
     from lesiontraining.commands.box_margin import as_text, asked, compared, write_comparison

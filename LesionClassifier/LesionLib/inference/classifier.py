@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import platform
-import re
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
@@ -24,6 +23,7 @@ from LesionLib.explain.localisation import energy_share
 from LesionLib.explain.occlusion import occlusion_map
 from LesionLib.explain.saliency import grad_cam, similarity_map
 from LesionLib.geometry import CTVolume, LesionBox, require_overlap
+from LesionLib.inference.devices import chosen_device, device_name
 from LesionLib.inference.input_checks import box_warnings, volume_warnings
 from LesionLib.inference.messages import (
     MAP_CHOICES,
@@ -55,16 +55,6 @@ from LesionLib.uncertainty.reliability import Reliability
 from LesionLib.uncertainty.stability import box_stability
 
 Watch = Callable[[str, float], None]
-
-
-def best_device() -> torch.device:
-    """The GPU where there is one, else the CPU."""
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-
-
-def device_name(device: torch.device) -> str:
-    """How a device is named in results."""
-    return f"cuda: {torch.cuda.get_device_name(device)}" if device.type == "cuda" else device.type
 
 
 def software_versions() -> str:
@@ -351,22 +341,6 @@ class ModelCache:
         """Forget all models and give the GPU's memory back."""
         self._models.clear()
         torch.cuda.empty_cache()
-
-
-def chosen_device(preference: str) -> torch.device:
-    """The device for "auto", "cpu", "cuda" or "cuda:1". Raises `RunnerError` for a GPU that is not there."""
-    asked = re.fullmatch(r"auto|cpu|cuda(?::(\d{1,3}))?", preference)
-    if asked is None:
-        msg = f"unknown device {preference!r}; choose 'auto', 'cpu', 'cuda', or one of several GPUs as 'cuda:1'."
-        raise RunnerError(msg)
-    gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
-    if preference.startswith("cuda") and int(asked[1] or 0) >= gpus:
-        found = f"finds {gpus or 'no'} NVIDIA GPU{'s' if gpus > 1 else ''} here"
-        msg = f"{preference}: torch {torch.__version__} {found}; choose the device 'auto' or 'cpu'."
-        raise RunnerError(msg)
-    if preference == "auto":
-        return torch.device("cuda" if gpus else "cpu")
-    return torch.device(preference)
 
 
 def _in_measured_precision(model: LoadedModel) -> LoadedModel:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 from LesionLib.inference import precision
-from LesionLib.inference.classifier import chosen_device
+from LesionLib.inference.devices import chosen_device
 from LesionLib.inference.precision import choose_precision, in_precision, mean_probabilities
 from LesionLib.model.bundle import load_bundle
 from LesionLib.networks import LesionNet

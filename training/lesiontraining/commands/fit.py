@@ -17,7 +17,8 @@ from typing import Any
 import numpy as np
 import torch
 from LesionLib.errors import LesionLensError
-from LesionLib.inference.classifier import best_device, device_name, software_versions
+from LesionLib.inference.classifier import software_versions
+from LesionLib.inference.devices import best_device, device_name
 from LesionLib.networks import EXAMPLE_INPUTS, LesionNet
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI

@@ -21,7 +21,8 @@ from pathlib import Path
 import numpy as np
 from LesionLib.errors import LesionLensError
 from LesionLib.geometry import CTVolume, LesionBox
-from LesionLib.inference.classifier import Classifier, best_device
+from LesionLib.inference.classifier import Classifier
+from LesionLib.inference.devices import best_device
 from LesionLib.model.bundle import load_bundle
 from LesionLib.sampling.batches import crop_lesion
 from LesionLib.sampling.inputs import spec_from_section

@@ -1,6 +1,6 @@
 """``lesionlens library build | add | search | list | remove | verify | key | export | reindex | push | pull``: the commands.
 
-What ``build``, ``add`` and ``search`` do is in `library_cases` and `library_search`.
+What ``build``, ``add`` and ``search`` do is in `cases` and `search`.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from LesionRetrievalLib.server.library import MilvusLibrary
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from LesionLensApp.library_contents import (
+from LesionLensApp.library.contents import (
     LISTED,
     contents_as_csv,
     contents_as_json,
@@ -277,7 +277,7 @@ def _build(options: argparse.Namespace) -> None:
     model = _asked(options, steps)
     from LesionRetrievalLib.library.pseudonyms import default_key_path
 
-    from LesionLensApp.library_cases import LibraryPlan, build_library
+    from LesionLensApp.library.cases import LibraryPlan, build_library
 
     plan = LibraryPlan(
         options.label_column, options.label_source, options.organ, options.pictures, with_patches=options.patches,
@@ -302,7 +302,7 @@ def _phantom(options: argparse.Namespace) -> None:
     model = _asked(options, steps)
     from LesionRetrievalLib.library.pseudonyms import default_key_path
 
-    from LesionLensApp.phantom_library import build_phantom_library
+    from LesionLensApp.library.phantoms import build_phantom_library
 
     key_path = options.key or default_key_path()
     count = build_phantom_library(
@@ -314,14 +314,14 @@ def _phantom(options: argparse.Namespace) -> None:
 def _add(options: argparse.Namespace) -> None:
     steps = Steps()
     model = _asked(options, steps)
-    from LesionLensApp.library_cases import add_lesions
+    from LesionLensApp.library.cases import add_lesions
 
     added = add_lesions(options, model, steps)
     notify(f"{options.library}: added {', '.join(added)}.")
 
 
 def _search(options: argparse.Namespace) -> None:
-    from LesionLensApp.library_search import as_json_text, print_search_results, search_results
+    from LesionLensApp.library.search import as_json_text, print_search_results, search_results
 
     results = search_results(options, lambda: _asked(options, Steps()))
     if options.json:

@@ -118,7 +118,7 @@ def _of_ct(
     filters = _filters(options, wanted, hashes)
     model = load()
     sha256 = indexed_as(library, ModelIdentity.of_model(model.described))
-    from LesionLensApp.library_cases import read_lesions
+    from LesionLensApp.library.cases import read_lesions
 
     volume, boxes, odd = read_lesions(options, series, library, model.described)
     patient = hashes[0] if hashes else None
@@ -137,7 +137,7 @@ def _hashes_of_ct(
     from LesionRetrievalLib.library.ownership import KeyState, key_for_search, own_cases_note
     from LesionRetrievalLib.library.pseudonyms import default_key_path
 
-    from LesionLensApp.library_cases import read_identity
+    from LesionLensApp.library.cases import read_identity
 
     identity = read_identity(options, series)
     key, state = key_for_search(library, options.key)

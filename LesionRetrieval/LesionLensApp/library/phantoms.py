@@ -12,7 +12,7 @@ from LesionRetrievalLib.library.ownership import KEY_PROPERTY
 from LesionRetrievalLib.library.pseudonyms import Pseudonymiser, pseudonymisation_key
 from LesionRetrievalLib.library.store import write_library
 
-from LesionLensApp.library_cases import require_free
+from LesionLensApp.library.cases import require_free
 from LesionLensApp.loaded_model import ModelSession
 from LesionLensApp.output import Steps
 

@@ -148,7 +148,7 @@ def _add_embed_bench(commands: argparse._SubParsersAction) -> None:
 def _add_probe(commands: argparse._SubParsersAction) -> None:
     probe = commands.add_parser("probe", help="cross-validate and export a frozen network with a linear head")
     probe.add_argument(
-        "plan", help="a YAML file, or the name of a plan that comes along, such as lung-nodule-malignancy"
+        "plan", help="a YAML file, or the name of a plan that comes along, such as lung-nodule-probe"
     )
     probe.add_argument("--data", type=Path, required=True, help="the table of lesions, or the folder of the set")
     probe.add_argument(
@@ -175,6 +175,9 @@ def _add_lung_nodules(commands: argparse._SubParsersAction) -> None:
     )
     nodules.add_argument(
         "--elsewhere", type=Path, nargs="+", default=(), help="CTs without nodules: how many boxes in them are refused"
+    )
+    nodules.add_argument(
+        "--beside", type=Path, nargs="+", default=(), help="model folders to compare a model for retrieval with"
     )
     nodules.add_argument("--out", type=Path, required=True, help="model folder to write")
     nodules.set_defaults(command=_lung_nodules)
@@ -410,6 +413,7 @@ def _lung_nodules(options: argparse.Namespace) -> None:
         weights=options.weights,
         cache=options.cache,
         elsewhere=options.elsewhere,
+        beside=options.beside,
         notify=notify,
     )
     options.out.parent.mkdir(parents=True, exist_ok=True)

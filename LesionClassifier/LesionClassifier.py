@@ -222,15 +222,17 @@ class LesionClassifierLogic(ScriptedLoadableModuleLogic, RunnerLogic):
         *,
         files=None,
         answerAnyway: bool = False,
+        warn=None,
     ) -> int:
         """Write the answers as a DICOM structured report (TID 1500), and return how many there are.
 
         ``files``: where the CT's DICOM files are (default: Slicer's DICOM database). ``answerAnyway``: as for `exportCsv`.
+        ``warn``: a function that is told what the report had to leave empty.
         """
         from LesionClassifierLib.export import exportReport
 
         files = files or getattr(slicer, "dicomDatabase", None)
-        return exportReport(Path(path), roiNodes, files, answerAnyway=answerAnyway)
+        return exportReport(Path(path), roiNodes, files, answerAnyway=answerAnyway, warn=warn)
 
 
 class LesionClassifierTest(ScriptedLoadableModuleTest):

@@ -43,7 +43,7 @@ from LesionLib.inference.precision import choose_precision, in_precision
 from LesionLib.inference.results import LesionResult, RunInfo, abstention_codes, color_by_class
 from LesionLib.model.bundle import Bundle, load_bundle
 from LesionLib.model.explanation import METHOD_NAMES
-from LesionLib.model.folder import MANIFEST, WEIGHTS, find_bundle, golden_case
+from LesionLib.model.folder import MANIFEST, WEIGHTS, find_bundle, golden_case, same_embedding_as
 from LesionLib.model.scores import named_scores
 from LesionLib.networks.base import device_of, parted_output
 from LesionLib.sampling.batches import Lesion, batches, crop_lesion, stacked
@@ -525,6 +525,7 @@ def _embedding(model: LoadedModel, request: EmbeddingRequest, warnings: tuple[In
         heat_map=heat_map,
         info=_info(request, model),
         warnings=(*warnings, *(w for w in noticed if getattr(w, "name", None) is not WarningName.EMPTY_HEAT_MAP)),
+        same_embedding_as=same_embedding_as(bundle.manifest),
     )
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -54,7 +54,7 @@ def sourceDatasets(volumeNode: vtkMRMLScalarVolumeNode, files: DicomFiles | None
         msg = "Slicer's DICOM database is not open; open the DICOM module once, then export again."
         raise StructuredReportError(msg)
     paths = [files.fileForInstance(instance) for instance in instances]
-    missing = sum(not path or not Path(path).is_file() for path in paths)
+    missing = sum(not path or not os.path.isfile(path) for path in paths)
     if missing:
         msg = f"{missing} of the {len(paths)} DICOM files of {volumeNode.GetName()} are gone; import the series again."
         raise StructuredReportError(msg)
@@ -113,11 +113,17 @@ def exportCsv(path: Path, roiNodes: Sequence[vtkMRMLMarkupsROINode], *, answerAn
 
 
 def exportReport(
-    path: Path, roiNodes: Sequence[vtkMRMLMarkupsROINode], files: DicomFiles | None, *, answerAnyway: bool = False
+    path: Path,
+    roiNodes: Sequence[vtkMRMLMarkupsROINode],
+    files: DicomFiles | None,
+    *,
+    answerAnyway: bool = False,
+    warn: Callable[[InputWarning], None] | None = None,
 ) -> int:
     """Write a DICOM structured report of all lesions that were asked about, and return how many.
 
-    ``files``: where the DICOM files of the CT are. Raises `OutputError`, or `StructuredReportError` for a CT without DICOM.
+    ``files``: where the DICOM files of the CT are. ``warn`` is told what the report had to leave empty. Raises `OutputError`, or
+    `StructuredReportError` for a CT without DICOM.
     """
 
     run, results = resultsOfLesions(roiNodes, answerAnyway=answerAnyway)
@@ -128,7 +134,9 @@ def exportReport(
         msg = "the CT of these answers is no longer in the scene; load it and classify again."
         raise OutputError(msg)
     (volumeNode,) = volumeNodes.values()
-    writeStructuredReport(path, results, run, sourceDatasets(volumeNode, files), overwrite=True)
+    for gap in writeStructuredReport(path, results, run, sourceDatasets(volumeNode, files), overwrite=True):
+        if warn is not None:
+            warn(gap)
     return len(results)
 
 
@@ -152,7 +160,7 @@ def writeStructuredReport(
 
     Raises `StructuredReportError`: nothing to report, unusable sources, highdicom missing, or a file that is there.
     """
-    if path.exists() and not overwrite:
+    if os.path.exists(path) and not overwrite:
         msg = f"{path} is there already; choose another name or allow overwriting."
         raise StructuredReportError(msg)
     sources, gaps = _completed(sources)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import atexit
 import logging
+import os
 import sys
 import tempfile
 import types
@@ -73,7 +74,7 @@ class HeadlessIOManager:
     ) -> bool:
         """Load ``properties["fileName"]``; False, with the reason in ``userMessages``, where that fails."""
         path = Path(properties["fileName"])
-        if not path.exists():
+        if not os.path.exists(path):
             return _failed(userMessages, f"there is no file {path}")
         if fileType == "SceneFile":
             return self._loadScene(path, properties)

@@ -34,7 +34,7 @@ from LesionLib.model.folder import map_method, segment_margin_of
 
 from LesionLensApp.loaded_model import ModelSession
 from LesionLensApp.output import Steps
-from LesionLensApp.reading import is_table, read_masks, warnings_of_box
+from LesionLensApp.reading import frame_source, read_masks, warnings_of_box
 
 RESULTS, FAILED = "results.csv", "failed.csv"
 LESIONS = ("boxes", "segmentation", "mask")
@@ -206,7 +206,7 @@ def _classified(case: BatchCase, session: ModelSession, reading: Reading) -> str
     response = session.run(RunRequest(str(folder), volume, boxes, options))
     results = []
     for box, result in zip(boxes, response.results, strict=True):
-        own = warnings_of_box(volume, box, from_table=case.kind == "boxes" and is_table(case.lesions))
+        own = warnings_of_box(volume, box, frame=frame_source(case.lesions if case.kind == "boxes" else None))
         results.append(replace(result, warnings=tuple(dict.fromkeys((*volume.warnings, *odd, *own, *result.warnings)))))
     return as_csv(replace(response.info, volume=case.name), results)
 

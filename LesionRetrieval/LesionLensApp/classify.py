@@ -36,7 +36,7 @@ from LesionLib.io.private_files import write_private
 from LesionLib.io.volumes import DicomSeries, read_ct, series_at
 from LesionLib.model.folder import segment_margin_of
 from LesionRetrievalLib.libraries import open_store
-from LesionRetrievalLib.library.cases import CaseStore, Neighbour
+from LesionRetrievalLib.library.cases import CaseStore, ModelIdentity, Neighbour, indexed_as
 from LesionRetrievalLib.library.intake import require_margin
 from LesionRetrievalLib.library.neighbours import find_similar
 from LesionRetrievalLib.library.ownership import key_for_search, own_cases_note
@@ -44,7 +44,7 @@ from slicer import vtkMRMLMarkupsROINode, vtkMRMLScalarVolumeNode, vtkMRMLScene
 
 from LesionLensApp.loaded_model import ModelSession
 from LesionLensApp.output import Steps, staged_output
-from LesionLensApp.reading import is_table, read_masks, require_boxes, warnings_of_box
+from LesionLensApp.reading import frame_source, read_masks, require_boxes, warnings_of_box
 from LesionLensApp.report import lesion_images, write_report
 from LesionLensApp.slice_views import SliceRenderer
 
@@ -107,7 +107,7 @@ def run_job(job: Job, out: Path, steps: Steps, *, overwrite: bool) -> list[Lesio
     """Answer every box and leave report, scene, tables and heat maps in ``out``; nothing is left where it fails."""
     model = job.model.described
     if job.library is not None:
-        job.library.require_model(model.sha256)
+        indexed = indexed_as(job.library, ModelIdentity.of_model(model))
     with staged_output(out, overwrite=overwrite) as folder:
         steps.begin(f"Classifying {len(job.roiNodes)} lesions with {model.name} {model.version} on {model.device}")
         run, results = _classified(job)
@@ -115,7 +115,7 @@ def run_job(job: Job, out: Path, steps: Steps, *, overwrite: bool) -> list[Lesio
         if job.library is not None:
             steps.begin(f"Searching {len(job.library)} cases")
             results, neighbours = find_similar(
-                results, job.library, model_sha256=model.sha256, k=job.k, exclude_patient=job.excludePatient
+                results, job.library, model_sha256=indexed, k=job.k, exclude_patient=job.excludePatient
             )
         scene = job.running.scene
         shown = showResults(
@@ -197,7 +197,7 @@ def classify_files(options: argparse.Namespace, model: ModelSession, steps: Step
     with ExitStack() as stack:
         library = stack.enter_context(open_store(options.library)) if options.library else None
         if library is not None:
-            library.require_model(model.described.sha256)
+            indexed_as(library, ModelIdentity.of_model(model.described))
             if options.segmentation:
                 require_margin(library, model.described, margin_mm)
         steps.begin(f"Reading {options.volume.name}")
@@ -221,6 +221,7 @@ def classify_files(options: argparse.Namespace, model: ModelSession, steps: Step
         boxes = lesionsFromNodes(roiNodes)
         for box in boxes:
             require_overlap(volume, box)
+        frame = frame_source(options.boxes)
         patient, note = _patient_hash(options, series, library) if library is not None else (None, "")
         job = Job(
             running,
@@ -232,7 +233,7 @@ def classify_files(options: argparse.Namespace, model: ModelSession, steps: Step
             excludePatient=patient,
             searchNote=note,
             extraWarnings=(*volume.warnings, *warnings),
-            boxWarnings=[warnings_of_box(volume, box, from_table=is_table(options.boxes)) for box in boxes],
+            boxWarnings=[warnings_of_box(volume, box, frame=frame) for box in boxes],
             box_jitter=options.box_jitter,
             answerAnyway=options.answer_anyway,
             mapMethod=options.map_method,

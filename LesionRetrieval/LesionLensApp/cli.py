@@ -44,8 +44,9 @@ def _note_leftovers(options: argparse.Namespace) -> None:
     """Of the places this command writes to."""
     places = [getattr(options, name, None) for name in ("out", "library")]
     places += [user_model_root()] if hasattr(options, "archive") else []
-    for left in (left for place in places if isinstance(place, Path) for left in leftovers(place)):
-        notify(f"lesionlens: {leftovers_note(left)}", sys.stderr)
+    for place in (place for place in places if isinstance(place, Path)):
+        for left in leftovers(place):
+            notify(f"lesionlens: {leftovers_note(left, place)}", sys.stderr)
 
 
 def build_parser() -> argparse.ArgumentParser:

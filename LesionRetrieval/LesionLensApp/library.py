@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -400,7 +401,10 @@ def contents_as_json(path: Path | str) -> str:
             for case in library.cases()
         ]
         models = [
-            {**vars(model.identity), "dimension": model.dimension, "cases": model.cases, "unfinished": model.unfinished}
+            {
+                **{name: getattr(model.identity, name) for name in ("name", "version", "sha256", "segment_margin_mm")},
+                **{name: getattr(model, name) for name in ("dimension", "cases", "unfinished")},
+            }
             for model in library.models()
         ]
     return json.dumps({"models": models, "cases": cases}, indent=2, ensure_ascii=False)
@@ -491,7 +495,7 @@ def pull(options: argparse.Namespace) -> str:
 
 
 def _file(path: Path, source: MilvusLibrary) -> CaseLibrary:
-    if path.exists():
+    if os.path.exists(path):
         return CaseLibrary.open(path, read_only=False)
     dimension = next(m.dimension for m in source.models() if m.identity == source.model)
     return CaseLibrary.create(path, model=source.model, dimension=dimension)

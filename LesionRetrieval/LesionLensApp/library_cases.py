@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import argparse
+import os
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 import pydicom
-from LesionLib.errors import BoxError, CaseLibraryError, OutputError
+from LesionLib.errors import BoxError, CaseLibraryError, InputWarning, OutputError, WarningName
 from LesionLib.geometry import CTVolume, LesionBox, require_overlap
-from LesionLib.inference.messages import ModelDescription
-from LesionLib.io.boxes import CaseRow, CaseTableError, read_case_table
+from LesionLib.inference.messages import Embedding, ModelDescription
+from LesionLib.io.boxes import CaseRow, CaseTableError, FrameSource, read_case_table
 from LesionLib.io.volumes import DicomSeries, read_ct, series_at
 from LesionLib.model.folder import segment_margin_of
 from LesionRetrievalLib.libraries import open_store
 from LesionRetrievalLib.library.attributes import attributes_from
-from LesionRetrievalLib.library.cases import CaseEntry, CaseStore, ModelIdentity
+from LesionRetrievalLib.library.cases import CaseEntry, CaseStore, ModelIdentity, indexed_as
 from LesionRetrievalLib.library.duplicates import require_new, without_repeats
 from LesionRetrievalLib.library.intake import (
     IDENTIFYING_ELEMENTS,
@@ -52,7 +53,7 @@ from LesionRetrievalLib.library.store import CaseLibrary, write_library
 
 from LesionLensApp.loaded_model import ModelSession
 from LesionLensApp.output import Steps
-from LesionLensApp.reading import is_table, read_masks, warnings_of_box
+from LesionLensApp.reading import frame_source, read_masks, warnings_of_box
 
 
 @dataclass(frozen=True)
@@ -94,10 +95,10 @@ def build_library(
     Embed every case of ``folder`` and write the library to ``out``. The file appears when it is whole; a lesion that comes a
     second time is left out. Raises `CaseTableError`, `CaseLibraryError` or `OutputError`.
     """
-    if out.exists() and not overwrite:
+    if os.path.exists(out) and not overwrite:
         msg = f"{out} exists; give another name, or --overwrite to replace the library."
         raise OutputError(msg)
-    if out.exists():
+    if os.path.exists(out):
         CaseLibrary.open(out).close()  # only a library is ever overwritten
     rows = read_case_table(folder, columns=[PATIENT_COLUMN])
     column = label_column(rows[0], plan.label_column)
@@ -122,7 +123,7 @@ def _entry(
     row: CaseRow, number: int, column: str, model: ModelSession, plan: LibraryPlan, key: Pseudonymiser, steps: Steps
 ) -> CaseEntry:
     volume, box, _ = row.load(margin_mm=segment_margin_of(model.described.manifest))
-    odd = (*volume.warnings, *warnings_of_box(volume, box, from_table=False))
+    odd = (*volume.warnings, *warnings_of_box(volume, box, frame=FrameSource.SAVED))
     steps.warn(f"{row.where}: {warning}" for warning in odd)
     patient = row.values[PATIENT_COLUMN]
     new = NewCase(
@@ -140,20 +141,28 @@ def _entry(
     except CaseLibraryError as error:
         msg = f"{row.where}: {error}"
         raise CaseLibraryError(msg) from error
-    embedding = model.embed_case(volume, box)
+    embedding = _embedded(model, volume, box, steps, where=f"{row.where}: ")
     return case_entry(
         volume, box, embedding.vector,
         new=new, owner=owner, predicted=predicted_by(embedding), without_patch_if_too_large=True,
     )  # fmt: skip
 
 
+def _embedded(model: ModelSession, volume: CTVolume, box: LesionBox, steps: Steps, *, where: str = "") -> Embedding:
+    """The lesion as the model sees it; that it is several is said: there may be one more case than is entered."""
+    embedding = model.embed_case(volume, box)
+    parts = (one for one in embedding.warnings if getattr(one, "name", None) is WarningName.SEVERAL_PARTS)
+    steps.warn(f"{where}{warning}" for warning in parts)
+    return embedding
+
+
 def read_lesions(
-    options: argparse.Namespace, series: DicomSeries | None, library: CaseStore, model: ModelDescription, steps: Steps
-) -> tuple[CTVolume, list[LesionBox]]:
-    """The lesions of a CT for a case library: the volume and the boxes that the options name; whose they are: `read_identity`.
+    options: argparse.Namespace, series: DicomSeries | None, library: CaseStore, model: ModelDescription
+) -> tuple[CTVolume, list[LesionBox], list[tuple[InputWarning, ...]]]:
+    """The lesions of a CT for a case library: the volume, the boxes that the options name, and what is odd about each.
 
     ``series``: that of `options.volume`, None for an image file. A segment's box reaches as far beyond it as those of
-    ``library``. Raises `LesionLensError` for bad input.
+    ``library``. Whose they are: `read_identity`. Raises `LesionLensError` for bad input.
     """
     margin_mm = library_margin_mm(library, model) if options.margin_mm is None else options.margin_mm
     if not 0 <= margin_mm <= 100:
@@ -166,15 +175,14 @@ def read_lesions(
         from LesionLib.io.boxes import segment_boxes
 
         masks, warnings = read_masks(options, series)
-        steps.warn((*volume.warnings, *warnings))
         boxes = segment_boxes(masks, margin_mm=margin_mm)
     else:
-        boxes = _boxes(options.boxes)
-        steps.warn(volume.warnings)
+        boxes, warnings = _boxes(options.boxes), ()
+    frame = frame_source(options.boxes)
     for box in boxes:
         require_overlap(volume, box)
-        steps.warn(warnings_of_box(volume, box, from_table=is_table(options.boxes)))
-    return volume, boxes
+    shared = (*volume.warnings, *warnings)
+    return volume, boxes, [(*shared, *warnings_of_box(volume, box, frame=frame)) for box in boxes]
 
 
 def read_identity(options: argparse.Namespace, series: DicomSeries | None) -> PatientIdentity:
@@ -254,20 +262,24 @@ def add_lesions(options: argparse.Namespace, model: ModelSession, steps: Steps) 
 
     Add every lesion that ``options`` names, all or none; returns their case ids. Raises `LesionLensError`.
     """
-    sha256 = model.described.sha256
     with open_store(options.library, writable=True) as library:
-        library.require_model(sha256)
+        sha256 = indexed_as(library, ModelIdentity.of_model(model.described))
         steps.begin(f"Reading {options.volume.name}")
         series = series_at(options.volume, options.series)
         if series is not None and (options.pictures or options.patches) and not options.allow_burned_in:
             require_no_burned_in_text(_burned_in(series))
-        volume, boxes = read_lesions(options, series, library, model.described, steps)
+        volume, boxes, odd = read_lesions(options, series, library, model.described)
+        steps.warn(dict.fromkeys(warning for each in odd for warning in each))
         owner, properties = _owner(options, series, library)
         cases = _cases(options, len(boxes))
         for new in cases:
             checked_case(new, owner)  # before the first is embedded
         lesions = steps.each(list(zip(cases, boxes, strict=True)), f"Embedding {len(boxes)} lesions")
-        entries = [_case_entry(volume, box, model, new=new, owner=owner) for new, box in lesions]
+        entries = []
+        for new, box in lesions:
+            embedding = _embedded(model, volume, box, steps)
+            predicted = predicted_by(embedding)
+            entries.append(case_entry(volume, box, embedding.vector, new=new, owner=owner, predicted=predicted))
         if not options.allow_duplicates:
             require_new(library, entries, model_sha256=sha256)
         library.add_many(entries, model_sha256=sha256)
@@ -276,11 +288,6 @@ def add_lesions(options: argparse.Namespace, model: ModelSession, steps: Steps) 
         if key_of(library) is None:
             steps.note(UNKNOWN_KEY)
     return [new.case_id for new in cases]
-
-
-def _case_entry(volume: CTVolume, box: LesionBox, model: ModelSession, *, new: NewCase, owner: Owner) -> CaseEntry:
-    embedding = model.embed_case(volume, box)
-    return case_entry(volume, box, embedding.vector, new=new, owner=owner, predicted=predicted_by(embedding))
 
 
 def _owner(options: argparse.Namespace, series: DicomSeries | None, library: CaseStore) -> tuple[Owner, dict[str, str]]:

@@ -12,13 +12,13 @@ from LesionLib.errors import CaseLibraryError, InputWarning
 from LesionLib.inference.results import abstention_codes, abstention_sentence
 from LesionRetrievalLib.libraries import open_store
 from LesionRetrievalLib.library.attributes import conditions_from
-from LesionRetrievalLib.library.cases import MAY_BE_THE_LESION, CaseStore, Neighbour
+from LesionRetrievalLib.library.cases import MAY_BE_THE_LESION, CaseStore, ModelIdentity, Neighbour, indexed_as
 from LesionRetrievalLib.library.pseudonyms import forms_of
 from LesionRetrievalLib.library.search import SearchFilter
 from rich.console import Console
 from rich.table import Table
 
-from LesionLensApp.output import NOTICE, Steps, cell
+from LesionLensApp.output import NOTICE, cell
 
 if TYPE_CHECKING:
     from LesionLib.io.volumes import DicomSeries
@@ -117,17 +117,16 @@ def _of_ct(
     hashes, note = _hashes_of_ct(library, options, series)
     filters = _filters(options, wanted, hashes)
     model = load()
-    library.require_model(model.described.sha256)
+    sha256 = indexed_as(library, ModelIdentity.of_model(model.described))
     from LesionLensApp.library_cases import read_lesions
 
-    volume, boxes = read_lesions(options, series, library, model.described, Steps())
-    sha256 = model.described.sha256
+    volume, boxes, odd = read_lesions(options, series, library, model.described)
     patient = hashes[0] if hashes else None
     results = []
-    for box in boxes:
+    for box, noticed in zip(boxes, odd, strict=True):
         vector, warnings = model.embed_checked(volume, box)
         found = library.search(vector, k=options.similar, model_sha256=sha256, **filters)
-        results.append(SearchResult(box.name, patient, tuple(found), warnings, note))
+        results.append(SearchResult(box.name, patient, tuple(found), tuple(dict.fromkeys((*noticed, *warnings))), note))
     return results
 
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import os
 from pathlib import Path
 
 from LesionLib.errors import BoxError, InputWarning, WarningName
 from LesionLib.geometry import CTVolume, LesionBox, in_missing_slices_mm
-from LesionLib.io.boxes import frame_warning, read_boxes_csv
-from LesionLib.io.segmentations import parts_warning, read_segments, split_parts
+from LesionLib.io.boxes import FrameSource, frame_warning, read_boxes_csv
+from LesionLib.io.segmentations import read_segments, split_parts
 from LesionLib.io.volumes import DicomSeries, read_ct
 from LesionRetrievalLib.libraries import open_store
 
@@ -18,21 +19,21 @@ def require_files(options: argparse.Namespace) -> None:
 
     Raises what reading them would raise. What a file holds besides shows when it is read.
     """
-    if not options.volume.exists():
+    if not os.path.exists(options.volume):
         read_ct(options.volume)
     if options.boxes is not None:
         require_boxes(options.boxes)
-        if is_table(options.boxes):
+        if options.boxes.suffix.lower() == ".csv":
             read_boxes_csv(options.boxes)
-    if options.segmentation is not None and not options.segmentation.exists():
+    if options.segmentation is not None and not os.path.exists(options.segmentation):
         read_segments(options.segmentation)
-    if isinstance(options.library, Path) and not options.library.is_file():
+    if isinstance(options.library, Path) and not os.path.isfile(options.library):
         open_store(options.library).close()
 
 
 def require_boxes(path: Path) -> None:
     """Raises `BoxError` where no file of boxes is."""
-    if not path.is_file():
+    if not os.path.isfile(path):
         msg = f"{path} does not exist; give a .csv of boxes or a Slicer markups file (.mrk.json)."
         raise BoxError(msg)
 
@@ -60,20 +61,23 @@ def read_masks(
     return masks, warnings
 
 
-def warnings_of_box(volume: CTVolume, box: LesionBox, *, from_table: bool) -> tuple[InputWarning, ...]:
-    """What is odd about where a box lies on its CT. ``from_table``: its frame was typed by somebody, and may be wrong."""
+def warnings_of_box(volume: CTVolume, box: LesionBox, *, frame: FrameSource) -> tuple[InputWarning, ...]:
+    """What is odd about where a box lies on its CT. ``frame``: how it came to its frame."""
     found = []
-    if box.segment is not None:
-        found.append(parts_warning(box.name, box.segment))
     missing = in_missing_slices_mm(volume, box)
     if missing > 0:
         text = f"{missing:.1f} mm of {box.name} lie where slices are missing; there values are interpolated."
         found.append(InputWarning(WarningName.MISSING_SLICES, text))
-    if from_table:
-        found.append(frame_warning(volume, box))
+    found.append(frame_warning(volume, box, frame))
     return tuple(warning for warning in found if warning is not None)
 
 
-def is_table(path: Path | None) -> bool:
-    """Whether boxes come from a CSV table, whose frame somebody typed."""
-    return path is not None and path.suffix.lower() == ".csv"
+def frame_source(boxes: Path | None) -> FrameSource:
+    """How the boxes of a file came to their frame; None: they are those of a segmentation. Raises `BoxError`."""
+    if boxes is None:
+        return FrameSource.SAVED
+    if boxes.suffix.lower() == ".csv":
+        return FrameSource.STATED
+    from LesionClassifierLib.scene.lesions import statesFrame
+
+    return FrameSource.SAVED if statesFrame(boxes) else FrameSource.GUESSED

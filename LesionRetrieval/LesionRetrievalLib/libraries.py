@@ -11,7 +11,14 @@ from typing import Protocol, TypeVar
 import numpy as np
 from LesionLib.errors import CaseLibraryError
 
-from LesionRetrievalLib.library.cases import Case, CaseEntry, CaseStore, IndexedModel, ModelIdentity
+from LesionRetrievalLib.library.cases import (
+    Case,
+    CaseEntry,
+    CaseStore,
+    IndexedModel,
+    ModelIdentity,
+    require_same_margin,
+)
 from LesionRetrievalLib.library.ownership import KEY_PROPERTY, key_of
 from LesionRetrievalLib.server.connection import ServerUnreachableError, is_server_address
 
@@ -78,12 +85,13 @@ def transfer(
 
     Copy every case that ``target`` lacks, with its date and its vectors by all finished models.
 
-    Nothing is written where a case of the same id is another one, or the target is of another model (`CaseLibraryError`). Broken
-    off, the cases that were copied stay, each whole, and the next transfer does the rest.
+    Nothing is written where a case of the same id is another one, or the target is of another model or of boxes that reach
+    otherwise beyond their segments (`CaseLibraryError`). Broken off, the cases that were copied stay, each whole, and the next
+    transfer does the rest.
     """
     plan = plan or TransferPlan()
     model = source.model
-    target.require_model(model.sha256)
+    require_same_margin(model, target.require_model(model.sha256))
     cases = {case.case_id: case for case in source.cases()}
     there = _same_cases(cases, source, target, model.sha256)
     key = _required_key(source, target, len(there))

@@ -22,7 +22,7 @@ from LesionLib.inference.runner import InferenceRunner
 from LesionLib.model.folder import DEFAULT_MODEL, segment_margin_mm
 from slicer import vtkMRMLMarkupsROINode, vtkMRMLScalarVolumeNode, vtkMRMLScene
 
-from LesionRetrievalLib.library.cases import ModelIdentity, Neighbour
+from LesionRetrievalLib.library.cases import ModelIdentity, Neighbour, indexed_as
 from LesionRetrievalLib.library.feedback import FeedbackLog, Query, query_fingerprint
 from LesionRetrievalLib.library.intake import NewCase, Owner, PatientIdentity, add_case, require_no_burned_in_text
 from LesionRetrievalLib.library.neighbours import NeighbourVote, nearest_other_class, neighbour_vote
@@ -77,7 +77,8 @@ def searchLibrary(
 ) -> list[Neighbour]:
     """The ``k`` most similar cases that the plan leaves, best first. Raises `CaseLibraryError`."""
     filters: dict[str, Any] = plan.filters(patient)
-    return library.search(embedding.vector, k=k, model_sha256=embedding.info.model_sha256, **filters)
+    sha256 = indexed_as(library, ModelIdentity.of_embedding(embedding))
+    return library.search(embedding.vector, k=k, model_sha256=sha256, **filters)
 
 
 def dicomDatabase() -> DicomValues | None:
@@ -233,7 +234,7 @@ class RetrievalLogic(RunnerLogic):
         """The most similar case that is not ``label``: what else the lesion might be. ``plan``: that of the search."""
         filters = (plan or SearchPlan()).filters(patientHash)
         library = requireLibrary(self.library)
-        sha256 = embedding.info.model_sha256
+        sha256 = indexed_as(library, ModelIdentity.of_embedding(embedding))
         return nearest_other_class(library, embedding.vector, label, model_sha256=sha256, filters=filters)
 
     def similarityMap(
@@ -244,8 +245,8 @@ class RetrievalLogic(RunnerLogic):
         library = requireLibrary(self.library)
         vector = library.vector(caseId, model_sha256=library.model.sha256)
         embedding = self.embed(volumeNode, roiNode, model=model, similarTo=vector)
-        library.require_model(embedding.info.model_sha256)
-        identity = ModelIdentity.of(embedding.info)
+        identity = ModelIdentity.of_embedding(embedding)
+        indexed_as(library, identity)
         return showSimilarity(volumeNode, roiNode, embedding.heat_map, caseId=caseId, model=identity)
 
     def showSideBySide(

@@ -7,7 +7,7 @@ A learner by script::
     while logic.session.step is not Step.DONE:
         logic.finishLooking()                 # where the box is given, it is taken at once
         logic.answer("benign", 0.7)
-        print(logic.session.model_answer.probabilities)
+        print(logic.session.model_prediction.probabilities)
         logic.finishReveal()
         logic.answer("malignant", 0.8)
         logic.nextCase()

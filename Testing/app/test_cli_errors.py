@@ -15,6 +15,7 @@ from LesionRetrievalLib.library.cases import ModelIdentity
 from LesionRetrievalLib.library.store import CaseLibrary
 
 MODEL = "lung-nodule-malignancy"
+LONG = "n" * 3000
 
 
 @pytest.fixture
@@ -175,3 +176,21 @@ def test_a_segmentation_without_segments_is_refused(refused, nrrd, patch, write_
 def test_an_image_given_as_segmentation_is_refused(refused, nrrd, patch, write_image, tmp_path):
     path = write_image(tmp_path / "ct.nrrd", patch[0].array.astype(np.float32) + 0.5, patch[0].ijkToRAS)
     assert "is not a segmentation" in refused("classify", nrrd, "--segmentation", path)
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("classify", LONG, "--boxes", "{boxes}"),
+        ("classify", "{nrrd}", "--boxes", f"{LONG}.csv"),
+        ("classify", "{nrrd}", "--segmentation", LONG),
+        ("classify", "{nrrd}", "--boxes", "{boxes}", "--library", LONG),
+        ("classify", "{nrrd}", "--boxes", "{boxes}", "--model", f"./{LONG}"),
+        ("classify", "{nrrd}", "--boxes", "{boxes}", "--out", LONG),
+        ("library", "build", LONG),
+        ("quiz", "make", "--from", LONG),
+        ("quiz", "score", LONG, LONG),
+    ],
+)
+def test_a_name_that_is_too_long_for_a_file_is_refused_in_one_line(refused, nrrd, boxes, command):
+    assert refused(*(part.format(nrrd=nrrd, boxes=boxes) for part in command)).count(LONG) >= 1

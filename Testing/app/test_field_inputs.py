@@ -64,7 +64,7 @@ def test_a_segment_in_two_parts_is_a_warning_and_can_be_split(run, nrrd, patch, 
     sitk.WriteImage(image, str(tmp_path / "m.nrrd"))
     given = ("classify", nrrd, "--segmentation", tmp_path / "m.nrrd", "--out")
     assert run(*given, tmp_path / "whole").code == 0
-    assert "several-parts" in names_of(result_of(tmp_path / "whole"))
+    assert names_of(result_of(tmp_path / "whole")).count("several-parts") == 1
     assert run(*given, tmp_path / "split", "--split-parts").code == 0
     split = result_of(tmp_path / "split")["results"]
     assert [result["name"] for result in split] == ["label 1 1", "label 1 2"]
@@ -73,21 +73,54 @@ def test_a_segment_in_two_parts_is_a_warning_and_can_be_split(run, nrrd, patch, 
     assert (ran.code, "--split-parts is -3" in ran.err) == (2, True)
 
 
-def test_a_box_that_fits_in_either_frame_is_a_warning_with_both_places(run, ball, tmp_path, write_boxes, result_of):
-    def around_the_origin(data, _k):
-        data.ImagePositionPatient = [-16.0, -16.0, data.ImagePositionPatient[2]]
+@pytest.fixture
+def around_the_origin(tmp_path) -> Path:
+    """A CT around the origin, lung where R is above -4 mm and nothing but air elsewhere: most boxes fit in either frame."""
 
-    write_ct(tmp_path / "ct", change=around_the_origin)
-    boxes = write_boxes(tmp_path / "b.csv", LesionBox([-8.0, 6.0, -100.0], [5, 5, 5], name="L1"))
-    run("classify", tmp_path / "ct", "--boxes", boxes, "--out", tmp_path / "out")
-    result = result_of(tmp_path / "out")
+    def change(data, _k):
+        data.ImagePositionPatient = [-16.0, -16.0, data.ImagePositionPatient[2]]
+        pixels = data.pixel_array.astype(np.int16)
+        pixels[:, 20 * pixels.shape[1] // 32 :] = 24  # -1000 HU
+        data.PixelData = pixels.tobytes()
+
+    write_ct(tmp_path / "ct", change=change)
+    return tmp_path / "ct"
+
+
+def test_a_stated_frame_is_doubted_only_where_the_box_holds_air_and_the_other_reading_tissue(
+    run, around_the_origin, tmp_path, write_boxes, result_of
+):
+    in_tissue, in_air = (LesionBox([r, -6.0, -100.0], [5, 5, 5], name="L1") for r in (8.0, -8.0))
+    for frame in ("RAS", "LPS"):
+        boxes = write_boxes(tmp_path / f"{frame}.csv", in_tissue, frame=frame)
+        ran = run("classify", around_the_origin, "--boxes", boxes, "--out", tmp_path / frame)
+        assert ran.code == 0, ran.err
+        assert "box-frame" not in names_of(result_of(tmp_path / frame))
+    boxes = write_boxes(tmp_path / "air.csv", in_air)
+    assert run("classify", around_the_origin, "--boxes", boxes, "--out", tmp_path / "air").code == 0
+    result = result_of(tmp_path / "air")
     assert "box-frame" in names_of(result)
     text = " ".join(result["results"][0]["warnings"])
-    assert "RAS -8.0, 6.0, -100.0 mm" in text
-    assert "RAS 8.0, -6.0, -100.0 mm" in text
-    write_ct(tmp_path / "off")
-    run("classify", tmp_path / "off", "--boxes", ball, "--out", tmp_path / "off_out")
-    assert "box-frame" not in names_of(result_of(tmp_path / "off_out"))
+    assert "L1 lies at RAS -8.0, -6.0, -100.0 mm, where there is only air" in text
+    assert "RAS 8.0, 6.0, -100.0 mm, in tissue" in text
+
+
+@pytest.mark.parametrize("stated", [False, True])
+def test_a_frame_that_a_file_does_not_state_is_never_guessed_in_silence(
+    run, around_the_origin, tmp_path, result_of, stated
+):
+    roi = {"type": "ROI", "center": [-8.0, 6.0, -100.0], "size": [5, 5, 5]}
+    roi |= {"orientation": [1, 0, 0, 0, 1, 0, 0, 0, 1]}
+    roi |= {"controlPoints": [{"position": roi["center"], "positionStatus": "defined"}]}
+    roi |= {"coordinateSystem": "LPS"} if stated else {}
+    boxes = tmp_path / "L1.mrk.json"
+    boxes.write_text(json.dumps({"markups": [roi]}))
+    ran = run("classify", around_the_origin, "--boxes", boxes, "--out", tmp_path / "out")
+    assert ran.code == 0, ran.err
+    result = result_of(tmp_path / "out")
+    assert ("box-frame" in names_of(result)) is not stated
+    text = " ".join(result["results"][0]["warnings"])
+    assert ("taken as LPS" in text and "which lies in this CT, too" in text) is not stated
 
 
 def test_a_box_that_grazes_the_ct_is_refused_and_nothing_is_written(run, tmp_path, write_boxes):
@@ -177,3 +210,48 @@ def test_what_is_odd_about_a_ct_is_said_when_it_goes_into_a_library(run, cases_f
     ran = run("library", "add", library, *given, "--key", key)
     assert ran.code == 0, ran.err
     assert "unevenly spaced" in " ".join(ran.err.split())
+    searched = run("library", "search", library, "--volume", *given[:3], "--key", key, "--json")
+    (result,) = json.loads(searched.out)
+    assert "uneven-slices" in result["warningNames"]
+    assert "unevenly spaced" in " ".join(result["warnings"])
+
+
+def test_a_lesion_in_two_parts_is_said_once_when_it_goes_into_a_library(run, library_of, nrrd, patch, tmp_path):
+    array = np.zeros(patch[0].array.shape, np.uint8)
+    k, j, i = (n // 2 for n in array.shape)
+    array[k - 4 : k + 4, j - 8 : j - 2, i - 8 : i - 2] = array[k - 4 : k + 4, j + 2 : j + 8, i + 2 : i + 8] = 1
+    image = sitk.GetImageFromArray(array)
+    image.CopyInformation(sitk.ReadImage(str(nrrd)))
+    sitk.WriteImage(image, str(tmp_path / "m.nrrd"))
+    library = library_of()
+    given = (
+        library,
+        nrrd,
+        "--segmentation",
+        tmp_path / "m.nrrd",
+        "--key",
+        library.with_name("owner.key"),
+        "--patient",
+        "P",
+    )
+    ran = run("library", "add", *given, "--label", "cyst", "--label-source", "histology")
+    assert ran.code == 0, ran.err
+    assert " ".join(ran.err.split()).count("2 separate parts") == 1
+    searched = run("library", "search", given[0], "--volume", *given[1:], "--json")
+    assert json.loads(searched.out)[0]["warningNames"].count("several-parts") == 1
+
+
+def test_boxes_of_any_size_and_at_any_edge_are_measured_or_refused(run, nrrd, lesion, tmp_path, write_boxes, result_of):
+    """Smaller than a voxel, thinner than a slice, larger than the CT, half outside: no such box gets a confident answer."""
+    center = np.array(lesion.centerRAS)
+    sizes = {"tiny": [0.2] * 3, "thin": [8, 8, 0.2], "huge": [400] * 3}
+    boxes = [LesionBox(center, size, name=name) for name, size in sizes.items()]
+    boxes.append(LesionBox(center + [22, 22, 22], [8, 8, 8], name="corner"))
+    ran = run("classify", nrrd, "--boxes", write_boxes(tmp_path / "b.csv", *boxes), "--out", tmp_path / "out")
+    assert ran.code == 0, ran.err
+    for result in result_of(tmp_path / "out")["results"]:
+        assert result["statistics"]["hu"]["mean"] == pytest.approx(result["statistics"]["hu"]["mean"])  # no NaN
+        if result["name"] == "corner":
+            assert "outside-volume" in result["warningNames"]
+        else:
+            assert (result["label"], "box-size" in result["warningNames"]) == ("", True)

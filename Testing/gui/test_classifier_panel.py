@@ -13,6 +13,7 @@ from LesionClassifierLib.scene.lesions import addRoiNode, boxFromRoi, lesionNode
 from LesionClassifierLib.scene.results import HEAT_MAP_ROLE, storedResult
 from LesionClassifierLib.scene.tree import saveScene
 from LesionClassifierLib.scene.volumes import addVolumeNode
+from LesionLib.errors import InputWarning, WarningName
 from LesionLib.model.folder import golden_case
 
 LONG = 60
@@ -313,6 +314,20 @@ def test_a_structured_report_of_a_ct_without_dicom_is_refused_in_plain_words(ans
     answered.ui.exportReportButton.click()
     assert "was not loaded from DICOM" in told
     assert list(tmp_path.iterdir()) == []
+
+
+def test_what_a_structured_report_had_to_leave_empty_is_said_beside_how_many_were_written(
+    answered, monkeypatch, tmp_path
+):
+    import qt
+    from LesionClassifierLib import export
+
+    gap = InputWarning(WarningName.REPORT_GAPS, "The structured report leaves PatientBirthDate empty.")
+    monkeypatch.setattr(qt.QFileDialog, "getSaveFileName", lambda *_: str(tmp_path / "out.dcm"))
+    monkeypatch.setattr(export, "sourceDatasets", lambda *_: [])
+    monkeypatch.setattr(export, "writeStructuredReport", lambda *_, **__: (gap,))
+    answered.ui.exportReportButton.click()
+    assert answered.ui.statusLabel.text == f"1 lesions written. {gap}"
 
 
 def test_what_is_missing_is_said_and_nothing_can_be_started(panel, a_case, monkeypatch, spin, told):

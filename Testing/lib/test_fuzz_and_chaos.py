@@ -11,6 +11,7 @@ from collections import Counter
 
 import numpy as np
 import pytest
+from LesionLib.io.leftovers import leftovers_note
 from LesionLib.io.swap import put_folder
 from repository import ROOT
 
@@ -108,3 +109,11 @@ def test_linux_exchanges_two_folders_in_one_step(tmp_path):
     assert swap._exchanged(tmp_path / "a", tmp_path / "b")
     assert os.listdir(tmp_path / "a") == ["b"]
     assert os.listdir(tmp_path / "b") == ["a"]
+
+
+def test_a_folder_that_was_moved_aside_by_a_killed_run_is_not_called_useless(tmp_path):
+    left, out = tmp_path / ".out-abc", tmp_path / "out"
+    left.mkdir()
+    assert "look before you delete it" in leftovers_note(left, out)
+    out.mkdir()
+    assert "nothing needs it, delete it" in leftovers_note(left, out)

@@ -1,4 +1,4 @@
-"""The command line of model building: ``lesiontrain recipes | fit | evaluate | export | index | retrieval | embed-bench | probe``."""
+"""The command line of model building: ``lesiontrain check``, ``fit``, ``evaluate``, ``export``, ``index``, ``probe`` and more."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import argparse
 import json
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -35,7 +36,7 @@ def _run(arguments: Sequence[str] | None) -> int:
         parser.error(f"unknown: {' '.join(rest)}")
     options.rest = rest
     for left in leftovers(options.out) if getattr(options, "out", None) is not None else ():
-        notify(f"lesiontrain: {leftovers_note(left)}", sys.stderr)
+        notify(f"lesiontrain: {leftovers_note(left, options.out)}", sys.stderr)
     options.command(options)
     sys.stdout.flush()
     return DONE
@@ -46,6 +47,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="lesiontrain", description="Build models and measure them honestly.")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     _add_recipes(commands)
+    _add_check(commands)
     _add_fit(commands)
     _add_evaluate(commands)
     _add_export(commands)
@@ -63,6 +65,14 @@ def _add_recipes(commands: argparse._SubParsersAction) -> None:
     recipes = commands.add_parser("recipes", help="the recipes: paper, data that one must bring, hardware and time")
     recipes.add_argument("--json", action="store_true", help="as JSON instead of a table")
     recipes.set_defaults(command=_recipes)
+
+
+def _add_check(commands: argparse._SubParsersAction) -> None:
+    check = commands.add_parser("check", help="all that is wrong with a table of lesions, before anything is fitted")
+    check.add_argument("table", type=Path)
+    check.add_argument("--label", default="label", help="the column with the answers (default: label)")
+    check.add_argument("--folds", type=int, help="how many folds are to be made of it")
+    check.set_defaults(command=_check)
 
 
 def _add_fit(commands: argparse._SubParsersAction) -> None:
@@ -249,6 +259,21 @@ def _recipes(options: argparse.Namespace) -> None:
     for recipe in recipes():
         table.add_row(recipe.name, recipe.paper, recipe.data, recipe.time)
     Console(highlight=False).print(table)
+
+
+def _check(options: argparse.Namespace) -> None:
+    from lesiontraining.data.checks import check_csv
+    from lesiontraining.data.messages import TableError
+
+    found = check_csv(options.table, label=options.label, folds=options.folds)
+    for line, text in found.warnings:
+        notify(f"{options.table.name}, line {line}: {text}", sys.stderr)
+    if found.problems:
+        raise TableError(options.table.name, found.problems, shown=len(found.problems))
+    rows = found.table.rows
+    counts = Counter(row.label for row in rows)
+    classes = ", ".join(f"{counts[name]} {name}" for name in found.table.class_names)
+    notify(f"{options.table.name}: {len(rows)} lesions of {len({row.patient for row in rows})} patients, {classes}.")
 
 
 def _fit(options: argparse.Namespace) -> None:

@@ -334,11 +334,12 @@ class ClassifierPanel(ModulePanel):
             slicer.util.mainWindow(), _("Export a DICOM structured report"), "lesions.dcm", _("DICOM (*.dcm)")
         )
         if path:
-            self._tryTo(
-                lambda: _("{0} lesions written.").format(
-                    self._logic.exportReport(path, self.lesions.lesions, answerAnyway=self._answersAnyway)
-                )
-            )
+            self._tryTo(lambda: self._reportTo(path))
+
+    def _reportTo(self, path: str) -> str:
+        gaps: list[str] = []
+        count = self._logic.exportReport(path, self.lesions.lesions, answerAnyway=self._answersAnyway, warn=gaps.append)
+        return " ".join([_("{0} lesions written.").format(count), *gaps])
 
     def _tryTo(self, action) -> None:
         try:

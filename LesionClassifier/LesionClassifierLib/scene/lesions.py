@@ -128,6 +128,11 @@ def loadRoiNodes(scene: vtkMRMLScene, path: Path) -> list[vtkMRMLMarkupsROINode]
     return nodes
 
 
+def statesFrame(path: Path) -> bool:
+    """Whether every ROI of a markups file says whether its numbers are LPS or RAS; LPS is taken where not. `BoxError`."""
+    return all("coordinateSystem" in markup for markup in _markups(path) if markup.get("type") == "ROI")
+
+
 def _rightHanded(axes: np.ndarray) -> np.ndarray:
     return axes * [1, 1, -1] if np.linalg.det(axes) < 0 else axes
 

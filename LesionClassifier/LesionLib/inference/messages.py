@@ -142,6 +142,7 @@ class Embedding:
     asked for; None where none was. ``warnings``: what is unusual about the lesion, and how it was computed, as on the CPU
     for want of GPU memory; with some of them probabilities and ``scores`` (empty for most models) are no answer, see
     `results.abstention_codes`.
+    ``same_embedding_as``: the SHA-256 of earlier models with the same vectors.
     """
 
     vector: np.ndarray
@@ -150,6 +151,7 @@ class Embedding:
     heat_map: HeatMap | None
     info: RunInfo
     warnings: tuple[InputWarning, ...] = ()
+    same_embedding_as: tuple[str, ...] = ()
     scores: Mapping[str, float] = field(default_factory=dict)
 
 
@@ -432,6 +434,7 @@ def embedding_to_frame(embedding: Embedding) -> Frame:
         "heat_map": _heat_map_to_json(heat_map),
         "info": embedding.info.to_json(),
         "warnings": _warnings_to_json(embedding.warnings),
+        "same_embedding_as": embedding.same_embedding_as,
     }
     return Frame(header, [embedding.vector] if heat_map is None else [embedding.vector, heat_map.array])
 
@@ -447,6 +450,7 @@ def embedding_from_frame(frame: Frame) -> Embedding:
         heat_map=_heat_map_from_json(header["heat_map"], arrays),
         info=RunInfo.from_json(header["info"]),
         warnings=_warnings_from_json(header["warnings"]),
+        same_embedding_as=tuple(header["same_embedding_as"]),
     )
 
 

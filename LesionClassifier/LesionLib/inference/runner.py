@@ -5,6 +5,7 @@ Nothing here imports torch: that is the worker's, or waits for the in-process ru
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import asdict, replace
@@ -317,7 +318,7 @@ class _Turn:
 
 def _resolved(model: str | Path) -> str:
     """A folder by its whole path: the worker may stand elsewhere. A name stays a name."""
-    return str(Path(model).resolve()) if is_model_path(model) and Path(model).is_dir() else str(model)
+    return str(Path(model).resolve()) if is_model_path(model) and os.path.isdir(model) else str(model)
 
 
 _BUSY_ELSEWHERE = (

@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import csv
 import io
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
@@ -113,20 +115,54 @@ def read_segment_boxes(path: Path, *, margin_mm: float, nifti_transform: str = "
     return segment_boxes(read_segments(path, nifti_transform=nifti_transform).masks, margin_mm=margin_mm)
 
 
-def frame_warning(volume: CTVolume, box: LesionBox) -> InputWarning | None:
-    """Where a box from a table would lie, if its numbers were meant in the other frame; None where that is off the CT.
-
-    RAS and LPS differ in two signs: a box in the wrong frame often falls inside the CT all the same.
+class FrameSource(StrEnum):
+    """How a box came to its frame: ``STATED`` in a table that somebody filled in, ``GUESSED`` where a file does not say it,
+    ``SAVED`` by a program, or that of a segmentation.
     """
-    other = replace(box, centerRAS=box.centerRAS * [-1, -1, 1])
-    if (np.abs(other.centerRAS - box.centerRAS) < box.sizeMm / 2).all() or distance_outside_mm(volume, other) > 0:
+
+    STATED = "stated"
+    GUESSED = "guessed"
+    SAVED = "saved"
+
+
+_AIR_HU = -950  # below it there is neither lung nor anything else of a body
+_ONLY_AIR, _SOME_TISSUE = 0.02, 0.2  # share of a box's voxels that are none
+
+
+def frame_warning(volume: CTVolume, box: LesionBox, frame: FrameSource) -> InputWarning | None:
+    """What speaks for the other frame than the one a box was read in: RAS and LPS differ in two signs.
+
+    Of a guessed frame that it was guessed. Of a stated one only where the CT contradicts it: the box holds air alone, and in
+    the other frame it would lie in tissue. That it would lie in the CT in either is true of most boxes, and no sign.
+    """
+    if frame is FrameSource.SAVED:
         return None
+    other = replace(box, centerRAS=box.centerRAS * [-1, -1, 1])
     here, there = (", ".join(f"{v:.1f}" for v in one.centerRAS) for one in (box, other))
+    fits = distance_outside_mm(volume, other) == 0
+    if frame is FrameSource.GUESSED:
+        also = "which lies in this CT, too" if fits else "which lies outside this CT"
+        text = (
+            f"The file does not say whether the numbers of {box.name} are LPS or RAS. They are taken as LPS, as 3D Slicer takes "
+            f"them: RAS {here} mm. Meant as RAS they would be RAS {there} mm, {also}. State coordinateSystem in the file."
+        )
+        return InputWarning(WarningName.BOX_FRAME, text)
+    if not fits or _tissue_share(volume, box) > _ONLY_AIR or _tissue_share(volume, other) < _SOME_TISSUE:
+        return None
     text = (
-        f"{box.name} lies at RAS {here} mm, and, if RAS and LPS were confused, at RAS {there} mm: both fit this CT. Check in the "
-        "report's patches that the box is on the lesion."
+        f"{box.name} lies at RAS {here} mm, where there is only air; if RAS and LPS were confused, it lies at RAS {there} mm, in "
+        "tissue. Check the column frame, and in the report's patches that the box is on the lesion."
     )
     return InputWarning(WarningName.BOX_FRAME, text)
+
+
+def _tissue_share(volume: CTVolume, box: LesionBox) -> float:
+    """The share of the voxels around a box, as far as they lie in the CT, that are no air."""
+    corners = transformed_points(volume.rasToIJK, box.cornersRAS)
+    low = np.clip(np.floor(corners.min(axis=0)), 0, None).astype(int)
+    high = np.clip(np.ceil(corners.max(axis=0)) + 1, 0, volume.sizeIJK).astype(int)
+    inside = volume.array[low[2] : high[2], low[1] : high[1], low[0] : high[0]]
+    return float((inside > _AIR_HU).mean()) if inside.size else 0.0
 
 
 def segment_boxes(masks: Sequence[CTVolume], *, margin_mm: float) -> list[LesionBox]:
@@ -151,7 +187,7 @@ def boxes_from_label_array(
     from scipy import ndimage
 
     boxes = []
-    highest = max(names, default=0)
+    highest = min(max(names, default=0), int(labels.max(initial=0)))
     for label, slices in enumerate(ndimage.find_objects(labels, max_label=highest), start=1):
         if slices is None or label not in names:
             continue
@@ -273,7 +309,7 @@ def read_case_table(folder: Path, *, columns: Sequence[str]) -> list[CaseRow]:
 
     The rows of the folder's only CSV table; it must have ``file`` and ``columns``, and every file must exist.
     """
-    tables = sorted(folder.glob("*.csv")) if folder.is_dir() else []
+    tables = sorted(folder.glob("*.csv")) if os.path.isdir(folder) else []
     if len(tables) != 1:
         found = ", ".join(table.name for table in tables) or "none"
         msg = f"{folder} must hold one CSV table beside image/ and mask/; found: {found}."
@@ -313,7 +349,7 @@ def _checked(folder: Path, table: str, rows: list[tuple[int, dict[str, str]]]) -
         seen[name] = line
         image, mask = folder / "image" / name, folder / "mask" / name
         for path in (image, mask):
-            if Path(name).name != name or not path.is_file():
+            if Path(name).name != name or not os.path.isfile(path):
                 msg = f"{where}: {path} is missing."
                 raise CaseTableError(msg)
         yield CaseRow(values, image, mask, where)

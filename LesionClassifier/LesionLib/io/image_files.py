@@ -9,6 +9,7 @@ from __future__ import annotations
 import bz2
 import gzip
 import math
+import os
 import struct
 import zlib
 from dataclasses import dataclass
@@ -46,7 +47,7 @@ def looks_like_dicom(path: Path) -> bool:
     try:
         with path.open("rb") as handle:
             first = handle.read(132)
-    except OSError:
+    except (OSError, ValueError):  # missing, or a name that no file can have
         return False
     return first[128:] == b"DICM" or _begins_with_an_element(first)
 
@@ -156,7 +157,7 @@ def _parsed(path: Path, first: bytes, nifti_transform: str) -> ImageHeader:
         return nrrd_header(path, first)
     if len(first) >= 348 and {first[:4]} & {struct.pack(e + "i", n) for e in "<>" for n in (348, 540)}:
         return nifti_header(path, first, nifti_transform)
-    if path.name.lower().endswith(".img") and path.with_suffix(".hdr").is_file():
+    if path.name.lower().endswith(".img") and os.path.isfile(path.with_suffix(".hdr")):
         return nifti_header(path.with_suffix(".hdr"), _beginning(path.with_suffix(".hdr")), nifti_transform)
     if b"NDims" in first[:4096] and b"=" in first[:4096]:
         return meta_image_header(path, first)
@@ -174,11 +175,14 @@ def _require_possible(header: ImageHeader) -> None:
         gigabytes = header.voxel_bytes / 1e9
         msg = f"{name}: its header says {size} voxels ({gigabytes:,.0f} GB), more than any CT has; it is damaged."
         raise VolumeError(msg)
-    if not header.data.is_file():
+    if not os.path.isfile(header.data):
         msg = f"{name}: the file with its voxels, {readable_name(header.data)}, is missing; copy both."
         raise VolumeError(msg)
-    there = header.data.stat().st_size - max(header.offset if header.encoding == "raw" else 0, 0)
-    could_hold = there * (1 if header.encoding in ("raw", "ascii", "hex") else _MAX_PACKING)
+    offset, is_whole = max(header.offset, 0), header.encoding == "whole-gzip"
+    there = header.data.stat().st_size - (0 if is_whole else offset)
+    could_hold = there * (1 if header.encoding in ("raw", "ascii", "hex") else _MAX_PACKING) - (
+        offset if is_whole else 0
+    )
     if header.encoding == "ascii":
         could_hold = (there + 1) // 2 * header.dtype.itemsize
     elif header.encoding == "hex":
@@ -212,11 +216,10 @@ def _opened(header: ImageHeader) -> IO[bytes]:
     if header.encoding == "whole-gzip":  # the header is packed, too
         handle.close()
         packed = gzip.open(header.data)  # noqa: SIM115 - handed over to be closed by the caller
-        packed.read(header.offset)
+        packed.seek(header.offset)  # piece by piece
         return packed
     handle.seek(max(header.offset, 0))
-    for _ in range(header.line_skip):
-        handle.readline()
+    _skip_lines(handle, header.line_skip)
     if header.encoding == "gzip":
         return _closing(gzip.GzipFile(fileobj=handle), handle)
     if header.encoding == "bzip2":
@@ -224,6 +227,12 @@ def _opened(header: ImageHeader) -> IO[bytes]:
     if header.encoding == "zlib":
         return _Inflated(handle)
     return handle
+
+
+def _skip_lines(handle: IO[bytes], count: int) -> None:
+    for _ in range(count):
+        if not handle.readline():
+            raise EOFError
 
 
 def _closing(packed: Any, handle: IO[bytes]) -> IO[bytes]:
@@ -272,8 +281,7 @@ def _fill(handle: IO[bytes], view: memoryview) -> None:
 def _from_text(header: ImageHeader, needed: int) -> np.ndarray:
     with header.data.open("rb") as handle:
         handle.seek(max(header.offset, 0))
-        for _ in range(header.line_skip):
-            handle.readline()
+        _skip_lines(handle, header.line_skip)
         text = handle.read()
     if header.encoding == "hex":
         found = np.frombuffer(bytes.fromhex(text.decode("ascii")), np.uint8)

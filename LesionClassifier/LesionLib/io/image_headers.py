@@ -7,6 +7,8 @@ TotalSegmentator, and a warning says how far Slicer's choice is from it.
 from __future__ import annotations
 
 import math
+import os
+import re
 import struct
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -21,6 +23,7 @@ IMAGE_SUFFIXES = (".nrrd", ".nhdr", ".nii", ".nii.gz", ".mha", ".mhd")
 NIFTI_TRANSFORMS = ("sform", "qform")
 _TRANSFORMS_AGREE_MM = 0.1
 _MAX_HEADER = 2**22
+_HALF_LETTERS = re.compile("[\ud800-\udc7f\udd00-\udfff]")  # those between stand for bytes of a name that is not UTF-8
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,12 +57,17 @@ class ImageHeader:
 
 def readable_name(path: Path) -> str:
     """The name of a file in letters that every screen and every file can hold."""
-    return path.name.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
+    return _readable(path.name)
 
 
 def shown_path(path: Path) -> str:
     """The path in letters that every screen can hold."""
-    return str(path).encode("utf-8", "surrogateescape").decode("utf-8", "replace")
+    return _readable(str(path))
+
+
+def _readable(text: str) -> str:
+    whole = _HALF_LETTERS.sub("\ufffd", text)
+    return whole.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
 
 
 def unreadable(path: Path, why: str = "") -> VolumeError:
@@ -115,7 +123,7 @@ def nifti_header(path: Path, first: bytes, wanted: str) -> ImageHeader:
         raise unreadable(path, f"its voxels are of NIfTI type {kind}")
     is_pair = magic[:2] == b"ni"
     data = _pair_of(path) if is_pair else path
-    is_packed = data.is_file() and starts_gzip(data, 0)
+    is_packed = os.path.isfile(data) and starts_gzip(data, 0)
     matrix, warnings = None, ()
     if len(size) == 3:
         places = _nifti_places(pixdim, q_code, s_code, quaternion, rows)
@@ -140,7 +148,7 @@ def nifti_header(path: Path, first: bytes, wanted: str) -> ImageHeader:
 def _pair_of(path: Path) -> Path:
     for ending in (".img", ".img.gz"):
         name = path.name.removesuffix(".gz").removesuffix(".hdr").removesuffix(".img") + ending
-        if path.with_name(name).is_file():
+        if os.path.isfile(path.with_name(name)):
             return path.with_name(name)
     return path.with_suffix(".img")
 
@@ -416,7 +424,7 @@ def meta_image_header(path: Path, first: bytes) -> ImageHeader:
     if not is_true("binarydata") and "binarydata" in fields:
         packed = "ascii"
     data = path if is_here else _beside(path, file)
-    if packed == "zlib" and data.is_file() and starts_gzip(data, offset if is_here else 0):
+    if packed == "zlib" and os.path.isfile(data) and starts_gzip(data, offset if is_here else 0):
         packed = "gzip"
     return ImageHeader(
         path=path, size=size, dtype=np.dtype((">" if is_big else "<") + _META_TYPES[kind]), ijkToRAS=matrix, data=data,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -38,6 +39,13 @@ def _age_s(path: Path, now: float) -> float:
         return 0.0
 
 
-def leftovers_note(path: Path) -> str:
-    """The line for the user."""
+def leftovers_note(path: Path, out: Path) -> str:
+    """The line for the user of what an earlier run left beside ``out``."""
+    if path.is_dir() and not os.path.exists(
+        out
+    ):  # ended between the two steps of a replacement, or before the first result
+        return (
+            f"note: {path} was left by a run that was ended before it could clean up, and {out} is not there: if it was "
+            "before, it is in that folder; look before you delete it."
+        )
     return f"note: {path} was left by a run that was ended before it could clean up; nothing needs it, delete it."

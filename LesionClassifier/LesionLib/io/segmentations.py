@@ -6,6 +6,7 @@ highdicom, which reads DICOM segmentations, comes with Slicer 5.12.
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -298,7 +299,9 @@ def _whole_number(keys: Mapping[str, str], key: str, file_name: str) -> int:
 def _cropped(labels: np.ndarray, ijkToRAS: np.ndarray, names: Mapping[int, str]) -> Iterator[tuple[int, CTVolume]]:
     from scipy import ndimage
 
-    highest = max(names, default=0)
+    highest = min(
+        max(names, default=0), int(labels.max(initial=0))
+    )  # a name may stand for any number, and take its memory
     for value, slices in enumerate(ndimage.find_objects(labels, max_label=highest), start=1):
         if slices is not None and value in names:
             yield value, label_mask(labels, value, slices, ijkToRAS, names[value])
@@ -309,9 +312,11 @@ def _cropped(labels: np.ndarray, ijkToRAS: np.ndarray, names: Mapping[int, str])
 
 def _dicom_in(path: Path) -> Path:
     """Of a folder the one DICOM segmentation in it."""
-    if not path.is_dir():
+    if not os.path.isdir(path):
         return path
-    found = [p for p in sorted(path.rglob("*")) if p.is_file() and looks_like_dicom(p) and _class_of(p) in _SEG_CLASSES]
+    found = [
+        p for p in sorted(path.rglob("*")) if os.path.isfile(p) and looks_like_dicom(p) and _class_of(p) in _SEG_CLASSES
+    ]
     if len(found) != 1:
         msg = f"{readable_name(path)} is a folder with {len(found)} DICOM segmentations (SEG) in it; give one file."
         raise BoxError(msg)

@@ -1,4 +1,4 @@
-"""A folder put into the place of another, so that at no moment there is none."""
+"""A folder put into the place of another; on Linux and macOS so that at no moment there is none."""
 
 from __future__ import annotations
 
@@ -15,8 +15,9 @@ _CANNOT = {errno.ENOSYS, errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EP
 def put_folder(new: Path, place: Path, aside: Path) -> None:
     """Move ``new`` to ``place``; what was there goes to ``aside``, which is the caller's to remove. Raises `OSError`.
 
-    All three lie on one file system. Linux and macOS exchange two folders in one step; elsewhere there are two, and a process
-    that is killed between them leaves the earlier folder at ``aside`` alone.
+    All three lie on one file system. Linux and macOS exchange two folders in one step. Windows has no such call, and a few
+    file systems refuse it: there it takes two steps, and a process that is killed between them leaves nothing at ``place`` and
+    the earlier folder whole at ``aside``: what is left beside ``place`` is named at the next run.
     """
     if not place.exists():
         os.replace(new, place)

@@ -25,6 +25,9 @@ def table_text(path: Path) -> str:
     except OSError as error:
         msg = f"it cannot be read ({error.strerror})"
         raise TableTextError(msg) from error
+    except ValueError as error:
+        msg = "no file can have this name"
+        raise TableTextError(msg) from error
     if raw[:2] in (b"\xff\xfe", b"\xfe\xff"):
         msg = "it is UTF-16 (a spreadsheet's 'Unicode text'); save it as 'CSV UTF-8'"
         raise TableTextError(msg)

@@ -5,6 +5,7 @@ Of a folder of DICOM files the series is chosen, its slices are sorted, and the 
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -47,10 +48,10 @@ def read_volume(path: Path, *, series: str | DicomSeries | None = None, nifti_tr
     ``series`` chooses one of several series in a folder, by its place in the list or its UID; or is the one that
     `series_at` found there already, whose headers are not read again. ``nifti_transform``: see `read_header`.
     """
-    if not path.exists():
+    if not os.path.exists(path):
         msg = f"{path} does not exist; give a DICOM folder or one of {', '.join(IMAGE_SUFFIXES)}."
         raise VolumeError(msg)
-    if path.is_dir():
+    if os.path.isdir(path):
         found = series if isinstance(series, DicomSeries) else choose_series(path, series)
         return read_series(found, name=readable_name(path.resolve()))
     if series is not None:
@@ -81,7 +82,7 @@ def volume_without_voxels(path: Path, *, series: str | None = None) -> CTVolume:
     A CT of the right size and place whose voxels are all 0 and take no memory. Raises `VolumeError`.
     """
     warnings: tuple[InputWarning, ...] = ()
-    if path.is_dir():
+    if os.path.isdir(path):
         found = choose_series(path, series)
         slices, positions = _sorted_slices(found, readable_name(path))
         size = (int(slices[0].header.Columns), int(slices[0].header.Rows), len(slices))
@@ -178,7 +179,7 @@ def _one_dicom_file(path: Path) -> CTVolume:
     volume = read_series(series, name=name)
     if _count(header, "NumberOfFrames", name) > 1:
         return volume
-    others = [p for p in sorted(path.parent.iterdir())[:_SIBLINGS] if p != path and p.is_file()]
+    others = [p for p in sorted(path.parent.iterdir())[:_SIBLINGS] if p != path and os.path.isfile(p)]
     found = [_header(p) for p in others if looks_like_dicom(p)]
     same = sum(h is not None and str(h.get("SeriesInstanceUID") or "") == series.uid for h in found)
     if not same:
@@ -247,7 +248,7 @@ def find_series(folder: Path) -> list[DicomSeries]:
     """Every series of images under ``folder``, in the order of their UIDs. Raises `VolumeError` where there is none."""
     by_uid: dict[str, list[_Slice]] = {}
     damaged = []
-    for path in sorted(p for p in folder.rglob("*") if p.is_file()):
+    for path in sorted(p for p in folder.rglob("*") if os.path.isfile(p)):
         if path.name.upper() == "DICOMDIR" or not looks_like_dicom(path):
             continue
         header = _header(path)
@@ -279,7 +280,7 @@ def choose_series(folder: Path, wanted: str | None) -> DicomSeries:
 
 def series_at(path: Path, wanted: str | None) -> DicomSeries | None:
     """As `choose_series`; None for what is no folder. The headers are read here, once: hand it to whatever needs the series."""
-    return choose_series(path, wanted) if path.is_dir() else None
+    return choose_series(path, wanted) if os.path.isdir(path) else None
 
 
 def read_series(series: DicomSeries, *, name: str) -> CTVolume:

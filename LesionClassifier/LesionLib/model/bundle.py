@@ -27,6 +27,7 @@ from LesionLib.model.folder import (
     LICENSE,
     MANIFEST,
     MAX_MARGIN_MM,
+    MAX_SAME_EMBEDDINGS,
     WEIGHTS,
     find_bundle,
     golden_case,
@@ -116,6 +117,10 @@ _LESIONLENS = {
             "description": "the share of each class that the probabilities assume",
         },
         "training_content": CONTENT_SCHEMA,
+        "same_embedding_as": {
+            "type": "array", "items": _SHA256, "maxItems": MAX_SAME_EMBEDDINGS, "uniqueItems": True,
+            "description": "earlier models of which only what is said or how it is calibrated differs, not the embedding",
+        },
         "training": {"type": "object"},
         "files": {"type": "object", "additionalProperties": _SHA256, "minProperties": 1, "maxProperties": 16},
         "not_for_clinical_use": {"const": True},

@@ -20,6 +20,7 @@ from LesionLib.sampling.resample import lattice_points
 DEFAULT_MODEL = "lung-nodule-malignancy"
 MANIFEST, WEIGHTS, CARD, LICENSE = "configs/metadata.json", "models/model.safetensors", "docs/README.md", "LICENSE"
 MAX_MANIFEST_BYTES = 16 * 1024**2
+MAX_SAME_EMBEDDINGS = 32
 MAX_MARGIN_MM = 50.0  # around a segment; no model is made for more
 
 
@@ -84,11 +85,11 @@ def find_bundle(model: str | Path) -> Path:
 
     A text without a separator is a name, even where a folder of that name lies in the working folder.
     """
-    if is_model_path(model) and Path(model, MANIFEST).is_file():
+    if is_model_path(model) and os.path.isfile(Path(model, MANIFEST)):
         return Path(model)
     found = installed_bundles()
     if str(model) not in found:
-        here = f" (for the folder of that name here, {os.curdir}{os.sep}{model})" if Path(model).is_dir() else ""
+        here = f" (for the folder of that name here, {os.curdir}{os.sep}{model})" if os.path.isdir(model) else ""
         msg = (
             f"unknown model {str(model)!r}; known are {', '.join(sorted(found)) or 'none'}, or give the path of a model "
             f"folder{here}."
@@ -132,6 +133,11 @@ def segment_margin_of(manifest: Mapping[str, Any]) -> float:
     """
     margin = manifest["lesionlens"].get("segment_margin_mm", 0.0)
     return float(margin) if isinstance(margin, int | float) and 0 <= margin <= MAX_MARGIN_MM else 0.0
+
+
+def same_embedding_as(manifest: Mapping[str, Any]) -> tuple[str, ...]:
+    """The SHA-256 of earlier models that embed every lesion as this one does: libraries of theirs need no reindex."""
+    return tuple(manifest["lesionlens"].get("same_embedding_as", ()))
 
 
 def segment_margin_mm(model: str | Path) -> float:

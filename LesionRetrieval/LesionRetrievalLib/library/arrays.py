@@ -8,6 +8,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
+_MAX_SIDES = 16
+
 
 class PackedArrayError(ValueError):
     """Bytes that are not what was announced; whoever knows which file it is says so."""
@@ -21,10 +23,15 @@ def array_bytes(array: np.ndarray) -> bytes:
 def array_from_bytes(content: bytes, *, dtype: str, shape: Sequence[int]) -> np.ndarray:
     """The inverse of `array_bytes`, in this machine's byte order and writable. Raises `PackedArrayError`."""
     kind = np.dtype(dtype).newbyteorder("<")
-    if len(content) != math.prod(shape) * kind.itemsize:
+    if not _is_shape(shape) or len(content) != math.prod(shape) * kind.itemsize:
         msg = f"{len(content)} bytes are no {dtype} array of {' x '.join(map(str, shape))}."
         raise PackedArrayError(msg)
     return np.frombuffer(content, kind).reshape(shape).astype(dtype)
+
+
+def _is_shape(shape: Sequence[object]) -> bool:
+    """Whether numpy would take it as it stands: two negative sides multiply to a length that may well be there."""
+    return len(shape) <= _MAX_SIDES and all(isinstance(side, int) and side >= 0 for side in shape)
 
 
 def packed(array: np.ndarray) -> bytes:
@@ -37,7 +44,7 @@ def unpacked(content: bytes, *, dtype: str, shape: Sequence[int], most: int) -> 
 
     Never more than the announced bytes are unpacked: a few kilobytes can be made to unpack to any size.
     """
-    count = math.prod(shape)
+    count = math.prod(shape) if _is_shape(shape) else 0
     if not 0 < count <= most:
         msg = f"an array of {' x '.join(map(str, shape))} is larger than the {most} values that are allowed."
         raise PackedArrayError(msg)

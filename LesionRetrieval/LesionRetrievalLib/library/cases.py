@@ -9,21 +9,21 @@ import json
 import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import date
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 from LesionLib.errors import CaseLibraryError, LesionLensError
 from LesionLib.geometry import CTVolume, LesionBox
-from LesionLib.model.folder import segment_margin_of
+from LesionLib.model.folder import same_embedding_as, segment_margin_of
 
 from LesionRetrievalLib.library.arrays import packed, unpacked
 from LesionRetrievalLib.library.patches import MAX_VOXELS, HuPatch
 from LesionRetrievalLib.library.pseudonyms import is_pseudonym
 
 if TYPE_CHECKING:
-    from LesionLib.inference.messages import ModelDescription
+    from LesionLib.inference.messages import Embedding, ModelDescription
     from LesionLib.inference.results import RunInfo
 
 
@@ -95,6 +95,7 @@ def _numbers(text: str, shape: tuple[int, ...]) -> np.ndarray:
 
 PLANES = ("axial", "coronal", "sagittal")
 MAX_THUMBNAIL_SIDE = 2048
+MAX_DIMENSION = 65536
 CASE_COLUMNS = (
     "case_id",
     "label",
@@ -125,12 +126,14 @@ class ModelIdentity:
     """Which model made the vectors: name and version for people, the bundle's SHA-256 for certainty.
 
     ``segment_margin_mm``: how far the boxes of the cases' segments reach beyond them; None where a library does not say.
+    ``same_embedding_as``: the SHA-256 of earlier models whose vectors are the same; a library does not say it.
     """
 
     name: str
     version: str
     sha256: str
     segment_margin_mm: float | None = field(default=None, compare=False)
+    same_embedding_as: tuple[str, ...] = field(default=(), compare=False)
 
     @classmethod
     def of(cls, run: RunInfo) -> ModelIdentity:
@@ -138,11 +141,18 @@ class ModelIdentity:
         return cls(run.model_name, run.model_version, run.model_sha256)
 
     @classmethod
+    def of_embedding(cls, embedding: Embedding) -> ModelIdentity:
+        """The model that embedded a lesion."""
+        return replace(cls.of(embedding.info), same_embedding_as=embedding.same_embedding_as)
+
+    @classmethod
     def of_model(cls, model: ModelDescription) -> ModelIdentity:
         """A model that is loaded."""
         manifest = getattr(model, "manifest", None)
-        margin_mm = None if manifest is None else segment_margin_of(manifest)
-        return cls(model.name, model.version, model.sha256, margin_mm)
+        if manifest is None:
+            return cls(model.name, model.version, model.sha256)
+        same = same_embedding_as(manifest)
+        return cls(model.name, model.version, model.sha256, segment_margin_of(manifest), same)
 
     def __post_init__(self) -> None:
         """Refuse empty names and what is not a SHA-256 (`CaseLibraryError`)."""
@@ -154,6 +164,35 @@ class ModelIdentity:
 
     def __str__(self) -> str:
         return f"{self.name} {self.version} (sha256 {self.sha256[:12]}…)"
+
+
+def indexed_as(library: CaseStore, model: ModelIdentity) -> str:
+    """The SHA-256 under which the library holds vectors that can be compared with this model's: its own, or an earlier one's.
+
+    Raises `CaseLibraryError` where there are none.
+    """
+    there = {indexed.identity.sha256 for indexed in library.models() if not indexed.unfinished}
+    found = next((sha256 for sha256 in (model.sha256, *model.same_embedding_as) if sha256 in there), model.sha256)
+    return library.require_model(found).sha256
+
+
+_SAME_MARGIN_MM = 0.05
+
+
+def is_same_margin(margin_mm: float, other_mm: float) -> bool:
+    """Whether boxes that reach so far beyond their segments can stand in one library."""
+    return abs(margin_mm - other_mm) <= _SAME_MARGIN_MM
+
+
+def require_same_margin(one: ModelIdentity, other: ModelIdentity) -> None:
+    """Refuse to bring together boxes that are drawn otherwise (`CaseLibraryError`), where both say how they are drawn."""
+    margins = (one.segment_margin_mm, other.segment_margin_mm)
+    if None not in margins and not is_same_margin(*margins):
+        msg = (
+            f"The boxes of segments reach {margins[0]:g} mm beyond them in one library and {margins[1]:g} mm in the other: the "
+            "same lesion would not find itself. Build one of them again as the other. Nothing was written."
+        )
+        raise CaseLibraryError(msg)
 
 
 @dataclass(frozen=True)
@@ -275,6 +314,11 @@ def is_picture_shape(shape: object) -> bool:
         and len(shape) == 2
         and all(isinstance(side, int) and 0 < side <= MAX_THUMBNAIL_SIDE for side in shape)
     )
+
+
+def is_dimension(value: object) -> bool:
+    """Whether it is how many numbers a vector of a library may have."""
+    return isinstance(value, int) and 0 < value <= MAX_DIMENSION
 
 
 def loaded_vector(case_id: str, numbers: Any, dimension: int) -> np.ndarray:

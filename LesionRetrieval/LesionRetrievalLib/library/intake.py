@@ -22,7 +22,15 @@ from LesionLib.io.tables import doubtful_labels
 from LesionLib.model.folder import segment_margin_of
 
 from LesionRetrievalLib.library.attributes import predicted_attributes, require_not_predicted
-from LesionRetrievalLib.library.cases import Case, CaseEntry, CaseStore, Scalar
+from LesionRetrievalLib.library.cases import (
+    Case,
+    CaseEntry,
+    CaseStore,
+    ModelIdentity,
+    Scalar,
+    indexed_as,
+    is_same_margin,
+)
 from LesionRetrievalLib.library.duplicates import require_new
 from LesionRetrievalLib.library.patches import case_thumbnails, lesion_patch
 from LesionRetrievalLib.library.pseudonyms import Pseudonymiser
@@ -319,15 +327,12 @@ def _forms(value: str) -> Iterator[str]:
             yield from (sign.join(part.lstrip("0") for part in parts) for sign in "-./")
 
 
-_SAME_MARGIN_MM = 0.05
-
-
 def library_margin_mm(library: CaseStore, model: ModelDescription) -> float:
     """How far the boxes of segments reach beyond them in a library, for the vectors of ``model``. Raises `CaseLibraryError`.
 
     A library of before this was stored has the boxes that its model was made for.
     """
-    stored = library.require_model(model.sha256).segment_margin_mm
+    stored = library.require_model(indexed_as(library, ModelIdentity.of_model(model))).segment_margin_mm
     return segment_margin_of(model.manifest) if stored is None else stored
 
 
@@ -337,7 +342,7 @@ def require_margin(library: CaseStore, model: ModelDescription, margin_mm: float
     Measured on 806 lung nodules, 2 mm more keep half of the lesions from finding themselves (``lesiontrain box-margin``).
     """
     wanted = library_margin_mm(library, model)
-    if abs(margin_mm - wanted) > _SAME_MARGIN_MM:
+    if not is_same_margin(margin_mm, wanted):
         msg = (
             f"--margin-mm is {margin_mm:g}, and the boxes of this library reach {wanted:g} mm beyond a segment, as its model was "
             "made for: the same lesion would not find itself. Leave --margin-mm out."
@@ -434,8 +439,9 @@ def add_case(
 
     A lesion that the library holds already is refused.
     """
-    predicted, sha256 = predicted_by(embedding), embedding.info.model_sha256
+    predicted = predicted_by(embedding)
     entry = case_entry(volume, box, embedding.vector, new=new, owner=owner, predicted=predicted)
+    sha256 = indexed_as(library, ModelIdentity.of_embedding(embedding))
     require_new(library, [entry], model_sha256=sha256)
     library.add(entry.case, entry.vector, model_sha256=sha256, thumbnails=entry.thumbnails, patch=entry.patch)
     return entry.case.case_id

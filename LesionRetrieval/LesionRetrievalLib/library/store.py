@@ -21,6 +21,7 @@ from LesionRetrievalLib.library.arrays import array_bytes, array_from_bytes
 from LesionRetrievalLib.library.cases import (
     BOX_COLUMNS,
     CASE_COLUMNS,
+    MAX_DIMENSION,
     PART_COLUMNS,
     PLANES,
     Case,
@@ -35,6 +36,7 @@ from LesionRetrievalLib.library.cases import (
     checked_thumbnails,
     damaged,
     decoded_patch,
+    is_dimension,
     is_picture_shape,
     loaded_vector,
     part_rows,
@@ -263,7 +265,7 @@ class LibraryReading:
         }
 
     def _dimension(self, sha256: str) -> int:
-        return self._rows("SELECT dimension FROM models WHERE sha256 = ?", (sha256,))[0][0]
+        return next(row[3] for row in self._model_rows() if row[2] == sha256)
 
     def _model_rows(self) -> list[tuple]:
         # An older file is read through empty tables in memory: they would hide what a newer writer put there since.
@@ -271,7 +273,7 @@ class LibraryReading:
             msg = f"{self.path} was brought to a newer form meanwhile; open it again."
             raise CaseLibraryError(msg)
         rows = self._rows(self._models)
-        if not all(isinstance(row[3], int) and isinstance(row[5], float | int | None) for row in rows):
+        if not all(is_dimension(row[3]) and isinstance(row[5], float | int | None) for row in rows):
             msg = f"{self.path}: what it says of its models is damaged; restore it from a copy."
             raise CaseLibraryError(msg)
         return rows
@@ -525,7 +527,7 @@ def _model_row(model: ModelIdentity, dimension: int) -> tuple:
     if not isinstance(model, ModelIdentity):
         msg = f"The model is a {type(model).__name__}; give a ModelIdentity."
         raise CaseLibraryError(msg)
-    size = _whole(dimension, "dimension", high=65536)
+    size = _whole(dimension, "dimension", high=MAX_DIMENSION)
     return (model.sha256, model.name, model.version, size, model.segment_margin_mm)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -316,7 +317,7 @@ class LibraryPanel:
         selector = self._ui.librarySelector
         was, self._filling = self._filling, True
         selector.clear()
-        for path in [p for p in self._recent() if p != self.path and Path(p).is_file()]:
+        for path in [p for p in self._recent() if p != self.path and os.path.isfile(p)]:
             _addPath(selector, path)
         if self.path:
             selector.insertItem(0, Path(self.path).name)

@@ -19,7 +19,7 @@ from LesionLib.inference.results import RGB, abstention_codes
 from slicer import vtkMRMLMarkupsROINode, vtkMRMLScalarVolumeNode
 from slicer.i18n import tr as _
 
-from LesionRetrievalLib.library.cases import ModelIdentity, Neighbour
+from LesionRetrievalLib.library.cases import ModelIdentity, Neighbour, indexed_as
 from LesionRetrievalLib.library.neighbours import NeighbourVote, agreement_text
 from LesionRetrievalLib.library.patches import case_thumbnails
 from LesionRetrievalLib.library.search import SearchPlan
@@ -454,7 +454,9 @@ class FoundPanel:
         if self._isMapShown(neighbour):
             removeSimilarity(found.scene, found.roiNode)
             return
-        vector = self._logic.library.vector(neighbour.case_id, model_sha256=found.embedding.info.model_sha256)
+        library = self._logic.library
+        sha256 = indexed_as(library, ModelIdentity.of_embedding(found.embedding))
+        vector = library.vector(neighbour.case_id, model_sha256=sha256)
 
         def answered(embedding: Embedding) -> str:
             if self._isEntered:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -94,7 +95,7 @@ class PanelWork:
         if self._panel.isSetUp is False or not self._panel.models.model or self._panel.run.isRunning:
             self._onError(_("A new library needs a model that can run, and no other run under way."))
             return
-        if path.exists():
+        if os.path.exists(path):
             self._onError(_("{0} exists; give another name.").format(path))
             return
 
@@ -338,7 +339,7 @@ class RetrievalPanel(ModulePanel):
 
     def _openOfScene(self, path: str) -> None:
         """A scene may come from another computer: a library that is not here is said, not complained about."""
-        if Path(path).is_file():
+        if os.path.isfile(path):
             self.library.open(path, isAsked=False)
             return
         self.parameters.libraryPath = self.library.path

@@ -100,10 +100,10 @@ def save_quiz(quiz: Quiz, path: str | Path, *, overwrite: bool = False) -> None:
 
 def require_free_path(path: Path, *, overwrite: bool) -> None:
     """Refuse early what could not be written later (`QuizError`); only a quiz is ever overwritten."""
-    if path.exists() and not overwrite:
+    if os.path.exists(path) and not overwrite:
         msg = f"{path} exists; give another name, or --overwrite to replace the quiz."
         raise QuizError(msg)
-    if path.exists() and not _looks_like_a_quiz(path):
+    if os.path.exists(path) and not _looks_like_a_quiz(path):
         msg = f"{path} is not a quiz; it is not overwritten. Give another name."
         raise QuizError(msg)
 
@@ -116,7 +116,9 @@ def load_quiz(path: str | Path) -> Quiz:
             msg = f"{path} is larger than {_MAX_FILE // 1024**3} GiB; this is not a quiz of ours."
             raise QuizError(msg)
         text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
+    except QuizError:
+        raise
+    except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or "it is not text"
         msg = f"{path} cannot be read ({reason}); give a quiz that `lesionlens quiz make` wrote."
         raise QuizError(msg) from error

@@ -21,7 +21,7 @@ from LesionLib.model.scores import ScoreSpec
 from LesionLib.phantom.nodules import nodule_patch
 
 from LesionRetrievalLib.library import intake as case_folder
-from LesionRetrievalLib.library.cases import Case, ModelIdentity, Neighbour, Scalar
+from LesionRetrievalLib.library.cases import Case, ModelIdentity, Neighbour, Scalar, indexed_as
 from LesionRetrievalLib.library.intake import PATIENT_COLUMN
 from LesionRetrievalLib.library.store import CaseLibrary
 from LesionRetrievalLib.quiz.model import (
@@ -270,7 +270,7 @@ def make_quiz(
     """
     require_plan(plan)
     if library is not None:
-        library.require_model(model.sha256)
+        indexed_as(library, model)
     cases = []
     for number, lesion in enumerate(lesions, start=1):
         if number > MAX_CASES:
@@ -386,7 +386,7 @@ def _similar(
     if plan.similar == 0:
         return ()
     found = library.search(
-        result.embedding, k=2 * plan.similar, model_sha256=model.sha256, exclude_patient=patient_hash
+        result.embedding, k=2 * plan.similar, model_sha256=indexed_as(library, model), exclude_patient=patient_hash
     )
     others = [neighbour for neighbour in found if neighbour.similarity < _SAME_LESION][: plan.similar]
     return tuple(_neighbour(neighbour, library) for neighbour in others)

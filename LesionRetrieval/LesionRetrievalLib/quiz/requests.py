@@ -11,7 +11,7 @@ from LesionLib.geometry import CTVolume, LesionBox
 from LesionLib.inference.messages import RunOptions, RunRequest, RunResponse
 from LesionLib.inference.results import LesionResult
 from LesionLib.inference.runner import InferenceRunner
-from LesionLib.model.folder import class_names, find_bundle, unchecked_manifest
+from LesionLib.model.folder import class_names, find_bundle, same_embedding_as, unchecked_manifest
 from LesionLib.model.scores import ScoreSpec
 
 from LesionRetrievalLib.library.cases import Case, ModelIdentity
@@ -162,7 +162,8 @@ class _AskedModel:
 
     @property
     def identity(self) -> ModelIdentity:
-        return ModelIdentity.of(self._first.info)
+        same = same_embedding_as(unchecked_manifest(find_bundle(self._request.model)))
+        return replace(ModelIdentity.of(self._first.info), same_embedding_as=same)
 
     @property
     def scores(self) -> tuple[ScoreSpec, ...]:

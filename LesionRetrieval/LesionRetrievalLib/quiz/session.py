@@ -67,7 +67,7 @@ class QuizSession:
             session.finish_looking()
             session.take_box()
             session.answer("benign", 0.7)
-            print(session.model_answer.probabilities)
+            print(session.model_prediction.probabilities)
             session.finish_reveal()
             session.answer("malignant", 0.8)
             print(session.feedback.known.label)

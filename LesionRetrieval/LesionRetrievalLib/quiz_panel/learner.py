@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import html
+import os
 from collections.abc import Callable, Sequence
-from pathlib import Path
 
 import qt
 import slicer.util
@@ -429,7 +429,7 @@ class LearnerPanel:
 
     def _startDisabledReason(self) -> str:
         ui = self._ui
-        if not Path(ui.quizPathEdit.text).is_file():
+        if not os.path.isfile(ui.quizPathEdit.text):
             return _("Choose a quiz file.")
         if not ui.answersPathEdit.text.strip():
             return _("Choose the folder where the answers are kept.")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -66,7 +67,7 @@ class ScorePanel:
             self._onError(str(error))
             return
         page = out / PAGE
-        self._page = page if page.is_file() else None
+        self._page = page if os.path.isfile(page) else None
         self._ui.scoreLabel.text = scoreText(score, out)
         self._update()
 
@@ -76,7 +77,9 @@ class ScorePanel:
             return
         out = Path(folder)
         question = _("There is a score in {0} already. Replace it?").format(out)
-        if not any((out / name).exists() for name in (SHEET, PAGE)) or slicer.util.confirmOkCancelDisplay(question):
+        if not any(os.path.exists(out / name) for name in (SHEET, PAGE)) or slicer.util.confirmOkCancelDisplay(
+            question
+        ):
             self._bringPageMaker()
             self.write(out)
 
@@ -105,7 +108,7 @@ class ScorePanel:
 
     def _update(self) -> None:
         ui = self._ui
-        hasBoth = Path(ui.scoreQuizEdit.text).is_file() and Path(ui.scoreAnswersEdit.text).is_dir()
+        hasBoth = os.path.isfile(ui.scoreQuizEdit.text) and os.path.isdir(ui.scoreAnswersEdit.text)
         ui.refreshLearnersButton.enabled = hasBoth
         ui.writeScoreButton.enabled = bool(self._learners)
         ui.writeScoreButton.toolTip = (
@@ -132,7 +135,7 @@ def scoreText(score: Score, out: Path) -> str:
         for what, share in rows
     )
     head = _("{0} learners, {1} answered cases").format(len(score.summary.learners), everyone.n)
-    if (out / PAGE).is_file():
+    if os.path.isfile(out / PAGE):
         files = _("{0} and {1} are in {2}.").format(SHEET, PAGE, where)
     else:
         files = _("{0} is in {1}. The page {2} needs the Python package jinja2, which is missing here.").format(

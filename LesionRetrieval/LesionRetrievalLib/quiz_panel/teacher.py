@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+import os
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -78,7 +79,7 @@ class CaseChoice:
     def libraryPath(self) -> Path | None:
         """The library, None where none is given."""
         path = Path(self._ui.caseLibraryEdit.text)
-        return path if self._cases and path.is_file() else None
+        return path if self._cases and os.path.isfile(path) else None
 
     def setClassNames(self, names: Sequence[str]) -> None:
         """Another model: other answers."""

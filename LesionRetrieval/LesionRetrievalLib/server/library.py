@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any, Self
 
 import numpy as np
 from LesionLib.errors import CaseLibraryError
+from LesionLib.model.folder import MAX_MARGIN_MM
 
 from LesionRetrievalLib.library.cases import (
     CASE_COLUMNS,
@@ -21,7 +23,9 @@ from LesionRetrievalLib.library.cases import (
     case_of,
     checked_case_id,
     checked_thumbnails,
+    is_dimension,
     loaded_vector,
+    require_same_margin,
     stored_vector,
     unit_vector,
 )
@@ -160,10 +164,11 @@ class MilvusReading:
         rows = sorted(
             self._models.all(["sha256", "name", "version", "dimension", "place"]), key=lambda row: row["place"]
         )
+        margins = self._margins()
         return [
             IndexedModel(
-                ModelIdentity(row["name"], row["version"], row["sha256"]),
-                int(row["dimension"]),
+                _identity(row, margins),
+                _dimension(row),
                 self._vectors(row["sha256"]).count(),
                 False,
             )
@@ -172,7 +177,8 @@ class MilvusReading:
 
     def require_model(self, sha256: str) -> ModelIdentity:
         """The model ``sha256``; `CaseLibraryError` naming it and the library's where it cannot be searched with."""
-        return self._indexed(sha256).identity
+        margin_mm = self._margins().get(sha256)
+        return replace(self._indexed(sha256).identity, segment_margin_mm=margin_mm)
 
     def case(self, case_id: str) -> Case:
         found = self._whole([checked_case_id(case_id)])
@@ -276,7 +282,7 @@ class MilvusReading:
         rows = self._models.all(["sha256", "name", "version", "dimension", "place"])
         for row in rows:
             if row["sha256"] == sha256:
-                return IndexedModel(ModelIdentity(row["name"], row["version"], sha256), int(row["dimension"]), 0, False)
+                return IndexedModel(_identity(row, {}), _dimension(row), 0, False)
         known = " and ".join(str(ModelIdentity(row["name"], row["version"], row["sha256"])) for row in rows)
         msg = (
             f"This library was made with {known or 'no model yet'}, not with the model sha256 {str(sha256)[:12]}…; "
@@ -284,11 +290,45 @@ class MilvusReading:
         )
         raise CaseLibraryError(msg)
 
+    def _margins(self) -> dict[str, float]:
+        """How far the boxes of segments reach beyond them, mm, by the model of the vectors. Raises `CaseLibraryError`."""
+        found = {}
+        for name, value in self.properties().items():
+            if name.startswith(_MARGIN):
+                found[name.removeprefix(_MARGIN)] = _margin_mm(value, self.address)
+        return found
+
     def _whole(self, ids: Sequence[str]) -> list[Case]:
         return [_as_case(row) for row in self._cases.get(ids, list(CASE_COLUMNS))]
 
     def _vectors(self, sha256: str) -> Collection:
         return Collection(self._client, self.address, vectors_of(self.address.library, sha256), "case_id")
+
+
+_MARGIN = "segmentMarginMm "  # a property of this name and the model's SHA-256
+
+
+def _margin_mm(text: str, address: ServerAddress) -> float:
+    try:
+        margin = float(text)
+    except ValueError:
+        margin = math.nan
+    if not 0 <= margin <= MAX_MARGIN_MM:
+        msg = f"{address}: what it says of the margin around its segments is damaged; push the library there again."
+        raise CaseLibraryError(msg)
+    return margin
+
+
+def _dimension(row: Mapping[str, Any]) -> int:
+    dimension = int(row["dimension"])
+    if not is_dimension(dimension):
+        msg = "What the library says of its models is damaged; push it to the server again."
+        raise CaseLibraryError(msg)
+    return dimension
+
+
+def _identity(row: Mapping[str, Any], margins: Mapping[str, float]) -> ModelIdentity:
+    return ModelIdentity(row["name"], row["version"], row["sha256"], margins.get(row["sha256"]))
 
 
 def _problems_of(read: Callable[[list[str]], object], case_ids: list[str]) -> list[str]:
@@ -345,10 +385,18 @@ class MilvusLibrary(MilvusReading):
         return library
 
     def add_model(self, model: ModelIdentity, dimension: int) -> None:
-        """Make room for vectors of a model; nothing where there is."""
-        if not self._models.having([model.sha256]):
+        """Make room for vectors of a model; nothing where there is. `CaseLibraryError` where its boxes are drawn otherwise."""
+        margin_mm = model.segment_margin_mm
+        if self._models.having([model.sha256]):
+            require_same_margin(self.require_model(model.sha256), model)
+            if margin_mm is None or self._vectors(model.sha256).count():
+                return  # what is there is older than the margin's being stored, or has it
+        else:
             with plain_server_errors(self.address):
                 create_vectors(self._client, self.address.library, model.sha256, dimension)
+        if margin_mm is not None:
+            self.set_property(_MARGIN + model.sha256, repr(float(margin_mm)))
+        if not self._models.having([model.sha256]):
             self._put_last(model, dimension)
 
     def prefer_model(self, sha256: str) -> None:

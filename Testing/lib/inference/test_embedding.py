@@ -95,12 +95,23 @@ def test_requests_and_embeddings_survive_the_wire(request_, embedding):
     assert (back.model, back.options, back.query_only) == (MODEL, request_.options, True)
     back = question_from_frame(question_to_frame(request_))
     assert (back.similar_to, back.query_only) == (None, False)
+    embedding = replace(embedding, same_embedding_as=("ab" * 32, "cd" * 32))
     again = reply_from_frame(reply_to_frame(embedding), request_)
     assert np.array_equal(again.vector, embedding.vector)
+    assert again.same_embedding_as == embedding.same_embedding_as
     assert (again.info, again.heat_map, again.warnings) == (embedding.info, None, ())
     assert (dict(again.probabilities), again.class_colors) == (embedding.probabilities, embedding.class_colors)
     assert dict(again.scores) == {}
-    crossing = {"vector", "probabilities", "class_colors", "heat_map", "info", "warnings", "scores"}
+    crossing = {
+        "vector",
+        "probabilities",
+        "class_colors",
+        "heat_map",
+        "info",
+        "warnings",
+        "same_embedding_as",
+        "scores",
+    }
     assert {field.name for field in fields(Embedding)} == crossing
 
 

@@ -253,7 +253,19 @@ def test_a_box_that_only_grazes_the_ct_is_refused(tmp_path):
             require_overlap(volume, box)
 
 
-def test_an_enhanced_ct_alone_in_its_folder_is_read_like_the_file(tmp_path):
+def test_a_scout_under_the_uid_of_its_series_is_refused_with_what_to_do(tmp_path):
+    def lengthwise(data, _k):
+        data.ImageOrientationPatient, data.ImageType = [0, 1, 0, 0, 0, -1], ["ORIGINAL", "PRIMARY", "LOCALIZER"]
+
+    write_ct(tmp_path / "ct", uid="1.2.826.0.1.3680043.8.498.5")
+    write_ct(tmp_path / "ct" / "scout", uid="1.2.826.0.1.3680043.8.498.5", heights=[-100.0], change=lengthwise)
+    with pytest.raises(VolumeError, match="a scout among them.*give a folder with one stack of slices"):
+        read_volume(tmp_path / "ct")
+
+
+@pytest.mark.parametrize("order", [1, -1], ids=["feet first", "head first"])
+@pytest.mark.parametrize("rescale_of", ["all frames", "each frame"])
+def test_an_enhanced_ct_alone_in_its_folder_is_read_like_the_file(tmp_path, order, rescale_of):
     (tmp_path / "ct").mkdir()
     write_ct(tmp_path / "source", heights=[-100.0])
     data = pydicom.dcmread(tmp_path / "source" / "IM000.dcm")
@@ -276,12 +288,16 @@ def test_an_enhanced_ct_alone_in_its_folder_is_read_like_the_file(tmp_path):
 
     shared.PlaneOrientationSequence = group(ImageOrientationPatient=[1, 0, 0, 0, 1, 0])
     shared.PixelMeasuresSequence = group(PixelSpacing=[1, 1], SliceThickness=2, SpacingBetweenSlices=2)
-    shared.PixelValueTransformationSequence = group(RescaleSlope=1, RescaleIntercept=-1024, RescaleType="HU")
-    heights = [-120.0 + 2.0 * k for k in range(20)]
+    rescale = group(RescaleSlope=1, RescaleIntercept=-1024, RescaleType="HU")
+    heights = [-120.0 + 2.0 * k for k in range(20)][::order]
     for z in heights:
         frame = pydicom.Dataset()
         frame.PlanePositionSequence = group(ImagePositionPatient=[-6.0, -31.0, z])
+        if rescale_of == "each frame":
+            frame.PixelValueTransformationSequence = rescale
         frames.append(frame)
+    if rescale_of == "all frames":
+        shared.PixelValueTransformationSequence = rescale
     data.SharedFunctionalGroupsSequence, data.PerFrameFunctionalGroupsSequence = [shared], frames
     data.NumberOfFrames = len(heights)
     data.PixelData = np.stack([slice_hu(z) + 1024 for z in heights]).astype(np.int16).tobytes()

@@ -262,6 +262,11 @@ def huge_headers(folder: Path) -> list[Path]:
     (folder / "b.nii.gz").write_bytes(gzip.compress(bytes(raw)))
     raw[42:48] = struct.pack("<3h", 1500, 1200, 1000)
     (folder / "c.nii.gz").write_bytes(gzip.compress(bytes(raw)))
+    for name, offset in (("j", 1e9), ("k", 1e30)):
+        far = bytearray(sound)
+        far[108:112] = struct.pack("<f", offset)
+        (folder / f"{name}.nii.gz").write_bytes(gzip.compress(bytes(far)))
+        (folder / f"{name}.nii").write_bytes(far)
     space = "space: left-posterior-superior"
     nrrd(folder / "d.nrrd", space, *DIRECTIONS, sizes="2000 2000 1000")
     nrrd(folder / "e.nrrd", space, *DIRECTIONS, sizes="1000 1000 1000", encoding="gzip")
@@ -269,6 +274,7 @@ def huge_headers(folder: Path) -> list[Path]:
     nrrd(folder / "g.nrrd", space, *DIRECTIONS, sizes="-5 7 6")
     text = "ObjectType = Image\nNDims = 3\nDimSize = 1900 1000 1000\nElementSpacing = 1 1 1\nElementType = MET_SHORT\n"
     (folder / "h.mha").write_text(text + "ElementDataFile = LOCAL\n")
+    nrrd(folder / "l.nrrd", space, *DIRECTIONS, f"line skip: {10**12}")
     (folder / "i.mha").write_text(text + "CompressedData = True\nElementDataFile = LOCAL\nxx")
     return [path for path in sorted(folder.iterdir()) if path.name != "sound.nii"]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +10,7 @@ import pytest
 import SimpleITK as sitk
 from LesionLib.errors import BoxError, WarningName
 from LesionLib.geometry import CTVolume
-from LesionLib.io.boxes import CaseTableError, read_case_table
+from LesionLib.io.boxes import CaseTableError, boxes_from_label_array, read_case_table
 from LesionLib.io.segmentations import parts_of, parts_warning, read_segments, split_parts
 
 SHAPE, SPACING, LESION = (12, 20, 24), (0.8, 0.8, 1.5), (slice(4, 8), slice(3, 8), slice(14, 20))
@@ -170,3 +171,20 @@ def test_a_picture_in_colours_is_not_taken_for_one_lesion_a_colour(tmp_path):
     sitk.WriteImage(sitk.GetImageFromArray(grey, isVector=True), str(tmp_path / "m.nrrd"))
     with pytest.raises(BoxError, match=r"m\.nrrd is a grey patch in 3 colours"):
         read_segments(tmp_path / "m.nrrd")
+
+
+def test_a_name_for_a_label_beyond_all_others_takes_no_memory(tmp_path):
+    image = sitk.GetImageFromArray(np.pad(np.ones((2, 2, 2), np.uint8), 1))
+    keys = {"Segment0_Name": "nodule", "Segment0_LabelValue": "1", "Segment0_Layer": "0"}
+    keys |= {"Segment1_Name": "far", "Segment1_LabelValue": str(2**31 - 1), "Segment1_Layer": "0"}
+    for key, value in keys.items():
+        image.SetMetaData(key, value)
+    sitk.WriteImage(image, str(tmp_path / "s.seg.nrrd"))
+    tracemalloc.start()
+    assert [mask.name for mask in read_segments(tmp_path / "s.seg.nrrd").masks] == ["nodule"]
+    labels = sitk.GetArrayFromImage(image)
+    assert [box.name for box in boxes_from_label_array(labels, np.eye(4), {1: "nodule", 2**31 - 1: "far"})] == [
+        "nodule"
+    ]
+    assert tracemalloc.get_traced_memory()[1] < 20_000_000
+    tracemalloc.stop()

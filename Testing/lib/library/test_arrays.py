@@ -61,6 +61,14 @@ def test_spoiled_bytes_are_refused(spoil):
         unpacked(spoil(content), dtype="int16", shape=(6,), most=6)
 
 
+@pytest.mark.parametrize("shape", [(-2, -3), (-1, 6, -1), ("2", 3), (2.0, 3), (None, 6), (1,) * 40 + (6,)])
+def test_a_shape_that_no_array_has_is_refused_before_numpy_sees_it(shape):
+    with pytest.raises(PackedArrayError, match="are no uint8 array of"):
+        array_from_bytes(bytes(6), dtype="uint8", shape=shape)
+    with pytest.raises(PackedArrayError, match="values that are allowed"):
+        unpacked(packed(np.zeros(6, np.uint8)), dtype="uint8", shape=shape, most=100)
+
+
 def test_raw_bytes_of_another_length_are_refused():
     with pytest.raises(PackedArrayError, match="5 bytes are no int16 array of 2 x 3"):
         array_from_bytes(bytes(5), dtype="int16", shape=(2, 3))

@@ -131,3 +131,19 @@ def test_a_closed_library_says_so_in_the_house_exception(library):
     library.close()
     with pytest.raises(CaseLibraryError, match="closed"):
         search(library)
+
+
+@pytest.mark.parametrize("dimension", [-3, 0, 10**12, "three", None, 2.5])
+def test_a_number_of_dimensions_that_no_vector_has_is_refused_before_anything_is_made_of_it(path, library, dimension):
+    with closing(sqlite3.connect(path)) as connection, connection:
+        connection.execute("PRAGMA ignore_check_constraints = ON")
+        connection.execute("PRAGMA writable_schema = ON")
+        connection.execute("UPDATE sqlite_master SET sql = replace(sql, 'dimension INTEGER NOT NULL', 'dimension')")
+        connection.execute("PRAGMA writable_schema = RESET")
+        connection.execute("UPDATE models SET dimension = ?", (dimension,))
+    for read in (CaseLibrary.models, lambda opened: opened.dimension, lambda opened: opened.model):
+        with (
+            CaseLibrary.open(path) as opened,
+            pytest.raises(CaseLibraryError, match="what it says of its models is damaged"),
+        ):
+            read(opened)

@@ -12,6 +12,7 @@ import highdicom as hd
 import numpy as np
 import pydicom
 import pytest
+from LesionClassifierLib import export
 from LesionClassifierLib.export import StructuredReportError, exportReport, readDatasets, writeStructuredReport
 from LesionClassifierLib.scene.lesions import addRoiNode
 from LesionClassifierLib.scene.results import fingerprint, storeResult
@@ -185,7 +186,8 @@ class DicomFilesOf:
         return self.paths.get(instanceUID, "")
 
 
-def test_a_ct_without_dicom_gets_no_report_and_hears_why(scene, folder, results, tmp_path):
+@pytest.mark.filterwarnings("ignore:Invalid value for VR DA")
+def test_a_ct_without_dicom_gets_no_report_and_hears_why(scene, folder, results, tmp_path, monkeypatch):
     volumeNode = addVolumeNode(scene, read_volume(folder))
     roi = addRoiNode(scene, results[0].box)
     place = fingerprint(volumeFromNode(volumeNode), results[0].box)
@@ -201,6 +203,18 @@ def test_a_ct_without_dicom_gets_no_report_and_hears_why(scene, folder, results,
     volumeNode.SetAttribute("DICOM.instanceUIDs", " ".join(files.paths))
     assert exportReport(tmp_path / "sr.dcm", [roi], files) == 1
     assert groups_of(tmp_path / "sr.dcm")[0].tracking_identifier == "L1"
+    dated = pydicom.dcmread(folder / "0.dcm")
+    monkeypatch.setattr(
+        export, "sourceDatasets", lambda *_: [_withoutAValidDate(dated), *readDatasets(files.paths.values())[1:]]
+    )
+    gaps = []
+    assert exportReport(tmp_path / "sr.dcm", [roi], files, warn=gaps.append) == 1
+    assert [(gap.name, "PatientBirthDate empty" in gap) for gap in gaps] == [(WarningName.REPORT_GAPS, True)]
+
+
+def _withoutAValidDate(data: pydicom.Dataset) -> pydicom.Dataset:
+    data.PatientBirthDate = "1950-XX-01"
+    return data
 
 
 def test_nothing_to_report_and_files_of_two_series_are_refused_without_a_word_about_the_patient(

@@ -12,7 +12,7 @@ from LesionLib.errors import BoxError, BundleError, WarningName
 from LesionLib.inference.classifier import Classifier
 from LesionLib.inference.messages import RunOptions, RunRequest
 from LesionLib.inference.runner import InProcessRunner
-from LesionLib.model.bundle import load_bundle, manifest_sha256
+from LesionLib.model.bundle import TEMPERATURE, load_bundle, manifest_sha256
 from LesionLib.model.folder import MANIFEST, WEIGHTS, golden_case
 from LesionLib.networks import build_network
 from LesionLib.sampling.planes import KeySliceSpec, OrthogonalPlanesSpec, SliceWithNeighboursSpec
@@ -137,6 +137,25 @@ def test_what_the_bundle_holds_of_reliability_is_on_every_result(tmp_path):
     assert "unlike" in " ".join(result.reliability.messages("abc"))
     bare = Classifier(load_bundle(tmp_path / "plain"), volume).classify(box)
     assert (bare.reliability.prediction_set, bare.reliability.distance) == (None, None)
+
+
+def test_the_golden_case_holds_the_probabilities_after_the_temperature(tmp_path):
+    way, temperature = "resnet, orthogonal planes", torch.tensor([2.5])
+    written(tmp_path / "tiny", way, **{TEMPERATURE: temperature})
+    loaded = load_bundle(tmp_path / "tiny")
+    ours = loaded.manifest["lesionlens"]
+    logits = torch.tensor(ours["golden_logits"])
+    expected = (logits / temperature).softmax(dim=1).mean(dim=0)
+    np.testing.assert_allclose(ours["golden_probabilities"], expected, atol=1e-4)
+    assert not np.allclose(ours["golden_probabilities"], logits.softmax(dim=1).mean(dim=0), atol=1e-3)
+    volume, box = golden_case()
+    np.testing.assert_allclose(Classifier(loaded, volume).probabilities(box), ours["golden_probabilities"], atol=1e-4)
+    changed = [ours["golden_probabilities"][n] for n in (1, 2, 0)]
+    manifest = {**loaded.manifest, "lesionlens": {**ours, "golden_probabilities": changed}}
+    manifest["sha256"] = manifest_sha256(manifest)
+    (tmp_path / "tiny" / MANIFEST).write_text(json.dumps(manifest))
+    with pytest.raises(BundleError, match="answers its own test case differently"):
+        load_bundle(tmp_path / "tiny")
 
 
 def test_boxes_drawn_a_little_differently_are_asked_where_one_wants_it(tmp_path):

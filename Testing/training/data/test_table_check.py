@@ -168,6 +168,15 @@ def test_a_name_no_disk_can_hold_is_a_problem_of_its_row(table):
     assert problems_of(changed(table, 0, source=source))[0].startswith("line 2")
 
 
+@pytest.mark.parametrize("name", ["x" * 3000, "a\0b", "a\ud800b"], ids=["too long", "NUL", "half a letter"])
+def test_a_mask_or_an_image_that_no_disk_can_hold_is_a_problem_of_its_row(table, tmp_path, name):
+    source = replace(table.rows[0].source, mask=tmp_path / name)
+    assert problems_of(changed(table, 0, source=source))[0].startswith("line 2: the mask")
+    slices = SlicesSource(tmp_path / name, 30, (1.0, 1.0, 9.0, 9.0), (0.8, 0.8, 5.0))
+    for row, what in ((slices, "the key slice"), (Photograph(tmp_path / name), "the image")):
+        assert problems_of(changed(table, 0, source=row))[0].startswith(f"line 2: {what}")
+
+
 def test_a_mask_is_read_anew_when_its_file_changed(cases, tmp_path):
     path = write_volume(cases[0].mask, cases[0].volume.ijkToRAS, tmp_path / "mask.nii.gz")
     before = VolumeSource(cases[0].volume_path, mask=path).lesion(cases[0].volume, name="a").sizeMm

@@ -23,7 +23,7 @@ from lesiontraining.commands.probe_plan import PlanError
 from lesiontraining.data.readers.lidc_ratings import ATTRIBUTES
 from lesiontraining.nodules.plan import PLANS, read_nodule_plan
 
-COUNT, READERS = 36, 4
+COUNT, READERS = 24, 4
 KINDS = ("spiculated", "calcified", "ground-glass")
 SMALL = {
     "components": 10, "penalties": [0.01], "steadiness": [0, 2], "draws": 20, "alpha": 0.4, "quantile": 0.8, "heat_every": 18,
@@ -61,7 +61,7 @@ def said_of(kind: str, reader: int, rng: np.random.Generator) -> dict[str, int]:
 
 @pytest.fixture(scope="module")
 def sets(tmp_path_factory) -> tuple[Path, Path]:
-    """Nodules and their readers: three nodules a patient, one patient in each of twelve, in four folds."""
+    """Nodules and their readers: three nodules a patient, two patients a fold."""
     folder, rng = tmp_path_factory.mktemp("sets"), np.random.default_rng(0)
     data, readers = folder / "lung_nodules", folder / "lidc_readers"
     for path in (data / "image", data / "mask", readers):
@@ -155,7 +155,7 @@ def test_a_question_becomes_a_model_that_answers_and_a_card_without_gaps(make, q
     folder = make(question)
     bundle = load_bundle(folder)
     text = (folder / CARD).read_text()
-    assert "36 nodules of 12 patients" in text
+    assert "24 nodules of 8 patients" in text
     assert not re.search(r"\bP\d+\b|\$|\{|nan", text)
     volume, box = golden_case()
     embedding = Classifier(bundle, volume).embed(box)

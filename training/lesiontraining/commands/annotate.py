@@ -1,7 +1,7 @@
 """``lesiontrain annotate``: what a model folder says of itself, completed later; weights, figures and golden case stay.
 
-A new statement is another manifest, so another SHA-256: give it another version. Case libraries of the model before have to be
-indexed again.
+A new statement is another manifest, so another SHA-256: give it another version. The one before is listed in it as a model
+with the same embedding, so that case libraries of it can be searched as they are.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Any
 
 from LesionLib.errors import BundleError
 from LesionLib.model.bundle import load_bundle, manifest_sha256, read_manifest
-from LesionLib.model.folder import CARD, LICENSE, MANIFEST
+from LesionLib.model.folder import CARD, LICENSE, MANIFEST, MAX_SAME_EMBEDDINGS, same_embedding_as
 from LesionLib.sampling.content_hash import TrainingContent
 
 
@@ -72,6 +72,7 @@ def annotate(folder: Path, annotation: Annotation) -> str:
 def _completed(manifest: Mapping[str, Any], annotation: Annotation, texts: Mapping[str, str]) -> dict[str, Any]:
     section = {**manifest["lesionlens"], **annotation.of_section()}
     section["files"] = {**section["files"], **texts}
+    section["same_embedding_as"] = [manifest["sha256"], *same_embedding_as(manifest)][:MAX_SAME_EMBEDDINGS]
     after = {**manifest, "lesionlens": section}
     if annotation.version is not None:
         after["version"] = annotation.version

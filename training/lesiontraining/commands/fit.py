@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import logging
+import os
 import time
 import warnings
 from argparse import ArgumentError
@@ -170,7 +171,7 @@ def _config(name: str) -> str:
     known = recipe_file(name)
     if known is not None:
         return str(known)
-    if Path(name).is_file():
+    if os.path.isfile(name):
         return name
     near = difflib.get_close_matches(name, recipe_names(), n=1)
     meant = f" did you mean {near[0]!r}?" if near else ""

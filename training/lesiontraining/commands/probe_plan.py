@@ -6,6 +6,7 @@ of the input, nothing in it is evaluated.
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from string import Template
@@ -149,9 +150,9 @@ class ProbePlan:
 def read_plan(name: str | Path) -> ProbePlan:
     """The plan of a YAML file, or of one that comes along by its name. Raises `PlanError` for what does not fit."""
     path = Path(name)
-    if not path.is_file():
+    if not os.path.isfile(path):
         path = _PLANS / f"{name}.yaml"
-    if not path.is_file():
+    if not os.path.isfile(path):
         known = ", ".join(
             sorted(found.stem for found in _PLANS.glob("*.yaml") if "\nnetwork:" in found.read_text("utf-8"))
         )

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from pathlib import Path
 
 import numpy as np
 from LesionLib.errors import LesionLensError
@@ -14,7 +16,15 @@ from LesionLib.geometry import CTVolume, LesionBox, distance_outside_mm
 from LesionLib.io.tables import doubtful_labels
 from LesionLib.io.volumes import volume_without_voxels
 
-from lesiontraining.data.lesions import LesionDataset, LesionRow, LesionTable
+from lesiontraining.data.lesions import (
+    LesionDataset,
+    LesionRow,
+    LesionTable,
+    class_order,
+    column_problems,
+    read_rows,
+    typed_rows,
+)
 from lesiontraining.data.messages import SHOWN, Problem, TableError, notify, tracked
 from lesiontraining.data.sources import (
     MmBox,
@@ -76,17 +86,55 @@ def check_table(
     or another). ``labelled``: whether every lesion needs a label. ``look_at_files``: read headers of CTs, and masks whole.
     """
     warnings: dict[str, int] = {}
-    problems = [*_doubles(table), *_labels(table, labelled=labelled)]
-    if folds is not None and labelled:
-        problems += _few_patients(table, folds)
-    if split_column is not None:
-        problems += _crossing(table, split_column)
+    problems = _table_problems(table, folds, split_column, labelled=labelled)
     if look_at_files:
         problems += _files(table, warnings, progress=progress)
     for text, line in list(warnings.items())[:shown]:
         notify(f"{table.name}, line {line}: {text}")
     if problems:
         raise TableError(table.name, problems, shown=shown)
+
+
+def _table_problems(
+    table: LesionTable, folds: int | None, split_column: str | None, *, labelled: bool
+) -> list[Problem]:
+    problems = [*_doubles(table), *_labels(table, labelled=labelled)]
+    if folds is not None and labelled:
+        problems += _few_patients(table, folds)
+    if split_column is not None:
+        problems += _crossing(table, split_column)
+    return problems
+
+
+@dataclass(frozen=True)
+class CheckedTable:
+    """What `check_csv` found: the rows that can be read as a table, all problems, and what is only odd, with its line."""
+
+    table: LesionTable
+    problems: tuple[Problem, ...]
+    warnings: tuple[tuple[int, str], ...]
+
+
+def check_csv(path: Path, *, label: str, folds: int | None = None, progress: bool = True) -> CheckedTable:
+    """Everything that is wrong with a table, at once: columns, rows, labels, patients, files, places.
+
+    A row that cannot be read does not hide what is wrong with the others. ``folds``: how many are to be made of it. Raises
+    `TableError` where the file is no table.
+    """
+    header, rows = read_rows(path)
+    problems = column_problems(header, label=label)
+    there = label if label in header else None
+    read, of_rows = typed_rows(header, rows, folder=path.parent, label=there)
+    # Without its columns every row would say the same.
+    problems += of_rows if not problems or {"volume", "image"} & set(header) else []
+    table = LesionTable(tuple(read), class_order([row.label for row in read], None), path.name, "", ())
+    warnings: dict[str, int] = {}
+    problems += _table_problems(table, folds, None, labelled=there is not None)
+    problems += _files(table, warnings, progress=progress)
+    odd = [(row_line, text) for text, row_line in warnings.items()]
+    for line, text in doubtful_labels((row.line, row.patient) for row in read):
+        odd.append((line, text.replace("label", "patient").replace("class", "patient")))
+    return CheckedTable(table, tuple(sorted(problems, key=lambda p: p.line)), tuple(sorted(odd)))
 
 
 def _doubles(table: LesionTable) -> Iterator[Problem]:
@@ -174,13 +222,13 @@ def _group_problems(rows: Sequence[LesionRow], warnings: dict[str, int]) -> list
         return _slice_problems(rows)
     if isinstance(source, Photograph):
         return [problem for row in rows for problem in _photograph_problems(row)]
-    missing = isinstance(source, StoredCube) and not source.archive.is_file()
+    missing = isinstance(source, StoredCube) and not os.path.isfile(source.archive)
     return [Problem(rows[0].line, f"{source.archive} is missing")] if missing else []
 
 
 def _volume_problems(rows: Sequence[LesionRow], warnings: dict[str, int]) -> list[Problem]:
     path = rows[0].source.volume
-    if not path.exists():
+    if not os.path.exists(path):
         return [Problem(row.line, f"the volume {path} is missing") for row in rows]
     try:
         volume = volume_without_voxels(path, series=rows[0].source.series)
@@ -193,7 +241,7 @@ def _volume_problems(rows: Sequence[LesionRow], warnings: dict[str, int]) -> lis
 
 def _place_problems(row: LesionRow, volume: CTVolume) -> Iterator[Problem]:
     source: VolumeSource = row.source
-    if source.mask is not None and not source.mask.is_file():
+    if source.mask is not None and not os.path.isfile(source.mask):
         yield Problem(row.line, f"the mask {source.mask} is missing")
         return
     try:
@@ -232,7 +280,7 @@ def _touch(box: LesionBox, other: LesionBox) -> bool:
 def _slice_problems(rows: Sequence[LesionRow]) -> list[Problem]:
     source: SlicesSource = rows[0].source
     path = source.path(source.key)
-    if not path.is_file():
+    if not os.path.isfile(path):
         return [Problem(row.line, f"the key slice {path} is missing") for row in rows]
     try:
         with opened_image(path, decode=False) as image:
@@ -252,7 +300,7 @@ def _meets(pixels: tuple[float, float, float, float], width: int, height: int) -
 
 def _photograph_problems(row: LesionRow) -> Iterator[Problem]:
     path = row.source.path
-    if not path.is_file():
+    if not os.path.isfile(path):
         yield Problem(row.line, f"the image {path} is missing")
         return
     try:

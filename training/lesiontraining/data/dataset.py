@@ -115,7 +115,7 @@ def _plain(source: Any) -> dict[str, Any]:
 
 def _state(path: Path) -> list[Any]:
     """Size and time of a file, or of everything in a DICOM folder."""
-    if path.is_dir():
+    if os.path.isdir(path):
         found = sorted((entry for entry in os.scandir(path) if entry.is_file()), key=lambda entry: entry.name)
         return [[entry.name, entry.stat().st_size, entry.stat().st_mtime_ns] for entry in found]
     stat = path.stat()

@@ -27,6 +27,7 @@ from __future__ import annotations
 
 import csv
 import io
+import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from itertools import groupby
@@ -227,7 +228,7 @@ Rows = list[tuple[int, dict[str, str]]]
 
 def read_rows(path: Path) -> tuple[tuple[str, ...], Rows]:
     """A CSV or parquet file, by its ending, as its columns and rows of text, each with its line number. Raises `TableError`."""
-    if not path.is_file():
+    if not os.path.isfile(path):
         raise one_problem(str(path), "there is no such file; give a CSV or parquet table of lesions")
     return _parquet(path) if path.suffix.lower() in PARQUET_SUFFIXES else parse_csv(_text(path), source=path.name)
 
@@ -342,7 +343,20 @@ def table_from_rows(
     own_patients: bool = False,
 ) -> LesionTable:
     """Rows of text, in the form above, as a table. ``own_patients``: without a patient column, each row is one."""
-    _check_columns(header, source, label, own_patients)
+    refuse(source, column_problems(header, label=label, own_patients=own_patients))
+    read, problems = typed_rows(header, rows, folder=folder, label=label, classes=classes)
+    refuse(source, problems)
+    names = class_order([row.label for row in read], classes)
+    if label is not None and not names:
+        raise one_problem(source, f"the column {label!r} is empty in every row; there is nothing to learn")
+    warnings = _patients_written_twice(read) if "patient" in header else (OWN_PATIENT,)
+    return LesionTable(tuple(read), names, source, credit, warnings)
+
+
+def typed_rows(
+    header: Sequence[str], rows: Rows, *, folder: Path, label: str | None, classes: Sequence[str] | None = None
+) -> tuple[list[LesionRow], list[Problem]]:
+    """The rows that are as they should be, and what is wrong with the others."""
     problems: list[Problem] = []
     read: list[LesionRow] = []
     has_patients = "patient" in header
@@ -351,12 +365,7 @@ def table_from_rows(
         problems += [Problem(line, text) for text in found]
         if row is not None:
             read.append(row)
-    refuse(source, problems)
-    names = class_order([row.label for row in read], classes)
-    if label is not None and not names:
-        raise one_problem(source, f"the column {label!r} is empty in every row; there is nothing to learn")
-    warnings = _patients_written_twice(read) if has_patients else (OWN_PATIENT,)
-    return LesionTable(tuple(read), names, source, credit, warnings)
+    return read, problems
 
 
 def _patients_written_twice(rows: Sequence[LesionRow]) -> tuple[str, ...]:
@@ -370,7 +379,8 @@ def _patients_written_twice(rows: Sequence[LesionRow]) -> tuple[str, ...]:
     return (f"line {line}: {text}.{more}",)
 
 
-def _check_columns(header: Sequence[str], source: str, label: str | None, own_patients: bool) -> None:
+def column_problems(header: Sequence[str], *, label: str | None, own_patients: bool = False) -> list[Problem]:
+    """What is wrong with the columns of a table."""
     problems = []
     if "volume" not in header and "image" not in header:
         problems.append("there is no column 'volume' (a CT) or 'image' (a 2-D image)")
@@ -388,7 +398,7 @@ def _check_columns(header: Sequence[str], source: str, label: str | None, own_pa
         problems.append(f"there is no column {label!r} for the label; the columns are {', '.join(header)[:200]}")
     if label in COLUMNS:
         problems.append(f"the label cannot be the column {label!r}, which says where or whose a lesion is")
-    refuse(source, [Problem(1, text) for text in problems])
+    return [Problem(1, text) for text in problems]
 
 
 def _row(

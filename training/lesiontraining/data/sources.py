@@ -8,6 +8,7 @@ A table says where in a CT a lesion is by a box in millimetres or in voxels, to 
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import lru_cache
@@ -148,7 +149,7 @@ class VolumeSource:
 
     def read(self) -> CTVolume:
         """The CT. Raises `VolumeError`."""
-        return read_ct(self.volume, series=self.series if self.volume.is_dir() else None)
+        return read_ct(self.volume, series=self.series if os.path.isdir(self.volume) else None)
 
     def lesion(self, volume: CTVolume, *, name: str, margin_mm: float = TRAINING_MARGIN_MM) -> LesionBox:
         """The box with its segment where there is a mask. Raises `BoxError`, `VolumeError`.
@@ -187,7 +188,7 @@ class SlicesSource:
         for step in (-1, 1):
             for distance in range(1, self.neighbours + 1):
                 path = self.path(self.key + step * distance)
-                if not path.is_file():
+                if not os.path.isfile(path):
                     break
                 found.append(path)
         return tuple(sorted(found))
@@ -274,7 +275,9 @@ def opened_image(path: Path, *, decode: bool = True) -> Image.Image:
             raise VolumeError(msg)
         if decode:
             image.load()
-    except (OSError, SyntaxError, UnidentifiedImageError, Image.DecompressionBombError) as error:
+    except VolumeError:
+        raise
+    except (OSError, ValueError, SyntaxError, UnidentifiedImageError, Image.DecompressionBombError) as error:
         msg = f"{path} cannot be read as an image: {str(error)[:120]}."
         raise VolumeError(msg) from error
     return image

@@ -7,6 +7,7 @@ of their own (``lesion_types_train.csv``, ``lesion_types_val.csv``, columns ``Vo
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -48,7 +49,7 @@ def read_deeplesion(
     ``split`` is the official one, by patient; the patient is the first field of the file name.
     """
     table = Path(path)
-    table = table / "DL_info.csv" if table.is_dir() else table
+    table = table / "DL_info.csv" if os.path.isdir(table) else table
     header, rows = read_rows(table)
     missing = [name for name in _COLUMNS if name not in header]
     if missing:
@@ -62,7 +63,7 @@ def read_deeplesion(
     kept = [(line, values) for line, values in rows if keep_noisy or values["Possibly_noisy"] != "1"]
     read = _rows(table.name, kept, label, types, given, options)
     if only_existing:
-        read = [row for row in read if row.source.path(row.source.key).is_file()]
+        read = [row for row in read if os.path.isfile(row.source.path(row.source.key))]
     names = tuple(given) if given is not None else tuple(sorted({row.label for row in read if row.label}))
     warnings = _warnings(rows, kept, read, only_existing)
     return LesionTable(tuple(read), names, table.name, LICENCE, warnings)
@@ -135,7 +136,7 @@ def listed_types(folder: Path) -> dict[tuple[str, int, int, int], str]:
     """Types by (series, key slice, left, top of the box) from the lists in ``folder``; empty where there are none."""
     found = {}
     for name in _TYPE_LISTS:
-        if not (folder / name).is_file():
+        if not os.path.isfile(folder / name):
             continue
         header, rows = read_rows(folder / name)
         if not {"Volume_fn", "bbox", "centroid_z", "Coarse_lesion_type"} <= set(header):
@@ -166,7 +167,7 @@ def _numbers(values: dict[str, str], column: str, count: int) -> tuple[float, ..
 
 
 def _image_root(folder: Path) -> Path:
-    return folder / "Images_png" if (folder / "Images_png").is_dir() else folder
+    return folder / "Images_png" if os.path.isdir(folder / "Images_png") else folder
 
 
 def _warnings(rows: Rows, kept: Rows, read: Sequence[LesionRow], only_existing: bool) -> tuple[str, ...]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import replace
 from hashlib import sha256
@@ -75,6 +76,6 @@ def _image(folder: Path, images: str, split: str, name: str) -> Path | None:
         if part and (Path(part).is_absolute() or ".." in Path(part).parts):
             continue
         for candidate in (name, *(name + ending for ending in _ENDINGS)):
-            if (folder / part / candidate).is_file():
+            if os.path.isfile(folder / part / candidate):
                 return Path(part, candidate)
     return None

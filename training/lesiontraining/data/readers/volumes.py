@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -100,7 +101,7 @@ def _row(
 
 def _pairs(volumes: Path, masks: Path, source: str) -> list[tuple[Path, Path]]:
     """CT and mask of the same name, whatever their endings."""
-    if not volumes.is_dir() or not masks.is_dir():
+    if not os.path.isdir(volumes) or not os.path.isdir(masks):
         raise one_problem(
             source, f"the folders {volumes.name} (CTs) and {masks.name} (masks of the same names) are needed"
         )

@@ -174,17 +174,19 @@ class LesionClassifierLogic(ScriptedLoadableModuleLogic, RunnerLogic):
         className: str | None = None,
         device: str = "auto",
         boxJitter: int = 0,
+        mapMethod: str | None = None,
         progress: Callable[[int, int, str], None] | None = None,
     ) -> list[LesionResult]:
-        """Answer every box and show the answers in the scene: box and segment colours, Grad-CAM volumes, a table.
+        """Answer every box and show the answers in the scene: box and segment colours, heat maps, a table.
 
-        ``className``: the class that the Grad-CAM explains (default: the answer). ``boxJitter``: how many boxes drawn a
-        little differently are asked too. Raises `LesionLib.errors.LesionLensError` in plain English.
+        ``className``: the class that the map explains (default: as the model chose, as a rule the answer). ``boxJitter``: how
+        many boxes drawn a little differently are asked too. ``mapMethod``: "grad_cam", "occlusion" (seconds a lesion) or
+        "none" (default: as the model chose). Raises `LesionLib.errors.LesionLensError` in plain English.
         """
         from LesionClassifierLib.classification import classifyNodes
         from LesionLib.inference.messages import RunOptions
 
-        options = RunOptions(class_name=className, device=device, box_jitter=boxJitter)
+        options = RunOptions(class_name=className, device=device, box_jitter=boxJitter, map_method=mapMethod)
         response, _shown = classifyNodes(self.runner, volumeNode, roiNodes, model, options, progress=progress)
         return response.results
 

@@ -157,9 +157,7 @@ def _add_embed_bench(commands: argparse._SubParsersAction) -> None:
 
 def _add_probe(commands: argparse._SubParsersAction) -> None:
     probe = commands.add_parser("probe", help="cross-validate and export a frozen network with a linear head")
-    probe.add_argument(
-        "plan", help="a YAML file, or the name of a plan that comes along, such as lung-nodule-malignancy"
-    )
+    probe.add_argument("plan", help="a YAML file, or the name of a plan that comes along, such as lung-nodule-probe")
     probe.add_argument("--data", type=Path, required=True, help="the table of lesions, or the folder of the set")
     probe.add_argument(
         "--weights", type=Path, required=True, help="published weights of the network (.pth, .safetensors)"
@@ -186,8 +184,21 @@ def _add_lung_nodules(commands: argparse._SubParsersAction) -> None:
     nodules.add_argument(
         "--elsewhere", type=Path, nargs="+", default=(), help="CTs without nodules: how many boxes in them are refused"
     )
+    nodules.add_argument(
+        "--beside", type=Path, nargs="+", default=(), help="model folders to compare a model for retrieval with"
+    )
     nodules.add_argument("--out", type=Path, required=True, help="model folder to write")
     nodules.set_defaults(command=_lung_nodules)
+    recipes = commands.add_parser("nodule-recipes", help="what was tried for the malignancy of nodules, as a table")
+    for name, description in (
+        ("--data", "folder with nodules.csv, image/ and mask/"),
+        ("--readers", "folder with what each reader said"),
+        ("--imagenet", "ImageNet weights of MobileNetV2 (.pth)"),
+        ("--out", "Markdown file to write"),
+    ):
+        recipes.add_argument(name, type=Path, required=True, help=description)
+    recipes.add_argument("--cache", type=Path, default=Path("runs/nodules"), help="as of lung-nodules")
+    recipes.set_defaults(command=_nodule_recipes)
 
 
 def _add_probe_outputs(parser: argparse.ArgumentParser) -> None:
@@ -420,6 +431,16 @@ def _probe(options: argparse.Namespace) -> None:
         print(f"Open {options.report / 'report.html'} in a browser.")
 
 
+def _nodule_recipes(options: argparse.Namespace) -> None:
+    from lesiontraining.nodules.recipes import recipe_table
+
+    text = recipe_table(
+        data=options.data, readers=options.readers, weights=options.imagenet, cache=options.cache, notify=_Clock()
+    )
+    options.out.write_text(text, encoding="utf-8")
+    print(text)
+
+
 def _lung_nodules(options: argparse.Namespace) -> None:
     from lesiontraining.commands.export import write_bundle
     from lesiontraining.nodules.build import build
@@ -435,6 +456,7 @@ def _lung_nodules(options: argparse.Namespace) -> None:
         weights=options.weights,
         cache=options.cache,
         elsewhere=options.elsewhere,
+        beside=options.beside,
         notify=notify,
     )
     options.out.parent.mkdir(parents=True, exist_ok=True)

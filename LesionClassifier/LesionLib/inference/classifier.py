@@ -7,7 +7,6 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 from typing import NoReturn
 
@@ -20,11 +19,11 @@ from LesionLib import __version__
 from LesionLib.errors import BoxError, BundleError, InputWarning, WarningName
 from LesionLib.explain.heat_map import HeatMap, resample_to_ct
 from LesionLib.explain.localisation import energy_share
-from LesionLib.explain.occlusion import occlusion_map
-from LesionLib.explain.saliency import grad_cam, similarity_map
+from LesionLib.explain.saliency import similarity_map
 from LesionLib.geometry import CTVolume, LesionBox, require_overlap
 from LesionLib.inference.devices import chosen_device, device_name
 from LesionLib.inference.input_checks import box_warnings, volume_warnings
+from LesionLib.inference.lesion_maps import MapPlan, Watch, lesion_maps
 from LesionLib.inference.messages import (
     MAP_CHOICES,
     Embedding,
@@ -53,8 +52,6 @@ from LesionLib.sampling.statistics import LesionStatistics, lesion_statistics, l
 from LesionLib.uncertainty.conformal import prediction_set
 from LesionLib.uncertainty.reliability import Reliability
 from LesionLib.uncertainty.stability import box_stability
-
-Watch = Callable[[str, float], None]
 
 
 def software_versions() -> str:
@@ -107,7 +104,7 @@ class Classifier:
         self._require_classes()
         warnings = volume_warnings(self.volume)
         device, own = device_of(self.bundle.network), self.bundle.explanation
-        plan = _MapPlan(
+        plan = MapPlan(
             class_name=class_name or own.class_name,
             method=map_method or own.method,
             also_abstained=bool(class_name) or answer_anyway,
@@ -115,7 +112,9 @@ class Classifier:
         )
         for batch in batches(self.volume, boxes, self.bundle.spec, device=device, max_lesions=max_lesions):
             predictions = self._predictions(batch)
-            maps = self._heat_maps(batch, predictions, plan)
+            pairs = list(zip(batch, predictions, strict=True))
+            skipped = [plan.is_slow and not plan.also_abstained and self._abstains(*pair) for pair in pairs]
+            maps = lesion_maps(self.bundle, self.volume, pairs, plan, skipped=skipped)
             for lesion, prediction, heat_map in zip(batch, predictions, maps, strict=True):
                 result = self._result(lesion, prediction, heat_map, warnings)
                 if not (result.usable or answer_anyway):
@@ -184,44 +183,8 @@ class Classifier:
         directions = functional.normalize(self.bundle.network.descriptor(features), dim=1)
         return functional.normalize(directions.mean(dim=0), dim=0).cpu().numpy()
 
-    def _heat_maps(self, batch: list[Lesion], predictions: list[_Prediction], plan: _MapPlan) -> list[HeatMap | None]:
-        if plan.method == "none":
-            return [None] * len(batch)
-        names = self.bundle.class_names
-        shown = [
-            names.index(plan.class_name) if plan.class_name else int(a.probabilities.argmax()) for a in predictions
-        ]
-        if plan.method == "grad_cam":
-            return self._grad_cams(batch, predictions, shown)
-        # One after the other, and only those that are shown: each takes seconds.
-        return [
-            self._occlusion_map(lesion, c, plan.watch) if plan.also_abstained or not self._abstains(lesion, a) else None
-            for lesion, a, c in zip(batch, predictions, shown, strict=True)
-        ]
-
     def _abstains(self, lesion: Lesion, prediction: _Prediction) -> bool:
         return bool(abstention_codes(self._warnings(lesion, prediction.embedding, ())))
-
-    def _occlusion_map(self, lesion: Lesion, class_index: int, watch: Watch | None) -> HeatMap:
-        bundle = self.bundle
-        found = occlusion_map(
-            bundle.network, stacked([lesion], torch.device("cpu")), class_index,
-            temperature=bundle.temperature, scores=len(bundle.scores),
-            watch=None if watch is None else partial(watch, lesion.box.name),
-        )  # fmt: skip
-        name = bundle.class_names[class_index]
-        painted = resample_to_ct(found.numpy(), lesion.sample, lesion.box, self.volume, name)
-        return replace(painted, method="occlusion")
-
-    def _grad_cams(self, batch: list[Lesion], predictions: list[_Prediction], shown: list[int]) -> list[HeatMap]:
-        names = self.bundle.class_names
-        classes = torch.tensor([c for c, a in zip(shown, predictions, strict=True) for _ in range(len(a.features))])
-        cam = grad_cam(self.bundle.network, torch.cat([a.features for a in predictions]), classes).cpu()
-        maps = cam.split([len(a.features) for a in predictions])
-        return [
-            resample_to_ct(of.numpy(), lesion.sample, lesion.box, self.volume, names[c])
-            for of, lesion, c in zip(maps, batch, shown, strict=True)
-        ]
 
     def _result(
         self, lesion: Lesion, prediction: _Prediction, heat_map: HeatMap | None, shared: Iterable[InputWarning]
@@ -289,16 +252,6 @@ class _Prediction:
     probabilities: np.ndarray
     embedding: np.ndarray
     scores: dict[str, float]
-
-
-@dataclass(frozen=True, eq=False)
-class _MapPlan:
-    """For which class (None: the answer) a map is, how it is made, whether also where the model abstains, who watches."""
-
-    class_name: str | None
-    method: MapChoice
-    also_abstained: bool
-    watch: Watch | None
 
 
 _KEPT = 3

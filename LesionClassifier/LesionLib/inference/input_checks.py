@@ -11,7 +11,7 @@ from LesionLib.io.segmentations import parts_warning
 from LesionLib.model.bundle import Bundle
 from LesionLib.sampling.inputs import Sample
 from LesionLib.sampling.resample import AxialStack
-from LesionLib.sampling.volumes import ShapeMaskSpec
+from LesionLib.sampling.volumes import IsotropicCubeSpec, ShapeMaskSpec
 
 _MAX_OUTSIDE = 0.02
 _SAMPLED_VOXELS = 200_000
@@ -19,6 +19,7 @@ _MIN_SLICES = 2
 _THINNEST_LUNG_HU = -1100  # air and its noise
 _DENSEST_LUNG_HU = -750  # what the densest half per cent of a lung crop, its vessels, reaches at least
 _COARSEST_PIXELS = 1.5  # of the model's own pixels
+_COARSEST_OF_CUBES = 2.0  # cubes lie between slices anyway, and their models learned from such CTs
 _MARGIN_TOLERANCE_MM = 0.5
 
 
@@ -82,7 +83,8 @@ def _slice_distance(volume: CTVolume, bundle: Bundle) -> InputWarning | None:
 def _pixel_spacing(volume: CTVolume, sample: Sample, bundle: Bundle) -> InputWarning | None:
     coarsest = float(volume.spacingMm[:2].max())
     wanted = sample.pixel_mm
-    if coarsest <= _COARSEST_PIXELS * wanted or isinstance(bundle.spec, ShapeMaskSpec):
+    most = _COARSEST_OF_CUBES if isinstance(bundle.spec, IsotropicCubeSpec) else _COARSEST_PIXELS
+    if coarsest <= most * wanted or isinstance(bundle.spec, ShapeMaskSpec):
         return None
     text = f"The CT's pixels are {coarsest:.2f} mm; the model looks at {wanted:g} mm, finer than the CT shows."
     return InputWarning(WarningName.PIXEL_SPACING, text)

@@ -18,6 +18,8 @@ from LesionLib.sampling.resample import AxialStackSpec, axial_stack, lattice_poi
 from torch import Tensor, nn
 from torch.nn import functional
 
+STACK = AxialStackSpec()
+
 
 class BrightnessNet(LesionNet):
     """Its evidence is known: class 1 is the mean brightness above -0.2, seen on a map four times smaller."""
@@ -49,7 +51,8 @@ def shipped() -> Bundle:
 
 
 def with_network(shipped: Bundle, network: LesionNet) -> Bundle:
-    return replace(shipped, network=network.eval(), temperature=1.0, conformal=None, ood=None)
+    """The shipped classes on another network, which is shown the slices of a box."""
+    return replace(shipped, network=network.eval(), spec=STACK, temperature=1.0, conformal=None, ood=None)
 
 
 def oblique_ct(center: np.ndarray, *, spacing: tuple[float, float, float] = (0.8, 0.8, 1.5)) -> CTVolume:
@@ -115,7 +118,7 @@ def test_heat_stays_inside_the_box_and_its_margin(shipped):
     heat = Classifier(with_network(shipped, BrightnessNet()), volume).classify(box, class_name="malignant").heat_map
     points = transformed_points(heat.ijkToRAS, lattice_points(heat.array.shape[::-1]))
     in_box = np.abs((points - middle) @ box.axesRAS)[heat.array > 0]
-    assert (in_box[:, :2] <= box.sizeMm[:2] / 2 + shipped.spec.margin_mm + shipped.spec.spacing_mm / 2).all()
+    assert (in_box[:, :2] <= box.sizeMm[:2] / 2 + STACK.margin_mm + STACK.spacing_mm / 2).all()
     assert (in_box[:, 2] <= box.sizeMm[2] / 2 + volume.sliceDistanceMm).all()
 
 

@@ -11,7 +11,8 @@ from LesionLib.geometry import CTVolume, LesionBox
 from LesionLib.inference.classifier import Classifier
 from LesionLib.model.bundle import load_bundle
 from LesionLib.networks import LesionNet, build_network
-from LesionLib.sampling.resample import axial_stack, windowed
+from LesionLib.sampling.batches import crop_lesion
+from LesionLib.sampling.resample import AxialStackSpec, axial_stack, windowed
 from torch import Tensor
 from torch.nn import functional
 
@@ -124,7 +125,7 @@ def test_the_map_lies_where_the_likeness_is(length_is_fixed):
 
 
 def test_painted_into_an_oblique_ct_it_lies_on_the_ball_that_both_lesions_have():
-    shipped = load_bundle("lung-nodule-malignancy")
+    spec = AxialStackSpec()
     angle = np.deg2rad(20)
     ijk_to_ras = np.eye(4)
     ijk_to_ras[:3, :3] = [[np.cos(angle), -np.sin(angle), 0], [np.sin(angle), np.cos(angle), 0], [0, 0, 1.5]]
@@ -135,9 +136,9 @@ def test_painted_into_an_oblique_ct_it_lies_on_the_ball_that_both_lesions_have()
     volume = CTVolume(hu.astype(np.float32), ijk_to_ras)
     center, ball_ras = ((ijk_to_ras @ [*p, 1])[:3] for p in ((25, 25, 12), ball))
     box = LesionBox(center, [24, 24, 18])
-    stack = axial_stack(volume, box, shipped.spec)
+    stack = axial_stack(volume, box, spec)
     network = DirectionNet().eval()
-    features = network.features(torch.from_numpy(windowed(stack.hu, shipped.spec.windows_hu)))
+    features = network.features(torch.from_numpy(windowed(stack.hu, spec.windows_hu)))
     cam = similarity_map(network, features, np.array([1.0, 0.0], dtype=np.float32)).numpy()
     heat = resample_to_ct(cam, stack, box, volume, "similar")
     assert np.linalg.norm(heat.peakRAS - ball_ras) < 4.0
@@ -149,11 +150,10 @@ def test_the_shipped_model_s_embedding_fits_as_the_other_lesion():
     volume = CTVolume(hu, np.eye(4))
     box = LesionBox([20, 20, 6], [16, 16, 6])
     other = Classifier(shipped, volume).embed(LesionBox([14, 24, 6], [10, 10, 4]))
-    stack = axial_stack(volume, box, shipped.spec)
     with torch.no_grad():
-        features = shipped.network.features(torch.from_numpy(windowed(stack.hu, shipped.spec.windows_hu)))
+        features = shipped.network.features(torch.from_numpy(crop_lesion(volume, box, shipped.spec).patches))
     found = similarity_map(shipped.network, features, other)
-    assert found.shape == (len(stack.hu), 8, 8)
+    assert found.shape == (1, 14, 14, 14)
     assert torch.isfinite(found).all()
     assert found.max() > 0
 

@@ -95,7 +95,7 @@ def test_an_architecture_that_is_not_registered_is_refused(model):
 
 
 def test_other_preprocessing_is_caught_by_the_golden_case(model):
-    rewrite(model, lambda m: m["lesionlens"]["input"].update(spacing_mm=0.9), seal=True)
+    rewrite(model, lambda m: m["lesionlens"]["input"].update(edge_mm=50.0), seal=True)
     with pytest.raises(BundleError, match="answers its own test case differently"):
         load_bundle(model)
 
@@ -104,7 +104,7 @@ def test_weights_of_another_shape_are_refused(model):
     import hashlib
 
     tensors = load_file(model / WEIGHTS)
-    tensors["network.classifier.1.weight"] = torch.zeros(3, 1280)
+    tensors["network.classifier.weight"] = torch.zeros(3, 2857)
     save_file(tensors, model / WEIGHTS)
     digest = hashlib.sha256((model / WEIGHTS).read_bytes()).hexdigest()
     rewrite(model, lambda m: m["lesionlens"]["files"].update({WEIGHTS: digest}), seal=True)

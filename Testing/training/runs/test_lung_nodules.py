@@ -1,4 +1,4 @@
-"""A frozen network with a linear head, end to end on phantoms; and the card of the model that ships."""
+"""A frozen network with a linear head, end to end on phantoms; and the cards of the models that ship."""
 
 from __future__ import annotations
 
@@ -28,9 +28,11 @@ from lesiontraining.commands.probe import probe
 from lesiontraining.commands.probe_card import card, manifest_head, manifest_section
 from lesiontraining.commands.probe_plan import BoxJitter, PlanError, read_plan
 from lesiontraining.data.contents import content_of_folder
+from lesiontraining.nodules.plan import read_nodule_plan
 from repository import ROOT
 
-NAME = "lung-nodule-malignancy"
+NAME = "lung-nodule-probe"
+SHIPPED = ("lung-nodule-malignancy", "lung-nodule-kind", "lung-nodule-description", "lung-nodule-retrieval")
 PLAN = ROOT / "training" / "models" / f"{NAME}.yaml"
 SMALL = {"width": 0.25, "stem_stride": 2, "output_stride": 16}
 
@@ -85,7 +87,7 @@ def weights(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module")
 def plan():
-    """That of the shipped model, with a narrow network and a few drawings."""
+    """The one that comes along, with a narrow network and a few drawings."""
     return replace(
         read_plan(NAME), arguments=SMALL, jitter=BoxJitter(drawings=1), strengths=[1e-3, 1e-2], draws=50,
         alpha=0.25, sanity_patches=4,
@@ -98,7 +100,7 @@ def probed(nodules, weights, plan):
 
 
 def small_plan(folder: Path, **changes: object) -> Path:
-    """The shipped plan as a file, small, with other values at its top."""
+    """The plan that comes along as a file, small, with other values at its top."""
     values = yaml.safe_load(PLAN.read_text(encoding="utf-8"))
     small = {
         "arguments": SMALL, "jitter": {"drawings": 1}, "strengths": [0.01], "draws": 20, "sanity_patches": 2,
@@ -238,9 +240,7 @@ def test_a_table_with_too_few_lesions_is_refused_in_plain_words(weights, tmp_pat
 def test_a_plan_that_does_not_fit_is_refused_with_what_is_wrong(changes, said, tmp_path):
     with pytest.raises(PlanError, match=said):
         read_plan(small_plan(tmp_path, **changes))
-    with pytest.raises(
-        PlanError, match="there is no plan 'nowhere'; give a YAML file, or one of lung-nodule-malignancy"
-    ):
+    with pytest.raises(PlanError, match="there is no plan 'nowhere'; give a YAML file, or one of lung-nodule-probe"):
         read_plan("nowhere")
 
 
@@ -251,29 +251,34 @@ def is_printed(figure: dict[str, float], text: str) -> bool:
     return any(np.allclose([float(v) for v in row], wanted, atol=6e-4) for row in printed)
 
 
-def test_the_card_that_ships_prints_the_figures_of_its_manifest():
-    folder = find_bundle(NAME)
+@pytest.mark.parametrize("name", SHIPPED)
+def test_a_card_that_ships_prints_the_figures_of_its_manifest(name):
+    folder = find_bundle(name)
     manifest = json.loads((folder / "configs" / "metadata.json").read_text())
     text = (folder / CARD).read_text()
-    for group in manifest["lesionlens"]["training"]["groups"]:
+    groups = manifest["lesionlens"]["training"]["groups"]
+    assert groups
+    for group in groups:
         for figures in group["figures"].values():
             for figure in figures.values():
                 assert is_printed(figure, text)
 
 
-def test_the_plan_that_comes_along_is_that_of_the_model_that_ships():
-    plan, folder = read_plan(NAME), find_bundle(NAME)
+@pytest.mark.parametrize("name", SHIPPED)
+def test_a_plan_that_comes_along_is_that_of_the_model_that_ships(name):
+    plan, folder = read_nodule_plan(name), find_bundle(name)
     manifest = json.loads((folder / "configs" / "metadata.json").read_text())
     assert (folder / LICENSE).read_text() == plan.text.license
     head = manifest_head(plan)
-    assert head == {name: manifest[name] for name in head}
+    assert head == {key: manifest[key] for key in head}
     section = manifest["lesionlens"]
-    assert section["arguments"] == {"classes": 2, **plan.arguments}
-    assert section["architecture"] == plan.network
+    assert section["architecture"] == "nodule"
     assert [c["name"] for c in section["classes"]] == list(plan.class_names)
-    assert load_bundle(NAME).spec == plan.spec
+    assert [score["name"] for score in section.get("scores", [])] == [score["name"] for score in plan.scores]
+    assert section.get("explanation", {}).get("class", "") == plan.explained
+    assert load_bundle(name).spec == plan.spec
     text = (folder / CARD).read_text()
-    for part in (plan.text.question, plan.filled(plan.text.how), plan.text.lead, plan.text.credit):
+    for part in (plan.text.question, plan.text.how, plan.text.lead, plan.text.credit):
         assert part.strip() in text
     low, high = section["box_size_mm"]
     for limit in plan.text.limits:
@@ -281,9 +286,11 @@ def test_the_plan_that_comes_along_is_that_of_the_model_that_ships():
 
 
 def test_the_readme_quotes_the_card_that_ships():
-    folder = find_bundle(NAME)
+    folder = find_bundle("lung-nodule-malignancy")
     groups = json.loads((folder / "configs" / "metadata.json").read_text())["lesionlens"]["training"]["groups"]
     readme = (folder.parents[2] / "README.md").read_text()
-    for group in groups:
+    quoted = [group for group in groups if group["name"] in ("all nodules", "nodules of 5-12 mm")]
+    assert len(quoted) == 2
+    for group in quoted:
         for row in ("this model", "volume only", "size + mean HU"):
             assert is_printed(group["figures"][row]["AUC"], readme)

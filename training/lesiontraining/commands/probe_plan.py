@@ -153,7 +153,9 @@ def read_plan(name: str | Path) -> ProbePlan:
     if not os.path.isfile(path):
         path = _PLANS / f"{name}.yaml"
     if not os.path.isfile(path):
-        known = ", ".join(sorted(found.stem for found in _PLANS.glob("*.yaml")))
+        known = ", ".join(
+            sorted(found.stem for found in _PLANS.glob("*.yaml") if "\nnetwork:" in found.read_text("utf-8"))
+        )
         msg = f"there is no plan {str(name)!r}; give a YAML file, or one of {known}."
         raise PlanError(msg)
     parser = ArgumentParser(exit_on_error=False)

@@ -30,6 +30,7 @@ from lesiontraining.nodules.heads import Linear, Space
 from lesiontraining.nodules.nested import Fitted, Nested, Task, nested
 from lesiontraining.nodules.plan import NodulePlan
 from lesiontraining.nodules.questions import (
+    MODEL,
     Nodules,
     banded_quantile,
     description_figures,
@@ -39,6 +40,13 @@ from lesiontraining.nodules.questions import (
     malignancy_task,
     score_errors,
     score_task,
+)
+from lesiontraining.nodules.search import (
+    compared_vectors,
+    other_vectors,
+    search_descriptor,
+    search_figures,
+    search_task,
 )
 from lesiontraining.runs.heat_maps import HeatFigures, heat_figures
 from lesiontraining.runs.uncertainty import cross_fitted
@@ -86,12 +94,14 @@ def build(
     weights: Path,
     cache: Path,
     elsewhere: Sequence[Path] = (),
+    beside: Sequence[Path] = (),
     notify: Notify,
 ) -> Built:
     """Describe, cross-validate, fit on all. Raises `LesionLensError`.
 
     ``data``: folder with nodules.csv, image/ and mask/; ``readers``: what each reader said of them; ``weights``: MobileNetV2's
-    as published; ``cache``: where what the network sees is kept; ``elsewhere``: CTs without nodules, for a figure only.
+    as published; ``cache``: where what the network sees is kept; ``elsewhere``: CTs without nodules, for a figure only;
+    ``beside``: model folders whose embeddings are compared with those of a model for retrieval.
     """
     table = read_nodule_set(data, label="malignant", classes=CLASSES)
     folds, moved = cross_validation_folds(table, "luna16_subset", seed=plan.seed)
@@ -107,7 +117,12 @@ def build(
         msg = f"no nodule model answers {plan.question!r}; known are {', '.join(_ASKED)}."
         raise PlanError(msg) from error
     notify("cross-validating")
-    answered = asked(plan, nodules, Measuring(nodules.patients, plan.draws, plan.seed), network.mapped_channels)
+    answered = asked(
+        plan,
+        nodules,
+        Measuring(nodules.patients, plan.draws, plan.seed),
+        Given(network.mapped_channels, cache, beside, notify),
+    )
     finished = _filled(network, answered)
     notify("fitting what tells how far to rely on an answer")
     ood, warned = _unlike(answered.space, described, folds, plan.quantile)
@@ -133,6 +148,16 @@ def build(
         slice_distance_mm=(float(distances.min()), float(distances.max())),
         scores=answered.scores,
     )
+
+
+@dataclass(frozen=True)
+class Given:
+    """What a question may need besides the nodules: how many numbers belong to places, and what is compared with the model."""
+
+    places: int
+    cache: Path
+    beside: Sequence[Path]
+    notify: Notify
 
 
 @dataclass(frozen=True, eq=False)
@@ -202,8 +227,8 @@ def centered_head(fitted: Fitted) -> Linear:
     return Linear(fitted.space.matrix @ linear.weight, linear.bias)
 
 
-def _malignancy(plan: NodulePlan, nodules: Nodules, measuring: Measuring, places: int) -> Answered:
-    answers = _nested(plan, nodules, malignancy_task(nodules), places)
+def _malignancy(plan: NodulePlan, nodules: Nodules, measuring: Measuring, given: Given) -> Answered:
+    answers = _nested(plan, nodules, malignancy_task(nodules), given.places)
     p, shortest = answers.probabilities(), nodules.described.size_mm.min(axis=1)
     return Answered(
         malignancy_figures(nodules, answers, measuring, plan.alpha),
@@ -215,9 +240,9 @@ def _malignancy(plan: NodulePlan, nodules: Nodules, measuring: Measuring, places
     )
 
 
-def _kind(plan: NodulePlan, nodules: Nodules, measuring: Measuring, places: int) -> Answered:
+def _kind(plan: NodulePlan, nodules: Nodules, measuring: Measuring, given: Given) -> Answered:
     task = kind_task(nodules)
-    answers = _nested(plan, nodules, task, places)
+    answers = _nested(plan, nodules, task, given.places)
     known = task.labels >= 0
     shortest = nodules.described.size_mm.min(axis=1)
     return Answered(
@@ -230,13 +255,13 @@ def _kind(plan: NodulePlan, nodules: Nodules, measuring: Measuring, places: int)
     )
 
 
-def _description(plan: NodulePlan, nodules: Nodules, measuring: Measuring, places: int) -> Answered:
+def _description(plan: NodulePlan, nodules: Nodules, measuring: Measuring, given: Given) -> Answered:
     named = [score["name"] for score in plan.scores]
     if tuple(named) != ATTRIBUTES:
         msg = f"the plan scores {', '.join(named) or 'nothing'}; the readers scored {', '.join(ATTRIBUTES)}, in this order."
         raise PlanError(msg)
-    kinds = _kind(plan, nodules, measuring, places)
-    answers = _nested(plan, nodules, score_task(nodules), places)
+    kinds = _kind(plan, nodules, measuring, given)
+    answers = _nested(plan, nodules, score_task(nodules), given.places)
     scales = {score["name"]: (float(score["low"]), float(score["high"])) for score in plan.scores}
     errors = score_errors(nodules, answers.outputs[GIVEN], scales)
     scores = centered_head(answers.final)  # in the same space: it is fitted without labels
@@ -250,10 +275,29 @@ def _description(plan: NodulePlan, nodules: Nodules, measuring: Measuring, place
     )
 
 
-_ASKED: dict[str, Callable[[NodulePlan, Nodules, Measuring, int], Answered]] = {
+def _retrieval(plan: NodulePlan, nodules: Nodules, measuring: Measuring, given: Given) -> Answered:
+    task = search_task(nodules)
+    answers = _nested(plan, nodules, task, given.places)
+    others = other_vectors(
+        nodules.described, cache=given.cache, models=given.beside, seed=plan.seed, notify=given.notify
+    )
+    vectors = compared_vectors(nodules, answers, task, others, plan.seed)
+    descriptor = search_descriptor(centered_head(answers.final), task.targets)
+    return Answered(
+        search_figures(nodules, vectors, measuring),
+        None,
+        0,
+        ComparisonSpace(answers.final.space.mean, descriptor, unit(vectors[MODEL])),
+        None,
+        answers.chosen,
+    )
+
+
+_ASKED: dict[str, Callable[[NodulePlan, Nodules, Measuring, Given], Answered]] = {
     "malignancy": _malignancy,
     "kind": _kind,
     "description": _description,
+    "retrieval": _retrieval,
 }
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from string import Template
 from typing import Any
 
 from lesiontraining.commands.export import bundle_section
@@ -54,7 +53,7 @@ same procedure: {chosen}.
 def card(plan: NodulePlan, built: Built) -> str:
     """The model card as Markdown."""
     text = plan.text
-    low, high = (f"{edge:g}" for edge in _rounded(built.box_size_mm))
+    low, high = _rounded(built.box_size_mm)
     return ModelCard(
         name=plan.name,
         version=plan.version,
@@ -63,7 +62,7 @@ def card(plan: NodulePlan, built: Built) -> str:
         figures=_figures(plan, built),
         reliability=_reliability(plan, built),
         made_by=_MADE_BY.format(command=text.command, seed=plan.seed, chosen=_chosen(built)),
-        limits=[Template(limit.strip()).safe_substitute(low_mm=low, high_mm=high) for limit in text.limits],
+        limits=[plan.filled(limit, low_mm=low, high_mm=high) for limit in text.limits],
         data=text.credit,
     ).as_markdown()
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
+from string import Template
 from typing import Any, Literal
 
 import yaml
@@ -53,6 +54,10 @@ class NodulePlan:
     def spec(self) -> Spec:
         """How a box becomes network input."""
         return NODULE_SPEC
+
+    def filled(self, text: str, **measured: float) -> str:
+        """A text of the card with measured numbers in place of their names, such as $low_mm."""
+        return Template(text.strip()).safe_substitute({name: f"{value:g}" for name, value in measured.items()})
 
 
 def read_nodule_plan(name: str | Path) -> NodulePlan:

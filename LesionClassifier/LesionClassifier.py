@@ -180,7 +180,7 @@ class LesionClassifierLogic(ScriptedLoadableModuleLogic, RunnerLogic):
         """Answer every box and show the answers in the scene: box and segment colours, heat maps, a table.
 
         ``className``: the class that the map explains (default: as the model chose, as a rule the answer). ``boxJitter``: how
-        many boxes drawn a little differently are asked too. ``mapMethod``: "grad_cam", "occlusion" (seconds a lesion) or
+        many boxes drawn a little differently are asked too. ``mapMethod``: "grad_cam", "occlusion" (up to a minute a lesion) or
         "none" (default: as the model chose). Raises `LesionLib.errors.LesionLensError` in plain English.
         """
         from LesionClassifierLib.classification import classifyNodes

@@ -104,7 +104,7 @@ def _add_classify(commands: argparse._SubParsersAction) -> None:
     )  # fmt: skip
     parser.add_argument(
         "--map", choices=("grad_cam", "occlusion", "none"), dest="map_method",
-        help="how the map of where the model looked is made; occlusion takes seconds a lesion (default: as the model chose)",
+        help="how the map of where the model looked is made; occlusion takes up to a minute a lesion (default: as the model chose)",
     )  # fmt: skip
     parser.add_argument("--key", type=Path, help="pseudonym key of the library: leaves out cases of the same patient")
     parser.add_argument("--series", help="which series of a DICOM folder: its number in the list, or its UID")

@@ -115,7 +115,7 @@ def explained(models, monkeypatch):
 def test_a_slow_map_is_made_on_demand_and_what_the_model_says_of_it_stands_below(explained, panel, a_lesion, spin):
     classify(panel, spin, explained)
     assert a_lesion.GetNodeReference(HEAT_MAP_ROLE) is None
-    assert "No map was made: this model's take seconds a lesion" in panel.ui.heatLabel.text
+    assert "No map was made: this model's take up to a minute a lesion" in panel.ui.heatLabel.text
     assert panel.ui.explainedClassSelector.currentText == "-"
     panel.ui.explainedClassSelector.setCurrentText("calcified")
     assert spin(

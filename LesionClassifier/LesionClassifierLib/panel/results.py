@@ -120,7 +120,7 @@ class ExplanationPanel:
                 "The model has no answer, so there is nothing to explain; choose a class to see its map all the same."
             )
         if node is None and not stored.explained:
-            return _("No map was made: this model's take seconds a lesion. Choose a class to see its map.")
+            return _("No map was made: this model's take up to a minute a lesion. Choose a class to see its map.")
         inside = stored.result.reliability.energy_inside
         if node is None or inside is None:
             return _("The {0} is empty: nothing in the box speaks for {1}.").format(method, stored.explained)

@@ -16,8 +16,8 @@ from torch import Tensor
 from LesionLib.networks import LesionNet
 from LesionLib.networks.base import device_of, parted_output
 
-# Cells of the map along an axis, and how many of them a window covers: 196 windows on a plane, 343 in a cube.
-_CELLS = {2: (16, 3), 3: (8, 2)}
+# Cells of the map along an axis, and how many of them a window covers: 100 windows on a plane, 343 in a cube.
+_CELLS = {2: (12, 3), 3: (8, 2)}
 _BATCH = 16
 
 

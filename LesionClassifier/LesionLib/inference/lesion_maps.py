@@ -33,7 +33,7 @@ class MapPlan:
 
     @property
     def is_slow(self) -> bool:
-        """Whether a map takes seconds."""
+        """Whether a map takes long."""
         return self.method == "occlusion"
 
 

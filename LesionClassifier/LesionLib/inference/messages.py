@@ -55,7 +55,7 @@ class RunOptions:
     name the likeliest class, and explain it, also where the model abstains; without it such a lesion has no label.
     ``device``: "auto" is the GPU where there is one. ``precision``: "auto" measures once whether bfloat16 pays on this CPU,
     "float32" never does; None is the runner's own default ("auto" in a worker, "float32" in the process itself).
-    ``map_method``: how the map is made (None: as the model chose; "none": no map). Occlusion takes seconds a lesion.
+    ``map_method``: how the map is made (None: as the model chose; "none": no map). Occlusion takes up to a minute a lesion.
     """
 
     class_name: str | None = None

@@ -93,6 +93,7 @@ WALLS = {
         "reporting": "evaluation",
         "tasks": "data evaluation runs losses optim",
         "commands": "data evaluation reporting runs tasks",
+        "nodules": "commands data evaluation reporting runs",
         "cli": "commands data runs nodules",
     },
 }

@@ -74,9 +74,9 @@ def test_the_commands_verify_and_remove_on_an_address(server, local, capsys):
         transfer(local(41), target, ALL)
     assert main(["library", "verify", address]) == 0
     assert "is sound: 41 cases" in capsys.readouterr().out
-    assert main(["library", "remove", address, "c0001", "nobody"]) == 2
+    assert main(["library", "remove", address, "c0001", "nobody", "--yes"]) == 2
     assert "'nobody' is not in this library" in capsys.readouterr().err
-    assert main(["library", "remove", address, "c0001", "c0002"]) == 0
+    assert main(["library", "remove", address, "c0001", "c0002", "--yes"]) == 0
     assert "removed c0001, c0002" in capsys.readouterr().out
     assert main(["library", "list", address, "--json"]) == 0
     out = capsys.readouterr().out
@@ -208,7 +208,7 @@ def test_a_lesion_is_added_to_an_address_and_found_there(server, tmp_path, monke
     assert main(["library", "search", address, "--volume", ct, "--json", *lesions, "--scope", "all"]) == 0
     found = json.loads(capsys.readouterr().out)[0]["found"]
     assert (found[0]["case_id"], found[0]["mayBeTheLesion"], len(found)) == ("new", True, 4)
-    assert main(["library", "remove", address, "new"]) == 0
+    assert main(["library", "remove", address, "new", "--yes"]) == 0
     capsys.readouterr()
     assert main(["library", "verify", address]) == 0
     assert "is sound: 3 cases" in capsys.readouterr().out

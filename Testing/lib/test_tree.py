@@ -95,7 +95,8 @@ WALLS = {
         "reporting": "evaluation",
         "tasks": "data evaluation runs losses optim",
         "commands": "data evaluation reporting runs tasks",
-        "cli": "commands data runs",
+        "nodules": "commands data evaluation reporting runs",
+        "cli": "commands data runs nodules",
     },
 }
 # Where training meets the case library.

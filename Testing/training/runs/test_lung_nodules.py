@@ -32,7 +32,7 @@ from lesiontraining.nodules.plan import read_nodule_plan
 from repository import ROOT
 
 NAME = "lung-nodule-probe"
-SHIPPED = ("lung-nodule-malignancy", "lung-nodule-kind", "lung-nodule-description")
+SHIPPED = ("lung-nodule-malignancy", "lung-nodule-kind", "lung-nodule-description", "lung-nodule-retrieval")
 PLAN = ROOT / "training" / "models" / f"{NAME}.yaml"
 SMALL = {"width": 0.25, "stem_stride": 2, "output_stride": 16}
 

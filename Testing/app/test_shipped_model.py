@@ -111,6 +111,26 @@ def test_its_figures_stand_beside_its_answers_as_the_card_has_them(bundle):
     assert "38% of the heat lay in the lesion, where chance puts 14%" in heat_sentence(bundle.manifest)
 
 
+@pytest.mark.parametrize(
+    ("name", "classes", "scores", "sha256"),
+    [
+        ("lung-nodule-kind", ("calcified", "solid", "subsolid"), 0,
+         "385d1a6b6f677b66c13a3ac36ff234a077bcae811976b22f3c20d6029a5a3980"),
+        ("lung-nodule-description", ("calcified", "solid", "subsolid"), 7,
+         "9c4f63ede39aeb39453660f468c18586000da2e49a0d22095b11f781f940c274"),
+    ],
+)  # fmt: skip
+def test_the_other_nodule_models_are_the_very_ones_that_were_measured(name, classes, scores, sha256):
+    bundle = load_bundle(name)
+    assert (bundle.version, bundle.sha256) == ("1.0.0", sha256)
+    assert bundle.class_names == classes
+    assert len(bundle.scores) == scores
+    auc = bundle.manifest["lesionlens"]["training"]["groups"][0]["figures"]["this model"]["AUC"]
+    assert auc == {"value": 0.9895, "low": 0.9822, "high": 0.9951}
+    volume, box = golden_case()
+    assert Classifier(bundle, volume).classify(box).label == "solid"
+
+
 def test_a_manifest_without_figures_says_only_what_a_map_shows():
     assert figure_sentences({"lesionlens": {"classes": [], "training": {}}}) == ()
     assert heat_sentence({}) == "It shows where the model looked, not where disease is."

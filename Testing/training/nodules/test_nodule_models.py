@@ -7,6 +7,7 @@ import json
 import re
 from pathlib import Path
 
+import lesiontraining.nodules.build as build_module
 import numpy as np
 import pytest
 import SimpleITK as sitk
@@ -24,6 +25,7 @@ from lesiontraining.data.readers.lidc_ratings import ATTRIBUTES
 from lesiontraining.nodules.plan import PLANS, read_nodule_plan
 
 COUNT, READERS = 24, 4
+pytestmark = pytest.mark.timeout(1200)  # two dozen nodules, each described in five drawings
 KINDS = ("spiculated", "calcified", "ground-glass")
 SMALL = {
     "components": 10, "penalties": [0.01], "steadiness": [0, 2], "draws": 20, "alpha": 0.4, "quantile": 0.8, "heat_every": 18,
@@ -143,7 +145,9 @@ def make(sets, weights, body, cache, tmp_path_factory):
                 body,
             ]
             options = ["lung-nodules", "--model", out / "plan.yaml", *given, "--out", out / "model"]
-            assert main(list(map(str, options))) == 0
+            with pytest.MonkeyPatch.context() as patched:
+                patched.setattr(build_module, "_ELSEWHERE_BOXES", 6)
+                assert main(list(map(str, options))) == 0
             made[question] = out / "model"
         return made[question]
 

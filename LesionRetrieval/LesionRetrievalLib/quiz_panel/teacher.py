@@ -15,7 +15,7 @@ from LesionClassifierLib.background import BackgroundRun, Outcome
 from LesionClassifierLib.panel.base import PanelRun
 from LesionClassifierLib.setup import missingPackages
 from LesionLib.errors import BundleError, LesionLensError
-from LesionLib.model.folder import class_names, find_bundle, installed_bundles
+from LesionLib.model.folder import DEFAULT_MODEL, class_names, find_bundle, installed_bundles
 from slicer.i18n import tr as _
 
 from LesionRetrievalLib.library.cases import Case
@@ -242,7 +242,11 @@ class TeacherPanel:
         ui.boxesSelector.addItems([_("given by me"), _("placed by the learner"), _("as the learner likes")])
         self.cases = CaseChoice(ui, logic, onChanged=self._update, onError=onError)
         ui.quizModelSelector.connect("currentIndexChanged(int)", lambda _index: self._modelChosen())
-        ui.quizModelSelector.addItems(sorted(installed_bundles()))
+        # A quiz asks for a class: a model that only compares lesions has no question.
+        models = [name for name, folder in sorted(installed_bundles().items()) if class_names(folder)]
+        ui.quizModelSelector.addItems(models)
+        if DEFAULT_MODEL in models:
+            ui.quizModelSelector.setCurrentText(DEFAULT_MODEL)
         ui.titleEdit.connect("textChanged(QString)", lambda _text: self._update())
         for button, slot in (
             (ui.makeQuizButton, self._make), (ui.checkQuizButton, self._check),

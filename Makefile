@@ -15,7 +15,7 @@ help:
 	@echo "make fuzz     10,000 damaged files for every reader (up to 15 minutes on 2 cores)"
 	@echo "make chaos    100 kills of every writer, a full disk, a read-only folder (some minutes)"
 	@echo "make pictures draw the README's pictures of the panel and the slice views again"
-	@echo "make train DATA=folder IMAGENET=file    build the shipped model again"
+	@echo "make train MODEL=lung-nodule-kind DATA=folder READERS=folder IMAGENET=file    build a shipped model again"
 	@echo "make clean    remove .venv and demo-out"
 
 $(STAMP): pyproject.toml constraints.txt Makefile
@@ -58,7 +58,7 @@ pictures: $(STAMP)
 	  Testing/gui/test_quiz_panel.py::test_a_case_goes_from_looking_to_feedback
 
 train: $(STAMP)
-	$(BIN)/lesiontrain lung-nodules --data $(DATA) --imagenet $(IMAGENET) --out Resources/Models/lung-nodule-malignancy
+	$(BIN)/lesiontrain lung-nodules --model $(MODEL) --data $(DATA) --readers $(READERS) --imagenet $(IMAGENET) --out Resources/Models/$(MODEL)
 
 clean:
 	rm -rf $(VENV) demo-out

@@ -123,7 +123,7 @@ def test_a_lesson_goes_through_both_modules_and_every_view_shows_what_it_should(
     spin(until=lambda: not classifier.panel.run.isRunning, seconds=LONG)
     classified = draw("2-classified")
     assert all(layers(scene)[name][1].startswith(f"{roi.GetName()} Grad-CAM") for name in ROWS[0])
-    assert _colored(classified["Red"]) > 2 * _colored(loaded["Red"])
+    assert _colored(classified["Red"]) > _colored(loaded["Red"]) + 300  # the map, on the nodule and little else
 
     leave(classifier)
     setLayers(scene, background=pet)

@@ -36,8 +36,10 @@ def library_path(embedding, tmp_path):
     thumbnails = case_thumbnails(volume, box)
     with CaseLibrary.create(path, model=ModelIdentity.of(embedding.info), dimension=len(embedding.vector)) as library:
         for number in range(1, 13):
+            # At right angles to the lesion's own and of a length that grows: the order is the numbers', whatever the model.
             noise = rng.standard_normal(len(embedding.vector))
-            vector = embedding.vector + 0.004 * number * noise
+            noise -= (noise @ embedding.vector) * embedding.vector
+            vector = embedding.vector + 0.14 * number * noise / np.linalg.norm(noise)
             case = Case(
                 f"case-{number:02d}", "malignant" if number % 3 == 0 else "benign",
                 "histology" if number % 2 else "follow-up 24 months", "lung" if number != 5 else "liver",

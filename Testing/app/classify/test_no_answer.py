@@ -132,7 +132,7 @@ def test_the_page_says_what_the_card_says(run, nrrd, patch, write_boxes, tmp_pat
     page = (tmp_path / "out" / "report.html").read_text()
     assert "evidence" not in page.partition('id="model-card"')[0]
     assert "Where the model looked for" in page
-    assert "AUC 0.928 (0.907-0.947); size alone has 0.921 (0.899-0.942)" in page
+    assert "AUC 0.937 (0.918-0.954); size alone has 0.921 (0.900-0.943)" in page
     assert "The probabilities assume 50% benign, 50% malignant" in page
     assert 'href="#model-card"' in page
     assert "## How far to rely on an answer" in page

@@ -35,7 +35,6 @@ _OF_MORE = {
     "macro_specificity": "mean specificity", "macro_precision": "mean precision", "macro_f1": "macro F1",
     "weighted_f1": "weighted F1",
 }  # fmt: skip
-MAIN = _ANY | _OF_MORE  # of any number of classes
 TRUST = {"calibration_error": "calibration error (ECE)", "brier": "Brier score", "log_loss": "log loss"}
 _SEARCH = ("ap_a", "p_at_1", "p_at_k", "ap_b", "reciprocal_rank")
 

@@ -94,7 +94,7 @@ def test_a_turned_roi_keeps_its_axes(run, nrrd, lesion, tmp_path, result_of):
 
 
 def test_several_boxes_are_answered_in_their_order(run, nrrd, lesion, write_boxes, tmp_path, result_of):
-    beside = LesionBox(lesion.centerRAS + [8, 0, 0], [9, 9, 9], name="beside")
+    beside = LesionBox(lesion.centerRAS + [1, 0, 0], lesion.sizeMm, name="beside")
     assert (
         run("classify", nrrd, "--boxes", write_boxes(tmp_path / "b.csv", beside, lesion), "--out", tmp_path / "o").code
         == 0

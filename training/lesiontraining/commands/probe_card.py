@@ -31,7 +31,7 @@ used in fitting).
 
 **Read this first:** {lead} {verdict}
 """
-_RELIABILITY = """- **Prediction sets**, fitted for each class (conformal, {promised:.0%} promised), checked on folds that \
+_RELIABILITY = """- **Prediction sets**, fitted for each class (conformal, {target_coverage:.0%} promised), checked on folds that \
 took no part in the
   fit:
 {coverage}

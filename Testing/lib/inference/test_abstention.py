@@ -81,7 +81,7 @@ def test_who_asks_for_it_all_the_same_gets_label_and_map_and_is_told(strict):
     volume, box = golden_case()
     (result,) = Classifier(strict, volume).classify_all([box], answer_anyway=True)
     assert (result.label, result.usable) == ("malignant", False)
-    assert result.heat_map.class_name == "benign"
+    assert result.heat_map.class_name == "malignant"
     assert "asked for all the same" in result.messages[0]
     assert "sets made like this" not in " ".join(result.messages)
 
@@ -126,7 +126,7 @@ def test_an_answer_of_before_models_abstained_is_read_and_loses_its_label_where_
     again = result_from_json(result_to_json(replace(old, heat_map=None)), box, iter([old.embedding]))
     assert (again.label, again.usable) == ("malignant", False)
     assert (again.without_abstained.label, again.without_abstained.heat_map) == ("", None)
-    assert again.without_abstained.answered_anyway.label == "benign"
+    assert again.without_abstained.answered_anyway.label == "malignant"
 
 
 def test_the_runner_abstains_and_answers_anyway_as_it_is_asked(large):

@@ -126,7 +126,8 @@ def test_the_precision_that_was_chosen_is_told_and_keeps_the_class(worker, in_pr
     answer = worker.run(a_request("lesion", options=RunOptions()))
     assert answer.precision.name in ("float32", "bfloat16")
     assert answer.precision.reason
-    assert answer.precision.float32_ms > 0
+    measured = answer.precision.float32_ms
+    assert measured > 0 if measured is not None else "does not run in bfloat16" in answer.precision.reason
     assert ("bfloat16" in answer.info.device) == (answer.precision.name == "bfloat16")
     assert answer.results[0].label == in_process.run(a_request("lesion")).results[0].label
     assert in_process.run(a_request("lesion", options=RunOptions())).precision.float32_ms is None

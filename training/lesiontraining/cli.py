@@ -56,6 +56,7 @@ def build_parser() -> argparse.ArgumentParser:
     _add_embed_bench(commands)
     _add_probe(commands)
     _add_lung_nodules(commands)
+    _add_build(commands)
     _add_annotate(commands)
     _add_box_margin(commands)
     return parser
@@ -199,6 +200,15 @@ def _add_lung_nodules(commands: argparse._SubParsersAction) -> None:
         recipes.add_argument(name, type=Path, required=True, help=description)
     recipes.add_argument("--cache", type=Path, default=Path("runs/nodules"), help="as of lung-nodules")
     recipes.set_defaults(command=_nodule_recipes)
+
+
+def _add_build(commands: argparse._SubParsersAction) -> None:
+    build = commands.add_parser("build", help="train, measure and export a model that comes along, by its plan")
+    build.add_argument("plan", help="a YAML file, or the name of a plan that comes along, such as phantom-adrenal5")
+    build.add_argument("--data", type=Path, help="the table or archive, for a plan that does not compute its own")
+    build.add_argument("--runs", type=Path, default=Path("runs/build"), help="folder of what is made on the way")
+    build.add_argument("--out", type=Path, required=True, help="model folder to write")
+    build.set_defaults(command=_build)
 
 
 def _add_probe_outputs(parser: argparse.ArgumentParser) -> None:
@@ -439,6 +449,14 @@ def _nodule_recipes(options: argparse.Namespace) -> None:
     )
     options.out.write_text(text, encoding="utf-8")
     print(text)
+
+
+def _build(options: argparse.Namespace) -> None:
+    from lesiontraining.commands.build import build, read_build_plan
+
+    plan = read_build_plan(options.plan)
+    sha256 = build(plan, out=options.out, runs=options.runs, data=options.data, notify=_Clock())
+    print(f"{options.out}: verified, sha256 {sha256}")
 
 
 def _lung_nodules(options: argparse.Namespace) -> None:

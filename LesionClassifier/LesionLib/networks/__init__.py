@@ -23,6 +23,7 @@ ARCHITECTURES: Mapping[str, tuple[str, str]] = {
     "resnet": ("resnet", "ResNet"),
     "resnet3d": ("resnet", "ResNet3D"),
     "se_resnet50": ("resnet", "SEResNet50"),
+    "shape": ("resnet", "ShapeNet"),
     "siamese": ("siamese", "SiameseNet"),
     "vae_encoder": ("vae", "VAEEncoder"),
 }
@@ -38,6 +39,7 @@ EXAMPLE_INPUTS: Mapping[str, tuple[int, ...]] = {
     "resnet": (3, 224, 224),
     "resnet3d": (1, 28, 28, 28),
     "se_resnet50": (3, 224, 224),
+    "shape": (1, 28, 28, 28),
     "siamese": (3, 224, 224),
     "vae_encoder": (1, 64, 64),
 }

@@ -1,4 +1,4 @@
-"""ResNet and SE-ResNet with the published parameter names, dense enough for small lesions; ResNet-18 in three dimensions.
+"""ResNet and SE-ResNet with the published parameter names, dense enough for small lesions; in 3-D ResNet-18 and one for shapes.
 
 He et al., CVPR 2016; Hu et al., CVPR 2018. Blocks are MONAI's, whose ResNet takes the published ImageNet files as they
 are. Strides beyond ``output_stride`` are left out and replaced by dilation (Yu et al., CVPR 2017): same weights, and at
@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterable, Iterator
 
+import torch
 from monai.networks.nets.resnet import ResNet as MonaiResNet
 from monai.networks.nets.senet import SENet as MonaiSENet
 from torch import Tensor, nn
@@ -233,3 +234,51 @@ class ResNet3D(PooledNet):
     def features(self, x: Tensor) -> Tensor:
         """(batch, channel, slice, row, column) -> (batch, 512, slice / s, row / s, column / s), s = 8 x stem_stride."""
         return last_map(self.trunk, x)
+
+
+_MIRRORED = tuple(tuple(axis + 2 for axis in range(3) if number >> axis & 1) for number in range(8))
+_LARGEST_SHAPE_WIDTH = 64
+
+
+class ShapeNet(LesionNet):
+    """Five convolutions of 3-D, global average, dropout, linear; 28 -> 4 voxels.
+
+    A mask has no grey values to learn from, and masks are made in frames that nobody wrote down. So in evaluation the shape is
+    seen from its eight mirror images along the axes, whose maps stand one after the other among the features, each turned back into
+    the given frame, and whose logits are averaged: left and right glands get one answer. In training it is seen once; there the
+    augmentation mirrors. ``width``: channels of the first convolution; 8 is enough for a thousand shapes.
+    """
+
+    def __init__(self, *, classes: int = 2, channels: int = 1, width: int = 40, dropout: float = 0.2) -> None:
+        super().__init__()
+        if not 1 <= width <= _LARGEST_SHAPE_WIDTH:
+            msg = f"width must be from 1 to {_LARGEST_SHAPE_WIDTH}, not {width}"
+            raise ValueError(msg)
+        self.trunk = nn.Sequential(
+            _block(channels, width, stride=2, kernel=4),
+            _block(width, 2 * width, stride=2),
+            _block(2 * width, 2 * width),
+            _block(2 * width, 4 * width, stride=2),
+            _block(4 * width, 4 * width),
+        )
+        self.size = 4 * width
+        self.classifier = nn.Sequential(nn.Dropout(dropout), nn.Linear(self.size, classes))
+
+    def features(self, x: Tensor) -> Tensor:
+        """(batch, channel, slice, row, column) -> (batch, 8 x 4 x width, slice / 8, row / 8, column / 8); one view in training."""
+        if self.training:
+            return self.trunk(x)
+        return torch.cat([self.trunk(x.flip(axes)).flip(axes) if axes else self.trunk(x) for axes in _MIRRORED], dim=1)
+
+    def descriptor(self, f: Tensor) -> Tensor:
+        """Global average, (batch, 4 x width), mean over the views."""
+        return f.flatten(2).mean(dim=2).unflatten(1, (-1, self.size)).mean(dim=1)
+
+    def head(self, f: Tensor) -> Tensor:
+        """Logits (batch, class): linear, so that those of the mean descriptor are the mean of the views' logits."""
+        return self.classifier(self.descriptor(f))
+
+
+def _block(inputs: int, outputs: int, *, stride: int = 1, kernel: int = 3) -> nn.Sequential:
+    convolution = nn.Conv3d(inputs, outputs, kernel, stride=stride, padding=1, bias=False)
+    return nn.Sequential(convolution, nn.BatchNorm3d(outputs), nn.ReLU(inplace=True))

@@ -20,6 +20,7 @@ SMALL = {
     "resnet": {"depth": 18, "width": "tiny"},
     "resnet3d": {"width": "tiny", "stem_stride": 2},
     "se_resnet50": {"width": "tiny"},
+    "shape": {"width": 4},
     "siamese": {"depth": 18, "width": "tiny"},
     "vae_encoder": {"width": "tiny"},
 }
@@ -32,7 +33,11 @@ def patch(name: str) -> torch.Tensor:
         box[:, :, 30:54, 34:50, 28:56] = 1.0
         return torch.cat([torch.rand(2, 1, 84, 84, 84) * box - 1, box], dim=1)
     side = 96 if name == "orthopatch" else 64
-    return torch.rand(2, 1, 28, 28, 28) if name == "resnet3d" else torch.rand(2, EXAMPLE_INPUTS[name][0], side, side)
+    return (
+        torch.rand(2, 1, 28, 28, 28)
+        if name in ("resnet3d", "shape")
+        else torch.rand(2, EXAMPLE_INPUTS[name][0], side, side)
+    )
 
 
 def test_every_architecture_has_a_small_form_here():

@@ -116,6 +116,18 @@ def test_flips_alone_keep_every_value():
     assert all(sorted(values) == sorted(image.flatten().tolist()) for values in seen)
 
 
+def test_exchanged_axes_and_whole_pixels_keep_every_value():
+    image = torch.arange(9.0).reshape(1, 3, 3) / 9
+    turned = Augmenter(Augmentation(exchange_axes=True), dimensions=2)
+    assert {tuple(turned(image, seed).flatten().tolist()) for seed in range(20)} == {
+        tuple(image.flatten().tolist()), tuple(image[0].T.flatten().tolist()),
+    }  # fmt: skip
+    rolled = Augmenter(Augmentation(roll_pixels=1), dimensions=2)
+    seen = {tuple(rolled(image, seed).flatten().tolist()) for seed in range(120)}
+    assert len(seen) == 9
+    assert all(sorted(values) == image.flatten().tolist() for values in seen)
+
+
 def test_batches_hold_the_pictures_and_labels_of_their_items():
     flat = FlatImages(lesion_dataset([2, 3, 1, 4], [0, 1, 0, 1]))
     assert flat.labels.tolist() == [0, 0, 1, 1, 1, 0, 1, 1, 1, 1]

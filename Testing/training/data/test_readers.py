@@ -247,3 +247,30 @@ def test_an_unknown_reader_and_an_unknown_option_are_said(tmp_path):
 def test_a_reader_refuses_what_is_not_there_with_a_table_error(tmp_path, name):
     with pytest.raises(TableError):
         read_table(name, tmp_path / "nowhere", label="label" if name != "nodule_set" else "malignant")
+
+
+def test_medmnist_shapes_are_put_in_the_middle_and_turned_as_asked(tmp_path):
+    path = tmp_path / "adrenalmnist3d.npz"
+    shape = np.zeros((1, 8, 8, 8), np.uint8)
+    shape[0, 0:2, 1:7, 3] = 255
+    np.savez(path, train_images=shape, train_labels=np.array([[1]]))
+    spec = input_spec({"kind": "shape_mask", "voxels": 8})
+
+    def shown(**options):
+        found = lesion_dataset(read_table("medmnist3d", path, label="label", **options), spec, progress=False)
+        return found.images[0][0, 0]
+
+    middle = shown(centred=True)
+    assert [(where.min(), where.max()) for where in np.nonzero(middle)] == [(3, 4), (1, 6), (3, 3)]
+    assert middle.sum() == 12
+    assert (shown(is_xyz=True) == shown().transpose()).all()
+
+
+def test_medmnist_val_can_be_what_is_measured_on(tmp_path):
+    path = tmp_path / "adrenalmnist3d.npz"
+    labels = {f"{part}_labels": np.array([[0], [1]]) for part in ("train", "val", "test")}
+    np.savez(path, **{f"{part}_images": cubes(2, n) for n, part in enumerate(("train", "val", "test"))}, **labels)
+    table = read_table("medmnist3d", path, label="label", measure_on_val=True)
+    assert table.column("split").tolist() == ["train", "train", "test", "test"]
+    assert np.array_equal(table.rows[2].source.read(), cubes(2, 1))  # the official val
+    assert "test-00000" not in table.lesion_ids

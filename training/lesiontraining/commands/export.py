@@ -8,7 +8,7 @@ import json
 import re
 import tempfile
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +33,7 @@ from safetensors import SafetensorError
 from safetensors.torch import save_file
 
 from lesiontraining.commands.evaluate import REPORT_FOLDER
+from lesiontraining.commands.probe_plan import LesionClass, ModelText
 from lesiontraining.data.sources import TRAINING_MARGIN_MM
 from lesiontraining.reporting.figures import OF_POSITIVE
 from lesiontraining.reporting.model_card import ModelCard, markdown_table, shown
@@ -125,12 +126,17 @@ def card(
     ]
     smallest, largest = model.box_size_mm
     thinnest, thickest = model.slice_distance_mm
+    text = plan.text
+    described = plan.description or "What it answers was not described."
+    how = "" if text is None else f"{text.how.strip()} "
+    made = "" if text is None else f"`{text.command.strip()}`, which runs "
+    lead = "" if text is None else f"\n\n**Read this first:** {text.lead.strip()}"
     return ModelCard(
         name=plan.name,
         version=plan.version,
         intended_use=plan.intended_use,
-        opening=f"{plan.description or 'What it answers was not described.'}\n\n"
-        f"**How:** {model.architecture} on images of kind {model.input['kind']} ({section}); the probabilities of a lesion's "
+        opening=f"{described if text is None else f'**Question:** {text.question.strip()}'}\n\n"
+        f"**How:** {how}{model.architecture} on images of kind {model.input['kind']} ({section}); the probabilities of a lesion's "
         f"images are averaged.{temperature}",
         figures=_FIGURES.format(
             lesions=metrics["lesions"],
@@ -142,18 +148,30 @@ def card(
             table=_table(metrics["figures"], metrics.get("positive")),
             conclusion=metrics["conclusion"],
             search=_search(metrics["search"]),
-        ),
+        )
+        + ("" if plan.seeds is None else f"\n\n{plan.seeds}")
+        + lead,
         reliability=f"Fitted on the validation lesions of fold {fold.number}, checked on its test lesions:\n\n"
-        + ("\n".join(lines) or "- nothing could be fitted"),
-        made_by=f"`{run['Command']}`; {run['Recipe']}; {run['Training time']}; {run['Software']}. Data fingerprint "
+        + ("\n".join(lines) or "- nothing could be fitted")
+        + _prior(plan, model.class_names),
+        made_by=f"{made}`{run['Command']}`; {run['Recipe']}; {run['Training time']}; {run['Software']}. Data fingerprint "
         f"`{run['Data fingerprint']}`.",
         limits=(
+            *(() if text is None else text.limits),
             "Measured on the collection named below and nowhere else: other scanners, populations and diseases are not measured.",
             f"Boxes in training had edges from {smallest:g} to {largest:g} mm; slices were {thinnest:g} to {thickest:g} mm apart.",
             *metrics["notes"],
         ),
-        data=run["Data"] or "The owner of the table did not say where its lesions come from.",
+        data=(text.credit if text is not None else run["Data"])
+        or "The owner of the table did not say where its lesions come from.",
     ).as_markdown()
+
+
+def _prior(plan: ExportPlan, class_names: Sequence[str]) -> str:
+    if not plan.class_prior:
+        return ""
+    assumed = ", ".join(f"{share:.0%} {name}" for share, name in zip(plan.class_prior, class_names, strict=True))
+    return f"\n- probabilities assume {assumed}; among other lesions they would be others"
 
 
 def _table(rows: Mapping[str, Mapping[str, Mapping[str, Any]]], positive: str | None) -> str:
@@ -199,14 +217,52 @@ class ExportError(LesionLensError):
 
 
 @dataclass(frozen=True)
+class SeedFigures:
+    """AUC on the test lesions of trainings that differ by their seed.
+
+    ``low``, ``high``: 95 % interval of the mean, patients drawn. ``aim``: the mean that was to be reached; None: none was set.
+    """
+
+    seeds: tuple[int, ...]
+    auc: tuple[float, ...]
+    mean: float
+    low: float
+    high: float
+    aim: float | None = None
+
+    def __str__(self) -> str:
+        """One sentence for a card."""
+        each = ", ".join(f"{auc:.3f} (seed {seed})" for seed, auc in zip(self.seeds, self.auc, strict=True))
+        return (
+            f"The same recipe with {len(self.seeds)} seeds: mean AUC {shown(self.mean, self.low, self.high)}; {each}. The network of "
+            f"seed {self.seeds[0]} is the one that is shipped, which was settled before any was measured.{self._reached}"
+        )
+
+    @property
+    def _reached(self) -> str:
+        if self.aim is None:
+            return ""
+        missed = self.aim - self.mean
+        return f" To reach was a mean of {self.aim:.3f}: " + ("reached." if missed <= 0 else f"missed by {missed:.3f}.")
+
+
+@dataclass(frozen=True)
 class ExportPlan:
-    """What a model folder says that no run knows."""
+    """What a model folder says that no run knows.
+
+    ``text``: for a card in full. ``classes``: what each means, and its colour, in the order of the outputs. ``class_prior``: the
+    share of each that the probabilities assume. ``seeds``: how much hangs on the seed.
+    """
 
     name: str
     version: str
     description: str
     intended_use: str
     license_text: str
+    text: ModelText | None = None
+    classes: tuple[LesionClass, ...] = ()
+    class_prior: tuple[float, ...] = ()
+    seeds: SeedFigures | None = None
 
 
 def export(run: Path, out: Path, plan: ExportPlan, *, fold: int | None = None) -> str:
@@ -239,23 +295,24 @@ def export(run: Path, out: Path, plan: ExportPlan, *, fold: int | None = None) -
             data_source=model.facts["data"]["credit"],
             spec=model.spec,
             class_names=model.class_names,
-        ),
+            channels=() if plan.text is None else plan.text.channels,
+        )
+        | said_in_head(plan.text),
         lesionlens=bundle_section(
             architecture=model.architecture,
             arguments=model.arguments,
-            classes=[
-                {"name": name, "description": "", "colorRGB": list(color)}
-                for name, color in zip(model.class_names, _colors(len(model.class_names)), strict=True)
-            ],
+            classes=_classes(plan, model.class_names),
             box_size_mm=model.box_size_mm,
             slice_distance_mm=model.slice_distance_mm,
             segment_margin_mm=TRAINING_MARGIN_MM,
             training_content=model.training_content,
+            class_prior=plan.class_prior,
             training={
                 "fold": folder.number,
                 **folder.facts,
                 "reliability": reliability.as_json(),
                 "metrics": metrics,
+                **({} if plan.seeds is None else {"seeds": asdict(plan.seeds)}),
             },
         ),
         network=network,
@@ -264,6 +321,29 @@ def export(run: Path, out: Path, plan: ExportPlan, *, fold: int | None = None) -
         card=card(plan, model, folder, metrics, reliability),
         license_text=plan.license_text,
     )
+
+
+def said_in_head(text: ModelText | None) -> dict[str, Any]:
+    """What MONAI's keys hold of a card's text, where it says it."""
+    if text is None:
+        return {}
+    ours = {
+        name: getattr(text, name) for name in ("changelog", "task", "authors", "copyright", "references", "data_source")
+    }
+    return {name: value for name, value in ours.items() if value}
+
+
+def _classes(plan: ExportPlan, names: Sequence[str]) -> list[dict[str, Any]]:
+    if not plan.classes:
+        colors = _colors(len(names))
+        return [{"name": n, "description": "", "colorRGB": list(c)} for n, c in zip(names, colors, strict=True)]
+    said = [one.name for one in plan.classes]
+    if said != list(names):
+        msg = (
+            f"the plan describes the classes {', '.join(said)}; the run answers with {', '.join(names)}, in this order."
+        )
+        raise ExportError(msg)
+    return [{"name": one.name, "description": one.description, "colorRGB": list(one.color)} for one in plan.classes]
 
 
 def _fold(run: Path, number: int | None) -> FoldFolder:

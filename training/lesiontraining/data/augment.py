@@ -6,7 +6,15 @@ from dataclasses import dataclass
 from math import radians
 
 import torch
-from monai.transforms import Compose, RandAffine, RandFlip, RandGaussianSmooth, RandScaleIntensity, RandShiftIntensity
+from monai.transforms import (
+    Compose,
+    RandAffine,
+    RandFlip,
+    RandGaussianSmooth,
+    RandomizableTransform,
+    RandScaleIntensity,
+    RandShiftIntensity,
+)
 from torch import Tensor
 
 
@@ -16,6 +24,8 @@ class Augmentation:
 
     ``flips``: along every axis, each with probability .5; ``rotate_degrees``, ``shift_pixels``, ``zoom``: at most, either way;
     ``brightness``, ``contrast``: at most, as a share of the range; ``blur_pixels``: standard deviation at most, half the time.
+    ``exchange_axes``: the axes of a square or a cube in any order; ``roll_pixels``: whole pixels at most, either way along every
+    axis, what leaves on one side comes in on the other. Both leave a mask a mask.
     """
 
     flips: bool = False
@@ -25,6 +35,8 @@ class Augmentation:
     brightness: float = 0.0
     contrast: float = 0.0
     blur_pixels: float = 0.0
+    exchange_axes: bool = False
+    roll_pixels: int = 0
 
     @property
     def does_nothing(self) -> bool:
@@ -47,6 +59,8 @@ class Augmenter:
 
 def _transforms(a: Augmentation, dimensions: int) -> list:
     found: list = [RandFlip(prob=0.5, spatial_axis=axis) for axis in range(dimensions)] if a.flips else []
+    if a.exchange_axes or a.roll_pixels:
+        found.append(_WholePixels(dimensions, exchange=a.exchange_axes, roll=a.roll_pixels))
     if a.rotate_degrees or a.shift_pixels or a.zoom:
         angle = radians(a.rotate_degrees)
         affine = RandAffine(
@@ -66,3 +80,20 @@ def _transforms(a: Augmentation, dimensions: int) -> list:
         sigma = (0.1, max(a.blur_pixels, 0.1))
         found.append(RandGaussianSmooth(prob=0.5, sigma_x=sigma, sigma_y=sigma, sigma_z=sigma))
     return found
+
+
+class _WholePixels(RandomizableTransform):
+    """Axes in another order, and everything moved by whole pixels: no value is made anew."""
+
+    def __init__(self, dimensions: int, *, exchange: bool, roll: int) -> None:
+        super().__init__(prob=1.0)
+        self.dimensions, self.exchange, self.roll = dimensions, exchange, roll
+
+    def __call__(self, image: Tensor) -> Tensor:
+        """(channel, [slice,] row, column) of one length each, where axes are exchanged."""
+        if self.exchange:
+            image = image.permute(0, *(1 + self.R.permutation(self.dimensions)).tolist())
+        if self.roll:
+            shifts = self.R.randint(-self.roll, self.roll + 1, size=self.dimensions).tolist()
+            image = torch.roll(image, shifts, tuple(range(1, self.dimensions + 1)))
+        return image

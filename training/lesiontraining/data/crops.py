@@ -247,11 +247,13 @@ def _stored_cube(source: StoredCube, cube: np.ndarray, spec: InputSpec) -> Lesio
     if cube.shape != (spec.voxels,) * 3:
         msg = f"the cubes of {source.archive.name} have {cube.shape} voxels, the input wants {spec.voxels} a side."
         raise VolumeError(msg)
+    if source.is_xyz:
+        cube = np.ascontiguousarray(cube.transpose())
     voxel_mm = source.edge_mm / spec.voxels
     size_mm, volume_mm3 = _NOT_KNOWN, np.nan
     if source.is_mask:
         _require_same_edge(source, spec)
-        inside = cube > 127
+        inside = _centred(cube > 127) if source.centred else cube > 127
         shown = inside.astype(np.float32)
         volume_mm3 = float(inside.sum()) * voxel_mm**3
         if inside.any():
@@ -267,6 +269,18 @@ def _stored_cube(source: StoredCube, cube: np.ndarray, spec: InputSpec) -> Lesio
         target=np.full(4, np.nan),
         preview=cube[len(cube) // 2],
     )
+
+
+def _centred(inside: np.ndarray) -> np.ndarray:
+    """The shape with its box in the middle of the cube, to half a voxel, as `LesionLib.sampling` shows a segment."""
+    found = np.argwhere(inside)
+    if not len(found):
+        return inside
+    low, high = found.min(axis=0), found.max(axis=0) + 1
+    start = (np.array(inside.shape) - (high - low)) // 2
+    moved = np.zeros_like(inside)
+    moved[tuple(map(slice, start, start + high - low))] = inside[tuple(map(slice, low, high))]
+    return moved
 
 
 def _preview(plane: np.ndarray) -> np.ndarray:

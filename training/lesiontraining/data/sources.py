@@ -216,13 +216,19 @@ class SlicesSource:
 
 @dataclass(frozen=True)
 class StoredCube:
-    """One cube of a MedMNIST-3D archive, ``array[index]``; ``edge_mm`` NaN where the set does not say it."""
+    """One cube of a MedMNIST-3D archive, ``array[index]``; ``edge_mm`` NaN where the set does not say it.
+
+    ``centred``: the shape is moved until the middle of its box is that of the cube. ``is_xyz``: the archive counts along x, y, z, and
+    the cube is turned into (slice, row, column).
+    """
 
     archive: Path
     key: str
     index: int
     is_mask: bool
     edge_mm: float
+    centred: bool = False
+    is_xyz: bool = False
 
     @property
     def group(self) -> tuple[str, str]:

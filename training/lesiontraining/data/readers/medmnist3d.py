@@ -26,12 +26,22 @@ _CLASSES = {
 
 
 def read_medmnist3d(
-    path: Path, *, label: str | None = "label", classes: Sequence[str] | None = None, edge_mm: float | None = None
+    path: Path,
+    *,
+    label: str | None = "label",
+    classes: Sequence[str] | None = None,
+    edge_mm: float | None = None,
+    centred: bool = False,
+    measure_on_val: bool = False,
+    is_xyz: bool = False,
 ) -> LesionTable:
     """The cubes of an archive. Raises `TableError`. Nothing in the archive is unpickled.
 
     ``classes``: names of the labels 0, 1, ...; known for some sets. ``edge_mm``: length of a cube, where the set's name
-    does not tell it; without it lesions have no size in mm.
+    does not tell it; without it lesions have no size in mm. ``centred``: shapes are moved by whole voxels until the middle of
+    their box is that of the cube, where a model finds a segment in use; the set has their centre of mass there.
+    ``measure_on_val``: the official val is the test part, and official test cubes are left out: for an archive without them,
+    or to keep them for later. ``is_xyz``: the cubes' axes are x, y, z instead of slice, row, column; no set says which.
     """
     archive = Path(path)
     known = next((name for name in _EDGE_MM | _CLASSES if archive.name.lower().startswith(name)), "")
@@ -42,10 +52,13 @@ def read_medmnist3d(
     if highest >= len(names):
         raise one_problem(archive.name, f"labels go up to {highest}, but there are {len(names)} classes")
     rows = []
-    for split, (shape, labels, is_mask) in parts.items():
+    for official, (shape, labels, is_mask) in parts.items():
+        if measure_on_val and official == "test":
+            continue
+        split = "test" if measure_on_val and official == "val" else official
         for index in range(shape[0]):
-            name = f"{split}-{index:05d}"
-            source = StoredCube(archive, f"{split}_images", index, is_mask, edge)
+            name = f"{official}-{index:05d}"
+            source = StoredCube(archive, f"{official}_images", index, is_mask, edge, centred=centred, is_xyz=is_xyz)
             text = "" if label is None else names[int(labels[index])]
             rows.append(LesionRow(len(rows) + 1, name, name, source, text, split=split))
     return LesionTable(tuple(rows), names, archive.name, LICENCE, (PATIENTS_NOT_KNOWN,))

@@ -105,7 +105,7 @@ def test_a_target_is_not_known_for_cubes_and_crossing_planes(table):
 
 def test_a_box_and_a_mask_give_the_box_with_the_mask_measured(table, cases):
     wide = MmBox("RAS", tuple(cases[0].box.centerRAS), (20.0, 20.0, 20.0))
-    both = replace(table.rows[0], source=replace(table.rows[0].source, place=wide))
+    both = replace(table.rows[0], source=replace(table.rows[0].source, location=wide))
     found = cut(replace(table, rows=(both,)))
     assert found.size_mm[0].tolist() == [20, 20, 20]
     assert found.volume_mm3[0] == pytest.approx((cases[0].mask > 0).sum() * 2.0)
@@ -166,7 +166,7 @@ def test_a_cache_that_cannot_be_written_is_one_error(table, tmp_path):
 
 @pytest.mark.parametrize("cached", [False, True])
 def test_all_lesions_that_cannot_be_cut_are_named(table, tmp_path, cached):
-    far = replace(table.rows[0].source, place=MmBox("RAS", (0.0, 0.0, 9000.0), (9.0, 9.0, 9.0)))
+    far = replace(table.rows[0].source, location=MmBox("RAS", (0.0, 0.0, 9000.0), (9.0, 9.0, 9.0)))
     gone = replace(table.rows[2].source, volume=tmp_path / "gone.nii.gz")
     rows = (replace(table.rows[0], source=far), table.rows[1], replace(table.rows[2], source=gone))
     with pytest.raises(TableError) as caught:

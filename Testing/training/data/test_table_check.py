@@ -53,21 +53,21 @@ def test_the_header_gives_the_same_place_as_the_whole_file(cases):
 
 
 def test_a_box_in_the_wrong_frame_is_guessed(table):
-    box = table.rows[1].source.place
-    wrong = changed(table, 1, source=replace(table.rows[1].source, place=replace(box, frame="LPS")))
+    box = table.rows[1].source.location
+    wrong = changed(table, 1, source=replace(table.rows[1].source, location=replace(box, frame="LPS")))
     (text,) = problems_of(wrong)
     assert text.startswith("line 3: the box lies outside case1.nii.gz by ")
     assert text.endswith("it would lie inside if its frame were RAS, not LPS")
 
 
 def test_a_box_of_another_ct_is_outside_in_both_frames(table):
-    far = replace(table.rows[1].source.place, center=(0.0, 0.0, 9000.0))
-    (text,) = problems_of(changed(table, 1, source=replace(table.rows[1].source, place=far)))
+    far = replace(table.rows[1].source.location, center=(0.0, 0.0, 9000.0))
+    (text,) = problems_of(changed(table, 1, source=replace(table.rows[1].source, location=far)))
     assert "does it belong to this CT?" in text
 
 
 def test_a_voxel_box_beyond_the_volume_is_outside(table):
-    source = replace(table.rows[0].source, place=VoxelBox((500, 500, 500), (510, 510, 510)))
+    source = replace(table.rows[0].source, location=VoxelBox((500, 500, 500), (510, 510, 510)))
     (text,) = problems_of(changed(table, 0, source=source))
     assert "line 2: the box lies outside case0.nii.gz" in text
 

@@ -134,7 +134,7 @@ def test_the_report_holds_leaks_suspicions_and_what_was_not_checked(images, spli
     studies[45] = studies[3]
     clean = check_leaks(splits, identifiers={"patient": patients}, images=images)
     assert clean.as_json()["leaks"] == []
-    assert "picture" in " ".join(clean.checked)
+    assert "image" in " ".join(clean.checked)
     assert "Augmentation before the split" in clean.as_json()["not_checked"][0]
     report = check_leaks(
         splits,

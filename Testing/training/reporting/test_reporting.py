@@ -234,7 +234,7 @@ def test_retrieval_is_measured_from_the_command_line(tmp_path, capsys):
     assert "other patients' lesions | size alone" in said
     rows = json.loads((tmp_path / "r.json").read_text())["kind"]
     assert [(row["rule"], row["method"]) for row in rows][:2] == [
-        ("all", "lung-nodule-malignancy 1.2.0"),
+        ("all", "lung-nodule-malignancy 2.0.0"),
         ("all", "size alone"),
     ]
     assert "Secret" not in said + (tmp_path / "r.json").read_text()

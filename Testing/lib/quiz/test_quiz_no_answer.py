@@ -23,7 +23,7 @@ def quiz() -> Quiz:
     whole = phantom_quiz()
     first = whole.cases[0]
     silent = replace(first.prediction, label="", heat_map=None, warnings=("The box is far too large.",))
-    return replace(whole, cases=(replace(first, answer=silent), *whole.cases[1:]))
+    return replace(whole, cases=(replace(first, prediction=silent), *whole.cases[1:]))
 
 
 def a_row(model: str, *, first: str = "benign", second: str = "benign") -> ScoreRow:

@@ -83,16 +83,18 @@ class NoduleNet(LesionNet):
     def features(self, x: Tensor) -> Tensor:
         """(batch, 2, voxel, voxel, voxel) -> (batch, number, 14, 14, 14)."""
         hu, box, lesion = self._parts(x)
-        along, start, blocks = _profiles(box), 0, []
+        along, start = _profiles(box), 0
+        # Written where they belong: joining the blocks afterwards would move 60 MB a lesion once more.
+        f = x.new_empty(len(x), self.numbers, _CELLS, _CELLS, _CELLS)
         for maps, weights in self._weighted(hu, box, lesion):
             center = self.center[start : start + 2 * maps.shape[1]].view(2, -1)
-            start += center.numel()
             of_planes = center[[0] * _AXIAL + [1] * _ACROSS].repeat(len(x), 1)
-            blocks.append(_in_space(_shrunk((maps - of_planes[:, :, None, None]) * weights), along))
-        measured = _measures(hu, box, lesion, self.edge_mm) - self.center[start:]
-        of_no_place = measured.new_zeros(*measured.shape, _CELLS, _CELLS, _CELLS)
-        of_no_place[:, :, 0, 0, 0] = measured
-        return torch.cat([*blocks, of_no_place], dim=1)
+            cells = _shrunk((maps - of_planes[:, :, None, None]) * weights)
+            _put_in_space(f[:, start : start + center.numel()], cells, along)
+            start += center.numel()
+        f[:, start:] = 0.0
+        f[:, start:, 0, 0, 0] = _measures(hu, box, lesion, self.edge_mm) - self.center[start:]
+        return f
 
     def head(self, f: Tensor) -> Tensor:
         """Logits (batch, class), then the scores; the descriptor where it only compares."""
@@ -135,8 +137,13 @@ MEASURES = (
 
 def box_edges(box: Tensor) -> Tensor:
     """Edges of the box along x, y and z as shares of the cube's edge, (batch, 3), from its share of each voxel."""
-    along = [box.amax(dim=others) for others in ((1, 2), (1, 3), (2, 3))]
-    return torch.stack([(a / a.amax(dim=1, keepdim=True).clamp_min(_EPS)).mean(dim=1) for a in along], dim=1)
+    return torch.stack([(a / a.amax(dim=1, keepdim=True).clamp_min(_EPS)).mean(dim=1) for a in _shadows(box)], dim=1)
+
+
+def _shadows(box: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """The largest value along x, y and z, (batch, voxel) each; one axis after the other, which is many times faster."""
+    from_below = box.amax(dim=1)
+    return from_below.amax(dim=1), from_below.amax(dim=2), box.amax(dim=3).amax(dim=2)
 
 
 def lesion_map(hu: Tensor, box: Tensor) -> Tensor:
@@ -239,18 +246,19 @@ def _shrunk(maps: Tensor) -> Tensor:
 def _profiles(box: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """How much of the box lies in each cell along x, y and z, (batch, 14) each, adding up to 1."""
     found = []
-    for others in ((1, 2), (1, 3), (2, 3)):
-        along = functional.adaptive_avg_pool1d(box.amax(dim=others)[:, None], _CELLS)[:, 0] + _EPS
+    for shadow in _shadows(box):
+        along = functional.adaptive_avg_pool1d(shadow[:, None], _CELLS)[:, 0] + _EPS
         found.append(along / along.sum(dim=1, keepdim=True))
     return tuple(found)
 
 
-def _in_space(maps: Tensor, along: tuple[Tensor, Tensor, Tensor]) -> Tensor:
-    """Maps of planes (batch * plane, channel, 14, 14) spread along their normals: (batch, 2 * channel, 14, 14, 14)."""
+def _put_in_space(out: Tensor, maps: Tensor, along: tuple[Tensor, Tensor, Tensor]) -> None:
+    """Maps of planes (batch * plane, channel, 14, 14) spread along their normals, into ``out``: (batch, 2 * channel, 14, 14, 14)."""
     x, y, z = along
     of_lesion = maps.unflatten(0, (-1, _AXIAL + _ACROSS))
     axial = of_lesion[:, :_AXIAL].mean(dim=1)
     coronal, sagittal = of_lesion[:, _AXIAL] / 2.0, of_lesion[:, _AXIAL + 1] / 2.0
-    of_axial = axial[:, :, None] * z[:, None, :, None, None]
-    across = coronal[:, :, :, None, :] * y[:, None, None, :, None] + sagittal[..., None] * x[:, None, None, None, :]
-    return torch.cat([of_axial, across], dim=1)
+    channels = maps.shape[1]
+    torch.mul(axial[:, :, None], z[:, None, :, None, None], out=out[:, :channels])
+    across = torch.mul(coronal[:, :, :, None, :], y[:, None, None, :, None], out=out[:, channels:])
+    across.addcmul_(sagittal[..., None], x[:, None, None, None, :])

@@ -70,4 +70,5 @@ def network_in_channels_last(network: LesionNet) -> LesionNet:
 
 
 def _weight(lesion: Lesion) -> float:
-    return max(len(lesion.patches), lesion.patches.size / _PATCH_VALUES)
+    work = 2.0 if lesion.patches.ndim == 5 else 1.0  # a cube's network does more with each value
+    return max(len(lesion.patches), work * lesion.patches.size / _PATCH_VALUES)

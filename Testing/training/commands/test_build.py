@@ -73,7 +73,7 @@ def test_probabilities_assume_the_shares_of_training_and_every_seed_is_printed(b
     assert seeds["mean"] == pytest.approx(np.mean(seeds["auc"]))
     assert seeds["low"] <= seeds["mean"] <= seeds["high"]
     first = next(iter(ours["training"]["metrics"]["figures"].values()))["auc"]["value"]
-    assert seeds["auc"][0] == pytest.approx(first, abs=1e-6)
+    assert seeds["auc"][0] == pytest.approx(first, abs=1e-4)  # rounded in the metrics
     assert f"{seeds['auc'][1]:.3f} (seed 1)" in (built / "small" / CARD).read_text(encoding="utf-8")
 
 

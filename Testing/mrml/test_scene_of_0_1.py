@@ -9,7 +9,7 @@ import slicer
 import slicer.util
 from LesionClassifierLib.scene.results import HEAT_MAP_ROLE, VOLUME_ROLE, staleReason, storedResult
 from LesionClassifierLib.scene.volumes import volumeFromNode
-from repository import FILES_OF_0_1, ROOT, SLICER_STANDINS
+from repository import FILES_OF_0_1, ROOT
 
 SCENE = FILES_OF_0_1 / "scene.mrb"
 
@@ -65,11 +65,10 @@ def test_the_table_of_results_is_there(opened):
 
 
 @pytest.fixture
-def parameters(opened, monkeypatch):
+def parameters(opened, slicers_python, monkeypatch):
     """The parameter node that a module reads in this scene."""
     for name in ("LesionClassifier", "LesionRetrieval"):
         monkeypatch.syspath_prepend(str(ROOT / name))
-    monkeypatch.setattr(slicer, "__path__", [*slicer.__path__, str(SLICER_STANDINS)])
     return lambda module: getattr(importlib.import_module(module), f"{module}Logic")().getParameterNode()
 
 

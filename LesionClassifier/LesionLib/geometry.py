@@ -177,6 +177,14 @@ def distance_outside_mm(volume: CTVolume, box: LesionBox) -> float:
     return 0.0 if distance < 1e-3 else distance
 
 
+def voxels_around(volume: CTVolume, box: LesionBox) -> np.ndarray:
+    """The smallest part of the lattice that holds a box, as far as the CT reaches: HU, a view (k, j, i), empty outside."""
+    corners = transformed_points(volume.rasToIJK, box.cornersRAS)
+    low = np.clip(np.floor(corners.min(axis=0)), 0, None).astype(int)
+    high = np.clip(np.ceil(corners.max(axis=0)) + 1, 0, volume.sizeIJK).astype(int)
+    return volume.array[low[2] : high[2], low[1] : high[1], low[0] : high[0]]
+
+
 def label_mask(labels: np.ndarray, value: int, slices: tuple[slice, ...], ijkToRAS: np.ndarray, name: str) -> CTVolume:
     """The voxels of one label as 0 and 1, on the part of the lattice that ``slices`` (k, j, i) cut out of ``labels``."""
     cropToRAS = np.array(ijkToRAS, dtype=float)

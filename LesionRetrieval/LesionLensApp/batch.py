@@ -16,9 +16,7 @@ import signal
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import suppress
 from dataclasses import dataclass, replace
-from functools import partial
 from hashlib import sha256
 from pathlib import Path
 
@@ -27,14 +25,20 @@ from LesionLib.geometry import CTVolume, LesionBox, require_overlap
 from LesionLib.inference.messages import RunOptions, RunRequest
 from LesionLib.inference.results import as_csv
 from LesionLib.io.boxes import CaseTableError, box_of_mask, read_boxes_csv, read_rows, segment_boxes
-from LesionLib.io.csv_cells import csv_cell
+from LesionLib.io.csv_cells import csv_text
 from LesionLib.io.private_files import private_folder, write_private
 from LesionLib.io.volumes import DicomSeries, read_ct, series_at
-from LesionLib.model.folder import map_method, segment_margin_of
+from LesionLib.model.folder import find_bundle, map_method, segment_margin_of
 
 from LesionLensApp.loaded_model import ModelSession
 from LesionLensApp.output import Steps
-from LesionLensApp.reading import frame_source, read_masks, warnings_of_box
+from LesionLensApp.reading import (
+    frame_source,
+    read_masks,
+    require_numbers,
+    warnings_of_box,
+    with_reader_warnings,
+)
 
 RESULTS, FAILED = "results.csv", "failed.csv"
 LESIONS = ("boxes", "segmentation", "mask")
@@ -110,14 +114,19 @@ def run_batch(options: argparse.Namespace, steps: Steps) -> Batch:
     Raises a `LesionLensError` for a bad table or option; a bad case is one of `Batch.failed`.
     """
     require_batch_options(options)
+    require_numbers(options)
     cases = read_batch(options.batch)
     reading = Reading(
         options.margin_mm, options.split_parts, options.nifti_transform, options.box_jitter, options.answer_anyway
     )
-    parts = _parts_folder(options.out, overwrite=options.overwrite)
+    find_bundle(options.model)  # refused at once where it is mistyped
+    parts = _parts_folder(options.out)
     session = ModelSession.of(options)
-    answered = partial(_part_of, parts, session.described.sha256, reading)
-    open_cases = [case for case in cases if not answered(case).is_file()]
+    if options.overwrite:  # after all that can be refused: the earlier answers go
+        for old in (*parts.glob("*.csv"), options.out / RESULTS, options.out / FAILED):
+            old.unlink(missing_ok=True)
+    answered = {case.name: _part_of(parts, session.described.sha256, reading, case) for case in cases}
+    open_cases = [case for case in cases if not answered[case.name].is_file()]
     failed: dict[str, str] = {}
     who = session.described
     what = f"Classifying {len(open_cases)} cases with {who.name} {who.version} on {who.device}"
@@ -130,11 +139,13 @@ def run_batch(options: argparse.Namespace, steps: Steps) -> Batch:
         if error:
             failed[case.name] = error
         else:
-            write_private(answered(case), table)
+            write_private(answered[case.name], table)
     done = [case for case in cases if case.name not in failed]
-    write_private(options.out / RESULTS, _joined([(case.name, answered(case).read_text("utf-8")) for case in done]))
+    write_private(
+        options.out / RESULTS, _joined([(case.name, answered[case.name].read_text("utf-8")) for case in done])
+    )
     named = [(case.name, case.where, failed[case.name]) for case in cases if case.name in failed]
-    write_private(options.out / FAILED, _table([("name", "where", "error"), *named]))
+    write_private(options.out / FAILED, csv_text([("name", "where", "error"), *named]))
     return Batch(len(done), len(cases) - len(open_cases), tuple((name, error) for name, _, error in named))
 
 
@@ -204,10 +215,9 @@ def _classified(case: BatchCase, session: ModelSession, reading: Reading) -> str
     shown = None if map_method(folder) == "grad_cam" else "none"
     options = RunOptions(box_jitter=reading.box_jitter, answer_anyway=reading.answer_anyway, map_method=shown)
     response = session.run(RunRequest(str(folder), volume, boxes, options))
-    results = []
-    for box, result in zip(boxes, response.results, strict=True):
-        own = warnings_of_box(volume, box, frame=frame_source(case.lesions if case.kind == "boxes" else None))
-        results.append(replace(result, warnings=tuple(dict.fromkeys((*volume.warnings, *odd, *own, *result.warnings)))))
+    frame = frame_source(case.lesions if case.kind == "boxes" else None)
+    of_boxes = [warnings_of_box(volume, box, frame=frame) for box in boxes]
+    results = with_reader_warnings(response.results, (*volume.warnings, *odd), of_boxes)
     return as_csv(replace(response.info, volume=case.name), results)
 
 
@@ -221,10 +231,9 @@ def _lesions_of(
         )
         return [replace(box, name=case.name)], ()
     if case.kind == "segmentation":
-        given = argparse.Namespace(
-            segmentation=case.lesions, split_parts=reading.split_parts, nifti_transform=reading.nifti_transform
+        masks, odd = read_masks(
+            case.lesions, series, split=reading.split_parts, nifti_transform=reading.nifti_transform
         )
-        masks, odd = read_masks(given, series)
         return segment_boxes(masks, margin_mm=margin_mm), odd
     if case.lesions.suffix.lower() == ".csv":
         return read_boxes_csv(case.lesions), ()
@@ -242,7 +251,7 @@ def _boxes_of_markups(path: Path) -> list[LesionBox]:
     return lesionsFromNodes(addBoxes(scene, path))
 
 
-def _parts_folder(out: Path, *, overwrite: bool) -> Path:
+def _parts_folder(out: Path) -> Path:
     """The folder in ``out`` where answers are kept as they come; only a folder of a batch is gone on with. `OutputError`."""
     parts = out / _PARTS
     try:
@@ -251,9 +260,6 @@ def _parts_folder(out: Path, *, overwrite: bool) -> Path:
             raise OutputError(msg)
         private_folder(out)
         private_folder(parts)
-        for old in (*parts.glob("*.csv"), out / RESULTS, out / FAILED) if overwrite else ():
-            with suppress(FileNotFoundError):
-                old.unlink()
     except OSError as error:
         msg = f"{out} cannot be written ({error.strerror}); choose another folder with --out."
         raise OutputError(msg) from error
@@ -288,13 +294,7 @@ def _joined(tables: Sequence[tuple[str, str]]) -> str:
         table.append(
             (*first, *(row[c] for c in classes), row["prediction_set"], *(row[c] for c in (*_LAST[1:], *rest)))
         )
-    return _table(table)
-
-
-def _table(rows: Sequence[Sequence[str]]) -> str:
-    text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerows(map(csv_cell, row) for row in rows)
-    return text.getvalue()
+    return csv_text(table)
 
 
 def require_batch_options(options: argparse.Namespace) -> None:

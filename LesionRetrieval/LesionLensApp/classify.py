@@ -26,7 +26,7 @@ from LesionClassifierLib.scene.lesions import (
 from LesionClassifierLib.scene.results import ShownResults, layFirstMap, showResults
 from LesionClassifierLib.scene.tree import saveScene
 from LesionClassifierLib.scene.volumes import addVolumeNode, volumeFromNode, writeVolumeFile
-from LesionLib.errors import BoxError, InputWarning, LesionLensError, WarningName
+from LesionLib.errors import BoxError, InputWarning, WarningName
 from LesionLib.geometry import CTVolume, require_overlap
 from LesionLib.inference.messages import MapChoice, RunOptions
 from LesionLib.inference.results import LesionResult, RunInfo, as_csv, as_json, color_by_class, heat_map_file
@@ -45,7 +45,14 @@ from slicer import vtkMRMLMarkupsROINode, vtkMRMLScalarVolumeNode, vtkMRMLScene
 from LesionLensApp.display_windows import DisplayWindow, parsed_window, window_around
 from LesionLensApp.loaded_model import ModelSession
 from LesionLensApp.output import Steps, staged_output
-from LesionLensApp.reading import frame_source, read_masks, require_boxes, warnings_of_box
+from LesionLensApp.reading import (
+    frame_source,
+    read_masks,
+    require_boxes,
+    require_numbers,
+    warnings_of_box,
+    with_reader_warnings,
+)
 from LesionLensApp.report import lesion_images, write_report
 from LesionLensApp.slice_views import SliceRenderer
 
@@ -161,11 +168,7 @@ def _classified(job: Job) -> tuple[RunInfo, list[LesionResult]]:
     options = RunOptions(box_jitter=job.box_jitter, answer_anyway=job.answerAnyway, map_method=job.mapMethod)
     response = job.model.run(requestFromNodes(job.volumeNode, job.roiNodes, job.model.described.folder, options))
     ofBoxes = job.boxWarnings or [()] * len(response.results)
-    warned = [
-        replace(result, warnings=tuple(dict.fromkeys((*job.extraWarnings, *own, *result.warnings))))
-        for result, own in zip(response.results, ofBoxes, strict=True)
-    ]
-    return response.info, warned
+    return response.info, with_reader_warnings(response.results, job.extraWarnings, ofBoxes)
 
 
 def _with_report(job: Job, run: RunInfo, results: list[LesionResult], folder: Path, steps: Steps) -> list[LesionResult]:
@@ -198,14 +201,9 @@ def classify_files(options: argparse.Namespace, model: ModelSession, steps: Step
 
     Raises a `LesionLensError` for bad input; then nothing is written.
     """
+    require_numbers(options)
+    window = parsed_window(options.window)
     margin_mm = segment_margin_of(model.described.manifest) if options.margin_mm is None else options.margin_mm
-    if not (0 <= margin_mm <= 100 and 1 <= options.similar <= 1000 and 0 <= options.box_jitter <= 100):
-        msg = (
-            f"--margin-mm is {margin_mm:g} (0 to 100 mm), --similar is {options.similar} (1 to 1000) and "
-            f"--box-jitter is {options.box_jitter} (0 to 100)."
-        )
-        raise LesionLensError(msg)
-    parsed_window(options.window)  # refused before anything is read
     with ExitStack() as stack:
         library = stack.enter_context(open_store(options.library)) if options.library else None
         if library is not None:
@@ -215,7 +213,11 @@ def classify_files(options: argparse.Namespace, model: ModelSession, steps: Step
         steps.begin(f"Reading {options.volume.name}")
         series = series_at(options.volume, options.series)
         volume = read_ct(options.volume, series=series or options.series, nifti_transform=options.nifti_transform)
-        masks, warnings = read_masks(options, series) if options.segmentation else ([], ())
+        masks, warnings = [], ()
+        if options.segmentation:
+            masks, warnings = read_masks(
+                options.segmentation, series, split=options.split_parts, nifti_transform=options.nifti_transform
+            )
         if series is not None and not options.name:
             steps.note(
                 f"The results carry the name of the folder, {volume.name}; where that tells whose CT it is, give another by "
@@ -250,7 +252,7 @@ def classify_files(options: argparse.Namespace, model: ModelSession, steps: Step
             answerAnyway=options.answer_anyway,
             mapMethod=options.map_method,
             dicomFiles=_dicom_files(options, series),
-            window=parsed_window(options.window),
+            window=window,
         )
         return run_job(job, options.out, steps, overwrite=options.overwrite)
 

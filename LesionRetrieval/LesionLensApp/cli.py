@@ -17,7 +17,7 @@ from LesionRetrievalLib.libraries import library_location
 from LesionLensApp.library.commands import add_library_commands, add_reading_options
 from LesionLensApp.models import add_models_commands
 from LesionLensApp.options import Parser, add_machine_options, default_model, default_of, finished
-from LesionLensApp.output import NOTICE, Steps, be_quiet, check_output, print_results
+from LesionLensApp.output import NOTICE, Steps, check_output, print_results
 from LesionLensApp.quiz import add_quiz_commands
 
 _SHOWN_FAILURES = 8
@@ -31,9 +31,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _run(arguments: Sequence[str] | None) -> int:
     options = build_parser().parse_args(arguments)
     command: Callable[[argparse.Namespace], None] = options.command
-    be_quiet(options.quiet)
-    if getattr(options, "key", "") is None and default_of("key"):
-        options.key = Path(default_of("key"))
+    Steps.quiet = options.quiet
+    if getattr(options, "key", "") is None and (key := default_of("key")):
+        options.key = Path(key)
     _note_leftovers(options)
     command(options)
     sys.stdout.flush()
@@ -142,8 +142,8 @@ def _classify(options: argparse.Namespace) -> None:
         msg = "no CT is given; name a DICOM folder, NRRD or NIfTI file before the options."
         raise LesionLensError(msg)
     check_output(options.out, overwrite=options.overwrite)
-    if options.library is None and default_of("library"):
-        options.library = library_location(default_of("library"))
+    if options.library is None and (library := default_of("library")):
+        options.library = library_location(library)
     from LesionLensApp.reading import require_files
 
     # Before torch is loaded: what is mistyped is refused at once.

@@ -5,9 +5,8 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-import numpy as np
 from LesionLib.errors import LesionLensError
-from LesionLib.geometry import CTVolume, LesionBox, transformed_points
+from LesionLib.geometry import CTVolume, LesionBox, voxels_around
 
 AUTO = "auto"
 _AROUND_MM = 15.0
@@ -55,11 +54,9 @@ def parsed_window(text: str) -> DisplayWindow | None:
 
 def window_around(volume: CTVolume, box: LesionBox) -> DisplayWindow:
     """By content: lung where a fifth of what lies in and around the box is lung, bone where most is dense, else soft tissue."""
-    corners = transformed_points(np.linalg.inv(volume.ijkToRAS), box.grown(_AROUND_MM).cornersRAS)
-    size = np.array(volume.sizeIJK)
-    low = np.clip(np.floor(corners.min(axis=0)).astype(int), 0, size - 1)
-    high = np.clip(np.ceil(corners.max(axis=0)).astype(int) + 1, low + 1, size)
-    around = volume.array[low[2] : high[2], low[1] : high[1], low[0] : high[0]]
+    around = voxels_around(volume, box.grown(_AROUND_MM))
+    if not around.size:
+        return WINDOWS["soft-tissue"]
     if ((around > _LUNG_HU[0]) & (around < _LUNG_HU[1])).mean() >= _LUNG_SHARE:
         return WINDOWS["lung"]
     return WINDOWS["bone" if (around > _BONE_HU).mean() >= _BONE_SHARE else "soft-tissue"]

@@ -11,7 +11,7 @@ import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TypeVar
+from typing import ClassVar, TypeVar
 
 from LesionLib.errors import OutputError
 from LesionLib.inference.results import NO_ANSWER, LesionResult, SimilarCase
@@ -51,22 +51,16 @@ def kept_names(given: list[str]) -> tuple[str, ...]:
     return tuple(name.strip() for each in given for name in each.split(",") if name.strip())
 
 
-_is_quiet = [False]
-
-
-def be_quiet(quiet: bool) -> None:
-    """Whether the `Steps` made from now on say nothing."""
-    _is_quiet[0] = quiet
-
-
 class Steps:
     """Steps as they begin, and a bar for long ones.
 
     Tells on standard error what is being done; standard output stays for the answer.
     """
 
+    quiet: ClassVar[bool] = False  # whether those made from now on say nothing
+
     def __init__(self) -> None:
-        self._console = Console(stderr=True, highlight=False, quiet=_is_quiet[0])
+        self._console = Console(stderr=True, highlight=False, quiet=self.quiet)
         self._start = time.monotonic()
 
     def begin(self, what: str) -> None:

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import argparse
 import os
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
-from LesionLib.errors import BoxError, InputWarning, WarningName
+from LesionLib.errors import BoxError, InputWarning, LesionLensError, WarningName
 from LesionLib.geometry import CTVolume, LesionBox, in_missing_slices_mm
+from LesionLib.inference.results import LesionResult
 from LesionLib.io.boxes import FrameSource, frame_warning, read_boxes_csv
 from LesionLib.io.segmentations import read_segments, split_parts
 from LesionLib.io.volumes import DicomSeries, read_ct
@@ -39,14 +42,13 @@ def require_boxes(path: Path) -> None:
 
 
 def read_masks(
-    options: argparse.Namespace, series: DicomSeries | None
+    path: Path, series: DicomSeries | None, *, split: float | None, nifti_transform: str
 ) -> tuple[list[CTVolume], tuple[InputWarning, ...]]:
-    """The segments of ``options.segmentation``, split where that is asked for, and what is odd about them."""
-    split = options.split_parts
+    """The segments of a file, and what is odd about them. ``split``: into their parts, of at least so many cubic mm."""
     if split is not None and not 0 <= split <= 1e6:
         msg = f"--split-parts is {split:g}; give the size of the smallest part in cubic mm, from 0 to 1000000."
         raise BoxError(msg)
-    found = read_segments(options.segmentation, nifti_transform=options.nifti_transform)
+    found = read_segments(path, nifti_transform=nifti_transform)
     masks, warnings = list(found.masks), found.warnings
     if split is not None:
         masks, dropped = split_parts(masks, smallest_mm3=split)
@@ -54,7 +56,7 @@ def read_masks(
     of_ct = series.frame_of_reference if series is not None else ""
     if of_ct and found.frame_of_reference and of_ct != found.frame_of_reference:
         text = (
-            f"{options.segmentation.name} names another frame of reference than the CT: it may have been drawn on another "
+            f"{path.name} names another frame of reference than the CT: it may have been drawn on another "
             "series. Check that the segments lie on their lesions."
         )
         warnings = (*warnings, InputWarning(WarningName.MASK_GEOMETRY, text))
@@ -70,6 +72,29 @@ def warnings_of_box(volume: CTVolume, box: LesionBox, *, frame: FrameSource) -> 
         found.append(InputWarning(WarningName.MISSING_SLICES, text))
     found.append(frame_warning(volume, box, frame))
     return tuple(warning for warning in found if warning is not None)
+
+
+def with_reader_warnings(
+    results: Sequence[LesionResult], of_file: Sequence[InputWarning], of_boxes: Sequence[Sequence[InputWarning]]
+) -> list[LesionResult]:
+    """The results with what was odd about their files, then about each box, before their own warnings; each said once."""
+    return [
+        replace(result, warnings=tuple(dict.fromkeys((*of_file, *own, *result.warnings))))
+        for result, own in zip(results, of_boxes, strict=True)
+    ]
+
+
+def require_numbers(options: argparse.Namespace) -> None:
+    """Refuse numbers of ``classify`` that no CT could want. Raises `LesionLensError`."""
+    margin_mm = (
+        0.0 if options.margin_mm is None else options.margin_mm
+    )  # left out: the model's own, which its manifest bounds
+    if not (0 <= margin_mm <= 100 and 1 <= options.similar <= 1000 and 0 <= options.box_jitter <= 100):
+        msg = (
+            f"--margin-mm is {margin_mm:g} (0 to 100 mm), --similar is {options.similar} (1 to 1000) and "
+            f"--box-jitter is {options.box_jitter} (0 to 100)."
+        )
+        raise LesionLensError(msg)
 
 
 def frame_source(boxes: Path | None) -> FrameSource:

@@ -6,8 +6,6 @@ network computed is kept in the details only.
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Protocol
@@ -19,7 +17,7 @@ from LesionLib.explain.heat_map import HeatMap
 from LesionLib.geometry import LesionBox
 from LesionLib.inference.description import ScoreRow, description_sentence, score_notes, score_rows
 from LesionLib.io.boxes import box_to_json
-from LesionLib.io.csv_cells import csv_cell
+from LesionLib.io.csv_cells import csv_text
 from LesionLib.model.scores import ScoreSpec, scores_from_json
 from LesionLib.sampling.statistics import LesionStatistics
 from LesionLib.uncertainty.reliability import Reliability
@@ -217,9 +215,7 @@ def as_csv(run: RunInfo, results: Sequence[LesionResult]) -> str:
     header += [*_reliability_columns(None), *_statistics_columns(None)]
     header += ["volume", "model", "model_version", "model_sha256", "device", "software", "usable", "warning_codes"]
     header += ["sentence"] if scores else []
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(map(csv_cell, header))
+    rows = [header]
     for number, result in enumerate(results, start=1):
         shown = result.shown_probabilities
         numbers = [f"{shown[name]:.6f}" if name in shown else "" for name in classes]
@@ -232,9 +228,8 @@ def as_csv(run: RunInfo, results: Sequence[LesionResult]) -> str:
         shared += [result.sentence(run.scores)] if scores else []
         trust = [*_reliability_columns(result).values(), *_statistics_columns(result.statistics).values()]
         warnings = " | ".join(result.warnings)
-        row = [result.name, result.label, *numbers, *numbers_of_box, map_file, warnings, *trust, *shared]
-        writer.writerow(map(csv_cell, row))
-    return text.getvalue()
+        rows.append([result.name, result.label, *numbers, *numbers_of_box, map_file, warnings, *trust, *shared])
+    return csv_text(rows)
 
 
 def _reliability_columns(result: LesionResult | None) -> dict[str, str]:

@@ -18,7 +18,14 @@ from typing import Any
 import numpy as np
 
 from LesionLib.errors import BoxError, InputWarning, LesionLensError, WarningName
-from LesionLib.geometry import CTVolume, LesionBox, distance_outside_mm, label_mask, transformed_points
+from LesionLib.geometry import (
+    CTVolume,
+    LesionBox,
+    distance_outside_mm,
+    label_mask,
+    transformed_points,
+    voxels_around,
+)
 from LesionLib.io.tables import TableTextError, number_hint, parsed_table, spreadsheet_hint, table_text
 
 # Readers of images, and scipy, are imported where a file or a label map is read: a panel and a quiz come up without them.
@@ -151,17 +158,14 @@ def frame_warning(volume: CTVolume, box: LesionBox, frame: FrameSource) -> Input
         return None
     text = (
         f"{box.name} lies at RAS {here} mm, where there is only air; if RAS and LPS were confused, it lies at RAS {there} mm, in "
-        "tissue. Check the column frame, and in the report's patches that the box is on the lesion."
+        "tissue. Check the column frame, and in the report's pictures that the box is on the lesion."
     )
     return InputWarning(WarningName.BOX_FRAME, text)
 
 
 def _tissue_share(volume: CTVolume, box: LesionBox) -> float:
     """The share of the voxels around a box, as far as they lie in the CT, that are no air."""
-    corners = transformed_points(volume.rasToIJK, box.cornersRAS)
-    low = np.clip(np.floor(corners.min(axis=0)), 0, None).astype(int)
-    high = np.clip(np.ceil(corners.max(axis=0)) + 1, 0, volume.sizeIJK).astype(int)
-    inside = volume.array[low[2] : high[2], low[1] : high[1], low[0] : high[0]]
+    inside = voxels_around(volume, box)
     return float((inside > _AIR_HU).mean()) if inside.size else 0.0
 
 

@@ -245,7 +245,7 @@ def _label_segments(path: Path, nifti_transform: str) -> SegmentationFile:
     layers = np.moveaxis(array, -1, 0) if array.ndim == 4 else array[None]
     is_slicers = any(_SEGMENT_KEY.fullmatch(key) for key in keys)
     if not is_slicers and len(layers) > 1 and all(np.array_equal(layers[0], layer) for layer in layers[1:]):
-        msg = f"{readable_name(path)} is a grey patch in {len(layers)} colours, not a segmentation; give a label map."
+        msg = f"{readable_name(path)} is a grey picture in {len(layers)} colours, not a segmentation; give a label map."
         raise BoxError(msg)
     masks: list[CTVolume] = []
     values: list[int] = []

@@ -184,7 +184,9 @@ def read_lesions(
     if options.segmentation:
         from LesionLib.io.boxes import segment_boxes
 
-        masks, warnings = read_masks(options, series)
+        masks, warnings = read_masks(
+            options.segmentation, series, split=options.split_parts, nifti_transform=options.nifti_transform
+        )
         boxes = segment_boxes(masks, margin_mm=margin_mm)
     else:
         boxes, warnings = _boxes(options.boxes), ()

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from LesionLib.io.csv_cells import csv_cell
+from LesionLib.io.csv_cells import csv_text
 from LesionRetrievalLib.libraries import open_store
 from LesionRetrievalLib.library.cases import CREDIT_PROPERTY, Case, IndexedModel
 from rich.console import Console
@@ -57,15 +55,13 @@ def contents_as_csv(path: Path | str) -> str:
     with open_store(path) as library:
         cases, contents = library.cases(), library.contents()
     names = sorted({name for case in cases for name in case.attributes})
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(map(csv_cell, ("case_id", "label", "label_source", "organ", "note", "with", *names)))
+    rows: list[Sequence[object]] = [("case_id", "label", "label_source", "organ", "note", "with", *names)]
     for case in cases:
         first = (case.case_id, case.label, case.label_source, case.organ, case.note)
         stored = " | ".join(contents.get(case.case_id, ()))
         attributes = [case.attributes.get(name, "") for name in names]
-        writer.writerow(map(csv_cell, (*first, stored, *attributes)))
-    return text.getvalue().rstrip("\n")
+        rows.append((*first, stored, *attributes))
+    return csv_text(rows).rstrip("\n")
 
 
 def contents_as_json(path: Path | str) -> str:

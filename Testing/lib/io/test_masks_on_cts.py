@@ -169,7 +169,7 @@ def test_a_picture_in_colours_is_not_taken_for_one_lesion_a_colour(tmp_path):
     grey = np.zeros((4, 5, 6, 3), np.uint8)
     grey[1:3, 2:4, 2:4] = 255
     sitk.WriteImage(sitk.GetImageFromArray(grey, isVector=True), str(tmp_path / "m.nrrd"))
-    with pytest.raises(BoxError, match=r"m\.nrrd is a grey patch in 3 colours"):
+    with pytest.raises(BoxError, match=r"m\.nrrd is a grey picture in 3 colours"):
         read_segments(tmp_path / "m.nrrd")
 
 

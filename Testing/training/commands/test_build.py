@@ -14,7 +14,7 @@ from LesionLib.model.folder import CARD, LICENSE
 from LesionLib.phantom.masses import mass_ct
 from lesiontraining.cli import main
 from lesiontraining.commands.build import read_build_plan
-from lesiontraining.commands.probe_plan import PlanError
+from lesiontraining.commands.plans import PlanError
 
 PHANTOMS = ("phantom-adrenal5", "phantom-metastasis-cyst", "phantom-liver5")
 

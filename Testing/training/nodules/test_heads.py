@@ -5,12 +5,13 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from lesiontraining.nodules.heads import Linear, fit_calibration, fit_ridge, fit_space, settings
-from lesiontraining.nodules.nested import Task, fit, nested
+from lesiontraining.nodules.nested import HeadOptions, Task, fit, nested
 from lesiontraining.nodules.questions import score_loss, steady_loss
 from scipy.special import softmax
 
 RNG = np.random.default_rng(0)
 CHOICES = {"penalty": [1e-3, 1e-1], "steadiness": [0.0, 2.0]}
+OPTIONS = HeadOptions(places=24, components=20, measures_weight=1.0, choices=CHOICES)
 
 
 def drawings(n: int = 80, d: int = 30) -> list[np.ndarray]:
@@ -92,13 +93,12 @@ def class_task(seen: np.ndarray) -> Task:
 
 def test_a_fold_s_answers_do_not_depend_on_its_own_labels():
     seen, folds = seen_by_drawing(), np.arange(80) % 5
-    options = {"places": 24, "components": 20, "measures_weight": 1.0, "choices": CHOICES}
     task = class_task(seen["given"])
-    first = nested(seen, folds, task, **options)
+    first = nested(seen, folds, task, OPTIONS)
     here = folds == 2
     labels = np.where(here, 1 - task.labels, task.labels)
     other = Task(labels[:, None].astype(float), labels, 2, task.weights, task.loss)
-    second = nested(seen, folds, other, **options)
+    second = nested(seen, folds, other, OPTIONS)
     for drawing in seen:
         np.testing.assert_array_equal(first.logits[drawing][here], second.logits[drawing][here])
         assert not np.array_equal(first.logits[drawing][~here], second.logits[drawing][~here])
@@ -108,7 +108,7 @@ def test_a_fold_s_answers_do_not_depend_on_its_own_labels():
 def test_what_can_be_learned_is_learned_out_of_fold():
     seen, folds = seen_by_drawing(200), np.arange(200) % 5
     task = class_task(seen["given"])
-    answers = nested(seen, folds, task, places=24, components=20, measures_weight=1.0, choices=CHOICES)
+    answers = nested(seen, folds, task, OPTIONS)
     assert (answers.probabilities().argmax(axis=1) == task.labels).mean() > 0.85
     assert (answers.probabilities("loose").argmax(axis=1) == task.labels).mean() > 0.85
 
@@ -118,12 +118,12 @@ def test_lesions_without_a_target_are_answered_and_not_fitted_on():
     targets = seen["given"][:, -1:].copy()
     targets[::7] = np.nan
     task = Task(targets, np.full(80, -1), 0, np.ones(80), score_loss)
-    answers = nested(seen, folds, task, places=24, components=20, measures_weight=1.0, choices=CHOICES)
+    answers = nested(seen, folds, task, OPTIONS)
     assert np.isfinite(answers.outputs["given"]).all()
     assert answers.final.calibration is None
     known = task.known
     fitted = fit(
         {name: seen[name][known] for name in ("given", "reader", "drawn loosely")}, folds[known], task.at(known),
-        places=24, components=20, measures_weight=1.0, choices=CHOICES,
+        OPTIONS,
     )  # fmt: skip
     assert np.isfinite(fitted.outputs(seen["given"])).all()

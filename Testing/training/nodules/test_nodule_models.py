@@ -20,9 +20,9 @@ from LesionLib.model.folder import CARD, golden_case
 from LesionLib.networks import build_network
 from LesionLib.phantom.nodules import nodule_patch
 from lesiontraining.cli import main
-from lesiontraining.commands.probe_plan import PlanError
+from lesiontraining.commands.plans import PLANS, PlanError
 from lesiontraining.data.readers.lidc_ratings import ATTRIBUTES
-from lesiontraining.nodules.plan import PLANS, read_nodule_plan
+from lesiontraining.nodules.plan import read_nodule_plan
 
 COUNT, READERS = 24, 4
 pytestmark = pytest.mark.timeout(1200)  # two dozen nodules, each described in five drawings

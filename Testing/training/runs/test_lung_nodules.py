@@ -24,9 +24,10 @@ from LesionLib.networks import build_network
 from LesionLib.phantom.nodules import nodule_patch
 from lesiontraining.cli import main
 from lesiontraining.commands.export import write_bundle
+from lesiontraining.commands.plans import PlanError
 from lesiontraining.commands.probe import probe
 from lesiontraining.commands.probe_card import card, manifest_head, manifest_section
-from lesiontraining.commands.probe_plan import BoxJitter, PlanError, read_plan
+from lesiontraining.commands.probe_plan import BoxJitter, read_plan
 from lesiontraining.data.contents import content_of_folder
 from lesiontraining.nodules.plan import read_nodule_plan
 from repository import ROOT

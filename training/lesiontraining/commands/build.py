@@ -10,18 +10,17 @@ from typing import Any
 
 import numpy as np
 import yaml
-from jsonargparse import ArgumentError, ArgumentParser
-from sklearn.metrics import roc_auc_score
 
 from lesiontraining.commands.evaluate import evaluate
 from lesiontraining.commands.export import ExportPlan, SeedFigures, export
 from lesiontraining.commands.fit import fit
-from lesiontraining.commands.probe_plan import LesionClass, ModelText, PlanError
+from lesiontraining.commands.plans import LesionClass, ModelText, PlanError, read_plan_as
 from lesiontraining.data.phantom_tables import TABLE, PhantomTable, write_phantom_table
+from lesiontraining.evaluation.classification import auc
+from lesiontraining.evaluation.intervals import PatientDraws, interval, over
 from lesiontraining.runs.folder import RunFolder
 
 Notify = Callable[[str], None]
-_PLANS = Path(__file__).resolve().parents[2] / "models"
 _CONFIG = "recipe.yaml"
 
 
@@ -48,23 +47,9 @@ class BuildPlan:
 
 def read_build_plan(name: str | Path) -> BuildPlan:
     """The plan of a YAML file, or of one that comes along by its name. Raises `PlanError` for what does not fit."""
-    path = Path(name) if Path(name).is_file() else _PLANS / f"{name}.yaml"
-    if not path.is_file():
-        known = ", ".join(
-            sorted(found.stem for found in _PLANS.glob("*.yaml") if "\nrecipe:" in found.read_text("utf-8"))
-        )
-        msg = f"there is no plan {str(name)!r} of a recipe's model; give a YAML file, or one of {known}."
-        raise PlanError(msg)
-    parser = ArgumentParser(exit_on_error=False)
-    parser.add_class_arguments(BuildPlan)
-    try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
-        plan = BuildPlan(**vars(parser.instantiate(parser.parse_object(values))))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError, ArgumentError, TypeError, ValueError, KeyError) as error:
-        msg = f"{path.name} is no plan of a recipe's model: {' '.join(str(error).split())[:600]}"
-        raise PlanError(msg) from error
+    plan, source = read_plan_as(BuildPlan, name, of="a recipe's model", field="recipe")
     if not plan.seeds or len(set(plan.seeds)) != len(plan.seeds):
-        msg = f"{path.name}: the seeds are {plan.seeds}; give at least one, each once."
+        msg = f"{source}: the seeds are {plan.seeds}; give at least one, each once."
         raise PlanError(msg)
     return plan
 
@@ -144,12 +129,8 @@ def _seed_figures(plan: BuildPlan, runs: Sequence[Path]) -> SeedFigures:
     if tested[0].probabilities.shape[1] != 2:
         msg = "several seeds are compared by AUC, which two classes have; give one seed."
         raise PlanError(msg)
-    members = [np.flatnonzero(patients == patient) for patient in np.unique(patients)]
-    rng, means = np.random.default_rng(0), []
-    for _ in range(plan.draws):
-        rows = np.concatenate([members[drawn] for drawn in rng.integers(len(members), size=len(members))])
-        if len(np.unique(labels[rows])) == 2:
-            means.append(np.mean([roc_auc_score(labels[rows], score[rows]) for score in scores]))
-    low, high = np.quantile(means, [0.025, 0.975])
-    aucs = tuple(float(roc_auc_score(labels, score)) for score in scores)
-    return SeedFigures(tuple(plan.seeds), aucs, float(np.mean(aucs)), float(low), float(high), plan.aim_auc)
+    of_seeds = [over(auc, labels == 1, score) for score in scores]
+    # Of these very seeds: the card asks how sure their mean is, not what a sixth one would give.
+    mean = interval(of_seeds, PatientDraws(patients, draws=plan.draws), draw_seeds=False)
+    aucs = tuple(of_seed(np.arange(len(labels))) for of_seed in of_seeds)
+    return SeedFigures(tuple(plan.seeds), aucs, mean.value, mean.low, mean.high, plan.aim_auc)

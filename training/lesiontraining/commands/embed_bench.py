@@ -26,6 +26,7 @@ from lesiontraining.evaluation.embedding_protocols import (
 )
 from lesiontraining.evaluation.intervals import Difference, Estimate, PatientDraws, difference, interval, over
 from lesiontraining.evaluation.predictions import PredictionsError
+from lesiontraining.reporting.model_card import markdown_table, signed
 from lesiontraining.runs.encoders import Encoder
 from lesiontraining.runs.table_answers import LesionMeasures
 
@@ -184,21 +185,14 @@ def as_text(rows: Sequence[BenchRow], table: LesionTable) -> str:
         f"{len(known)} lesions of {patients} patients ({counts}). Macro AUC over folds of whole patients; in brackets the 95 % "
         "interval, patients drawn. Research use only, not for diagnosis."
     )
-    head = [
-        about,
-        *(f"{row.method} {row.training_note}" for row in rows if row.training_note),
-        "",
-        "| | " + " | ".join(PROTOCOLS) + " | " + " | ".join(STABILITY) + " |",
-        "|---" * (1 + len(PROTOCOLS) + len(STABILITY)) + "|",
-    ]
-    lines = []
+    notes = [f"{row.method} {row.training_note}" for row in rows if row.training_note]
+    lines: list[Sequence[str]] = []
     for row in rows:
         stability = [str(row.stability[name]) if name in row.stability else "" for name in STABILITY]
-        lines.append(f"| {row.method} | " + " | ".join([*map(str, row.figures.values()), *stability]) + " |")
+        lines.append([row.method, *map(str, row.figures.values()), *stability])
         if row.against:
-            signed = [f"{d.value:+.3f} ({d.low:+.3f} to {d.high:+.3f})" for d in row.against.values()]
-            lines.append("| minus size and mean HU | " + " | ".join([*signed, "", ""]) + " |")
-    return "\n".join([*head, *lines])
+            lines.append(["minus size and mean HU", *map(signed, row.against.values()), *[""] * len(STABILITY)])
+    return "\n".join([about, *notes, "", markdown_table(["", *PROTOCOLS, *STABILITY], lines)])
 
 
 def write_rows(rows: Sequence[BenchRow], out: Path) -> None:

@@ -33,7 +33,7 @@ from safetensors import SafetensorError
 from safetensors.torch import save_file
 
 from lesiontraining.commands.evaluate import REPORT_FOLDER
-from lesiontraining.commands.probe_plan import LesionClass, ModelText
+from lesiontraining.commands.plans import LesionClass, ModelText
 from lesiontraining.data.sources import TRAINING_MARGIN_MM
 from lesiontraining.reporting.figures import OF_POSITIVE
 from lesiontraining.reporting.model_card import ModelCard, markdown_table, shown

@@ -204,7 +204,10 @@ def fit(out: Path, arguments: Sequence[str], *, folds: str, notify: Notify) -> R
             continue
         notify(f"fold {number}: reading the data")
         cli = clis.get(number) or recipe_cli(arguments, fold)
-        require_same_settings(fold, _settings(cli))
+        settings = _settings(cli)
+        require_same_settings(fold, settings)
+        if cli.trainer.is_global_zero:
+            keep_settings(fold, settings)
         _fit_fold(cli, fold, arguments, notify)
     return run
 
@@ -221,7 +224,6 @@ def _fit_fold(cli: RecipeCLI, fold: FoldFolder, arguments: Sequence[str], notify
     start = time.monotonic()
     if cli.trainer.is_global_zero:
         fold.remove_leftovers()
-        keep_settings(fold, _settings(cli))
     begun = fold.last_checkpoint
     if begun is not None:
         notify(f"fold {fold.number}: going on from {begun}")

@@ -20,7 +20,8 @@ from LesionLib.networks.weights import load_pretrained
 from LesionLib.sampling.batches import crop_lesion
 from LesionLib.sampling.inputs import Spec
 
-from lesiontraining.commands.probe_plan import SIZES, LesionGroup, PlanError, ProbePlan
+from lesiontraining.commands.plans import PlanError
+from lesiontraining.commands.probe_plan import SIZES, LesionGroup, ProbePlan
 from lesiontraining.data.lesions import LesionTable, ct_lesions
 from lesiontraining.data.messages import Problem, refuse
 from lesiontraining.data.readers.registry import read_with

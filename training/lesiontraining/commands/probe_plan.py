@@ -6,37 +6,20 @@ of the input, nothing in it is evaluated.
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from string import Template
 
 import numpy as np
-import yaml
-from jsonargparse import ArgumentError, ArgumentParser
-from LesionLib.errors import LesionLensError
 from LesionLib.geometry import LesionBox
 from LesionLib.sampling.inputs import KINDS, Spec
 
+from lesiontraining.commands.plans import LesionClass, ModelText, PlanError, read_plan_as
 from lesiontraining.data.crops import input_spec
 from lesiontraining.tasks.linear_probe import STRENGTHS
 
-_PLANS = Path(__file__).resolve().parents[2] / "models"
 SIZES = ("volume_mm3", "diameter_mm")
 FEATURES = (*SIZES, "mean_hu")
-
-
-class PlanError(LesionLensError):
-    """A plan of a model that cannot be read, or that does not fit its data."""
-
-
-@dataclass(frozen=True)
-class LesionClass:
-    """A class of the model: its name as the reader gives it, what it means, and its colour, red, green and blue in 0 ... 1."""
-
-    name: str
-    description: str
-    color: tuple[float, float, float]
 
 
 @dataclass(frozen=True)
@@ -64,38 +47,6 @@ class BoxJitter:
     def drawn(self, box: LesionBox, rng: np.random.Generator) -> LesionBox:
         """The box drawn again."""
         return box.jittered(rng, shift_mm=self.shift_mm, grow_mm=self.grow_mm, turn_degrees=self.turn_degrees)
-
-
-@dataclass(frozen=True)
-class ModelText:
-    """What the model says of itself. ``lesion``: what it is asked about, in a word; ``command``: how it is made again.
-
-    ``how`` and ``limits`` may name fields of the input, such as $margin_mm; ``limits`` also $low_mm and $high_mm, the smallest and
-    the largest box edge of training. ``channels``: of the network's input, by name.
-    ``protocol``: the collection and how its folds were made; ``boxes``: what the given boxes are; ``lead``: what a reader must
-    know before the figures.
-    """
-
-    lesion: str
-    task: str
-    description: str
-    intended_use: str
-    question: str
-    how: str
-    protocol: str
-    lead: str
-    limits: list[str]
-    credit: str
-    license: str
-    command: str
-    data_source: str
-    boxes: str = "the box of the table"
-    remark: str = ""
-    authors: str = ""
-    copyright: str = ""
-    references: list[str] = field(default_factory=list)
-    channels: list[str] = field(default_factory=list)
-    changelog: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -149,25 +100,8 @@ class ProbePlan:
 
 def read_plan(name: str | Path) -> ProbePlan:
     """The plan of a YAML file, or of one that comes along by its name. Raises `PlanError` for what does not fit."""
-    path = Path(name)
-    if not os.path.isfile(path):
-        path = _PLANS / f"{name}.yaml"
-    if not os.path.isfile(path):
-        known = ", ".join(
-            sorted(found.stem for found in _PLANS.glob("*.yaml") if "\nnetwork:" in found.read_text("utf-8"))
-        )
-        msg = f"there is no plan {str(name)!r}; give a YAML file, or one of {known}."
-        raise PlanError(msg)
-    parser = ArgumentParser(exit_on_error=False)
-    parser.add_class_arguments(ProbePlan)
-    try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
-        plan = parser.instantiate(parser.parse_object(values))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError, ArgumentError, TypeError, ValueError, KeyError) as error:
-        msg = f"{path.name} is no plan of a model: {' '.join(str(error).split())[:600]}"
-        raise PlanError(msg) from error
-    plan = ProbePlan(**vars(plan))
-    _check(plan, path.name)
+    plan, source = read_plan_as(ProbePlan, name, of="a frozen network with a linear head", field="network")
+    _check(plan, source)
     return plan
 
 

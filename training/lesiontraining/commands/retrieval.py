@@ -15,6 +15,7 @@ from lesiontraining.data.lesions import LesionTable, ct_lesions
 from lesiontraining.evaluation.baselines import size_as_angle
 from lesiontraining.evaluation.predictions import Predictions
 from lesiontraining.reporting.figures import FIGURES, RULES, SearchRow, search_rows
+from lesiontraining.reporting.model_card import signed
 from lesiontraining.runs.table_answers import LesionMeasures, table_predictions
 
 SIZE = "size alone"
@@ -52,11 +53,7 @@ def as_text(rows: list[SearchRow], label: str, counts: dict[str, int]) -> str:
     ]
     for row in rows:
         cells = " | ".join(f"{row.figures[f]} | {row.chance[f]:.3f}" for f in _SHOWN)
-        against = (
-            ""
-            if row.against is None
-            else f"{row.against.value:+.3f} ({row.against.low:+.3f} to {row.against.high:+.3f})"
-        )
+        against = "" if row.against is None else signed(row.against)
         lines.append(f"| {RULES[row.rule]} | {row.method} | {row.queries} | {cells} | {against} |")
     return "\n".join(lines)
 

@@ -22,6 +22,7 @@ from lesiontraining.data.lesions import (
     LesionTable,
     class_order,
     column_problems,
+    patients_written_twice,
     read_rows,
     typed_rows,
 )
@@ -131,9 +132,7 @@ def check_csv(path: Path, *, label: str, folds: int | None = None, progress: boo
     warnings: dict[str, int] = {}
     problems += _table_problems(table, folds, None, labelled=there is not None)
     problems += _files(table, warnings, progress=progress)
-    odd = [(row_line, text) for text, row_line in warnings.items()]
-    for line, text in doubtful_labels((row.line, row.patient) for row in read):
-        odd.append((line, text.replace("label", "patient").replace("class", "patient")))
+    odd = [(line, text) for text, line in warnings.items()] + patients_written_twice(read)
     return CheckedTable(table, tuple(sorted(problems, key=lambda p: p.line)), tuple(sorted(odd)))
 
 

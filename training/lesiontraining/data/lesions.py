@@ -349,7 +349,7 @@ def table_from_rows(
     names = class_order([row.label for row in read], classes)
     if label is not None and not names:
         raise one_problem(source, f"the column {label!r} is empty in every row; there is nothing to learn")
-    warnings = _patients_written_twice(read) if "patient" in header else (OWN_PATIENT,)
+    warnings = _doubtful_patients(read) if "patient" in header else (OWN_PATIENT,)
     return LesionTable(tuple(read), names, source, credit, warnings)
 
 
@@ -368,13 +368,18 @@ def typed_rows(
     return read, problems
 
 
-def _patients_written_twice(rows: Sequence[LesionRow]) -> tuple[str, ...]:
-    """Identifiers that may be one patient's: on two sides of a split the figures would be too good."""
+def patients_written_twice(rows: Sequence[LesionRow]) -> list[tuple[int, str]]:
+    """Identifiers that may be one patient's, with their lines: on two sides of a split the figures would be too good."""
     found = doubtful_labels((row.line, row.patient) for row in rows)
+    return [(line, text.replace("label", "patient").replace("class", "patient")) for line, text in found]
+
+
+def _doubtful_patients(rows: Sequence[LesionRow]) -> tuple[str, ...]:
+    """The first of them, and how many more there are."""
+    found = patients_written_twice(rows)
     if not found:
         return ()
     line, text = found[0]
-    text = text.replace("label", "patient").replace("class", "patient")
     more = f" And {len(found) - 1} more like it." if len(found) > 1 else ""
     return (f"line {line}: {text}.{more}",)
 

@@ -19,15 +19,15 @@ from LesionLib.networks.weights import load_pretrained
 from LesionLib.uncertainty.conformal import ConformalQuantile, Proportion, proportion
 from LesionLib.uncertainty.out_of_distribution import OutOfDistribution
 
-from lesiontraining.commands.probe_plan import PlanError
+from lesiontraining.commands.plans import PlanError
 from lesiontraining.data.lesions import LesionTable, ct_lesions
 from lesiontraining.data.readers.lidc import read_nodule_set
 from lesiontraining.data.readers.lidc_ratings import ATTRIBUTES, read_ratings
 from lesiontraining.data.splits import cross_validation_folds
 from lesiontraining.nodules.described import GIVEN, Described, Notify, describe, seen_of
 from lesiontraining.nodules.figures import Figures, Measuring
-from lesiontraining.nodules.heads import Linear, Space
-from lesiontraining.nodules.nested import Fitted, Nested, Task, nested
+from lesiontraining.nodules.heads import Linear, Space, unit
+from lesiontraining.nodules.nested import Fitted, HeadOptions, Nested, Task, nested
 from lesiontraining.nodules.plan import NodulePlan
 from lesiontraining.nodules.questions import (
     MODEL,
@@ -186,11 +186,6 @@ class ComparisonSpace:
         return unit(self.linear.of(seen - self.mean))
 
 
-def unit(vectors: np.ndarray) -> np.ndarray:
-    """L2-normalised rows."""
-    return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
-
-
 def usual_space(space: Space, seen: np.ndarray) -> Linear:
     """First directions and measures, each with variance 1, and a constant; on what is seen less ``space.mean``."""
     matrix = space.matrix
@@ -214,11 +209,9 @@ def _comparison(space: Space, described: Described) -> ComparisonSpace:
 
 
 def _nested(plan: NodulePlan, nodules: Nodules, task: Task, places: int) -> Nested:
-    return nested(
-        nodules.described.seen, nodules.folds, task, places=places, components=plan.components,
-        measures_weight=plan.measures_weight,
-        choices={"penalty": plan.penalties, "steadiness": plan.steadiness}, seed=plan.seed,
-    )  # fmt: skip
+    choices = {"penalty": plan.penalties, "steadiness": plan.steadiness}
+    options = HeadOptions(places, plan.components, plan.measures_weight, choices, plan.seed)
+    return nested(nodules.described.seen, nodules.folds, task, options)
 
 
 def centered_head(fitted: Fitted) -> Linear:

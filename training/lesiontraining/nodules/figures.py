@@ -10,7 +10,7 @@ import numpy as np
 from scipy.stats import rankdata
 
 from lesiontraining.evaluation.intervals import Difference, Estimate, PatientDraws, difference, interval
-from lesiontraining.reporting.model_card import markdown_table, shown
+from lesiontraining.reporting.model_card import markdown_table, shown, signed
 
 # The values of a method at some rows, and those rows -> a figure.
 Metric = Callable[[np.ndarray, np.ndarray], float]
@@ -60,11 +60,6 @@ class Table:
             "figures": {name: {f: _numbers(e) for f, e in of.items()} for name, of in self.rows.items()},
             f"{self.compared.lower()}_difference": {name: _numbers(d) for name, d in self.differences.items()},
         }
-
-
-def signed(found: Estimate) -> str:
-    """``+0.013 (+0.002 to +0.023)``."""
-    return f"{found.value:+.3f} ({found.low:+.3f} to {found.high:+.3f})"
 
 
 def _numbers(found: Estimate) -> dict[str, float | None]:

@@ -132,3 +132,8 @@ def fit_calibration(outputs: np.ndarray, labels: np.ndarray, *, classes: int) ->
 def settings(choices: Mapping[str, Sequence[float]]) -> list[dict[str, float]]:
     """All combinations of the values of each name."""
     return [dict(zip(choices, values, strict=True)) for values in product(*choices.values())]
+
+
+def unit(vectors: np.ndarray) -> np.ndarray:
+    """L2-normalised rows."""
+    return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)

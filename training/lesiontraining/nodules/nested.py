@@ -40,6 +40,19 @@ class Task:
         return Task(self.targets[rows], self.labels[rows], self.classes, self.weights[rows], self.loss)
 
 
+@dataclass(frozen=True)
+class HeadOptions:
+    """How a head is fitted. ``places``, ``components``, ``measures_weight``: as in `fit_space`; ``choices``: values of ``penalty``
+    and ``steadiness``, of which one each is chosen.
+    """
+
+    places: int
+    components: int
+    measures_weight: float
+    choices: Mapping[str, Sequence[float]]
+    seed: int = 0
+
+
 @dataclass(frozen=True, eq=False)
 class Fitted:
     """A head: what is seen -> `space` -> ``ridge`` -> ``calibration`` (None without classes), and the settings it was fitted with."""
@@ -72,61 +85,45 @@ class Nested:
         return softmax(self.logits[drawing], axis=1)
 
 
-def nested(
-    seen: Mapping[str, np.ndarray],
-    folds: np.ndarray,
-    task: Task,
-    *,
-    places: int,
-    components: int,
-    measures_weight: float,
-    choices: Mapping[str, Sequence[float]],
-    seed: int = 0,
-) -> Nested:
+def nested(seen: Mapping[str, np.ndarray], folds: np.ndarray, task: Task, options: HeadOptions) -> Nested:
     """Answers to every lesion by a head that never saw its patient, its settings chosen without it; and the head to use.
 
-    ``folds``: patients never across, (lesion,). ``choices``: values of ``penalty`` and ``steadiness``.
+    ``folds``: patients never across, (lesion,).
     """
-    options = {
-        "places": places, "components": components, "measures_weight": measures_weight, "choices": choices, "seed": seed,
-    }  # fmt: skip
     n = len(folds)
     outputs = {name: np.empty((n, task.targets.shape[1])) for name in seen}
     logits = {name: np.empty((n, task.classes)) for name in seen}
     chosen = []
     for fold in np.unique(folds):
         rest, here = folds != fold, folds == fold
-        fitted = fit({name: seen[name][rest] for name in FITTED}, folds[rest], task.at(rest), **options)
+        fitted = fit({name: seen[name][rest] for name in FITTED}, folds[rest], task.at(rest), options)
         chosen.append(fitted.setting)
         for name, of_drawing in seen.items():
             outputs[name][here] = fitted.outputs(of_drawing[here])
             if fitted.calibration is not None:
                 logits[name][here] = fitted.logits(of_drawing[here])
-    final = fit({name: seen[name] for name in FITTED}, folds, task, **options)
+    final = fit({name: seen[name] for name in FITTED}, folds, task, options)
     return Nested(outputs, logits, chosen, final)
 
 
-def fit(
-    seen: Mapping[str, np.ndarray],
-    folds: np.ndarray,
-    task: Task,
-    *,
-    places: int,
-    components: int,
-    measures_weight: float,
-    choices: Mapping[str, Sequence[float]],
-    seed: int = 0,
-) -> Fitted:
+def fit(seen: Mapping[str, np.ndarray], folds: np.ndarray, task: Task, options: HeadOptions) -> Fitted:
     """Settings by inner folds, the calibration on answers from inner folds, the ridge on all."""
     drawings = list(seen.values())
-    space = fit_space(drawings, places=places, components=components, measures_weight=measures_weight, seed=seed)
+    space = fit_space(
+        drawings,
+        places=options.places,
+        components=options.components,
+        measures_weight=options.measures_weight,
+        seed=options.seed,
+    )
     known = task.known
     inner, of = task.at(known), [space.of(drawing[known]) for drawing in drawings]
     groups = np.unique(folds[known], return_inverse=True)[1] % _INNER_FOLDS
-    answers = [_out_of_fold(of, groups, inner, setting) for setting in settings(choices)]
+    tried = settings(options.choices)
+    answers = [_out_of_fold(of, groups, inner, setting) for setting in tried]
     losses = [task.loss(found[0], found[-1], inner) for found in answers]
     best = int(np.argmin(losses))
-    setting = settings(choices)[best]
+    setting = tried[best]
     calibration = None
     if task.classes:
         # Calibrated on boxes as given and as drawn by others alike: both are asked in use.

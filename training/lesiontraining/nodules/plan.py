@@ -1,4 +1,4 @@
-"""What makes a nodule model: its question, what its head may choose from, and the words of its card. A YAML file of values."""
+"""What makes a nodule model: its question, what its head may choose from, and the text of its card. A YAML file of values."""
 
 from __future__ import annotations
 
@@ -7,14 +7,11 @@ from pathlib import Path
 from string import Template
 from typing import Any, Literal
 
-import yaml
-from jsonargparse import ArgumentError, ArgumentParser
 from LesionLib.sampling.inputs import Spec
 
-from lesiontraining.commands.probe_plan import LesionClass, ModelText, PlanError
+from lesiontraining.commands.plans import LesionClass, ModelText, read_plan_as
 from lesiontraining.nodules.described import NODULE_SPEC
 
-PLANS = Path(__file__).resolve().parents[2] / "models"
 Question = Literal["malignancy", "kind", "description", "retrieval"]
 
 
@@ -62,19 +59,4 @@ class NodulePlan:
 
 def read_nodule_plan(name: str | Path) -> NodulePlan:
     """The plan of a YAML file, or of one that comes along by its name. Raises `PlanError` for what does not fit."""
-    path = Path(name)
-    if not path.is_file():
-        path = PLANS / f"{name}.yaml"
-    if not path.is_file():
-        known = ", ".join(sorted(found.stem for found in PLANS.glob("lung-nodule-*.yaml")))
-        msg = f"there is no plan {str(name)!r} of a nodule model; give a YAML file, or one of {known}."
-        raise PlanError(msg)
-    parser = ArgumentParser(exit_on_error=False)
-    parser.add_class_arguments(NodulePlan)
-    try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
-        plan = parser.instantiate(parser.parse_object(values))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError, ArgumentError, TypeError, ValueError, KeyError) as error:
-        msg = f"{path.name} is no plan of a nodule model: {' '.join(str(error).split())[:600]}"
-        raise PlanError(msg) from error
-    return NodulePlan(**vars(plan))
+    return read_plan_as(NodulePlan, name, of="a nodule model", field="question")[0]

@@ -17,10 +17,10 @@ from lesiontraining.data.splits import cross_validation_folds
 from lesiontraining.evaluation.classification import auc
 from lesiontraining.evaluation.intervals import PatientDraws, difference, interval, over
 from lesiontraining.nodules.described import GIVEN, GROWN, LOOSE, Notify, describe
-from lesiontraining.nodules.figures import Steadiness, signed
-from lesiontraining.nodules.nested import Task, nested
+from lesiontraining.nodules.figures import Steadiness
+from lesiontraining.nodules.nested import HeadOptions, Task, nested
 from lesiontraining.nodules.questions import SIZE_HU, VOLUME, Nodules, malignancy_task
-from lesiontraining.reporting.model_card import markdown_table, shown
+from lesiontraining.reporting.model_card import markdown_table, shown, signed
 
 
 @dataclass(frozen=True)
@@ -85,11 +85,9 @@ def _rows(
     drawn_middle = PatientDraws(nodules.patients[middle], draws=draws, seed=seed)
     for recipe in recipes:
         started = time.process_time()
-        answers = nested(
-            nodules.described.seen, nodules.folds, _task(nodules, recipe.target), places=places,
-            components=recipe.components, measures_weight=recipe.measures_weight,
-            choices={"penalty": [recipe.penalty], "steadiness": [recipe.steadiness]}, seed=seed,
-        )  # fmt: skip
+        choices = {"penalty": [recipe.penalty], "steadiness": [recipe.steadiness]}
+        options = HeadOptions(places, recipe.components, recipe.measures_weight, choices, seed)
+        answers = nested(nodules.described.seen, nodules.folds, _task(nodules, recipe.target), options)
         seconds = time.process_time() - started
         p = {name: answers.probabilities(name)[:, 1] for name in (GIVEN, LOOSE, GROWN)}
         whole = interval(over(auc, positive, p[GIVEN]), drawn)

@@ -18,7 +18,7 @@ from lesiontraining.data.readers.lidc_ratings import ATTRIBUTES, KINDS
 from lesiontraining.evaluation.retrieval import retrieve
 from lesiontraining.nodules.described import GIVEN, LOOSE, NODULE_SPEC, Described, Notify, seen_of
 from lesiontraining.nodules.figures import Aim, Figures, Measuring, Table
-from lesiontraining.nodules.heads import Linear
+from lesiontraining.nodules.heads import Linear, unit
 from lesiontraining.nodules.nested import Nested, Task
 from lesiontraining.nodules.questions import LOOSE_ROW, MODEL, SIZE_HU, VOLUME, Nodules, kind_labels, score_loss
 
@@ -149,8 +149,8 @@ def _agreement_table(
     same = patients[:, None] == patients[None]
     found = {}
     for name, of in vectors.items():
-        unit = of[index] / np.linalg.norm(of[index], axis=1, keepdims=True)
-        nearest = np.argsort(np.where(same, -np.inf, unit @ unit.T), axis=1)[:, ::-1][:, :K]
+        near = unit(of[index])
+        nearest = np.argsort(np.where(same, -np.inf, near @ near.T), axis=1)[:, ::-1][:, :K]
         values = np.full(len(rated), np.nan)
         values[index] = 1.0 - np.abs(scaled[nearest] - scaled[:, None]).mean(axis=(1, 2))
         found[name] = values

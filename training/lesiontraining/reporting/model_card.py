@@ -6,6 +6,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from math import isnan
 
+from lesiontraining.evaluation.intervals import Estimate
+
 
 @dataclass(frozen=True)
 class ModelCard:
@@ -49,3 +51,10 @@ def shown(value: float | None, low: float | None, high: float | None) -> str:
     if value is None or isnan(value):
         return "not measured"
     return f"{value:.3f}" if low is None or isnan(low) else f"{value:.3f} ({low:.3f}-{high:.3f})"
+
+
+def signed(found: Estimate) -> str:
+    """A difference with its interval, ``+0.013 (+0.002 to +0.023)``; NaN is what does not exist."""
+    if isnan(found.value):
+        return "not measured"
+    return f"{found.value:+.3f} ({found.low:+.3f} to {found.high:+.3f})"

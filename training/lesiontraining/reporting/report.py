@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import csv
 import io
 import json
 from collections.abc import Callable, Mapping, Sequence
@@ -13,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import jinja2
-from LesionLib.io.csv_cells import csv_cell
+from LesionLib.io.csv_cells import csv_text
 from LesionLib.io.private_files import write_private
 
 from lesiontraining.evaluation.leaks import LeakReport
@@ -28,6 +27,7 @@ from lesiontraining.reporting.charts import (
     tsne_chart,
 )
 from lesiontraining.reporting.figures import FIGURES, RULES, Measured, SearchRow, measure, search_rows
+from lesiontraining.reporting.model_card import signed
 
 _ANY = {"auc": "AUC", "balanced_accuracy": "balanced accuracy", "accuracy": "accuracy"}
 _OF_TWO = {"sensitivity": "sensitivity", "specificity": "specificity", "precision": "precision", "f1": "F1"}
@@ -70,7 +70,7 @@ def page(
         k_eff=min((row.k_eff for row in search), default=0.0),
         charts=[{"name": c.name, "title": c.title, "caption": c.caption, "source": _source(png)} for c, png in charts],
         estimate=_estimate,
-        signed=_signed,
+        signed=signed,
         p=_p,
         **texts,
     )
@@ -90,12 +90,6 @@ def _grouped(rows: Sequence[SearchRow]) -> list[dict[str, object]]:
 
 def _estimate(estimate: object) -> str:
     return "not measured" if isnan(estimate.value) else str(estimate)
-
-
-def _signed(estimate: object) -> str:
-    if isnan(estimate.value):
-        return "not measured"
-    return f"{estimate.value:+.3f} ({estimate.low:+.3f} to {estimate.high:+.3f})"
 
 
 def _p(value: float | None) -> str:
@@ -189,19 +183,10 @@ def predictions_table(methods: Mapping[str, Predictions]) -> str:
     A lesion is named by its line in the table, a patient by a code; ``label`` is empty where it is not known.
     """
     names = next(iter(methods.values())).class_names
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    header = [
-        "method",
-        "lesion",
-        "patient",
-        "fold",
-        "label",
-        "predicted",
-        *(f"p_{n}" for n in names),
-        "longest_edge_mm",
+    of_classes = (f"p_{name}" for name in names)
+    rows: list[Sequence[object]] = [
+        ("method", "lesion", "patient", "fold", "label", "predicted", *of_classes, "longest_edge_mm")
     ]
-    writer.writerow(map(csv_cell, header))
     for method, p in methods.items():
         for i in range(len(p)):
             label = names[p.labels[i]] if p.labels[i] >= 0 else ""
@@ -209,8 +194,8 @@ def predictions_table(methods: Mapping[str, Predictions]) -> str:
             numbers = [f"{value:.6f}" for value in p.probabilities[i]]
             edge = float(p.size_mm[i].max())
             answer = [names[int(p.probabilities[i].argmax())], *numbers, f"{edge:.2f}" if isfinite(edge) else ""]
-            writer.writerow(map(csv_cell, [*known, *answer]))
-    return text.getvalue()
+            rows.append([*known, *answer])
+    return csv_text(rows)
 
 
 def conclude(measured: Measured, baselines: Sequence[str]) -> str:

@@ -16,8 +16,9 @@ from jsonargparse import ArgumentError, ArgumentParser
 from LesionLib.errors import LesionLensError
 
 from lesiontraining.commands.recipe_check import restrict_imports
+from lesiontraining.commands.recipes import brought_along
 
-PLANS = Path(__file__).resolve().parents[2] / "models"
+PLANS = brought_along("models")
 _Plan = TypeVar("_Plan")
 
 

@@ -84,6 +84,16 @@ def _add_classify(commands: argparse._SubParsersAction) -> None:
         "results.csv, and failed.csv; the same command goes on after a break",
     )  # fmt: skip
     parser.add_argument("--jobs", type=int, default=1, metavar="N", help="with --batch: N processes (default: 1)")
+    parser.add_argument(
+        "--ray", metavar="ADDRESS", default="",
+        help="with --batch: hand the cases out over a Ray cluster, --jobs of its processes at a time (auto, local, or ray://host:10001)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--embeddings",
+        type=Path,
+        metavar="FILE",
+        help="with --batch: the lesions' embeddings as a table, .parquet or .csv",
+    )
     add_reading_options(parser)
     parser.add_argument(
         "--margin-mm", type=float, help="margin around a segment (default: what the model was made for)"
@@ -140,6 +150,9 @@ def _classify(options: argparse.Namespace) -> None:
         return
     if options.volume is None:
         msg = "no CT is given; name a DICOM folder, NRRD or NIfTI file before the options."
+        raise LesionLensError(msg)
+    if options.ray or options.embeddings:
+        msg = "--ray and --embeddings go with --batch; leave them out, or give a table of CTs by --batch."
         raise LesionLensError(msg)
     check_output(options.out, overwrite=options.overwrite)
     if options.library is None and (library := default_of("library")):

@@ -101,7 +101,7 @@ def _completed(sources: Sequence[Dataset]) -> tuple[list[Dataset], tuple[InputWa
         missing = sum(not source.get(keyword) for source in sources)
         if missing:
             msg = (
-                f"{missing} of the CT's {len(sources)} DICOM files have no {keyword}, without which a report cannot say what "
+                f"{missing} of the CT's {len(sources)} DICOM files have no {keyword}, without which a result cannot say what "
                 "it belongs to."
             )
             raise StructuredReportError(msg)
@@ -143,7 +143,7 @@ def _commonFrame(sources: Sequence[Dataset]) -> tuple[str, str]:
     if len(frames) != 1 or len(series) != 1 or "" in frames | series:
         msg = (
             f"the CT's {len(sources)} DICOM files name {len(series)} series and {len(frames - {''})} frames of reference; "
-            "a report needs one of each. Load the series again from its DICOM files."
+            "a result needs one of each. Load the series again from its DICOM files."
         )
         raise StructuredReportError(msg)
     return frames.pop(), series.pop()
@@ -182,7 +182,7 @@ def refusingThisHeader() -> Iterator[None]:
     except (ValueError, TypeError, AttributeError, LookupError) as error:
         if isinstance(error, LesionLensError):
             raise
-        msg = f"the report cannot be written from the headers of this CT ({type(error).__name__}); export the CT again."
+        msg = f"it cannot be written from the headers of this CT ({type(error).__name__}); export the CT again."
         raise StructuredReportError(msg) from error
 
 
@@ -235,6 +235,6 @@ def highdicom() -> Any:
         import highdicom.seg
         import highdicom.sr
     except ImportError as error:
-        msg = "structured reports need highdicom, which Slicer 5.12 brings; elsewhere: pip install highdicom."
+        msg = "DICOM results need highdicom, which Slicer 5.12 brings; elsewhere: pip install highdicom."
         raise StructuredReportError(msg) from error
     return highdicom

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -78,12 +78,52 @@ class _Lattice:
         return cls(ijkToRAS, tuple(int(n) for n in array.shape[::-1]))
 
 
+def sourceImages(source: SourceSeries, volume: CTVolume) -> list[Dataset]:
+    """The CT's images as what is derived from them refers to them: where they lie, and of their headers what may be taken over.
+
+    ``volume``: the CT that they are; of an image with many frames its header says where each lies. Raises `StructuredReportError`.
+    """
+    hd = highdicom()
+    lattice = _Lattice.of(volume.array, volume.ijkToRAS)
+    measures = hd.PixelMeasuresSequence(lattice.spacing, lattice.sliceDistance, lattice.sliceDistance)
+    orientation = hd.PlaneOrientationSequence(hd.CoordinateSystemNames.PATIENT, lattice.orientation)
+    images = source.evidence
+    for header, image in zip(source.headers, images, strict=True):
+        image.Rows, image.Columns = lattice.size[1], lattice.size[0]
+        with refusingThisHeader():
+            if "PerFrameFunctionalGroupsSequence" in header:
+                _asFrames(image, header, measures, orientation)
+            else:
+                image.update(measures[0])
+                image.update(orientation[0])
+                image.ImagePositionPatient = list(map(float, header.ImagePositionPatient))
+    return images
+
+
+def _asFrames(image: Dataset, header: Dataset, measures: Any, orientation: Any) -> None:
+    """Where the frames of one image lie."""
+    from pydicom import Dataset
+
+    shared = Dataset()
+    shared.PixelMeasuresSequence, shared.PlaneOrientationSequence = measures, orientation
+    frames = []
+    for group in header.PerFrameFunctionalGroupsSequence:
+        frame = Dataset()
+        frame.PlanePositionSequence = group.PlanePositionSequence
+        frames.append(frame)
+    image.NumberOfFrames = len(frames)
+    image.SharedFunctionalGroupsSequence, image.PerFrameFunctionalGroupsSequence = [shared], frames
+
+
 # --- the lesions as one segmentation
 
 
 @dataclass(frozen=True, eq=False)
-class _LesionVoxels:
-    """Voxels of the CT that are a lesion: bool, (k, j, i), from the voxel ``first`` (i, j, k) on; ``isSegment``: the user's own."""
+class LesionVoxels:
+    """Voxels of the CT that are a lesion.
+
+    ``array``: bool, (k, j, i), from the CT's voxel ``first`` (i, j, k) on. ``isSegment``: the user's own, not a filled box.
+    """
 
     array: np.ndarray
     first: np.ndarray
@@ -94,12 +134,16 @@ class _LesionVoxels:
         """Their place in the CT's array."""
         return tuple(slice(a, a + n) for a, n in zip(self.first[::-1], self.array.shape, strict=True))
 
+    def planes(self) -> Iterator[tuple[int, np.ndarray]]:
+        """The k of each slice that holds a voxel, and its voxels (j, i)."""
+        return ((k, plane) for k, plane in enumerate(self.array, start=int(self.first[2])) if plane.any())
+
 
 def writeSegmentation(
     path: Path,
     results: Sequence[LesionResult],
     run: RunInfo,
-    source: SourceSeries,
+    images: Sequence[Dataset],
     volume: CTVolume,
     *,
     trackingUIDs: Sequence[str],
@@ -107,7 +151,7 @@ def writeSegmentation(
     """Write all lesions as one DICOM SEG, segment n being result n, and return it.
 
     Each is its segment on the voxels of ``volume``, the CT; of a lesion without one its box, filled, named "box of NAME".
-    ``trackingUIDs``: one a result. Raises `StructuredReportError`.
+    ``images``: the CT's, see `sourceImages`. ``trackingUIDs``: one a result. Raises `StructuredReportError`.
     """
     hd = highdicom()
     voxels = [lesionVoxels(volume, result.box) for result in results]
@@ -116,25 +160,24 @@ def writeSegmentation(
         _segmentDescription(hd, number, result, run, of, trackingUID)
         for number, (result, of, trackingUID) in enumerate(zip(results, voxels, trackingUIDs, strict=True), start=1)
     ]
-    array, first, ks = _stacked(voxels, volume)
-    part = replace(lattice, ijkToRAS=_moved(volume.ijkToRAS, first), size=(*array.shape[2:0:-1], lattice.size[2]))
+    frames = _frames(voxels, volume)
     with refusingThisHeader():
         image = hd.seg.Segmentation(
-            source_images=_asSources(source, lattice),
-            pixel_array=array,
+            source_images=images,
+            pixel_array=frames.array,
             segmentation_type=hd.seg.SegmentationTypeValues.BINARY,
             segment_descriptions=described,
             content_label="LESIONS",
             content_description="Lesions that a model was asked about; not for diagnosis",
             **_made(hd, _SEGMENTATION_NUMBER),
-            **_placed(hd, part, ks),
+            **_placed(hd, replace(lattice, ijkToRAS=_moved(volume.ijkToRAS, frames.first)), frames.ks),
         )
     markAsOurs(image, run, seriesDescription=_SEGMENTATION_SERIES)
     saveDataset(image, path)
     return image
 
 
-def lesionVoxels(volume: CTVolume, box: LesionBox) -> _LesionVoxels:
+def lesionVoxels(volume: CTVolume, box: LesionBox) -> LesionVoxels:
     """The voxels of the CT that are the lesion: its segment by the nearest voxel, else those whose centres lie in its box.
 
     A box that holds no centre is the nearest voxel. Of a segment that has no voxel on the CT the box counts.
@@ -150,7 +193,7 @@ def lesionVoxels(volume: CTVolume, box: LesionBox) -> _LesionVoxels:
             i, j, k = nearest[((nearest >= 0) & (nearest < part.sizeIJK)).all(axis=1)].T
             found[k, j, i] = True
         if found.any():
-            return _LesionVoxels(found, first, isSegment=True)
+            return LesionVoxels(found, first, isSegment=True)
     part, first = _partAround(volume, box.cornersRAS)
     index = np.stack(np.meshgrid(*map(np.arange, part.sizeIJK), indexing="ij"), axis=-1).T
     inBox = transformed_points(np.linalg.inv(box.boxToRAS) @ part.ijkToRAS, np.moveaxis(index, 0, -1))
@@ -158,7 +201,7 @@ def lesionVoxels(volume: CTVolume, box: LesionBox) -> _LesionVoxels:
     if not found.any():
         nearest = np.floor(transformed_points(part.rasToIJK, box.centerRAS) + 0.5).astype(int)
         found[tuple(np.clip(nearest, 0, np.array(part.sizeIJK) - 1)[::-1])] = True
-    return _LesionVoxels(found, first, isSegment=False)
+    return LesionVoxels(found, first, isSegment=False)
 
 
 def _partAround(volume: CTVolume, pointsRAS: np.ndarray) -> tuple[CTVolume, np.ndarray]:
@@ -171,50 +214,58 @@ def _partAround(volume: CTVolume, pointsRAS: np.ndarray) -> tuple[CTVolume, np.n
     return CTVolume(array, _moved(volume.ijkToRAS, first), volume.name), first
 
 
-def _stacked(voxels: Sequence[_LesionVoxels], volume: CTVolume) -> tuple[np.ndarray, np.ndarray, list[int]]:
-    """The slices that hold a lesion, first voxel (i, j, k) and the slices' k: labels (slice, j, i), or with one channel a lesion
-    where lesions overlap.
+@dataclass(frozen=True, eq=False)
+class _Frames:
+    """Slices of the CT that hold a lesion: labels (slice, j, i), or one channel a lesion (slice, j, i, lesion) where they overlap.
 
-    Whole slices, as not every viewer lays parts of them over a CT; parts only where whole ones do not fit into memory.
+    ``ks``: which slices of the CT; ``first``: where they begin on it, (i, j, 0).
     """
+
+    array: np.ndarray
+    ks: list[int]
+    first: np.ndarray
+
+
+def _frames(voxels: Sequence[LesionVoxels], volume: CTVolume) -> _Frames:
+    """Of whole slices, as not every viewer lays parts of them over a CT; of parts only where whole ones need too much memory."""
     held = np.zeros(volume.sizeIJK[2], bool)
     for of in voxels:
         held[of.slices[0]] |= of.array.any(axis=(1, 2))
-    ks = np.flatnonzero(held)
-    row = np.cumsum(held) - 1  # of a slice among those that are held
+    ks = np.flatnonzero(held).tolist()
+    row = {k: n for n, k in enumerate(ks)}
     labels = np.zeros((len(ks), *volume.array.shape[1:]), np.uint8 if len(voxels) < 256 else np.uint16)
-    overlap = False
     for number, of in enumerate(voxels, start=1):
-        for k, plane in zip(range(of.first[2], of.first[2] + len(of.array)), of.array, strict=True):
-            if plane.any():
-                into = labels[row[k]][of.slices[1:]]
-                overlap = overlap or bool(into[plane].any())
-                into[plane] = number
-    first = np.zeros(3, int)
-    if not overlap:
-        return labels, first, ks.tolist()
-    low, high = first[:2], np.array(volume.sizeIJK[:2])
-    if labels.size * len(voxels) > _MAX_BYTES:
+        for k, plane in of.planes():
+            into = labels[row[k]][of.slices[1:]]
+            if into[plane].any():
+                return _overlapping(voxels, volume, ks)
+            into[plane] = number
+    return _Frames(labels, ks, np.zeros(3, int))
+
+
+def _overlapping(voxels: Sequence[LesionVoxels], volume: CTVolume, ks: list[int]) -> _Frames:
+    low, high = np.zeros(2, int), np.array(volume.sizeIJK[:2])
+    if len(ks) * int(high.prod()) * len(voxels) > _MAX_BYTES:
         low = np.min([of.first[:2] for of in voxels], axis=0)
         high = np.max([of.first[:2] + of.array.shape[:0:-1] for of in voxels], axis=0)
-    needed = len(ks) * int(np.prod(high - low)) * len(voxels)
+    needed = len(ks) * int((high - low).prod()) * len(voxels)
     if needed > _MAX_BYTES:
         msg = (
-            f"{len(voxels)} lesions, some of which overlap, on {len(ks)} slices need {needed / 1024**3:.0f} GiB as a segmentation; "
+            f"{len(voxels)} lesions, some of which overlap, on {len(ks)} slices need {needed / 1024**3:.1f} GiB as a segmentation; "
             "classify fewer of them at a time."
         )
         raise StructuredReportError(msg)
-    channels = np.zeros((len(ks), *(high - low)[::-1], len(voxels)), np.uint8)
+    row = {k: n for n, k in enumerate(ks)}
+    array = np.zeros((len(ks), *(high - low)[::-1], len(voxels)), np.uint8)
     for number, of in enumerate(voxels):
         inSlice = tuple(slice(s.start - a, s.stop - a) for s, a in zip(of.slices[1:], low[::-1], strict=True))
-        for k, plane in zip(range(of.first[2], of.first[2] + len(of.array)), of.array, strict=True):
-            if plane.any():
-                channels[row[k]][(*inSlice, number)][plane] = 1
-    return channels, np.array([*low, 0]), ks.tolist()
+        for k, plane in of.planes():
+            array[row[k]][(*inSlice, number)][plane] = 1
+    return _Frames(array, ks, np.array([*low, 0]))
 
 
 def _segmentDescription(
-    hd: Any, number: int, result: LesionResult, run: RunInfo, of: _LesionVoxels, trackingUID: str
+    hd: Any, number: int, result: LesionResult, run: RunInfo, of: LesionVoxels, trackingUID: str
 ) -> Dataset:
     """What a segment is: the user's own, or a box that was filled."""
     kinds = hd.seg.SegmentAlgorithmTypeValues
@@ -245,19 +296,12 @@ def _segmentDescription(
 
 
 def writeHeatMap(
-    path: Path,
-    result: LesionResult,
-    run: RunInfo,
-    source: SourceSeries,
-    volume: CTVolume,
-    *,
-    number: int,
-    seriesUID: str,
+    path: Path, result: LesionResult, run: RunInfo, images: Sequence[Dataset], *, number: int, seriesUID: str
 ) -> Dataset:
     """Write the heat map of result ``number`` (from 1) as a DICOM parametric map, its values as they are, and return it.
 
-    On the map's own lattice, a part of that of ``volume``, the CT. ``seriesUID``: of all maps of a run. Raises
-    `StructuredReportError`, also for a lesion without a map.
+    On the map's own lattice, a part of the CT's. ``images``: the CT's, see `sourceImages`. ``seriesUID``: of all maps of a run.
+    Raises `StructuredReportError`, also for a lesion without a map.
     """
     hd = highdicom()
     heatMap = result.heat_map
@@ -282,7 +326,7 @@ def writeHeatMap(
     lattice = _Lattice.of(heatMap.array, heatMap.ijkToRAS)
     with refusingThisHeader():
         image = hd.pm.ParametricMap(
-            source_images=_asSources(source, _Lattice.of(volume.array, volume.ijkToRAS)),
+            source_images=images,
             pixel_array=np.ascontiguousarray(heatMap.array, dtype=np.float32),
             contains_recognizable_visual_features=False,
             real_world_value_mappings=[mapping],
@@ -327,43 +371,6 @@ def _placed(hd: Any, lattice: _Lattice, ks: Sequence[int]) -> dict[str, Any]:
         "plane_orientation": hd.PlaneOrientationSequence(patient, lattice.orientation),
         "plane_positions": [hd.PlanePositionSequence(patient, lattice.position(k)) for k in ks],
     }
-
-
-def _asSources(source: SourceSeries, lattice: _Lattice) -> list[Dataset]:
-    """The CT's images as what is derived from them refers to them: where they lie, and of their headers only what may be taken.
-
-    ``lattice``: of the CT; an image with many frames says itself where each lies.
-    """
-    hd = highdicom()
-    reduced = []
-    for header, image in zip(source.headers, source.evidence, strict=True):
-        image.Rows, image.Columns = lattice.size[1], lattice.size[0]
-        measures = hd.PixelMeasuresSequence(lattice.spacing, lattice.sliceDistance, lattice.sliceDistance)
-        orientation = hd.PlaneOrientationSequence(hd.CoordinateSystemNames.PATIENT, lattice.orientation)
-        with refusingThisHeader():
-            if "PerFrameFunctionalGroupsSequence" in header:
-                _asFrames(image, header, measures, orientation)
-            else:
-                image.update(measures[0])
-                image.update(orientation[0])
-                image.ImagePositionPatient = list(map(float, header.ImagePositionPatient))
-        reduced.append(image)
-    return reduced
-
-
-def _asFrames(image: Dataset, header: Dataset, measures: Any, orientation: Any) -> None:
-    """Where the frames of one image lie."""
-    from pydicom import Dataset
-
-    shared = Dataset()
-    shared.PixelMeasuresSequence, shared.PlaneOrientationSequence = measures, orientation
-    frames = []
-    for group in header.PerFrameFunctionalGroupsSequence:
-        frame = Dataset()
-        frame.PlanePositionSequence = group.PlanePositionSequence
-        frames.append(frame)
-    image.NumberOfFrames = len(frames)
-    image.SharedFunctionalGroupsSequence, image.PerFrameFunctionalGroupsSequence = [shared], frames
 
 
 def _moved(ijkToRAS: np.ndarray, first: np.ndarray) -> np.ndarray:

@@ -9,26 +9,45 @@ import argparse
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from LesionClassifierLib.dicom_headers import (
     LesionObjects,
-    SourceSeries,
     StructuredReportError,
     highdicom,
     readDatasets,
     sourceSeries,
 )
-from LesionClassifierLib.dicom_images import writeHeatMap, writeSegmentation
+from LesionClassifierLib.dicom_images import sourceImages, writeHeatMap, writeSegmentation
 from LesionClassifierLib.export import writeStructuredReport
-from LesionLib.errors import InputWarning, WarningName
+from LesionLib.errors import InputWarning, LesionLensError, WarningName
 from LesionLib.geometry import CTVolume
 from LesionLib.inference.results import LesionResult, RunInfo, heat_map_file
 from LesionLib.io.volumes import DicomSeries
 
+if TYPE_CHECKING:
+    from pydicom import Dataset
+
 REPORT_FILE, SEGMENTATION_FILE = "results.dcm", "lesions.seg.dcm"
 _OPTIONS = {"dicom_sr": "--dicom-sr", "dicom_seg": "--dicom-seg", "dicom_map": "--dicom-map"}
 _Written = TypeVar("_Written")
+
+
+@dataclass(frozen=True)
+class _Part:
+    """Something that may not be written: the warning's name, what it is, and its file."""
+
+    name: WarningName
+    what: str
+    file: str
+
+    def warning(self, why: str) -> InputWarning:
+        """That it is not there, and why."""
+        text = f"There is no {self.what} ({self.file}): {why} All other results were written."
+        return InputWarning(self.name, text)
+
+
+_REPORT = _Part(WarningName.REPORT_NOT_WRITTEN, "structured report", REPORT_FILE)
 
 
 @dataclass(frozen=True)
@@ -81,80 +100,73 @@ class _Writer:
     ) -> None:
         self._wanted, self._run, self._results, self._volume, self._folder = wanted, run, results, volume, folder
         self.warnings: list[InputWarning] = []
-        self._datasets = []
 
     def write(self) -> None:
-        try:
-            self._datasets = readDatasets(self._wanted.files)
-            hd = highdicom()
-            objects = [LesionObjects(hd.UID()) for _ in self._results]
-            if self._wanted.segmentation or self._wanted.maps:
-                objects = self._with_images(objects)
-        except StructuredReportError as error:  # nothing can be read or made
-            self._failed_all(error)
+        """Write what is wanted and can be written."""
+        datasets = self._tried(lambda: readDatasets(self._wanted.files), *self._all_parts())
+        tracking = self._tried(lambda: [highdicom().UID() for _ in self._results], *self._all_parts())
+        if datasets is None or tracking is None:
             return
+        objects = [LesionObjects(uid) for uid in tracking]
+        if self._wanted.segmentation or self._wanted.maps:
+            source = self._tried(lambda: sourceSeries(datasets), self._image_part())
+            images = source and self._tried(lambda: sourceImages(source, self._volume), self._image_part())
+            if source is not None and images is not None:
+                self.warnings += source.gaps
+                objects = self._with_images(objects, images)
         if self._wanted.report:
-            self._tried(WarningName.REPORT_NOT_WRITTEN, "structured report", REPORT_FILE, lambda: self._report(objects))
+            path = self._folder / REPORT_FILE
+            gaps = self._tried(
+                lambda: writeStructuredReport(path, self._results, self._run, datasets, objects=objects), _REPORT
+            )
+            self.warnings += gaps or ()
 
-    def _with_images(self, objects: list[LesionObjects]) -> list[LesionObjects]:
-        what = (WarningName.DICOM_NOT_WRITTEN, "DICOM image", self._image_files())
-        source = self._tried(*what, lambda: sourceSeries(self._datasets))
-        if source is None:
-            return objects
-        self.warnings += source.gaps
-        if self._wanted.segmentation:
-            objects = self._with_segments(objects, source)
-        return self._with_maps(objects, source) if self._wanted.maps else objects
+    def _with_images(self, objects: list[LesionObjects], images: Sequence[Dataset]) -> list[LesionObjects]:
+        if self._wanted.segmentation and (image := self._segmentation(objects, images)) is not None:
+            objects = [replace(of, segmentation=(image, number)) for number, of in enumerate(objects, start=1)]
+        if self._wanted.maps:
+            maps = self._maps(images)
+            objects = [replace(of, heatMap=image) for of, image in zip(objects, maps, strict=True)]
+        return objects
 
-    def _with_segments(self, objects: list[LesionObjects], source: SourceSeries) -> list[LesionObjects]:
-        def write():
-            tracking = [of.trackingUID for of in objects]
-            path = self._folder / SEGMENTATION_FILE
-            return writeSegmentation(path, self._results, self._run, source, self._volume, trackingUIDs=tracking)
+    def _segmentation(self, objects: Sequence[LesionObjects], images: Sequence[Dataset]) -> Dataset | None:
+        path, uids = self._folder / SEGMENTATION_FILE, [of.trackingUID for of in objects]
+        return self._tried(
+            lambda: writeSegmentation(path, self._results, self._run, images, self._volume, trackingUIDs=uids),
+            _Part(WarningName.DICOM_NOT_WRITTEN, "DICOM segmentation", SEGMENTATION_FILE),
+        )
 
-        image = self._tried(WarningName.DICOM_NOT_WRITTEN, "DICOM segmentation", SEGMENTATION_FILE, write)
-        if image is None:
-            return objects
-        return [replace(of, segmentation=(image, number)) for number, of in enumerate(objects, start=1)]
-
-    def _with_maps(self, objects: list[LesionObjects], source: SourceSeries) -> list[LesionObjects]:
+    def _maps(self, images: Sequence[Dataset]) -> list[Dataset | None]:
         series = highdicom().UID()
-        with_maps = []
-        for number, (result, of) in enumerate(zip(self._results, objects, strict=True), start=1):
+
+        def write(number: int, result: LesionResult) -> Dataset | None:
             name = heat_map_file(number, "dcm")
+            return self._tried(
+                lambda: writeHeatMap(self._folder / name, result, self._run, images, number=number, seriesUID=series),
+                _Part(WarningName.DICOM_NOT_WRITTEN, "parametric map", name),
+            )
 
-            def write(result=result, number=number, name=name):
-                path = self._folder / name
-                return writeHeatMap(path, result, self._run, source, self._volume, number=number, seriesUID=series)
+        return [
+            None if result.heat_map is None else write(number, result)
+            for number, result in enumerate(self._results, start=1)
+        ]
 
-            image = None
-            if result.heat_map is not None:
-                image = self._tried(WarningName.DICOM_NOT_WRITTEN, "parametric map", name, write)
-            with_maps.append(replace(of, heatMap=image))
-        return with_maps
-
-    def _report(self, objects: Sequence[LesionObjects]) -> None:
-        path = self._folder / REPORT_FILE
-        self.warnings += writeStructuredReport(path, self._results, self._run, self._datasets, objects=objects)
-
-    def _tried(self, name: WarningName, what: str, file: str, write: Callable[[], _Written]) -> _Written | None:
+    def _tried(self, write: Callable[[], _Written], *parts: _Part) -> _Written | None:
+        """What ``write`` returns; None, and a warning for each of ``parts``, where it cannot."""
         try:
             return write()
-        except StructuredReportError as error:
-            self._failed(name, what, file, error)
-            return None
+        except LesionLensError as error:
+            why = str(error)
+        except MemoryError:
+            why = "the memory does not suffice."
+        self.warnings += [part.warning(why) for part in parts]
+        return None
 
-    def _failed(self, name: WarningName, what: str, file: str, error: StructuredReportError) -> None:
-        text = f"There is no {what} ({file}): {error} All other results were written."
-        self.warnings.append(InputWarning(name, text))
-
-    def _failed_all(self, error: StructuredReportError) -> None:
-        if self._wanted.segmentation or self._wanted.maps:
-            self._failed(WarningName.DICOM_NOT_WRITTEN, "DICOM image", self._image_files(), error)
-        if self._wanted.report:
-            self._failed(WarningName.REPORT_NOT_WRITTEN, "structured report", REPORT_FILE, error)
-
-    def _image_files(self) -> str:
-        maps = heat_map_file(1, "dcm") + ", …"
+    def _image_part(self) -> _Part:
+        maps = f"{heat_map_file(1, 'dcm')}, …"
         files = [SEGMENTATION_FILE] * self._wanted.segmentation + [maps] * self._wanted.maps
-        return ", ".join(files)
+        return _Part(WarningName.DICOM_NOT_WRITTEN, "DICOM image", ", ".join(files))
+
+    def _all_parts(self) -> list[_Part]:
+        images = [self._image_part()] if self._wanted.segmentation or self._wanted.maps else []
+        return [*images, *([_REPORT] if self._wanted.report else [])]

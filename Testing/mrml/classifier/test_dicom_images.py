@@ -14,7 +14,7 @@ import pytest
 from foreign_dicom import BALL_HU, BALL_RAS, write_ct, write_enhanced_ct
 from LesionClassifierLib import dicom_images
 from LesionClassifierLib.dicom_headers import LesionObjects, StructuredReportError, readDatasets, sourceSeries
-from LesionClassifierLib.dicom_images import lesionVoxels, writeHeatMap, writeSegmentation
+from LesionClassifierLib.dicom_images import lesionVoxels, sourceImages, writeHeatMap, writeSegmentation
 from LesionClassifierLib.export import writeStructuredReport
 from LesionClassifierLib.scene.volumes import addScalarVolume, writeVolumeFile
 from LesionLib.errors import OutputError
@@ -66,18 +66,20 @@ def ball_of(volume: CTVolume) -> CTVolume:
     return CTVolume((volume.array == BALL_HU).astype(np.uint8), volume.ijkToRAS, "ball")
 
 
+def images_of(ct: Path) -> list[pydicom.Dataset]:
+    return sourceImages(sourceSeries(readDatasets(sorted(ct.iterdir()))), read_ct(ct))
+
+
 def segmentation_of(ct: Path, results: list[LesionResult], path: Path) -> Path:
-    source = sourceSeries(readDatasets(sorted(ct.iterdir())))
     uids = [hd.UID() for _ in results]
-    writeSegmentation(path, results, RUN, source, read_ct(ct), trackingUIDs=uids)
+    writeSegmentation(path, results, RUN, images_of(ct), read_ct(ct), trackingUIDs=uids)
     return path
 
 
 def map_of(ct: Path, path: Path) -> tuple[Path, LesionResult]:
     volume = read_ct(ct)
     result = result_for(volume, "L1")
-    source = sourceSeries(readDatasets(sorted(ct.iterdir())))
-    writeHeatMap(path, result, RUN, source, volume, number=1, seriesUID=hd.UID())
+    writeHeatMap(path, result, RUN, images_of(ct), number=1, seriesUID=hd.UID())
     return path, result
 
 
@@ -160,18 +162,17 @@ def test_a_map_says_what_its_values_are_and_what_it_is_derived_from(tmp_path):
     assert image.ContentQualification == "RESEARCH"
     by_height = {float(d.ImagePositionPatient[2]): d.SOPInstanceUID for d in readDatasets((tmp_path / "ct").iterdir())}
     for group in image.PerFrameFunctionalGroupsSequence:
-        (source,) = group.DerivationImageSequence[0].SourceImageSequence
+        (derived_from,) = group.DerivationImageSequence[0].SourceImageSequence
         height = float(group.PlanePositionSequence[0].ImagePositionPatient[2])
-        assert source.ReferencedSOPInstanceUID == by_height[height]
+        assert derived_from.ReferencedSOPInstanceUID == by_height[height]
 
 
 def test_a_lesion_without_a_map_has_no_parametric_map(tmp_path):
     write_ct(tmp_path / "ct")
     volume = read_ct(tmp_path / "ct")
-    source = sourceSeries(readDatasets((tmp_path / "ct").iterdir()))
     bare = replace(result_for(volume, "L1"), heat_map=None)
     with pytest.raises(StructuredReportError, match="L1 has no heat map"):
-        writeHeatMap(tmp_path / "map.dcm", bare, RUN, source, volume, number=1, seriesUID=hd.UID())
+        writeHeatMap(tmp_path / "map.dcm", bare, RUN, images_of(tmp_path / "ct"), number=1, seriesUID=hd.UID())
     assert not (tmp_path / "map.dcm").exists()
 
 
@@ -331,11 +332,11 @@ def written_all(ct: Path, folder: Path) -> tuple[Path, Path, Path]:
     """A segmentation of a segment and a box, the map of the first, and the report of both."""
     volume, datasets = read_ct(ct), readDatasets(sorted(ct.iterdir()))
     results = [result_for(volume, "L1", segment=ball_of(volume)), replace(result_for(volume, "L2"), heat_map=None)]
-    source, objects = sourceSeries(datasets), [LesionObjects(hd.UID()) for _ in results]
+    images, objects = images_of(ct), [LesionObjects(hd.UID()) for _ in results]
     seg, pm, sr = folder / "lesions.seg.dcm", folder / "gradcam_1.dcm", folder / "results.dcm"
-    image = writeSegmentation(seg, results, RUN, source, volume, trackingUIDs=[of.trackingUID for of in objects])
+    image = writeSegmentation(seg, results, RUN, images, volume, trackingUIDs=[of.trackingUID for of in objects])
     objects = [replace(of, segmentation=(image, number)) for number, of in enumerate(objects, start=1)]
-    heat = writeHeatMap(pm, results[0], RUN, source, volume, number=1, seriesUID=hd.UID())
+    heat = writeHeatMap(pm, results[0], RUN, images, number=1, seriesUID=hd.UID())
     objects[0] = replace(objects[0], heatMap=heat)
     writeStructuredReport(sr, results, RUN, datasets, objects=objects)
     return seg, pm, sr

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from inspect import signature
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -330,7 +331,7 @@ def writeHeatMap(
             pixel_array=np.ascontiguousarray(heatMap.array, dtype=np.float32),
             contains_recognizable_visual_features=False,
             real_world_value_mappings=[mapping],
-            voi_lut_transformations=[hd.VOILUTTransformation(window_center=0.5, window_width=1.0)],
+            **_shownFrom(hd, 0.0, 1.0),
             content_label="HEATMAP",
             content_description=inOneLine(f"{method} heat for {heatMap.class_name} of {result.name}"),
             **_made(hd, _MAP_NUMBER) | {"series_instance_uid": seriesUID, "instance_number": number},
@@ -348,6 +349,14 @@ def writeHeatMap(
 
 
 # --- what both share
+
+
+def _shownFrom(hd: Any, low: float, high: float) -> dict[str, Any]:
+    """The window of a map, as the installed highdicom takes it: until 0.27, which Slicer 5.12 brings, as two numbers."""
+    center, width = (low + high) / 2, high - low
+    if "voi_lut_transformations" in signature(hd.pm.ParametricMap).parameters:
+        return {"voi_lut_transformations": [hd.VOILUTTransformation(window_center=center, window_width=width)]}
+    return {"window_center": center, "window_width": width}
 
 
 def _made(hd: Any, seriesNumber: int) -> dict[str, Any]:

@@ -251,19 +251,30 @@ def _lesionGroup(hd: Any, result: LesionResult, run: RunInfo, source: SourceSeri
         **_region(hd, result, source, of),
         finding_type=codes.SCT.Lesion,
         finding_sites=_findingSites(hd, run),
-        algorithm_id=hd.sr.AlgorithmIdentification(
-            name=run.model_name[:64],
-            version=run.model_version,
-            parameters=[f"sha256={run.model_sha256}", f"device={run.device}"],
-            family=codes.DCM.ArtificialIntelligence,
-            manufacturer="LesionLens",
-        ),
+        algorithm_id=_algorithm(hd, run),
         measurements=measurements,
         qualitative_evaluations=_evaluations(hd, result),
     )
     _addReferences(hd, group[0], result, source, of)
     _addComments(hd, group[0], result, run)
     return group
+
+
+def _algorithm(hd: Any, run: RunInfo) -> Any:
+    """The model. Maker and family are added here: highdicom takes them itself only since 0.28, and Slicer 5.12 brings 0.27."""
+    of = hd.sr.RelationshipTypeValues.HAS_CONCEPT_MOD
+    algorithm = hd.sr.AlgorithmIdentification(
+        name=run.model_name[:64],
+        version=run.model_version,
+        parameters=[f"sha256={run.model_sha256}", f"device={run.device}"],
+    )
+    maker, family = (
+        hd.sr.CodedConcept(value, "DCM", meaning)
+        for value, meaning in (("122405", "Algorithm Manufacturer"), ("111000", "Algorithm Family"))
+    )
+    algorithm.append(hd.sr.TextContentItem(maker, "LesionLens", relationship_type=of))
+    algorithm.append(hd.sr.CodeContentItem(family, _codes().DCM.ArtificialIntelligence, relationship_type=of))
+    return algorithm
 
 
 def _region(hd: Any, result: LesionResult, source: SourceSeries, of: LesionObjects) -> dict[str, Any]:

@@ -6,6 +6,7 @@ import shutil
 import subprocess
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import highdicom as hd
 import numpy as np
@@ -165,6 +166,13 @@ def test_a_map_says_what_its_values_are_and_what_it_is_derived_from(tmp_path):
         (derived_from,) = group.DerivationImageSequence[0].SourceImageSequence
         height = float(group.PlanePositionSequence[0].ImagePositionPatient[2])
         assert derived_from.ReferencedSOPInstanceUID == by_height[height]
+
+
+def test_the_window_of_a_map_is_given_as_the_installed_highdicom_takes_it():
+    older = SimpleNamespace(pm=SimpleNamespace(ParametricMap=lambda *, window_center, window_width: None))
+    assert dicom_images._shownFrom(older, 0.0, 1.0) == {"window_center": 0.5, "window_width": 1.0}
+    (given,) = dicom_images._shownFrom(hd, 0.0, 1.0).values()
+    assert (given[0].WindowCenter, given[0].WindowWidth) == (0.5, 1.0)
 
 
 def test_a_lesion_without_a_map_has_no_parametric_map(tmp_path):
@@ -357,6 +365,8 @@ def test_the_report_refers_to_segments_and_maps_and_names_the_finding_site(tmp_p
         assert segment.ReferencedSOPSequence[0].ReferencedSegmentNumber == number
         faces = [i for i in items if i.name.value == "box"]
         assert len(faces) == 2
+        said = {i.name.value: i.value for i in items if i.name.value in ("111000", "122405")}
+        assert (said["111000"].meaning, said["122405"]) == ("Artificial Intelligence", "LesionLens")
         (site,) = group.finding_sites
         assert site.value.meaning == "Lung"
         maps = [i for i in items if i.name.value == "121200"]

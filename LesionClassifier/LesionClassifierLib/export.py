@@ -17,6 +17,7 @@ from LesionLib.errors import InputWarning, OutputError, WarningName
 from LesionLib.geometry import LesionBox
 from LesionLib.inference.results import LesionResult, RunInfo, as_csv
 from LesionLib.io.private_files import write_private
+from LesionLib.sampling.statistics import LesionStatistics
 from slicer import vtkMRMLMarkupsROINode, vtkMRMLScalarVolumeNode
 
 from LesionClassifierLib.dicom_headers import SCHEME as _SCHEME
@@ -236,16 +237,7 @@ def _lesionGroup(hd: Any, result: LesionResult, run: RunInfo, source: SourceSeri
     measurements += _scoreMeasurements(hd, result, run)
     statistics = result.statistics
     if statistics is not None:
-        volume = hd.sr.Measurement(
-            codes.SCT.Volume, round(statistics.volume_ml, 4), hd.sr.CodedConcept("mL", "UCUM", "mL")
-        )
-        density = hd.sr.Measurement(
-            hd.sr.CodedConcept("112031", "DCM", "Attenuation Coefficient"),
-            round(statistics.hu_mean, 2),
-            hd.sr.CodedConcept("[hnsf'U]", "UCUM", "Hounsfield unit"),
-            derivation=codes.SCT.Mean,
-        )
-        measurements += [volume, density]
+        measurements += _measured(hd, statistics)
     group = hd.sr.VolumetricROIMeasurementsAndQualitativeEvaluations(
         tracking_identifier=hd.sr.TrackingIdentifier(uid=of.trackingUID, identifier=result.name[:64]),
         **_region(hd, result, source, of),
@@ -322,6 +314,28 @@ def _addReferences(hd: Any, group: Dataset, result: LesionResult, source: Source
             hd.sr.ImageContentItem(illustration, image.SOPClassUID, image.SOPInstanceUID, relationship_type=contains)
         )
     group.ContentSequence.extend(items)
+
+
+def _measured(hd: Any, known: LesionStatistics) -> list[Any]:
+    """Volume, density and diameters of a segment; of a box its contents, under codes that say so: no size of a lesion."""
+    codes, hounsfield = _codes(), hd.sr.CodedConcept("[hnsf'U]", "UCUM", "Hounsfield unit")
+    volume, density = codes.SCT.Volume, hd.sr.CodedConcept("112031", "DCM", "Attenuation Coefficient")
+    if known.measured_in == "box":
+        volume = hd.sr.CodedConcept("box-volume", _SCHEME, "Volume of the box, not of the lesion")
+        density = hd.sr.CodedConcept("box-attenuation", _SCHEME, "Attenuation of the contents of the box")
+    found = [
+        hd.sr.Measurement(volume, round(known.volume_ml, 4), hd.sr.CodedConcept("mL", "UCUM", "mL")),
+        hd.sr.Measurement(density, round(known.hu_mean, 2), hounsfield, derivation=codes.SCT.Mean),
+    ]
+    if known.diameters is not None:
+        lengths = {
+            codes.SCT.LongAxis: known.diameters.longest_mm,
+            codes.SCT.ShortAxis: known.diameters.perpendicular_mm,
+        }
+        found += [hd.sr.Measurement(name, round(mm, 2), codes.UCUM.Millimeter) for name, mm in lengths.items()]
+        mean = round(known.diameters.mean_mm, 2)
+        found.append(hd.sr.Measurement(codes.SCT.Diameter, mean, codes.UCUM.Millimeter, derivation=codes.SCT.Mean))
+    return found
 
 
 def _scoreMeasurements(hd: Any, result: LesionResult, run: RunInfo) -> list[Any]:

@@ -20,6 +20,7 @@ from LesionLib.io.boxes import box_to_json
 from LesionLib.io.csv_cells import csv_text
 from LesionLib.model.codes import DicomCode, code_from_json
 from LesionLib.model.scores import ScoreSpec, scores_from_json
+from LesionLib.sampling.diameters import Diameters
 from LesionLib.sampling.statistics import LesionStatistics
 from LesionLib.uncertainty.reliability import Reliability
 
@@ -231,6 +232,7 @@ def as_csv(run: RunInfo, results: Sequence[LesionResult], *, heat_map_format: st
     header += [*_reliability_columns(None), *_statistics_columns(None)]
     header += ["volume", "model", "model_version", "model_sha256", "device", "software", "usable", "warning_codes"]
     header += ["sentence"] if scores else []
+    header += [*_diameter_columns(None)]
     rows = [header]
     for number, result in enumerate(results, start=1):
         shown = result.shown_probabilities
@@ -242,6 +244,7 @@ def as_csv(run: RunInfo, results: Sequence[LesionResult], *, heat_map_format: st
         shared = [run.volume, run.model_name, run.model_version, run.model_sha256, run.device, run.software]
         shared += ["yes" if result.usable else "no", " | ".join(_codes(result))]
         shared += [result.sentence(run.scores)] if scores else []
+        shared += _diameter_columns(result.statistics).values()
         trust = [*_reliability_columns(result).values(), *_statistics_columns(result.statistics).values()]
         warnings = " | ".join(result.warnings)
         rows.append([result.name, result.label, *numbers, *numbers_of_box, map_file, warnings, *trust, *shared])
@@ -298,6 +301,14 @@ def _statistics_columns(known: LesionStatistics | None) -> dict[str, str]:
     return dict(zip(_statistics_columns(None), numbers, strict=True))
 
 
+def _diameter_columns(known: LesionStatistics | None) -> dict[str, str]:
+    """Always the same columns, mm; empty where there is no segment."""
+    found = None if known is None else known.diameters
+    lengths = (None,) * 3 if found is None else (found.longest_mm, found.perpendicular_mm, found.mean_mm)
+    names = ("longest_axial_diameter_mm", "perpendicular_diameter_mm", "mean_diameter_mm")
+    return {name: "" if mm is None else f"{mm:.2f}" for name, mm in zip(names, lengths, strict=True)}
+
+
 def _statistics_as_json(known: LesionStatistics) -> dict:
     return {
         "measuredIn": known.measured_in,
@@ -310,6 +321,17 @@ def _statistics_as_json(known: LesionStatistics) -> dict:
             "median": round(known.hu_median, 2),
             "maximum": round(known.hu_maximum, 2),
         },
+        "diameters": None if known.diameters is None else _diameters_as_json(known.diameters),
+    }
+
+
+def _diameters_as_json(known: Diameters) -> dict:
+    return {
+        "longestAxialMm": round(known.longest_mm, 2),
+        "perpendicularMm": round(known.perpendicular_mm, 2),
+        "meanMm": round(known.mean_mm, 2),
+        "longestAxialEndsRAS": [list(point) for point in known.ends],
+        "perpendicularEndsRAS": [list(point) for point in known.perpendicular_ends],
     }
 
 

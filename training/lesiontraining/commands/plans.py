@@ -18,8 +18,9 @@ from LesionLib.errors import LesionLensError
 from LesionLib.model.codes import CODE_SCHEMA
 
 from lesiontraining.commands.recipe_check import restrict_imports
+from lesiontraining.commands.recipes import brought_along
 
-PLANS = Path(__file__).resolve().parents[2] / "models"
+PLANS = brought_along("models")
 _Plan = TypeVar("_Plan")
 
 

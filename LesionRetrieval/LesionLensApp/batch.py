@@ -385,7 +385,8 @@ def require_batch_options(options: argparse.Namespace) -> None:
     """Refuse options that say something of one CT only. Raises `LesionLensError`."""
     one_only = {
         "a CT": options.volume, "--series": options.series, "--name": options.name, "--library": options.library,
-        "--dicom-sr": options.dicom_sr, "--map": options.map_method,
+        "--dicom-sr": options.dicom_sr, "--dicom-seg": options.dicom_seg, "--dicom-map": options.dicom_map,
+        "--heat-map-format": options.heat_map_format, "--map": options.map_method,
     }  # fmt: skip
     given = [name for name, value in one_only.items() if value]
     if given:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from LesionLib.errors import LesionLensError
 from LesionLib.faults import DONE, INTERRUPTED, guarded
+from LesionLib.inference.results import HEAT_MAP_FORMATS
 from LesionLib.io.leftovers import leftovers, leftovers_note
 from LesionLib.model.folder import find_bundle, user_model_root
 from LesionLib.terminal import notify
@@ -124,6 +125,15 @@ def _add_classify(commands: argparse._SubParsersAction) -> None:
         help="of the pictures: auto (by what lies around each lesion), lung, soft-tissue, liver, bone, brain, or WIDTH,LEVEL",
     )  # fmt: skip
     parser.add_argument("--dicom-sr", action="store_true", help="also a DICOM structured report, for a DICOM folder")
+    parser.add_argument(
+        "--dicom-seg", action="store_true", help="also the lesions as a DICOM segmentation, for a DICOM folder"
+    )
+    parser.add_argument(
+        "--dicom-map", action="store_true", help="also the heat maps as DICOM parametric maps, for a DICOM folder"
+    )
+    parser.add_argument(
+        "--heat-map-format", choices=HEAT_MAP_FORMATS, help="format of the heat map files (default: nrrd)"
+    )
     parser.add_argument("--out", type=Path, required=True, help="folder for the results")
     parser.add_argument("--overwrite", action="store_true", help="replace earlier results in --out")
     parser.add_argument("--json", action="store_true", help="print the answers as JSON instead of a table")

@@ -172,7 +172,7 @@ def _template() -> Template:
     return environment.get_template("report.html.j2")
 
 
-def write_report(
+def write_report(  # noqa: PLR0913 - two of them by name and optional
     path: Path,
     run: RunInfo,
     results: Sequence[LesionResult],
@@ -182,13 +182,17 @@ def write_report(
     model: ModelDescription,
     *,
     note: str = "",
+    heat_map_format: str = "nrrd",
 ) -> None:
-    """Write the page; nothing in it is fetched from anywhere. ``note``: what has to be said of the similar cases."""
+    """Write the page; nothing in it is fetched from anywhere. ``note``: what has to be said of the similar cases.
+
+    ``heat_map_format``: in which the maps are written beside it.
+    """
     colors = {name: css_color(color) for name, color in color_by_class(model).items()}
     lesions = [
         {
             "result": result,
-            "heat_map_file": heat_map_file(number) if result.heat_map else None,
+            "heat_map_file": heat_map_file(number, heat_map_format) if result.heat_map else None,
             "pictures": images[number - 1].planes,
             "window": str(images[number - 1].window),
             "diameters": images[number - 1].diameters,

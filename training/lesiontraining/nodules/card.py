@@ -99,6 +99,7 @@ def nodule_manifest(plan: NodulePlan, built: Built) -> tuple[dict[str, Any], dic
         segment_margin_mm=TRAINING_MARGIN_MM,
         class_prior=[1 / len(plan.classes)] * len(plan.classes) if plan.classes else (),
         training_content=content_of_rows(built.table.rows).to_manifest(),
+        finding_site=plan.text.finding_site,
         training={
             "command": plan.text.command,
             **figures.as_json(),

@@ -15,8 +15,9 @@ import pytest
 from LesionLib.inference.messages import EmbeddingRequest, RunnerCancelled, RunOptions, RunRequest
 from LesionLib.inference.runner import WorkerRunner
 from LesionLib.model.folder import golden_case
+from repository import FILES_OF_0_1
 
-MODEL = "lung-nodule-malignancy"
+MODEL = str(FILES_OF_0_1 / "model")  # a small one
 FLOAT32 = RunOptions(precision="float32")
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="asks /proc and process groups who is still there")
 

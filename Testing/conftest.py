@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 from collections.abc import Iterator
 from typing import Any
@@ -11,8 +12,8 @@ from hypothesis import settings
 from phantoms import whole_phantom
 from repository import ROOT
 
-# A change is judged by what it changes, not by the dice.
-settings.register_profile("repeatable", derandomize=True)
+# A change is judged by what it changes, not by the dice, nor by what else the machine does.
+settings.register_profile("repeatable", derandomize=True, deadline=None)
 settings.load_profile("repeatable")
 
 if "PYTEST_XDIST_WORKER" in os.environ:
@@ -65,6 +66,15 @@ def scope_of(nodeid: str) -> str:
     """What a worker takes as a whole: a file, or one of the folders of `TOGETHER`."""
     file = nodeid.partition("::")[0]
     return next((folder for folder in TOGETHER if file.startswith(folder)), file)
+
+
+@pytest.hookimpl(hookwrapper=True)
+def pytest_collection() -> Iterator[None]:
+    """What is imported and read now stays to the end: there is no garbage to look for, now or among it later."""
+    gc.disable()
+    yield
+    gc.enable()
+    gc.freeze()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

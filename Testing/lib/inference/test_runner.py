@@ -20,10 +20,9 @@ from LesionLib.inference.messages import RunnerCancelled, RunnerError, RunOption
 from LesionLib.inference.process import worker_environment
 from LesionLib.inference.runner import InProcessRunner, WorkerRunner
 from LesionLib.model.folder import golden_case
-from repository import FILES_OF_0_1
+from scored_model import small_model
 
 MODEL = "lung-nodule-malignancy"
-SMALL = str(FILES_OF_0_1 / "model")  # loaded and asked in milliseconds: what a worker does, it does with any model
 FLOAT32 = RunOptions(precision="float32")
 posix_only = pytest.mark.skipif(os.name != "posix", reason="signals are POSIX's")
 
@@ -61,7 +60,8 @@ def a_request(*names: str, options: RunOptions = FLOAT32, model: str = MODEL) ->
 
 
 def a_small_request(*names: str) -> RunRequest:
-    return a_request(*names, model=SMALL)
+    """Of a model that is asked in milliseconds: how a worker ends has nothing to do with which one it is."""
+    return a_request(*names, model=small_model())
 
 
 @pytest.fixture(scope="module")
@@ -75,7 +75,7 @@ def worker():
 @pytest.fixture(scope="module")
 def faulty():
     with closing(WorkerRunner(arguments=("-c", FAULTY))) as runner:
-        runner.start(SMALL, FLOAT32)
+        runner.start(small_model(), FLOAT32)
         yield runner
 
 
@@ -218,7 +218,7 @@ def test_a_long_box_is_cancelled_within_a_second_and_the_next_request_works(faul
 
 def test_between_two_boxes_the_worker_stops_by_itself_and_stays_warm(worker):
     pid, started = worker.pid, []
-    boxes = a_request(*["lesion"] * 100, model=SMALL)
+    boxes = a_request(*["lesion"] * 100, model=small_model())
     with pytest.raises(RunnerCancelled):
         worker.run(boxes, progress=lambda *_: started or started.append([monotonic(), worker.cancel()]))
     assert monotonic() - started[0][0] < 1.0
@@ -286,7 +286,7 @@ def test_a_parent_that_dies_leaves_no_worker_behind_even_in_the_middle_of_a_box(
         volume, box = golden_case()
         runner = WorkerRunner(arguments=("-c", {FAULTY!r}))
         runner.run(
-            RunRequest({SMALL!r}, volume, [replace(box, name="sleep")]),
+            RunRequest({small_model()!r}, volume, [replace(box, name="sleep")]),
             progress=lambda *_: print(runner.pid, flush=True),
         )
     """

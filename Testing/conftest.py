@@ -2,18 +2,27 @@
 
 from __future__ import annotations
 
+import gc
 import os
+from collections.abc import Iterator
+from typing import Any
 
 import pytest
 from hypothesis import settings
 from phantoms import whole_phantom
+from repository import ROOT
 
-# A change is judged by what it changes, not by the dice.
-settings.register_profile("repeatable", derandomize=True)
+# A change is judged by what it changes, not by the dice, nor by what else the machine does.
+settings.register_profile("repeatable", derandomize=True, deadline=None)
 settings.load_profile("repeatable")
 
 if "PYTEST_XDIST_WORKER" in os.environ:
     os.environ.setdefault("OMP_NUM_THREADS", "1")  # a core for each process; torch reads it when it is imported
+else:
+    # For the workers, and for what they start: glibc keeps freed memory. A network's features are 60 MB; given back to the
+    # system and taken again at every answer, they cost as much as the answer itself.
+    os.environ.setdefault("MALLOC_MMAP_THRESHOLD_", str(1 << 30))
+    os.environ.setdefault("MALLOC_TRIM_THRESHOLD_", str(1 << 30))
 
 # Folders whose files share what takes long to start: one worker has them all. The server's ports are fixed, too.
 TOGETHER = ("Testing/server/", "Testing/gui/test_")
@@ -22,6 +31,29 @@ FIRST = (
     *TOGETHER, "Testing/training/tasks/", "Testing/training/runs/", "Testing/app/", "Testing/lib/inference/",
     "Testing/mrml/", "Testing/training/", "Testing/lib/test_fuzz", "Testing/lib/model/", "Testing/lib/library/",
 )  # fmt: skip
+
+
+@pytest.fixture(scope="session", autouse=True)
+def shipped_models_once() -> Iterator[None]:
+    """A runner that asks for a model that ships gets the one that an earlier runner of this process loaded and verified.
+
+    `load_bundle` itself loads whenever it is called, and so does a runner for any other folder, or for changed files.
+    """
+    from LesionLib.inference import classifier
+
+    load, loaded = classifier.load_bundle, {}
+
+    def load_once(folder: Any, **options: Any) -> Any:
+        if folder.resolve().parent != ROOT / "Resources" / "Models":
+            return load(folder, **options)
+        key = (folder.resolve(), classifier._state(folder), str(options))
+        if key not in loaded:
+            loaded[key] = load(folder, **options)
+        return loaded[key]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(classifier, "load_bundle", load_once)
+        yield
 
 
 @pytest.fixture
@@ -34,6 +66,15 @@ def scope_of(nodeid: str) -> str:
     """What a worker takes as a whole: a file, or one of the folders of `TOGETHER`."""
     file = nodeid.partition("::")[0]
     return next((folder for folder in TOGETHER if file.startswith(folder)), file)
+
+
+@pytest.hookimpl(hookwrapper=True)
+def pytest_collection() -> Iterator[None]:
+    """What is imported and read now stays to the end: there is no garbage to look for, now or among it later."""
+    gc.disable()
+    yield
+    gc.enable()
+    gc.freeze()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

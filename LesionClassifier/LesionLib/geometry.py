@@ -163,9 +163,11 @@ def distance_outside_mm(volume: CTVolume, box: LesionBox) -> float:
 
     The closest pair of points of two parallelepipeds is a bounded linear least-squares problem in six unknowns.
     """
+    size = np.array(volume.sizeIJK)
+    if _holds(volume, box.centerRAS):
+        return 0.0
     from scipy.optimize import lsq_linear  # half a second to import, and only a box gone astray needs it
 
-    size = np.array(volume.sizeIJK)
     origin = transformed_points(volume.ijkToRAS, [-0.5, -0.5, -0.5])
     edges = volume.ijkToRAS[:3, :3] * size
     solution = lsq_linear(
@@ -175,6 +177,12 @@ def distance_outside_mm(volume: CTVolume, box: LesionBox) -> float:
     )
     distance = float(np.sqrt(2 * solution.cost))
     return 0.0 if distance < 1e-3 else distance
+
+
+def _holds(volume: CTVolume, pointRAS: np.ndarray) -> bool:
+    """Whether a point (RAS mm) lies in one of the voxels."""
+    ijk = transformed_points(volume.rasToIJK, pointRAS)
+    return bool(((ijk >= -0.5) & (ijk <= np.array(volume.sizeIJK) - 0.5)).all())
 
 
 def voxels_around(volume: CTVolume, box: LesionBox) -> np.ndarray:
@@ -218,11 +226,9 @@ def _require_acquired(volume: CTVolume, box: LesionBox) -> None:
 
 def _require_reaching_in(volume: CTVolume, box: LesionBox) -> None:
     """Refuse a box that only grazes the outermost voxels from outside: nothing of it could be measured."""
-    center = transformed_points(volume.rasToIJK, box.centerRAS)
-    size = np.array(volume.sizeIJK)
-    if ((center >= -0.5) & (center <= size - 0.5)).all():
+    if _holds(volume, box.centerRAS):
         return
-    shrunk = np.maximum(size - 1, 1e-6)  # the lattice between the outermost voxels' centres
+    shrunk = np.maximum(np.array(volume.sizeIJK) - 1, 1e-6)  # the lattice between the outermost voxels' centres
     inner = np.eye(4)
     inner[:3, :3] = volume.ijkToRAS[:3, :3] * shrunk
     inner[:3, 3] = volume.ijkToRAS[:3, 3] + inner[:3, :3].sum(axis=1) / 2

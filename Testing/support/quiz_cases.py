@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import time
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 from LesionLib.explain.heat_map import HeatMap
@@ -24,18 +26,21 @@ _KINDS = (("round", 0.1), ("spiculated", 0.8), ("lobulated", 0.3))  # with the p
 
 
 def phantom_quiz(*, boxes: str = "given", title: str = "Nodules") -> Quiz:
-    """Three nodules, benign, malignant, malignant; the model is wrong about the third."""
+    """Three nodules, benign, malignant, malignant; the model is wrong about the third. Their voxels can't be written to."""
     cases = tuple(_case(number, kind, said) for number, (kind, said) in enumerate(_KINDS, start=1))
     model = (MODEL.name, MODEL.version, MODEL.sha256)
     return Quiz(title, "Nodules of 12 mm.", boxes, 3, (-1350.0, 150.0), model, CLASSES, cases)
 
 
+@cache
 def _case(number: int, kind: str, malignant: float) -> QuizCase:
     volume, nodule = nodule_patch(kind=kind, diameter_mm=12.0, seed=number, size_mm=48.0)
     patch = CTVolume(np.round(volume.array).astype(np.int16), volume.ijkToRAS, name=f"case-{number:02d}")
+    patch.array.setflags(write=False)
     box = replace(nodule.box, name=patch.name)
     heat, to_ras = np.zeros((12, 12, 12), np.float32), np.diag([2.0, 2.0, 2.0, 1.0])
     heat[4:8, 4:8, 4:8] = 1.0
+    heat.setflags(write=False)
     to_ras[:3, 3] = box.centerRAS - 11
     label = "malignant" if malignant > 0.5 else "benign"
     thumbnails = case_thumbnails(patch, box)
@@ -70,6 +75,19 @@ def _case(number: int, kind: str, malignant: float) -> QuizCase:
 
 def write_library(path: Path) -> Path:
     """Nine cases of six patients, the last one without its CT; their vectors at growing angles from `CannedRunner`'s."""
+    path.write_bytes(_library())
+    return path
+
+
+@cache
+def _library() -> bytes:
+    with TemporaryDirectory() as folder:
+        path = Path(folder) / "cases.lesionlib"
+        _write_library(path)
+        return path.read_bytes()
+
+
+def _write_library(path: Path) -> None:
     with CaseLibrary.create(path, model=MODEL, dimension=4) as library:
         for number in range(9):
             kind, label = (("round", "benign"), ("spiculated", "malignant"))[number % 2]
@@ -85,7 +103,6 @@ def write_library(path: Path) -> Path:
                 thumbnails=case_thumbnails(volume, nodule.box),
                 patch=lesion_patch(volume, nodule.box) if number < 8 else None,
             )
-    return path
 
 
 class CannedRunner:

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import atexit
 import hashlib
 import json
+import shutil
+from functools import cache
 from pathlib import Path
+from tempfile import mkdtemp
 from typing import Any
 
 import torch
@@ -70,6 +74,14 @@ def scored_network(*, outputs: tuple[float, ...] = _USUAL) -> torch.nn.Module:
         torch.nn.init.normal_(last.weight, std=0.02)
         last.bias.copy_(torch.tensor(outputs))
     return network.eval()
+
+
+@cache
+def small_model() -> str:
+    """The folder of such a model, the same one for all tests of a process: loaded in moments, for it needs no MONAI."""
+    folder = mkdtemp(prefix="lesionlens-small-model-")
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return str(write_scored_model(Path(folder) / NAME))
 
 
 def write_scored_model(out: Path, *, name: str = NAME, outputs: tuple[float, ...] = _USUAL, **changes: Any) -> Path:

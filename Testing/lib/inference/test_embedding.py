@@ -43,8 +43,14 @@ def worker():
 
 
 @pytest.fixture(scope="module")
-def embedding(request_):
-    return InProcessRunner().run(request_)
+def in_process():
+    with closing(InProcessRunner()) as runner:
+        yield runner
+
+
+@pytest.fixture(scope="module")
+def embedding(in_process, request_):
+    return in_process.run(request_)
 
 
 def test_an_embedding_is_a_unit_vector_with_probabilities_that_add_up(embedding):
@@ -62,9 +68,9 @@ def test_the_worker_sees_what_the_process_itself_sees(worker, request_, embeddin
     assert (seen.info, seen.class_colors) == (embedding.info, embedding.class_colors)
 
 
-def test_why_similar_comes_painted_into_the_ct(worker, request_, embedding):
+def test_why_similar_comes_painted_into_the_ct(in_process, worker, request_, embedding):
     other = np.roll(embedding.vector, 3)
-    here = InProcessRunner().run(replace(request_, similar_to=other)).heat_map
+    here = in_process.run(replace(request_, similar_to=other)).heat_map
     there = worker.run(replace(request_, similar_to=other)).heat_map
     assert here.array.max() == pytest.approx(1)
     assert np.abs(here.array - there.array).max() < 1e-2
@@ -80,8 +86,8 @@ def test_one_worker_answers_both_kinds_of_request(worker, request_):
     assert pid in (None, worker.pid)
 
 
-def test_a_query_only_answer_is_the_vector_alone(request_, embedding):
-    seen = InProcessRunner().run(replace(request_, query_only=True))
+def test_a_query_only_answer_is_the_vector_alone(in_process, request_, embedding):
+    seen = in_process.run(replace(request_, query_only=True))
     assert dict(seen.probabilities) == {}
     assert np.array_equal(seen.vector, embedding.vector)
 
@@ -173,7 +179,7 @@ def test_a_restarted_worker_is_another_one_and_answers(worker, request_):
     assert worker.pid not in (None, first)
 
 
-def test_a_model_without_classes_embeds_all_the_same(request_, embedding, monkeypatch):
+def test_a_model_without_classes_embeds_all_the_same(in_process, request_, embedding, monkeypatch):
     loaded = ModelCache.get
 
     def without_classes(cache, *given):
@@ -181,17 +187,17 @@ def test_a_model_without_classes_embeds_all_the_same(request_, embedding, monkey
         return replace(model, bundle=replace(model.bundle, class_names=(), class_colors=()))
 
     monkeypatch.setattr(ModelCache, "get", without_classes)
-    seen = InProcessRunner().run(request_)
+    seen = in_process.run(request_)
     assert (dict(seen.probabilities), dict(seen.class_colors)) == ({}, {})
     assert np.abs(seen.vector - embedding.vector).max() < 1e-5
 
 
-def test_an_embedding_is_float32_where_answers_are_not(request_):
+def test_an_embedding_is_float32_where_answers_are_not(in_process, request_):
     engine = Engine(default_precision="auto")
     engine.run(RunRequest(MODEL, request_.volume, [request_.box], RunOptions()))
     seen = engine.embed(replace(request_, options=RunOptions(precision="auto")))
     assert "bfloat16" not in seen.info.device
-    assert np.array_equal(seen.vector, InProcessRunner().run(request_).vector)
+    assert np.array_equal(seen.vector, in_process.run(request_).vector)
 
 
 def test_a_model_lies_in_memory_once_for_answers_and_embeddings():
@@ -216,16 +222,16 @@ def out_of_memory(monkeypatch, method: str, times: int) -> None:
 
 
 @pytest.mark.parametrize("method", ["classify", "embed_checked", "similarity_to"])
-def test_out_of_gpu_memory_falls_back_to_the_cpu_and_says_so(request_, embedding, monkeypatch, method):
+def test_out_of_gpu_memory_falls_back_to_the_cpu_and_says_so(in_process, request_, embedding, monkeypatch, method):
     out_of_memory(monkeypatch, method, times=1)
     asked = replace(request_, query_only=method == "embed_checked", similar_to=np.roll(embedding.vector, 3))
-    seen = InProcessRunner().run(asked)
+    seen = in_process.run(asked)
     assert [warning.name for warning in seen.warnings] == [WarningName.GPU_MEMORY]
     assert np.abs(seen.vector - embedding.vector).max() < 1e-5
     assert seen.info.device == "cpu"
 
 
-def test_no_memory_even_on_the_cpu_is_a_sentence(request_, monkeypatch):
+def test_no_memory_even_on_the_cpu_is_a_sentence(in_process, request_, monkeypatch):
     out_of_memory(monkeypatch, "embed_checked", times=2)
     with pytest.raises(RunnerError, match="not enough memory to answer box 'golden lesion'"):
-        InProcessRunner().run(replace(request_, query_only=True))
+        in_process.run(replace(request_, query_only=True))

@@ -138,6 +138,18 @@ def test_the_worker_finds_the_library_and_leaves_a_core_to_the_interface(monkeyp
     assert 1 <= int(environment["OMP_NUM_THREADS"]) <= max(1, os.cpu_count() - 1)
 
 
+@pytest.mark.parametrize(
+    ("library", "keeps"), [("glibc 2.36", True), ("glibc 2.35.1", True), ("glibc 2.34", False), (None, False), ("musl 1.2", False)]
+)  # fmt: skip
+def test_the_worker_keeps_its_memory_where_the_c_library_can_and_nobody_says_otherwise(monkeypatch, library, keeps):
+    for name in ("MALLOC_MMAP_THRESHOLD_", "MALLOC_TRIM_THRESHOLD_"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(os, "confstr", lambda _name: library, raising=False)
+    assert ({"MALLOC_MMAP_THRESHOLD_", "MALLOC_TRIM_THRESHOLD_"} <= worker_environment().keys()) == keeps
+    monkeypatch.setenv("MALLOC_TRIM_THRESHOLD_", "1000")
+    assert worker_environment()["MALLOC_TRIM_THRESHOLD_"] == "1000"
+
+
 def test_a_frame_comes_out_as_it_went_in_and_anything_else_is_refused():
     arrays = [np.arange(24, dtype=np.int16).reshape(2, 3, 4)[:, ::2], np.zeros((0, 3), np.float32)]
     stream = BytesIO()

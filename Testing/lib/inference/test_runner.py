@@ -20,7 +20,7 @@ from LesionLib.inference.messages import RunnerCancelled, RunnerError, RunOption
 from LesionLib.inference.process import worker_environment
 from LesionLib.inference.runner import InProcessRunner, WorkerRunner
 from LesionLib.model.folder import golden_case
-from repository import FILES_OF_0_1
+from scored_model import small_model
 
 MODEL = "lung-nodule-malignancy"
 FLOAT32 = RunOptions(precision="float32")
@@ -59,6 +59,11 @@ def a_request(*names: str, options: RunOptions = FLOAT32, model: str = MODEL) ->
     return RunRequest(model, volume, [replace(box, name=name) for name in names], options)
 
 
+def a_small_request(*names: str) -> RunRequest:
+    """Of a model that is asked in milliseconds: how a worker ends has nothing to do with which one it is."""
+    return a_request(*names, model=small_model())
+
+
 @pytest.fixture(scope="module")
 def worker():
     with closing(WorkerRunner()) as runner:
@@ -70,7 +75,7 @@ def worker():
 @pytest.fixture(scope="module")
 def faulty():
     with closing(WorkerRunner(arguments=("-c", FAULTY))) as runner:
-        runner.start(MODEL, FLOAT32)
+        runner.start(small_model(), FLOAT32)
         yield runner
 
 
@@ -156,10 +161,10 @@ def test_a_second_request_meanwhile_is_refused_and_does_no_harm(faulty):
 
     def ask_again(*_):
         with pytest.raises(RunnerError, match="busy with another request"):
-            faulty.run(a_request("second"))
+            faulty.run(a_small_request("second"))
         refusals.append(True)
 
-    assert faulty.run(a_request("first"), progress=ask_again).results
+    assert faulty.run(a_small_request("first"), progress=ask_again).results
     assert refusals
 
 
@@ -180,8 +185,8 @@ def test_out_of_gpu_memory_falls_back_to_the_cpu_with_a_warning_that_has_a_name(
 def test_a_bug_in_the_worker_is_told_and_the_worker_serves_on(faulty):
     pid = faulty.pid
     with pytest.raises(RunnerError, match=r"failed with KeyError: 'a bug of ours'"):
-        faulty.run(a_request("bug"))
-    assert faulty.run(a_request("lesion")).results
+        faulty.run(a_small_request("bug"))
+    assert faulty.run(a_small_request("lesion")).results
     assert faulty.pid == pid
 
 
@@ -191,8 +196,8 @@ def test_a_callback_that_raises_ends_the_request_and_the_next_one_works(faulty):
         raise ValueError(msg)
 
     with pytest.raises(ValueError, match="the panel is gone"):
-        faulty.run(a_request("lesion"), progress=broken)
-    assert faulty.run(a_request("lesion")).results
+        faulty.run(a_small_request("lesion"), progress=broken)
+    assert faulty.run(a_small_request("lesion")).results
 
 
 @pytest.mark.parametrize("box", ["sleep", "hold the interpreter"])
@@ -205,15 +210,15 @@ def test_a_long_box_is_cancelled_within_a_second_and_the_next_request_works(faul
             after(0.2, faulty.cancel)
 
     with pytest.raises(RunnerCancelled):
-        faulty.run(a_request("lesion", box, "never reached"), progress=press)
+        faulty.run(a_small_request("lesion", box, "never reached"), progress=press)
     assert monotonic() - pressed[0] < 1.0
-    assert faulty.run(a_request("lesion")).results
+    assert faulty.run(a_small_request("lesion")).results
     assert not faulty.cancel()
 
 
 def test_between_two_boxes_the_worker_stops_by_itself_and_stays_warm(worker):
     pid, started = worker.pid, []
-    boxes = a_request(*["lesion"] * 100, model=str(FILES_OF_0_1 / "model"))  # a small one: its boxes take milliseconds
+    boxes = a_request(*["lesion"] * 100, model=small_model())
     with pytest.raises(RunnerCancelled):
         worker.run(boxes, progress=lambda *_: started or started.append([monotonic(), worker.cancel()]))
     assert monotonic() - started[0][0] < 1.0
@@ -224,28 +229,28 @@ def test_between_two_boxes_the_worker_stops_by_itself_and_stays_warm(worker):
 @posix_only
 def test_a_worker_killed_in_the_middle_is_told_and_the_next_request_works(faulty):
     with pytest.raises(RunnerError, match=r"stopped in the middle .* SIGKILL.*out of memory.*restarted"):
-        faulty.run(a_request("sleep"), progress=lambda *_: os.kill(faulty.pid, signal.SIGKILL))
-    assert faulty.run(a_request("lesion")).results
+        faulty.run(a_small_request("sleep"), progress=lambda *_: os.kill(faulty.pid, signal.SIGKILL))
+    assert faulty.run(a_small_request("lesion")).results
 
 
 @posix_only
 def test_a_worker_killed_while_it_waits_is_replaced_unnoticed(faulty):
-    faulty.run(a_request("lesion"))
+    faulty.run(a_small_request("lesion"))
     pid = faulty.pid
     os.kill(pid, signal.SIGKILL)
     while faulty.pid is not None:
         sleep(0.01)
-    assert faulty.run(a_request("lesion")).results
+    assert faulty.run(a_small_request("lesion")).results
     assert faulty.pid != pid
 
 
 @posix_only
 def test_a_crash_quotes_the_worker_s_last_words(faulty):
     with pytest.raises(RunnerError, match=r"stopped in the middle .* SIGSEGV; it last said: .") as raised:
-        faulty.run(a_request("crash"))
+        faulty.run(a_small_request("crash"))
     assert "\n" not in str(raised.value)
     assert len(str(raised.value)) < 1800
-    assert faulty.run(a_request("lesion")).results
+    assert faulty.run(a_small_request("lesion")).results
 
 
 def test_a_worker_that_cannot_start_says_why_and_does_not_try_for_ever():
@@ -263,7 +268,7 @@ def test_closing_leaves_no_process_even_in_the_middle_of_a_request():
     runner.start()
     pid = runner.pid
     with pytest.raises(RunnerCancelled):
-        runner.run(a_request("sleep"), progress=lambda *_: after(0.1, runner.close))
+        runner.run(a_small_request("sleep"), progress=lambda *_: after(0.1, runner.close))
     runner.close()
     assert runner.pid is None
     assert not running(pid)
@@ -281,7 +286,7 @@ def test_a_parent_that_dies_leaves_no_worker_behind_even_in_the_middle_of_a_box(
         volume, box = golden_case()
         runner = WorkerRunner(arguments=("-c", {FAULTY!r}))
         runner.run(
-            RunRequest({MODEL!r}, volume, [replace(box, name="sleep")]),
+            RunRequest({small_model()!r}, volume, [replace(box, name="sleep")]),
             progress=lambda *_: print(runner.pid, flush=True),
         )
     """

@@ -15,8 +15,8 @@ import pytest
 from LesionLib.inference.messages import EmbeddingRequest, RunnerCancelled, RunOptions, RunRequest
 from LesionLib.inference.runner import WorkerRunner
 from LesionLib.model.folder import golden_case
+from scored_model import small_model
 
-MODEL = "lung-nodule-malignancy"
 FLOAT32 = RunOptions(precision="float32")
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="asks /proc and process groups who is still there")
 
@@ -85,11 +85,11 @@ def launched(tmp_path):
 
 
 def classify(volume, box):
-    return RunRequest(MODEL, volume, [box], FLOAT32)
+    return RunRequest(small_model(), volume, [box], FLOAT32)
 
 
 def embed(volume, box):
-    return EmbeddingRequest(MODEL, volume, box, FLOAT32)
+    return EmbeddingRequest(small_model(), volume, box, FLOAT32)
 
 
 def cancelled_after(runner, request, *, pressed: float) -> float:
@@ -147,7 +147,7 @@ def test_a_request_on_its_way_to_a_worker_that_is_late_is_cancelled_and_leaves_n
 
 def test_closing_ends_the_worker_behind_the_launcher(launched):
     runner, worker_pid = launched()
-    runner.start(MODEL, FLOAT32)
+    runner.start(small_model(), FLOAT32)
     pid = worker_pid()
     with closing(runner):
         runner.wait_until_warm()

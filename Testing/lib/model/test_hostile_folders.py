@@ -8,6 +8,7 @@ import shutil
 import zipfile
 from pathlib import Path
 
+import jsonschema
 import numpy as np
 import pytest
 import torch
@@ -98,6 +99,10 @@ def test_a_folder_in_the_working_folder_is_no_name(model, tmp_path, monkeypatch)
         InProcessRunner().describe("mine")
     for path in ("./mine", str(tmp_path / "mine"), tmp_path / "mine"):
         assert find_bundle(path).samefile(tmp_path / "mine")
+
+
+def test_the_schema_of_manifests_is_one():
+    jsonschema.Draft202012Validator.check_schema(bundle_module.MANIFEST_SCHEMA)
 
 
 # The golden case.

@@ -31,7 +31,7 @@ def small_plan(folder: Path, **changes) -> Path:
     plan["recipe"]["model"]["init_args"] |= {"epoch_size": 16, "batch_size": 8}
     plan["recipe"]["data"] |= {"classes": names, "folds": 3, "validation": 0.3}
     plan["recipe"]["trainer"]["max_epochs"] = 1
-    plan |= {"name": "small", "seeds": [0, 1], "class_prior": [], "draws": 50, **changes}
+    plan |= {"name": "small", "seeds": [0, 1], "class_prior": [], "draws": 20, **changes}
     path = folder / "small.yaml"
     path.write_text(yaml.safe_dump(plan, sort_keys=False), encoding="utf-8")
     return path

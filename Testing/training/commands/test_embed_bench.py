@@ -12,6 +12,7 @@ from lesion_tables import write_lesion_table
 from lesiontraining.cli import main
 from lesiontraining.runs.encoders import EncoderError, open_encoder
 from onnx import TensorProto, helper, numpy_helper
+from scored_model import write_scored_model
 
 INPUT = {
     "kind": "axial_stack", "size": 16, "spacing_mm": 1.5, "margin_mm": 2.0, "max_slices": 64, "fill_hu": -1000,
@@ -46,7 +47,7 @@ def table(tmp_path_factory):
 
 
 def test_an_encoder_of_others_stands_beside_ours_and_beside_size(table, tmp_path, capsys):
-    models = [str(an_encoder(tmp_path)), "lung-nodule-malignancy"]
+    models = [str(an_encoder(tmp_path)), str(write_scored_model(tmp_path / "ours"))]
     options = [
         "--label",
         "kind",
@@ -61,7 +62,7 @@ def test_an_encoder_of_others_stands_beside_ours_and_beside_size(table, tmp_path
     ]
     assert main(["embed-bench", str(table), "--model", *models, *options]) == 0
     rows = {row["method"]: row for row in json.loads((tmp_path / "b.json").read_text())}
-    assert [name.split()[0] for name in rows] == ["moments", "lung-nodule-malignancy", "size", "size"]
+    assert [name.split()[0] for name in rows] == ["moments", "tiny-description", "size", "size"]
     moments, size = rows["moments 1"], rows["size alone"]
     # Full and hollow spheres differ in their mean; their size says nothing.
     assert moments["auc"]["linear probe"]["value"] > 0.85

@@ -51,12 +51,17 @@ def rows_of(folder):
         return list(csv.DictReader(handle))
 
 
+@pytest.fixture(scope="module")
+def cut_once(tmp_path_factory):
+    return tmp_path_factory.mktemp("cut")
+
+
 @pytest.fixture
-def a_module(folder):
+def a_module(folder, cut_once):
     def make(path=None, **options):
         module = LesionDataModule(
             path or folder / "lesions.csv",
-            **{"input": INPUT, "label": "kind", "folds": 4, "progress": False, **options},
+            **{"input": INPUT, "label": "kind", "folds": 4, "progress": False, "cache": cut_once, **options},
         )
         module.setup()
         return module

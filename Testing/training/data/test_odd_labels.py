@@ -54,7 +54,7 @@ def test_a_table_with_semicolons_is_named_as_one():
 def test_an_error_is_shown_in_whatever_code_page_the_console_has(tmp_path):
     environment = {**os.environ, "PYTHONIOENCODING": "cp1252", "PYTHONUTF8": "0"}
     code = "import sys; from lesiontraining.cli import main; sys.exit(main(sys.argv[1:]))"
-    command = [sys.executable, "-c", code, "evaluate", str(tmp_path / "腫瘤")]
+    command = [sys.executable, "-c", code, "check", str(tmp_path / "腫瘤.csv"), "--label", "dx"]
     ran = subprocess.run(command, env=environment, capture_output=True, check=False, timeout=200)
     assert ran.returncode == 2, ran.stderr
     assert b"\\u816b" in ran.stderr

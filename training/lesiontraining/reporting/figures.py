@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from hashlib import blake2b
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -32,6 +33,7 @@ from lesiontraining.evaluation.retrieval import Retrieval, retrieve
 from lesiontraining.evaluation.subgroups import Subgroup, SubgroupRow, by_tercile, by_value, subgroup_table
 
 Notify = Callable[[str], None]
+Found = TypeVar("Found")
 _MAX_VALUES = 6
 
 
@@ -142,10 +144,11 @@ def measure(
 def classification_statistics(p: Predictions) -> dict[str, Statistic]:
     """Each figure of a method as a function of rows; all lesions labelled."""
     labels, probabilities = p.labels, p.probabilities
-    called, classes = probabilities.argmax(axis=1), probabilities.shape[1]
+    confusion = _confusions(p)
+    line = _once_a_draw(lambda rows: overall(confusion(rows)))
 
     def of_confusion(name: str) -> Statistic:
-        return lambda rows: getattr(overall(confusion_matrix(labels[rows], called[rows], classes)), name)
+        return lambda rows: getattr(line(rows), name)
 
     names = ("accuracy", "balanced_accuracy", "macro_specificity", "macro_precision", "macro_f1", "weighted_f1")
     return {
@@ -162,14 +165,32 @@ OF_POSITIVE = ("sensitivity", "specificity", "precision", "f1")
 
 def positive_statistics(p: Predictions, positive: int = 1) -> dict[str, Statistic]:
     """Of the class that is looked for (``positive``, its index): sensitivity, specificity, precision and F1 of rows."""
-    called, classes = p.probabilities.argmax(axis=1), p.probabilities.shape[1]
+    confusion = _confusions(p)
+    counts = _once_a_draw(lambda rows: one_vs_rest(confusion(rows)))
 
     def of_positive(name: str) -> Statistic:
-        return lambda rows: float(
-            getattr(one_vs_rest(confusion_matrix(p.labels[rows], called[rows], classes)), name)[positive]
-        )
+        return lambda rows: float(getattr(counts(rows), name)[positive])
 
     return {name: of_positive(name) for name in OF_POSITIVE}
+
+
+def _confusions(p: Predictions) -> Callable[[np.ndarray], np.ndarray]:
+    """The confusion matrix of rows."""
+    called, classes = p.probabilities.argmax(axis=1), p.probabilities.shape[1]
+    return lambda rows: confusion_matrix(p.labels[rows], called[rows], classes)
+
+
+def _once_a_draw(compute: Callable[[np.ndarray], Found]) -> Callable[[np.ndarray], Found]:
+    """What is computed of rows is kept: each figure goes through the very same draws."""
+    kept: dict[bytes, Found] = {}
+
+    def of(rows: np.ndarray) -> Found:
+        key = blake2b(np.ascontiguousarray(rows), digest_size=16).digest()
+        if key not in kept:
+            kept[key] = compute(rows)
+        return kept[key]
+
+    return of
 
 
 def _positive_index(class_names: tuple[str, ...], positive: str | None) -> int | None:

@@ -21,6 +21,10 @@ _DENSEST_LUNG_HU = -750  # what the densest half per cent of a lung crop, its ve
 _COARSEST_PIXELS = 1.5  # of the model's own pixels
 _COARSEST_OF_CUBES = 2.0  # cubes lie between slices anyway, and their models learned from such CTs
 _MARGIN_TOLERANCE_MM = 0.5
+_PHANTOM = InputWarning(
+    WarningName.PHANTOM,
+    "A PHANTOM model, for teaching: it learned from computed lesions and has seen no patient. On a real CT its answer means nothing.",
+)
 
 
 def volume_warnings(volume: CTVolume) -> tuple[InputWarning, ...]:
@@ -51,6 +55,7 @@ def box_warnings(volume: CTVolume, box: LesionBox, sample: Sample, bundle: Bundl
         parts_warning(box.name, box.segment) if box.segment is not None else None,
         _segment_margin(box, bundle),
         _training_lesion(volume, box, bundle),
+        _PHANTOM if bundle.phantom else None,
     ]
     return tuple(warning for warning in found if warning is not None)
 

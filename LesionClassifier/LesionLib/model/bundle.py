@@ -117,6 +117,10 @@ _LESIONLENS = {
             "description": "the share of each class that the probabilities assume",
         },
         "training_content": CONTENT_SCHEMA,
+        "phantom": {
+            "const": True,
+            "description": "learned from computed lesions alone, for teaching; every answer is warned of. Left out: from patients",
+        },
         "same_embedding_as": {
             "type": "array", "items": _SHA256, "maxItems": MAX_SAME_EMBEDDINGS, "uniqueItems": True,
             "description": "earlier models of which only what is said or how it is calibrated differs, not the embedding",
@@ -156,7 +160,8 @@ class Bundle:
     ``class_names`` is empty for a model that only compares lesions. ``conformal`` makes prediction sets, ``ood`` tells
     unusual lesions; None where the model brings neither. ``segment_margin_mm``: how far the box of a segment reaches beyond it.
     ``training_content`` recognises lesions that the model learned from; None where the model does not say. ``scores``: what the
-    network's last columns are, none for most models. ``explanation``: how its answers are explained unasked.
+    network's last columns are, none for most models. ``explanation``: how its answers are explained unasked. ``phantom``: it
+    learned from computed lesions alone, for teaching.
     """
 
     name: str
@@ -177,6 +182,7 @@ class Bundle:
     folder: Path
     scores: tuple[ScoreSpec, ...] = ()
     explanation: Explanation = field(default_factory=Explanation)
+    phantom: bool = False
 
 
 def load_bundle(model: str | Path, *, device: torch.device | str = "cpu") -> Bundle:
@@ -216,6 +222,7 @@ def load_bundle(model: str | Path, *, device: torch.device | str = "cpu") -> Bun
         folder=folder,
         scores=scores_from_json(ours.get("scores", ())),
         explanation=_explanation(ours),
+        phantom=ours.get("phantom", False),
     )
 
 

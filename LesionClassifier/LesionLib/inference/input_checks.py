@@ -10,7 +10,7 @@ from LesionLib.io.boxes import segment_margins_mm
 from LesionLib.io.segmentations import parts_warning
 from LesionLib.model.bundle import Bundle
 from LesionLib.sampling.inputs import Sample
-from LesionLib.sampling.resample import AxialStack
+from LesionLib.sampling.resample import AxialStack, AxialStackSpec
 from LesionLib.sampling.volumes import IsotropicCubeSpec, ShapeMaskSpec
 
 _MAX_OUTSIDE = 0.02
@@ -51,7 +51,7 @@ def box_warnings(volume: CTVolume, box: LesionBox, sample: Sample, bundle: Bundl
         _box_size(box, bundle),
         _slice_distance(volume, bundle),
         _pixel_spacing(volume, sample, bundle),
-        _few_slices(sample),
+        _few_slices(sample, bundle),
         parts_warning(box.name, box.segment) if box.segment is not None else None,
         _segment_margin(box, bundle),
         _training_lesion(volume, box, bundle),
@@ -95,9 +95,10 @@ def _pixel_spacing(volume: CTVolume, sample: Sample, bundle: Bundle) -> InputWar
     return InputWarning(WarningName.PIXEL_SPACING, text)
 
 
-def _few_slices(sample: Sample) -> InputWarning | None:
+def _few_slices(sample: Sample, bundle: Bundle) -> InputWarning | None:
     is_stack = isinstance(sample, AxialStack)  # the other kinds take one slice, or three planes, by design
-    if not is_stack or len(sample.hu) >= _MIN_SLICES:
+    by_design = isinstance(bundle.spec, AxialStackSpec) and bundle.spec.max_slices < _MIN_SLICES
+    if not is_stack or by_design or len(sample.hu) >= _MIN_SLICES:
         return None
     return InputWarning(WarningName.FEW_SLICES, "Only one slice passes through the box; the answer rests on it alone.")
 

@@ -153,6 +153,20 @@ def test_one_slice_is_named_and_two_are_not(bundle, patch, stack):
         assert (WarningName.FEW_SLICES in names(found)) is expected
 
 
+def test_a_model_of_one_slice_by_design_is_not_warned_of_one_slice(bundle, patch, stack):
+    one = replace(stack, hu=stack.hu[:1])
+    for most, expected in ((1, False), (2, True)):
+        found = box_warnings(patch[0], patch[1].box, one, replace(bundle, spec=AxialStackSpec(max_slices=most)))
+        assert (WarningName.FEW_SLICES in names(found)) is expected
+
+
+def test_an_answer_of_a_phantom_model_is_warned_of_and_no_other(bundle, patch, stack):
+    for phantom in (True, False):
+        found = box_warnings(patch[0], patch[1].box, stack, replace(bundle, phantom=phantom))
+        assert (WarningName.PHANTOM in names(found)) is phantom
+        assert any("On a real CT its answer means nothing" in warning for warning in found) is phantom
+
+
 def test_a_crop_of_lung_alone_is_no_reason_to_doubt_the_units():
     rng = np.random.default_rng(0)
     lung = rng.normal(-870, 40, (12, 40, 40)).round()

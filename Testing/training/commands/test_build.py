@@ -62,6 +62,8 @@ def test_card_licence_and_manifest_say_that_it_is_a_phantom_model(built):
     assert all("no disease" in one["description"] for one in manifest["lesionlens"]["classes"])
     assert "on a real CT mean nothing" in (built / "small" / LICENSE).read_text(encoding="utf-8")
     assert "Read this first" in card
+    assert "tested computed lesions of 8 phantom patients" in card
+    assert manifest["lesionlens"]["phantom"] is True
     assert "size and mean HU" in card
 
 

@@ -99,7 +99,7 @@ def _sha256(path: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
-_FIGURES = """{lesions} tested lesions of {patients} patients ({classes}), of {folds}, patients never across. The figures are of
+_FIGURES = """{lesions} of {patients} ({classes}), of {folds}, patients never across. The figures are of
 all tested folds, each by its own network; this is the network of fold {fold}. In brackets: 95 % interval over {draws} bootstrap
 samples of patients.
 
@@ -141,8 +141,8 @@ def card(
         f"**How:** {how}{model.architecture} on images of kind {model.input['kind']} ({section}); the probabilities of a lesion's "
         f"images are averaged.{temperature}",
         figures=_FIGURES.format(
-            lesions=metrics["lesions"],
-            patients=metrics["patients"],
+            lesions=f"{metrics['lesions']} tested {'computed ' if plan.phantom else ''}lesions",
+            patients=f"{metrics['patients']} {'phantom ' if plan.phantom else ''}patients",
             classes=", ".join(f"{count} {name}" for name, count in metrics["classes"].items()),
             folds=f"fold(s) {run['Folds']}",
             fold=fold.number,

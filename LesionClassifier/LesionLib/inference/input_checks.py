@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 
 from LesionLib.errors import InputWarning, WarningName
@@ -11,6 +13,7 @@ from LesionLib.io.segmentations import parts_warning
 from LesionLib.model.bundle import Bundle
 from LesionLib.sampling.inputs import Sample
 from LesionLib.sampling.resample import AxialStack, AxialStackSpec
+from LesionLib.sampling.statistics import lesion_statistics
 from LesionLib.sampling.volumes import IsotropicCubeSpec, ShapeMaskSpec
 
 _MAX_OUTSIDE = 0.02
@@ -55,7 +58,7 @@ def box_warnings(volume: CTVolume, box: LesionBox, sample: Sample, bundle: Bundl
         parts_warning(box.name, box.segment) if box.segment is not None else None,
         _segment_margin(box, bundle),
         _training_lesion(volume, box, bundle),
-        _PHANTOM if bundle.phantom else None,
+        *_phantom(volume, box, bundle),
     ]
     return tuple(warning for warning in found if warning is not None)
 
@@ -114,6 +117,18 @@ def _segment_margin(box: LesionBox, bundle: Bundle) -> InputWarning | None:
         "and the similar cases can be others."
     )
     return InputWarning(WarningName.SEGMENT_MARGIN, text)
+
+
+def _phantom(volume: CTVolume, box: LesionBox, bundle: Bundle) -> tuple[InputWarning, ...]:
+    """Of a phantom model always; a box that is none of a computed lesion has no answer, whatever the network makes of it."""
+    if bundle.phantom_hu is None:
+        return ()
+    (low, high), mean = bundle.phantom_hu, lesion_statistics(volume, replace(box, segment=None)).hu_mean
+    slack = (high - low) / 2  # boxes are drawn wider and tighter than the computed ones
+    if low - slack <= mean <= high + slack:
+        return (_PHANTOM,)
+    text = f"The box holds {mean:.0f} HU on average; those of the computed lesions held {low:.0f} to {high:.0f} HU: not one of them."
+    return _PHANTOM, InputWarning(WarningName.OUT_OF_DISTRIBUTION, text)
 
 
 def _training_lesion(volume: CTVolume, box: LesionBox, bundle: Bundle) -> InputWarning | None:

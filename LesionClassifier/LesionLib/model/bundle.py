@@ -50,6 +50,12 @@ _SHA256 = {"type": "string", "pattern": r"^[0-9a-f]{64}\Z"}
 # Prose: line breaks and tabs, but nothing that moves a terminal's cursor.
 _TEXT = {"type": "string", "maxLength": 20_000, "pattern": r"^[^\x00-\x08\x0b-\x1f\x7f-\x9f]*\Z"}
 _MILLIMETRES = {"type": "number", "minimum": 0, "maximum": 10_000}
+_HU_PAIR = {
+    "type": "array",
+    "items": {"type": "number", "minimum": -100_000, "maximum": 100_000},
+    "minItems": 2,
+    "maxItems": 2,
+}
 _MM_PAIR = {"type": "array", "items": _MILLIMETRES, "minItems": 2, "maxItems": 2}
 _LOGIT = {"type": "number", "minimum": -1e6, "maximum": 1e6}
 _PROBABILITY = {"type": "number", "minimum": 0, "maximum": 1}
@@ -118,7 +124,10 @@ _LESIONLENS = {
         },
         "training_content": CONTENT_SCHEMA,
         "phantom": {
-            "const": True,
+            "type": "object",
+            "additionalProperties": False,
+            "required": ["mean_hu"],
+            "properties": {"mean_hu": {**_HU_PAIR, "description": "lowest and highest mean of a box that it learned from"}},
             "description": "learned from computed lesions alone, for teaching; every answer is warned of. Left out: from patients",
         },
         "same_embedding_as": {
@@ -160,8 +169,8 @@ class Bundle:
     ``class_names`` is empty for a model that only compares lesions. ``conformal`` makes prediction sets, ``ood`` tells
     unusual lesions; None where the model brings neither. ``segment_margin_mm``: how far the box of a segment reaches beyond it.
     ``training_content`` recognises lesions that the model learned from; None where the model does not say. ``scores``: what the
-    network's last columns are, none for most models. ``explanation``: how its answers are explained unasked. ``phantom``: it
-    learned from computed lesions alone, for teaching.
+    network's last columns are, none for most models. ``explanation``: how its answers are explained unasked. ``phantom_hu``:
+    lowest and highest mean HU of the boxes of a model that learned from computed lesions alone, for teaching; None for all others.
     """
 
     name: str
@@ -182,7 +191,7 @@ class Bundle:
     folder: Path
     scores: tuple[ScoreSpec, ...] = ()
     explanation: Explanation = field(default_factory=Explanation)
-    phantom: bool = False
+    phantom_hu: tuple[float, float] | None = None
 
 
 def load_bundle(model: str | Path, *, device: torch.device | str = "cpu") -> Bundle:
@@ -222,7 +231,7 @@ def load_bundle(model: str | Path, *, device: torch.device | str = "cpu") -> Bun
         folder=folder,
         scores=scores_from_json(ours.get("scores", ())),
         explanation=_explanation(ours),
-        phantom=ours.get("phantom", False),
+        phantom_hu=tuple(ours["phantom"]["mean_hu"]) if "phantom" in ours else None,
     )
 
 

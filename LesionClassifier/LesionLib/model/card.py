@@ -73,7 +73,7 @@ def _auc_sentence(manifest: Mapping[str, Any]) -> str:
 
 
 def _is_phantom(manifest: Mapping[str, Any]) -> bool:
-    return manifest["lesionlens"].get("phantom") is True
+    return "phantom" in manifest["lesionlens"]
 
 
 def _measured(manifest: Mapping[str, Any]) -> tuple[Mapping[str, Any], int, int]:

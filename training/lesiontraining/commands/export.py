@@ -35,6 +35,7 @@ from safetensors.torch import save_file
 from lesiontraining.commands.evaluate import REPORT_FOLDER
 from lesiontraining.commands.plans import LesionClass, ModelText
 from lesiontraining.data.sources import TRAINING_MARGIN_MM
+from lesiontraining.evaluation.predictions import Predictions
 from lesiontraining.reporting.figures import OF_POSITIVE
 from lesiontraining.reporting.model_card import ModelCard, markdown_table, shown
 from lesiontraining.reporting.report import TRUST, main_figures
@@ -330,7 +331,7 @@ def export(run: Path, out: Path, plan: ExportPlan, *, fold: int | None = None) -
             segment_margin_mm=TRAINING_MARGIN_MM,
             training_content=model.training_content,
             class_prior=plan.class_prior,
-            phantom=plan.phantom,
+            phantom_hu=_mean_hu(folder.predictions()) if plan.phantom else None,
             training={
                 "fold": folder.number,
                 **folder.facts,
@@ -355,6 +356,12 @@ def said_in_head(text: ModelText | None) -> dict[str, Any]:
         name: getattr(text, name) for name in ("changelog", "task", "authors", "copyright", "references", "data_source")
     }
     return {name: value for name, value in ours.items() if value}
+
+
+def _mean_hu(predictions: Predictions) -> tuple[float, float]:
+    """Lowest and highest mean HU among the boxes that took part in the fit."""
+    known = predictions.mean_hu[predictions.split != "test"]
+    return round(float(known.min()), 1), round(float(known.max()), 1)
 
 
 def _classes(plan: ExportPlan, names: Sequence[str]) -> list[dict[str, Any]]:
@@ -425,15 +432,19 @@ def bundle_section(  # noqa: PLR0913 - all by name, and three of them optional
     training: Mapping[str, Any],
     class_prior: Sequence[float] = (),
     training_content: Mapping[str, str] | None = None,
-    phantom: bool = False,
+    phantom_hu: tuple[float, float] | None = None,
 ) -> dict[str, Any]:
     """Our section of the manifest, without what `write_bundle` adds. Sizes and distances: smallest and largest in training.
 
     ``segment_margin_mm``: how far its boxes reach beyond a segment. ``class_prior``: the share of each class that the probabilities
     assume. ``training_content``: by which lesions of its training are recognised; both are left out where they are not known.
-    ``phantom``: it learned from computed lesions alone.
+    ``phantom_hu``: lowest and highest mean of its boxes, where it learned from computed lesions alone.
     """
-    optional = {"class_prior": list(class_prior), "training_content": dict(training_content or {}), "phantom": phantom}
+    optional = {
+        "class_prior": list(class_prior),
+        "training_content": dict(training_content or {}),
+        "phantom": {} if phantom_hu is None else {"mean_hu": list(phantom_hu)},
+    }
     return {
         "architecture": architecture,
         "arguments": dict(arguments),

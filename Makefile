@@ -1,5 +1,9 @@
 # make demo: everything from nothing, then the demonstration. make test: everything from nothing, then the tests.
-PYTHON ?= python3
+# The first Python that there are wheels of slicer-core for (a name may be there and not start, as pyenv's are).
+ifndef PYTHON
+PYTHON := $(firstword $(foreach each,python3 python3.13 python3.12 python3.11,\
+  $(if $(shell $(each) -c 'import sys; print(1 if (3, 11) <= sys.version_info < (3, 14) else "")' 2>/dev/null),$(each),)))
+endif
 VENV := .venv
 BIN := $(VENV)/bin
 TORCH := 2.13.0
@@ -19,7 +23,8 @@ help:
 	@echo "make clean    remove .venv and demo-out"
 
 $(STAMP): pyproject.toml constraints.txt Makefile
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed; give one by make PYTHON=python3.12")'
+	@test -n "$(PYTHON)" || { echo "Python 3.11, 3.12 or 3.13 is needed (slicer-core has no wheels for others), and none was found; give one by make PYTHON=/path/to/python3.12"; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14) and "Python 3.11, 3.12 or 3.13 is needed (slicer-core has no wheels for others); give one by make PYTHON=python3.12")'
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip
 	@# torch first and pinned, so that nothing below pulls another build. Without an NVIDIA GPU its CPU build is enough:

@@ -1,26 +1,40 @@
 """Answers of a scene as files: CSV with stable columns, DICOM structured report (TID 1500, Comprehensive 3D SR).
 
-A report lies beside the series of the CT, whose DICOM files are in Slicer's database, or in a folder. Patient and study are
-taken over from the series, as a report must belong to its patient; nothing of them is written to a log or an error.
-highdicom comes with Slicer 5.12; elsewhere: ``pip install highdicom``.
+A report lies beside the series of the CT, whose DICOM files are in Slicer's database, or in a folder; what it takes over from
+their headers is in `dicom_headers`. Where the lesions are written as a segmentation, or their heat maps as parametric maps
+(`dicom_images`), it refers to them.
 """
 
 from __future__ import annotations
 
 import os
-import tempfile
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
-from LesionLib import __version__
-from LesionLib.errors import InputWarning, LesionLensError, OutputError, WarningName
+from LesionLib.errors import InputWarning, OutputError, WarningName
 from LesionLib.geometry import LesionBox
 from LesionLib.inference.results import LesionResult, RunInfo, as_csv
 from LesionLib.io.private_files import write_private
+from LesionLib.sampling.statistics import LesionStatistics
 from slicer import vtkMRMLMarkupsROINode, vtkMRMLScalarVolumeNode
 
+from LesionClassifierLib.dicom_headers import SCHEME as _SCHEME
+from LesionClassifierLib.dicom_headers import (
+    LesionObjects,
+    SourceSeries,
+    StructuredReportError,
+    asEvidence,
+    markAsOurs,
+    readDatasets,
+    refusingThisHeader,
+    saveDataset,
+    softwareOf,
+    sourceSeries,
+)
+from LesionClassifierLib.dicom_headers import codes as _codes
+from LesionClassifierLib.dicom_headers import highdicom as _highdicom
 from LesionClassifierLib.scene.results import VOLUME_ROLE, storedResult
 
 if TYPE_CHECKING:
@@ -28,10 +42,6 @@ if TYPE_CHECKING:
 
 
 _INSTANCES = "DICOM.instanceUIDs"
-
-
-class StructuredReportError(LesionLensError):
-    """A structured report cannot be made: no DICOM origin, files that are gone, or a place that cannot be written."""
 
 
 class DicomFiles(Protocol):
@@ -59,23 +69,6 @@ def sourceDatasets(volumeNode: vtkMRMLScalarVolumeNode, files: DicomFiles | None
         msg = f"{missing} of the {len(paths)} DICOM files of {volumeNode.GetName()} are gone; import the series again."
         raise StructuredReportError(msg)
     return readDatasets(paths)
-
-
-def readDatasets(paths: Iterable[str | Path]) -> list[Dataset]:
-    """The files' datasets without pixels. Raises `StructuredReportError`."""
-    import pydicom
-
-    try:
-        return [pydicom.dcmread(path, stop_before_pixels=True, force=not _isMarked(path)) for path in paths]
-    except Exception as error:  # what a damaged file makes of the parser can be anything
-        msg = f"a DICOM file of the CT cannot be read ({type(error).__name__}); import the series again."
-        raise StructuredReportError(msg) from error
-
-
-def _isMarked(path: str | Path) -> bool:
-    """Whether the file has the 128 bytes and the mark that files of old archives lack."""
-    with open(path, "rb") as handle:
-        return handle.read(132)[128:] == b"DICM"
 
 
 def resultsOfLesions(
@@ -140,122 +133,56 @@ def exportReport(
     return len(results)
 
 
-_SCHEME = "99LESIONLENS"
 _SERIES_DESCRIPTION = "LesionLens answers: research use only, not for diagnosis"
 _SERIES_NUMBER = 9500
 _REASON_MEANINGS = {
     WarningName.BOX_SIZE: "Size outside the model's training",
     WarningName.OUT_OF_DISTRIBUTION: "Unlike the model's training lesions",
 }
-_EVERY_LETTER = "ISO_IR 192"  # UTF-8, whatever the CT's own character set lacks
 _RAS_TO_LPS = np.array([-1.0, -1.0, 1.0])
 
 
 def writeStructuredReport(
-    path: Path, results: Sequence[LesionResult], run: RunInfo, sources: Sequence[Dataset], *, overwrite: bool = False
+    path: Path,
+    results: Sequence[LesionResult],
+    run: RunInfo,
+    sources: Sequence[Dataset],
+    *,
+    overwrite: bool = False,
+    objects: Sequence[LesionObjects] = (),
 ) -> tuple[InputWarning, ...]:
     """Write one report of all lesions. ``sources``: the datasets of the CT's series, without pixels.
 
-    Returns what had to be left empty because the CT's own header is not valid there.
+    ``objects``: what else is written of each lesion, one entry a result; none where there is only the report. Returns what had to
+    be left empty because the CT's own header is not valid there.
 
     Raises `StructuredReportError`: nothing to report, unusable sources, highdicom missing, or a file that is there.
     """
     if os.path.exists(path) and not overwrite:
         msg = f"{path} is there already; choose another name or allow overwriting."
         raise StructuredReportError(msg)
-    sources, gaps = _completed(sources)
-    report = structuredReport(results, run, sources)
-    try:
-        with tempfile.NamedTemporaryFile(
-            dir=path.parent, prefix=".lesionlens-", suffix=".dcm", delete=False
-        ) as partial:
-            report.save_as(partial, enforce_file_format=True)
-        os.replace(partial.name, path)
-    except OSError as error:
-        msg = f"{path} cannot be written ({error.strerror}); choose a folder that exists and is writable."
-        raise StructuredReportError(msg) from error
-    except (ValueError, TypeError, AttributeError, LookupError) as error:  # a value that its element cannot hold
-        os.unlink(partial.name)
-        raise _notFromThisHeader(error) from error
-    return gaps
+    source = sourceSeries(sources)
+    saveDataset(structuredReport(results, run, source, objects), path)
+    return source.gaps
 
 
-# What a report must have and may leave empty (type 2): anonymised and old headers lack some of it.
-_MAY_BE_EMPTY = (
-    "PatientID", "PatientName", "PatientBirthDate", "PatientSex", "StudyDate", "StudyTime", "AccessionNumber", "StudyID",
-    "ReferringPhysicianName",
-)  # fmt: skip
+def structuredReport(
+    results: Sequence[LesionResult], run: RunInfo, source: SourceSeries, objects: Sequence[LesionObjects] = ()
+) -> Dataset:
+    """The report as a dataset: of each lesion its box, class, probabilities, scores, prediction set, warnings and algorithm.
 
-
-def _completed(sources: Sequence[Dataset]) -> tuple[list[Dataset], tuple[InputWarning, ...]]:
-    """The sources, the first with every element that a report may leave empty; values that are not valid DICOM go.
-
-    Raises `StructuredReportError` for headers that do not say to which study the images belong.
+    Where ``objects`` has a segment of a lesion it is the lesion's region, and the box stands beside it; else the box is.
     """
-    from copy import deepcopy
-
-    if not sources:
-        return [], ()
-    for keyword in ("StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID", "SOPClassUID"):
-        missing = sum(not source.get(keyword) for source in sources)
-        if missing:
-            msg = (
-                f"{missing} of the CT's {len(sources)} DICOM files have no {keyword}, without which a report cannot say what "
-                "it belongs to."
-            )
-            raise StructuredReportError(msg)
-    first = deepcopy(sources[0])  # a shallow copy shares its elements with the source
-    dropped = []
-    for keyword in _MAY_BE_EMPTY:
-        if keyword not in first:
-            setattr(first, keyword, None)
-        elif not _isValid(first, keyword):
-            del first[keyword]
-            setattr(first, keyword, None)
-            dropped.append(keyword)
-    for keyword in ("PatientName", "ReferringPhysicianName"):  # decoded by the CT's own character set
-        setattr(first, keyword, str(first.get(keyword) or ""))
-    first.SpecificCharacterSet = _EVERY_LETTER
-    if not dropped:
-        return [first, *sources[1:]], ()
-    text = (
-        f"The structured report leaves {', '.join(dropped)} empty: what the CT's header holds there is not valid DICOM."
-    )
-    return [first, *sources[1:]], (InputWarning(WarningName.REPORT_GAPS, text),)
-
-
-def _isValid(source: Dataset, keyword: str) -> bool:
-    from pydicom.config import RAISE
-    from pydicom.valuerep import validate_value
-
-    try:
-        element = source[keyword]
-        if element.value:
-            validate_value(element.VR, str(element.value), RAISE)
-    except Exception:  # a damaged element fails in its own way
-        return False
-    return True
-
-
-def _notFromThisHeader(error: Exception) -> StructuredReportError:
-    """Of the error only its kind is said: its text may repeat what stands in the header."""
-    return StructuredReportError(
-        f"the report cannot be written from the headers of this CT ({type(error).__name__}); export the CT again."
-    )
-
-
-def structuredReport(results: Sequence[LesionResult], run: RunInfo, sources: Sequence[Dataset]) -> Dataset:
-    """The report as a dataset: of each lesion its box, class, probabilities, scores, prediction set, warnings and algorithm."""
     hd = _highdicom()
     if not results:
         msg = "there is no answer to report; classify first."
         raise StructuredReportError(msg)
-    frame, series = _commonFrame(sources)
-    groups = [_lesionGroup(hd, result, run, frame, series) for result in results]
+    objects = objects or [LesionObjects(hd.UID()) for _ in results]
+    groups = [_lesionGroup(hd, result, run, source, of) for result, of in zip(results, objects, strict=True)]
     observer = hd.sr.ObserverContext(
         observer_type=_codes().DCM.Device,
         observer_identifying_attributes=hd.sr.DeviceObserverIdentifyingAttributes(
-            uid=hd.UID(), name="LesionLens", manufacturer_name="LesionLens", model_name=run.software[:64] or __version__
+            uid=hd.UID(), name="LesionLens", manufacturer_name="LesionLens", model_name=softwareOf(run)
         ),
     )
     content = hd.sr.MeasurementReport(
@@ -264,9 +191,9 @@ def structuredReport(results: Sequence[LesionResult], run: RunInfo, sources: Seq
         imaging_measurements=groups,
         title=_codes().DCM.ImagingMeasurementReport,
     )
-    try:
+    with refusingThisHeader():
         report = hd.sr.Comprehensive3DSR(
-            evidence=[_asEvidence(source) for source in sources],
+            evidence=[*source.evidence, *(asEvidence(image) for image in _imagesOf(objects))],
             content=content[0],
             series_instance_uid=hd.UID(),
             series_number=_SERIES_NUMBER,
@@ -277,34 +204,14 @@ def structuredReport(results: Sequence[LesionResult], run: RunInfo, sources: Seq
             is_final=False,
             is_verified=False,
         )
-    except (ValueError, TypeError, AttributeError, LookupError) as error:
-        raise _notFromThisHeader(error) from error
-    report.SpecificCharacterSet = _EVERY_LETTER
-    report.SeriesDescription = _SERIES_DESCRIPTION
-    report.ManufacturerModelName, report.SoftwareVersions = "LesionLens", run.software[:64] or __version__
+    markAsOurs(report, run, seriesDescription=_SERIES_DESCRIPTION)
     return report
 
 
-# What a report takes over of whom it is about: enough to be filed with the study. Allergies, alerts, occupation, history,
-# comments and the like stay where they are.
-_TAKEN_OVER = (
-    "PatientName", "PatientID", "IssuerOfPatientID", "TypeOfPatientID", "PatientBirthDate", "PatientSex",
-    "PatientIdentityRemoved", "DeidentificationMethod", "DeidentificationMethodCodeSequence",
-    "StudyInstanceUID", "StudyDate", "StudyTime", "StudyID", "StudyDescription", "AccessionNumber",
-    "IssuerOfAccessionNumberSequence", "ReferringPhysicianName",
-    "SOPClassUID", "SOPInstanceUID", "SeriesInstanceUID", "FrameOfReferenceUID", "Modality",
-)  # fmt: skip
-
-
-def _asEvidence(source: Dataset) -> Dataset:
-    """Of an image only what the report may hold: highdicom copies everything that it finds of patient and study."""
-    from pydicom import Dataset
-
-    evidence = Dataset()
-    for name in _TAKEN_OVER:
-        if name in source:
-            evidence.add(source[name])
-    return evidence
+def _imagesOf(objects: Sequence[LesionObjects]) -> list[Dataset]:
+    """The segmentation and the maps, each once."""
+    segmentations = [of.segmentation[0] for of in objects if of.segmentation is not None]
+    return [*segmentations[:1], *(of.heatMap for of in objects if of.heatMap is not None)]
 
 
 def boxPolygonsLPS(box: LesionBox) -> list[np.ndarray]:
@@ -317,7 +224,7 @@ def boxPolygonsLPS(box: LesionBox) -> list[np.ndarray]:
     return faces
 
 
-def _lesionGroup(hd: Any, result: LesionResult, run: RunInfo, frame: str, series: str) -> Any:
+def _lesionGroup(hd: Any, result: LesionResult, run: RunInfo, source: SourceSeries, of: LesionObjects) -> Any:
     codes = _codes()
     measurements = [
         hd.sr.Measurement(
@@ -330,37 +237,105 @@ def _lesionGroup(hd: Any, result: LesionResult, run: RunInfo, frame: str, series
     measurements += _scoreMeasurements(hd, result, run)
     statistics = result.statistics
     if statistics is not None:
-        volume = hd.sr.Measurement(
-            codes.SCT.Volume, round(statistics.volume_ml, 4), hd.sr.CodedConcept("mL", "UCUM", "mL")
-        )
-        density = hd.sr.Measurement(
-            hd.sr.CodedConcept("112031", "DCM", "Attenuation Coefficient"),
-            round(statistics.hu_mean, 2),
-            hd.sr.CodedConcept("[hnsf'U]", "UCUM", "Hounsfield unit"),
-            derivation=codes.SCT.Mean,
-        )
-        measurements += [volume, density]
+        measurements += _measured(hd, statistics)
     group = hd.sr.VolumetricROIMeasurementsAndQualitativeEvaluations(
-        tracking_identifier=hd.sr.TrackingIdentifier(uid=hd.UID(), identifier=result.name[:64]),
-        referenced_volume_surface=hd.sr.VolumeSurface(
-            graphic_type=hd.sr.GraphicTypeValues3D.POLYGON,
-            graphic_data=boxPolygonsLPS(result.box),
-            frame_of_reference_uid=frame,
-            source_series=hd.sr.SourceSeriesForSegmentation(series),
-        ),
+        tracking_identifier=hd.sr.TrackingIdentifier(uid=of.trackingUID, identifier=result.name[:64]),
+        **_region(hd, result, source, of),
         finding_type=codes.SCT.Lesion,
-        algorithm_id=hd.sr.AlgorithmIdentification(
-            name=run.model_name[:64],
-            version=run.model_version,
-            parameters=[f"sha256={run.model_sha256}", f"device={run.device}"],
-            family=codes.DCM.ArtificialIntelligence,
-            manufacturer="LesionLens",
-        ),
+        finding_sites=_findingSites(hd, run),
+        algorithm_id=_algorithm(hd, run),
         measurements=measurements,
         qualitative_evaluations=_evaluations(hd, result),
     )
+    _addReferences(hd, group[0], result, source, of)
     _addComments(hd, group[0], result, run)
     return group
+
+
+def _algorithm(hd: Any, run: RunInfo) -> Any:
+    """The model. Maker and family are added here: highdicom takes them itself only since 0.28, and Slicer 5.12 brings 0.27."""
+    of = hd.sr.RelationshipTypeValues.HAS_CONCEPT_MOD
+    algorithm = hd.sr.AlgorithmIdentification(
+        name=run.model_name[:64],
+        version=run.model_version,
+        parameters=[f"sha256={run.model_sha256}", f"device={run.device}"],
+    )
+    maker, family = (
+        hd.sr.CodedConcept(value, "DCM", meaning)
+        for value, meaning in (("122405", "Algorithm Manufacturer"), ("111000", "Algorithm Family"))
+    )
+    algorithm.append(hd.sr.TextContentItem(maker, "LesionLens", relationship_type=of))
+    algorithm.append(hd.sr.CodeContentItem(family, _codes().DCM.ArtificialIntelligence, relationship_type=of))
+    return algorithm
+
+
+def _region(hd: Any, result: LesionResult, source: SourceSeries, of: LesionObjects) -> dict[str, Any]:
+    """Where the lesion is: one of a segment and a surface, as the template wants."""
+    series = hd.sr.SourceSeriesForSegmentation(source.uid)
+    if of.segmentation is not None:
+        image, number = of.segmentation
+        segment = hd.sr.ReferencedSegment(image.SOPClassUID, image.SOPInstanceUID, number, source_series=series)
+        return {"referenced_segment": segment}
+    surface = hd.sr.VolumeSurface(
+        graphic_type=hd.sr.GraphicTypeValues3D.POLYGON,
+        graphic_data=boxPolygonsLPS(result.box),
+        frame_of_reference_uid=source.frameOfReference,
+        source_series=series,
+    )
+    return {"referenced_volume_surface": surface}
+
+
+def _findingSites(hd: Any, run: RunInfo) -> list[Any] | None:
+    site = run.finding_site
+    if site is None:
+        return None
+    return [hd.sr.FindingSite(hd.sr.CodedConcept(site.value, site.scheme, site.meaning))]
+
+
+def _addReferences(hd: Any, group: Dataset, result: LesionResult, source: SourceSeries, of: LesionObjects) -> None:
+    """The heat map, and beside a segment the box: that is what the model was asked about."""
+    contains = hd.sr.RelationshipTypeValues.CONTAINS
+    items = []
+    if of.segmentation is not None:
+        items += [
+            hd.sr.Scoord3DContentItem(
+                name=hd.sr.CodedConcept("box", _SCHEME, "Face of the box that the model was asked about"),
+                graphic_type=hd.sr.GraphicTypeValues3D.POLYGON,
+                graphic_data=face,
+                frame_of_reference_uid=source.frameOfReference,
+                relationship_type=contains,
+            )
+            for face in boxPolygonsLPS(result.box)
+        ]
+    if of.heatMap is not None:
+        illustration = hd.sr.CodedConcept("121200", "DCM", "Illustration of ROI")
+        image = of.heatMap
+        items.append(
+            hd.sr.ImageContentItem(illustration, image.SOPClassUID, image.SOPInstanceUID, relationship_type=contains)
+        )
+    group.ContentSequence.extend(items)
+
+
+def _measured(hd: Any, known: LesionStatistics) -> list[Any]:
+    """Volume, density and diameters of a segment; of a box its contents, under codes that say so: no size of a lesion."""
+    codes, hounsfield = _codes(), hd.sr.CodedConcept("[hnsf'U]", "UCUM", "Hounsfield unit")
+    volume, density = codes.SCT.Volume, hd.sr.CodedConcept("112031", "DCM", "Attenuation Coefficient")
+    if known.measured_in == "box":
+        volume = hd.sr.CodedConcept("box-volume", _SCHEME, "Volume of the box, not of the lesion")
+        density = hd.sr.CodedConcept("box-attenuation", _SCHEME, "Attenuation of the contents of the box")
+    found = [
+        hd.sr.Measurement(volume, round(known.volume_ml, 4), hd.sr.CodedConcept("mL", "UCUM", "mL")),
+        hd.sr.Measurement(density, round(known.hu_mean, 2), hounsfield, derivation=codes.SCT.Mean),
+    ]
+    if known.diameters is not None:
+        lengths = {
+            codes.SCT.LongAxis: known.diameters.longest_mm,
+            codes.SCT.ShortAxis: known.diameters.perpendicular_mm,
+        }
+        found += [hd.sr.Measurement(name, round(mm, 2), codes.UCUM.Millimeter) for name, mm in lengths.items()]
+        mean = round(known.diameters.mean_mm, 2)
+        found.append(hd.sr.Measurement(codes.SCT.Diameter, mean, codes.UCUM.Millimeter, derivation=codes.SCT.Mean))
+    return found
 
 
 def _scoreMeasurements(hd: Any, result: LesionResult, run: RunInfo) -> list[Any]:
@@ -409,32 +384,3 @@ def _addComments(hd: Any, group: Dataset, result: LesionResult, run: RunInfo) ->
             name=_codes().DCM.Comment, value=str(text), relationship_type=hd.sr.RelationshipTypeValues.CONTAINS
         )
         group.ContentSequence.append(item)
-
-
-def _commonFrame(sources: Sequence[Dataset]) -> tuple[str, str]:
-    """Frame of reference and series of all sources; they must share both."""
-    frames = {str(source.get("FrameOfReferenceUID", "")) for source in sources}
-    series = {str(source.get("SeriesInstanceUID", "")) for source in sources}
-    if len(frames) != 1 or len(series) != 1 or "" in frames | series:
-        msg = (
-            f"the CT's {len(sources)} DICOM files name {len(series)} series and {len(frames - {''})} frames of reference; "
-            "a report needs one of each. Load the series again from its DICOM files."
-        )
-        raise StructuredReportError(msg)
-    return frames.pop(), series.pop()
-
-
-def _codes() -> Any:
-    from pydicom.sr.codedict import codes
-
-    return codes
-
-
-def _highdicom() -> Any:
-    try:
-        import highdicom
-        import highdicom.sr
-    except ImportError as error:
-        msg = "structured reports need highdicom, which Slicer 5.12 brings; elsewhere: pip install highdicom."
-        raise StructuredReportError(msg) from error
-    return highdicom

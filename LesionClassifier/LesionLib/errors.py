@@ -58,6 +58,7 @@ class WarningName(StrEnum):
     BOX_FRAME = "box-frame"
     REPORT_NOT_WRITTEN = "report-not-written"
     REPORT_GAPS = "report-gaps"
+    DICOM_NOT_WRITTEN = "dicom-not-written"
 
 
 class InputWarning(str):

@@ -1,7 +1,8 @@
 """``lesionlens classify --batch``: a table of CTs and their lesions in, one table of answers out.
 
 The model is loaded once a process. A case that cannot be answered does not stop the others: it is named in ``failed.csv``. What
-is answered is kept in the folder as it comes, so that the same command goes on after a break.
+is answered is kept in the folder as it comes, so that the same command goes on after a break. Over several machines the cases
+are handed out by Ray (``--ray``), which knows how; all of them must see the files under the same paths.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, replace
 from hashlib import sha256
+from importlib.util import find_spec
 from pathlib import Path
 
 from LesionLib.errors import InputWarning, LesionLensError, OutputError
@@ -26,7 +28,7 @@ from LesionLib.inference.messages import RunOptions, RunRequest
 from LesionLib.inference.results import as_csv
 from LesionLib.io.boxes import CaseTableError, box_of_mask, read_boxes_csv, read_rows, segment_boxes
 from LesionLib.io.csv_cells import csv_text
-from LesionLib.io.private_files import private_folder, write_private
+from LesionLib.io.private_files import open_private, private_folder, write_private
 from LesionLib.io.volumes import DicomSeries, read_ct, series_at
 from LesionLib.model.folder import find_bundle, map_method, segment_margin_of
 
@@ -43,6 +45,8 @@ from LesionLensApp.reading import (
 RESULTS, FAILED = "results.csv", "failed.csv"
 LESIONS = ("boxes", "segmentation", "mask")
 _PARTS, _MAX_JOBS = "answered", 64
+_EMBEDDING = "embedding"  # a column of the parts only
+_TABLES = (".parquet", ".csv")
 _FIRST = ("name", "lesion", "label")
 _LAST = ("set", "usable", "warning_codes")
 
@@ -144,6 +148,8 @@ def run_batch(options: argparse.Namespace, steps: Steps) -> Batch:
     write_private(
         options.out / RESULTS, _joined([(case.name, answered[case.name].read_text("utf-8")) for case in done])
     )
+    if options.embeddings:
+        _write_embeddings(options.embeddings, [(case.name, answered[case.name].read_text("utf-8")) for case in done])
     named = [(case.name, case.where, failed[case.name]) for case in cases if case.name in failed]
     write_private(options.out / FAILED, csv_text([("name", "where", "error"), *named]))
     return Batch(len(done), len(cases) - len(open_cases), tuple((name, error) for name, _, error in named))
@@ -154,6 +160,9 @@ def _outcomes(
 ) -> Iterator[tuple[BatchCase, str, str]]:
     """(case, its rows as CSV, why there are none), in the order in which they are ready."""
     jobs = min(options.jobs, len(cases))
+    if options.ray:
+        yield from _by_ray(cases, options, reading)
+        return
     if jobs < 2:
         yield from ((case, *_answered(case, session, reading)) for case in cases)
         return
@@ -176,6 +185,45 @@ def _outcomes(
             raise LesionLensError(msg) from error
         finally:
             pool.shutdown(cancel_futures=True)
+
+
+def _by_ray(
+    cases: Sequence[BatchCase], options: argparse.Namespace, reading: Reading
+) -> Iterator[tuple[BatchCase, str, str]]:
+    """As `_outcomes`, by ``options.jobs`` actors of a Ray cluster, each with the model loaded once. Raises `LesionLensError`."""
+    import ray
+    from ray.util import ActorPool
+
+    try:
+        ray.init(options.ray, include_dashboard=False, log_to_driver=False, configure_logging=False)
+    except Exception as error:  # Ray's own have no class in common
+        msg = f"no Ray cluster answers at {options.ray} ({' '.join(str(error).split())[:200]}); start one by ray start --head."
+        raise LesionLensError(msg) from error
+    try:
+        actor = ray.remote(num_gpus=0 if options.device == "cpu" or not ray.cluster_resources().get("GPU") else 1)(
+            _Answering
+        )
+        jobs = max(1, min(options.jobs, len(cases)))
+        pool = ActorPool([actor.remote(str(options.model), options.device, options.threads) for _ in range(jobs)])
+        yield from pool.map_unordered(lambda there, case: there.answer.remote(case, reading), cases)
+    except ray.exceptions.RayError as error:
+        msg = (
+            f"Ray gave up ({type(error).__name__}: {' '.join(str(error).split())[:300]}). What is answered is kept: run the same "
+            "command again."
+        )
+        raise LesionLensError(msg) from error
+    finally:
+        ray.shutdown()
+
+
+class _Answering:
+    """A process of a Ray cluster."""
+
+    def __init__(self, model: str, device: str, threads: int | None) -> None:
+        self._session = ModelSession(model, device=device, threads=threads)
+
+    def answer(self, case: BatchCase, reading: Reading) -> tuple[BatchCase, str, str]:
+        return case, *_answered(case, self._session, reading)
 
 
 _of_this_process: dict[str, ModelSession] = {}
@@ -218,7 +266,9 @@ def _classified(case: BatchCase, session: ModelSession, reading: Reading) -> str
     frame = frame_source(case.lesions if case.kind == "boxes" else None)
     of_boxes = [warnings_of_box(volume, box, frame=frame) for box in boxes]
     results = with_reader_warnings(response.results, (*volume.warnings, *odd), of_boxes)
-    return as_csv(replace(response.info, volume=case.name), results)
+    rows = list(csv.reader(io.StringIO(as_csv(replace(response.info, volume=case.name), results))))
+    embeddings = [_EMBEDDING, *(json.dumps([float(f"{x:.9g}") for x in result.embedding]) for result in results)]
+    return csv_text([[*row, embedding] for row, embedding in zip(rows, embeddings, strict=True)])
 
 
 def _lesions_of(
@@ -287,7 +337,8 @@ def _joined(tables: Sequence[tuple[str, str]]) -> str:
     rows = [(name, row) for name, text in tables for row in csv.DictReader(io.StringIO(text))]
     columns = list(dict.fromkeys(column for _, row in rows for column in row))
     classes = [column for column in columns if column.startswith("p_")]
-    rest = [c for c in columns if c not in ("name", "label", "prediction_set", "volume", "grad_cam", *_LAST, *classes)]
+    elsewhere = ("name", "label", "prediction_set", "volume", "grad_cam", _EMBEDDING, *_LAST, *classes)
+    rest = [column for column in columns if column not in elsewhere]
     table: list[Sequence[str]] = [(*_FIRST, *classes, *_LAST, *rest)]
     for name, row in rows:
         first = (name, row["name"], row["label"])
@@ -297,11 +348,45 @@ def _joined(tables: Sequence[tuple[str, str]]) -> str:
     return csv_text(table)
 
 
+def _write_embeddings(path: Path, tables: Sequence[tuple[str, str]]) -> None:
+    """A row a lesion, in the order of the answers: case, lesion, label, model, and the L2-normalised embedding as columns e0, e1, ...
+
+    Raises `OutputError` for answers of a version that kept none, and for a place that cannot be written.
+    """
+    rows = [(name, row) for name, text in tables for row in csv.DictReader(io.StringIO(text))]
+    if any(not row.get(_EMBEDDING) for _, row in rows):
+        msg = "some answers were kept by an older version, without embeddings; answer again with --overwrite."
+        raise OutputError(msg)
+    vectors = [json.loads(row[_EMBEDDING]) for _, row in rows]
+    columns: dict[str, list] = {
+        "name": [name for name, _ in rows],
+        "lesion": [row["name"] for _, row in rows],
+        "label": [row["label"] for _, row in rows],
+        "model_sha256": [row["model_sha256"] for _, row in rows],
+    }
+    numbers = {f"e{i}": [vector[i] for vector in vectors] for i in range(len(vectors[0]) if vectors else 0)}
+    try:
+        if path.suffix.lower() == ".csv":
+            table = columns | numbers
+            write_private(path, csv_text([list(table), *zip(*table.values(), strict=True)]))
+            return
+        import pyarrow
+        from pyarrow import parquet
+
+        arrays = {name: pyarrow.array(values, pyarrow.float32()) for name, values in numbers.items()}
+        with open_private(path) as file:
+            parquet.write_table(pyarrow.table(columns | arrays), file)
+    except OSError as error:
+        msg = f"{path} cannot be written ({error.strerror}); choose another place for --embeddings."
+        raise OutputError(msg) from error
+
+
 def require_batch_options(options: argparse.Namespace) -> None:
     """Refuse options that say something of one CT only. Raises `LesionLensError`."""
     one_only = {
         "a CT": options.volume, "--series": options.series, "--name": options.name, "--library": options.library,
-        "--dicom-sr": options.dicom_sr, "--map": options.map_method,
+        "--dicom-sr": options.dicom_sr, "--dicom-seg": options.dicom_seg, "--dicom-map": options.dicom_map,
+        "--heat-map-format": options.heat_map_format, "--map": options.map_method,
     }  # fmt: skip
     given = [name for name, value in one_only.items() if value]
     if given:
@@ -309,4 +394,13 @@ def require_batch_options(options: argparse.Namespace) -> None:
         raise LesionLensError(msg)
     if not 1 <= options.jobs <= _MAX_JOBS:
         msg = f"--jobs is {options.jobs}; give a number from 1 to {_MAX_JOBS}."
+        raise LesionLensError(msg)
+    if options.ray and find_spec("ray") is None:
+        msg = "--ray needs Ray: pip install 'lesionlens[ray]'."
+        raise LesionLensError(msg)
+    if options.embeddings and options.embeddings.suffix.lower() not in _TABLES:
+        msg = f"--embeddings is {options.embeddings.name}; its name ends in {' or '.join(_TABLES)}."
+        raise LesionLensError(msg)
+    if options.embeddings and options.embeddings.suffix.lower() == ".parquet" and find_spec("pyarrow") is None:
+        msg = "--embeddings as parquet needs pyarrow: pip install pyarrow, or name a .csv file."
         raise LesionLensError(msg)

@@ -10,11 +10,10 @@ import argparse
 import json
 from collections.abc import Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from LesionClassifierLib.classification import requestFromNodes
-from LesionClassifierLib.export import StructuredReportError, readDatasets, writeStructuredReport
 from LesionClassifierLib.headless import HeadlessSlicer, startHeadlessSlicer
 from LesionClassifierLib.scene.lesions import (
     addLesionsFromSegmentation,
@@ -25,8 +24,8 @@ from LesionClassifierLib.scene.lesions import (
 )
 from LesionClassifierLib.scene.results import ShownResults, layFirstMap, showResults
 from LesionClassifierLib.scene.tree import saveScene
-from LesionClassifierLib.scene.volumes import addVolumeNode, volumeFromNode, writeVolumeFile
-from LesionLib.errors import BoxError, InputWarning, WarningName
+from LesionClassifierLib.scene.volumes import addVolumeNode, requireRightAngles, volumeFromNode, writeVolumeFile
+from LesionLib.errors import BoxError, InputWarning
 from LesionLib.geometry import CTVolume, require_overlap
 from LesionLib.inference.messages import MapChoice, RunOptions
 from LesionLib.inference.results import LesionResult, RunInfo, as_csv, as_json, color_by_class, heat_map_file
@@ -42,6 +41,7 @@ from LesionRetrievalLib.library.neighbours import find_similar
 from LesionRetrievalLib.library.ownership import key_for_search, own_cases_note
 from slicer import vtkMRMLMarkupsROINode, vtkMRMLScalarVolumeNode, vtkMRMLScene
 
+from LesionLensApp.dicom_results import DicomOutput, wanted_output, write_dicom
 from LesionLensApp.display_windows import DisplayWindow, parsed_window, window_around
 from LesionLensApp.loaded_model import ModelSession
 from LesionLensApp.output import Steps, staged_output
@@ -80,9 +80,6 @@ def addSegments(
     return addLesionsFromSegmentation(scene, node, marginMm=marginMm)
 
 
-REPORT_FILE = "results.dcm"
-
-
 @dataclass(frozen=True, eq=False)
 class Job:
     """What to answer: nodes of a running scene, a model, and perhaps a library to compare with.
@@ -91,8 +88,9 @@ class Job:
     the pseudonym of the patient on the CT, whose own cases are not shown as similar; ``searchNote`` what has to be said where
     they could not be told from others. ``boxWarnings``: what is odd about where each box lies, one entry a box.
     ``answerAnyway``: name the likeliest class also where the model has no answer. ``mapMethod``: how maps are made (None: as the
-    model chose). ``dicomFiles``: those of the CT's series,
-    where a structured report is wanted. ``window``: for the pictures; None is one that fits each lesion.
+    model chose), ``heatMapFormat``:
+    in which they are written, of `HEAT_MAP_FORMATS`. ``dicom``: what is written as DICOM. ``window``: for the pictures; None is
+    one that fits each lesion.
     """
 
     running: HeadlessSlicer
@@ -108,7 +106,8 @@ class Job:
     box_jitter: int = 0
     answerAnyway: bool = False
     mapMethod: MapChoice | None = None
-    dicomFiles: Sequence[Path] = ()
+    heatMapFormat: str = "nrrd"
+    dicom: DicomOutput = field(default_factory=DicomOutput)
     window: DisplayWindow | None = None
 
 
@@ -139,9 +138,11 @@ def run_job(job: Job, out: Path, steps: Steps, *, overwrite: bool) -> list[Lesio
             classColors=color_by_class(model),
         )
         layFirstMap(job.volumeNode, shown)
-        results = _with_report(job, run, results, folder, steps)
-        _write_tables(folder, run, results)
-        _write_heat_maps(folder, shown)
+        if job.dicom.isWanted:
+            steps.begin("Writing the DICOM results")
+            results = write_dicom(job.dicom, run, results, volume, folder)
+        _write_tables(job, run, results, folder)
+        _write_heat_maps(job, shown, folder)
         steps.begin("Saving the scene")
         saveScene(scene, folder / "scene.mrb")
         lesions = list(zip(job.roiNodes, shown.heatMapNodes, results, strict=True))
@@ -151,7 +152,10 @@ def run_job(job: Job, out: Path, steps: Steps, *, overwrite: bool) -> list[Lesio
                 for roiNode, heatMapNode, result in steps.each(lesions, "Drawing the report's pictures")
             ]
         page = folder / "report.html"
-        write_report(page, run, results, images, neighbours, job.library, model, note=job.searchNote)
+        write_report(
+            page, run, results, images, neighbours, job.library, model,
+            note=job.searchNote, heat_map_format=job.heatMapFormat,
+        )  # fmt: skip
     if job.searchNote:
         steps.note(job.searchNote)
     return results
@@ -171,29 +175,16 @@ def _classified(job: Job) -> tuple[RunInfo, list[LesionResult]]:
     return response.info, with_reader_warnings(response.results, job.extraWarnings, ofBoxes)
 
 
-def _with_report(job: Job, run: RunInfo, results: list[LesionResult], folder: Path, steps: Steps) -> list[LesionResult]:
-    """The structured report where one is asked for; what it lacks, or why there is none, becomes a warning on the results."""
-    if not job.dicomFiles:
-        return results
-    steps.begin("Writing the structured report")
-    try:
-        gaps = writeStructuredReport(folder / REPORT_FILE, results, run, readDatasets(job.dicomFiles))
-    except StructuredReportError as error:
-        text = f"There is no structured report ({REPORT_FILE}): {error} All other results were written."
-        gaps = (InputWarning(WarningName.REPORT_NOT_WRITTEN, text),)
-    return [replace(result, warnings=(*result.warnings, *gaps)) for result in results]
-
-
-def _write_tables(folder: Path, run: RunInfo, results: list[LesionResult]) -> None:
-    text = json.dumps(as_json(run, results), indent=2, ensure_ascii=False)
+def _write_tables(job: Job, run: RunInfo, results: list[LesionResult], folder: Path) -> None:
+    text = json.dumps(as_json(run, results, heat_map_format=job.heatMapFormat), indent=2, ensure_ascii=False)
     write_private(folder / "results.json", text + "\n")
-    write_private(folder / "results.csv", as_csv(run, results))
+    write_private(folder / "results.csv", as_csv(run, results, heat_map_format=job.heatMapFormat))
 
 
-def _write_heat_maps(folder: Path, shown: ShownResults) -> None:
+def _write_heat_maps(job: Job, shown: ShownResults, folder: Path) -> None:
     for number, node in enumerate(shown.heatMapNodes, start=1):
         if node is not None:
-            writeVolumeFile(node, folder / heat_map_file(number))
+            writeVolumeFile(node, folder / heat_map_file(number, job.heatMapFormat))
 
 
 def classify_files(options: argparse.Namespace, model: ModelSession, steps: Steps) -> list[LesionResult]:
@@ -212,7 +203,11 @@ def classify_files(options: argparse.Namespace, model: ModelSession, steps: Step
                 require_margin(library, model.described, margin_mm)
         steps.begin(f"Reading {options.volume.name}")
         series = series_at(options.volume, options.series)
+        dicom = wanted_output(options, series)
         volume = read_ct(options.volume, series=series or options.series, nifti_transform=options.nifti_transform)
+        heat_map_format = options.heat_map_format or "nrrd"
+        if heat_map_format == "nii.gz":
+            requireRightAngles(volume.ijkToRAS, volume.name)
         masks, warnings = [], ()
         if options.segmentation:
             masks, warnings = read_masks(
@@ -251,23 +246,11 @@ def classify_files(options: argparse.Namespace, model: ModelSession, steps: Step
             box_jitter=options.box_jitter,
             answerAnyway=options.answer_anyway,
             mapMethod=options.map_method,
-            dicomFiles=_dicom_files(options, series),
+            heatMapFormat=heat_map_format,
+            dicom=dicom,
             window=window,
         )
         return run_job(job, options.out, steps, overwrite=options.overwrite)
-
-
-def _dicom_files(options: argparse.Namespace, series: DicomSeries | None) -> list[Path]:
-    """The files of the CT's series, where a structured report is asked for. Raises `StructuredReportError`."""
-    if not options.dicom_sr:
-        return []
-    if series is None:
-        msg = (
-            f"--dicom-sr: {options.volume.name} is not a folder of DICOM files, so there is no study that a report could "
-            "belong to; leave the option out."
-        )
-        raise StructuredReportError(msg)
-    return series.files
 
 
 def _patient_hash(

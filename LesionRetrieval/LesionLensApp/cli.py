@@ -9,6 +9,7 @@ from pathlib import Path
 
 from LesionLib.errors import LesionLensError
 from LesionLib.faults import DONE, INTERRUPTED, guarded
+from LesionLib.inference.results import HEAT_MAP_FORMATS
 from LesionLib.io.leftovers import leftovers, leftovers_note
 from LesionLib.model.folder import find_bundle, user_model_root
 from LesionLib.terminal import notify
@@ -84,6 +85,16 @@ def _add_classify(commands: argparse._SubParsersAction) -> None:
         "results.csv, and failed.csv; the same command goes on after a break",
     )  # fmt: skip
     parser.add_argument("--jobs", type=int, default=1, metavar="N", help="with --batch: N processes (default: 1)")
+    parser.add_argument(
+        "--ray", metavar="ADDRESS", default="",
+        help="with --batch: hand the cases out over a Ray cluster, --jobs of its processes at a time (auto, local, or ray://host:10001)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--embeddings",
+        type=Path,
+        metavar="FILE",
+        help="with --batch: the lesions' embeddings as a table, .parquet or .csv",
+    )
     add_reading_options(parser)
     parser.add_argument(
         "--margin-mm", type=float, help="margin around a segment (default: what the model was made for)"
@@ -114,6 +125,15 @@ def _add_classify(commands: argparse._SubParsersAction) -> None:
         help="of the pictures: auto (by what lies around each lesion), lung, soft-tissue, liver, bone, brain, or WIDTH,LEVEL",
     )  # fmt: skip
     parser.add_argument("--dicom-sr", action="store_true", help="also a DICOM structured report, for a DICOM folder")
+    parser.add_argument(
+        "--dicom-seg", action="store_true", help="also the lesions as a DICOM segmentation, for a DICOM folder"
+    )
+    parser.add_argument(
+        "--dicom-map", action="store_true", help="also the heat maps as DICOM parametric maps, for a DICOM folder"
+    )
+    parser.add_argument(
+        "--heat-map-format", choices=HEAT_MAP_FORMATS, help="format of the heat map files (default: nrrd)"
+    )
     parser.add_argument("--out", type=Path, required=True, help="folder for the results")
     parser.add_argument("--overwrite", action="store_true", help="replace earlier results in --out")
     parser.add_argument("--json", action="store_true", help="print the answers as JSON instead of a table")
@@ -140,6 +160,9 @@ def _classify(options: argparse.Namespace) -> None:
         return
     if options.volume is None:
         msg = "no CT is given; name a DICOM folder, NRRD or NIfTI file before the options."
+        raise LesionLensError(msg)
+    if options.ray or options.embeddings:
+        msg = "--ray and --embeddings go with --batch; leave them out, or give a table of CTs by --batch."
         raise LesionLensError(msg)
     check_output(options.out, overwrite=options.overwrite)
     if options.library is None and (library := default_of("library")):

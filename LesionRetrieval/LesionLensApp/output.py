@@ -129,7 +129,10 @@ def _similar(case: SimilarCase) -> str:
     return f"{case.label} {case.similarity:.2f}{very}"
 
 
-_OURS = ("report.html", "scene.mrb", "results.json", "results.csv", "results.dcm", "gradcam_*.nrrd")
+_OURS = (
+    "report.html", "scene.mrb", "results.json", "results.csv", "results.dcm", "lesions.seg.dcm", "gradcam_*.nrrd",
+    "gradcam_*.nii.gz", "gradcam_*.dcm",
+)  # fmt: skip
 
 
 @contextmanager

@@ -53,10 +53,11 @@ class PlaneImage:
 
 @dataclass(frozen=True)
 class LesionImages:
-    """The planes of one lesion, and the window that they are shown with."""
+    """The planes of one lesion, and the window that they are shown with. ``diameters``: of its segment, in words; "" of a box."""
 
     planes: tuple[PlaneImage, ...]
     window: DisplayWindow
+    diameters: str = ""
 
 
 def lesion_images(
@@ -103,7 +104,7 @@ def lesion_images(
                 round(100 * scale_mm / fieldOfViewMm, 2),
             )
         )
-    return LesionImages(tuple(images), shown)
+    return LesionImages(tuple(images), shown, _diameters_text(volume, result))
 
 
 def _scale_bar_mm(fieldOfViewMm: float) -> float:
@@ -115,11 +116,29 @@ def _position(plane: str, volume: CTVolume, result: LesionResult) -> str:
     """Where the plane lies, RAS mm; of slices that the CT was made of also which one, counted from the first."""
     axis = {"Sagittal": 0, "Coronal": 1, "Axial": 2}[plane]
     text = f"{'RAS'[axis]} {result.box.centerRAS[axis]:.1f} mm"
+    number = _slice_number(volume, result.box.centerRAS, axis)
+    return f"{text}, {number}" if number else text
+
+
+def _slice_number(volume: CTVolume, pointRAS: Sequence[float], axis: int) -> str:
+    """Which slice of the CT a point lies in, counted from the first; "" where its slices do not lie across this RAS axis."""
     normal = volume.ijkToRAS[:3, 2] / np.linalg.norm(volume.ijkToRAS[:3, 2])
     if abs(normal[axis]) < _OF_SLICES:
-        return text
-    number = float((np.linalg.inv(volume.ijkToRAS) @ [*result.box.centerRAS, 1.0])[2])
-    return f"{text}, slice {round(number) + 1} of {volume.sizeIJK[2]}"
+        return ""
+    return f"slice {round(float((volume.rasToIJK @ [*pointRAS, 1.0])[2])) + 1} of {volume.sizeIJK[2]}"
+
+
+def _diameters_text(volume: CTVolume, result: LesionResult) -> str:
+    """As a radiologist writes them; "" where there is no segment."""
+    found = None if result.statistics is None else result.statistics.diameters
+    if found is None:
+        return ""
+    number = _slice_number(volume, found.ends[0], 2)
+    where = f", {number}" if number else ""
+    return (
+        f"longest axial diameter {found.longest_mm:.1f} mm, {found.perpendicular_mm:.1f} mm across it, mean "
+        f"{found.mean_mm:.1f} mm{where}"
+    )
 
 
 def png_data_uri(pixels: np.ndarray) -> str:
@@ -153,7 +172,7 @@ def _template() -> Template:
     return environment.get_template("report.html.j2")
 
 
-def write_report(
+def write_report(  # noqa: PLR0913 - two of them by name and optional
     path: Path,
     run: RunInfo,
     results: Sequence[LesionResult],
@@ -163,15 +182,20 @@ def write_report(
     model: ModelDescription,
     *,
     note: str = "",
+    heat_map_format: str = "nrrd",
 ) -> None:
-    """Write the page; nothing in it is fetched from anywhere. ``note``: what has to be said of the similar cases."""
+    """Write the page; nothing in it is fetched from anywhere. ``note``: what has to be said of the similar cases.
+
+    ``heat_map_format``: in which the maps are written beside it.
+    """
     colors = {name: css_color(color) for name, color in color_by_class(model).items()}
     lesions = [
         {
             "result": result,
-            "heat_map_file": heat_map_file(number) if result.heat_map else None,
+            "heat_map_file": heat_map_file(number, heat_map_format) if result.heat_map else None,
             "pictures": images[number - 1].planes,
             "window": str(images[number - 1].window),
+            "diameters": images[number - 1].diameters,
             "bars": [(name, p, colors[name]) for name, p in result.shown_probabilities.items()],
             "cards": [_card(neighbour, library) for neighbour in neighbours[number - 1]],
             # Found by the same features: where the model has no answer, they have none either.

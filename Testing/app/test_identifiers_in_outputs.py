@@ -18,7 +18,7 @@ from LesionRetrievalLib.quiz.file import load_quiz
 from LesionRetrievalLib.quiz.session import QuizSession
 from pydicom.dataset import Dataset
 
-# By design a structured report is filed with the study: these, and no others, stand in it.
+# By design what is written as DICOM is filed with the study: these, and no others, stand in it.
 IN_REPORT = {
     "PatientName": "Zweistein^Mileva",
     "PatientID": "HOSP-471177",
@@ -158,7 +158,7 @@ def test_no_output_of_the_usual_commands_tells_whose_ct_it_was(run, dicom, table
     )  # fmt: skip
     done(
         "classify", dicom, "--boxes", boxes, "--library", library, "--key", key, "--name", "case 1", "--dicom-sr",
-        "--out", out / "results",
+        "--dicom-seg", "--dicom-map", "--out", out / "results",
     )  # fmt: skip
     done("library", "search", library, "--volume", dicom, "--boxes", boxes, "--key", key)
     done("library", "search", library, "--volume", dicom, "--boxes", boxes, "--json")
@@ -186,19 +186,21 @@ def test_no_output_of_the_usual_commands_tells_whose_ct_it_was(run, dicom, table
     names = {path.name for path in files}
     assert {"cases.lesionlib", "results.json", "results.csv", "results.dcm", "report.html", "scene.mrb"} <= names
     assert {"quiz.json", "attempt-L1.jsonl", "score.csv", "summary.html", "gradcam_1.nrrd"} <= names
+    assert {"lesions.seg.dcm", "gradcam_1.dcm"} <= names
     for path in files:
         for where, content in contents(path):
             found = found_in(content, SECRETS)
-            if path.name == "results.dcm":
+            if path.suffix == ".dcm":
                 assert found == texts_of(IN_REPORT), where
             else:
                 assert found == set(), where
                 # Nor where on this computer it was made.
                 assert str(tmp_path).encode() not in content, where
                 assert f"{tempfile.gettempdir()}{os.sep}".encode() not in content, where
-    report = pydicom.dcmread(out / "results" / "results.dcm")
-    assert {name: str(report[name].value) for name in IN_REPORT} == IN_REPORT
-    assert not any(name in report for name in NOWHERE if name not in ("SeriesDescription",))
+    for path in (out / "results").glob("*.dcm"):
+        report = pydicom.dcmread(path)
+        assert {name: str(report[name].value) for name in IN_REPORT} == IN_REPORT
+        assert not any(name in report for name in NOWHERE if name not in ("SeriesDescription",))
 
 
 @pytest.mark.skipif(os.name != "posix", reason="modes of POSIX")

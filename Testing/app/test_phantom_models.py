@@ -119,16 +119,14 @@ def test_its_figures_stand_beside_those_of_size_and_density_which_only_guess(mod
 
 @pytest.mark.parametrize("name", NAMES)
 def test_it_knows_computed_lesions_that_it_never_saw(models, name):
-    """Of two of each class, at least four in five rightly: by chance it would be one in two, or one in five."""
+    """Four of five, or of four, at least: by chance it would be one, or two."""
     model = models[name]
-    asked = [
-        (label, number) for label in model.bundle.class_names for number in range(2 if len(model.kinds) > 2 else 5)
-    ]
+    asked = [(label, number) for label in model.bundle.class_names for number in range(max(1, 4 // len(model.kinds)))]
     answers = [model.answer(model.mass(label, 100 * c + n)) for c, (label, n) in enumerate(asked)]
     right = [
         max(a.probabilities, key=a.probabilities.get) == label for a, (label, _) in zip(answers, asked, strict=True)
     ]
-    assert np.mean(right) >= 0.8
+    assert sum(right) >= 4 - (len(right) == 4)
 
 
 @pytest.mark.parametrize("name", NAMES)

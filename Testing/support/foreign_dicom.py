@@ -6,8 +6,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
-from pydicom.dataset import FileDataset, FileMetaDataset
-from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, generate_uid
+from pydicom import dcmread
+from pydicom.dataset import Dataset, FileDataset, FileMetaDataset
+from pydicom.uid import CTImageStorage, EnhancedCTImageStorage, ExplicitVRLittleEndian, generate_uid
 
 BALL_RAS, RADIUS_MM, BALL_HU, LUNG_HU = np.array([-10.0, 15.0, -100.0]), 6.0, 80, -850
 FIRST_LPS, PIXEL_MM, SIZE = np.array([-6.0, -31.0, -120.0]), 1.0, 32
@@ -67,3 +68,41 @@ def write_ct(
             data.save_as(path, implicit_vr=True, little_endian=True)
         paths.append(path)
     return paths
+
+
+def write_enhanced_ct(path: Path, *, order: int = 1) -> Path:
+    """The same series as one file of an enhanced CT; ``order``: 1 for frames from the feet up, -1 for the head first."""
+    source = write_ct(path.parent / "source", heights=[-100.0])[0]
+    data = dcmread(source)
+    source.unlink()
+    source.parent.rmdir()
+    data.SOPClassUID = data.file_meta.MediaStorageSOPClassUID = EnhancedCTImageStorage
+    for keyword in (
+        "ImagePositionPatient",
+        "ImageOrientationPatient",
+        "PixelSpacing",
+        "RescaleSlope",
+        "RescaleIntercept",
+    ):
+        delattr(data, keyword)
+
+    def group(**values: object) -> list[Dataset]:
+        item = Dataset()
+        for name, value in values.items():
+            setattr(item, name, value)
+        return [item]
+
+    heights = [-120.0 + 2.0 * k for k in range(20)][::order]
+    data.SharedFunctionalGroupsSequence = group(
+        PlaneOrientationSequence=group(ImageOrientationPatient=[1, 0, 0, 0, 1, 0]),
+        PixelMeasuresSequence=group(PixelSpacing=[PIXEL_MM, PIXEL_MM], SliceThickness=2, SpacingBetweenSlices=2),
+        PixelValueTransformationSequence=group(RescaleSlope=1, RescaleIntercept=-1024, RescaleType="HU"),
+    )
+    data.PerFrameFunctionalGroupsSequence = [
+        group(PlanePositionSequence=group(ImagePositionPatient=[FIRST_LPS[0], FIRST_LPS[1], z]))[0] for z in heights
+    ]
+    data.NumberOfFrames = len(heights)
+    data.PixelData = b"".join((slice_hu(z) + 1024).astype(np.int16).tobytes() for z in heights)
+    data["PixelData"].VR = "OW"
+    data.save_as(path, enforce_file_format=True)
+    return path

@@ -228,6 +228,10 @@ def _add_annotate(commands: argparse._SubParsersAction) -> None:
     annotate.add_argument(
         "--class-prior", type=float, nargs="+", default=(), help="share of each class that is assumed"
     )
+    annotate.add_argument(
+        "--finding-site", nargs=3, metavar=("SCHEME", "VALUE", "MEANING"),
+        help="DICOM code of where in the body its lesions lie, such as SCT 39607008 Lung",
+    )  # fmt: skip
     annotate.add_argument("--version", help="the version that says it")
     annotate.add_argument("--change", default="", help="a line for the change log")
     annotate.set_defaults(command=_annotate)
@@ -386,13 +390,16 @@ def _every_50(notify: _Clock) -> Callable[[int, int], None]:
 
 
 def _annotate(options: argparse.Namespace) -> None:
+    from LesionLib.model.codes import DicomCode
+
     from lesiontraining.commands.annotate import Annotation, annotate
     from lesiontraining.data.contents import content_of_folder
 
     progress = _every_50(_Clock())
     content = content_of_folder(options.learned_from, progress=progress) if options.learned_from else None
+    site = DicomCode(*options.finding_site) if options.finding_site else None
     annotation = Annotation(
-        options.version, options.change, options.segment_margin_mm, tuple(options.class_prior), content
+        options.version, options.change, options.segment_margin_mm, tuple(options.class_prior), content, site
     )
     print(f"{options.model}: verified, sha256 {annotate(options.model, annotation)}")
 

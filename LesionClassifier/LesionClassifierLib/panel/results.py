@@ -397,5 +397,8 @@ def _answerText(roiNode: vtkMRMLMarkupsROINode, stored: StoredResult) -> str:
     if known is not None:
         measured = _("segment") if known.measured_in == "segment" else _("contents of the box")
         lines.append(f"{measured}: {known.volume_ml:.2f} mL, {known.hu_mean:.0f} &plusmn; {known.hu_sd:.0f} HU")
+        if (found := known.diameters) is not None:
+            size = f"{found.longest_mm:.1f} x {found.perpendicular_mm:.1f} mm ({found.mean_mm:.1f} mm)"
+            lines.append(_("longest axial diameter, and across it (mean): {0}").format(size))
     lines.append(f"{html.escape(run.model_name)} {html.escape(run.model_version)}, {html.escape(run.device)}")
     return "<br>".join(lines)

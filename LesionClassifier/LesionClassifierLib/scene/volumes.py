@@ -15,6 +15,7 @@ from slicer import (
     vtkMRMLScalarVolumeNode,
     vtkMRMLScene,
     vtkMRMLTransformableNode,
+    vtkMRMLVolumeArchetypeStorageNode,
     vtkMRMLVolumeNode,
 )
 from vtk.util.numpy_support import vtk_to_numpy
@@ -105,9 +106,28 @@ def parentToWorld(node: vtkMRMLTransformableNode, errorClass: type[LesionLensErr
     return slicer.util.arrayFromVTKMatrix(matrix)
 
 
+_RIGHT_ANGLE = 1e-3
+
+
+def requireRightAngles(ijkToRAS: np.ndarray, name: str) -> None:
+    """Refuse a lattice that NIfTI as it is written here would bend: its axes are not at right angles. Raises `OutputError`."""
+    axes = ijkToRAS[:3, :3] / np.linalg.norm(ijkToRAS[:3, :3], axis=0)
+    if np.abs(axes.T @ axes - np.eye(3)).max() > _RIGHT_ANGLE:
+        msg = (
+            f"{name}: its slices are tilted against their stack (gantry tilt), which .nii.gz cannot hold; write .nrrd."
+        )
+        raise OutputError(msg)
+
+
 def writeVolumeFile(volumeNode: vtkMRMLScalarVolumeNode, path: Path) -> None:
-    """Write the voxels and their geometry to a compressed .nrrd; the node stays as it is. Raises `OutputError`."""
-    storage = vtkMRMLNRRDStorageNode()
+    """Write the voxels and their geometry to a compressed .nrrd or .nii.gz; the node stays as it is. Raises `OutputError`."""
+    if path.name.endswith(".nii.gz"):
+        ijkToNode = vtk.vtkMatrix4x4()
+        volumeNode.GetIJKToRASMatrix(ijkToNode)
+        requireRightAngles(slicer.util.arrayFromVTKMatrix(ijkToNode), volumeNode.GetName() or "volume")
+        storage = vtkMRMLVolumeArchetypeStorageNode()
+    else:
+        storage = vtkMRMLNRRDStorageNode()
     storage.SetFileName(str(path))
     storage.SetUseCompression(True)
     if not storage.WriteData(volumeNode):

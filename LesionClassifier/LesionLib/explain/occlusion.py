@@ -28,6 +28,7 @@ def occlusion_map(
     *,
     temperature: float = 1.0,
     scores: int = 0,
+    uncovered: int = 0,
     watch: Callable[[float], None] | None = None,
 ) -> Tensor:
     """How far the probability of a class falls, for each patch, where a part of it is covered: (batch, h, w), at least 0.
@@ -35,8 +36,8 @@ def occlusion_map(
     ``patches``: network input, (batch, channel, row, column) or (batch, channel, slice, row, column), then the map is
     (batch, d, h, w). A window is filled with the median of the patch's outermost pixels, channel by channel: with what lies
     around the lesion. A cell's value is the mean fall over the windows that cover it; where covering helps the class it is 0.
-    ``scores``: how many of the network's last columns are scores. ``watch`` is told before each pass which share is done; an
-    exception that it raises stops here.
+    ``scores``: how many of the network's last columns are scores. ``uncovered``: how many of the last channels hold no pixels
+    and stay as they are. ``watch`` is told before each pass which share is done; an exception that it raises stops here.
     """
     shape = patches.shape[2:]
     cells, width = _CELLS[len(shape)]
@@ -44,7 +45,8 @@ def occlusion_map(
     windows = list(product(*(range(max(1, count - width + 1)) for count in grid)))
     edges = [np.linspace(0, size, count + 1).round().astype(int) for size, count in zip(shape, grid, strict=True)]
     spans = [_span(window, grid, width) for window in windows]
-    fill = _surroundings(patches)
+    channels = slice(patches.shape[1] - uncovered)
+    fill = surroundings(patches[:, channels])
     whole = _probability(network, patches, class_index, temperature, scores)
     falls = torch.zeros(len(patches), *grid)
     covered = torch.zeros(grid)
@@ -52,12 +54,15 @@ def occlusion_map(
         if watch is not None:
             watch(done / len(spans))
         place = tuple(slice(int(e[a]), int(e[b])) for e, (a, b) in zip(edges, span, strict=True))
-        hidden = patches.clone()
-        hidden[(slice(None), slice(None), *place)] = fill
         cell = tuple(slice(a, b) for a, b in span)
+        covered[cell] += 1
+        window = (slice(None), channels, *place)
+        if (patches[window] == fill).all():
+            continue  # nothing is covered: most of a cube around a small lesion
+        hidden = patches.clone()
+        hidden[window] = fill
         fall = whole - _probability(network, hidden, class_index, temperature, scores)
         falls[(slice(None), *cell)] += fall.reshape(-1, *[1] * len(shape))
-        covered[cell] += 1
     return (falls / covered).clamp_min(0.0)
 
 
@@ -66,8 +71,8 @@ def _span(window: tuple[int, ...], grid: tuple[int, ...], width: int) -> list[tu
     return [(first, min(first + width, count)) for first, count in zip(window, grid, strict=True)]
 
 
-def _surroundings(patches: Tensor) -> Tensor:
-    """The median of the outermost pixels of each patch and channel, (batch, channel, 1, ...)."""
+def surroundings(patches: Tensor) -> Tensor:
+    """What stands around the lesion: the median of the outermost pixels of each patch and channel, (batch, channel, 1, ...)."""
     inner = torch.ones(patches.shape[2:], dtype=torch.bool)
     inner[tuple(slice(1, -1) for _ in inner.shape)] = False
     median = patches[:, :, inner].median(dim=2).values

@@ -535,4 +535,5 @@ def _info(request: RunRequest | EmbeddingRequest, model: LoadedModel) -> RunInfo
         device=device_name(model.device) + suffix,
         software=software_versions(),
         scores=bundle.scores,
+        finding_site=bundle.finding_site,
     )

@@ -84,13 +84,16 @@ def description_sentence(
 ) -> str:
     """``solid, 9 mm, lobulated 3 of 5, not calcified``: class, size, and of the scores what their manifest says to say.
 
-    ``longest_mm``: of the segment, or of the box where none was given: then the text says that it is the box's. "" without a
-    label or without scores: of such a lesion nothing is described.
+    Of a segment the size is the longest diameter in an axial slice. ``longest_mm``: of the box where there is none: then the text
+    says that it is the box's; and of a segment whose diameters are not known. "" without a label or without scores: of such a
+    lesion nothing is described.
     """
     if not label or not any(spec.name in values for spec in specs):
         return ""
     in_segment = statistics is not None and statistics.measured_in == "segment"
     parts = [label]
+    if in_segment and statistics.diameters is not None:
+        longest_mm = statistics.diameters.longest_mm
     if longest_mm is not None:
         size = f"{longest_mm:.0f} mm" if longest_mm >= 1 else "below 1 mm"
         parts.append(size if in_segment else f"box of {size}")

@@ -18,6 +18,7 @@ from LesionLib.geometry import CTVolume
 from LesionLib.inference.messages import MapChoice
 from LesionLib.model.bundle import Bundle
 from LesionLib.sampling.batches import Lesion, stacked
+from LesionLib.sampling.inputs import box_channels
 
 Watch = Callable[[str, float], None]
 
@@ -83,7 +84,7 @@ def _grad_cams(
 def _occlusion_map(bundle: Bundle, volume: CTVolume, lesion: Lesion, class_index: int, watch: Watch | None) -> HeatMap:
     found = occlusion_map(
         bundle.network, stacked([lesion], torch.device("cpu")), class_index,
-        temperature=bundle.temperature, scores=len(bundle.scores),
+        temperature=bundle.temperature, scores=len(bundle.scores), uncovered=box_channels(bundle.spec),
         watch=None if watch is None else partial(watch, lesion.box.name),
     )  # fmt: skip
     painted = resample_to_ct(found.numpy(), lesion.sample, lesion.box, volume, bundle.class_names[class_index])

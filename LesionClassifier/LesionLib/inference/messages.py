@@ -24,6 +24,7 @@ from LesionLib.explain.heat_map import HeatMap
 from LesionLib.geometry import CTVolume, LesionBox
 from LesionLib.inference.results import RGB, LesionResult, RunInfo
 from LesionLib.model.scores import ScoreSpec
+from LesionLib.sampling.diameters import Diameters
 from LesionLib.sampling.statistics import LesionStatistics
 from LesionLib.uncertainty.reliability import Reliability
 
@@ -547,7 +548,13 @@ def _heat_map_from_json(values: dict[str, Any] | None, arrays: Iterator[np.ndarr
 
 
 def _statistics_from_json(values: dict[str, Any] | None) -> LesionStatistics | None:
-    return None if values is None else LesionStatistics(**{**values, "edges_mm": tuple(values["edges_mm"])})
+    if values is None:
+        return None
+    known = {**values, "edges_mm": tuple(values["edges_mm"])}
+    if known.get("diameters") is not None:
+        ends = {name: tuple(map(tuple, known["diameters"][name])) for name in ("ends", "perpendicular_ends")}
+        known["diameters"] = Diameters(**{**known["diameters"], **ends})
+    return LesionStatistics(**known)
 
 
 def _arrays_of(result: LesionResult) -> list[np.ndarray]:

@@ -18,7 +18,9 @@ from LesionLib.geometry import LesionBox
 from LesionLib.inference.description import ScoreRow, description_sentence, score_notes, score_rows
 from LesionLib.io.boxes import box_to_json
 from LesionLib.io.csv_cells import csv_text
+from LesionLib.model.codes import DicomCode, code_from_json
 from LesionLib.model.scores import ScoreSpec, scores_from_json
+from LesionLib.sampling.diameters import Diameters
 from LesionLib.sampling.statistics import LesionStatistics
 from LesionLib.uncertainty.reliability import Reliability
 
@@ -166,7 +168,10 @@ class LesionResult:
 
 @dataclass(frozen=True)
 class RunInfo:
-    """What all results of a run share. ``software``: what computed them, with versions. ``scores``: the scales of their scores."""
+    """What all results of a run share. ``software``: what computed them, with versions. ``scores``: the scales of their scores.
+
+    ``finding_site``: where in the body the model's lesions lie; None where it does not say.
+    """
 
     volume: str
     model_name: str
@@ -175,39 +180,51 @@ class RunInfo:
     device: str
     software: str = ""
     scores: tuple[ScoreSpec, ...] = ()
+    finding_site: DicomCode | None = None
 
     def to_json(self) -> dict[str, Any]:
-        """Plain JSON, the inverse of `from_json`; a model without scores has no key for them."""
-        values = asdict(replace(self, scores=()))
-        del values["scores"]
-        return {**values, "scores": [spec.to_json() for spec in self.scores]} if self.scores else values
+        """Plain JSON, the inverse of `from_json`; a model without scores or a finding site has no key for them."""
+        values = asdict(replace(self, scores=(), finding_site=None))
+        del values["scores"], values["finding_site"]
+        if self.scores:
+            values["scores"] = [spec.to_json() for spec in self.scores]
+        if self.finding_site is not None:
+            values["finding_site"] = self.finding_site.to_json()
+        return values
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> RunInfo:
-        """What `to_json` wrote, also before there were scores. Raises TypeError, ValueError or LookupError."""
-        return cls(**{**values, "scores": scores_from_json(values.get("scores", ()))})
+        """What `to_json` wrote, also before there were scores and sites. Raises TypeError, ValueError or LookupError."""
+        scores, site = scores_from_json(values.get("scores", ())), code_from_json(values.get("finding_site"))
+        return cls(**{**values, "scores": scores, "finding_site": site})
 
 
-def heat_map_file(number: int) -> str:
+HEAT_MAP_FORMATS = ("nrrd", "nii.gz")
+
+
+def heat_map_file(number: int, ending: str = "nrrd") -> str:
     """File name of the Grad-CAM volume of the n-th result, counted from 1."""
-    return f"gradcam_{number}.nrrd"
+    return f"gradcam_{number}.{ending}"
 
 
-def as_json(run: RunInfo, results: Sequence[LesionResult]) -> dict:
-    """The content of ``results.json``."""
+def as_json(run: RunInfo, results: Sequence[LesionResult], *, heat_map_format: str = "nrrd") -> dict:
+    """The content of ``results.json``. ``heat_map_format``: of `HEAT_MAP_FORMATS`, as the maps are written."""
     return {
         "volume": run.volume,
         "model": {"name": run.model_name, "version": run.model_version, "sha256": run.model_sha256},
         "device": run.device,
         "software": run.software,
         **({"scores": [spec.to_json() for spec in run.scores]} if run.scores else {}),
-        "results": [_result_as_json(run, number, result) for number, result in enumerate(results, start=1)],
+        "results": [
+            _result_as_json(run, result, heat_map_file(number, heat_map_format) if result.heat_map else None)
+            for number, result in enumerate(results, start=1)
+        ],
         "notice": "Research use only, not for diagnosis.",
     }
 
 
-def as_csv(run: RunInfo, results: Sequence[LesionResult]) -> str:
-    """The content of ``results.csv``: one row a lesion, one column a class and a score."""
+def as_csv(run: RunInfo, results: Sequence[LesionResult], *, heat_map_format: str = "nrrd") -> str:
+    """The content of ``results.csv``: one row a lesion, one column a class and a score. ``heat_map_format``: see `as_json`."""
     classes = list(results[0].probabilities) if results else []  # also of a lesion without an answer
     scores = [spec.name for spec in run.scores]
     header = ["name", "label", *(f"p_{name}" for name in classes), *(f"score_{name}" for name in scores)]
@@ -215,6 +232,7 @@ def as_csv(run: RunInfo, results: Sequence[LesionResult]) -> str:
     header += [*_reliability_columns(None), *_statistics_columns(None)]
     header += ["volume", "model", "model_version", "model_sha256", "device", "software", "usable", "warning_codes"]
     header += ["sentence"] if scores else []
+    header += [*_diameter_columns(None)]
     rows = [header]
     for number, result in enumerate(results, start=1):
         shown = result.shown_probabilities
@@ -222,10 +240,11 @@ def as_csv(run: RunInfo, results: Sequence[LesionResult]) -> str:
         of_scores = result.shown_scores
         numbers += [f"{of_scores[name]:.3f}" if name in of_scores else "" for name in scores]
         numbers_of_box = [f"{value:.3f}" for value in (*result.box.centerRAS, *result.box.sizeMm)]
-        map_file = heat_map_file(number) if result.heat_map else ""
+        map_file = heat_map_file(number, heat_map_format) if result.heat_map else ""
         shared = [run.volume, run.model_name, run.model_version, run.model_sha256, run.device, run.software]
         shared += ["yes" if result.usable else "no", " | ".join(_codes(result))]
         shared += [result.sentence(run.scores)] if scores else []
+        shared += _diameter_columns(result.statistics).values()
         trust = [*_reliability_columns(result).values(), *_statistics_columns(result.statistics).values()]
         warnings = " | ".join(result.warnings)
         rows.append([result.name, result.label, *numbers, *numbers_of_box, map_file, warnings, *trust, *shared])
@@ -282,6 +301,14 @@ def _statistics_columns(known: LesionStatistics | None) -> dict[str, str]:
     return dict(zip(_statistics_columns(None), numbers, strict=True))
 
 
+def _diameter_columns(known: LesionStatistics | None) -> dict[str, str]:
+    """Always the same columns, mm; empty where there is no segment."""
+    found = None if known is None else known.diameters
+    lengths = (None,) * 3 if found is None else (found.longest_mm, found.perpendicular_mm, found.mean_mm)
+    names = ("longest_axial_diameter_mm", "perpendicular_diameter_mm", "mean_diameter_mm")
+    return {name: "" if mm is None else f"{mm:.2f}" for name, mm in zip(names, lengths, strict=True)}
+
+
 def _statistics_as_json(known: LesionStatistics) -> dict:
     return {
         "measuredIn": known.measured_in,
@@ -294,10 +321,21 @@ def _statistics_as_json(known: LesionStatistics) -> dict:
             "median": round(known.hu_median, 2),
             "maximum": round(known.hu_maximum, 2),
         },
+        "diameters": None if known.diameters is None else _diameters_as_json(known.diameters),
     }
 
 
-def _result_as_json(run: RunInfo, number: int, result: LesionResult) -> dict:
+def _diameters_as_json(known: Diameters) -> dict:
+    return {
+        "longestAxialMm": round(known.longest_mm, 2),
+        "perpendicularMm": round(known.perpendicular_mm, 2),
+        "meanMm": round(known.mean_mm, 2),
+        "longestAxialEndsRAS": [list(point) for point in known.ends],
+        "perpendicularEndsRAS": [list(point) for point in known.perpendicular_ends],
+    }
+
+
+def _result_as_json(run: RunInfo, result: LesionResult, map_file: str | None) -> dict:
     described = {}
     if run.scores:
         described = {"scores": _rounded_scores(result.shown_scores), "sentence": result.sentence(run.scores)}
@@ -311,7 +349,7 @@ def _result_as_json(run: RunInfo, number: int, result: LesionResult) -> dict:
         "reliability": _reliability_as_json(result),
         "warnings": [str(warning) for warning in result.warnings],
         "warningNames": [str(warning.name) for warning in result.warnings],
-        "gradCam": heat_map_file(number) if result.heat_map else None,
+        "gradCam": map_file,
         "similarCases": [
             {"caseId": case.case_id, "label": case.label, "similarity": round(case.similarity, 6)}
             for case in result.similar_cases

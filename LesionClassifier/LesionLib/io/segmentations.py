@@ -92,7 +92,8 @@ def read_label_map(path: Path, *, value: int | None = None, nifti_transform: str
         labels[mask] = number
         matrix = to_ras
     if labels is None:
-        msg = f"{readable_name(path)} has no segment {value}; check mask and mask_value."
+        held = ", ".join(str(number) for number in segmentation.segment_numbers)
+        msg = f"{readable_name(path)} has no segment {value} (it holds {held}); check mask and mask_value."
         raise BoxError(msg)
     return LabelMap(labels, matrix, readable_name(path), warnings)
 

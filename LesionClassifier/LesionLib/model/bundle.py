@@ -21,6 +21,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load as load_tensors
 
 from LesionLib.errors import BundleError
+from LesionLib.model.codes import CODE_SCHEMA, DicomCode, code_from_json
 from LesionLib.model.explanation import EXPLANATION_SCHEMA, Explanation, explanation_of
 from LesionLib.model.folder import (
     CARD,
@@ -102,6 +103,10 @@ _LESIONLENS = {
             "description": "none for a model that only compares lesions",
         },
         "scores": SCORES_SCHEMA,
+        "finding_site": {
+            **CODE_SCHEMA,
+            "description": "the DICOM code of where in the body its lesions lie; models made before it was stored have none",
+        },
         "explanation": EXPLANATION_SCHEMA,
         "aggregation": {"const": "mean_slice_probability"},
         "box_size_mm": {**_MM_PAIR, "description": "smallest and largest box edge seen in training"},
@@ -169,8 +174,9 @@ class Bundle:
     ``class_names`` is empty for a model that only compares lesions. ``conformal`` makes prediction sets, ``ood`` tells
     unusual lesions; None where the model brings neither. ``segment_margin_mm``: how far the box of a segment reaches beyond it.
     ``training_content`` recognises lesions that the model learned from; None where the model does not say. ``scores``: what the
-    network's last columns are, none for most models. ``explanation``: how its answers are explained unasked. ``phantom_hu``:
-    lowest and highest mean HU of the boxes of a model that learned from computed lesions alone, for teaching; None for all others.
+    network's last columns are, none for most models. ``explanation``: how its answers are explained unasked. ``finding_site``:
+    where in the body its lesions lie; None where the model does not say. ``phantom_hu``: lowest and highest mean HU of the boxes of a
+    model that learned from computed lesions alone, for teaching; None for all others.
     """
 
     name: str
@@ -191,6 +197,7 @@ class Bundle:
     folder: Path
     scores: tuple[ScoreSpec, ...] = ()
     explanation: Explanation = field(default_factory=Explanation)
+    finding_site: DicomCode | None = None
     phantom_hu: tuple[float, float] | None = None
 
 
@@ -231,6 +238,7 @@ def load_bundle(model: str | Path, *, device: torch.device | str = "cpu") -> Bun
         folder=folder,
         scores=scores_from_json(ours.get("scores", ())),
         explanation=_explanation(ours),
+        finding_site=code_from_json(ours.get("finding_site")),
         phantom_hu=tuple(ours["phantom"]["mean_hu"]) if "phantom" in ours else None,
     )
 

@@ -7,6 +7,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from LesionLib.model.codes import CODE_SCHEMA, DicomCode, code_from_json
+
 SAY = ("always", "when_high", "never")
 MAX_SCORES, MAX_LEVELS = 32, 21
 _NAME = {"type": "string", "pattern": r"^[A-Za-z0-9][A-Za-z0-9 _-]{0,47}\Z"}
@@ -33,14 +35,7 @@ SCORES_SCHEMA = {
                 "description": "one text for each whole number from low to high",
             },
             "code": {
-                "type": "object",
-                "additionalProperties": False,
-                "required": ["scheme", "value", "meaning"],
-                "properties": {
-                    "scheme": {"type": "string", "pattern": r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,15}\Z"},
-                    "value": {"type": "string", "pattern": r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,15}\Z"},
-                    "meaning": {**_WORDS, "maxLength": 64},
-                },
+                **CODE_SCHEMA,
                 "description": "the DICOM code of the score in a structured report; left out: one of our own scheme",
             },
             "error": {
@@ -64,15 +59,6 @@ SCORES_SCHEMA = {
         },
     },
 }  # fmt: skip
-
-
-@dataclass(frozen=True)
-class ScoreCode:
-    """A DICOM code: coding scheme designator, code value and code meaning."""
-
-    scheme: str
-    value: str
-    meaning: str
 
 
 @dataclass(frozen=True)
@@ -100,7 +86,7 @@ class ScoreSpec:
     low: int
     high: int
     levels: tuple[str, ...]
-    code: ScoreCode | None = None
+    code: DicomCode | None = None
     error: ScoreError | None = None
     say: str = "never"
     say_from: int | None = None
@@ -185,7 +171,7 @@ class ScoreSpec:
             **values,
             "levels": tuple(values["levels"]),
             "phrases": tuple(values.get("phrases", ())),
-            "code": None if code is None else ScoreCode(**code),
+            "code": code_from_json(code),
             "error": None if error is None else ScoreError(**error),
         })  # fmt: skip
 

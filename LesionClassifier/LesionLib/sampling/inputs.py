@@ -105,6 +105,11 @@ def network_input(sample: Sample, spec: Spec) -> np.ndarray:
     return KINDS[kind_name(spec)].network_input(sample, spec)
 
 
+def box_channels(spec: Spec) -> int:
+    """How many of the input's last channels say where the box is, and hold no HU."""
+    return int(isinstance(spec, IsotropicCubeSpec) and spec.box_channel)
+
+
 def _windowed_stack(sample: AxialStack, spec: AxialStackSpec) -> np.ndarray:
     return windowed(sample.hu, spec.windows_hu)
 

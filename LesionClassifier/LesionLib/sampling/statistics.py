@@ -8,6 +8,7 @@ import numpy as np
 
 from LesionLib.errors import BoxError
 from LesionLib.geometry import CTVolume, LesionBox, require_overlap, transformed_points
+from LesionLib.sampling.diameters import Diameters, axial_diameters
 from LesionLib.sampling.resample import lattice_points, resample
 
 _STEP_MM = 1.0  # of the lattice on which a box is measured
@@ -16,7 +17,10 @@ _MAX_STEPS = 128  # along an edge
 
 @dataclass(frozen=True)
 class LesionStatistics:
-    """``measured_in``: "segment" or "box". Lengths in mm (edges of the box in falling order), volume in mL, density in HU."""
+    """``measured_in``: "segment" or "box". Lengths in mm (edges of the box in falling order), volume in mL, density in HU.
+
+    ``diameters``: of the segment; a box has none.
+    """
 
     measured_in: str
     edges_mm: tuple[float, float, float]
@@ -26,6 +30,7 @@ class LesionStatistics:
     hu_minimum: float
     hu_median: float
     hu_maximum: float
+    diameters: Diameters | None = None
 
 
 def lesion_statistics(volume: CTVolume, box: LesionBox) -> LesionStatistics:
@@ -45,6 +50,7 @@ def lesion_statistics(volume: CTVolume, box: LesionBox) -> LesionStatistics:
         hu_minimum=float(low),
         hu_median=float(median),
         hu_maximum=float(high),
+        diameters=None if box.segment is None else axial_diameters(box.segment),
     )
 
 

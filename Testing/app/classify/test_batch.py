@@ -16,6 +16,7 @@ from LesionLensApp import batch
 from LesionLensApp.batch import read_batch
 from LesionLib.geometry import LesionBox
 from LesionLib.io.boxes import CaseTableError
+from pyarrow import parquet
 
 
 def rows_of(path):
@@ -181,3 +182,62 @@ def test_a_box_off_its_ct_fails_its_case_alone(run, cases, tmp_path, lesion, wri
     assert ran.code == 2
     assert [row["name"] for row in rows_of(tmp_path / "out" / "results.csv")] == ["near"]
     assert "outside" in rows_of(tmp_path / "out" / "failed.csv")[0]["error"]
+
+
+def test_embeddings_are_a_table_beside_the_answers_in_their_order(run, cases, tmp_path, monkeypatch):
+    out, table = tmp_path / "out", tmp_path / "embeddings.parquet"
+    assert run("classify", "--batch", cases, "--out", out, "--embeddings", table).code == 2  # one of four is missing
+    found = parquet.read_table(table).to_pydict()
+    rows = rows_of(out / "results.csv")
+    for column in ("name", "lesion", "label", "model_sha256"):
+        assert found[column] == [row[column] for row in rows]
+    assert "embedding" not in rows[0]
+    vectors = np.array([found[f"e{i}"] for i in range(len(found) - 4)])
+    np.testing.assert_allclose(np.linalg.norm(vectors, axis=0), 1, atol=1e-5)
+
+    def not_again(case, _session, _reading):
+        assert case.name == "=gone"  # all others are answered
+        raise CaseTableError("still missing")
+
+    monkeypatch.setattr(batch, "_classified", not_again)
+    assert run("classify", "--batch", cases, "--out", out, "--embeddings", tmp_path / "e.csv").code == 2
+    again = rows_of(tmp_path / "e.csv")
+    np.testing.assert_allclose([float(row["e0"]) for row in again], vectors[0], atol=1e-6)
+
+
+def test_embeddings_that_an_older_version_did_not_keep_are_missed_aloud(run, cases, tmp_path):
+    out = tmp_path / "out"
+    assert run("classify", "--batch", cases, "--out", out).code == 2
+    for part in (out / "answered").glob("*.csv"):
+        rows = list(csv.reader(part.read_text(encoding="utf-8").splitlines()))
+        part.write_text("\n".join(",".join(f'"{cell}"' for cell in row[:-1]) for row in rows), encoding="utf-8")
+    ran = run("classify", "--batch", cases, "--out", out, "--embeddings", tmp_path / "e.csv")
+    assert ran.code == 2
+    assert "without embeddings; answer again with --overwrite" in ran.err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--batch", "cases.csv", "--embeddings", "e.xlsx"], "its name ends in .parquet or .csv"),
+        (["ct.nrrd", "--boxes", "b.csv", "--embeddings", "e.csv"], "go with --batch"),
+        (["ct.nrrd", "--boxes", "b.csv", "--ray", "auto"], "go with --batch"),
+        (["--batch", "cases.csv", "--ray", "127.0.0.1:1"], "no Ray cluster answers at 127.0.0.1:1"),
+    ],
+)
+def test_what_cannot_be_written_or_reached_is_refused(run, cases, tmp_path, monkeypatch, arguments, message):
+    monkeypatch.chdir(cases.parent)
+    ran = run("classify", *arguments, "--out", tmp_path / "out")
+    assert ran.code == 2
+    assert message in " ".join(ran.err.split())
+
+
+@pytest.mark.timeout(300)
+def test_a_ray_cluster_gives_the_same_table_as_one_process(run, cases, tmp_path):
+    assert run("classify", "--batch", cases, "--out", tmp_path / "alone").code == 2
+    ran = run(
+        "classify", "--batch", cases, "--out", tmp_path / "many", "--ray", "local", "--jobs", "2", "--device", "cpu"
+    )
+    assert ran.code == 2, ran.err
+    for table in ("results.csv", "failed.csv"):
+        assert (tmp_path / "many" / table).read_bytes() == (tmp_path / "alone" / table).read_bytes()

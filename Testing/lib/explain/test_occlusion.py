@@ -192,3 +192,14 @@ def test_the_note_of_a_model_is_said_beside_maps_by_its_own_method_only():
     assert "chance puts 20%" in heat_sentence(measured)
     assert "chance" not in heat_sentence(measured, method="occlusion")
     assert heat_sentence({"lesionlens": {"explanation": {"note": 7}}}) == heat_sentence({})
+
+
+def test_a_channel_without_pixels_is_never_covered():
+    class SecondChannelNet(CornerNet):
+        def head(self, f):
+            return super().head(f[:, 1:])
+
+    patches = bright_quarter(16, 16, 16).repeat(1, 2, 1, 1, 1)
+    net = SecondChannelNet().eval()
+    assert occlusion_map(net, patches, 1, scores=1)[0].max() > 0.005
+    assert occlusion_map(net, patches, 1, scores=1, uncovered=1).max() == 0

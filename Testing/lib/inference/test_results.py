@@ -35,7 +35,7 @@ COLUMNS = [
     "grad_cam", "warnings", "prediction_set", "set_coverage", "distance", "usual_distance", "heat_inside", "redrawn_min",
     "redrawn_max", "redrawn_same_answer", "measured_in", "longest_edge_mm", "volume_ml", "hu_mean", "hu_sd", "hu_minimum",
     "hu_median", "hu_maximum", "volume", "model", "model_version", "model_sha256", "device", "software", "usable",
-    "warning_codes",
+    "warning_codes", "longest_axial_diameter_mm", "perpendicular_diameter_mm", "mean_diameter_mm",
 ]  # fmt: skip
 
 

@@ -5,18 +5,15 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
-import highdicom as hd
 import numpy as np
 import pydicom
 import pytest
-from foreign_dicom import BALL_HU, BALL_RAS, write_ct
+from dicom_segmentations import KINDS, ball_and_cube, write_seg
+from foreign_dicom import BALL_RAS, write_ct
 from LesionLib.errors import BoxError, VolumeError, WarningName
 from LesionLib.io.boxes import read_segment_boxes
 from LesionLib.io.segmentations import mask_on_lattice, read_label_map, read_segments
 from LesionLib.io.volumes import choose_series, read_volume
-from pydicom.sr.codedict import codes
-
-KINDS = hd.seg.SegmentationTypeValues
 
 
 @pytest.fixture(scope="module")
@@ -24,33 +21,6 @@ def ct(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("study") / "ct"
     write_ct(folder)
     return folder
-
-
-def described(number: int, label: str) -> hd.seg.SegmentDescription:
-    return hd.seg.SegmentDescription(
-        number, label, codes.SCT.MorphologicallyAbnormalStructure, codes.SCT.Lesion,
-        hd.seg.SegmentAlgorithmTypeValues.MANUAL,
-    )  # fmt: skip
-
-
-def ball_and_cube(ct: Path) -> np.ndarray:
-    """(slice, row, column, segment): the ball of 80 HU, and a cube that overlaps it."""
-    volume = read_volume(ct)
-    ball = volume.array == BALL_HU
-    cube = np.zeros_like(ball)
-    cube[10:13, 14:18, 2:6] = True
-    return np.stack([ball, cube], axis=-1).astype(np.uint8)
-
-
-def write_seg(ct: Path, path: Path, pixels: np.ndarray, kind: KINDS, names: tuple[str, ...]) -> Path:
-    sources = [pydicom.dcmread(p) for p in sorted(ct.iterdir())]
-    segments = [described(number, name) for number, name in enumerate(names, start=1)]
-    written = hd.seg.Segmentation(
-        sources, pixels, kind, segments, hd.UID(), 100, hd.UID(), 1, "X", "Y", "1", "Z",
-        **({"max_fractional_value": 200} if kind is KINDS.FRACTIONAL else {}),
-    )  # fmt: skip
-    written.save_as(path)
-    return path
 
 
 @pytest.mark.parametrize("kind", [KINDS.BINARY, KINDS.LABELMAP])

@@ -22,6 +22,7 @@ from LesionLib.geometry import LesionBox
 from LesionLib.inference.results import LesionResult, RunInfo
 from LesionLib.io.volumes import read_volume
 from LesionLib.model.scores import scores_from_json
+from LesionLib.sampling.diameters import Diameters
 from LesionLib.sampling.statistics import LesionStatistics
 from LesionLib.uncertainty.reliability import Reliability
 from pydicom.dataset import FileDataset, FileMetaDataset
@@ -104,7 +105,21 @@ def test_every_lesion_is_read_back_with_its_probabilities_class_and_algorithm(fo
         assert group.finding_type.meaning == "Lesion"
     texts = texts_of(groups[0][0])
     assert {"lung-nodule-malignancy", "1.1.0", f"sha256={RUN.model_sha256}", "device=cpu"} <= set(texts)
-    assert "Volume" in {m.name.meaning for m in groups[0].get_measurements()}
+    assert "Volume of the box, not of the lesion" in {m.name.meaning for m in groups[0].get_measurements()}
+
+
+def test_sizes_of_a_lesion_are_those_of_a_segment_never_of_a_box(folder, results, tmp_path):
+    diameters = Diameters(9.1, 6.5, ((0.0, 0.0, 0.0), (9.1, 0.0, 0.0)), ((4.0, -3.0, 0.0), (4.0, 3.5, 0.0)))
+    segment = replace(results[0].statistics, measured_in="segment", diameters=diameters)
+    of_box, of_segment = groups_of(
+        written(folder, [results[0], replace(results[1], statistics=segment)], tmp_path / "sr.dcm")
+    )
+    names = {"Volume", "Attenuation Coefficient", "Long axis", "Short axis", "Diameter"}
+    assert not names & {m.name.meaning for m in of_box.get_measurements()}
+    values = {m.name.meaning: (m.value, m.unit.value) for m in of_segment.get_measurements()}
+    assert names <= set(values)
+    assert (values["Long axis"], values["Short axis"]) == ((9.1, "mm"), (6.5, "mm"))
+    assert values["Diameter"] == (7.8, "mm")
 
 
 def test_the_box_is_read_back_in_lps_to_a_thousandth_of_a_millimetre(folder, results, tmp_path):

@@ -10,9 +10,11 @@ import SimpleITK as sitk
 from lesion_tables import write_lesion_table
 from LesionLib.errors import BundleError
 from LesionLib.model.bundle import load_bundle, read_manifest
+from LesionLib.model.codes import DicomCode
 from LesionLib.model.folder import MANIFEST, WEIGHTS, find_bundle
 from LesionLib.phantom.nodules import nodule_patch
 from LesionLib.sampling.content_hash import TrainingContent
+from lesiontraining.cli import main
 from lesiontraining.commands.annotate import Annotation, annotate
 from lesiontraining.commands.box_margin import AskedLesions, as_text, asked, compared
 from lesiontraining.data.contents import content_of_folder, content_of_rows
@@ -61,6 +63,16 @@ def test_a_model_folder_says_more_and_its_weights_and_figures_stay(model):
     for key in ("training", "golden_logits", "box_size_mm", "input"):
         assert after.manifest["lesionlens"][key] == before["lesionlens"][key]
     assert after.manifest["lesionlens"]["files"][WEIGHTS] == before["lesionlens"]["files"][WEIGHTS]
+
+
+def test_where_its_lesions_lie_is_said_later_by_the_command_and_what_is_no_code_changes_nothing(model, capsys):
+    assert main(["annotate", str(model), "--finding-site", "SCT", "39607008", "Lung"]) == 0
+    assert load_bundle(model).finding_site == DicomCode("SCT", "39607008", "Lung")
+    text = (model / MANIFEST).read_bytes()
+    capsys.readouterr()
+    assert main(["annotate", str(model), "--finding-site", "SCT", "left lung", "Lung"]) == 2
+    assert "finding_site" in capsys.readouterr().err
+    assert (model / MANIFEST).read_bytes() == text
 
 
 @pytest.mark.parametrize("prior", [(1.0,), (0.5, 0.6)])

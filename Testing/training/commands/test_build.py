@@ -68,6 +68,18 @@ def test_card_licence_and_manifest_say_that_it_is_a_phantom_model(built):
     assert "size and mean HU" in card
 
 
+def test_a_model_of_phantoms_lies_nowhere_in_a_body_and_a_site_that_is_no_code_is_refused_at_once(built, tmp_path):
+    assert load_bundle(built / "small").finding_site is None
+    plan = yaml.safe_load((built / "small.yaml").read_text("utf-8"))
+    plan["text"]["finding_site"] = {"scheme": "SCT", "value": "39607008"}
+    (tmp_path / "plan.yaml").write_text(yaml.safe_dump(plan), "utf-8")
+    with pytest.raises(PlanError, match="finding_site: 'meaning' is a required property"):
+        read_build_plan(tmp_path / "plan.yaml")
+    plan["text"]["finding_site"]["meaning"] = "Lung"
+    (tmp_path / "plan.yaml").write_text(yaml.safe_dump(plan), "utf-8")
+    assert read_build_plan(tmp_path / "plan.yaml").text.finding_site["value"] == "39607008"
+
+
 def test_probabilities_assume_the_shares_of_training_and_every_seed_is_printed(built):
     ours = load_bundle(built / "small").manifest["lesionlens"]
     assert sum(ours["class_prior"]) == pytest.approx(1, abs=1e-3)

@@ -195,6 +195,11 @@ def test_scores_carry_the_readers_errors_and_stand_on_their_scales(make):
     assert section["scores"][0]["error"]["reader"] > 0.3
 
 
+def test_a_plan_s_finding_site_stands_in_the_manifest(make):
+    site = load_bundle(make("description")).finding_site
+    assert (site.scheme, site.value, site.meaning) == ("SCT", "39607008", "Lung")
+
+
 def test_what_the_network_saw_is_kept_for_the_next_model(make, cache):
     make("malignancy")
     before = {path: path.stat().st_mtime_ns for path in cache.glob("*given.npy")}

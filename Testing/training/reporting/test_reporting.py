@@ -8,6 +8,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from drawn_predictions import predictions
 from lesiontraining.cli import main
 from lesiontraining.evaluation.baselines import MAJORITY, SIZE, SIZE_AND_HU, baseline_runs, size_as_angle
 from lesiontraining.evaluation.leaks import LeakReport
@@ -16,25 +17,6 @@ from lesiontraining.reporting.figures import measure, search_rows
 from lesiontraining.reporting.report import ReportInput, conclude, write_report
 from lesiontraining.runs.inference import neighbour_probabilities
 from sklearn.metrics import balanced_accuracy_score, f1_score, precision_score, recall_score, roc_auc_score
-
-
-def predictions(n=120, *, classes=("a", "b"), skill=2.0, seed=0, split="test", folds=2) -> Predictions:
-    """Two lesions a patient; ``skill``: how far the logits know the label; size knows half of it."""
-    rng = np.random.default_rng(seed)
-    labels = rng.integers(len(classes), size=n)
-    logits = rng.normal(size=(n, len(classes)))
-    logits[np.arange(n), labels] += skill
-    p = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
-    embeddings = np.eye(16)[labels] * skill + rng.normal(0, 1, (n, 16))
-    patients = np.array([f"P{i // 2}" for i in range(n)])
-    volume = np.exp(rng.normal(5 + labels, 1.0))
-    return Predictions(
-        class_names=tuple(classes), lesion_ids=np.array([f"line {i + 2}" for i in range(n)]), patients=patients,
-        studies=patients, folds=np.arange(n) // 2 % folds, split=np.full(n, split), labels=labels, probabilities=p,
-        embeddings=embeddings / np.linalg.norm(embeddings, axis=1, keepdims=True),
-        size_mm=np.tile(np.cbrt(volume)[:, None], 3), volume_mm3=volume, mean_hu=rng.normal(0, 30, n),
-        spacing_mm=np.tile([0.7, 0.7, 1.25], (n, 1)),
-    )  # fmt: skip
 
 
 def with_skill(model: Predictions, skill: float, seed: int) -> Predictions:

@@ -184,6 +184,10 @@ def test_the_manifest_says_margin_prior_and_which_nodules_it_learned_from(probed
     assert section["training_content"] == content_of_folder(nodules).to_manifest()
 
 
+def test_the_manifest_says_where_in_the_body_its_lesions_lie(probed, plan):
+    assert manifest_section(plan, probed)["finding_site"] == {"scheme": "SCT", "value": "39607008", "meaning": "Lung"}
+
+
 def test_the_card_prints_what_was_measured_and_names_no_patient(probed, plan):
     text = card(plan, probed)
     for group in manifest_section(plan, probed)["training"]["groups"]:

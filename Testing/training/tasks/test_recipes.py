@@ -104,6 +104,7 @@ def test_a_recipe_is_fitted_measured_exported_and_answers_the_same_without_train
 ):
     run = measured(recipe)
     assert main(["export", str(run), "--out", str(tmp_path / "model"), "--license", str(LICENSE)]) == 0
+    assert "| 44 | Funding | for the author |" in (run / "report" / "claim.md").read_text(encoding="utf-8")
     predictions = Predictions.load(run / "fold-0" / "predictions.npz")
     np.testing.assert_allclose(predictions.probabilities.sum(axis=1), 1, atol=1e-6)
     np.testing.assert_allclose(np.linalg.norm(predictions.embeddings, axis=1), 1, atol=1e-5)

@@ -15,6 +15,7 @@ from typing import Any
 
 from LesionLib.errors import BundleError
 from LesionLib.model.bundle import load_bundle, manifest_sha256, read_manifest
+from LesionLib.model.codes import DicomCode
 from LesionLib.model.folder import CARD, LICENSE, MANIFEST, MAX_SAME_EMBEDDINGS, same_embedding_as
 from LesionLib.sampling.content_hash import TrainingContent
 
@@ -25,6 +26,7 @@ class Annotation:
 
     ``version`` with ``change``, a line for its change log. ``segment_margin_mm``: how far the boxes of training reached beyond a
     segment. ``class_prior``: the share of each class that the probabilities assume. ``training_content``: what it learned from.
+    ``finding_site``: where in the body its lesions lie.
     """
 
     version: str | None = None
@@ -32,6 +34,7 @@ class Annotation:
     segment_margin_mm: float | None = None
     class_prior: tuple[float, ...] = ()
     training_content: TrainingContent | None = field(default=None, compare=False)
+    finding_site: DicomCode | None = None
 
     def of_section(self) -> dict[str, Any]:
         """What of it goes into the manifest's ``lesionlens`` section."""
@@ -42,6 +45,8 @@ class Annotation:
             text["class_prior"] = list(self.class_prior)
         if self.training_content is not None:
             text["training_content"] = self.training_content.to_manifest()
+        if self.finding_site is not None:
+            text["finding_site"] = self.finding_site.to_json()
         return text
 
 

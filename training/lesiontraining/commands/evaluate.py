@@ -12,9 +12,11 @@ import numpy as np
 from lesiontraining.evaluation.baselines import SIZE, baseline_runs
 from lesiontraining.evaluation.leaks import Leak, LeakReport, check_leaks
 from lesiontraining.evaluation.predictions import Predictions, joined
+from lesiontraining.reporting.claim import ClaimRun
 from lesiontraining.reporting.report import ReportInput, write_report
-from lesiontraining.runs.folder import FoldFolder, RunError, RunFolder
+from lesiontraining.runs.folder import FittedModel, FoldFolder, RunError, RunFolder
 from lesiontraining.runs.reliability import fold_reliability
+from lesiontraining.runs.settings import kept_settings
 
 REPORT_FOLDER = "report"
 
@@ -78,8 +80,24 @@ def _report(
         curves={f"fold {fold.number}": fold.curves() for fold in main},
         extra=tuple(_extra(main)),
         notes=notes,
+        claim=_claim(main, tuple(baselines), draws),
     )
     write_report(given, out, draws=draws, positive=positive, progress=progress)
+
+
+def _claim(folds: Sequence[FoldFolder], baselines: Sequence[str], draws: int) -> ClaimRun:
+    """What is known of the folds beside their figures."""
+    model, network = FittedModel.load(folds[0].path)
+    return ClaimRun(
+        facts=[fold.facts for fold in folds],
+        settings=kept_settings(folds[0]) or {},
+        architecture=model.architecture,
+        parameters=sum(parameter.numel() for parameter in network.parameters()),
+        box_size_mm=model.box_size_mm,
+        slice_distance_mm=model.slice_distance_mm,
+        baselines=baselines,
+        draws=draws,
+    )
 
 
 def _baselines(folds: Sequence[FoldFolder]) -> tuple[dict[str, Predictions], tuple[str, ...]]:

@@ -331,6 +331,7 @@ def export(run: Path, out: Path, plan: ExportPlan, *, fold: int | None = None) -
             segment_margin_mm=TRAINING_MARGIN_MM,
             training_content=model.training_content,
             class_prior=plan.class_prior,
+            finding_site=None if plan.text is None else plan.text.finding_site,
             phantom_hu=_mean_hu(folder.predictions()) if plan.phantom else None,
             training={
                 "fold": folder.number,
@@ -432,17 +433,20 @@ def bundle_section(  # noqa: PLR0913 - all by name, and three of them optional
     training: Mapping[str, Any],
     class_prior: Sequence[float] = (),
     training_content: Mapping[str, str] | None = None,
+    finding_site: Mapping[str, str] | None = None,
     phantom_hu: tuple[float, float] | None = None,
 ) -> dict[str, Any]:
     """Our section of the manifest, without what `write_bundle` adds. Sizes and distances: smallest and largest in training.
 
     ``segment_margin_mm``: how far its boxes reach beyond a segment. ``class_prior``: the share of each class that the probabilities
-    assume. ``training_content``: by which lesions of its training are recognised; both are left out where they are not known.
+    assume. ``training_content``: by which lesions of its training are recognised. ``finding_site``: where in the body its lesions
+    lie. All three are left out where they are not known.
     ``phantom_hu``: lowest and highest mean of its boxes, where it learned from computed lesions alone.
     """
     optional = {
         "class_prior": list(class_prior),
         "training_content": dict(training_content or {}),
+        "finding_site": dict(finding_site or {}),
         "phantom": {} if phantom_hu is None else {"mean_hu": list(phantom_hu)},
     }
     return {

@@ -11,13 +11,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
 
+import jsonschema
 import yaml
 from jsonargparse import ArgumentError, ArgumentParser
 from LesionLib.errors import LesionLensError
+from LesionLib.model.codes import CODE_SCHEMA
 
 from lesiontraining.commands.recipe_check import restrict_imports
+from lesiontraining.commands.recipes import brought_along
 
-PLANS = Path(__file__).resolve().parents[2] / "models"
+PLANS = brought_along("models")
 _Plan = TypeVar("_Plan")
 
 
@@ -41,7 +44,8 @@ class ModelText:
     ``how`` and ``limits`` may name fields of the input, such as $margin_mm; ``limits`` also $low_mm and $high_mm, the smallest and
     the largest box edge of training. ``channels``: of the network's input, by name.
     ``protocol``: the collection and how its folds were made; ``boxes``: what the given boxes are; ``lead``: what a reader must
-    know before the figures.
+    know before the figures. ``finding_site``: scheme, value and meaning of the DICOM code of where in
+    the body its lesions lie; none for a model of phantoms.
     """
 
     lesion: str
@@ -64,6 +68,17 @@ class ModelText:
     references: list[str] = field(default_factory=list)
     channels: list[str] = field(default_factory=list)
     changelog: dict[str, str] = field(default_factory=dict)
+    finding_site: dict[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        """Refuse a finding site that no manifest could hold before anything is trained."""
+        if not self.finding_site:
+            return
+        try:
+            jsonschema.validate(self.finding_site, CODE_SCHEMA)
+        except jsonschema.ValidationError as error:
+            msg = f"finding_site: {error.message}"
+            raise ValueError(msg) from error
 
 
 def read_plan_as(kind: type[_Plan], name: str | Path, *, of: str, field: str) -> tuple[_Plan, str]:

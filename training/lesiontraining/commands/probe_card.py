@@ -106,6 +106,7 @@ def manifest_section(plan: ProbePlan, probed: Probed) -> dict[str, Any]:
         segment_margin_mm=TRAINING_MARGIN_MM,
         class_prior=[1 / len(plan.classes)] * len(plan.classes),
         training_content=content_of_rows(probed.table.rows).to_manifest(),
+        finding_site=plan.text.finding_site,
         training={
             "command": plan.text.command,
             "device": probed.device,

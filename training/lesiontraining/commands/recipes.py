@@ -2,11 +2,20 @@
 
 from __future__ import annotations
 
+import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
 
-_CONFIGS = Path(__file__).resolve().parents[2] / "configs"
+
+def brought_along(name: str) -> Path:
+    """A folder of YAML files that comes with this package: beside it in the sources, inside it where a wheel was installed."""
+    package = Path(__file__).resolve().parents[1]
+    inside = package / name
+    return inside if os.path.isdir(inside) else package.parent / name
+
+
+_CONFIGS = brought_along("configs")
 ROOMS = ("paper", "public")
 
 

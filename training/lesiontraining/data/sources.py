@@ -20,6 +20,7 @@ import numpy as np
 from LesionLib.errors import BoxError, VolumeError
 from LesionLib.geometry import CTVolume, LesionBox, transformed_points
 from LesionLib.io.boxes import boxes_from_label_array
+from LesionLib.io.image_files import looks_like_dicom
 from LesionLib.io.segmentations import lattice_problem, read_label_map
 from LesionLib.io.volumes import read_ct
 from PIL import Image, UnidentifiedImageError
@@ -311,7 +312,8 @@ def mask_box(path: Path, value: int | None, *, name: str, volume: CTVolume | Non
     Raises `BoxError` for an empty one, and for one whose header contradicts that of ``volume``.
     """
     stat = path.stat()
-    labels, to_ras = _label_map(path, value if path.suffix.lower() == ".dcm" else None, stat.st_size, stat.st_mtime_ns)
+    overlapping = os.path.isdir(path) or looks_like_dicom(path)  # then each segment is a reading of its own
+    labels, to_ras = _label_map(path, value if overlapping else None, stat.st_size, stat.st_mtime_ns)
     chosen = (labels > 0) if value is None else (labels == value)
     if not chosen.any():
         count = ", ".join(f"{v:g}" for v in np.unique(labels)[:8])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from textwrap import indent
 from typing import Any
 
 from lesiontraining.commands.export import bundle_section
@@ -11,7 +12,8 @@ from lesiontraining.data.sources import TRAINING_MARGIN_MM
 from lesiontraining.nodules.build import Built
 from lesiontraining.nodules.described import GROW_MM, SHIFT_MM, TURN_DEGREES
 from lesiontraining.nodules.plan import NodulePlan
-from lesiontraining.reporting.model_card import ModelCard
+from lesiontraining.reporting.model_card import ModelCard, markdown_table, signed
+from lesiontraining.runs.heat_maps import SHARES_GONE, MapChecks
 from lesiontraining.runs.uncertainty import proportion_as_json
 
 _FIGURES = """{lesions} nodules of {patients} patients, {protocol}, patients never across{moved}. The cross-validation is nested:
@@ -44,6 +46,21 @@ _HEAT = """- **Heat map, where it lies** (shipped head, tight boxes, every {ever
   which places of the five planes, spread along their normals within the box, speak for the answer more than in the average
   nodule, not where disease is; what volume, HU and the box themselves say has no place in it:
 {heat}"""
+_MAP_CHECKS = """- **What the heat map is worth** (n = {checks.lesions} nodules of {checks.patients} patients, maps of the
+  answered class; in brackets 95 % intervals over patients):
+
+{where}
+
+  Of all that the model looks at, {checks.chance} is nodule. The middle of the box asks no network, and the map is laid within the
+  box: to say *where* a nodule is, a map has to beat that row. Taking away {shares} of what the model looks at lets the
+  probability of its answer fall, in the mean:
+
+{falls}
+
+  The map, paired: {gains}. Rank correlation with the map of the same nodule in a loose box: {checks.jittered}; with the map after
+  all weights were shuffled, where 0 is wanted: {checks.forgetful}. Gini index of the heat (0: even, 1: in one place):
+  {checks.gini}.
+"""
 _MADE_BY = """`{command}`
 Everything is seeded ({seed}); the frozen weights are those published. Settings chosen in each fold, and for what is shipped by the
 same procedure: {chosen}.
@@ -82,6 +99,7 @@ def nodule_manifest(plan: NodulePlan, built: Built) -> tuple[dict[str, Any], dic
         segment_margin_mm=TRAINING_MARGIN_MM,
         class_prior=[1 / len(plan.classes)] * len(plan.classes) if plan.classes else (),
         training_content=content_of_rows(built.table.rows).to_manifest(),
+        finding_site=plan.text.finding_site,
         training={
             "command": plan.text.command,
             **figures.as_json(),
@@ -91,6 +109,7 @@ def nodule_manifest(plan: NodulePlan, built: Built) -> tuple[dict[str, Any], dic
                 **({} if there is None else {"warned_elsewhere": there}),
             },
             "grad_cam": {group: of.as_json() for group, of in built.heat.items()},
+            **({} if built.map_checks is None else {"map_checks": built.map_checks.as_json()}),
         },
     )
     optional = {"scores": list(built.scores)} if built.scores else {}
@@ -124,9 +143,22 @@ def _reliability(plan: NodulePlan, built: Built) -> str:
     if built.heat:
         heat = "\n".join(f"  - {group}: {of.message('nodule')}." for group, of in built.heat.items())
         parts.append(_HEAT.format(every=plan.heat_every, heat=heat))
+    if built.map_checks is not None:
+        parts.append(_map_checks(built.map_checks))
     if plan.text.remark:
         parts.append(plan.text.remark.strip())
     return "\n".join(parts)
+
+
+def _map_checks(checks: MapChecks) -> str:
+    where = [[name, str(checks.peak_inside[name]), str(checks.energy[name])] for name in checks.peak_inside]
+    return _MAP_CHECKS.format(
+        checks=checks,
+        where=indent(markdown_table(["", "hottest voxel in the nodule", "share of the heat in it"], where), "  "),
+        falls=indent(markdown_table(["taken away first", "fall of the probability"], list(checks.fall.items())), "  "),
+        gains="; ".join(f"minus {name} {signed(gain)}" for name, gain in checks.fall_gain.items()),
+        shares=", ".join(f"{share:.0%}" for share in SHARES_GONE),
+    ).rstrip()
 
 
 def _chosen(built: Built) -> str:

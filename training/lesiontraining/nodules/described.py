@@ -51,8 +51,13 @@ def _by_a_reader(box: LesionBox, readers: NoduleReaders | None, rng: np.random.G
     return readers.drawn(box, rng)
 
 
-def _loose(box: LesionBox, _readers: NoduleReaders | None, rng: np.random.Generator) -> LesionBox:
+def loosely_drawn(box: LesionBox, rng: np.random.Generator) -> LesionBox:
+    """The box as somebody in a hurry might draw it: moved, larger, turned."""
     return box.jittered(rng, shift_mm=SHIFT_MM, grow_mm=GROW_MM, turn_degrees=TURN_DEGREES)
+
+
+def _loose(box: LesionBox, _readers: NoduleReaders | None, rng: np.random.Generator) -> LesionBox:
+    return loosely_drawn(box, rng)
 
 
 def _grown(box: LesionBox, _readers: NoduleReaders | None, rng: np.random.Generator) -> LesionBox:

@@ -26,6 +26,7 @@ from lesiontraining.reporting.charts import (
     roc_chart,
     tsne_chart,
 )
+from lesiontraining.reporting.claim import ClaimRun, answered_share, as_markdown, claim_items
 from lesiontraining.reporting.figures import FIGURES, RULES, Measured, SearchRow, measure, search_rows
 from lesiontraining.reporting.model_card import signed
 
@@ -111,7 +112,7 @@ class ReportInput:
 
     ``baselines``: names of methods that know no image, of which ``size_baseline`` alone takes part in the search; ``run``: how it
     was made, by name; ``curves``: what was logged, by fold; ``extra``: what the recipe measured beside, in sentences;
-    ``notes``: what could not be measured.
+    ``notes``: what could not be measured; ``claim``: what the journals' checklist is answered from, where a run is reported.
     """
 
     title: str
@@ -123,6 +124,7 @@ class ReportInput:
     curves: Mapping[str, Sequence[Mapping[str, float]]] = field(default_factory=dict)
     extra: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+    claim: ClaimRun | None = None
 
 
 def write_report(
@@ -134,7 +136,7 @@ def write_report(
     positive: str | None = None,
     progress: Callable[[str], None] | None = None,
 ) -> Measured:
-    """Write ``metrics.json``, ``predictions.csv``, ``report.html`` and ``pictures/*.png`` into ``out``.
+    """Write ``metrics.json``, ``predictions.csv``, ``claim.md``, ``report.html`` and ``pictures/*.png`` into ``out``.
 
     Raises ValueError for fewer than 2 lesions.
     """
@@ -169,9 +171,12 @@ def write_report(
     values["notes"] = [*values["notes"], *notes]
     (out / "metrics.json").write_text(json.dumps(values, indent=2, allow_nan=False) + "\n", encoding="utf-8")
     write_private(out / "predictions.csv", predictions_table(given.methods))
+    claim = () if given.claim is None else claim_items(given.claim, measured, given.leaks)
+    if claim:
+        (out / "claim.md").write_text(as_markdown(claim), encoding="utf-8")
     html = page(
         given.title, measured, search, charts, conclusion=conclusion, leaks=leaks, run=given.run, extra=given.extra,
-        notes=[*measured.notes, *notes], draws=draws,
+        notes=[*measured.notes, *notes], draws=draws, claim=claim, claim_known=answered_share(claim),
     )  # fmt: skip
     (out / "report.html").write_text(html, encoding="utf-8")
     return measured

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 
 from LesionLib.errors import InputWarning, WarningName
@@ -10,7 +12,8 @@ from LesionLib.io.boxes import segment_margins_mm
 from LesionLib.io.segmentations import parts_warning
 from LesionLib.model.bundle import Bundle
 from LesionLib.sampling.inputs import Sample
-from LesionLib.sampling.resample import AxialStack
+from LesionLib.sampling.resample import AxialStack, AxialStackSpec
+from LesionLib.sampling.statistics import lesion_statistics
 from LesionLib.sampling.volumes import IsotropicCubeSpec, ShapeMaskSpec
 
 _MAX_OUTSIDE = 0.02
@@ -21,6 +24,10 @@ _DENSEST_LUNG_HU = -750  # what the densest half per cent of a lung crop, its ve
 _COARSEST_PIXELS = 1.5  # of the model's own pixels
 _COARSEST_OF_CUBES = 2.0  # cubes lie between slices anyway, and their models learned from such CTs
 _MARGIN_TOLERANCE_MM = 0.5
+_PHANTOM = InputWarning(
+    WarningName.PHANTOM,
+    "A PHANTOM model, for teaching: it learned from computed lesions and has seen no patient. On a real CT its answer means nothing.",
+)
 
 
 def volume_warnings(volume: CTVolume) -> tuple[InputWarning, ...]:
@@ -47,10 +54,11 @@ def box_warnings(volume: CTVolume, box: LesionBox, sample: Sample, bundle: Bundl
         _box_size(box, bundle),
         _slice_distance(volume, bundle),
         _pixel_spacing(volume, sample, bundle),
-        _few_slices(sample),
+        _few_slices(sample, bundle),
         parts_warning(box.name, box.segment) if box.segment is not None else None,
         _segment_margin(box, bundle),
         _training_lesion(volume, box, bundle),
+        *_phantom(volume, box, bundle),
     ]
     return tuple(warning for warning in found if warning is not None)
 
@@ -90,9 +98,10 @@ def _pixel_spacing(volume: CTVolume, sample: Sample, bundle: Bundle) -> InputWar
     return InputWarning(WarningName.PIXEL_SPACING, text)
 
 
-def _few_slices(sample: Sample) -> InputWarning | None:
+def _few_slices(sample: Sample, bundle: Bundle) -> InputWarning | None:
     is_stack = isinstance(sample, AxialStack)  # the other kinds take one slice, or three planes, by design
-    if not is_stack or len(sample.hu) >= _MIN_SLICES:
+    by_design = isinstance(bundle.spec, AxialStackSpec) and bundle.spec.max_slices < _MIN_SLICES
+    if not is_stack or by_design or len(sample.hu) >= _MIN_SLICES:
         return None
     return InputWarning(WarningName.FEW_SLICES, "Only one slice passes through the box; the answer rests on it alone.")
 
@@ -108,6 +117,18 @@ def _segment_margin(box: LesionBox, bundle: Bundle) -> InputWarning | None:
         "and the similar cases can be others."
     )
     return InputWarning(WarningName.SEGMENT_MARGIN, text)
+
+
+def _phantom(volume: CTVolume, box: LesionBox, bundle: Bundle) -> tuple[InputWarning, ...]:
+    """Of a phantom model always; a box that is none of a computed lesion has no answer, whatever the network makes of it."""
+    if bundle.phantom_hu is None:
+        return ()
+    (low, high), mean = bundle.phantom_hu, lesion_statistics(volume, replace(box, segment=None)).hu_mean
+    slack = (high - low) / 2  # boxes are drawn wider and tighter than the computed ones
+    if low - slack <= mean <= high + slack:
+        return (_PHANTOM,)
+    text = f"The box holds {mean:.0f} HU on average; those of the computed lesions held {low:.0f} to {high:.0f} HU: not one of them."
+    return _PHANTOM, InputWarning(WarningName.OUT_OF_DISTRIBUTION, text)
 
 
 def _training_lesion(volume: CTVolume, box: LesionBox, bundle: Bundle) -> InputWarning | None:

@@ -51,6 +51,12 @@ _SHA256 = {"type": "string", "pattern": r"^[0-9a-f]{64}\Z"}
 # Prose: line breaks and tabs, but nothing that moves a terminal's cursor.
 _TEXT = {"type": "string", "maxLength": 20_000, "pattern": r"^[^\x00-\x08\x0b-\x1f\x7f-\x9f]*\Z"}
 _MILLIMETRES = {"type": "number", "minimum": 0, "maximum": 10_000}
+_HU_PAIR = {
+    "type": "array",
+    "items": {"type": "number", "minimum": -100_000, "maximum": 100_000},
+    "minItems": 2,
+    "maxItems": 2,
+}
 _MM_PAIR = {"type": "array", "items": _MILLIMETRES, "minItems": 2, "maxItems": 2}
 _LOGIT = {"type": "number", "minimum": -1e6, "maximum": 1e6}
 _PROBABILITY = {"type": "number", "minimum": 0, "maximum": 1}
@@ -122,6 +128,13 @@ _LESIONLENS = {
             "description": "the share of each class that the probabilities assume",
         },
         "training_content": CONTENT_SCHEMA,
+        "phantom": {
+            "type": "object",
+            "additionalProperties": False,
+            "required": ["mean_hu"],
+            "properties": {"mean_hu": {**_HU_PAIR, "description": "lowest and highest mean of a box that it learned from"}},
+            "description": "learned from computed lesions alone, for teaching; every answer is warned of. Left out: from patients",
+        },
         "same_embedding_as": {
             "type": "array", "items": _SHA256, "maxItems": MAX_SAME_EMBEDDINGS, "uniqueItems": True,
             "description": "earlier models of which only what is said or how it is calibrated differs, not the embedding",
@@ -163,7 +176,8 @@ class Bundle:
     unusual lesions; None where the model brings neither. ``segment_margin_mm``: how far the box of a segment reaches beyond it.
     ``training_content`` recognises lesions that the model learned from; None where the model does not say. ``scores``: what the
     network's last columns are, none for most models. ``explanation``: how its answers are explained unasked. ``finding_site``:
-    where in the body its lesions lie; None where the model does not say.
+    where in the body its lesions lie; None where the model does not say. ``phantom_hu``: lowest and highest mean HU of the boxes of a
+    model that learned from computed lesions alone, for teaching; None for all others.
     """
 
     name: str
@@ -185,6 +199,7 @@ class Bundle:
     scores: tuple[ScoreSpec, ...] = ()
     explanation: Explanation = field(default_factory=Explanation)
     finding_site: DicomCode | None = None
+    phantom_hu: tuple[float, float] | None = None
 
 
 def load_bundle(model: str | Path, *, device: torch.device | str = "cpu") -> Bundle:
@@ -225,6 +240,7 @@ def load_bundle(model: str | Path, *, device: torch.device | str = "cpu") -> Bun
         scores=scores_from_json(ours.get("scores", ())),
         explanation=_explanation(ours),
         finding_site=code_from_json(ours.get("finding_site")),
+        phantom_hu=tuple(ours["phantom"]["mean_hu"]) if "phantom" in ours else None,
     )
 
 

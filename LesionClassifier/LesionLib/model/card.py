@@ -44,8 +44,22 @@ def _measured_heat(manifest: Mapping[str, Any]) -> str:
         figures = manifest["lesionlens"]["training"]["grad_cam"]["all"]
         inside, chance = float(figures["energy"]), float(figures["chance"])
     except _MISSING:
-        return LOOKED
+        return _pointed_heat(manifest)
     return f"{LOOKED} On the model's own lesions {inside:.0%} of the heat lay in the lesion, where chance puts {chance:.0%}."
+
+
+def _pointed_heat(manifest: Mapping[str, Any]) -> str:
+    """By the hottest place of each map, where the recipe measured that."""
+    try:
+        figures = manifest["lesionlens"]["training"]["figures"]["localisation"]
+        pointing, chance = figures["pointing"], float(figures["pointing_by_chance"])
+        share, count = float(pointing["hits"]) / int(pointing["n"]), int(pointing["n"])
+    except (*_MISSING, ZeroDivisionError):
+        return LOOKED
+    return (
+        f"{LOOKED} On {count} lesions that the model did not know the hottest place lay in the lesion in {share:.0%}, where chance "
+        f"puts {chance:.0%}."
+    )
 
 
 def _auc_sentence(manifest: Mapping[str, Any]) -> str:
@@ -54,7 +68,12 @@ def _auc_sentence(manifest: Mapping[str, Any]) -> str:
         model, size = (_auc(rows, names, exact=exact) for names, exact in ((_NETWORKS, False), (_SIZES, True)))
     except _MISSING:
         return ""
-    return f"Measured on {lesions} lesions of {patients} patients: AUC {model}; size alone has {size}."
+    what, whose = ("computed lesions", "phantom patients") if _is_phantom(manifest) else ("lesions", "patients")
+    return f"Measured on {lesions} {what} of {patients} {whose}: AUC {model}; size alone has {size}."
+
+
+def _is_phantom(manifest: Mapping[str, Any]) -> bool:
+    return "phantom" in manifest["lesionlens"]
 
 
 def _measured(manifest: Mapping[str, Any]) -> tuple[Mapping[str, Any], int, int]:
@@ -90,7 +109,8 @@ def _prior_sentence(manifest: Mapping[str, Any]) -> str:
         assumed = ", ".join(f"{p:.0%} {name}" for p, name in zip(ours["class_prior"], names, strict=True))
     except _MISSING:
         return ""
-    return f"The probabilities assume {assumed}{_collection(manifest)}; among other patients they would be others."
+    among = "phantoms" if _is_phantom(manifest) else "patients"
+    return f"The probabilities assume {assumed}{_collection(manifest)}; among other {among} they would be others."
 
 
 def _collection(manifest: Mapping[str, Any]) -> str:

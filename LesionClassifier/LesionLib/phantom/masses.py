@@ -42,10 +42,12 @@ PATTERNS: dict[str, Pattern] = {
     "coarse": Pattern(grain=0.6, grain_mm=4.0),
     "rim": Pattern(rim=1.0),
     "scar": Pattern(core=-1.2),
+    "halo": Pattern(rim=-1.0),
+    "nidus": Pattern(core=1.2),
     "dark": Pattern(shift_hu=-55.0),
     "bright": Pattern(shift_hu=55.0),
-    "cyst": Pattern(shift_hu=-8.0, lobes=0.03),
-    "metastasis": Pattern(shift_hu=8.0, grain=0.35, grain_mm=3.5, rim=0.45, lobes=0.12),
+    "cyst": Pattern(lobes=0.03),
+    "metastasis": Pattern(grain=0.35, grain_mm=3.5, rim=0.45, lobes=0.12),
 }
 NOTHING = "nothing"
 KINDS = (*PATTERNS, NOTHING)

@@ -11,7 +11,7 @@ from LesionLib.errors import InputWarning, WarningName
 from LesionLib.geometry import CTVolume, LesionBox
 from LesionLib.inference.classifier import Classifier
 from LesionLib.inference.input_checks import box_warnings, volume_warnings
-from LesionLib.inference.results import RunInfo, as_csv, as_json
+from LesionLib.inference.results import RunInfo, abstention_codes, as_csv, as_json
 from LesionLib.model.bundle import Bundle, load_bundle
 from LesionLib.phantom.chest import chest_phantom
 from LesionLib.phantom.nodules import nodule_patch
@@ -151,6 +151,28 @@ def test_one_slice_is_named_and_two_are_not(bundle, patch, stack):
     for count, expected in ((1, True), (2, False)):
         found = box_warnings(patch[0], patch[1].box, replace(stack, hu=stack.hu[:count]), bundle)
         assert (WarningName.FEW_SLICES in names(found)) is expected
+
+
+def test_a_model_of_one_slice_by_design_is_not_warned_of_one_slice(bundle, patch, stack):
+    one = replace(stack, hu=stack.hu[:1])
+    for most, expected in ((1, False), (2, True)):
+        found = box_warnings(patch[0], patch[1].box, one, replace(bundle, spec=AxialStackSpec(max_slices=most)))
+        assert (WarningName.FEW_SLICES in names(found)) is expected
+
+
+def test_an_answer_of_a_phantom_model_is_warned_of_and_no_other(bundle, patch, stack):
+    for hu, expected in (((-1000.0, 1000.0), True), (None, False)):
+        found = box_warnings(patch[0], patch[1].box, stack, replace(bundle, phantom_hu=hu))
+        assert (WarningName.PHANTOM in names(found)) is expected
+        assert any("On a real CT its answer means nothing" in warning for warning in found) is expected
+        assert WarningName.OUT_OF_DISTRIBUTION not in names(found)
+
+
+def test_a_phantom_model_refuses_a_box_as_dense_as_none_of_its_own(bundle, patch, stack):
+    found = box_warnings(patch[0], patch[1].box, stack, replace(bundle, phantom_hu=(900.0, 1000.0)))
+    (refused,) = (warning for warning in found if warning.name is WarningName.OUT_OF_DISTRIBUTION)
+    assert "those of the computed lesions held 900 to 1000 HU" in refused
+    assert abstention_codes(found) == (WarningName.OUT_OF_DISTRIBUTION,)
 
 
 def test_a_crop_of_lung_alone_is_no_reason_to_doubt_the_units():

@@ -62,6 +62,9 @@ def test_card_licence_and_manifest_say_that_it_is_a_phantom_model(built):
     assert all("no disease" in one["description"] for one in manifest["lesionlens"]["classes"])
     assert "on a real CT mean nothing" in (built / "small" / LICENSE).read_text(encoding="utf-8")
     assert "Read this first" in card
+    assert "tested computed lesions of 8 phantom patients" in card
+    low, high = manifest["lesionlens"]["phantom"]["mean_hu"]
+    assert -100 < low < high < 200
     assert "size and mean HU" in card
 
 

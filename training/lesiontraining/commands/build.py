@@ -94,6 +94,7 @@ def _shipped(plan: BuildPlan, trained: Sequence[Path], out: Path, notify: Notify
             classes=tuple(plan.classes),
             class_prior=tuple(plan.class_prior) or _shares(trained[0], plan.classes),
             seeds=seeds,
+            phantom=plan.phantom is not None,
         ),
     )
 

@@ -35,6 +35,7 @@ from safetensors.torch import save_file
 from lesiontraining.commands.evaluate import REPORT_FOLDER
 from lesiontraining.commands.plans import LesionClass, ModelText
 from lesiontraining.data.sources import TRAINING_MARGIN_MM
+from lesiontraining.evaluation.predictions import Predictions
 from lesiontraining.reporting.figures import OF_POSITIVE
 from lesiontraining.reporting.model_card import ModelCard, markdown_table, shown
 from lesiontraining.reporting.report import TRUST, main_figures
@@ -55,7 +56,8 @@ def write_bundle(
 ) -> str:
     """From a trained model to a bundle: manifest, safetensors, card, licence.
 
-    Write the model folder ``out`` (replacing one that is there), load it once to verify it, return its SHA-256.
+    Write the model folder ``out`` (replacing one that is there), load it once to verify it, return its SHA-256. The card's last
+    line names the SHA-256 of the weights that it is of.
 
     ``head``: name, version, description and MONAI's other keys; ``lesionlens``: our section without input, files, golden
     (with ``scores`` for a network whose last columns are scores, see `LesionLib.model.scores`);
@@ -63,16 +65,17 @@ def write_bundle(
     """
     with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}-") as staging:
         folder = Path(staging) / out.name
-        for name, text in ((CARD, card), (LICENSE, license_text)):
-            (folder / name).parent.mkdir(parents=True, exist_ok=True)
-            (folder / name).write_text(text, encoding="utf-8")
-        (folder / WEIGHTS).parent.mkdir()
+        (folder / WEIGHTS).parent.mkdir(parents=True)
         try:
             save_file({**network_tensors(network), **calibration}, folder / WEIGHTS)
         except SafetensorError as error:
             msg = f"the weights cannot be written to {out.parent} ({str(error).strip()[:120]}); make room on the disk."
             raise OutputError(msg) from error
         (folder / WEIGHTS).chmod(0o644)  # safetensors writes for the owner only
+        of_these = f"{card.rstrip()}\n\nThis card is of `{WEIGHTS}` with SHA-256 `{_sha256(folder / WEIGHTS)}`.\n"
+        for name, text in ((CARD, of_these), (LICENSE, license_text)):
+            (folder / name).parent.mkdir(exist_ok=True)
+            (folder / name).write_text(text, encoding="utf-8")
         temperature = float(calibration.get(TEMPERATURE, torch.ones(1)))
         scores = len(lesionlens.get("scores", ()))
         answer = golden_probabilities(network, spec, temperature, scores=scores) if lesionlens["classes"] else None
@@ -97,7 +100,7 @@ def _sha256(path: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
-_FIGURES = """{lesions} tested lesions of {patients} patients ({classes}), of {folds}, patients never across. The figures are of
+_FIGURES = """{lesions} of {patients} ({classes}), of {folds}, patients never across. The figures are of
 all tested folds, each by its own network; this is the network of fold {fold}. In brackets: 95 % interval over {draws} bootstrap
 samples of patients.
 
@@ -139,8 +142,8 @@ def card(
         f"**How:** {how}{model.architecture} on images of kind {model.input['kind']} ({section}); the probabilities of a lesion's "
         f"images are averaged.{temperature}",
         figures=_FIGURES.format(
-            lesions=metrics["lesions"],
-            patients=metrics["patients"],
+            lesions=f"{metrics['lesions']} tested {'computed ' if plan.phantom else ''}lesions",
+            patients=f"{metrics['patients']} {'phantom ' if plan.phantom else ''}patients",
             classes=", ".join(f"{count} {name}" for name, count in metrics["classes"].items()),
             folds=f"fold(s) {run['Folds']}",
             fold=fold.number,
@@ -150,6 +153,7 @@ def card(
             search=_search(metrics["search"]),
         )
         + ("" if plan.seeds is None else f"\n\n{plan.seeds}")
+        + _localised(fold.facts["figures"])
         + lead,
         reliability=f"Fitted on the validation lesions of fold {fold.number}, checked on its test lesions:\n\n"
         + ("\n".join(lines) or "- nothing could be fitted")
@@ -198,6 +202,24 @@ def _search(rows: list[Mapping[str, Any]]) -> str:
     )
     table = markdown_table(["", "queries", "mAP@10", "P@1", "P@10", "mAP@10 by chance"], lines)
     return f"Search among other patients' lesions (mAP@10 by definition A; chance is a random order):\n\n{table}"
+
+
+def _localised(figures: Mapping[str, Any]) -> str:
+    """Where the heat maps of test slices lie, of a recipe that measures it."""
+    found = figures.get("localisation")
+    if not isinstance(found, Mapping):
+        return ""
+    pointing, overlap = (found[name] for name in ("pointing", "gt_known_iou_50"))
+    return (
+        f"\n\nWhere its Grad-CAM of the true class lies, on {pointing['n']} test slices with a lesion: the hottest place is in the "
+        f"lesion's box in {pointing['hits']}, {_percent(pointing)}; by chance it would in "
+        f"{found['pointing_by_chance']:.1%}. The box around the hottest part and the lesion's share at least half of what both cover "
+        f"in {overlap['hits']}, {_percent(overlap)}."
+    )
+
+
+def _percent(share: Mapping[str, Any]) -> str:
+    return f"{share['hits'] / share['n']:.1%} (95 % interval {share['low']:.1%} to {share['high']:.1%})"
 
 
 def _shown(figure: Mapping[str, Any]) -> str:
@@ -251,7 +273,8 @@ class ExportPlan:
     """What a model folder says that no run knows.
 
     ``text``: for a card in full. ``classes``: what each means, and its colour, in the order of the outputs. ``class_prior``: the
-    share of each that the probabilities assume. ``seeds``: how much hangs on the seed.
+    share of each that the probabilities assume. ``seeds``: how much hangs on the seed. ``phantom``: it learned from computed
+    lesions alone, so that every answer is to be warned of.
     """
 
     name: str
@@ -263,6 +286,7 @@ class ExportPlan:
     classes: tuple[LesionClass, ...] = ()
     class_prior: tuple[float, ...] = ()
     seeds: SeedFigures | None = None
+    phantom: bool = False
 
 
 def export(run: Path, out: Path, plan: ExportPlan, *, fold: int | None = None) -> str:
@@ -308,6 +332,7 @@ def export(run: Path, out: Path, plan: ExportPlan, *, fold: int | None = None) -
             training_content=model.training_content,
             class_prior=plan.class_prior,
             finding_site=None if plan.text is None else plan.text.finding_site,
+            phantom_hu=_mean_hu(folder.predictions()) if plan.phantom else None,
             training={
                 "fold": folder.number,
                 **folder.facts,
@@ -332,6 +357,12 @@ def said_in_head(text: ModelText | None) -> dict[str, Any]:
         name: getattr(text, name) for name in ("changelog", "task", "authors", "copyright", "references", "data_source")
     }
     return {name: value for name, value in ours.items() if value}
+
+
+def _mean_hu(predictions: Predictions) -> tuple[float, float]:
+    """Lowest and highest mean HU among the boxes that took part in the fit."""
+    known = predictions.mean_hu[predictions.split != "test"]
+    return round(float(known.min()), 1), round(float(known.max()), 1)
 
 
 def _classes(plan: ExportPlan, names: Sequence[str]) -> list[dict[str, Any]]:
@@ -403,17 +434,20 @@ def bundle_section(  # noqa: PLR0913 - all by name, and three of them optional
     class_prior: Sequence[float] = (),
     training_content: Mapping[str, str] | None = None,
     finding_site: Mapping[str, str] | None = None,
+    phantom_hu: tuple[float, float] | None = None,
 ) -> dict[str, Any]:
     """Our section of the manifest, without what `write_bundle` adds. Sizes and distances: smallest and largest in training.
 
     ``segment_margin_mm``: how far its boxes reach beyond a segment. ``class_prior``: the share of each class that the probabilities
     assume. ``training_content``: by which lesions of its training are recognised. ``finding_site``: where in the body its lesions
     lie. All three are left out where they are not known.
+    ``phantom_hu``: lowest and highest mean of its boxes, where it learned from computed lesions alone.
     """
     optional = {
         "class_prior": list(class_prior),
         "training_content": dict(training_content or {}),
         "finding_site": dict(finding_site or {}),
+        "phantom": {} if phantom_hu is None else {"mean_hu": list(phantom_hu)},
     }
     return {
         "architecture": architecture,

@@ -20,10 +20,10 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Augmentation:
-    """What may happen to an image in -1 ... 1. Nothing, unless it is said.
+    """What may happen to an image. Nothing, unless it is said.
 
     ``flips``: along every axis, each with probability .5; ``rotate_degrees``, ``shift_pixels``, ``zoom``: at most, either way;
-    ``brightness``, ``contrast``: at most, as a share of the range; ``blur_pixels``: standard deviation at most, half the time.
+    ``brightness``, ``contrast``: at most, as a share of -1 ... 1; ``blur_pixels``: standard deviation at most, half the time.
     ``exchange_axes``: the axes of a square or a cube in any order; ``roll_pixels``: whole pixels at most, either way along every
     axis, what leaves on one side comes in on the other. Both leave a mask a mask.
     """
@@ -45,16 +45,29 @@ class Augmentation:
 
 
 class Augmenter:
-    """Changes images (channel, [slice,] row, column), float32, for a seed; the same seed, the same change."""
+    """Changes images (channel, [slice,] row, column), float32, for a seed; the same seed, the same change.
 
-    def __init__(self, augmentation: Augmentation, *, dimensions: int) -> None:
+    ``value_range``: what images of this kind hold at least and at most, which a change does not leave; None where they have no
+    such bounds, as after a division by the deviation.
+    """
+
+    def __init__(
+        self,
+        augmentation: Augmentation,
+        *,
+        dimensions: int,
+        value_range: tuple[float, float] | None = (-1.0, 1.0),
+    ) -> None:
         self.transform = Compose(_transforms(augmentation, dimensions))
+        self.value_range = value_range
 
     def __call__(self, image: Tensor, seed: int) -> Tensor:
-        """The changed image, of the same shape, within -1 ... 1."""
+        """The changed image, of the same shape, within ``value_range``."""
         self.transform.set_random_state(seed=seed)
-        changed = self.transform(image)
-        return torch.as_tensor(changed, dtype=torch.float32).clamp(-1.0, 1.0).as_subclass(Tensor)
+        changed = torch.as_tensor(self.transform(image), dtype=torch.float32)
+        if self.value_range is not None:
+            changed = changed.clamp(*self.value_range)
+        return changed.as_subclass(Tensor)
 
 
 def _transforms(a: Augmentation, dimensions: int) -> list:

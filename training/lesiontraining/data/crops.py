@@ -22,7 +22,7 @@ from LesionLib.sampling.inputs import (
     section_from_spec,
     spec_from_section,
 )
-from LesionLib.sampling.planes import KeySliceSpec, PlaneSample, key_slice
+from LesionLib.sampling.planes import KeySliceSpec, OrthogonalPlanesSpec, PlaneSample, key_slice
 from LesionLib.sampling.resample import AxialStack
 from LesionLib.sampling.statistics import lesion_statistics
 from LesionLib.sampling.volumes import ShapeMaskSpec
@@ -139,6 +139,15 @@ def input_section(spec: InputSpec) -> dict[str, Any]:
         if isinstance(spec, kind):
             return {"kind": name, **asdict(spec)}
     return section_from_spec(spec)
+
+
+def value_range(spec: InputSpec) -> tuple[float, float] | None:
+    """What the values of the network's input lie between; None where they were divided by their deviation."""
+    if isinstance(spec, ShapeMaskSpec):
+        return 0.0, 1.0
+    if isinstance(spec, OrthogonalPlanesSpec) and spec.normalise != "windows":
+        return None
+    return -1.0, 1.0
 
 
 def misfit(source: Source, spec: InputSpec) -> str | None:

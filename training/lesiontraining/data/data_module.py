@@ -96,7 +96,7 @@ class LesionDataModule(LightningDataModule):
             self.table, asked.folds, held_out=asked.held_out, validation=asked.validation, seed=self.seed
         )
         lesions = crop_lesions(self.table, self.spec, workers=self.workers, cache=self.cache, progress=asked.progress)
-        self._images = as_dataset(self.table, lesions, folds=self.fold_split.folds)
+        self._images = as_dataset(self.table, lesions, self.spec, folds=self.fold_split.folds)
         split = self.fold_split.split
         self.train, self.val, self.test = (self._images.at(rows) for rows in (split.train, split.val, split.test))
         self._notify(self._counts())

@@ -35,7 +35,7 @@ from LesionLib.sampling import statistics as lesion_statistics
 from LesionLib.sampling import volumes as sampling_volumes
 
 from lesiontraining.data import crops, sources
-from lesiontraining.data.crops import InputSpec, LesionCrop, crop_row, input_section, misfit
+from lesiontraining.data.crops import InputSpec, LesionCrop, crop_row, input_section, misfit, value_range
 from lesiontraining.data.lesions import UNKNOWN, LesionDataset, LesionRow, LesionTable
 from lesiontraining.data.messages import Problem, bar, notify, one_problem, refuse
 from lesiontraining.data.sources import StoredCube
@@ -155,7 +155,7 @@ def lesion_dataset(
     one. ``cache``: a folder for cut lesions. All images are kept in memory; how much that is, is said.
     """
     lesions = crop_lesions(table, spec, workers=workers, cache=cache, progress=progress)
-    return as_dataset(table, lesions, folds=folds)
+    return as_dataset(table, lesions, spec, folds=folds)
 
 
 def crop_lesions(
@@ -175,8 +175,10 @@ def crop_lesions(
     return lesions
 
 
-def as_dataset(table: LesionTable, lesions: Sequence[LesionCrop], *, folds: np.ndarray | None = None) -> LesionDataset:
-    """The table's rows and what was cut of them, in one order."""
+def as_dataset(
+    table: LesionTable, lesions: Sequence[LesionCrop], spec: InputSpec, *, folds: np.ndarray | None = None
+) -> LesionDataset:
+    """The table's rows and what was cut of them as ``spec`` says, in one order."""
     return LesionDataset(
         images=tuple(lesion.images for lesion in lesions),
         labels=table.labels,
@@ -190,6 +192,7 @@ def as_dataset(table: LesionTable, lesions: Sequence[LesionCrop], *, folds: np.n
         mean_hu=np.array([lesion.mean_hu for lesion in lesions]),
         spacing_mm=np.stack([lesion.spacing_mm for lesion in lesions]),
         targets=np.stack([lesion.target for lesion in lesions]),
+        value_range=value_range(spec),
     )
 
 

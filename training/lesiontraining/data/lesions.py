@@ -63,7 +63,7 @@ class LesionDataset:
     none. ``lesion_ids``, ``patients``, ``studies``: identifiers, (n,). ``folds``: the fold a lesion is held out in, (n,).
     ``size_mm``: box edges, (n, 3), NaN for plain photographs, as ``volume_mm3`` (n,), ``mean_hu`` (n,) and ``spacing_mm`` (n, 3),
     of columns, rows and slices. ``targets``: the box in its images for localisation, (n, 4): (row, column, rows, columns) in
-    pixels, NaN where not known.
+    pixels, NaN where not known. ``value_range``: between what the images' values lie, None where nothing bounds them.
     """
 
     images: tuple[np.ndarray, ...]
@@ -78,6 +78,7 @@ class LesionDataset:
     mean_hu: np.ndarray
     spacing_mm: np.ndarray
     targets: np.ndarray
+    value_range: tuple[float, float] | None = None
 
     def __len__(self) -> int:
         return len(self.images)
@@ -85,9 +86,9 @@ class LesionDataset:
     def at(self, rows: Sequence[int] | np.ndarray) -> LesionDataset:
         """The lesions ``rows`` (indices or a boolean mask), in that order."""
         indices = np.arange(len(self))[np.asarray(rows)]
-        values = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in ("images", "class_names")}
-        kept = {name: value[indices] for name, value in values.items()}
-        return LesionDataset(tuple(self.images[i] for i in indices), class_names=self.class_names, **kept)
+        of_all = ("images", "class_names", "value_range")
+        kept = {f.name: getattr(self, f.name)[indices] for f in fields(self) if f.name not in of_all}
+        return replace(self, images=tuple(self.images[i] for i in indices), **kept)
 
     @property
     def diameter_mm(self) -> np.ndarray:

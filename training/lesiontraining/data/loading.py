@@ -151,6 +151,7 @@ class FlatImages:
         self.images = [image for of_lesion in images.images for image in of_lesion]
         self.lesions = np.repeat(np.arange(len(images)), counts)
         self.labels = images.labels[self.lesions]
+        self.value_range = images.value_range
 
     def __len__(self) -> int:
         return len(self.images)
@@ -170,7 +171,9 @@ class Items(Dataset):
     def __init__(self, flat: FlatImages, augmentation: Augmentation, *, copies: int = 1) -> None:
         self.flat = flat
         self.copies = copies
-        self.augmenter = None if augmentation.does_nothing else Augmenter(augmentation, dimensions=flat.dimensions)
+        self.augmenter = None
+        if not augmentation.does_nothing:
+            self.augmenter = Augmenter(augmentation, dimensions=flat.dimensions, value_range=flat.value_range)
 
     def __getitem__(self, key: tuple[Item, int]) -> dict[str, Tensor]:
         item, seed = key

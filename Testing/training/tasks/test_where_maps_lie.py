@@ -1,0 +1,56 @@
+"""Where DADRN's heat maps lie is measured on slices with a lesion, beside what chance would reach, and stands in the card."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from lesiontraining.commands.export import _localised
+from lesiontraining.data.lesions import LesionDataset
+from lesiontraining.tasks import DADRNTask
+from lesiontraining.tasks.base import TrainingError
+
+CLASSES = ["nothing", "rim"]
+SIZE = 48
+
+
+def slices(labels: list[int], *, seed: int) -> LesionDataset:
+    """One slice a lesion, noise with a bright square of a quarter of the edge where its box is."""
+    rng = np.random.default_rng(seed)
+    n, nan, names = len(labels), np.full(len(labels), np.nan), np.array([f"l{i}" for i in range(len(labels))])
+    images = [rng.normal(0, 0.1, (1, 3, SIZE, SIZE)).astype(np.float32) for _ in labels]
+    targets = np.array([[*rng.integers(0, SIZE - 12, 2), 12, 12] for _ in labels], float)
+    for image, (row, column, rows, columns) in zip(images, targets.astype(int), strict=True):
+        image[0, :, row : row + rows, column : column + columns] += 0.8
+    return LesionDataset(
+        tuple(images), np.array(labels), tuple(CLASSES), names, names, names, np.zeros(n, int), np.ones((n, 3)), nan, nan,
+        np.ones((n, 3)), targets, (-1.0, 1.0),
+    )  # fmt: skip
+
+
+def task(**options) -> DADRNTask:
+    made = DADRNTask(class_names=CLASSES, arguments={"width": "tiny"}, **options)
+    made.network.eval()
+    return made
+
+
+def test_slices_without_a_lesion_are_no_case_and_chance_is_the_share_of_the_box():
+    val, test = slices([0, 1, 1], seed=0), slices([0, 0, 1, 1, 1], seed=1)
+    everything = task().figures(val, test)["localisation"]
+    lesions = task(without_lesion=["nothing"]).figures(val, test)["localisation"]
+    assert everything["pointing"]["n"] == 5
+    assert lesions["pointing"]["n"] == lesions["gt_known_iou_50"]["n"] == 3
+    assert lesions["pointing_by_chance"] == pytest.approx((12 / SIZE) ** 2)
+
+
+def test_a_class_that_there_is_not_is_refused():
+    with pytest.raises(TrainingError, match="without_lesion names normal; the classes are nothing, rim"):
+        task(without_lesion=["normal"])
+
+
+def test_the_card_says_how_often_the_hottest_place_lies_in_the_lesion():
+    share = {"hits": 30, "n": 40, "low": 0.6, "high": 0.86}
+    text = _localised(
+        {"localisation": {"pointing": share, "gt_known_iou_50": {**share, "hits": 10}, "pointing_by_chance": 0.04}}
+    )
+    assert "in 30, 75.0% (95 % interval 60.0% to 86.0%); by chance it would in 4.0%" in text
+    assert _localised({}) == _localised({"localisation": "not measured: no box is known"}) == ""

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from LesionLib.model.folder import find_bundle, segment_margin_of
 from LesionLib.terminal import notify
 
-from LesionLensApp.options import add_machine_options
+from LesionLensApp.options import add_machine_options, add_readers_option
 from LesionLensApp.output import Steps, check_output, kept_names, library_file
 
 if TYPE_CHECKING:
@@ -19,9 +19,6 @@ if TYPE_CHECKING:
     from LesionRetrievalLib.quiz.making import QuizCaseSource
 
 
-_PHANTOMS_SAY = (
-    "The nodules here are computed; the model learned from real ones, so that its answers are examples, not evidence."
-)
 # What is heavy is imported where it is used: a mistyped option should be answered at once.
 
 
@@ -82,6 +79,7 @@ def _add_make(quiz: argparse._SubParsersAction, model: str) -> None:
         help="reveal what the network computed also for cases that the model has no answer for",
     )  # fmt: skip
     make.add_argument("--label-column", help="column with the answers (default: label, or malignant)")
+    add_readers_option(make)
     make.add_argument("--label-source", help="how the answers were established, in a few words")
     make.add_argument("--organ", default="not stated", help="organ or site of the lesions")
     make.add_argument(
@@ -95,7 +93,7 @@ def _add_make(quiz: argparse._SubParsersAction, model: str) -> None:
 
 def _make(options: argparse.Namespace) -> None:
     from LesionRetrievalLib.quiz.file import require_free_path, save_quiz
-    from LesionRetrievalLib.quiz.making import QuizPlan, make_quiz, quiz_classes
+    from LesionRetrievalLib.quiz.making import PHANTOM_NOTE, QuizPlan, make_quiz, quiz_classes
     from LesionRetrievalLib.quiz.model import MAX_CASES, QuizError
 
     require_free_path(options.out, overwrite=options.overwrite)
@@ -129,7 +127,7 @@ def _make(options: argparse.Namespace) -> None:
             lesions,
             plan=QuizPlan(
                 title=options.title,
-                instructions=options.instructions or (_PHANTOMS_SAY if options.phantom else ""),
+                instructions=options.instructions or (PHANTOM_NOTE if options.phantom else ""),
                 boxes=options.boxes,
                 seed=options.seed,
                 margin_mm=options.margin_mm,
@@ -197,6 +195,7 @@ def _source(options: argparse.Namespace, model: ModelDescription, library: CaseL
         patient_hash=hashing,
         margin_mm=segment_margin_of(model.manifest),
         keep=kept_names(options.keep),
+        readers=options.readers,
     )
 
 

@@ -17,7 +17,7 @@ from LesionLib.errors import BundleError
 from LesionLib.geometry import CTVolume, LesionBox, transformed_points
 from LesionLib.sampling.resample import lattice_points
 
-DEFAULT_MODEL = "lung-nodule-malignancy"
+DEFAULT_MODEL = "lung-nodule-kind"
 MANIFEST, WEIGHTS, CARD, LICENSE = "configs/metadata.json", "models/model.safetensors", "docs/README.md", "LICENSE"
 MAX_MANIFEST_BYTES = 16 * 1024**2
 MAX_SAME_EMBEDDINGS = 32

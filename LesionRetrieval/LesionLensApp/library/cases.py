@@ -21,7 +21,9 @@ from LesionRetrievalLib.library.cases import CREDIT_PROPERTY, CaseEntry, CaseSto
 from LesionRetrievalLib.library.duplicates import require_new, without_repeats
 from LesionRetrievalLib.library.intake import (
     IDENTIFYING_ELEMENTS,
+    KIND_COLUMN,
     PATIENT_COLUMN,
+    READERS_SOURCE,
     NewCase,
     Owner,
     PatientIdentity,
@@ -35,6 +37,7 @@ from LesionRetrievalLib.library.intake import (
     library_margin_mm,
     new_case_id,
     predicted_by,
+    rated_rows,
     require_clear_labels,
     require_columns,
     require_margin,
@@ -60,7 +63,8 @@ from LesionLensApp.reading import frame_source, read_masks, warnings_of_box
 class LibraryPlan:
     """What goes into a library besides the vectors. ``label_column`` None: ``label`` or ``malignant``.
 
-    ``keep``: columns of the table that are kept with the cases; ``credit``: whom to name, kept in the library.
+    ``keep``: columns of the table that are kept with the cases; ``credit``: whom to name, kept in the library. ``readers``: the
+    folder with what readers of LIDC-IDRI said; then the answers are the kind that most of them saw.
     """
 
     label_column: str | None = None
@@ -70,6 +74,7 @@ class LibraryPlan:
     with_patches: bool = False
     keep: tuple[str, ...] = ()
     credit: str = ""
+    readers: Path | None = None
 
 
 def require_free(out: Path, *, overwrite: bool) -> None:
@@ -83,11 +88,15 @@ def require_free(out: Path, *, overwrite: bool) -> None:
 
 @dataclass(frozen=True)
 class Built:
-    """``cases``: how many the library holds. ``left_out``: columns of the table. ``repeats``: (case, the earlier same one)."""
+    """``cases``: how many the library holds. ``left_out``: columns of the table. ``repeats``: (case, the earlier same one).
+
+    ``unrated``: rows without a kind by their readers.
+    """
 
     cases: int
     left_out: tuple[str, ...]
     repeats: tuple[tuple[str, str], ...]
+    unrated: int = 0
 
 
 def build_library(
@@ -111,7 +120,12 @@ def build_library(
     if os.path.exists(out):
         CaseLibrary.open(out).close()  # only a library is ever overwritten
     rows = read_case_table(folder, columns=[PATIENT_COLUMN])
-    column = label_column(rows[0], plan.label_column)
+    unrated = 0
+    if plan.readers is not None:
+        there, rows = len(rows), rated_rows(rows, plan.readers)
+        unrated, column = there - len(rows), KIND_COLUMN
+    else:
+        column = label_column(rows[0], plan.label_column)
     require_clear_labels(rows, column, model.described.class_names)
     nobody = next((row for row in rows if not row.values[PATIENT_COLUMN]), None)
     if nobody is not None:
@@ -126,7 +140,7 @@ def build_library(
     new = without_repeats(shown, lambda case_id, earlier: repeats.append((case_id, earlier)))
     properties = {KEY_PROPERTY: key.fingerprint} | ({CREDIT_PROPERTY: plan.credit} if plan.credit else {})
     count = write_library(out, ModelIdentity.of_model(who), new, properties=properties, overwrite=overwrite)
-    return Built(count, columns_left_out(rows[0], column, plan.keep), tuple(repeats))
+    return Built(count, columns_left_out(rows[0], column, plan.keep), tuple(repeats), unrated)
 
 
 def _entry(
@@ -139,7 +153,8 @@ def _entry(
     new = NewCase(
         case_id=f"case-{number:05d}",
         label=label_of(row, column, model.described.class_names),
-        label_source=plan.label_source or f"table of the collection, column {column}",
+        label_source=plan.label_source
+        or (READERS_SOURCE if plan.readers else f"table of the collection, column {column}"),
         organ=plan.organ,
         attributes=attributes_of(row, plan.keep),
         with_thumbnails=plan.with_thumbnails,

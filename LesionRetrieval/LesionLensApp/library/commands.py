@@ -33,7 +33,7 @@ from LesionLensApp.library.contents import (
     described_model,
     print_contents,
 )
-from LesionLensApp.options import add_machine_options
+from LesionLensApp.options import add_machine_options, add_readers_option
 from LesionLensApp.output import NOTICE, Steps, kept_names, library_file
 
 if TYPE_CHECKING:
@@ -68,6 +68,7 @@ def _add_build(commands: argparse._SubParsersAction, default_model: str) -> None
     add_machine_options(parser)
     parser.add_argument("--out", type=Path, required=True, help="the library file to write")
     parser.add_argument("--label-column", help="column with the answers (default: label, or malignant)")
+    add_readers_option(parser)
     parser.add_argument("--label-source", help="how the answers were established, in a few words")
     parser.add_argument("--organ", default="not stated", help="organ or site of the lesions")
     parser.add_argument(
@@ -82,7 +83,7 @@ def _add_build(commands: argparse._SubParsersAction, default_model: str) -> None
 
 
 def _add_phantom(commands: argparse._SubParsersAction, default_model: str) -> None:
-    parser = commands.add_parser("phantom", help="a first library without any data: computed nodules of five kinds")
+    parser = commands.add_parser("phantom", help="a first library without any data: computed nodules of three kinds")
     parser.add_argument("--model", default=default_model, help="name or folder of the model that embeds the cases")
     add_machine_options(parser)
     parser.add_argument("--out", type=Path, required=True, help="the library file to write")
@@ -281,7 +282,7 @@ def _build(options: argparse.Namespace) -> None:
 
     plan = LibraryPlan(
         options.label_column, options.label_source, options.organ, options.pictures, with_patches=options.patches,
-        keep=kept_names(options.keep), credit=options.credit,
+        keep=kept_names(options.keep), credit=options.credit, readers=options.readers,
     )  # fmt: skip
     key_path = options.key or default_key_path()
     built = build_library(
@@ -292,6 +293,8 @@ def _build(options: argparse.Namespace) -> None:
     notify(f"{options.out}: {built.cases} cases, {thumbnails}{patches}.")
     if built.left_out:
         notify(f"Columns that were not kept (--keep COLUMN keeps one): {', '.join(built.left_out)}.")
+    if built.unrated:
+        notify(f"{built.unrated} rows were left out: most of their readers do not agree on a kind, or none are known.")
     for case_id, earlier in built.repeats:
         notify(f"{case_id} was left out: it is the very lesion of {earlier}.")
     notify(f"Patients are salted hashes; their key is {key_path}, keep it private.")

@@ -17,6 +17,8 @@ from LesionLensApp.batch import read_batch
 from LesionLib.geometry import LesionBox
 from LesionLib.io.boxes import CaseTableError
 
+pytestmark = pytest.mark.usefixtures("asks_malignancy")
+
 
 def rows_of(path):
     with path.open(encoding="utf-8", newline="") as file:

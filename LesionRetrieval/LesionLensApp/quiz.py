@@ -80,6 +80,10 @@ def _add_make(quiz: argparse._SubParsersAction, model: str) -> None:
     )  # fmt: skip
     make.add_argument("--label-column", help="column with the answers (default: label, or malignant)")
     add_readers_option(make)
+    make.add_argument(
+        "--min-slices", type=int, default=0, metavar="N",
+        help="of the folder only cases whose CT has at least N slices to look through (default: all)",
+    )  # fmt: skip
     make.add_argument("--label-source", help="how the answers were established, in a few words")
     make.add_argument("--organ", default="not stated", help="organ or site of the lesions")
     make.add_argument(
@@ -161,7 +165,7 @@ def _source(options: argparse.Namespace, model: ModelDescription, library: CaseL
     from LesionRetrievalLib.library.ownership import require_key
     from LesionRetrievalLib.library.patches import sees_beyond
     from LesionRetrievalLib.library.pseudonyms import Pseudonymiser, default_key_path
-    from LesionRetrievalLib.quiz.making import CaseFolder, PhantomNodules
+    from LesionRetrievalLib.quiz.making import CaseFolder, PhantomNodules, with_context
     from LesionRetrievalLib.quiz.model import QuizError
     from LesionRetrievalLib.quiz.requests import LibraryCases
 
@@ -186,7 +190,7 @@ def _source(options: argparse.Namespace, model: ModelDescription, library: CaseL
         owner = Pseudonymiser.load(key)
         require_key(library, owner)
         hashing = owner.hash
-    return CaseFolder(
+    cases = CaseFolder(
         options.folder,
         class_names=model.class_names,
         label_column=options.label_column,
@@ -197,6 +201,7 @@ def _source(options: argparse.Namespace, model: ModelDescription, library: CaseL
         keep=kept_names(options.keep),
         readers=options.readers,
     )
+    return with_context(cases, options.min_slices) if options.min_slices else cases
 
 
 def _score(options: argparse.Namespace) -> None:

@@ -17,6 +17,7 @@ from LesionLib.errors import BoxError, CaseLibraryError
 from LesionLib.geometry import CTVolume, LesionBox, require_overlap, transformed_points
 from LesionLib.inference.results import LesionResult
 from LesionLib.io.boxes import read_case_table
+from LesionLib.io.image_files import read_header
 from LesionLib.model.scores import ScoreSpec
 from LesionLib.phantom.nodules import NATURES
 
@@ -118,6 +119,10 @@ class CaseFolder:
 
     def patients(self) -> Sequence[str]:
         return [row.values[PATIENT_COLUMN] for row in self._rows]
+
+    def slices(self) -> Sequence[int]:
+        """How many slices the CT of each lesion has, by the headers of their files. Raises `VolumeError`."""
+        return [read_header(row.image_path).size[2] for row in self._rows]
 
     def load(self, index: int) -> LabelledLesion:
         row = self._rows[index]
@@ -222,6 +227,15 @@ def choose_per_label(
     kept = [index for index, label in enumerate(there) if label in wanted]
     chosen = choose_cases(_Part(source, kept), count * len(wanted), seed=seed)
     return [kept[index] for index in chosen]
+
+
+def with_context(source: CaseFolder, slices: int) -> QuizCaseSource:
+    """Those of a folder whose CT has at least so many slices, to look through. Raises `QuizError` where there are none."""
+    kept = [index for index, count in enumerate(source.slices()) if count >= slices]
+    if not kept:
+        msg = f"No case has {slices} slices of CT; the most is {max(source.slices())}. Take fewer."
+        raise QuizError(msg)
+    return _Part(source, kept)
 
 
 @dataclass(frozen=True)

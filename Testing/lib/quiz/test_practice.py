@@ -44,7 +44,7 @@ def test_the_library_holds_as_many_of_each_kind_and_says_that_no_patient_is_in_i
     with CaseLibrary.open(made[0].library) as library:
         assert library.labels() == dict.fromkeys(KINDS, LIBRARY_CASES // 3)
         assert all({"patch", "pictures"} <= set(held) for held in library.contents().values())
-        assert "no patient" in library.property(CREDIT_PROPERTY)
+        assert "no patient" in library.properties()[CREDIT_PROPERTY]
         sizes = {
             kind: sorted(c.attributes["diameter_mm"] for c in library.cases() if c.label == kind) for kind in KINDS
         }

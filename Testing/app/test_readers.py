@@ -84,3 +84,15 @@ def test_the_demo_runs_on_real_nodules_where_a_folder_is_named(run, rated, tmp_p
     assert page.count("<figure>") >= 15
     assert "SECRET" not in page
     assert "computed phantom" not in page
+
+
+def test_rows_without_an_answer_are_left_out_only_when_asked(run, cases_folder, tmp_path):
+    folder = shutil.copytree(cases_folder, tmp_path / "cases")
+    lines = (folder / "nodules.csv").read_text().splitlines()
+    lines[2] = lines[2].removesuffix("solid")  # its texture is not known
+    (folder / "nodules.csv").write_text("\n".join(lines) + "\n")
+    asked = ("library", "build", folder, "--label-column", "texture", "--out", tmp_path / "x.lesionlib")
+    ran = run(*asked)
+    assert (ran.code, "texture is empty" in ran.err) == (2, True)
+    ran = run(*asked, "--without-unlabelled")
+    assert (ran.code, "1 rows were left out: they have no answer" in ran.out) == (0, True), ran.err

@@ -64,7 +64,8 @@ class LibraryPlan:
     """What goes into a library besides the vectors. ``label_column`` None: ``label`` or ``malignant``.
 
     ``keep``: columns of the table that are kept with the cases; ``credit``: whom to name, kept in the library. ``readers``: the
-    folder with what readers of LIDC-IDRI said; then the answers are the kind that most of them saw.
+    folder with what readers of LIDC-IDRI said; then the answers are the kind that most of them saw. ``without_unlabelled``: leave
+    out rows without an answer, where the table is refused otherwise.
     """
 
     label_column: str | None = None
@@ -75,6 +76,7 @@ class LibraryPlan:
     keep: tuple[str, ...] = ()
     credit: str = ""
     readers: Path | None = None
+    without_unlabelled: bool = False
 
 
 def require_free(out: Path, *, overwrite: bool) -> None:
@@ -90,13 +92,13 @@ def require_free(out: Path, *, overwrite: bool) -> None:
 class Built:
     """``cases``: how many the library holds. ``left_out``: columns of the table. ``repeats``: (case, the earlier same one).
 
-    ``unrated``: rows without a kind by their readers.
+    ``unlabelled``: how many rows were left out for want of an answer.
     """
 
     cases: int
     left_out: tuple[str, ...]
     repeats: tuple[tuple[str, str], ...]
-    unrated: int = 0
+    unlabelled: int = 0
 
 
 def build_library(
@@ -120,12 +122,18 @@ def build_library(
     if os.path.exists(out):
         CaseLibrary.open(out).close()  # only a library is ever overwritten
     rows = read_case_table(folder, columns=[PATIENT_COLUMN])
-    unrated = 0
+    there = len(rows)
     if plan.readers is not None:
-        there, rows = len(rows), rated_rows(rows, plan.readers)
-        unrated, column = there - len(rows), KIND_COLUMN
+        rows, column = rated_rows(rows, plan.readers), KIND_COLUMN
     else:
         column = label_column(rows[0], plan.label_column)
+        rows = [row for row in rows if row.values[column]] if plan.without_unlabelled else rows
+    unlabelled = there - len(rows)
+    if not rows:
+        msg = (
+            f"no row of {folder} has an answer in the column {column}; name the one with the answers by --label-column."
+        )
+        raise CaseTableError(msg)
     require_clear_labels(rows, column, model.described.class_names)
     nobody = next((row for row in rows if not row.values[PATIENT_COLUMN]), None)
     if nobody is not None:
@@ -140,7 +148,7 @@ def build_library(
     new = without_repeats(shown, lambda case_id, earlier: repeats.append((case_id, earlier)))
     properties = {KEY_PROPERTY: key.fingerprint} | ({CREDIT_PROPERTY: plan.credit} if plan.credit else {})
     count = write_library(out, ModelIdentity.of_model(who), new, properties=properties, overwrite=overwrite)
-    return Built(count, columns_left_out(rows[0], column, plan.keep), tuple(repeats), unrated)
+    return Built(count, columns_left_out(rows[0], column, plan.keep), tuple(repeats), unlabelled)
 
 
 def _entry(

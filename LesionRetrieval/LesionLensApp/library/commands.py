@@ -69,6 +69,11 @@ def _add_build(commands: argparse._SubParsersAction, default_model: str) -> None
     parser.add_argument("--out", type=Path, required=True, help="the library file to write")
     parser.add_argument("--label-column", help="column with the answers (default: label, or malignant)")
     add_readers_option(parser)
+    parser.add_argument(
+        "--without-unlabelled",
+        action="store_true",
+        help="leave out rows without an answer, and say how many (default: refuse)",
+    )
     parser.add_argument("--label-source", help="how the answers were established, in a few words")
     parser.add_argument("--organ", default="not stated", help="organ or site of the lesions")
     parser.add_argument(
@@ -283,6 +288,7 @@ def _build(options: argparse.Namespace) -> None:
     plan = LibraryPlan(
         options.label_column, options.label_source, options.organ, options.pictures, with_patches=options.patches,
         keep=kept_names(options.keep), credit=options.credit, readers=options.readers,
+        without_unlabelled=options.without_unlabelled,
     )  # fmt: skip
     key_path = options.key or default_key_path()
     built = build_library(
@@ -293,8 +299,9 @@ def _build(options: argparse.Namespace) -> None:
     notify(f"{options.out}: {built.cases} cases, {thumbnails}{patches}.")
     if built.left_out:
         notify(f"Columns that were not kept (--keep COLUMN keeps one): {', '.join(built.left_out)}.")
-    if built.unrated:
-        notify(f"{built.unrated} rows were left out: most of their readers do not agree on a kind, or none are known.")
+    if built.unlabelled:
+        why = "their readers agree on no kind, or are not known" if options.readers else "they have no answer"
+        notify(f"{built.unlabelled} rows were left out: {why}.")
     for case_id, earlier in built.repeats:
         notify(f"{case_id} was left out: it is the very lesion of {earlier}.")
     notify(f"Patients are salted hashes; their key is {key_path}, keep it private.")

@@ -29,7 +29,7 @@ def phantom_nodule(*, shape: str, diameter_mm: float, seed: int) -> tuple[CTVolu
     from LesionLib.phantom.nodules import nodule_patch  # needs scipy, which is not for Slicer's start
 
     volume, nodule = nodule_patch(
-        kind=shape, diameter_mm=diameter_mm, seed=seed, vessels=8, texture_hu=25.0, noise_hu=30.0
+        kind=shape, diameter_mm=diameter_mm, seed=seed, size_mm=48.0, vessels=3, texture_hu=25.0, noise_hu=30.0
     )
     return volume, nodule.box.grown(BOX_MARGIN_MM)
 

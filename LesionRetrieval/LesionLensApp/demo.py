@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import tempfile
 from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 
 from LesionClassifierLib.headless import HeadlessSlicer, startHeadlessSlicer
@@ -92,19 +93,21 @@ def _on_real_nodules(
         if source.patients()[index] not in patients
     ]
     jobs = []
-    with tempfile.TemporaryDirectory(prefix="lesionlens-") as temporary:
-        key = Pseudonymiser.create(Path(temporary) / "pseudonym.key")
-        entries = _entries(source, compared, model, key)
-        cases = steps.each(entries, f"Building a library of {len(compared)} nodules", total=len(compared))
-        with _library(Path(temporary), model, cases) as library:
-            for number, index in enumerate(asked, start=1):
-                lesion = source.load(index)
-                volumeNode = addVolumeNode(running.scene, lesion.volume)
-                volumeNode.SetName(f"nodule {number}")
-                roiNode = addRoiNode(running.scene, lesion.box)
-                roiNode.SetName(f"N{number} {lesion.label}")
-                jobs.append(Job(running, volumeNode, [roiNode], model, library=library, also=also))
-            return run_jobs(jobs, out, steps, overwrite=True, name=f"{len(jobs)} nodules of {folder.name}")
+    with tempfile.TemporaryDirectory(prefix="lesionlens-") as temporary, ExitStack() as stack:
+        library = None
+        if compared:  # a small folder may have no other patients
+            key = Pseudonymiser.create(Path(temporary) / "pseudonym.key")
+            entries = _entries(source, compared, model, key)
+            cases = steps.each(entries, f"Building a library of {len(compared)} nodules", total=len(compared))
+            library = stack.enter_context(_library(Path(temporary), model, cases))
+        for number, index in enumerate(asked, start=1):
+            lesion = source.load(index)
+            volumeNode = addVolumeNode(running.scene, lesion.volume)
+            volumeNode.SetName(f"nodule {number}")
+            roiNode = addRoiNode(running.scene, lesion.box)
+            roiNode.SetName(f"N{number} {lesion.label}")
+            jobs.append(Job(running, volumeNode, [roiNode], model, library=library, also=also))
+        return run_jobs(jobs, out, steps, overwrite=True, name=f"{len(jobs)} nodules of {folder.name}")
 
 
 def _entries(

@@ -96,3 +96,15 @@ def test_rows_without_an_answer_are_left_out_only_when_asked(run, cases_folder, 
     assert (ran.code, "texture is empty" in ran.err) == (2, True)
     ran = run(*asked, "--without-unlabelled")
     assert (ran.code, "1 rows were left out: they have no answer" in ran.out) == (0, True), ran.err
+
+
+def test_the_pictures_of_a_library_are_drawn_in_the_window_that_is_asked_for(run, cases_folder, tmp_path):
+    means = []
+    for name, window in (("lung", ()), ("bone", ("--window", -500, 1500))):
+        out = tmp_path / f"{name}.lesionlib"
+        assert run("library", "build", cases_folder, "--pictures", *window, "--out", out).code == 0
+        with CaseLibrary.open(out) as library:
+            means.append(library.thumbnails("case-00001")["axial"].mean())
+    assert means[1] < means[0] / 2
+    ran = run("library", "build", cases_folder, "--window", 200, 100, "--out", tmp_path / "none.lesionlib")
+    assert (ran.code, "give the lower value first" in ran.err) == (2, True)

@@ -51,6 +51,7 @@ from LesionRetrievalLib.library.ownership import (
     properties_to_note,
     stored_form,
 )
+from LesionRetrievalLib.library.patches import LUNG_WINDOW_HU
 from LesionRetrievalLib.library.pseudonyms import Pseudonymiser, pseudonymisation_key
 from LesionRetrievalLib.library.store import CaseLibrary, write_library
 
@@ -65,7 +66,7 @@ class LibraryPlan:
 
     ``keep``: columns of the table that are kept with the cases; ``credit``: whom to name, kept in the library. ``readers``: the
     folder with what readers of LIDC-IDRI said; then the answers are the kind that most of them saw. ``without_unlabelled``: leave
-    out rows without an answer, where the table is refused otherwise.
+    out rows without an answer, where the table is refused otherwise. ``window_hu``: black and white of the thumbnails.
     """
 
     label_column: str | None = None
@@ -77,6 +78,7 @@ class LibraryPlan:
     credit: str = ""
     readers: Path | None = None
     without_unlabelled: bool = False
+    window_hu: tuple[float, float] = LUNG_WINDOW_HU
 
 
 def require_free(out: Path, *, overwrite: bool) -> None:
@@ -121,6 +123,9 @@ def build_library(
         raise OutputError(msg)
     if os.path.exists(out):
         CaseLibrary.open(out).close()  # only a library is ever overwritten
+    if not plan.window_hu[0] < plan.window_hu[1]:
+        msg = f"--window runs from {plan.window_hu[0]:g} to {plan.window_hu[1]:g} HU; give the lower value first."
+        raise CaseLibraryError(msg)
     rows = read_case_table(folder, columns=[PATIENT_COLUMN])
     there = len(rows)
     if plan.readers is not None:
@@ -167,6 +172,7 @@ def _entry(
         attributes=attributes_of(row, plan.keep),
         with_thumbnails=plan.with_thumbnails,
         with_patch=plan.with_patches,
+        window_hu=plan.window_hu,
     )
     owner = Owner(*key.hashes(patient, row.values.get("study_id")), identifiers=identifiers_of(row))
     try:

@@ -80,6 +80,10 @@ def _add_build(commands: argparse._SubParsersAction, default_model: str) -> None
         "--keep", action="append", default=[], metavar="COLUMN",
         help="keep this column of the table with the cases; may be repeated (default: none is kept)",
     )  # fmt: skip
+    parser.add_argument(
+        "--window", type=float, nargs=2, metavar=("LOW", "HIGH"), default=(-1350.0, 150.0),
+        help="HU that are black and white in the pictures (default: -1350 150, for the lung)",
+    )  # fmt: skip
     parser.add_argument("--credit", default="", help="whom to name and under which licence; kept in the library")
     _add_images(parser)
     _add_key(parser)
@@ -289,6 +293,7 @@ def _build(options: argparse.Namespace) -> None:
         options.label_column, options.label_source, options.organ, options.pictures, with_patches=options.patches,
         keep=kept_names(options.keep), credit=options.credit, readers=options.readers,
         without_unlabelled=options.without_unlabelled,
+        window_hu=tuple(options.window),
     )  # fmt: skip
     key_path = options.key or default_key_path()
     built = build_library(

@@ -34,7 +34,7 @@ from LesionRetrievalLib.library.cases import (
     is_same_margin,
 )
 from LesionRetrievalLib.library.duplicates import require_new
-from LesionRetrievalLib.library.patches import case_thumbnails, lesion_patch
+from LesionRetrievalLib.library.patches import LUNG_WINDOW_HU, case_thumbnails, lesion_patch
 from LesionRetrievalLib.library.pseudonyms import Pseudonymiser
 from LesionRetrievalLib.library.store import CaseLibrary
 
@@ -378,6 +378,7 @@ class NewCase:
     """What a person or a table says of a lesion, and what is kept of its CT.
 
     ``label_source``: how the label was established, as "histology". ``case_id`` "": one is made.
+    ``window_hu``: black and white of the thumbnails.
     """
 
     label: str
@@ -388,6 +389,7 @@ class NewCase:
     with_thumbnails: bool = False
     with_patch: bool = False
     case_id: str = ""
+    window_hu: tuple[float, float] = LUNG_WINDOW_HU
 
 
 @dataclass(frozen=True)
@@ -441,7 +443,7 @@ def case_entry(
     """
     case = checked_case(new, owner)
     case = replace(case, attributes={**case.attributes, **(predicted or {})})
-    thumbnails = case_thumbnails(volume, box) if new.with_thumbnails else None
+    thumbnails = case_thumbnails(volume, box, window_hu=new.window_hu) if new.with_thumbnails else None
     patch = None
     if new.with_patch:
         with suppress(CaseLibraryError) if without_patch_if_too_large else nullcontext():

@@ -42,7 +42,7 @@ class LesionClassifier(ScriptedLoadableModule):
             "LesionClassifierLogic().classify(getNode('CT'), [getNode('L1')])</pre>"
         )
         self.parent.helpText += _('<a href="{0}">Documentation</a>').format(DOCUMENTATION)
-        self.parent.acknowledgementText = _("The lung-nodule-malignancy model was made from LIDC-IDRI (CC BY 3.0).")
+        self.parent.acknowledgementText = _("The lung nodule models were made from LIDC-IDRI (CC BY 3.0).")
         slicer.app.connect("startupCompleted()", registerSampleData)
 
 

@@ -43,7 +43,7 @@ class LesionRetrieval(ScriptedLoadableModule):
             "<p>More in the <a href='https://github.com/LesionLens/SlicerLesionLens'>documentation of LesionLens</a>.</p>"
         )
         self.parent.acknowledgementText = _(
-            "The lung-nodule-malignancy model was made from LIDC-IDRI (CC BY 3.0). LesionLens stands on 3D Slicer, PyTorch, "
+            "The lung nodule models were made from LIDC-IDRI (CC BY 3.0). LesionLens stands on 3D Slicer, PyTorch, "
             "MONAI, NumPy, SciPy, SimpleITK, highdicom and SQLite."
         )
         slicer.app.connect("startupCompleted()", watchLoadedScenes)

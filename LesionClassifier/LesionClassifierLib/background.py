@@ -86,6 +86,11 @@ class BackgroundRun(Generic[T]):
         """``work`` is at ``done`` of ``total``, with the lesion ``name``."""
         self.done, self.total, self.name = done, total, name or self.name
 
+    def noteUnlessCancelled(self, done: int, total: int) -> None:
+        """`note` and `stopIfCancelled`, between two requests of the same ``work``."""
+        self.note(done, total)
+        self.stopIfCancelled()
+
     def stopIfCancelled(self) -> None:
         """Between two requests of the same ``work``: raises `RunnerCancelled` where the run was cancelled meanwhile."""
         self._isCancelNotified = False  # the next request is to hear it too

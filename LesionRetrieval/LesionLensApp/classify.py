@@ -10,7 +10,7 @@ import argparse
 import json
 from collections.abc import Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from LesionClassifierLib.classification import requestFromNodes
@@ -53,7 +53,7 @@ from LesionLensApp.reading import (
     warnings_of_box,
     with_reader_warnings,
 )
-from LesionLensApp.report import lesion_images, write_report
+from LesionLensApp.report import OtherAnswer, lesion_images, write_report
 from LesionLensApp.slice_views import SliceRenderer
 
 
@@ -90,7 +90,7 @@ class Job:
     ``answerAnyway``: name the likeliest class also where the model has no answer. ``mapMethod``: how maps are made (None: as the
     model chose), ``heatMapFormat``:
     in which they are written, of `HEAT_MAP_FORMATS`. ``dicom``: what is written as DICOM. ``window``: for the pictures; None is
-    one that fits each lesion.
+    one that fits each lesion. ``also``: other models that are asked about the same boxes; what they say stands beside the answer.
     """
 
     running: HeadlessSlicer
@@ -109,56 +109,95 @@ class Job:
     heatMapFormat: str = "nrrd"
     dicom: DicomOutput = field(default_factory=DicomOutput)
     window: DisplayWindow | None = None
+    also: Sequence[ModelSession] = ()
 
 
 def run_job(job: Job, out: Path, steps: Steps, *, overwrite: bool) -> list[LesionResult]:
     """Answer every box and leave report, scene, tables and heat maps in ``out``; nothing is left where it fails."""
-    model = job.model.described
-    if job.library is not None:
-        indexed = indexed_as(job.library, ModelIdentity.of_model(model))
+    return run_jobs([job], out, steps, overwrite=overwrite)
+
+
+def run_jobs(
+    jobs: Sequence[Job], out: Path, steps: Steps, *, overwrite: bool, name: str | None = None
+) -> list[LesionResult]:
+    """The same for several CTs of one scene by one model, as one report; ``name``: what to call them together."""
+    model, library = jobs[0].model.described, jobs[0].library
+    if library is not None:
+        indexed = indexed_as(library, ModelIdentity.of_model(model))
     with staged_output(out, overwrite=overwrite) as folder:
-        steps.begin(f"Classifying {len(job.roiNodes)} lesions with {model.name} {model.version} on {model.device}")
-        run, results = _classified(job)
-        neighbours: list[list[Neighbour]] = [[] for _ in results]
-        if job.library is not None:
-            steps.begin(f"Searching {len(job.library)} cases")
-            results, neighbours = find_similar(
-                results, job.library, model_sha256=indexed, k=job.k, exclude_patient=job.excludePatient
-            )
-        scene = job.running.scene
-        volume = volumeFromNode(job.volumeNode)
-        _show_first(job, volume, results)
-        shown = showResults(
-            scene,
-            job.volumeNode,
-            job.roiNodes,
-            results,
-            volume=volume,
-            run=run,
-            classColors=color_by_class(model),
-        )
-        layFirstMap(job.volumeNode, shown)
-        if job.dicom.isWanted:
-            steps.begin("Writing the DICOM results")
-            results = write_dicom(job.dicom, run, results, volume, folder)
-        _write_tables(job, run, results, folder)
-        _write_heat_maps(job, shown, folder)
+        count = sum(len(job.roiNodes) for job in jobs)
+        for session in (jobs[0].model, *jobs[0].also):
+            who = session.described
+            steps.begin(f"Classifying {count} lesions with {who.name} {who.version} on {who.device}")
+        answered = [_classified(job) for job in jobs]
+        run = answered[0][0] if name is None else replace(answered[0][0], volume=name)
+        others = [beside for job in jobs for beside in _asked_beside(job)]
+        found: list[list[LesionResult]] = [results for _, results in answered]
+        neighbours: list[list[Neighbour]] = [[] for results in found for _ in results]
+        if library is not None:
+            steps.begin(f"Searching {len(library)} cases")
+            searched = [
+                find_similar(results, library, model_sha256=indexed, k=job.k, exclude_patient=job.excludePatient)
+                for job, results in zip(jobs, found, strict=True)
+            ]
+            found = [results for results, _ in searched]
+            neighbours = [cases for _, of_job in searched for cases in of_job]
+        results, lesions = [], []
+        for job, of_job in zip(jobs, found, strict=True):
+            shown, reported = _shown(job, run, of_job, folder, steps)
+            results += reported
+            nodes = zip(job.roiNodes, shown.heatMapNodes, reported, strict=True)
+            lesions += [(job, roiNode, heatMapNode, result) for roiNode, heatMapNode, result in nodes]
+        form = jobs[0].heatMapFormat
+        _write_tables(folder, run, results, others, form)
+        _write_heat_maps(folder, [heatMapNode for _, _, heatMapNode, _ in lesions], form)
         steps.begin("Saving the scene")
-        saveScene(scene, folder / "scene.mrb")
-        lesions = list(zip(job.roiNodes, shown.heatMapNodes, results, strict=True))
-        with SliceRenderer(job.running) as renderer:
+        running = jobs[0].running
+        saveScene(running.scene, folder / "scene.mrb")
+        volumes = {id(job): volumeFromNode(job.volumeNode) for job in jobs}
+        with SliceRenderer(running) as renderer:
             images = [
-                lesion_images(renderer, job.volumeNode, roiNode, heatMapNode, result, volume=volume, window=job.window)
-                for roiNode, heatMapNode, result in steps.each(lesions, "Drawing the report's pictures")
+                lesion_images(
+                    renderer, job.volumeNode, roiNode, heatMapNode, result, volume=volumes[id(job)], window=job.window
+                )
+                for job, roiNode, heatMapNode, result in steps.each(lesions, "Drawing the report's pictures")
             ]
         page = folder / "report.html"
+        note = jobs[0].searchNote
         write_report(
-            page, run, results, images, neighbours, job.library, model,
-            note=job.searchNote, heat_map_format=job.heatMapFormat,
+            page, run, results, images, neighbours, library, model,
+            note=note, others=others, heat_map_format=jobs[0].heatMapFormat,
         )  # fmt: skip
-    if job.searchNote:
-        steps.note(job.searchNote)
+    if note:
+        steps.note(note)
     return results
+
+
+def _shown(
+    job: Job, run: RunInfo, results: list[LesionResult], folder: Path, steps: Steps
+) -> tuple[ShownResults, list[LesionResult]]:
+    """The answers of one CT in the scene; and as results with what DICOM results lack, where they are asked for."""
+    volume = volumeFromNode(job.volumeNode)
+    _show_first(job, volume, results)
+    colors = color_by_class(job.model.described)
+    shown = showResults(
+        job.running.scene, job.volumeNode, job.roiNodes, results, volume=volume, run=run, classColors=colors
+    )
+    layFirstMap(job.volumeNode, shown)
+    if not job.dicom.isWanted:
+        return shown, results
+    steps.begin("Writing the DICOM results")
+    return shown, write_dicom(job.dicom, run, results, volume, folder)
+
+
+def _asked_beside(job: Job) -> list[list[OtherAnswer]]:
+    """For each box what the other models say of it."""
+    options = RunOptions(answer_anyway=job.answerAnyway)
+    answers = []
+    for session in job.also:
+        request = requestFromNodes(job.volumeNode, job.roiNodes, session.described.folder, options)
+        answers.append([OtherAnswer(session.described, result) for result in session.run(request).results])
+    return [list(of_box) for of_box in zip(*answers, strict=True)] if answers else [[] for _ in job.roiNodes]
 
 
 def _show_first(job: Job, volume: CTVolume, results: Sequence[LesionResult]) -> None:
@@ -175,16 +214,26 @@ def _classified(job: Job) -> tuple[RunInfo, list[LesionResult]]:
     return response.info, with_reader_warnings(response.results, job.extraWarnings, ofBoxes)
 
 
-def _write_tables(job: Job, run: RunInfo, results: list[LesionResult], folder: Path) -> None:
-    text = json.dumps(as_json(run, results, heat_map_format=job.heatMapFormat), indent=2, ensure_ascii=False)
+def _write_tables(
+    folder: Path,
+    run: RunInfo,
+    results: list[LesionResult],
+    others: Sequence[Sequence[OtherAnswer]],
+    heatMapFormat: str,
+) -> None:
+    content = as_json(run, results, heat_map_format=heatMapFormat)
+    for written, beside in zip(content["results"], others, strict=True):
+        if beside:
+            written["otherModels"] = [answer.to_json() for answer in beside]
+    text = json.dumps(content, indent=2, ensure_ascii=False)
     write_private(folder / "results.json", text + "\n")
-    write_private(folder / "results.csv", as_csv(run, results, heat_map_format=job.heatMapFormat))
+    write_private(folder / "results.csv", as_csv(run, results, heat_map_format=heatMapFormat))
 
 
-def _write_heat_maps(job: Job, shown: ShownResults, folder: Path) -> None:
-    for number, node in enumerate(shown.heatMapNodes, start=1):
+def _write_heat_maps(folder: Path, heatMapNodes: Sequence[vtkMRMLScalarVolumeNode | None], heatMapFormat: str) -> None:
+    for number, node in enumerate(heatMapNodes, start=1):
         if node is not None:
-            writeVolumeFile(node, folder / heat_map_file(number, job.heatMapFormat))
+            writeVolumeFile(node, folder / heat_map_file(number, heatMapFormat))
 
 
 def classify_files(options: argparse.Namespace, model: ModelSession, steps: Steps) -> list[LesionResult]:

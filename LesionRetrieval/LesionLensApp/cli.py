@@ -64,6 +64,7 @@ def build_parser() -> argparse.ArgumentParser:
 
 def _add_demo(commands: argparse._SubParsersAction) -> None:
     parser = commands.add_parser("demo", help="the whole way on a computed phantom, without any data")
+    parser.epilog = "Where LESIONLENS_DATA names a folder of real nodules (one CSV table, image/ and mask/), it runs on some of them."
     parser.add_argument("--out", type=Path, default=Path("demo-out"), help="folder for the results (default: demo-out)")
     parser.add_argument("--model", default=default_model(), help="name or folder of a model")
     add_machine_options(parser)
@@ -146,11 +147,13 @@ def _add_classify(commands: argparse._SubParsersAction) -> None:
 def _demo(options: argparse.Namespace) -> None:
     steps = Steps()
     steps.begin("Loading torch and the model")
-    from LesionLensApp.demo import run_demo
+    from LesionLensApp.demo import ALSO, run_demo
     from LesionLensApp.loaded_model import ModelSession
 
     model = ModelSession.of(options)
-    results = run_demo(options.out, model, steps, seed=options.seed)
+    others = [name for name in ALSO if name != model.described.name]
+    also = [ModelSession(name, device=options.device, threads=options.threads) for name in others]
+    results = run_demo(options.out, model, steps, also=also, seed=options.seed)
     print_results(results, options.out, scores=model.described.scores)
 
 

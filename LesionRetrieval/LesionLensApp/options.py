@@ -8,6 +8,7 @@ import os
 import re
 import tomllib
 from collections.abc import Iterator
+from pathlib import Path
 from typing import NoReturn
 
 from LesionLib import __version__
@@ -63,6 +64,14 @@ def add_machine_options(parser: argparse.ArgumentParser) -> None:
         help="where the model computes (default: auto, a GPU if any)",
     )
     parser.add_argument("--threads", type=_threads, metavar="N", help="processor threads at most (default: all cores)")
+
+
+def add_readers_option(parser: argparse.ArgumentParser) -> None:
+    """Of what a folder of LIDC-IDRI nodules is labelled by."""
+    parser.add_argument(
+        "--readers", type=Path, metavar="FOLDER",
+        help="label by what most readers of LIDC-IDRI saw (calcified, solid, subsolid): folder with reader_ratings_train.csv",
+    )  # fmt: skip
 
 
 def _threads(text: str) -> int:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from LesionLib.model.folder import find_bundle, segment_margin_of
 from LesionLib.terminal import notify
 
-from LesionLensApp.options import add_machine_options
+from LesionLensApp.options import add_machine_options, add_readers_option
 from LesionLensApp.output import Steps, check_output, kept_names, library_file
 
 if TYPE_CHECKING:
@@ -19,9 +19,6 @@ if TYPE_CHECKING:
     from LesionRetrievalLib.quiz.making import QuizCaseSource
 
 
-_PHANTOMS_SAY = (
-    "The nodules here are computed; the model learned from real ones, so that its answers are examples, not evidence."
-)
 # What is heavy is imported where it is used: a mistyped option should be answered at once.
 
 
@@ -82,6 +79,11 @@ def _add_make(quiz: argparse._SubParsersAction, model: str) -> None:
         help="reveal what the network computed also for cases that the model has no answer for",
     )  # fmt: skip
     make.add_argument("--label-column", help="column with the answers (default: label, or malignant)")
+    add_readers_option(make)
+    make.add_argument(
+        "--min-slices", type=int, default=0, metavar="N",
+        help="of the folder only cases whose CT has at least N slices to look through (default: all)",
+    )  # fmt: skip
     make.add_argument("--label-source", help="how the answers were established, in a few words")
     make.add_argument("--organ", default="not stated", help="organ or site of the lesions")
     make.add_argument(
@@ -95,7 +97,7 @@ def _add_make(quiz: argparse._SubParsersAction, model: str) -> None:
 
 def _make(options: argparse.Namespace) -> None:
     from LesionRetrievalLib.quiz.file import require_free_path, save_quiz
-    from LesionRetrievalLib.quiz.making import QuizPlan, make_quiz, quiz_classes
+    from LesionRetrievalLib.quiz.making import PHANTOM_NOTE, QuizPlan, make_quiz, quiz_classes
     from LesionRetrievalLib.quiz.model import MAX_CASES, QuizError
 
     require_free_path(options.out, overwrite=options.overwrite)
@@ -129,7 +131,7 @@ def _make(options: argparse.Namespace) -> None:
             lesions,
             plan=QuizPlan(
                 title=options.title,
-                instructions=options.instructions or (_PHANTOMS_SAY if options.phantom else ""),
+                instructions=options.instructions or (PHANTOM_NOTE if options.phantom else ""),
                 boxes=options.boxes,
                 seed=options.seed,
                 margin_mm=options.margin_mm,
@@ -163,7 +165,7 @@ def _source(options: argparse.Namespace, model: ModelDescription, library: CaseL
     from LesionRetrievalLib.library.ownership import require_key
     from LesionRetrievalLib.library.patches import sees_beyond
     from LesionRetrievalLib.library.pseudonyms import Pseudonymiser, default_key_path
-    from LesionRetrievalLib.quiz.making import CaseFolder, PhantomNodules
+    from LesionRetrievalLib.quiz.making import CaseFolder, PhantomNodules, with_context
     from LesionRetrievalLib.quiz.model import QuizError
     from LesionRetrievalLib.quiz.requests import LibraryCases
 
@@ -188,7 +190,7 @@ def _source(options: argparse.Namespace, model: ModelDescription, library: CaseL
         owner = Pseudonymiser.load(key)
         require_key(library, owner)
         hashing = owner.hash
-    return CaseFolder(
+    cases = CaseFolder(
         options.folder,
         class_names=model.class_names,
         label_column=options.label_column,
@@ -197,7 +199,9 @@ def _source(options: argparse.Namespace, model: ModelDescription, library: CaseL
         patient_hash=hashing,
         margin_mm=segment_margin_of(model.manifest),
         keep=kept_names(options.keep),
+        readers=options.readers,
     )
+    return with_context(cases, options.min_slices) if options.min_slices else cases
 
 
 def _score(options: argparse.Namespace) -> None:

@@ -148,6 +148,38 @@ def png_data_uri(pixels: np.ndarray) -> str:
     return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")
 
 
+@dataclass(frozen=True, eq=False)
+class OtherAnswer:
+    """What another model says of the same box."""
+
+    model: ModelDescription
+    result: LesionResult
+
+    @property
+    def sentence(self) -> str:
+        return self.result.sentence(self.model.scores)
+
+    @property
+    def text(self) -> str:
+        """In a few words: the sentence of a model that describes, else the answer with its probability."""
+        if self.sentence or not self.result.label:
+            return self.sentence or NO_ANSWER
+        return f"{self.result.label} {self.result.probabilities[self.result.label]:.2f}"
+
+    def to_json(self) -> dict[str, object]:
+        """For ``results.json``: who says what, and why there may be no answer."""
+        who, result = self.model, self.result
+        described = {"scores": result.shown_scores, "sentence": self.sentence} if who.scores else {}
+        return {
+            "model": {"name": who.name, "version": who.version, "sha256": who.sha256},
+            "label": result.label,
+            "probabilities": {name: round(p, 6) for name, p in result.shown_probabilities.items()},
+            **described,
+            "usable": result.usable,
+            "noAnswer": [str(code) for code in result.abstention],
+        }
+
+
 _TEMPLATES = Path(__file__).resolve().parent / "templates"
 _SHOWN_ATTRIBUTES = 6
 
@@ -172,7 +204,7 @@ def _template() -> Template:
     return environment.get_template("report.html.j2")
 
 
-def write_report(  # noqa: PLR0913 - two of them by name and optional
+def write_report(  # noqa: PLR0913 - the last three by name and optional
     path: Path,
     run: RunInfo,
     results: Sequence[LesionResult],
@@ -182,11 +214,12 @@ def write_report(  # noqa: PLR0913 - two of them by name and optional
     model: ModelDescription,
     *,
     note: str = "",
+    others: Sequence[Sequence[OtherAnswer]] = (),
     heat_map_format: str = "nrrd",
 ) -> None:
     """Write the page; nothing in it is fetched from anywhere. ``note``: what has to be said of the similar cases.
 
-    ``heat_map_format``: in which the maps are written beside it.
+    ``others``: for each lesion what other models say of its box. ``heat_map_format``: in which the maps are written beside it.
     """
     colors = {name: css_color(color) for name, color in color_by_class(model).items()}
     lesions = [
@@ -205,6 +238,7 @@ def write_report(  # noqa: PLR0913 - two of them by name and optional
             "scores": result.score_rows(run.scores),
             "map_method": METHOD_NAMES[_method(result)],
             "heat_map_says": heat_sentence(model.manifest, method=_method(result)),
+            "others": [_beside(other) for other in others[number - 1]] if others else [],
         }
         for number, result in enumerate(results, start=1)
     ]
@@ -223,6 +257,23 @@ def write_report(  # noqa: PLR0913 - two of them by name and optional
         card=_card_text(model),
     )
     write_private(path, page)
+
+
+def _beside(other: OtherAnswer) -> dict[str, object]:
+    """Another model's answer as the page shows it."""
+    result, colors = other.result, color_by_class(other.model)
+    return {
+        "model": other.model,
+        "description": other.model.manifest["description"],
+        "figures": figure_sentences(other.model.manifest),
+        "result": result,
+        "text": other.text,
+        "color": css_color(colors[result.label]) if result.label else None,
+        "bars": [(name, p, css_color(colors[name])) for name, p in result.shown_probabilities.items()],
+        "scores": result.score_rows(other.model.scores),
+        "sentence": other.sentence,
+        "reliability": (*result.messages, *result.score_notes(other.model.scores)),
+    }
 
 
 def _method(result: LesionResult) -> str:

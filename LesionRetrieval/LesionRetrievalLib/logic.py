@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import slicer
+from LesionClassifierLib.background import BackgroundRun
 from LesionClassifierLib.logic import RunnerLogic
 from LesionClassifierLib.scene.lesions import lesionsFromNodes
 from LesionClassifierLib.scene.volumes import volumeFromNode
@@ -161,6 +162,24 @@ class RetrievalLogic(RunnerLogic):
         self.closeLibrary()
         self.library = library
         return library
+
+    def startPracticeLibrary(self) -> BackgroundRun[Path]:
+        """A library of computed nodules, made in the background in the user's data folder; one that is there is taken.
+
+        Returns at once; the run ends with the library's path, for `openLibrary`.
+        """
+        from LesionRetrievalLib.practice import (
+            LIBRARY_CASES,
+            make_practice_library,
+            practice_files,
+        )  # late: needs scipy
+
+        files, runner, keyPath = practice_files(), self.runner, self.keyPath
+
+        def work(run: BackgroundRun[Path]) -> Path:
+            return make_practice_library(files, runner, key_path=keyPath, progress=run.noteUnlessCancelled)
+
+        return BackgroundRun(runner, work, total=LIBRARY_CASES)
 
     def closeLibrary(self) -> None:
         """Let go of the file."""

@@ -34,6 +34,7 @@ from LesionRetrievalLib.library.ownership import require_key
 from LesionRetrievalLib.library.pseudonyms import key_if_there
 from LesionRetrievalLib.library.store import CaseLibrary
 from LesionRetrievalLib.logic import dicomDatabase, patientHash
+from LesionRetrievalLib.practice import make_practice_quiz, practice_files
 from LesionRetrievalLib.quiz.attempt import CASE_STEPS, Step, read_attempts
 from LesionRetrievalLib.quiz.file import load_quiz
 from LesionRetrievalLib.quiz.making import LabelledLesion, choose_per_label
@@ -55,12 +56,8 @@ def makeInBackground(request: QuizRequest, runner: InferenceRunner) -> Backgroun
     """
 
     def work(run: BackgroundRun[Quiz]) -> Quiz:
-        def progress(done: int, total: int) -> None:
-            run.note(done, total)
-            run.stopIfCancelled()
-
         try:
-            return quiz_of_request(request, runner, progress=progress)
+            return quiz_of_request(request, runner, progress=run.noteUnlessCancelled)
         finally:
             runner.close()
 
@@ -133,6 +130,21 @@ class QuizLogic:
         """The same on a thread of its own; returns at once."""
         self._requireKey(request)
         return makeInBackground(request, self._makeRunner())
+
+    def startPractice(self) -> BackgroundRun[Path]:
+        """A quiz of computed nodules, made in the background in the user's data folder; one that is there is taken.
+
+        Returns at once; the run ends with the quiz's path. Its place and that of its answers: `practice.practice_files`.
+        """
+        files, runner, keyPath = practice_files(), self._makeRunner(), self._keyPath
+
+        def work(run: BackgroundRun[Path]) -> Path:
+            try:
+                return make_practice_quiz(files, runner, key_path=keyPath, progress=run.noteUnlessCancelled)
+            finally:
+                runner.close()
+
+        return BackgroundRun(runner, work, total=files.total, keepsLateResult=True)
 
     def _requireKey(self, request: QuizRequest) -> None:
         """Refuse lesions whose own cases could not be left out of the similar ones: hashed by another key than the library's."""

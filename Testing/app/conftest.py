@@ -18,6 +18,7 @@ from LesionLib.phantom.nodules import PhantomNodule, nodule_patch
 from pydicom.dataset import FileDataset, FileMetaDataset
 from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian
 
+MALIGNANCY = "lung-nodule-malignancy"
 PATIENT_NAME, PATIENT_ID = "Doe^Jane", "HOSPITAL-4711"
 SERIES_UID = "1.2.826.0.1.3680043.8.498.1"
 
@@ -43,6 +44,12 @@ def run(capsys, monkeypatch, tmp_path) -> Callable[..., Ran]:
         return Ran(code, captured.out, captured.err)
 
     return call
+
+
+@pytest.fixture
+def asks_malignancy(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Commands that name no model ask the one that tells benign from malignant, as for a user who has set it so."""
+    monkeypatch.setenv("LESIONLENS_MODEL", MALIGNANCY)
 
 
 @pytest.fixture(scope="session")
@@ -157,14 +164,17 @@ def cases_folder(tmp_path_factory, write_image) -> Path:
 
 @pytest.fixture(scope="session")
 def built_library(tmp_path_factory, cases_folder) -> Callable[..., Path]:
-    """`library build` of these cases with these options, once for all tests: a folder with cases.lesionlib and owner.key."""
+    """`library build` of these cases by the model of malignancy, with these options, once for all tests: a folder with
+    cases.lesionlib and owner.key.
+    """
     built: dict[tuple[str, ...], Path] = {}
 
     def build(*options: str) -> Path:
         if options not in built:
             folder = tmp_path_factory.mktemp("library")
             files = ("--out", folder / "cases.lesionlib", "--key", folder / "owner.key")
-            assert main(["library", "build", *map(str, (cases_folder, *files, *options))]) == 0
+            model = ("--model", MALIGNANCY)
+            assert main(["library", "build", *map(str, (cases_folder, *files, *model, *options))]) == 0
             built[options] = folder
         return built[options]
 

@@ -14,6 +14,8 @@ from LesionLib.model.folder import CARD, LICENSE, MANIFEST, WEIGHTS, find_bundle
 from LesionRetrievalLib.library.cases import ModelIdentity
 from LesionRetrievalLib.library.store import CaseLibrary
 
+pytestmark = pytest.mark.usefixtures("asks_malignancy")
+
 MODEL = "lung-nodule-malignancy"
 LONG = "n" * 3000
 

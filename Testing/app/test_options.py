@@ -45,7 +45,7 @@ def test_a_mistyped_command_is_answered_with_what_may_have_been_meant(typed, mea
 
 
 def test_a_default_comes_from_the_environment_then_from_the_file(settings, monkeypatch):
-    assert (default_of("key"), default_model()) == (None, "lung-nodule-malignancy")
+    assert (default_of("key"), default_model()) == (None, "lung-nodule-kind")
     settings.write_text('model = "of-file"\nkey = "mine.key"\n')
     assert (default_of("key"), default_model()) == ("mine.key", "of-file")
     monkeypatch.setenv("LESIONLENS_MODEL", "of-environment")

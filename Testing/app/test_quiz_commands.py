@@ -13,6 +13,8 @@ from LesionRetrievalLib.quiz.attempt import Step
 from LesionRetrievalLib.quiz.file import load_quiz
 from LesionRetrievalLib.quiz.session import QuizSession
 
+pytestmark = pytest.mark.usefixtures("asks_malignancy")
+
 TITLE = "Nodules <b>& more</b>"
 
 KEPT = ("--keep", "diameter_mm", "--keep", "texture")

@@ -56,8 +56,8 @@ def test_the_only_ct_there_is_is_chosen_and_a_box_is_asked_for(panel, scene, spi
 
 
 def test_the_models_there_are_are_listed_with_their_card(panel):
-    assert panel.ui.modelSelector.currentText == "lung-nodule-malignancy"
-    assert "benign or malignant" in panel.ui.modelSelector.toolTip
+    assert panel.ui.modelSelector.currentText == "lung-nodule-kind"
+    assert "calcified, solid or subsolid" in panel.ui.modelSelector.toolTip
     panel.ui.modelCardButton.click()
     assert panel.panel.models.cardDialog.isVisible()
     panel.panel.models.cardDialog.close()

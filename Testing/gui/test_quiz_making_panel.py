@@ -20,8 +20,10 @@ LONG = 60
 
 @pytest.fixture
 def room(quiz_room, scene):
-    """The teaching room in a window, as the module makes it."""
-    return quiz_room(QuizLogic(scene))
+    """The teaching room in a window, as the module makes it; the teacher has chosen the model of malignancy."""
+    teaching = quiz_room(QuizLogic(scene))
+    teaching.ui.quizModelSelector.setCurrentText(MODEL.name)
+    return teaching
 
 
 @pytest.fixture

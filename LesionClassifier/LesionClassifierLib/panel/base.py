@@ -73,8 +73,7 @@ class PanelRun(ABC, Generic[T]):
     def _begin(self, run: BackgroundRun[T]) -> None:
         """Look after ``run`` from now on."""
         self._run, self._isForgotten = run, False
-        if self._isCounted:
-            self._bar.maximum = run.total
+        self._bar.maximum = run.total if self._isCounted else 0
         self._bar.visible = True
         self._show(run)
         self._timer.start()

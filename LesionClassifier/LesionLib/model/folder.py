@@ -17,18 +17,22 @@ from LesionLib.errors import BundleError
 from LesionLib.geometry import CTVolume, LesionBox, transformed_points
 from LesionLib.sampling.resample import lattice_points
 
-DEFAULT_MODEL = "lung-nodule-malignancy"
+DEFAULT_MODEL = "lung-nodule-kind"
 MANIFEST, WEIGHTS, CARD, LICENSE = "configs/metadata.json", "models/model.safetensors", "docs/README.md", "LICENSE"
 MAX_MANIFEST_BYTES = 16 * 1024**2
 MAX_SAME_EMBEDDINGS = 32
 MAX_MARGIN_MM = 50.0  # around a segment; no model is made for more
 
 
+def user_data_folder() -> Path:
+    """Where LesionLens keeps what it was given or has made for its user."""
+    return Path(os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share") / "lesionlens"
+
+
 def user_model_root() -> Path:
     """Where models are installed: the first folder of ``LESIONLENS_MODELS``, else one in the user's data folder."""
     named = [Path(p) for p in os.environ.get("LESIONLENS_MODELS", "").split(os.pathsep) if p]
-    data = Path(os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share")
-    return named[0] if named else data / "lesionlens" / "models"
+    return named[0] if named else user_data_folder() / "models"
 
 
 def model_roots() -> list[Path]:

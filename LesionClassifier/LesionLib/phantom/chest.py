@@ -14,7 +14,10 @@ from LesionLib.phantom.thorax import Grid, paint_thorax, paint_vessels
 
 Progress = Callable[[float, str], None]
 _SIZE_MM = (320.0, 256.0, 210.0)
-_DIAMETERS_MM = {"round": 9.0, "lobulated": 15.0, "spiculated": 18.0, "ground-glass": 20.0, "calcified": 8.0}
+_DIAMETERS_MM = {
+    "round": 9.0, "lobulated": 15.0, "spiculated": 18.0, "ground-glass": 20.0, "calcified": 8.0, "part-solid": 16.0,
+    "granuloma": 9.0,
+}  # fmt: skip
 _CLEAR_OF_HILUM_MM, _CLEAR_OF_EACH_OTHER_MM = 42.0, 36.0
 
 
@@ -40,9 +43,9 @@ def chest_phantom(
     The lattice is laid as a CT's: i grows to the patient's left, j to the back, k to the head, the middle at RAS 0.
     ``oblique_degrees`` turns lattice and truth about an oblique axis. ``kinds``: one nodule each, named N1, N2, …
     """
-    unknown = [kind for kind in kinds if kind not in KINDS]
+    unknown = [kind for kind in kinds if kind not in _DIAMETERS_MM]
     if unknown:
-        msg = f"kind is {unknown[0]!r}; it must be one of {', '.join(KINDS)}"
+        msg = f"kind is {unknown[0]!r}; it must be one of {', '.join(_DIAMETERS_MM)}"
         raise ValueError(msg)
     report = progress or (lambda _share, _what: None)
     rng = np.random.default_rng(seed)

@@ -74,6 +74,23 @@ def _ground_glass(points: np.ndarray, radius: float, rng: np.random.Generator) -
     return _Shape(_edge(distance, 1.2), -590.0 + 35.0 * wave)
 
 
+def _part_solid(points: np.ndarray, radius: float, rng: np.random.Generator) -> _Shape:
+    """Ground glass with a solid core a little off its middle."""
+    wave = np.sin(points @ rng.normal(0, 3.0 / radius, 3)) + np.sin(points @ rng.normal(0, 3.0 / radius, 3))
+    share = _edge(np.linalg.norm(points, axis=-1) - radius * (1.0 + 0.08 * wave), 2.0)
+    off_middle = rng.normal(0, 0.12 * radius, 3)
+    core = _edge(np.linalg.norm(points - off_middle, axis=-1) - 0.35 * radius, 0.8)
+    return _Shape(share, (1 - core) * (-500.0 + 35.0 * wave) + core * _SOFT_HU)
+
+
+def _granuloma(points: np.ndarray, radius: float, rng: np.random.Generator) -> _Shape:
+    """Chalk in the middle that fades towards a soft, uneven edge: as dense as most that readers call calcified."""
+    distance = np.linalg.norm(points * rng.uniform(0.85, 1.15, 3), axis=-1)
+    wave = np.sin(points @ rng.normal(0, 2.5 / radius, 3)) + np.sin(points @ rng.normal(0, 2.5 / radius, 3))
+    chalk = rng.uniform(900, 1600) * np.exp(-((distance / (0.45 * radius)) ** 2))
+    return _Shape(_edge(distance - radius * (1.0 + 0.06 * wave), 1.0), _SOFT_HU + chalk)
+
+
 def _calcified(points: np.ndarray, radius: float, rng: np.random.Generator) -> _Shape:
     """A smooth ball with a dense centre, as an old granuloma has."""
     base = _round(points, radius, rng)
@@ -87,8 +104,16 @@ _RECIPES: dict[str, Callable[[np.ndarray, float, np.random.Generator], _Shape]] 
     "spiculated": _spiculated,
     "ground-glass": _ground_glass,
     "calcified": _calcified,
+    "part-solid": _part_solid,
+    "granuloma": _granuloma,
 }
-KINDS = tuple(_RECIPES)
+KINDS = ("round", "lobulated", "spiculated", "ground-glass", "calcified")  # those of the chest phantom
+# What readers would call them; of each those that are to the models like nodules they know.
+NATURES = {
+    "calcified": ("granuloma",),
+    "solid": ("round", "lobulated", "spiculated"),
+    "subsolid": ("part-solid", "ground-glass"),
+}
 
 
 def paint_nodule(
@@ -108,7 +133,7 @@ def paint_nodule(
     lattice.
     """
     if kind not in _RECIPES:
-        msg = f"kind is {kind!r}; it must be one of {', '.join(KINDS)}"
+        msg = f"kind is {kind!r}; it must be one of {', '.join(_RECIPES)}"
         raise ValueError(msg)
     radius = diameter_mm / 2
     ijk = transformed_points(np.linalg.inv(ijkToRAS), centerRAS)
@@ -132,19 +157,28 @@ def nodule_patch(
     seed: int,
     spacing_mm: tuple[float, float, float] = (0.7, 0.7, 1.25),
     size_mm: float = 56.0,
+    vessels: int = 4,
+    texture_hu: float = 0.0,
+    noise_hu: float = 18.0,
 ) -> tuple[CTVolume, PhantomNodule]:
-    """A cube of lung with one nodule near its middle: a small CT, int16 HU, for case libraries and tests."""
+    """A cube of lung with one nodule near its middle: a small CT, int16 HU, for case libraries and tests.
+
+    ``vessels`` beside it; ``texture_hu``, ``noise_hu``: standard deviations of what is uneven in the lung, coarse and fine.
+    """
     rng = np.random.default_rng(seed)
     size = np.round(size_mm / np.array(spacing_mm)).astype(int)
     ijk_to_ras = np.diag([-spacing_mm[0], -spacing_mm[1], spacing_mm[2], 1.0])
     ijk_to_ras[:3, 3] = -ijk_to_ras[:3, :3] @ ((size - 1) / 2)
     points = transformed_points(ijk_to_ras, lattice_points(tuple(size)))
     hu = np.full(tuple(size[::-1]), LUNG_HU)
-    for _ in range(4):
+    if texture_hu:
+        coarse = ndimage.gaussian_filter(rng.standard_normal(hu.shape), (1.5, 3.0, 3.0))
+        hu += coarse * (texture_hu / coarse.std())
+    for _ in range(vessels):
         _paint_vessel(hu, points, rng, size_mm)
     center = rng.uniform(-3, 3, 3)
     nodule = paint_nodule(hu, ijk_to_ras, kind=kind, centerRAS=center, diameter_mm=diameter_mm, seed=seed, name=kind)
-    hu += correlated_noise(hu.shape, rng, standard_deviation_hu=18.0)
+    hu += correlated_noise(hu.shape, rng, standard_deviation_hu=noise_hu)
     return CTVolume(np.round(hu).astype(np.int16), ijk_to_ras, name=f"{kind} nodule"), nodule
 
 

@@ -21,7 +21,9 @@ from LesionRetrievalLib.library.cases import CREDIT_PROPERTY, CaseEntry, CaseSto
 from LesionRetrievalLib.library.duplicates import require_new, without_repeats
 from LesionRetrievalLib.library.intake import (
     IDENTIFYING_ELEMENTS,
+    KIND_COLUMN,
     PATIENT_COLUMN,
+    READERS_SOURCE,
     NewCase,
     Owner,
     PatientIdentity,
@@ -35,6 +37,7 @@ from LesionRetrievalLib.library.intake import (
     library_margin_mm,
     new_case_id,
     predicted_by,
+    rated_rows,
     require_clear_labels,
     require_columns,
     require_margin,
@@ -48,6 +51,7 @@ from LesionRetrievalLib.library.ownership import (
     properties_to_note,
     stored_form,
 )
+from LesionRetrievalLib.library.patches import LUNG_WINDOW_HU
 from LesionRetrievalLib.library.pseudonyms import Pseudonymiser, pseudonymisation_key
 from LesionRetrievalLib.library.store import CaseLibrary, write_library
 
@@ -60,7 +64,9 @@ from LesionLensApp.reading import frame_source, read_masks, warnings_of_box
 class LibraryPlan:
     """What goes into a library besides the vectors. ``label_column`` None: ``label`` or ``malignant``.
 
-    ``keep``: columns of the table that are kept with the cases; ``credit``: whom to name, kept in the library.
+    ``keep``: columns of the table that are kept with the cases; ``credit``: whom to name, kept in the library. ``readers``: the
+    folder with what readers of LIDC-IDRI said; then the answers are the kind that most of them saw. ``without_unlabelled``: leave
+    out rows without an answer, where the table is refused otherwise. ``window_hu``: black and white of the thumbnails.
     """
 
     label_column: str | None = None
@@ -70,6 +76,9 @@ class LibraryPlan:
     with_patches: bool = False
     keep: tuple[str, ...] = ()
     credit: str = ""
+    readers: Path | None = None
+    without_unlabelled: bool = False
+    window_hu: tuple[float, float] = LUNG_WINDOW_HU
 
 
 def require_free(out: Path, *, overwrite: bool) -> None:
@@ -83,11 +92,15 @@ def require_free(out: Path, *, overwrite: bool) -> None:
 
 @dataclass(frozen=True)
 class Built:
-    """``cases``: how many the library holds. ``left_out``: columns of the table. ``repeats``: (case, the earlier same one)."""
+    """``cases``: how many the library holds. ``left_out``: columns of the table. ``repeats``: (case, the earlier same one).
+
+    ``unlabelled``: how many rows were left out for want of an answer.
+    """
 
     cases: int
     left_out: tuple[str, ...]
     repeats: tuple[tuple[str, str], ...]
+    unlabelled: int = 0
 
 
 def build_library(
@@ -110,8 +123,22 @@ def build_library(
         raise OutputError(msg)
     if os.path.exists(out):
         CaseLibrary.open(out).close()  # only a library is ever overwritten
+    if not plan.window_hu[0] < plan.window_hu[1]:
+        msg = f"--window runs from {plan.window_hu[0]:g} to {plan.window_hu[1]:g} HU; give the lower value first."
+        raise CaseLibraryError(msg)
     rows = read_case_table(folder, columns=[PATIENT_COLUMN])
-    column = label_column(rows[0], plan.label_column)
+    there = len(rows)
+    if plan.readers is not None:
+        rows, column = rated_rows(rows, plan.readers), KIND_COLUMN
+    else:
+        column = label_column(rows[0], plan.label_column)
+        rows = [row for row in rows if row.values[column]] if plan.without_unlabelled else rows
+    unlabelled = there - len(rows)
+    if not rows:
+        msg = (
+            f"no row of {folder} has an answer in the column {column}; name the one with the answers by --label-column."
+        )
+        raise CaseTableError(msg)
     require_clear_labels(rows, column, model.described.class_names)
     nobody = next((row for row in rows if not row.values[PATIENT_COLUMN]), None)
     if nobody is not None:
@@ -126,7 +153,7 @@ def build_library(
     new = without_repeats(shown, lambda case_id, earlier: repeats.append((case_id, earlier)))
     properties = {KEY_PROPERTY: key.fingerprint} | ({CREDIT_PROPERTY: plan.credit} if plan.credit else {})
     count = write_library(out, ModelIdentity.of_model(who), new, properties=properties, overwrite=overwrite)
-    return Built(count, columns_left_out(rows[0], column, plan.keep), tuple(repeats))
+    return Built(count, columns_left_out(rows[0], column, plan.keep), tuple(repeats), unlabelled)
 
 
 def _entry(
@@ -139,11 +166,13 @@ def _entry(
     new = NewCase(
         case_id=f"case-{number:05d}",
         label=label_of(row, column, model.described.class_names),
-        label_source=plan.label_source or f"table of the collection, column {column}",
+        label_source=plan.label_source
+        or (READERS_SOURCE if plan.readers else f"table of the collection, column {column}"),
         organ=plan.organ,
         attributes=attributes_of(row, plan.keep),
         with_thumbnails=plan.with_thumbnails,
         with_patch=plan.with_patches,
+        window_hu=plan.window_hu,
     )
     owner = Owner(*key.hashes(patient, row.values.get("study_id")), identifiers=identifiers_of(row))
     try:

@@ -33,7 +33,7 @@ from LesionLensApp.library.contents import (
     described_model,
     print_contents,
 )
-from LesionLensApp.options import add_machine_options
+from LesionLensApp.options import add_machine_options, add_readers_option
 from LesionLensApp.output import NOTICE, Steps, kept_names, library_file
 
 if TYPE_CHECKING:
@@ -68,11 +68,21 @@ def _add_build(commands: argparse._SubParsersAction, default_model: str) -> None
     add_machine_options(parser)
     parser.add_argument("--out", type=Path, required=True, help="the library file to write")
     parser.add_argument("--label-column", help="column with the answers (default: label, or malignant)")
+    add_readers_option(parser)
+    parser.add_argument(
+        "--without-unlabelled",
+        action="store_true",
+        help="leave out rows without an answer, and say how many (default: refuse)",
+    )
     parser.add_argument("--label-source", help="how the answers were established, in a few words")
     parser.add_argument("--organ", default="not stated", help="organ or site of the lesions")
     parser.add_argument(
         "--keep", action="append", default=[], metavar="COLUMN",
         help="keep this column of the table with the cases; may be repeated (default: none is kept)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--window", type=float, nargs=2, metavar=("LOW", "HIGH"), default=(-1350.0, 150.0),
+        help="HU that are black and white in the pictures (default: -1350 150, for the lung)",
     )  # fmt: skip
     parser.add_argument("--credit", default="", help="whom to name and under which licence; kept in the library")
     _add_images(parser)
@@ -82,7 +92,7 @@ def _add_build(commands: argparse._SubParsersAction, default_model: str) -> None
 
 
 def _add_phantom(commands: argparse._SubParsersAction, default_model: str) -> None:
-    parser = commands.add_parser("phantom", help="a first library without any data: computed nodules of five kinds")
+    parser = commands.add_parser("phantom", help="a first library without any data: computed nodules of three kinds")
     parser.add_argument("--model", default=default_model, help="name or folder of the model that embeds the cases")
     add_machine_options(parser)
     parser.add_argument("--out", type=Path, required=True, help="the library file to write")
@@ -281,7 +291,9 @@ def _build(options: argparse.Namespace) -> None:
 
     plan = LibraryPlan(
         options.label_column, options.label_source, options.organ, options.pictures, with_patches=options.patches,
-        keep=kept_names(options.keep), credit=options.credit,
+        keep=kept_names(options.keep), credit=options.credit, readers=options.readers,
+        without_unlabelled=options.without_unlabelled,
+        window_hu=tuple(options.window),
     )  # fmt: skip
     key_path = options.key or default_key_path()
     built = build_library(
@@ -292,6 +304,9 @@ def _build(options: argparse.Namespace) -> None:
     notify(f"{options.out}: {built.cases} cases, {thumbnails}{patches}.")
     if built.left_out:
         notify(f"Columns that were not kept (--keep COLUMN keeps one): {', '.join(built.left_out)}.")
+    if built.unlabelled:
+        why = "their readers agree on no kind, or are not known" if options.readers else "they have no answer"
+        notify(f"{built.unlabelled} rows were left out: {why}.")
     for case_id, earlier in built.repeats:
         notify(f"{case_id} was left out: it is the very lesion of {earlier}.")
     notify(f"Patients are salted hashes; their key is {key_path}, keep it private.")

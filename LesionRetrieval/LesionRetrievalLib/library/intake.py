@@ -12,12 +12,14 @@ import secrets
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import nullcontext, suppress
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 
 import numpy as np
 from LesionLib.errors import CaseLibraryError
 from LesionLib.geometry import CTVolume, LesionBox
 from LesionLib.inference.messages import Embedding, ModelDescription
 from LesionLib.io.boxes import CaseRow, CaseTableError
+from LesionLib.io.reader_ratings import kinds_by_file
 from LesionLib.io.tables import doubtful_labels
 from LesionLib.model.folder import segment_margin_of
 
@@ -32,12 +34,15 @@ from LesionRetrievalLib.library.cases import (
     is_same_margin,
 )
 from LesionRetrievalLib.library.duplicates import require_new
-from LesionRetrievalLib.library.patches import case_thumbnails, lesion_patch
+from LesionRetrievalLib.library.patches import LUNG_WINDOW_HU, case_thumbnails, lesion_patch
 from LesionRetrievalLib.library.pseudonyms import Pseudonymiser
 from LesionRetrievalLib.library.store import CaseLibrary
 
 LABEL_COLUMNS = ("label", "malignant")
 PATIENT_COLUMN = "patient_id"
+KIND_COLUMN, READERS_SOURCE = "kind", "majority of the readers of LIDC-IDRI"
+# A column that says by its name what its numbers mean, whatever classes the model has.
+_CLASSES_OF_COLUMN = {"malignant": ("benign", "malignant")}
 # Columns that name somebody or something: their values must not stand in what is kept either.
 _IDENTIFIERS = re.compile(
     r"file|(patient|study|series|visit|admission)[ _-]?(id|no|nr|number|key)?|.*(uid|name|birth|dob|accession|mrn|physician|"
@@ -59,14 +64,32 @@ def label_column(row: CaseRow, wanted: str | None) -> str:
 
 
 def label_of(row: CaseRow, column: str, class_names: Sequence[str]) -> str:
-    """The answer: a class number becomes the model's class name, a name stays."""
-    value = row.values[column]
+    """The answer: a class number becomes the model's class name (of ``malignant`` benign or malignant), a name stays."""
+    value, class_names = row.values[column], _CLASSES_OF_COLUMN.get(column, class_names)
     try:
         number = float(value)  # a spreadsheet writes 1 as 1.0
     except ValueError:
         return value
     is_class = number.is_integer() and 0 <= number < len(class_names)
     return class_names[int(number)] if is_class else value
+
+
+def rated_rows(rows: Sequence[CaseRow], readers: Path) -> list[CaseRow]:
+    """The rows whose nodule has a kind by most of its readers, with the kind as one more column (`KIND_COLUMN`).
+
+    ``readers``: the folder with the readers' ratings, see `LesionLib.io.reader_ratings`. Raises `CaseTableError` where no row is
+    left.
+    """
+    kinds = kinds_by_file(readers)
+    rated = [
+        replace(row, values={**row.values, KIND_COLUMN: kind})
+        for row in rows
+        if (kind := kinds.get(row.values["file"], ""))
+    ]
+    if not rated:
+        msg = f"{readers} holds no ratings of the files in the table; give the folder with those of the same nodules."
+        raise CaseTableError(msg)
+    return rated
 
 
 def require_clear_labels(rows: Sequence[CaseRow], column: str, class_names: Sequence[str]) -> None:
@@ -355,6 +378,7 @@ class NewCase:
     """What a person or a table says of a lesion, and what is kept of its CT.
 
     ``label_source``: how the label was established, as "histology". ``case_id`` "": one is made.
+    ``window_hu``: black and white of the thumbnails.
     """
 
     label: str
@@ -365,6 +389,7 @@ class NewCase:
     with_thumbnails: bool = False
     with_patch: bool = False
     case_id: str = ""
+    window_hu: tuple[float, float] = LUNG_WINDOW_HU
 
 
 @dataclass(frozen=True)
@@ -418,7 +443,7 @@ def case_entry(
     """
     case = checked_case(new, owner)
     case = replace(case, attributes={**case.attributes, **(predicted or {})})
-    thumbnails = case_thumbnails(volume, box) if new.with_thumbnails else None
+    thumbnails = case_thumbnails(volume, box, window_hu=new.window_hu) if new.with_thumbnails else None
     patch = None
     if new.with_patch:
         with suppress(CaseLibraryError) if without_patch_if_too_large else nullcontext():

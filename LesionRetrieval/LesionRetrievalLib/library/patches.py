@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 
 SIDE = 96
+LUNG_WINDOW_HU = (-1350.0, 150.0)
 _SURROUNDINGS_MM = 10.0
 # Columns and rows of the picture in RAS: patient's right on the left, feet down, nose to the left in sagittal.
 _PLANES = {
@@ -25,7 +26,7 @@ _PLANES = {
 
 
 def case_thumbnails(
-    volume: CTVolume, box: LesionBox, *, window_hu: tuple[float, float] = (-1350.0, 150.0)
+    volume: CTVolume, box: LesionBox, *, window_hu: tuple[float, float] = LUNG_WINDOW_HU
 ) -> dict[str, np.ndarray]:
     """Small grey pictures of a lesion in three planes, laid as radiologists see them.
 

@@ -17,12 +17,14 @@ from LesionClassifierLib.setup import missingPackages
 from LesionLib.errors import LesionLensError
 from LesionLib.inference.messages import Embedding, EmbeddingRequest, RunOptions, describing_request
 from LesionLib.inference.runner import InferenceRunner
+from LesionLib.model.folder import user_data_folder
 from slicer import vtkMRMLScene
 from slicer.i18n import tr as _
 
 from LesionRetrievalLib.library.cases import ModelIdentity
 from LesionRetrievalLib.logic import embeddingRequest
 from LesionRetrievalLib.panel.library import AddingPanel, FiltersPanel, LibraryPanel
+from LesionRetrievalLib.panel.practice import PracticeRun, practiceText
 from LesionRetrievalLib.panel.results import FoundPanel
 from LesionRetrievalLib.scene.segments import SegmentChoice
 from LesionRetrievalLib.scene.views import showInAllViews
@@ -92,7 +94,8 @@ class PanelWork:
 
     def newLibrary(self, path: Path) -> None:
         """Make an empty library for the chosen model, once the model has said who it is."""
-        if self._panel.isSetUp is False or not self._panel.models.model or self._panel.run.isRunning:
+        isRunning = self._panel.run.isRunning or self._panel.practice.isRunning
+        if self._panel.isSetUp is False or not self._panel.models.model or isRunning:
             self._onError(_("A new library needs a model that can run, and no other run under way."))
             return
         if os.path.exists(path):
@@ -195,6 +198,12 @@ class RetrievalPanel(ModulePanel):
         self.library = LibraryPanel(
             ui, logic, onOpened=self._libraryOpened, onNew=self.work.newLibrary, onError=self._showError
         )
+        self.practice = PracticeRun(
+            ui.progressBar, ui.statusLabel, ui.cancelButton,
+            readyText=_("The practice library is open: computed nodules, no patient is in it."),
+            onReady=self.library.open, onEnded=self.update, onError=self._showError,
+        )  # fmt: skip
+        ui.practiceLibraryButton.connect("clicked()", self._makePractice)
         ui.findButton.connect("clicked()", self.find)
         ui.setupButton.connect("clicked()", lambda: slicer.util.selectModule("LesionClassifier"))
         self._isReady = True
@@ -244,6 +253,7 @@ class RetrievalPanel(ModulePanel):
     def close(self) -> None:
         """The module goes away: end what runs, and leave the comparison."""
         super().close()
+        self.practice.stop()
         self.found.forget()
 
     def askDisabledReason(self) -> str:
@@ -252,6 +262,7 @@ class RetrievalPanel(ModulePanel):
         for hinders, text in (
             (not self.isSetUp, _("Something is missing: see above.")),
             (self.run.isRunning, _("A search is under way.")),
+            (self.practice.isRunning, _("The practice library is being made.")),
             (p is None or p.volume is None, _("Choose a CT.")),
             (p is None or p.lesion is None, _("Choose a lesion: place a box around it, or use a segment.")),
             (not self.models.model, _("There is no model: install one from a file.")),
@@ -301,14 +312,30 @@ class RetrievalPanel(ModulePanel):
         reason = self._safely(self.findDisabledReason)
         ui.findButton.enabled = not reason
         ui.findButton.toolTip = reason or _("Search the library for the selected lesion. (Ctrl+Return)")
-        ui.cancelButton.enabled = self.run.isRunning
+        isRunning = self.run.isRunning or self.practice.isRunning
+        ui.cancelButton.enabled = isRunning
+        ui.practiceLibraryButton.visible = self._logic.library is None
+        ui.practiceLibraryButton.enabled = self.isSetUp and not isRunning
+        ui.practiceLibraryButton.toolTip = practiceText(
+            _("Nothing at hand yet? Computed nodules of three kinds, with their truth, kept in {0}.").format(
+                user_data_folder() / "practice"
+            ),
+            [package.name for package in self._missing()],
+        )
         ui.placeButton.enabled = self.scene is not None
         askDisabledReason = self._safely(self.askDisabledReason)
         self.found.update(askDisabledReason)
         self.work.update(askDisabledReason)
-        if not self.run.isRunning and ui.statusLabel.text in ("", self._hint):
+        if not isRunning and ui.statusLabel.text in ("", self._hint):
             # A hint gives way to the next one; what was said about a run stays.
             ui.statusLabel.text = self._hint = reason
+
+    def _makePractice(self) -> None:
+        try:
+            self.practice.start(self._logic.startPracticeLibrary())
+        except LesionLensError as error:
+            self._showError(str(error))
+        self.update()
 
     def ask(self, volumeNode, roiNode, doing: str, answered, similarTo=None) -> None:
         """Have the model embed a lesion; ``answered(embedding)`` says what to say. What is wrong with the input is told."""

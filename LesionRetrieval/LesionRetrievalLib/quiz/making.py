@@ -17,12 +17,14 @@ from LesionLib.errors import BoxError, CaseLibraryError
 from LesionLib.geometry import CTVolume, LesionBox, require_overlap, transformed_points
 from LesionLib.inference.results import LesionResult
 from LesionLib.io.boxes import read_case_table
+from LesionLib.io.image_files import read_header
 from LesionLib.model.scores import ScoreSpec
-from LesionLib.phantom.nodules import nodule_patch
+from LesionLib.phantom.nodules import NATURES
 
 from LesionRetrievalLib.library import intake as case_folder
 from LesionRetrievalLib.library.cases import Case, ModelIdentity, Neighbour, Scalar, indexed_as
 from LesionRetrievalLib.library.intake import PATIENT_COLUMN
+from LesionRetrievalLib.library.phantoms import phantom_nodule
 from LesionRetrievalLib.library.store import CaseLibrary
 from LesionRetrievalLib.quiz.model import (
     LONGEST_TEXT,
@@ -40,9 +42,12 @@ from LesionRetrievalLib.quiz.model import (
     QuizNeighbour,
 )
 
-_PHANTOM_KINDS = {"benign": ("round", "calcified"), "malignant": ("spiculated", "lobulated")}
-_PHANTOM_MM = (8.0, 20.0)
-_BOX_MARGIN_MM = 1.5
+PHANTOM_NOTE = (
+    "The nodules here are computed; the model learned from real ones, so that its answers are examples, not evidence."
+)
+# By what the model knows. The sizes are the same for all labels: they are not to tell the answer.
+_PHANTOM_SHAPES = (NATURES, {"benign": ("round", "calcified"), "malignant": ("spiculated", "lobulated")})
+_PHANTOM_MM = ((6.5, 11.5), (8.0, 20.0))
 
 
 @dataclass(frozen=True, eq=False)
@@ -79,10 +84,11 @@ class CaseFolder:
 
     A class number in the table becomes the name in ``class_names``. ``patient_hash``: from an identifier to the hash that
     the case library has, None where no library is asked. ``margin_mm``: how far the boxes reach beyond the masks, as the model
-    was made for. ``keep``: columns that learners are shown at the end of a case. Raises `CaseTableError`.
+    was made for. ``keep``: columns that learners are shown at the end of a case. ``readers``: see `intake.rated_rows`. Raises
+    `CaseTableError`.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - all but the first by name, and most of them optional
         self,
         folder: Path,
         *,
@@ -93,8 +99,12 @@ class CaseFolder:
         patient_hash: Callable[[str], str] | None = None,
         margin_mm: float = 0.0,
         keep: Sequence[str] = (),
+        readers: Path | None = None,
     ) -> None:
         self._rows = read_case_table(folder, columns=[PATIENT_COLUMN])
+        if readers is not None:
+            self._rows, label_column = case_folder.rated_rows(self._rows, readers), case_folder.KIND_COLUMN
+            label_source = label_source or case_folder.READERS_SOURCE
         self._column = case_folder.label_column(self._rows[0], label_column)
         self._class_names = tuple(class_names)
         case_folder.require_clear_labels(self._rows, self._column, self._class_names)
@@ -109,6 +119,10 @@ class CaseFolder:
 
     def patients(self) -> Sequence[str]:
         return [row.values[PATIENT_COLUMN] for row in self._rows]
+
+    def slices(self) -> Sequence[int]:
+        """How many slices the CT of each lesion has, by the headers of their files. Raises `VolumeError`."""
+        return [read_header(row.image_path).size[2] for row in self._rows]
 
     def load(self, index: int) -> LabelledLesion:
         row = self._rows[index]
@@ -133,13 +147,18 @@ class CaseFolder:
 
 
 class PhantomNodules:
-    """Computed nodules, as many as wanted: round and calcified ones stand for benign, ragged ones for malignant."""
+    """Computed nodules, as many as wanted, of the kinds calcified, solid and subsolid; for a model that knows only benign and
+    malignant, round and calcified ones stand for benign, ragged ones for malignant.
+    """
 
     def __init__(self, count: int, *, seed: int, class_names: Sequence[str]) -> None:
-        if missing := sorted(set(_PHANTOM_KINDS) - set(class_names)):
-            msg = f"Phantoms are benign or malignant, and the model knows no class {missing[0]!r}; take cases with --from."
+        known = [place for place, shapes in enumerate(_PHANTOM_SHAPES) if set(shapes) <= set(class_names)]
+        if not known:
+            wanted = " or ".join(", ".join(shapes) for shapes in _PHANTOM_SHAPES)
+            msg = f"Phantoms are {wanted}, and the model knows {', '.join(class_names)}; take cases with --from."
             raise QuizError(msg)
-        labels = sorted(_PHANTOM_KINDS)
+        self._shapes, self._mm = _PHANTOM_SHAPES[known[0]], _PHANTOM_MM[known[0]]
+        labels = sorted(self._shapes)
         self._labels = [labels[index % len(labels)] for index in range(count)]
         self._seed = seed
 
@@ -153,15 +172,15 @@ class PhantomNodules:
     def load(self, index: int) -> LabelledLesion:
         label = self._labels[index]
         chance = random.Random(f"{self._seed} {index}")
-        kind, diameter = chance.choice(_PHANTOM_KINDS[label]), round(chance.uniform(*_PHANTOM_MM), 1)
-        volume, nodule = nodule_patch(kind=kind, diameter_mm=diameter, seed=chance.randrange(2**31))
+        shape, diameter = chance.choice(self._shapes[label]), round(chance.uniform(*self._mm), 1)
+        volume, box = phantom_nodule(shape=shape, diameter_mm=diameter, seed=chance.randrange(2**31))
         return LabelledLesion(
             volume=volume,
-            box=nodule.box.grown(_BOX_MARGIN_MM),
+            box=box,
             label=label,
             label_source="computed phantom: its shape decides, no patient was examined",
             organ="lung",
-            attributes={"shape": kind, "diameter_mm": diameter},
+            attributes={"shape": shape, "diameter_mm": diameter},
         )
 
 
@@ -208,6 +227,15 @@ def choose_per_label(
     kept = [index for index, label in enumerate(there) if label in wanted]
     chosen = choose_cases(_Part(source, kept), count * len(wanted), seed=seed)
     return [kept[index] for index in chosen]
+
+
+def with_context(source: CaseFolder, slices: int) -> QuizCaseSource:
+    """Those of a folder whose CT has at least so many slices, to look through. Raises `QuizError` where there are none."""
+    kept = [index for index, count in enumerate(source.slices()) if count >= slices]
+    if not kept:
+        msg = f"No case has {slices} slices of CT; the most is {max(source.slices())}. Take fewer."
+        raise QuizError(msg)
+    return _Part(source, kept)
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ from slicer.util import VTKObservationMixin
 
 from LesionRetrievalLib.quiz_logic import QuizLogic
 from LesionRetrievalLib.quiz_panel.learner import LearnerPanel
+from LesionRetrievalLib.quiz_panel.practice import PracticePanel
 from LesionRetrievalLib.quiz_panel.score import ScorePanel
 from LesionRetrievalLib.quiz_panel.teacher import TeacherPanel
 
@@ -35,6 +36,7 @@ class QuizPanel(VTKObservationMixin):
         self.scene = self.logic.display.scene
         self.widget.setMRMLScene(self.scene)
         self.learner = LearnerPanel(self.ui, self.logic, onChanged=self._learnerChanged, onError=self._tellError)
+        self.practice = PracticePanel(self.ui, self.logic, onReady=self._practiceReady, onError=self._tellError)
         self.teacher = TeacherPanel(self.ui, self.logic, onMade=self._quizMade, onError=self._tellError)
         self.score = ScorePanel(self.ui, self.logic, onError=self._tellError)
         self.ui.quizTabs.connect("currentChanged(int)", lambda _index: self._fitToTab())
@@ -46,6 +48,7 @@ class QuizPanel(VTKObservationMixin):
         """The module goes away: nothing of a quiz stays in the scene; the learner can resume it."""
         self.removeObservers()
         self.learner.close()
+        self.practice.close()
         self.teacher.close()
         self.logic.stop()
 
@@ -74,6 +77,9 @@ class QuizPanel(VTKObservationMixin):
 
     def _quizMade(self, path: Path) -> None:
         self.ui.quizPathEdit.text = self.ui.scoreQuizEdit.text = str(path)
+
+    def _practiceReady(self, quiz: Path, answers: Path) -> None:
+        self.ui.quizPathEdit.text, self.ui.answersPathEdit.text = str(quiz), str(answers)
 
     def _tellError(self, text: str) -> None:
         slicer.util.errorDisplay(text)

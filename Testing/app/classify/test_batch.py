@@ -18,6 +18,8 @@ from LesionLib.geometry import LesionBox
 from LesionLib.io.boxes import CaseTableError
 from pyarrow import parquet
 
+pytestmark = pytest.mark.usefixtures("asks_malignancy")
+
 
 def rows_of(path):
     with path.open(encoding="utf-8", newline="") as file:

@@ -22,6 +22,8 @@ from LesionLib.io.volumes import read_volume
 from LesionRetrievalLib.library.pseudonyms import Pseudonymiser
 from LesionRetrievalLib.library.store import CaseLibrary
 
+pytestmark = pytest.mark.usefixtures("asks_malignancy")
+
 PATIENT = (b"Doe^Jane", b"HOSPITAL-4711", b"19700102", b"1.2.826.0.1.3680043.8.498")
 
 

@@ -20,6 +20,8 @@ from LesionLensApp.output import check_output, staged_output
 from LesionLib.errors import OutputError
 from LesionLib.geometry import LesionBox
 
+pytestmark = pytest.mark.usefixtures("asks_malignancy")
+
 
 @pytest.fixture
 def ball(tmp_path, write_boxes) -> Path:

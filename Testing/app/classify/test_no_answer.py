@@ -15,6 +15,8 @@ from LesionClassifierLib.scene.results import NO_ANSWER_COLOR
 from LesionClassifierLib.scene.volumes import nodesOfClass
 from LesionLib.geometry import CTVolume, LesionBox
 
+pytestmark = pytest.mark.usefixtures("asks_malignancy")
+
 RED = re.compile(r"rgb\(204,51,41\)")  # the model's colour of malignant
 
 

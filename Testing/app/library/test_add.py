@@ -13,6 +13,8 @@ from LesionClassifierLib.scene.lesions import addRoiNode
 from LesionRetrievalLib.library.pseudonyms import Pseudonymiser
 from LesionRetrievalLib.library.store import CaseLibrary
 
+pytestmark = pytest.mark.usefixtures("asks_malignancy")
+
 SECRETS = {
     "PatientName": "Zweistein^Mileva",
     "PatientID": "HOSPITAL-4711",

@@ -10,6 +10,8 @@ from LesionLib.model.bundle import load_bundle
 from LesionRetrievalLib.library import intake as case_adding
 from LesionRetrievalLib.library.store import CaseLibrary
 
+pytestmark = pytest.mark.usefixtures("asks_malignancy")
+
 
 @pytest.fixture
 def built(run, cases_folder, tmp_path):

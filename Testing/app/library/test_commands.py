@@ -6,6 +6,7 @@ import csv
 import io
 import json
 import shutil
+from collections import Counter
 from types import SimpleNamespace
 
 import numpy as np
@@ -13,6 +14,8 @@ import pytest
 from LesionLib.model.bundle import load_bundle, manifest_sha256
 from LesionLib.model.folder import MANIFEST, find_bundle
 from LesionRetrievalLib.library.store import CaseLibrary
+
+pytestmark = pytest.mark.usefixtures("asks_malignancy")
 
 MODEL = "lung-nodule-malignancy"
 
@@ -147,14 +150,7 @@ def test_a_first_library_needs_no_data_and_knows_its_truth(run, tmp_path):
     out = tmp_path / "phantom.lesionlib"
     assert run("library", "phantom", "--out", out, "--seed", 3).code == 0
     listed = json.loads(run("library", "list", out, "--json").out)
-    assert len(listed["cases"]) == 25
-    assert {case["label"] for case in listed["cases"]} == {
-        "round",
-        "lobulated",
-        "spiculated",
-        "ground-glass",
-        "calcified",
-    }
+    assert Counter(case["label"] for case in listed["cases"]) == {"calcified": 8, "solid": 8, "subsolid": 8}
     assert all("patch" in case["with"] for case in listed["cases"])
     assert listed["credit"] == "Computed by LesionLens: no patient is in it."
     assert run("library", "verify", out).code == 0

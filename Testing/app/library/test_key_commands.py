@@ -15,6 +15,8 @@ from LesionRetrievalLib.library.ownership import KEY_PROPERTY
 from LesionRetrievalLib.library.pseudonyms import Pseudonymiser, default_key_path
 from LesionRetrievalLib.library.store import CaseLibrary
 
+pytestmark = pytest.mark.usefixtures("asks_malignancy")
+
 
 @pytest.fixture(scope="module")
 def built(tmp_path_factory, cases_folder):

@@ -14,6 +14,8 @@ from LesionLib.explain import occlusion
 from LesionLib.geometry import LesionBox
 from scored_model import NAME, SCORES, write_scored_model
 
+pytestmark = pytest.mark.usefixtures("asks_malignancy")
+
 
 @pytest.fixture(scope="session")
 def model(tmp_path_factory) -> Path:

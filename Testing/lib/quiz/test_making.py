@@ -12,6 +12,7 @@ from LesionLib.errors import BoxError, CaseLibraryError, InputWarning, WarningNa
 from LesionLib.explain.heat_map import HeatMap
 from LesionLib.geometry import CTVolume, LesionBox, transformed_points
 from LesionLib.inference.results import LesionResult
+from LesionLib.phantom.nodules import NATURES
 from LesionRetrievalLib.library.cases import Case, ModelIdentity
 from LesionRetrievalLib.library.store import CaseLibrary
 from LesionRetrievalLib.quiz.making import LabelledLesion, PhantomNodules, QuizPlan, choose_cases, crop_patch, make_quiz
@@ -246,8 +247,17 @@ def test_phantoms_are_what_they_are_called_and_the_same_for_the_same_seed():
         one.attributes["shape"]
         in {"benign": ("round", "calcified"), "malignant": ("spiculated", "lobulated")}[one.label]
     )
-    with pytest.raises(QuizError, match="no class 'malignant'"):
+    with pytest.raises(QuizError, match="the model knows benign, other"):
         PhantomNodules(4, seed=5, class_names=("benign", "other"))
+
+
+def test_phantoms_for_a_model_of_kinds_are_as_many_of_each_kind_and_size_tells_nothing():
+    source = PhantomNodules(6, seed=5, class_names=("calcified", "solid", "subsolid"))
+    assert Counter(source.labels()) == {"calcified": 2, "solid": 2, "subsolid": 2}
+    for index, label in enumerate(source.labels()):
+        lesion = source.load(index)
+        assert (lesion.label, lesion.attributes["shape"] in NATURES[label]) == (label, True)
+        assert 6.5 <= lesion.attributes["diameter_mm"] <= 11.5
 
 
 # --- how well two boxes agree

@@ -7,10 +7,11 @@ from dataclasses import dataclass
 from itertools import product
 
 import numpy as np
+from LesionLib.io.reader_ratings import KINDS
 from LesionLib.uncertainty.conformal import ConformalQuantile, prediction_sets
 from scipy.special import log_softmax
 
-from lesiontraining.data.readers.lidc_ratings import ATTRIBUTES, KINDS, NoduleReaders
+from lesiontraining.data.readers.lidc_ratings import ATTRIBUTES, NoduleReaders
 from lesiontraining.evaluation.baselines import baseline_features, baseline_probabilities
 from lesiontraining.evaluation.classification import auc, balanced_accuracy, macro_auc
 from lesiontraining.evaluation.intervals import PatientDraws, difference, interval, over

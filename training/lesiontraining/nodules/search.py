@@ -9,12 +9,13 @@ from pathlib import Path
 import numpy as np
 import torch
 from LesionLib.inference.classifier import Classifier
+from LesionLib.io.reader_ratings import KINDS
 from LesionLib.model.bundle import load_bundle
 from LesionLib.networks import build_network
 from LesionLib.sampling.batches import crop_lesion
 
 from lesiontraining.data.lesions import ct_lesions
-from lesiontraining.data.readers.lidc_ratings import ATTRIBUTES, KINDS
+from lesiontraining.data.readers.lidc_ratings import ATTRIBUTES
 from lesiontraining.evaluation.retrieval import retrieve
 from lesiontraining.nodules.described import GIVEN, LOOSE, NODULE_SPEC, Described, Notify, seen_of
 from lesiontraining.nodules.figures import Aim, Figures, Measuring, Table

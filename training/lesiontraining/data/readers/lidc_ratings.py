@@ -13,14 +13,14 @@ from pathlib import Path
 
 import numpy as np
 from LesionLib.geometry import LesionBox
+from LesionLib.io.reader_ratings import RATINGS, kind_of_ratings
 
 from lesiontraining.data.messages import one_problem
 from lesiontraining.data.sources import MmBox
 
-RATINGS, SUMMARY = "reader_ratings_train.csv", "nodule_summary_train.csv"
+SUMMARY = "nodule_summary_train.csv"
 ATTRIBUTES = ("spiculation", "lobulation", "margin", "sphericity", "subtlety", "texture", "calcification")
-KINDS = ("calcified", "solid", "subsolid")
-_NO_CALCIFICATION, _SUSPICIOUS, _SUBSOLID = 6, 3, 3
+_SUSPICIOUS = 3
 _AXES = ("x", "y", "z")
 _BENIGN, _MALIGNANT = (1,), (2, 3)
 _THINNEST_MM = 1.5  # an outline on one slice has no depth of its own
@@ -48,18 +48,8 @@ class NoduleReaders:
 
     @property
     def kind(self) -> str:
-        """By majority; "" for ties, and for nodules that the readers saw both with and without calcium.
-
-        Calcified: most readers saw calcium. Subsolid: most rated the texture 1 to 3, none saw calcium. Solid: none rated the texture
-        below 4, none saw calcium.
-        """
-        calcium = np.mean(np.array(self.ratings["calcification"]) != _NO_CALCIFICATION)
-        if calcium > 0:
-            return "calcified" if calcium > 0.5 else ""
-        subsolid = np.mean(np.array(self.ratings["texture"]) <= _SUBSOLID)
-        if subsolid > 0:
-            return "subsolid" if subsolid > 0.5 else ""
-        return "solid"
+        """By majority, see `kind_of_ratings`."""
+        return kind_of_ratings(self.ratings["texture"], self.ratings["calcification"])
 
     def drawn(self, box: LesionBox, rng: np.random.Generator) -> LesionBox:
         """The nodule's box as one of its readers drew it, along the axes of ``box``; ``box`` itself where no outline is known."""

@@ -78,11 +78,11 @@ def test_a_build_that_is_broken_off_leaves_the_old_library(built, monkeypatch, t
     before = path.read_bytes()
     real, calls = case_adding.case_thumbnails, []
 
-    def broken(*arguments):
+    def broken(*arguments, **options):
         calls.append(arguments)
         if len(calls) == 4:
             raise KeyboardInterrupt
-        return real(*arguments)
+        return real(*arguments, **options)
 
     monkeypatch.setattr(case_adding, "case_thumbnails", broken)
     _, ran = built("--overwrite", "--pictures")

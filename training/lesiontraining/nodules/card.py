@@ -152,10 +152,11 @@ def _reliability(plan: NodulePlan, built: Built) -> str:
 
 def _map_checks(checks: MapChecks) -> str:
     where = [[name, str(checks.peak_inside[name]), str(checks.energy[name])] for name in checks.peak_inside]
+    falls = [[name, str(fall)] for name, fall in checks.fall.items()]
     return _MAP_CHECKS.format(
         checks=checks,
         where=indent(markdown_table(["", "hottest voxel in the nodule", "share of the heat in it"], where), "  "),
-        falls=indent(markdown_table(["taken away first", "fall of the probability"], list(checks.fall.items())), "  "),
+        falls=indent(markdown_table(["taken away first", "fall of the probability"], falls), "  "),
         gains="; ".join(f"minus {name} {signed(gain)}" for name, gain in checks.fall_gain.items()),
         shares=", ".join(f"{share:.0%}" for share in SHARES_GONE),
     ).rstrip()

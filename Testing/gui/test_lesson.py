@@ -114,6 +114,7 @@ def test_a_lesson_goes_through_both_modules_and_every_view_shows_what_it_should(
     look_at(scene, center)
     classifier = module_widget("LesionClassifier", size=(560, 1500))
     classifier._parameterNode.volume = ct
+    classifier.ui.modelSelector.setCurrentText(MODEL)  # the one that the library was made with
     spin(0.5)
     loaded = draw("1-loaded")
     assert {layers(scene)[name] for name in ROWS[0]} == {(ct.GetName(), "")}

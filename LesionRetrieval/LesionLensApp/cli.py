@@ -105,7 +105,7 @@ def _add_classify(commands: argparse._SubParsersAction) -> None:
         help="show what the network computed also for lesions that the model has no answer for",
     )  # fmt: skip
     parser.add_argument(
-        "--model", default=default_model(), help=f"name or folder of a model (default: {default_model()})"
+        "--model", help=f"name or folder of a model (default: {default_model()}, or else that of --library)"
     )
     add_machine_options(parser)
     parser.add_argument("--library", type=library_location, help="case library to compare with")
@@ -158,7 +158,10 @@ def _demo(options: argparse.Namespace) -> None:
 
 
 def _classify(options: argparse.Namespace) -> None:
+    from LesionLensApp.library.contents import model_for
+
     if options.batch:
+        options.model = options.model or model_for(None)
         _classify_batch(options)
         return
     if options.volume is None:
@@ -172,6 +175,7 @@ def _classify(options: argparse.Namespace) -> None:
         options.library = library_location(library)
     from LesionLensApp.reading import require_files
 
+    options.model = options.model or model_for(options.library)
     # Before torch is loaded: what is mistyped is refused at once.
     find_bundle(options.model)
     require_files(options)

@@ -31,6 +31,7 @@ from LesionLensApp.library.contents import (
     contents_as_csv,
     contents_as_json,
     described_model,
+    model_for,
     print_contents,
 )
 from LesionLensApp.options import add_machine_options, add_readers_option
@@ -115,7 +116,7 @@ def _add_add(commands: argparse._SubParsersAction, default_model: str) -> None:
     )
     parser.add_argument("--attribute", action="append", default=[], metavar="NAME=VALUE", help="may be repeated")
     parser.add_argument("--note", default="", help="a remark; no names, dates or numbers of a patient")
-    parser.add_argument("--model", default=default_model, help="name or folder of the model that embeds the lesions")
+    parser.add_argument("--model", help=_model_help(default_model))
     add_machine_options(parser)
     _add_patient(parser)
     _add_images(parser)
@@ -129,13 +130,17 @@ def _add_add(commands: argparse._SubParsersAction, default_model: str) -> None:
     parser.set_defaults(command=_add)
 
 
+def _model_help(default_model: str) -> str:
+    return f"name or folder of the model that embeds the lesions (default: {default_model}, or else the library's own)"
+
+
 def _add_search(commands: argparse._SubParsersAction, default_model: str) -> None:
     parser = commands.add_parser("search", help="the most similar cases to one of the library, or to lesions on a CT")
     _add_library_argument(parser)
     parser.add_argument("--case", help="id of the case to compare with; needs no model")
     parser.add_argument("--volume", type=Path, help="DICOM folder, NRRD or NIfTI file with the lesions to compare with")
     _add_where(parser, required=False)
-    parser.add_argument("--model", default=default_model, help="name or folder of the model that embeds the lesions")
+    parser.add_argument("--model", help=_model_help(default_model))
     add_machine_options(parser)
     parser.add_argument("--similar", type=int, default=9, metavar="K", help="how many cases (default: 9)")
     parser.add_argument(
@@ -432,6 +437,7 @@ def _pull(options: argparse.Namespace) -> None:
 
 
 def _asked(options: argparse.Namespace, steps: Steps) -> ModelSession:
+    options.model = options.model or model_for(options.library)
     find_bundle(options.model)  # refused at once where it is mistyped
     steps.begin("Loading torch and the model")
     from LesionLensApp.loaded_model import ModelSession

@@ -11,8 +11,9 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from LesionLensApp.library.contents import model_for
 from LesionLib.model.bundle import load_bundle, manifest_sha256
-from LesionLib.model.folder import MANIFEST, find_bundle
+from LesionLib.model.folder import DEFAULT_MODEL, MANIFEST, find_bundle
 from LesionRetrievalLib.library.store import CaseLibrary
 
 pytestmark = pytest.mark.usefixtures("asks_malignancy")
@@ -247,3 +248,12 @@ def test_an_interrupted_reindex_says_that_what_is_done_is_kept(run, library, oth
     assert "what is embedded is kept" in capsys.readouterr().err
     assert "2 cases, not finished" in run("library", "verify", library).out
     assert "4 cases embedded" in run("library", "reindex", library, "--model", other_model).out
+
+
+def test_a_library_of_another_model_than_the_default_is_asked_with_its_own(library, monkeypatch, tmp_path):
+    monkeypatch.delenv("LESIONLENS_MODEL", raising=False)
+    assert model_for(library) == MODEL
+    assert model_for(None) == DEFAULT_MODEL == "lung-nodule-kind"
+    assert model_for(tmp_path / "missing.lesionlib") == DEFAULT_MODEL  # whoever opens it says so
+    monkeypatch.setenv("LESIONLENS_MODEL", MODEL)
+    assert model_for(None) == MODEL

@@ -22,6 +22,7 @@ pytestmark = pytest.mark.usefixtures("asks_malignancy")
 def built(tmp_path_factory, cases_folder):
     folder = tmp_path_factory.mktemp("built")
     arguments = ["library", "build", cases_folder, "--out", folder / "l", "--key", folder / "owner.key", "--patches"]
+    arguments += ["--model", "lung-nodule-malignancy"]
     assert main([str(argument) for argument in arguments]) == 0
     return folder
 

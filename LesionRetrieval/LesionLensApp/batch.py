@@ -14,6 +14,7 @@ import json
 import multiprocessing
 import os
 import signal
+import socket
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
@@ -47,6 +48,7 @@ LESIONS = ("boxes", "segmentation", "mask")
 _PARTS, _MAX_JOBS = "answered", 64
 _EMBEDDING = "embedding"  # a column of the parts only
 _TABLES = (".parquet", ".csv")
+_REACHED_S = 10.0
 _FIRST = ("name", "lesion", "label")
 _LAST = ("set", "usable", "warning_codes")
 
@@ -195,6 +197,7 @@ def _by_ray(
     from ray.util import ActorPool
 
     try:
+        _require_somebody(options.ray)
         ray.init(options.ray, include_dashboard=False, log_to_driver=False, configure_logging=False)
     except Exception as error:  # Ray's own have no class in common
         msg = f"no Ray cluster answers at {options.ray} ({' '.join(str(error).split())[:200]}); start one by ray start --head."
@@ -214,6 +217,13 @@ def _by_ray(
         raise LesionLensError(msg) from error
     finally:
         ray.shutdown()
+
+
+def _require_somebody(address: str) -> None:
+    """Whoever listens at host:port; Ray itself waits for minutes. Raises `OSError`."""
+    host, _, port = address.rpartition("://")[2].rpartition(":")
+    if host and port.isdecimal():
+        socket.create_connection((host.strip("[]"), int(port)), _REACHED_S).close()
 
 
 class _Answering:

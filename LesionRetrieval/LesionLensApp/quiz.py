@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from LesionLib.model.folder import find_bundle, segment_margin_of
 from LesionLib.terminal import notify
 
+from LesionLensApp.library.contents import model_for
 from LesionLensApp.options import add_machine_options, add_readers_option
 from LesionLensApp.output import Steps, check_output, kept_names, library_file
 
@@ -44,7 +45,7 @@ def _add_make(quiz: argparse._SubParsersAction, model: str) -> None:
     )
     make.add_argument("--cases", type=int, default=10, metavar="N", help="how many cases (default: 10)")
     make.add_argument("--seed", type=int, default=0, help="another seed, other cases in another order")
-    make.add_argument("--model", default=model, help=f"name or folder of a model (default: {model})")
+    make.add_argument("--model", help=f"name or folder of a model (default: {model}, or else that of --library)")
     add_machine_options(make)
     make.add_argument(
         "--library", type=library_file,
@@ -110,6 +111,7 @@ def _make(options: argparse.Namespace) -> None:
             f"{options.box_jitter} (0 to 100)."
         )
         raise QuizError(msg)
+    options.model = options.model or model_for(options.library)
     find_bundle(options.model)  # refused at once where it is mistyped
     steps = Steps()
     steps.begin("Loading torch and the model")

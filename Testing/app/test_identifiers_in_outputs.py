@@ -141,6 +141,7 @@ def test_the_search_of_this_test_finds_what_is_there(tmp_path, dicom):
     assert any(found_in(content, SECRETS) for _, content in contents(tmp_path / "z.mrb"))
 
 
+@pytest.mark.usefixtures("asks_malignancy")
 def test_no_output_of_the_usual_commands_tells_whose_ct_it_was(run, dicom, table, boxes, tmp_path):
     out, key = tmp_path / "written", tmp_path / "owner.key"
     out.mkdir()

@@ -41,11 +41,28 @@ def _explanation_note(manifest: Mapping[str, Any], method: str) -> str:
 
 def _measured_heat(manifest: Mapping[str, Any]) -> str:
     try:
-        figures = manifest["lesionlens"]["training"]["grad_cam"]["all"]
+        training = manifest["lesionlens"]["training"]
+        figures = training["grad_cam"]["all"]
         inside, chance = float(figures["energy"]), float(figures["chance"])
     except _MISSING:
         return _pointed_heat(manifest)
-    return f"{LOOKED} On the model's own lesions {inside:.0%} of the heat lay in the lesion, where chance puts {chance:.0%}."
+    measured = f"On the model's own lesions {inside:.0%} of the heat lay in the lesion, where chance puts {chance:.0%}."
+    return " ".join(filter(None, (LOOKED, measured, _beside_the_middle(training))))
+
+
+def _beside_the_middle(training: Mapping[str, Any]) -> str:
+    """Where the middle of the box, which asks no network, points at lesions as well: then a map tells how, not where."""
+    try:
+        rows = training["map_checks"]["peak_inside"]
+        map_, middle = (float(rows[name]["value"]) for name in (_NETWORKS[0], "the middle of the box"))
+    except _MISSING:
+        return ""
+    if map_ > middle:
+        return ""
+    return (
+        f"Its hottest place lay in the lesion in {map_:.0%}, the middle of the box in {middle:.0%}: take the map for how the model came "
+        "to its answer, not for where the lesion is."
+    )
 
 
 def _pointed_heat(manifest: Mapping[str, Any]) -> str:

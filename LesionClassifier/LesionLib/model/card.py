@@ -60,8 +60,8 @@ def _beside_the_middle(training: Mapping[str, Any]) -> str:
     if map_ > middle:
         return ""
     return (
-        f"Its hottest place lay in the lesion in {map_:.0%}, the middle of the box in {middle:.0%}: take the map for how the model came "
-        "to its answer, not for where the lesion is."
+        f"Its hottest place lay in the lesion in {map_:.0%}, the middle of the box in {middle:.0%}: take the map for how the model "
+        "came to its answer, not for where the lesion is."
     )
 
 

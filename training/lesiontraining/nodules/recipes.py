@@ -22,6 +22,8 @@ from lesiontraining.nodules.nested import HeadOptions, Task, nested
 from lesiontraining.nodules.questions import SIZE_HU, VOLUME, Nodules, malignancy_task
 from lesiontraining.reporting.model_card import markdown_table, shown, signed
 
+_COMMAND = "lesiontrain nodule-recipes --data lung_nodules --readers lidc_readers --imagenet mobilenet_v2.pth --out training/nodule-recipes.md"
+
 
 @dataclass(frozen=True)
 class NoduleRecipe:
@@ -71,6 +73,7 @@ def recipe_table(
         "patient-wise folds along the LUNA16 subsets; every row out of fold with these settings, none chosen inside. In brackets: "
         f"95 % interval over {draws} bootstrap samples of patients, differences paired. The rows were compared with each other on "
         "these folds, so the best of them is a little flattered; the figures of a model's card are nested.\n\n"
+        f"Made by `{_COMMAND}`.\n\n"
     )
     return head + markdown_table(header, rows) + "\n"
 

@@ -17,7 +17,7 @@ from LesionRetrievalLib.libraries import library_location
 
 from LesionLensApp.library.commands import add_library_commands, add_reading_options
 from LesionLensApp.models import add_models_commands
-from LesionLensApp.options import Parser, add_machine_options, default_model, default_of, finished
+from LesionLensApp.options import Parser, add_machine_options, default_model, default_of, finished, model_for
 from LesionLensApp.output import NOTICE, Steps, check_output, print_results
 from LesionLensApp.quiz import add_quiz_commands
 
@@ -158,8 +158,6 @@ def _demo(options: argparse.Namespace) -> None:
 
 
 def _classify(options: argparse.Namespace) -> None:
-    from LesionLensApp.library.contents import model_for
-
     if options.batch:
         options.model = options.model or model_for(None)
         _classify_batch(options)

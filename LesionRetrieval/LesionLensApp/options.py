@@ -13,7 +13,7 @@ from typing import NoReturn
 
 from LesionLib import __version__
 from LesionLib.errors import LesionLensError
-from LesionLib.model.folder import DEFAULT_MODEL
+from LesionLib.model.folder import DEFAULT_MODEL, find_bundle
 from LesionRetrievalLib.library.pseudonyms import settings_folder
 
 CONFIG = "config.toml"
@@ -93,6 +93,29 @@ def default_of(name: str) -> str | None:
 def default_model() -> str:
     """The model that is asked where none is named."""
     return default_of("model") or DEFAULT_MODEL
+
+
+def model_for(location: Path | str | None) -> str:
+    """The model to ask where none is named: the default, or the library's own where it holds no vectors of the default."""
+    default = default_model()
+    if location is None:
+        return default
+    from LesionRetrievalLib.libraries import open_store  # not for a plain --help
+
+    try:
+        with open_store(location) as library:
+            names = [indexed.identity.name for indexed in library.models()]
+    except LesionLensError:  # for whoever opens it next to say
+        return default
+    return default if default in names else next(filter(_is_here, names), default)
+
+
+def _is_here(name: str) -> bool:
+    try:
+        find_bundle(name)
+    except LesionLensError:
+        return False
+    return True
 
 
 def _of_file() -> dict[str, str]:

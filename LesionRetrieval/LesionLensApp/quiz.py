@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING
 from LesionLib.model.folder import find_bundle, segment_margin_of
 from LesionLib.terminal import notify
 
-from LesionLensApp.library.contents import model_for
-from LesionLensApp.options import add_machine_options, add_readers_option
+from LesionLensApp.options import add_machine_options, add_readers_option, model_for
 from LesionLensApp.output import Steps, check_output, kept_names, library_file
 
 if TYPE_CHECKING:

@@ -31,10 +31,9 @@ from LesionLensApp.library.contents import (
     contents_as_csv,
     contents_as_json,
     described_model,
-    model_for,
     print_contents,
 )
-from LesionLensApp.options import add_machine_options, add_readers_option
+from LesionLensApp.options import add_machine_options, add_readers_option, model_for
 from LesionLensApp.output import NOTICE, Steps, kept_names, library_file
 
 if TYPE_CHECKING:

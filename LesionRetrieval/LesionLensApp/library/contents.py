@@ -6,15 +6,12 @@ import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from LesionLib.errors import LesionLensError
 from LesionLib.io.csv_cells import csv_text
-from LesionLib.model.folder import find_bundle
 from LesionRetrievalLib.libraries import open_store
 from LesionRetrievalLib.library.cases import CREDIT_PROPERTY, Case, IndexedModel
 from rich.console import Console
 from rich.table import Table
 
-from LesionLensApp.options import default_model
 from LesionLensApp.output import NOTICE, cell
 
 LISTED = 50
@@ -91,24 +88,3 @@ def described_model(model: IndexedModel) -> str:
     """A model of a library, and how many cases it has embedded."""
     state = ", not finished: run the reindex again" if model.unfinished else ""
     return f"{model.identity}, {model.cases} cases{state}"
-
-
-def model_for(location: Path | str | None) -> str:
-    """The model to ask where none is named: the default, or the library's own where it holds no vectors of the default."""
-    default = default_model()
-    if location is None:
-        return default
-    try:
-        with open_store(location) as library:
-            names = [indexed.identity.name for indexed in library.models()]
-    except LesionLensError:  # for whoever opens it next to say
-        return default
-    return default if default in names else next(filter(_is_here, names), default)
-
-
-def _is_here(name: str) -> bool:
-    try:
-        find_bundle(name)
-    except LesionLensError:
-        return False
-    return True

@@ -11,7 +11,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from LesionLensApp.library.contents import model_for
+from LesionLensApp.options import model_for
 from LesionLib.model.bundle import load_bundle, manifest_sha256
 from LesionLib.model.folder import DEFAULT_MODEL, MANIFEST, find_bundle
 from LesionRetrievalLib.library.store import CaseLibrary

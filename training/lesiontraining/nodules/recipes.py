@@ -22,7 +22,10 @@ from lesiontraining.nodules.nested import HeadOptions, Task, nested
 from lesiontraining.nodules.questions import SIZE_HU, VOLUME, Nodules, malignancy_task
 from lesiontraining.reporting.model_card import markdown_table, shown, signed
 
-_COMMAND = "lesiontrain nodule-recipes --data lung_nodules --readers lidc_readers --imagenet mobilenet_v2.pth --out training/nodule-recipes.md"
+_COMMAND = (
+    "lesiontrain nodule-recipes --data lung_nodules --readers lidc_readers --imagenet mobilenet_v2.pth "
+    "--out training/nodule-recipes.md"
+)
 
 
 @dataclass(frozen=True)

@@ -192,6 +192,8 @@ def _allBelow(made: type) -> list[type]:
 @functools.cache
 def _everyMethod() -> frozenset[str]:
     import highdicom
+    import highdicom.pm
+    import highdicom.seg
     import numpy as np
     import pydicom
     import SimpleITK
@@ -205,7 +207,7 @@ def _everyMethod() -> frozenset[str]:
         | set(dir(SimpleITK))
         | set(dir(SimpleITK.Image))
     )
-    found |= set(dir(highdicom)) | set(dir(highdicom.sr))
+    found |= {name for module in (highdicom, highdicom.pm, highdicom.seg, highdicom.sr) for name in dir(module)}
     for module in (vtk, slicer):
         found.update(*(dir(each) for each in vars(module).values() if isinstance(each, type)))
     return frozenset(found)

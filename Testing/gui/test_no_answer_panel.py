@@ -56,8 +56,8 @@ def test_the_panel_says_no_answer_and_shows_what_was_computed_only_when_asked(an
 
 
 def test_the_figures_of_the_model_stand_beside_its_answer(answered):
-    assert "AUC 0.989" in answered.ui.reliabilityLabel.text
-    assert "size alone has 0." in answered.ui.reliabilityLabel.text
+    assert "AUC 0.990 (0.982-0.995)" in answered.ui.reliabilityLabel.text
+    assert "size alone has 0.568" in answered.ui.reliabilityLabel.text
     assert "The probabilities assume" in answered.ui.reliabilityLabel.text
 
 

@@ -482,6 +482,7 @@ def test_a_new_library_knows_its_model_and_can_be_filled(panel, a_case, spin, mo
     import qt
 
     panel.initializeParameterNode()
+    panel.ui.modelSelector.setCurrentText(MODEL)
     monkeypatch.setattr(qt.QFileDialog, "getSaveFileName", lambda *_: str(tmp_path / "mine"))
     panel.ui.newLibraryButton.click()
     spin(until=lambda: not panel.panel.run.isRunning, seconds=LONG)

@@ -1,15 +1,33 @@
-"""A folder put into the place of another; on Linux and macOS so that at no moment there is none."""
+"""A folder made aside and put into the place of another; on Linux and macOS so that at no moment there is none."""
 
 from __future__ import annotations
 
 import ctypes
 import errno
 import os
+import shutil
 import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 _AT_FDCWD, _RENAME_EXCHANGE, _RENAME_SWAP = -100, 2, 2  # Linux' and macOS' own numbers
 _CANNOT = {errno.ENOSYS, errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EPERM}
+
+
+@contextmanager
+def staging_folder(parent: Path, *, prefix: str) -> Iterator[Path]:
+    """A new folder in ``parent`` that is gone afterwards, also where Ctrl-C or a signal falls into its removal. Raises `OSError`."""
+    folder = Path(tempfile.mkdtemp(prefix=prefix, dir=parent))
+    try:
+        yield folder
+    finally:
+        try:
+            shutil.rmtree(folder, ignore_errors=True)
+        except BaseException:
+            shutil.rmtree(folder, ignore_errors=True)
+            raise
 
 
 def put_folder(new: Path, place: Path, aside: Path) -> None:

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import stat
-import tempfile
 import zipfile
 from pathlib import Path, PurePosixPath
 
 from LesionLib.errors import BundleError
-from LesionLib.io.swap import put_folder
+from LesionLib.io.swap import put_folder, staging_folder
 from LesionLib.model.bundle import load_bundle, max_file_bytes
 from LesionLib.model.folder import (
     CARD,
@@ -35,8 +34,8 @@ def install_bundle(archive: Path, *, root: Path | None = None, overwrite: bool =
     root = root or user_model_root()
     try:
         root.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=".installing-", dir=root) as staging:
-            folder = Path(staging) / "model"
+        with staging_folder(root, prefix=".installing-") as staging:
+            folder = staging / "model"
             _unpack(archive, folder)
             bundle = load_bundle(folder)
             _require_free_name(bundle.name, folder, archive.name)
@@ -44,7 +43,7 @@ def install_bundle(archive: Path, *, root: Path | None = None, overwrite: bool =
             if target.exists() and not overwrite:
                 msg = f"{target} exists; install with --overwrite to replace it."
                 raise BundleError(msg)
-            put_folder(folder, target, Path(staging) / "replaced")
+            put_folder(folder, target, staging / "replaced")
             return target
     except OSError as error:
         msg = f"{archive.name} cannot be installed into {root} ({error.strerror or error}); check the file and the folder."

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import shutil
 import stat
 import zipfile
 from pathlib import Path
@@ -11,6 +12,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from LesionLib.errors import BundleError
+from LesionLib.io import swap
+from LesionLib.io.swap import staging_folder
 from LesionLib.model.bundle import load_bundle
 from LesionLib.model.folder import CARD, LICENSE, MANIFEST, WEIGHTS, find_bundle
 from LesionLib.model.install import install_bundle
@@ -168,3 +171,18 @@ def test_no_name_in_a_zip_writes_outside_or_raises_anything_but_a_bundle_error(t
     with pytest.raises(BundleError):
         install_bundle(archive, root=root)
     assert set(tmp_path.rglob("*")) - before <= {root}
+
+
+def test_a_signal_in_the_middle_of_the_cleaning_up_leaves_nothing(tmp_path, monkeypatch):
+    rmtree, calls = shutil.rmtree, []
+
+    def interrupted(folder, **options):
+        calls.append(folder)
+        if len(calls) == 1:
+            raise KeyboardInterrupt
+        rmtree(folder, **options)
+
+    monkeypatch.setattr(swap.shutil, "rmtree", interrupted)
+    with pytest.raises(KeyboardInterrupt), staging_folder(tmp_path, prefix=".aside-") as folder:
+        (folder / "file").write_text("x")
+    assert list(tmp_path.iterdir()) == []

@@ -6,7 +6,6 @@ import colorsys
 import hashlib
 import json
 import re
-import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -14,7 +13,7 @@ from typing import Any
 
 import torch
 from LesionLib.errors import LesionLensError, OutputError
-from LesionLib.io.swap import put_folder
+from LesionLib.io.swap import put_folder, staging_folder
 from LesionLib.model.bundle import (
     CLASS_NAME_PATTERN,
     SCHEMA_VERSION,
@@ -63,8 +62,8 @@ def write_bundle(
     (with ``scores`` for a network whose last columns are scores, see `LesionLib.model.scores`);
     ``calibration``: what the bundle's tensors hold besides weights: temperature, conformal quantile and the like.
     """
-    with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}-") as staging:
-        folder = Path(staging) / out.name
+    with staging_folder(out.parent, prefix=f".{out.name}-") as staging:
+        folder = staging / out.name
         (folder / WEIGHTS).parent.mkdir(parents=True)
         try:
             save_file({**network_tensors(network), **calibration}, folder / WEIGHTS)
@@ -92,7 +91,7 @@ def write_bundle(
         (folder / MANIFEST).parent.mkdir()
         (folder / MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n", encoding="utf-8")
         load_bundle(folder)
-        put_folder(folder, out, Path(staging) / "replaced")
+        put_folder(folder, out, staging / "replaced")
     return manifest["sha256"]
 
 

@@ -15,7 +15,7 @@ import multiprocessing
 import os
 import signal
 import socket
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, replace
@@ -147,11 +147,11 @@ def run_batch(options: argparse.Namespace, steps: Steps) -> Batch:
         else:
             write_private(answered[case.name], table)
     done = [case for case in cases if case.name not in failed]
-    write_private(
-        options.out / RESULTS, _joined([(case.name, answered[case.name].read_text("utf-8")) for case in done])
-    )
+    tables = [(case.name, answered[case.name].read_text("utf-8")) for case in done]
+    rows = [(name, row) for name, text in tables for row in csv.DictReader(io.StringIO(text))]
+    write_private(options.out / RESULTS, _joined(rows))
     if options.embeddings:
-        _write_embeddings(options.embeddings, [(case.name, answered[case.name].read_text("utf-8")) for case in done])
+        _write_embeddings(options.embeddings, rows)
     named = [(case.name, case.where, failed[case.name]) for case in cases if case.name in failed]
     write_private(options.out / FAILED, csv_text([("name", "where", "error"), *named]))
     return Batch(len(done), len(cases) - len(open_cases), tuple((name, error) for name, _, error in named))
@@ -342,9 +342,8 @@ def _state_of(path: Path) -> str:
         return repr((str(path), "missing"))
 
 
-def _joined(tables: Sequence[tuple[str, str]]) -> str:
-    """One table out of those of the cases: a row a lesion, the case's name before the lesion's."""
-    rows = [(name, row) for name, text in tables for row in csv.DictReader(io.StringIO(text))]
+def _joined(rows: Sequence[tuple[str, Mapping[str, str]]]) -> str:
+    """One table out of the cases' names and rows: a row a lesion, the case's name before the lesion's."""
     columns = list(dict.fromkeys(column for _, row in rows for column in row))
     classes = [column for column in columns if column.startswith("p_")]
     elsewhere = ("name", "label", "prediction_set", "volume", "grad_cam", _EMBEDDING, *_LAST, *classes)
@@ -358,12 +357,11 @@ def _joined(tables: Sequence[tuple[str, str]]) -> str:
     return csv_text(table)
 
 
-def _write_embeddings(path: Path, tables: Sequence[tuple[str, str]]) -> None:
+def _write_embeddings(path: Path, rows: Sequence[tuple[str, Mapping[str, str]]]) -> None:
     """A row a lesion, in the order of the answers: case, lesion, label, model, and the L2-normalised embedding as columns e0, e1, ...
 
     Raises `OutputError` for answers of a version that kept none, and for a place that cannot be written.
     """
-    rows = [(name, row) for name, text in tables for row in csv.DictReader(io.StringIO(text))]
     if any(not row.get(_EMBEDDING) for _, row in rows):
         msg = "some answers were kept by an older version, without embeddings; answer again with --overwrite."
         raise OutputError(msg)

@@ -14,6 +14,7 @@ from typing import NoReturn
 from LesionLib import __version__
 from LesionLib.errors import LesionLensError
 from LesionLib.model.folder import DEFAULT_MODEL, find_bundle
+from LesionRetrievalLib.library.patches import LUNG_WINDOW_HU
 from LesionRetrievalLib.library.pseudonyms import settings_folder
 
 CONFIG = "config.toml"
@@ -71,6 +72,14 @@ def add_readers_option(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--readers", type=Path, metavar="FOLDER",
         help="label by what most readers of LIDC-IDRI saw (calcified, solid, subsolid): folder with reader_ratings_train.csv",
+    )  # fmt: skip
+
+
+def add_window_option(parser: argparse.ArgumentParser, *, what: str) -> None:
+    """``what``: what becomes of these HU, in words."""
+    parser.add_argument(
+        "--window", type=float, nargs=2, metavar=("LOW", "HIGH"), default=LUNG_WINDOW_HU,
+        help=f"HU {what} (default: {LUNG_WINDOW_HU[0]:g} {LUNG_WINDOW_HU[1]:g}, for the lung)",
     )  # fmt: skip
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from LesionLib.model.folder import find_bundle, segment_margin_of
 from LesionLib.terminal import notify
 
-from LesionLensApp.options import add_machine_options, add_readers_option, model_for
+from LesionLensApp.options import add_machine_options, add_readers_option, add_window_option, model_for
 from LesionLensApp.output import Steps, check_output, kept_names, library_file
 
 if TYPE_CHECKING:
@@ -59,10 +59,7 @@ def _add_make(quiz: argparse._SubParsersAction, model: str) -> None:
         "--boxes", choices=("given", "placed", "free"), default="given",
         help="whose box: the teacher's, the learner's, or as the learner likes (default: given)",
     )  # fmt: skip
-    make.add_argument(
-        "--window", type=float, nargs=2, metavar=("LOW", "HIGH"), default=(-1350.0, 150.0),
-        help="HU shown black and white at first (default: -1350 150, for the lung)",
-    )  # fmt: skip
+    add_window_option(make, what="shown black and white at first")
     make.add_argument("--title", default="Quiz", help="title of the quiz")
     make.add_argument("--instructions", default="", help="what the learners read first")
     make.add_argument("--margin-mm", type=float, default=25.0, help="CT packed around each box (default: 25)")

@@ -70,8 +70,11 @@ def write_ct(
     return paths
 
 
-def write_enhanced_ct(path: Path, *, order: int = 1) -> Path:
-    """The same series as one file of an enhanced CT; ``order``: 1 for frames from the feet up, -1 for the head first."""
+def write_enhanced_ct(path: Path, *, order: int = 1, rescale_of: str = "all frames") -> Path:
+    """The same series as one file of an enhanced CT; ``order``: 1 for frames from the feet up, -1 for the head first.
+
+    ``rescale_of``: "all frames" together, or "each frame" for itself.
+    """
     source = write_ct(path.parent / "source", heights=[-100.0])[0]
     data = dcmread(source)
     source.unlink()
@@ -93,13 +96,20 @@ def write_enhanced_ct(path: Path, *, order: int = 1) -> Path:
         return [item]
 
     heights = [-120.0 + 2.0 * k for k in range(20)][::order]
+    rescale = {
+        "PixelValueTransformationSequence": group(RescaleSlope=1, RescaleIntercept=-1024, RescaleType="HU"),
+    }
     data.SharedFunctionalGroupsSequence = group(
         PlaneOrientationSequence=group(ImageOrientationPatient=[1, 0, 0, 0, 1, 0]),
         PixelMeasuresSequence=group(PixelSpacing=[PIXEL_MM, PIXEL_MM], SliceThickness=2, SpacingBetweenSlices=2),
-        PixelValueTransformationSequence=group(RescaleSlope=1, RescaleIntercept=-1024, RescaleType="HU"),
+        **(rescale if rescale_of == "all frames" else {}),
     )
     data.PerFrameFunctionalGroupsSequence = [
-        group(PlanePositionSequence=group(ImagePositionPatient=[FIRST_LPS[0], FIRST_LPS[1], z]))[0] for z in heights
+        group(
+            PlanePositionSequence=group(ImagePositionPatient=[FIRST_LPS[0], FIRST_LPS[1], z]),
+            **(rescale if rescale_of == "each frame" else {}),
+        )[0]
+        for z in heights
     ]
     data.NumberOfFrames = len(heights)
     data.PixelData = b"".join((slice_hu(z) + 1024).astype(np.int16).tobytes() for z in heights)

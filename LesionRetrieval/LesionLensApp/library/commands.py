@@ -33,7 +33,7 @@ from LesionLensApp.library.contents import (
     described_model,
     print_contents,
 )
-from LesionLensApp.options import add_machine_options, add_readers_option, model_for
+from LesionLensApp.options import add_machine_options, add_readers_option, add_window_option, model_for
 from LesionLensApp.output import NOTICE, Steps, kept_names, library_file
 
 if TYPE_CHECKING:
@@ -80,10 +80,7 @@ def _add_build(commands: argparse._SubParsersAction, default_model: str) -> None
         "--keep", action="append", default=[], metavar="COLUMN",
         help="keep this column of the table with the cases; may be repeated (default: none is kept)",
     )  # fmt: skip
-    parser.add_argument(
-        "--window", type=float, nargs=2, metavar=("LOW", "HIGH"), default=(-1350.0, 150.0),
-        help="HU that are black and white in the pictures (default: -1350 150, for the lung)",
-    )  # fmt: skip
+    add_window_option(parser, what="that are black and white in the pictures")
     parser.add_argument("--credit", default="", help="whom to name and under which licence; kept in the library")
     _add_images(parser)
     _add_key(parser)

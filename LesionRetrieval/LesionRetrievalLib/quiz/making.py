@@ -24,6 +24,7 @@ from LesionLib.phantom.nodules import NATURES
 from LesionRetrievalLib.library import intake as case_folder
 from LesionRetrievalLib.library.cases import Case, ModelIdentity, Neighbour, Scalar, indexed_as
 from LesionRetrievalLib.library.intake import PATIENT_COLUMN
+from LesionRetrievalLib.library.patches import LUNG_WINDOW_HU
 from LesionRetrievalLib.library.phantoms import phantom_nodule
 from LesionRetrievalLib.library.store import CaseLibrary
 from LesionRetrievalLib.quiz.model import (
@@ -276,7 +277,7 @@ class QuizPlan:
     boxes: str = "given"
     seed: int = 0
     margin_mm: float = 25.0
-    window_hu: tuple[float, float] = (-1350.0, 150.0)
+    window_hu: tuple[float, float] = LUNG_WINDOW_HU
     similar: int = 9
 
 

@@ -10,7 +10,7 @@ import numpy as np
 import pydicom
 import pytest
 import SimpleITK as sitk
-from foreign_dicom import BALL_HU, BALL_RAS, LUNG_HU, slice_hu, write_ct
+from foreign_dicom import BALL_HU, BALL_RAS, LUNG_HU, slice_hu, write_ct, write_enhanced_ct
 from LesionLib.errors import BoxError, VolumeError, WarningName
 from LesionLib.geometry import CTVolume, LesionBox, in_missing_slices_mm, require_overlap, transformed_points
 from LesionLib.io import dicom_pixels
@@ -267,41 +267,7 @@ def test_a_scout_under_the_uid_of_its_series_is_refused_with_what_to_do(tmp_path
 @pytest.mark.parametrize("rescale_of", ["all frames", "each frame"])
 def test_an_enhanced_ct_alone_in_its_folder_is_read_like_the_file(tmp_path, order, rescale_of):
     (tmp_path / "ct").mkdir()
-    write_ct(tmp_path / "source", heights=[-100.0])
-    data = pydicom.dcmread(tmp_path / "source" / "IM000.dcm")
-    data.SOPClassUID = data.file_meta.MediaStorageSOPClassUID = "1.2.840.10008.5.1.4.1.1.2.1"
-    for keyword in (
-        "ImagePositionPatient",
-        "ImageOrientationPatient",
-        "PixelSpacing",
-        "RescaleSlope",
-        "RescaleIntercept",
-    ):
-        delattr(data, keyword)
-    shared, frames = pydicom.Dataset(), []
-
-    def group(**values):
-        item = pydicom.Dataset()
-        for name, value in values.items():
-            setattr(item, name, value)
-        return [item]
-
-    shared.PlaneOrientationSequence = group(ImageOrientationPatient=[1, 0, 0, 0, 1, 0])
-    shared.PixelMeasuresSequence = group(PixelSpacing=[1, 1], SliceThickness=2, SpacingBetweenSlices=2)
-    rescale = group(RescaleSlope=1, RescaleIntercept=-1024, RescaleType="HU")
-    heights = [-120.0 + 2.0 * k for k in range(20)][::order]
-    for z in heights:
-        frame = pydicom.Dataset()
-        frame.PlanePositionSequence = group(ImagePositionPatient=[-6.0, -31.0, z])
-        if rescale_of == "each frame":
-            frame.PixelValueTransformationSequence = rescale
-        frames.append(frame)
-    if rescale_of == "all frames":
-        shared.PixelValueTransformationSequence = rescale
-    data.SharedFunctionalGroupsSequence, data.PerFrameFunctionalGroupsSequence = [shared], frames
-    data.NumberOfFrames = len(heights)
-    data.PixelData = np.stack([slice_hu(z) + 1024 for z in heights]).astype(np.int16).tobytes()
-    data.save_as(tmp_path / "ct" / "E.dcm", enforce_file_format=True)
+    write_enhanced_ct(tmp_path / "ct" / "E.dcm", order=order, rescale_of=rescale_of)
     for path in (tmp_path / "ct", tmp_path / "ct" / "E.dcm"):
         volume = read_volume(path)
         assert hu_at(volume, BALL_RAS) == BALL_HU

@@ -49,6 +49,7 @@ class GuiApplication(HeadlessApplication):
         self._layoutManager = LayoutManager(headless.scene)
         self._moduleManager = ModuleManager()
         self._slots: dict[str, list[Callable[..., object]]] = {}
+        self._startupTags: list[int] = []
         self.restarts = 0
         self.defaultScenePath = self.temporaryPath
 
@@ -69,9 +70,17 @@ class GuiApplication(HeadlessApplication):
         return False
 
     def completeStartup(self) -> None:
-        """Emit ``startupCompleted()``."""
+        """Emit ``startupCompleted()``. What listens to the scene from then on does so until the application ends."""
+        before = self._nextTag()
         for slot in self._slots.pop("startupCompleted()", []):
             slot()
+        self._startupTags.extend(range(before + 1, self._nextTag()))
+
+    def _nextTag(self) -> int:
+        """VTK numbers the observers of an object one after the other."""
+        tag = self._scene.AddObserver("UserEvent", lambda *_: None)
+        self._scene.RemoveObserver(tag)
+        return tag
 
     def processEvents(self, *flags: object) -> None:
         """Let Qt do what is due."""
@@ -95,6 +104,8 @@ class GuiApplication(HeadlessApplication):
 
     def _close(self) -> None:
         """The test is over."""
+        for tag in self._startupTags:
+            self._scene.RemoveObserver(tag)
         self._layoutManager._close()
 
     def moduleManager(self) -> ModuleManager:

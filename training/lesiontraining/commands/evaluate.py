@@ -11,7 +11,7 @@ import numpy as np
 
 from lesiontraining.evaluation.baselines import SIZE, baseline_runs
 from lesiontraining.evaluation.leaks import Leak, LeakReport, check_leaks
-from lesiontraining.evaluation.predictions import Predictions, joined
+from lesiontraining.evaluation.predictions import Predictions, has_labelled_training, joined
 from lesiontraining.reporting.claim import ClaimRun
 from lesiontraining.reporting.report import ReportInput, write_report
 from lesiontraining.runs.folder import FittedModel, FoldFolder, RunError, RunFolder
@@ -74,7 +74,7 @@ def _report(
         title=first[0],
         methods=aligned | baselines,
         baselines=tuple(baselines),
-        size_baseline=SIZE,
+        size_baseline=SIZE if SIZE in baselines else None,
         leaks=_leaks(main),
         run=_run(main),
         curves={f"fold {fold.number}": fold.curves() for fold in main},
@@ -111,7 +111,12 @@ def _baselines(folds: Sequence[FoldFolder]) -> tuple[dict[str, Predictions], tup
 def _extra(folds: Sequence[FoldFolder]) -> list[str]:
     """What the recipe and the fold's reliability say beside the figures."""
     lines = []
-    if not folds[0].facts["classifies"]:
+    if not has_labelled_training(folds[0].predictions()):
+        lines.append(
+            "No training lesion has a label: the probabilities are equal shares, and the figures made of them say nothing. "
+            "What is measured is the search."
+        )
+    elif not folds[0].facts["classifies"]:
         lines.append(
             "This network knows no classes: its probabilities are the shares of the classes among the nine training lesions "
             "most similar to the one asked about, weighted by similarity."

@@ -30,7 +30,7 @@ from lesiontraining.data.crops import input_section
 from lesiontraining.data.data_module import LesionDataModule
 from lesiontraining.data.dataset import data_fingerprint
 from lesiontraining.data.lesions import LesionDataset
-from lesiontraining.evaluation.predictions import Predictions
+from lesiontraining.evaluation.predictions import Predictions, has_labelled_training
 from lesiontraining.runs.folder import FittedModel, FoldFolder, RunError, RunFolder
 from lesiontraining.runs.inference import fit_temperature, lesion_features, lesion_probabilities
 from lesiontraining.runs.settings import keep_settings, kept_settings, require_same_settings, settings_of
@@ -105,6 +105,7 @@ def recipe_cli(arguments: Sequence[str], fold: FoldFolder) -> RecipeCLI:
         msg = f"the options do not fit: {_reason(str(error))}"
         raise OptionError(msg) from error
     _refuse_other_channels(cli)
+    cli.model.require_usable(cli.datamodule.train, cli.datamodule.val)
     return cli
 
 
@@ -388,6 +389,8 @@ def _without_folder(argument: str) -> str:
 
 def _one_line(predictions: Predictions, model: FittedModel) -> str:
     test = predictions.at((predictions.split == "test") & (predictions.labels >= 0))
+    if not model.class_names and not has_labelled_training(predictions):
+        return f"finished; no training lesion has a label, so only the search among {len(test)} test lesions can be measured"
     right = (test.probabilities.argmax(axis=1) == test.labels).mean() if len(test) else float("nan")
     return f"{right:.1%} of {len(test)} test lesions right (temperature {model.temperature:.2f}); lesiontrain evaluate tells the rest"
 

@@ -18,7 +18,7 @@ from lesiontraining.data.dataset import as_dataset, crop_lesions, data_fingerpri
 from lesiontraining.data.lesions import LesionDataset, LesionTable
 from lesiontraining.data.messages import notify
 from lesiontraining.data.readers.registry import read_with
-from lesiontraining.data.splits import LEAKY, TWO_RANDOM, class_counts, divided
+from lesiontraining.data.splits import PROTOCOLS, TYPED, class_counts, divided
 from lesiontraining.evaluation.leaks import LeakReport
 
 
@@ -160,11 +160,11 @@ class LesionDataModule(LightningDataModule):
     def _check(self, table: LesionTable) -> None:
         folds = self.asked.folds
         is_number = isinstance(folds, int) or folds.isdecimal()
-        by_column = not is_number and folds not in (TWO_RANDOM, LEAKY)
+        column = "split" if folds == TYPED else None if is_number or folds in PROTOCOLS else folds
         check_table(
             table,
             folds=int(folds) if is_number else None,
-            split_column=folds if by_column else None,
+            split_column=column,
             labelled=self.asked.unlabelled != "keep",
             look_at_files=self.asked.check,
             progress=self.asked.progress,

@@ -84,6 +84,8 @@ def baseline_runs(fold: Predictions) -> tuple[dict[str, Predictions], tuple[str,
     """
     train = fold.at((fold.split == "train") & (fold.labels >= 0))
     test = fold.at(fold.split == "test")
+    if not len(train):
+        return {}, ("The rows that know no image are missing: no training lesion has a label to fit them on.",)
     found = {MAJORITY: _majority(train, test)}
     notes = []
     ways: dict[str, Callable[[Predictions], np.ndarray]] = {

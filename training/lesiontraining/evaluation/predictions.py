@@ -75,6 +75,11 @@ class Predictions:
             raise ValueError(msg)
 
 
+def has_labelled_training(predictions: Predictions) -> bool:
+    """Whether a network that only compares had anything to vote by."""
+    return bool(((predictions.split == "train") & (predictions.labels >= 0)).any())
+
+
 _NUMBERS = ("probabilities", "embeddings", "size_mm", "volume_mm3", "mean_hu", "spacing_mm")
 _ARRAYS = tuple(field.name for field in fields(Predictions) if field.name != "class_names")
 

@@ -129,6 +129,15 @@ def neighbour_probabilities(
 _MAX_PARTS = 5
 
 
+def require_two_patients(train: LesionDataset) -> None:
+    """Raises ValueError where a class has lesions of fewer than two patients; all of ``train`` labelled."""
+    of_class = [len(np.unique(train.patients[train.labels == k])) for k in range(len(train.class_names))]
+    if min(of_class) < 2:
+        few = ", ".join(f"{name} {n}" for name, n in zip(train.class_names, of_class, strict=True) if n < 2)
+        msg = f"every class needs lesions of at least two patients in the training folds; there are of {few}"
+        raise ValueError(msg)
+
+
 def fit_support_vectors(network: DMRN, train: LesionDataset, *, c: float, class_weight: str | None) -> None:
     """The linear support vector machine of DMRN: fitted by scikit-learn, kept as the network's tensors.
 
@@ -140,10 +149,8 @@ def fit_support_vectors(network: DMRN, train: LesionDataset, *, c: float, class_
     counts = [len(images) for images in train.images]
     labels = np.repeat(train.labels, counts)
     patients = np.repeat(train.patients, counts)
+    require_two_patients(train)
     fewest = min(len(np.unique(train.patients[train.labels == k])) for k in np.unique(labels))
-    if fewest < 2 or len(np.unique(labels)) != len(np.unique(np.arange(labels.max() + 1))):
-        msg = "every class needs lesions of at least two patients in the training folds"
-        raise ValueError(msg)
     parts = StratifiedGroupKFold(min(_MAX_PARTS, fewest), shuffle=True, random_state=0)
     descriptors = np.concatenate(lesion_descriptors(network, train.images)).astype(np.float64)
     splits = list(parts.split(descriptors, labels, patients))

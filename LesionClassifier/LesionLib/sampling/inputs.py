@@ -159,7 +159,8 @@ KINDS: dict[str, Kind] = {
     "axial_stack": Kind(
         AxialStackSpec, axial_stack, _windowed_stack,
         {"size": _PIXELS, "spacing_mm": _SPACING_MM, "margin_mm": _MARGIN_MM, "max_slices": _SLICES,
-         "fill_hu": _HU, "windows_hu": _WINDOWS_HU},
+         "fill_hu": _HU, "windows_hu": _WINDOWS_HU, "fit_box": {"type": "boolean"}},
+        optional=frozenset({"fit_box"}),
     ),
     "slice_with_neighbours": Kind(
         SliceWithNeighboursSpec, slice_with_neighbours, _windowed_channels,

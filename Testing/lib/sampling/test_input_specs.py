@@ -32,6 +32,7 @@ from scipy import ndimage
 TWO_WINDOWS = ((-1000.0, 400.0), (-160.0, 240.0))
 SPECS = {
     "axial stack": AxialStackSpec(size=32, spacing_mm=1.0),
+    "fitted axial stack": AxialStackSpec(size=32, fit_box=True),
     "whole slice": SliceWithNeighboursSpec(size=64),
     "every whole slice": SliceWithNeighboursSpec(size=64, slices="every", windows_hu=TWO_WINDOWS),
     "box with neighbours": SliceWithNeighboursSpec(size=40, view="box", slices="every", spacing_mm=0.8),

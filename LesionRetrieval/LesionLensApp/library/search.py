@@ -66,7 +66,8 @@ def print_search_results(results: Sequence[SearchResult]) -> None:
             table.add_column(heading)
         for number, case in enumerate(result.found, start=1):
             very = f", {MAY_BE_THE_LESION}" if case.may_be_the_lesion else ""
-            similarity, whose = f"{case.similarity:.3f}{very}", _whose(case, result.patient)
+            far = "" if case.distance is None else f" (distance {case.distance:.3f})"
+            similarity, whose = f"{case.similarity:.3f}{far}{very}", _whose(case, result.patient)
             row = (str(number), case.case_id, case.label, similarity, case.label_source, case.organ, whose)
             table.add_row(*map(cell, row))
         console.print(table)
@@ -169,4 +170,5 @@ def _whose(case: Neighbour, patient: str | None) -> str:
 
 def _shown(case: Neighbour) -> dict[str, Any]:
     names = ("case_id", "label", "similarity", "label_source", "organ", "attributes", "note")
-    return {name: getattr(case, name) for name in names}
+    shown = {name: getattr(case, name) for name in names}
+    return shown if case.distance is None else {**shown, "distance": case.distance}

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, runtime_checkable
 import numpy as np
 from LesionLib.errors import CaseLibraryError, LesionLensError
 from LesionLib.geometry import CTVolume, LesionBox
+from LesionLib.metric import COSINE, METRICS, metric_of
 from LesionLib.model.folder import same_embedding_as, segment_margin_of
 
 from LesionRetrievalLib.library.arrays import packed, unpacked
@@ -127,7 +128,8 @@ class ModelIdentity:
     """Which model made the vectors: name and version for people, the bundle's SHA-256 for certainty.
 
     ``segment_margin_mm``: how far the boxes of the cases' segments reach beyond them; None where a library does not say.
-    ``same_embedding_as``: the SHA-256 of earlier models whose vectors are the same; a library does not say it.
+    ``same_embedding_as``: the SHA-256 of earlier models whose vectors are the same; a library does not say it. ``metric``: how
+    vectors are compared, see `LesionLib.metric`; of a library's own models as it was stored with them.
     """
 
     name: str
@@ -135,6 +137,7 @@ class ModelIdentity:
     sha256: str
     segment_margin_mm: float | None = field(default=None, compare=False)
     same_embedding_as: tuple[str, ...] = field(default=(), compare=False)
+    metric: str = field(default=COSINE, compare=False)
 
     @classmethod
     def of(cls, run: RunInfo) -> ModelIdentity:
@@ -144,7 +147,7 @@ class ModelIdentity:
     @classmethod
     def of_embedding(cls, embedding: Embedding) -> ModelIdentity:
         """The model that embedded a lesion."""
-        return replace(cls.of(embedding.info), same_embedding_as=embedding.same_embedding_as)
+        return replace(cls.of(embedding.info), same_embedding_as=embedding.same_embedding_as, metric=embedding.metric)
 
     @classmethod
     def of_model(cls, model: ModelDescription) -> ModelIdentity:
@@ -153,7 +156,7 @@ class ModelIdentity:
         if manifest is None:
             return cls(model.name, model.version, model.sha256)
         same = same_embedding_as(manifest)
-        return cls(model.name, model.version, model.sha256, segment_margin_of(manifest), same)
+        return cls(model.name, model.version, model.sha256, segment_margin_of(manifest), same, metric_of(manifest))
 
     def __post_init__(self) -> None:
         """Refuse empty names and what is not a SHA-256 (`CaseLibraryError`)."""
@@ -161,6 +164,9 @@ class ModelIdentity:
         _checked_text(self.version, "model version", low=1, high=100)
         if not isinstance(self.sha256, str) or not _SHA256.fullmatch(self.sha256):
             msg = f"The model's sha256 is {self.sha256!r}; give 64 lower-case hexadecimal characters."
+            raise CaseLibraryError(msg)
+        if self.metric not in METRICS:
+            msg = f"The model's vectors are compared by {self.metric!r}; known are {', '.join(METRICS)}. Update LesionLens."
             raise CaseLibraryError(msg)
 
     def __str__(self) -> str:
@@ -234,7 +240,11 @@ class Case:
 
 @dataclass(frozen=True)
 class Neighbour:
-    """One case found by a search; ``similarity`` is the cosine, -1 to 1. The other fields are `Case`'s."""
+    """One case found by a search, with the fields of `Case`.
+
+    ``similarity`` is the cosine, -1 to 1; by a model of the Euclidean metric 1 / (1 + ``distance`` squared), above 0 to 1, and
+    ``distance`` is that of the two points (None by cosine). Either way 1 is the same, and more is nearer.
+    """
 
     case_id: str
     label: str
@@ -245,6 +255,7 @@ class Neighbour:
     study_hash: str
     attributes: Mapping[str, Scalar] = field(hash=False)
     note: str
+    distance: float | None = None
 
     @property
     def may_be_the_lesion(self) -> bool:
@@ -458,7 +469,7 @@ def _refuse_uid(value: str, name: str) -> None:
 class CaseStore(Protocol):
     """What every case library can do, wherever its cases lie; `CaseLibrary` keeps them in one file on this computer.
 
-    Known lesions with their vectors, searched exactly by cosine. Faults are `LesionLib.errors.CaseLibraryError`.
+    Known lesions with their vectors, searched exactly by the metric of the model. Faults are `LesionLib.errors.CaseLibraryError`.
     """
 
     @property

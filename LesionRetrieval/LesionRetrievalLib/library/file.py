@@ -17,6 +17,7 @@ from urllib.parse import quote
 
 from LesionLib.errors import CaseLibraryError
 from LesionLib.io.private_files import PRIVATE_FILE, make_private, open_private
+from LesionLib.metric import COSINE
 
 APPLICATION_ID = 0x4C4C636C  # "LLcl", in the file's header: tells our libraries from any other SQLite file
 SCHEMA_VERSION = 3
@@ -64,6 +65,26 @@ _ADDED_IN_3 = {
     # What is true of the library as a whole, such as by which key its patients were hashed.
     "properties": "CREATE {temp} TABLE properties (name TEXT PRIMARY KEY NOT NULL, value TEXT NOT NULL)",
 }
+
+
+METRIC_PROPERTY = "searchMetric "  # with a model's SHA-256: how its vectors are compared, where not by cosine
+INSERT_PROPERTY = "INSERT OR REPLACE INTO properties (name, value) VALUES (?, ?)"
+_INSERT_MODEL = "INSERT INTO models (sha256, name, version, dimension, segment_margin_mm) VALUES (?, ?, ?, ?, ?)"
+
+
+def model_statements(row: tuple, *, metric: str) -> list[tuple[str, tuple]]:
+    """The statements, with their values, that make a model known to a library."""
+    named = [] if metric == COSINE else [(INSERT_PROPERTY, (METRIC_PROPERTY + row[0], metric))]
+    return [(_INSERT_MODEL, row), *named]
+
+
+def models_statement(connection: sqlite3.Connection) -> str:
+    """Name, version, SHA-256, dimension, whether unfinished, margin and metric of every model, in the order of indexing."""
+    margin = "segment_margin_mm" if has_margins(connection) else "NULL"
+    metric = f"(SELECT value FROM properties WHERE properties.name = '{METRIC_PROPERTY}' || sha256)"
+    unfinished = "sha256 IN (SELECT sha256 FROM unfinished_models)"
+    columns = f"name, version, sha256, dimension, {unfinished}, {margin}, coalesce({metric}, '{COSINE}')"
+    return f"SELECT {columns} FROM models ORDER BY rowid"
 
 
 def tables(version: int = SCHEMA_VERSION) -> dict[str, str]:

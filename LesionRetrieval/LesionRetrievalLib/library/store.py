@@ -44,11 +44,13 @@ from LesionRetrievalLib.library.cases import (
     unit_vector,
 )
 from LesionRetrievalLib.library.file import (
+    INSERT_PROPERTY,
     ExportPlan,
     connect,
     discard,
     export_library,
-    has_margins,
+    model_statements,
+    models_statement,
     only_builder,
     plain_errors,
     put_in_place,
@@ -121,8 +123,6 @@ def _patches(library: LibraryReading, rows: Rows) -> Iterator[str]:
 
 _COLUMNS = ", ".join(CASE_COLUMNS)
 _BOX_VALUES = len(BOX_COLUMNS.split(","))
-_MODELS = """SELECT name, version, sha256, dimension, sha256 IN (SELECT sha256 FROM unfinished_models), {margin}
-    FROM models ORDER BY rowid"""
 
 
 class LibraryReading:
@@ -133,7 +133,7 @@ class LibraryReading:
         self._connection = connection
         self._schema = self._rows("PRAGMA user_version")[0][0]
         with plain_errors(path):
-            self._models = _MODELS.format(margin="segment_margin_mm" if has_margins(connection) else "NULL")
+            self._models = models_statement(connection)
 
     def __len__(self) -> int:
         return self._rows("SELECT count(*) FROM cases")[0][0]
@@ -311,13 +311,13 @@ class CaseLibrary(LibraryReading):
         An existing file is refused; with ``overwrite`` it is replaced, if it is a LesionLens library.
         """
         path = Path(path)
-        row = _model_row(model, dimension)
+        insert = _inserting(model, dimension)
         if os.path.exists(path):
             if not overwrite:
                 msg = f"{path} exists; give another name, or ask for it to be overwritten."
                 raise CaseLibraryError(msg)
             connect(path, "ro").close()
-        write_new(path, lambda connection: connection.execute(_INSERT_MODEL, row))
+        write_new(path, lambda connection: [connection.execute(*statement) for statement in insert])
         return cls.open(path, read_only=False)
 
     @classmethod
@@ -443,7 +443,8 @@ class CaseLibrary(LibraryReading):
         with self.transaction():
             self._require_case(case_id)
             if not self._rows("SELECT 1 FROM models WHERE sha256 = ?", (sha256,)):
-                self._rows(_INSERT_MODEL, _model_row(model, np.size(vector)))
+                for statement in _inserting(model, np.size(vector)):
+                    self._rows(*statement)
                 self._rows("INSERT INTO unfinished_models (sha256) VALUES (?)", (sha256,))
             self._rows(
                 "INSERT OR REPLACE INTO vectors (case_id, model_sha256, vector) VALUES (?, ?, ?)",
@@ -471,20 +472,20 @@ class CaseLibrary(LibraryReading):
     def set_property(self, name: str, value: str) -> None:
         """Note something of the library as a whole, in the place of what was noted under that name."""
         with self.transaction():
-            self._rows("INSERT OR REPLACE INTO properties (name, value) VALUES (?, ?)", (name, value))
+            self._rows(INSERT_PROPERTY, (name, value))
 
     def search(self, vector: Any, *, k: int = 9, model_sha256: str, **filters: Any) -> list[Neighbour]:
         """Return the ``k`` most similar cases, best first; equal ones in the order of their case ids.
 
-        Exact cosine over all cases; fewer than ``k`` come back where fewer are left. ``filters``: the fields of
+        Exact over all cases, by the metric of the model; fewer than ``k`` come back where fewer are left. ``filters``: the fields of
         `SearchFilter`, as scope, exclude_patient, label or attributes.
         """
-        self.require_model(model_sha256)
+        metric = self.require_model(model_sha256).metric
         wanted = SearchFilter(**filters)
         k = _whole(k, "k")
         index = self._fresh_index(model_sha256)
         query = unit_vector(vector, index.matrix.shape[1])
-        return index.nearest(query, k, index.allowed(wanted))
+        return index.nearest(query, k, index.allowed(wanted), metric=metric)
 
     def integrity_problems(self) -> tuple[str, ...]:
         """Read the whole file; return what is wrong with it, one line each. Empty: all is well."""
@@ -514,21 +515,19 @@ class CaseLibrary(LibraryReading):
         return index
 
 
-_INSERT_MODEL = "INSERT INTO models (sha256, name, version, dimension, segment_margin_mm) VALUES (?, ?, ?, ?, ?)"
-
-
 def _identity(row: tuple) -> ModelIdentity:
-    """Of a row of `_MODELS`."""
-    name, version, sha256, _, _, margin_mm = row
-    return ModelIdentity(name, version, sha256, margin_mm)
+    """Of a row of `models_statement`."""
+    name, version, sha256, _, _, margin_mm, metric = row
+    return ModelIdentity(name, version, sha256, margin_mm, metric=metric)
 
 
-def _model_row(model: ModelIdentity, dimension: int) -> tuple:
+def _inserting(model: ModelIdentity, dimension: int) -> list[tuple[str, tuple]]:
     if not isinstance(model, ModelIdentity):
         msg = f"The model is a {type(model).__name__}; give a ModelIdentity."
         raise CaseLibraryError(msg)
     size = _whole(dimension, "dimension", high=MAX_DIMENSION)
-    return (model.sha256, model.name, model.version, size, model.segment_margin_mm)
+    row = (model.sha256, model.name, model.version, size, model.segment_margin_mm)
+    return model_statements(row, metric=model.metric)
 
 
 def _whole(value: object, name: str, *, high: int = 2**31) -> int:

@@ -1,4 +1,4 @@
-"""A case library on a Milvus server, for a department that outgrows one file; searched exactly, by cosine."""
+"""A case library on a Milvus server, for a department that outgrows one file; searched exactly."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import Any, Self
 
 import numpy as np
 from LesionLib.errors import CaseLibraryError
+from LesionLib.metric import COSINE, EUCLIDEAN, least_cosine_within, points_of
 from LesionLib.model.folder import MAX_MARGIN_MM
 
 from LesionRetrievalLib.library.cases import (
@@ -29,8 +30,14 @@ from LesionRetrievalLib.library.cases import (
     stored_vector,
     unit_vector,
 )
+from LesionRetrievalLib.library.file import METRIC_PROPERTY
 from LesionRetrievalLib.library.patches import HuPatch
-from LesionRetrievalLib.library.search import SearchFilter, attribute_columns
+from LesionRetrievalLib.library.search import (
+    SearchFilter,
+    attribute_columns,
+    distant_neighbour,
+    euclidean_distances,
+)
 from LesionRetrievalLib.server.connection import (
     FILTER_FIELDS,
     ServerAddress,
@@ -67,11 +74,13 @@ _CASES_OF_PIECES = 50
 class MilvusSearch:
     """Exact search on a server: its float32 order first, then similarities as a library in a file computes them.
 
-    ``cases``: the library's cases; ``vectors``: those of one model.
+    ``cases``: the library's cases; ``vectors``: those of one model, compared by ``metric``. The server's order is by cosine,
+    whatever the metric: near points have near directions, and it is asked until no nearer point can be left.
     """
 
     cases: Collection
     vectors: Collection
+    metric: str = COSINE
 
     def nearest(self, query: np.ndarray, k: int, wanted: SearchFilter) -> list[Neighbour]:
         """The ``k`` nearest to ``query`` (float64, length 1) that the filter leaves, best first, ties by case id."""
@@ -79,10 +88,12 @@ class MilvusSearch:
         for condition in self._conditions(wanted):
             found += self._candidates(query, k, condition)
         best = sorted(found, key=lambda pair: (-pair[1], pair[0]["case_id"]))[:k]
+        if self.metric == EUCLIDEAN:
+            return [distant_neighbour(_columns(row), -nearness) for row, nearness in best]
         return [Neighbour(similarity=similarity, **case_fields(_columns(row))) for row, similarity in best]
 
     def _candidates(self, query: np.ndarray, k: int, condition: str) -> list[tuple[dict[str, Any], float]]:
-        """Whole cases with their similarity: all that could be among the ``k`` nearest."""
+        """Whole cases with their nearness, the cosine or minus the distance: all that could be among the ``k`` nearest."""
         asked, most = k + _SPARE, MAX_ANSWERS + _SPARE
         margin = 4 * (len(query) + 4) * float(np.finfo(np.float32).eps)
         while True:
@@ -90,14 +101,25 @@ class MilvusSearch:
             rows = {row["case_id"]: row for row in self.cases.get([i for i, _, _ in hits], list(CASE_COLUMNS))}
             whole = [(i, score, stored) for i, score, stored in hits if i in rows]
             everything = len(hits) < min(asked, most)
-            enough = len(whole) > k and hits[-1][1] < whole[k - 1][1] - margin
+            nearness = self._nearness(query, whole)
+            enough = len(whole) > k and hits[-1][1] < self._least_cosine(query, nearness, whole, k) - margin
             if everything or enough or asked >= most:
                 break
             asked *= 4
+        return [(rows[i], float(s)) for (i, _, _), s in zip(whole, nearness, strict=True)]
+
+    def _nearness(self, query: np.ndarray, whole: list[tuple[str, float, list[float]]]) -> np.ndarray:
         vectors = [loaded_vector(i, stored, len(query)) for i, _, stored in whole]
         matrix = np.array(vectors, dtype=np.float32).reshape(len(whole), len(query))
-        similarity = (matrix.astype(np.float64) * query).sum(axis=1).clip(-1.0, 1.0)
-        return [(rows[i], float(s)) for (i, _, _), s in zip(whole, similarity, strict=True)]
+        if self.metric == EUCLIDEAN:
+            return -euclidean_distances(matrix, query, np.arange(len(matrix)))
+        return (matrix.astype(np.float64) * query).sum(axis=1).clip(-1.0, 1.0)
+
+    def _least_cosine(self, query: np.ndarray, nearness: np.ndarray, whole: list[tuple], k: int) -> float:
+        """Below it the server holds nothing that could be among the ``k`` nearest."""
+        if self.metric == EUCLIDEAN:
+            return least_cosine_within(float(-np.sort(nearness)[-k]), points_of(query))
+        return whole[k - 1][1]
 
     def _conditions(self, wanted: SearchFilter) -> list[str]:
         """The filter in the server's words; attributes are compared here, and become lists of case ids."""
@@ -134,6 +156,7 @@ class MilvusReading:
         self._cases = Collection(self._client, address, cases_of(library), "case_id")
         self._pieces = Collection(self._client, address, pieces_of(library), "piece_id")
         self._properties = Collection(self._client, address, properties_of(library), "name")
+        self._metrics: dict[str, str] = {}
 
     def close(self) -> None:
         self._client.close()
@@ -164,10 +187,10 @@ class MilvusReading:
         rows = sorted(
             self._models.all(["sha256", "name", "version", "dimension", "place"]), key=lambda row: row["place"]
         )
-        margins = self._margins()
+        margins, properties = self._margins(), self.properties()
         return [
             IndexedModel(
-                _identity(row, margins),
+                _identity(row, margins, properties.get(METRIC_PROPERTY + row["sha256"], COSINE)),
                 _dimension(row),
                 self._vectors(row["sha256"]).count(),
                 False,
@@ -178,7 +201,7 @@ class MilvusReading:
     def require_model(self, sha256: str) -> ModelIdentity:
         """The model ``sha256``; `CaseLibraryError` naming it and the library's where it cannot be searched with."""
         margin_mm = self._margins().get(sha256)
-        return replace(self._indexed(sha256).identity, segment_margin_mm=margin_mm)
+        return replace(self._indexed(sha256).identity, segment_margin_mm=margin_mm, metric=self._metric(sha256))
 
     def case(self, case_id: str) -> Case:
         found = self._whole([checked_case_id(case_id)])
@@ -268,7 +291,8 @@ class MilvusReading:
         """The ``k`` most similar cases that the filters leave, best first, equal ones in the order of their ids.
 
         The server's float32 order is only a first one: similarities are computed again here, in float64, as a library in a
-        file does. Of more than 16,000 equally similar cases at the ``k``-th place, which come is the server's choice.
+        file does. Of more than 16,000 equally similar cases at the ``k``-th place, which come is the server's choice; by a
+        Euclidean model, of more than 16,000 whose directions are as near as that of the ``k``-th.
         """
         model = self._indexed(model_sha256)
         if not isinstance(k, int) or isinstance(k, bool) or not 1 <= k <= MAX_ANSWERS:
@@ -276,7 +300,9 @@ class MilvusReading:
             raise CaseLibraryError(msg)
         wanted = SearchFilter(**filters)
         query = unit_vector(vector, model.dimension)
-        return MilvusSearch(self._cases, self._vectors(model_sha256)).nearest(query, k, wanted)
+        return MilvusSearch(self._cases, self._vectors(model_sha256), self._metric(model_sha256)).nearest(
+            query, k, wanted
+        )
 
     def _indexed(self, sha256: str) -> IndexedModel:
         rows = self._models.all(["sha256", "name", "version", "dimension", "place"])
@@ -289,6 +315,12 @@ class MilvusReading:
             "search with that model, reindex the library with this one, or build the library again."
         )
         raise CaseLibraryError(msg)
+
+    def _metric(self, sha256: str) -> str:
+        """How a model's vectors are compared; it never changes, so it is asked for once."""
+        if sha256 not in self._metrics:
+            self._metrics[sha256] = self.properties().get(METRIC_PROPERTY + sha256, COSINE)
+        return self._metrics[sha256]
 
     def _margins(self) -> dict[str, float]:
         """How far the boxes of segments reach beyond them, mm, by the model of the vectors. Raises `CaseLibraryError`."""
@@ -327,8 +359,8 @@ def _dimension(row: Mapping[str, Any]) -> int:
     return dimension
 
 
-def _identity(row: Mapping[str, Any], margins: Mapping[str, float]) -> ModelIdentity:
-    return ModelIdentity(row["name"], row["version"], row["sha256"], margins.get(row["sha256"]))
+def _identity(row: Mapping[str, Any], margins: Mapping[str, float], metric: str = COSINE) -> ModelIdentity:
+    return ModelIdentity(row["name"], row["version"], row["sha256"], margins.get(row["sha256"]), metric=metric)
 
 
 def _problems_of(read: Callable[[list[str]], object], case_ids: list[str]) -> list[str]:
@@ -397,6 +429,8 @@ class MilvusLibrary(MilvusReading):
         if margin_mm is not None:
             self.set_property(_MARGIN + model.sha256, repr(float(margin_mm)))
         if not self._models.having([model.sha256]):
+            if model.metric != COSINE:
+                self.set_property(METRIC_PROPERTY + model.sha256, model.metric)
             self._put_last(model, dimension)
 
     def prefer_model(self, sha256: str) -> None:

@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
+from LesionLib.metric import EUCLIDEAN
 
 from lesiontraining.evaluation.baselines import SIZE, baseline_runs
 from lesiontraining.evaluation.leaks import Leak, LeakReport, check_leaks
@@ -120,6 +121,10 @@ def _extra(folds: Sequence[FoldFolder]) -> list[str]:
         lines.append(
             "This network knows no classes: its probabilities are the shares of the classes among the nine training lesions "
             "most similar to the one asked about, weighted by similarity."
+        )
+    if folds[0].predictions().metric == EUCLIDEAN:
+        lines.append(
+            "Lesions are compared by Euclidean distance, not by cosine; similarity is 1 / (1 + distance squared)."
         )
     for fold in folds:
         for name, value in fold.facts.get("figures", {}).items():

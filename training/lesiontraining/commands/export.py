@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from LesionLib.errors import LesionLensError, OutputError
 from LesionLib.io.swap import put_folder, staging_folder
+from LesionLib.metric import COSINE
 from LesionLib.model.bundle import (
     CLASS_NAME_PATTERN,
     SCHEMA_VERSION,
@@ -82,6 +83,7 @@ def write_bundle(
             "schema": SCHEMA_VERSION,
             **lesionlens,
             "input": section_from_spec(spec),
+            **({} if network.metric == COSINE else {"metric": network.metric}),
             "golden_logits": golden_logits(network, spec).round(5).tolist(),
             **({} if answer is None else {"golden_probabilities": answer.round(5).tolist()}),
             "files": {name: _sha256(folder / name) for name in (WEIGHTS, CARD, LICENSE)},

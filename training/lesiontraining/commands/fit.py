@@ -10,6 +10,7 @@ import warnings
 from argparse import ArgumentError
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -305,7 +306,8 @@ def _predictions_of(cli: RecipeCLI, arguments: Sequence[str]) -> tuple[Predictio
         parts = [(lesion_probabilities(network, of, temperature), e) for of, e in zip(logits, embeddings, strict=True)]
     else:
         parts = [task.answers(s) for s in sets.values()]
-    predictions = _predictions(sets, parts, {row.lesion_id: f"line {row.line}" for row in data.table.rows})
+    lines = {row.lesion_id: f"line {row.line}" for row in data.table.rows}
+    predictions = replace(_predictions(sets, parts, lines), metric=network.metric)
     model = FittedModel(
         architecture=architecture,
         arguments=dict(network_arguments),

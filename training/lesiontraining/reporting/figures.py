@@ -356,7 +356,7 @@ def _of_folds(predictions: Predictions, rule: str, k: int) -> list[Retrieval]:
         if len(part) > 1:
             labels = np.array(part.class_names)[part.labels]
             studies = part.studies if rule == "cross" else None
-            one = retrieve(part.embeddings, labels, part.patients, rule=rule, k=k, studies=studies)
+            one = retrieve(part.embeddings, labels, part.patients, rule=rule, k=k, studies=studies, metric=part.metric)
             found += [one] if len(one.query) else []
     return found
 

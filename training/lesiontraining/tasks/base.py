@@ -153,7 +153,7 @@ class LesionTask(LightningModule):
             return np.full((len(embeddings), len(self.class_names)), 1 / max(1, len(self.class_names))), embeddings
         _, known = lesion_features(self.network, self._train.images)
         return neighbour_probabilities(
-            embeddings, known[labels >= 0], labels[labels >= 0], len(self.class_names)
+            embeddings, known[labels >= 0], labels[labels >= 0], len(self.class_names), metric=self.network.metric
         ), embeddings
 
     def figures(self, val: LesionDataset, test: LesionDataset) -> dict[str, Any]:

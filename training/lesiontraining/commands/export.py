@@ -304,6 +304,12 @@ def export(run: Path, out: Path, plan: ExportPlan, *, fold: int | None = None) -
             "report can be used as they are."
         )
         raise ExportError(msg)
+    if model.facts["data"].get("organ_alone"):
+        msg = (
+            "it learned from CTs of which the organ alone was left (organ_mask), and a model folder answers on whole CTs: the "
+            "pictures would be others. The run and its report can be used as they are."
+        )
+        raise ExportError(msg)
     for name in model.class_names:
         if not _CLASS_NAME.fullmatch(name):
             msg = f"{name!r} cannot be the name of a class: letters, digits, spaces, - and _, up to 64. Rename it in the table."

@@ -247,6 +247,7 @@ def _fit_fold(cli: RecipeCLI, fold: FoldFolder, arguments: Sequence[str], notify
     _take_best(cli)
     predictions, model, network = _predictions_of(cli, arguments)
     predictions.save(fold.path / "predictions.npz")
+    fold.keep_examples(_examples_of(cli, model))
     model.save(fold.path, network)
     fold.finish({**model.facts, "seconds": round(time.monotonic() - start, 1)})
     notify(f"fold {fold.number}: {_one_line(predictions, model)}")
@@ -321,6 +322,17 @@ def _predictions_of(cli: RecipeCLI, arguments: Sequence[str]) -> tuple[Predictio
     )
     model.facts["figures"] = task.figures(data.val, data.test)
     return predictions, model, network
+
+
+def _examples_of(cli: RecipeCLI, model: FittedModel) -> dict[str, dict[str, np.ndarray]]:
+    """Pictures for the report; lesions are named by their line, as in the predictions."""
+    data = cli.datamodule
+    found = {"maps": cli.model.examples(data.test, model.facts["figures"]), "frangi": data.filtered_examples()}
+    lines = {row.lesion_id: f"line {row.line}" for row in data.table.rows}
+    for of in found.values():
+        if of:
+            of["lesion"] = np.array([lines[str(data.test.lesion_ids[row])] for row in of["lesion"]])
+    return found
 
 
 def _training_content(data: LesionDataModule) -> dict[str, str]:

@@ -243,6 +243,9 @@ def _place_problems(row: LesionRow, volume: CTVolume) -> Iterator[Problem]:
     if source.mask is not None and not os.path.isfile(source.mask):
         yield Problem(row.line, f"the mask {source.mask} is missing")
         return
+    if source.organ is not None and not os.path.exists(source.organ):
+        yield Problem(row.line, f"the organ's mask {source.organ} is missing")
+        return
     try:
         around_mask = (
             None if source.mask is None else mask_box(source.mask, source.mask_value, name=row.lesion_id, volume=volume)

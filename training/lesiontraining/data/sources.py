@@ -23,6 +23,7 @@ from LesionLib.io.boxes import boxes_from_label_array
 from LesionLib.io.image_files import looks_like_dicom
 from LesionLib.io.segmentations import lattice_problem, read_label_map
 from LesionLib.io.volumes import read_ct
+from LesionLib.sampling.volumes import mask_on_lattice
 from PIL import Image, UnidentifiedImageError
 
 MM_COLUMNS = ("center_x", "center_y", "center_z", "size_x", "size_y", "size_z")
@@ -122,6 +123,7 @@ def _number(values: Mapping[str, str], column: str) -> float:
     return number
 
 
+_AIR_HU = -1000
 DEEPLESION_ZERO = 32768  # what a DeepLesion pixel of 0 HU holds
 _MAX_PHOTOGRAPH = 200_000_000  # pixels
 
@@ -130,7 +132,8 @@ _MAX_PHOTOGRAPH = 200_000_000  # pixels
 class VolumeSource:
     """A lesion in a CT file or DICOM folder: by its box, its mask, or both (then the mask is the box's segment).
 
-    ``mask_value``: the label of the lesion in the mask file; None takes all that is above 0.
+    ``mask_value``: the label of the lesion in the mask file; None takes all that is above 0. ``organ``: a label map of the
+    organ, on any lattice; what lies outside it is -1000 HU when the CT is read.
     """
 
     volume: Path
@@ -138,19 +141,21 @@ class VolumeSource:
     mask: Path | None = None
     mask_value: int | None = None
     series: str | None = None
+    organ: Path | None = None
 
     @property
     def group(self) -> tuple[str, str]:
         """Lesions of one CT are cut together."""
-        return (str(self.volume), self.series or "")
+        return (str(self.volume), f"{self.series or ''} {self.organ or ''}".strip())
 
     def files(self) -> tuple[Path, ...]:
-        """The CT and the mask."""
-        return (self.volume,) if self.mask is None else (self.volume, self.mask)
+        """The CT and the masks."""
+        return tuple(path for path in (self.volume, self.mask, self.organ) if path is not None)
 
     def read(self) -> CTVolume:
-        """The CT. Raises `VolumeError`."""
-        return read_ct(self.volume, series=self.series if os.path.isdir(self.volume) else None)
+        """The CT, of the organ alone where its mask is given. Raises `VolumeError`."""
+        volume = read_ct(self.volume, series=self.series if os.path.isdir(self.volume) else None)
+        return volume if self.organ is None else _organ_alone(volume, self.organ)
 
     def lesion(self, volume: CTVolume, *, name: str, margin_mm: float = TRAINING_MARGIN_MM) -> LesionBox:
         """The box with its segment where there is a mask. Raises `BoxError`, `VolumeError`.
@@ -326,6 +331,19 @@ def mask_box(path: Path, value: int | None, *, name: str, volume: CTVolume | Non
             msg = f"the mask {path.name}: {problem}; export the mask on the image's own geometry."
             raise BoxError(msg)
     return boxes_from_label_array(chosen.astype(np.uint8), to_ras, {1: name})[0]
+
+
+def _organ_alone(volume: CTVolume, path: Path) -> CTVolume:
+    """The CT with air instead of all that is not the organ. Raises `VolumeError` for a mask that shows nothing of it."""
+    labels = read_label_map(path, value=None)
+    organ = CTVolume((labels.array > 0).astype(np.uint8), labels.ijkToRAS, name=path.name)
+    inside = mask_on_lattice(organ, volume.ijkToRAS, volume.sizeIJK, interpolation="nearest")
+    if not inside.any():
+        msg = f"the organ's mask {path.name} shows nothing of {volume.name}; give the mask of this CT."
+        raise VolumeError(msg)
+    return CTVolume(
+        np.where(inside, volume.array, _AIR_HU).astype(volume.array.dtype), volume.ijkToRAS, name=volume.name
+    )
 
 
 @lru_cache(maxsize=2)

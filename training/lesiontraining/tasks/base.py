@@ -160,6 +160,10 @@ class LesionTask(LightningModule):
         """What else the recipe measures on test lesions, with choices made on validation lesions; plain JSON."""
         return {}
 
+    def examples(self, test: LesionDataset, figures: dict[str, Any]) -> dict[str, np.ndarray]:
+        """What can be looked at of a few test lesions, for the report: arrays of one length, with ``lesion``, rows of ``test``."""
+        return {}
+
     def bundle_parts(self) -> tuple[str, dict[str, Any], LesionNet]:
         """Architecture, arguments and the network as it answers: for `export`."""
         return self.architecture, dict(self.arguments), self.network.eval()

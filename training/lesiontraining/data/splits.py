@@ -14,6 +14,7 @@ from LesionLib.errors import LesionLensError
 from lesiontraining.data.lesions import SPLITS, UNKNOWN, LesionTable, natural
 
 DADRN_RATIOS = (639, 216, 236)  # slices of train, validation and test in each of the paper's two sets (papers 1.2)
+ORTHOPATCH_RATIOS = (138, 46, 46)  # lesions of train, validation and test (papers 1.3)
 NEXT_FOLD = "next"
 NO_FOLD = -1
 
@@ -296,7 +297,7 @@ def divided(table: LesionTable, folds: int | str, *, held_out: int, validation: 
             raise SplitError(msg)
         return _single(two_random_splits(**who, seed=seed)[held_out], len(table), held_out, ("first", "second"))
     if folds == LEAKY:
-        split = leaky_lesion_split(table.labels, ratios=DADRN_RATIOS, seed=seed)
+        split = leaky_lesion_split(table.labels, ratios=ORTHOPATCH_RATIOS, seed=seed)
         return _single(split, len(table), 0, ("leaky",), leaky=True)
     if folds == TYPED:
         split = typed_split(table.column("split"), **who, validation=validation, seed=seed)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from LesionLib.errors import CaseLibraryError
@@ -150,3 +152,24 @@ def test_a_case_is_added_found_and_removed_with_all_that_belongs_to_it(store, en
         with pytest.raises(CaseLibraryError, match="not in this library"):
             asked("one0000")
     assert len(store) == COUNT
+
+
+def test_a_changed_case_is_searched_by_what_it_says_now_and_its_history_is_kept(place):
+    case = Case("edited", "benign", "histology", "lung", "0" * 32, "1" * 32, {"size": 3.0})
+    with place() as library:
+        library.add(case, np.eye(12)[3], model_sha256=SHA, by="reader7")
+        assert library.update(replace(case, label="cyst", organ="liver", attributes={}), by="reader8") == (
+            "label, organ, attribute size"
+        )
+        found = library.search(np.eye(12)[3], k=1, model_sha256=SHA, label="cyst", organ="liver")
+        assert [(n.case_id, dict(n.attributes)) for n in found] == [("edited", {})]
+        assert "edited" not in [n.case_id for n in library.search(np.eye(12)[3], k=60, model_sha256=SHA, organ="lung")]
+        library.remove("edited", by="reader7")
+        assert [(c.by, c.what) for c in library.changes("edited")] == [
+            ("reader7", "added"),
+            ("reader8", "label, organ, attribute size"),
+            ("reader7", "removed"),
+        ]
+        library.note_changes(library.changes())
+        assert len(library.changes("edited")) == 3
+        assert library.properties() == {}

@@ -10,7 +10,7 @@ import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from datetime import date
+from datetime import UTC, date, datetime
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
@@ -230,6 +230,88 @@ class Case:
         """Return the values of `CASE_COLUMNS`, attributes as a JSON object."""
         attributes = json.dumps(self.attributes, allow_nan=False, ensure_ascii=False)
         return (*(str(getattr(self, name)) for name in CASE_COLUMNS[:6]), attributes, self.note)
+
+
+ADDED, REMOVED, REINDEXED = "added", "removed", "reindexed by "
+_CODE = re.compile(r"(?=[^0-9]*[0-9])[A-Za-z0-9._-]{1,16}")
+_TIME = re.compile(r"\d{4}-\d{2}-\d{2}T\d{2}:\d{2}:\d{2}Z")
+
+
+def checked_code(value: object) -> str:
+    """The code of who changes a library, or "" for nobody; `CaseLibraryError`, without repeating it, for any other.
+
+    A code has a digit and neither spaces nor commas, so that nobody's name is taken for one.
+    """
+    if value == "" or (isinstance(value, str) and _CODE.fullmatch(value)):
+        return value
+    msg = (
+        "The code of who does this has a form that is not taken; give 1 to 16 of A-Z a-z 0-9 . _ -, with a digit among them, "
+        "such as reader7: a code, and nobody's name."
+    )
+    raise CaseLibraryError(msg)
+
+
+@dataclass(frozen=True)
+class Change:
+    """What was done to a library: ``what`` to ``case_id`` ("" for the library as a whole), by ``by`` (a code, "" where not
+    said), at ``at``, UTC, as 2026-11-27T21:30:05Z. Malformed values: `CaseLibraryError`.
+
+    ``what`` names the fields that were changed, never what was or is in them.
+    """
+
+    case_id: str
+    at: str
+    by: str
+    what: str
+
+    def __post_init__(self) -> None:
+        """Check every field: libraries are passed on."""
+        if self.case_id != "":
+            checked_case_id(self.case_id)
+        checked_code(self.by)
+        if not isinstance(self.at, str) or not _TIME.fullmatch(self.at):
+            msg = "The time of a change is damaged; it must be UTC, as 2026-11-27T21:30:05Z."
+            raise CaseLibraryError(msg)
+        _checked_text(self.what, "what was changed", low=1, high=500)
+
+    @classmethod
+    def now(cls, case_id: str, by: str, what: str) -> Change:
+        """One that is made at this moment."""
+        return cls(case_id, datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"), by, what)
+
+    def __str__(self) -> str:
+        return f"{self.at} {self.what}{f' by {self.by}' if self.by else ''}"
+
+
+def changed_fields(before: Case, after: Case) -> str:
+    """Which fields differ, for `Change.what`: "label, note, attribute size"; "" where none does. Raises `CaseLibraryError`.
+
+    Whose the case is cannot be changed.
+    """
+    if (before.case_id, before.patient_hash, before.study_hash) != (
+        after.case_id,
+        after.patient_hash,
+        after.study_hash,
+    ):
+        msg = (
+            f"Case {before.case_id!r}: its id, patient and study stay what they are; remove the case and add it again."
+        )
+        raise CaseLibraryError(msg)
+    names = [
+        name.replace("_", " ")
+        for name in ("label", "label_source", "organ", "note")
+        if getattr(before, name) != getattr(after, name)
+    ]
+    missing = object()
+    attributes = dict.fromkeys((*before.attributes, *after.attributes))
+    names += [
+        f"attribute {name}"
+        for name in attributes
+        if before.attributes.get(name, missing) != after.attributes.get(name, missing)
+        or type(before.attributes.get(name)) is not type(after.attributes.get(name))
+    ]
+    text = ", ".join(names)
+    return text if len(text) <= 500 else f"{len(names)} fields"
 
 
 @dataclass(frozen=True)
@@ -483,19 +565,37 @@ class CaseStore(Protocol):
         thumbnails: Mapping[str, np.ndarray] | None = None,
         patch: HuPatch | None = None,
         created: str | None = None,
+        by: str | None = "",
     ) -> None:
-        """Add one case, wholly or not at all; ``created``: its date, for one from another library."""
+        """Add one case, wholly or not at all; ``created``: its date, for one from another library.
+
+        ``by``: the code of who adds it, kept with the time; None: not kept, for its history comes along.
+        """
 
     def add_many(
-        self, entries: Iterable[CaseEntry | tuple], *, model_sha256: str, created: Mapping[str, str] | None = None
+        self,
+        entries: Iterable[CaseEntry | tuple],
+        *,
+        model_sha256: str,
+        created: Mapping[str, str] | None = None,
+        by: str | None = "",
     ) -> int:
         """Add several cases, all or none; how many. ``created``: dates by case id, for cases from another library."""
 
-    def remove(self, case_id: str) -> None:
+    def update(self, case: Case, *, by: str = "") -> str:
+        """Put other texts and attributes in the place of a case's; which they are, as `changed_fields` says it."""
+
+    def remove(self, case_id: str, *, by: str = "") -> None:
         """Remove a case with all that belongs to it."""
 
-    def remove_many(self, case_ids: Sequence[str]) -> None:
+    def remove_many(self, case_ids: Sequence[str], *, by: str = "") -> None:
         """Remove several cases; none where one of them is not there."""
+
+    def changes(self, case_id: str | None = None) -> list[Change]:
+        """What was done to a case ("": to the library as a whole), or to all of it, in the order of time."""
+
+    def note_changes(self, changes: Iterable[Change]) -> None:
+        """Keep what was done to cases where they were before; what is kept already is not kept twice."""
 
     def integrity_problems(self) -> tuple[str, ...]:
         """Read all of it; what is wrong, one line each."""

@@ -19,7 +19,7 @@ from LesionLib.errors import CaseLibraryError
 from LesionLib.io.private_files import PRIVATE_FILE, make_private, open_private
 
 APPLICATION_ID = 0x4C4C636C  # "LLcl", in the file's header: tells our libraries from any other SQLite file
-SCHEMA_VERSION = 3
+SCHEMA_VERSION = 4
 
 _TABLES_1 = {
     "models": """CREATE TABLE models (
@@ -64,6 +64,12 @@ _ADDED_IN_3 = {
     # What is true of the library as a whole, such as by which key its patients were hashed.
     "properties": "CREATE {temp} TABLE properties (name TEXT PRIMARY KEY NOT NULL, value TEXT NOT NULL)",
 }
+_ADDED_IN_4 = {
+    # Who did what to which case and when (`cases.Change`); it stays when the case goes, and no copy to give away has it.
+    "changes": """CREATE {temp} TABLE changes (
+        number INTEGER PRIMARY KEY, case_id TEXT NOT NULL, at TEXT NOT NULL, who TEXT NOT NULL, what TEXT NOT NULL,
+        UNIQUE (case_id, at, who, what))""",
+}
 
 
 def tables(version: int = SCHEMA_VERSION) -> dict[str, str]:
@@ -73,7 +79,7 @@ def tables(version: int = SCHEMA_VERSION) -> dict[str, str]:
 
 def _added(since: int, version: int, *, temp: str) -> dict[str, str]:
     """The tables that came after the version ``since`` up to ``version``."""
-    steps = {2: _ADDED_IN_2, 3: _ADDED_IN_3}
+    steps = {2: _ADDED_IN_2, 3: _ADDED_IN_3, 4: _ADDED_IN_4}
     added = [steps[number] for number in range(since + 1, version + 1)]
     return {name: statement.format(temp=temp) for each in added for name, statement in each.items()}
 
@@ -329,7 +335,10 @@ _CASES = f"case_id IN (SELECT case_id FROM vectors JOIN models ON sha256 = model
 
 @dataclass(frozen=True)
 class ExportPlan:
-    """What goes into a copy besides cases and vectors. ``notes`` are free text: read them before they leave the house."""
+    """What goes into a copy besides cases and vectors. ``notes`` are free text: read them before they leave the house.
+
+    Who added or changed a case, and at what hour, never goes along.
+    """
 
     thumbnails: bool = False
     patches: bool = False

@@ -19,19 +19,25 @@ from LesionLib.io.private_files import private_folder
 
 from LesionRetrievalLib.library.arrays import array_bytes, array_from_bytes
 from LesionRetrievalLib.library.cases import (
+    ADDED,
     BOX_COLUMNS,
     CASE_COLUMNS,
     MAX_DIMENSION,
     PART_COLUMNS,
     PLANES,
+    REINDEXED,
+    REMOVED,
     Case,
     CaseEntry,
+    Change,
     IndexedModel,
     ModelIdentity,
     Neighbour,
     box_row,
     case_of,
+    changed_fields,
     checked_case_id,
+    checked_code,
     checked_date,
     checked_thumbnails,
     damaged,
@@ -80,7 +86,7 @@ def problems_of(library: LibraryReading, rows: Rows) -> tuple[str, ...]:
             problems += [text.format(row[0]) for row in rows(statement)]
         except CaseLibraryError as error:  # too damaged to be read to its end
             problems.append(str(error))
-    for check in (_vectors, _cases, _patches):
+    for check in (_vectors, _cases, _patches, _changes):
         try:
             problems += check(library, rows)
         except CaseLibraryError as error:
@@ -117,6 +123,13 @@ def _patches(library: LibraryReading, rows: Rows) -> Iterator[str]:
             library.patch(case_id)
         except CaseLibraryError as error:
             yield str(error)
+
+
+def _changes(library: LibraryReading, _rows: Rows) -> Iterator[str]:
+    try:
+        library.changes()
+    except CaseLibraryError as error:
+        yield f"what was changed when: {error}"
 
 
 _COLUMNS = ", ".join(CASE_COLUMNS)
@@ -237,6 +250,12 @@ class LibraryReading:
         """Return what is noted of the library as a whole, by name."""
         rows = self._rows("SELECT name, value FROM properties ORDER BY name")
         return {name: value for name, value in rows if isinstance(name, str) and isinstance(value, str)}
+
+    def changes(self, case_id: str | None = None) -> list[Change]:
+        """What was done to a case ("": to the library as a whole), or to all of it, in the order of time."""
+        where, given = ("", ()) if case_id is None else (" WHERE case_id = ?", (case_id,))
+        rows = self._rows(f"SELECT case_id, at, who, what FROM changes{where} ORDER BY at, number", given)
+        return [Change(*row) for row in rows]
 
     def ids_without_vector(self, model_sha256: str) -> list[str]:
         """Return the ids of the cases that a search with this model cannot find, in order."""
@@ -376,9 +395,11 @@ class CaseLibrary(LibraryReading):
         thumbnails: Mapping[str, np.ndarray] | None = None,
         patch: HuPatch | None = None,
         created: str | None = None,
+        by: str | None = "",
     ) -> None:
         """Add one case; ``created``: its date where it comes from another library, else today.
 
+        ``by``: the code of who adds it, kept with the time; None: not kept, for its history comes along.
         ``vector`` is (dimension,) real numbers from the model ``model_sha256``, of any length but zero: it is
         normalised here. ``thumbnails`` maps axial, coronal, sagittal to uint8 grey (height, width). ``patch``: the CT around
         the lesion, by `lesion_patch`; without it the case cannot be embedded again by another model.
@@ -396,7 +417,8 @@ class CaseLibrary(LibraryReading):
             if self._rows("SELECT 1 FROM cases WHERE case_id = ?", (case.case_id,)):
                 msg = f"Case {case.case_id!r} is in the library already; remove it first, or give another id."
                 raise CaseLibraryError(msg)
-            # A date without a time: the hour a case was entered could be matched with a hospital's logs.
+            # A date without a time: the hour could be matched with a hospital's logs. It is kept apart, among the changes,
+            # which no copy to give away has.
             row = (*case.as_row(), checked_date(created) if created else datetime.now(UTC).date().isoformat())
             self._insert("cases", f"{', '.join(CASE_COLUMNS)}, created", row)
             self._insert("vectors", "case_id, model_sha256, vector", (case.case_id, model_sha256, blob))
@@ -407,9 +429,16 @@ class CaseLibrary(LibraryReading):
                 self._insert("patch_boxes", f"case_id, {BOX_COLUMNS}", (case.case_id, *box_row(patch)))
                 for values in part_rows(patch):
                     self._insert("patches", f"case_id, {PART_COLUMNS}", (case.case_id, *values))
+            if by is not None:
+                self._note(case.case_id, by, ADDED)
 
     def add_many(
-        self, entries: Iterable[CaseEntry | tuple], *, model_sha256: str, created: Mapping[str, str] | None = None
+        self,
+        entries: Iterable[CaseEntry | tuple],
+        *,
+        model_sha256: str,
+        created: Mapping[str, str] | None = None,
+        by: str | None = "",
     ) -> int:
         """Add (case, vector[, pictures[, patch]]) items in one transaction; returns how many. ``created``: dates by case id."""
         count = 0
@@ -417,21 +446,52 @@ class CaseLibrary(LibraryReading):
             for entry in entries:
                 case, vector, thumbnails, patch = _entry(entry)
                 date = (created or {}).get(case.case_id)
-                self.add(case, vector, model_sha256=model_sha256, thumbnails=thumbnails, patch=patch, created=date)
+                self.add(
+                    case, vector, model_sha256=model_sha256, thumbnails=thumbnails, patch=patch, created=date, by=by
+                )
                 count += 1
         return count
 
-    def remove(self, case_id: str) -> None:
+    def update(self, case: Case, *, by: str = "") -> str:
+        """Put other texts and attributes in the place of a case's; which they are, as `changed_fields` says it.
+
+        Its vectors, pictures, patch and date stay. What was there before is overwritten in the file.
+        """
+        checked_code(by)
+        with self.transaction():
+            changed = changed_fields(self.case(case.case_id), case)
+            if changed:
+                names = CASE_COLUMNS[1:]
+                places = ", ".join(f"{name} = ?" for name in names)
+                self._rows(f"UPDATE cases SET {places} WHERE case_id = ?", (*case.as_row()[1:], case.case_id))
+                self._note(case.case_id, by, changed)
+        return changed
+
+    def remove(self, case_id: str, *, by: str = "") -> None:
         """Remove a case with its vectors, pictures and patch; their bytes in the file are overwritten."""
         with self.transaction():
             self._require_case(case_id)
             self._rows("DELETE FROM cases WHERE case_id = ?", (case_id,))
+            self._note(case_id, by, REMOVED)
 
-    def remove_many(self, case_ids: Sequence[str]) -> None:
+    def remove_many(self, case_ids: Sequence[str], *, by: str = "") -> None:
         """Remove several cases, all or none."""
         with self.transaction():
             for case_id in case_ids:
-                self.remove(case_id)
+                self.remove(case_id, by=by)
+
+    def note_changes(self, changes: Iterable[Change]) -> None:
+        """Keep what was done to cases where they were before; what is kept already is not kept twice."""
+        with self.transaction():
+            for change in changes:
+                self._insert_change(change)
+
+    def _note(self, case_id: str, by: str, what: str) -> None:
+        self._insert_change(Change.now(case_id, by, what))
+
+    def _insert_change(self, change: Change) -> None:
+        values = (change.case_id, change.at, change.by, change.what)
+        self._rows("INSERT OR IGNORE INTO changes (case_id, at, who, what) VALUES (?, ?, ?, ?)", values)
 
     def add_vector(self, case_id: str, vector: Any, *, model: ModelIdentity) -> None:
         """Add (or replace) the vector of a case by ``model``; for `reindex`.
@@ -463,10 +523,15 @@ class CaseLibrary(LibraryReading):
         with self.transaction():
             self._rows("UPDATE models SET rowid = (SELECT max(rowid) + 1 FROM models) WHERE sha256 = ?", (sha256,))
 
-    def finish_model(self, sha256: str) -> None:
-        """Let a model be searched with, now that all cases that can be are embedded by it; for `reindex`."""
+    def finish_model(self, sha256: str, *, by: str | None = None) -> None:
+        """Let a model be searched with, now that all cases that can be are embedded by it; for `reindex`.
+
+        ``by``: the code of who reindexed, kept with the time; None: not kept.
+        """
         with self.transaction():
             self._rows("DELETE FROM unfinished_models WHERE sha256 = ?", (sha256,))
+            if by is not None:
+                self._note("", by, f"{REINDEXED}{self.require_model(sha256)}")
 
     def set_property(self, name: str, value: str) -> None:
         """Note something of the library as a whole, in the place of what was noted under that name."""

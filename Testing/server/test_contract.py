@@ -154,22 +154,21 @@ def test_a_case_is_added_found_and_removed_with_all_that_belongs_to_it(store, en
     assert len(store) == COUNT
 
 
-def test_a_changed_case_is_searched_by_what_it_says_now_and_its_history_is_kept(place):
+def test_a_changed_case_is_searched_by_what_it_says_now_and_its_history_is_kept(store):
     case = Case("edited", "benign", "histology", "lung", "0" * 32, "1" * 32, {"size": 3.0})
-    with place() as library:
-        library.add(case, np.eye(12)[3], model_sha256=SHA, by="reader7")
-        assert library.update(replace(case, label="cyst", organ="liver", attributes={}), by="reader8") == (
-            "label, organ, attribute size"
-        )
-        found = library.search(np.eye(12)[3], k=1, model_sha256=SHA, label="cyst", organ="liver")
-        assert [(n.case_id, dict(n.attributes)) for n in found] == [("edited", {})]
-        assert "edited" not in [n.case_id for n in library.search(np.eye(12)[3], k=60, model_sha256=SHA, organ="lung")]
-        library.remove("edited", by="reader7")
-        assert [(c.by, c.what) for c in library.changes("edited")] == [
-            ("reader7", "added"),
-            ("reader8", "label, organ, attribute size"),
-            ("reader7", "removed"),
-        ]
-        library.note_changes(library.changes())
-        assert len(library.changes("edited")) == 3
-        assert library.properties() == {}
+    store.add(case, np.eye(12)[3], model_sha256=SHA, by="reader7")
+    assert store.update(replace(case, label="cyst", organ="liver", attributes={}), by="reader8") == (
+        "label, organ, attribute size"
+    )
+    found = store.search(np.eye(12)[3], k=1, model_sha256=SHA, label="cyst", organ="liver")
+    assert [(n.case_id, dict(n.attributes)) for n in found] == [("edited", {})]
+    assert "edited" not in [n.case_id for n in store.search(np.eye(12)[3], k=60, model_sha256=SHA, organ="lung")]
+    store.remove("edited", by="reader7")
+    assert [(c.by, c.what) for c in store.changes("edited")] == [
+        ("reader7", "added"),
+        ("reader8", "label, organ, attribute size"),
+        ("reader7", "removed"),
+    ]
+    store.note_changes(store.changes())
+    assert len(store.changes("edited")) == 3
+    assert store.properties() == {}

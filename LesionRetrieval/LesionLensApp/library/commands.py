@@ -1,6 +1,6 @@
-"""``lesionlens library build | add | search | list | remove | verify | key | export | reindex | push | pull``: the commands.
+"""``lesionlens library``: build, add, search, list, show, edit, remove, verify, key, export, reindex, push and pull cases.
 
-What ``build``, ``add`` and ``search`` do is in `cases` and `search`.
+What ``build``, ``add``, ``search``, ``list`` and ``edit`` do is in `building`, `cases`, `table`, `search`, `contents` and `editing`.
 """
 
 from __future__ import annotations
@@ -9,8 +9,7 @@ import argparse
 import os
 import sys
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,22 +17,28 @@ from LesionLib.errors import CaseLibraryError
 from LesionLib.model.folder import find_bundle, segment_margin_of
 from LesionLib.terminal import notify
 from LesionRetrievalLib.libraries import Target, TransferPlan, Transferred, library_location, open_store, transfer
-from LesionRetrievalLib.library.cases import Case, CaseStore
+from LesionRetrievalLib.library.cases import Case, CaseStore, ModelIdentity
 from LesionRetrievalLib.library.reindex import ReindexReport, patch_embedder, reindex
 from LesionRetrievalLib.library.store import CaseLibrary
 from LesionRetrievalLib.server.connection import is_server_address
 from LesionRetrievalLib.server.library import MilvusLibrary
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from LesionLensApp.library.contents import (
     LISTED,
     contents_as_csv,
     contents_as_json,
     described_model,
+    print_case,
     print_contents,
 )
-from LesionLensApp.options import add_machine_options, add_readers_option, add_window_option, model_for
+from LesionLensApp.options import (
+    add_code_option,
+    add_machine_options,
+    add_readers_option,
+    add_window_option,
+    code_of,
+    model_for,
+)
 from LesionLensApp.output import NOTICE, Steps, kept_names, library_file
 
 if TYPE_CHECKING:
@@ -52,6 +57,8 @@ def add_library_commands(commands: argparse._SubParsersAction, *, default_model:
     _add_add(library, default_model)
     _add_search(library, default_model)
     _add_list(library)
+    _add_show(library)
+    _add_edit(library)
     _add_remove(library)
     _add_verify(library)
     _add_key_command(library)
@@ -133,7 +140,10 @@ def _model_help(default_model: str) -> str:
 def _add_search(commands: argparse._SubParsersAction, default_model: str) -> None:
     parser = commands.add_parser("search", help="the most similar cases to one of the library, or to lesions on a CT")
     _add_library_argument(parser)
-    parser.add_argument("--case", help="id of the case to compare with; needs no model")
+    parser.add_argument(
+        "--case",
+        help="id of the case to compare with; needs no model (--model names which of the library's vectors count)",
+    )
     parser.add_argument("--volume", type=Path, help="DICOM folder, NRRD or NIfTI file with the lesions to compare with")
     _add_where(parser, required=False)
     parser.add_argument("--model", help=_model_help(default_model))
@@ -171,11 +181,44 @@ def _add_list(commands: argparse._SubParsersAction) -> None:
     parser.set_defaults(command=_list)
 
 
+def _add_show(commands: argparse._SubParsersAction) -> None:
+    parser = commands.add_parser("show", help="one case: what is said of it, and who added and changed it when")
+    _add_library_argument(parser)
+    parser.add_argument("case", help="id of the case")
+    parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
+    parser.set_defaults(command=_show)
+
+
+def _add_edit(commands: argparse._SubParsersAction) -> None:
+    parser = commands.add_parser("edit", help="change the answer, the note or attributes of a case")
+    _add_library_argument(parser)
+    parser.add_argument("case", help="id of the case")
+    parser.add_argument("--label", help="the answer: what the lesion turned out to be")
+    parser.add_argument("--label-source", help="how it was established, such as histology")
+    parser.add_argument("--organ", help="organ or site of the lesion")
+    parser.add_argument("--note", help="another remark in the place of the old one; '' takes it out")
+    parser.add_argument(
+        "--set", action="append", default=[], metavar="NAME=VALUE", help="set an attribute; may be repeated"
+    )
+    parser.add_argument(
+        "--unset", action="append", default=[], metavar="NAME", help="take an attribute out; may be repeated"
+    )
+    parser.add_argument(
+        "--volume", type=Path,
+        help="the case's CT, if at hand: names, numbers and dates in its header are then refused in what you type",
+    )  # fmt: skip
+    parser.add_argument("--series", help="which series of a DICOM folder: its number in the list, or its UID")
+    _add_key(parser)
+    add_code_option(parser)
+    parser.set_defaults(command=_edit, patient=None, study=None)
+
+
 def _add_remove(commands: argparse._SubParsersAction) -> None:
     parser = commands.add_parser("remove", help="remove cases; in a file their bytes are overwritten")
     _add_library_argument(parser)
     parser.add_argument("case", nargs="+", help="ids of the cases")
     parser.add_argument("--yes", action="store_true", help="remove them without asking")
+    add_code_option(parser)
     parser.set_defaults(command=_remove)
 
 
@@ -213,6 +256,7 @@ def _add_reindex(commands: argparse._SubParsersAction, default_model: str) -> No
     _add_library(parser)
     parser.add_argument("--model", default=default_model, help="name or folder of the model")
     add_machine_options(parser)
+    add_code_option(parser)
     parser.set_defaults(command=_reindex)
 
 
@@ -355,13 +399,25 @@ def _list(options: argparse.Namespace) -> None:
         print_contents(options.library, limit=options.limit)
 
 
+def _show(options: argparse.Namespace) -> None:
+    print_case(options.library, options.case, as_json=options.json)
+
+
+def _edit(options: argparse.Namespace) -> None:
+    from LesionLensApp.library.editing import edit_case
+
+    changed = edit_case(options, by=code_of(options))
+    what = f"changed {changed}" if changed else "nothing to change, it says so already"
+    notify(f"{options.library}: case {options.case}: {what}.")
+
+
 def _remove(options: argparse.Namespace) -> None:
-    cases = dict.fromkeys(options.case)
+    cases, by = dict.fromkeys(options.case), code_of(options)
     with open_store(options.library, writable=True) as library:
         known = [library.case(case_id) for case_id in cases]
         if not options.yes:
             _ask_to_remove(known, options.library)
-        library.remove_many(list(cases))
+        library.remove_many(list(cases), by=by)
     notify(f"{options.library}: removed {', '.join(cases)}.")
 
 
@@ -419,7 +475,7 @@ def _reindex(options: argparse.Namespace) -> None:
     steps = Steps()
     model = _asked(options, steps)
 
-    notify(reindex_library(options.library, model, steps))
+    notify(reindex_library(options.library, model, steps, by=code_of(options)))
 
 
 def _push(options: argparse.Namespace) -> None:
@@ -463,33 +519,44 @@ _INTERRUPTED = 130
 _SHOWN_CASES = 5
 
 
-def reindex_library(path: Path, model: ModelSession, steps: Steps) -> str:
+def reindex_library(path: Path, model: ModelSession, steps: Steps, *, by: str = "") -> str:
     """``lesionlens library reindex``: the cases embedded by another model, with a bar, to be broken off and resumed.
 
-    Embed what is not embedded yet; returns what was done, in a few lines. Raises `CaseLibraryError`.
+    Embed what is not embedded yet; returns what was done and what is another from now on, in a few lines. ``by``: the code of
+    who does it. Raises `CaseLibraryError`.
 
     Ends the program with code 130 when interrupted; what is done is kept.
     """
     with CaseLibrary.open(path, read_only=False) as library:
         try:
-            who = model.described
+            who, before = model.described, library.model
             steps.begin(f"Embedding {len(library)} cases by {who.name} {who.version}")
             embed = patch_embedder(who.spec, model.embed, margin_mm=segment_margin_of(who.manifest))
-            with _bar() as bar:
-                report = reindex(library, who, progress=bar, embed=embed)
+            with steps.bar() as bar:
+                report = reindex(library, who, progress=bar, embed=embed, by=by)
+            after = library.model
         except KeyboardInterrupt:
             notify("lesionlens: interrupted; what is embedded is kept, reindex again to go on.", sys.stderr)
             raise SystemExit(_INTERRUPTED) from None
-    return "\n".join([f"{path}: {_counted(report)}", *_left_out(report)])
+    return "\n".join([f"{path}: {_counted(report)}", *_left_out(report), *_another_now(before, after, report)])
 
 
-@contextmanager
-def _bar() -> Iterator[Callable[[int, int], None]]:
-    """What `reindex` tells its progress to, drawn where there is a terminal."""
-    columns = [TextColumn("         "), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()]
-    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
-        task = progress.add_task("", total=None)
-        yield lambda done, total: progress.update(task, completed=done, total=total)
+def _another_now(before: ModelIdentity, after: ModelIdentity, report: ReindexReport) -> list[str]:
+    """What searches do otherwise than before a reindex."""
+    if before == after:
+        return ["Searches compare by the same model as before."]
+    earlier = f"{before.name} {before.version}"
+    how = before.name if before.name != after.name else f"with the folder of {earlier}"
+    first = (
+        f"Searches by --case compare by {after} from now on, before by {before}: similarities and order may be others. The "
+        f"vectors of {earlier} stay: --model {how} compares by them."
+    )
+    lines = [first]
+    if report.left_out:
+        lines.append(
+            f"A search by {after.name} {after.version} does not find the {len(report.left_out)} cases left out."
+        )
+    return lines
 
 
 def _counted(report: ReindexReport) -> str:

@@ -234,7 +234,7 @@ class Case:
 
 ADDED, REMOVED, REINDEXED = "added", "removed", "reindexed by "
 _CODE = re.compile(r"(?=[^0-9]*[0-9])[A-Za-z0-9._-]{1,16}")
-_TIME = re.compile(r"\d{4}-\d{2}-\d{2}T\d{2}:\d{2}:\d{2}Z")
+_TIME = re.compile(r"\d{4}-\d{2}-\d{2}T\d{2}:\d{2}:\d{2}\.\d{6}Z")
 
 
 def checked_code(value: object) -> str:
@@ -254,7 +254,7 @@ def checked_code(value: object) -> str:
 @dataclass(frozen=True)
 class Change:
     """What was done to a library: ``what`` to ``case_id`` ("" for the library as a whole), by ``by`` (a code, "" where not
-    said), at ``at``, UTC, as 2026-11-27T21:30:05Z. Malformed values: `CaseLibraryError`.
+    said), at ``at``, UTC, as 2026-11-27T21:30:05.000000Z. Malformed values: `CaseLibraryError`.
 
     ``what`` names the fields that were changed, never what was or is in them.
     """
@@ -270,17 +270,22 @@ class Change:
             checked_case_id(self.case_id)
         checked_code(self.by)
         if not isinstance(self.at, str) or not _TIME.fullmatch(self.at):
-            msg = "The time of a change is damaged; it must be UTC, as 2026-11-27T21:30:05Z."
+            msg = "The time of a change is damaged; it must be UTC, as 2026-11-27T21:30:05.000000Z."
             raise CaseLibraryError(msg)
         _checked_text(self.what, "what was changed", low=1, high=500)
 
     @classmethod
     def now(cls, case_id: str, by: str, what: str) -> Change:
         """One that is made at this moment."""
-        return cls(case_id, datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"), by, what)
+        return cls(case_id, datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ"), by, what)
+
+    @property
+    def when(self) -> str:
+        """To the second, as people read it: 2026-11-27 21:30:05 UTC."""
+        return f"{self.at[:10]} {self.at[11:19]} UTC"
 
     def __str__(self) -> str:
-        return f"{self.at} {self.what}{f' by {self.by}' if self.by else ''}"
+        return f"{self.when} {self.what}{f' by {self.by}' if self.by else ''}"
 
 
 def changed_fields(before: Case, after: Case) -> str:

@@ -35,7 +35,7 @@ from LesionRetrievalLib.library.cases import (
 )
 from LesionRetrievalLib.library.duplicates import require_new
 from LesionRetrievalLib.library.patches import LUNG_WINDOW_HU, case_thumbnails, lesion_patch
-from LesionRetrievalLib.library.pseudonyms import Pseudonymiser
+from LesionRetrievalLib.library.pseudonyms import Pseudonymiser, forms_of
 from LesionRetrievalLib.library.store import CaseLibrary
 
 LABEL_COLUMNS = ("label", "malignant")
@@ -312,9 +312,32 @@ def require_anonymous(case: Case, identifiers: Iterable[str]) -> Case:
     pattern = re.compile(rf"(?<!\w)(?:{'|'.join(map(re.escape, sorted(wanted, key=len, reverse=True)))})(?!\w)")
     for name, text in _texts(case):
         if pattern.search(_plain(text)):
-            msg = f"The {name} holds a name, number or date of the patient; write it without, nothing was added."
+            msg = f"The {name} holds a name, number or date of the patient; write it without, nothing was written."
             raise CaseLibraryError(msg)
     return case
+
+
+_WORDS_TOGETHER = 4  # an identifier may be typed in parts
+
+
+def require_not_the_patient(case: Case, texts: Iterable[str], key: Pseudonymiser) -> None:
+    """Refuse ``texts`` in which the patient's or the study's identifier stands (`CaseLibraryError`), without repeating which.
+
+    It is known by its hash: words, and up to four that follow each other, are hashed by the library's own ``key`` and compared
+    with the case's.
+    """
+    for text in texts:
+        words = [word for word in re.split(r"[\s,;:=()\[\]\"']+", text) if word]
+        runs = {
+            "".join(words[start:end])
+            for start in range(len(words))
+            for end in range(start + 1, min(start + _WORDS_TOGETHER, len(words)) + 1)
+        }
+        for run in filter(_tells, runs | {run.strip(".") for run in runs}):
+            patient, study = key.hash(run), key.hash(run, domain="study")
+            if case.patient_hash in forms_of(patient) or case.study_hash in forms_of(study):
+                msg = "What you typed holds the identifier of the patient or study; write it without, nothing was written."
+                raise CaseLibraryError(msg)
 
 
 def _plain(text: str) -> str:

@@ -69,7 +69,10 @@ def add_library_commands(commands: argparse._SubParsersAction, *, default_model:
 
 
 def _add_build(commands: argparse._SubParsersAction, default_model: str) -> None:
-    parser = commands.add_parser("build", help="a library from a folder of cases: one CSV table, image/ and mask/")
+    parser = commands.add_parser(
+        "build",
+        help="a library from a folder of cases: one CSV table, image/ and mask/; broken off, it goes on the next time",
+    )
     parser.add_argument("folder", type=Path, help="folder with the table, image/ and mask/")
     parser.add_argument("--model", default=default_model, help="name or folder of the model that embeds the cases")
     add_machine_options(parser)
@@ -92,6 +95,7 @@ def _add_build(commands: argparse._SubParsersAction, default_model: str) -> None
     _add_images(parser)
     _add_key(parser)
     parser.add_argument("--overwrite", action="store_true", help="replace an existing library")
+    add_code_option(parser)
     parser.set_defaults(command=_build)
 
 
@@ -130,6 +134,7 @@ def _add_add(commands: argparse._SubParsersAction, default_model: str) -> None:
     parser.add_argument(
         "--allow-duplicates", action="store_true", help="add lesions although the library holds the very same already"
     )
+    add_code_option(parser)
     parser.set_defaults(command=_add)
 
 
@@ -342,8 +347,9 @@ def _build(options: argparse.Namespace) -> None:
     )  # fmt: skip
     key_path = options.key or default_key_path()
     built = build_library(
-        options.folder, model, options.out, plan=plan, key_path=key_path, steps=steps, overwrite=options.overwrite
-    )
+        options.folder, model, options.out, plan=plan, key_path=key_path, steps=steps, overwrite=options.overwrite,
+        by=code_of(options),
+    )  # fmt: skip
     thumbnails = "with three small pictures each" if options.pictures else "without pictures (--pictures stores them)"
     patches = ", with the CT around each lesion" if options.patches else ""
     notify(f"{options.out}: {built.cases} cases, {thumbnails}{patches}.")
@@ -376,7 +382,7 @@ def _add(options: argparse.Namespace) -> None:
     model = _asked(options, steps)
     from LesionLensApp.library.cases import add_lesions
 
-    added = add_lesions(options, model, steps)
+    added = add_lesions(options, model, steps, by=code_of(options))
     notify(f"{options.library}: added {', '.join(added)}.")
 
 

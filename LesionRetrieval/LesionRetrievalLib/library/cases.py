@@ -590,8 +590,8 @@ class CaseStore(Protocol):
     def update(self, case: Case, *, by: str = "") -> str:
         """Put other texts and attributes in the place of a case's; which they are, as `changed_fields` says it."""
 
-    def remove(self, case_id: str, *, by: str = "") -> None:
-        """Remove a case with all that belongs to it."""
+    def remove(self, case_id: str, *, by: str | None = "") -> None:
+        """Remove a case with all that belongs to it; that it was is kept with the code ``by`` and the time, with None not."""
 
     def remove_many(self, case_ids: Sequence[str], *, by: str = "") -> None:
         """Remove several cases; none where one of them is not there."""

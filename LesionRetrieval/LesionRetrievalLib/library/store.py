@@ -467,12 +467,13 @@ class CaseLibrary(LibraryReading):
                 self._note(case.case_id, by, changed)
         return changed
 
-    def remove(self, case_id: str, *, by: str = "") -> None:
+    def remove(self, case_id: str, *, by: str | None = "") -> None:
         """Remove a case with its vectors, pictures and patch; their bytes in the file are overwritten."""
         with self.transaction():
             self._require_case(case_id)
             self._rows("DELETE FROM cases WHERE case_id = ?", (case_id,))
-            self._note(case_id, by, REMOVED)
+            if by is not None:
+                self._note(case_id, by, REMOVED)
 
     def remove_many(self, case_ids: Sequence[str], *, by: str = "") -> None:
         """Remove several cases, all or none."""
@@ -537,6 +538,11 @@ class CaseLibrary(LibraryReading):
         """Note something of the library as a whole, in the place of what was noted under that name."""
         with self.transaction():
             self._rows("INSERT OR REPLACE INTO properties (name, value) VALUES (?, ?)", (name, value))
+
+    def remove_property(self, name: str) -> None:
+        """Take out what was noted under that name, if anything was."""
+        with self.transaction():
+            self._rows("DELETE FROM properties WHERE name = ?", (name,))
 
     def search(self, vector: Any, *, k: int = 9, model_sha256: str, **filters: Any) -> list[Neighbour]:
         """Return the ``k`` most similar cases, best first; equal ones in the order of their case ids.

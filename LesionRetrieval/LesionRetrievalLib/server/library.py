@@ -551,10 +551,11 @@ class MilvusLibrary(MilvusReading):
         ]
         self._vectors(model.sha256).insert(rows)
 
-    def remove(self, case_id: str, *, by: str = "") -> None:
+    def remove(self, case_id: str, *, by: str | None = "") -> None:
         """Remove a case with all that belongs to it; from the first step on nobody sees it any more."""
         self.case(case_id)
-        self.note_changes([Change.now(case_id, by, REMOVED)])
+        if by is not None:
+            self.note_changes([Change.now(case_id, by, REMOVED)])
         self._cases.delete([case_id])
         for model in self.models():
             self._vectors(model.identity.sha256).delete([case_id])

@@ -18,7 +18,7 @@ import socket
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from hashlib import sha256
 from importlib.util import find_spec
 from pathlib import Path
@@ -55,7 +55,10 @@ _LAST = ("set", "usable", "warning_codes")
 
 @dataclass(frozen=True)
 class BatchCase:
-    """A row: a CT, and in ``kind`` how the file ``lesions`` says where its lesions are (one of `LESIONS`)."""
+    """A row: a CT, and in ``kind`` how the file ``lesions`` says where its lesions are (one of `LESIONS`).
+
+    ``values``: all of the row, by column.
+    """
 
     name: str
     volume: Path
@@ -63,6 +66,7 @@ class BatchCase:
     lesions: Path
     series: str | None
     where: str
+    values: Mapping[str, str] = field(default_factory=dict, hash=False, repr=False)
 
 
 @dataclass(frozen=True)
@@ -72,8 +76,8 @@ class Reading:
     margin_mm: float | None
     split_parts: float | None
     nifti_transform: str
-    box_jitter: int
-    answer_anyway: bool
+    box_jitter: int = 0
+    answer_anyway: bool = False
 
 
 @dataclass(frozen=True)
@@ -85,11 +89,12 @@ class Batch:
     failed: tuple[tuple[str, str], ...]
 
 
-def read_batch(table: Path) -> list[BatchCase]:
+def read_batch(table: Path, *, failed: list[tuple[str, str, str]] | None = None) -> list[BatchCase]:
     """The rows of a table with ``name``, ``volume`` and one of ``boxes``, ``segmentation``, ``mask`` filled in each row.
 
     Paths are relative to the table's folder; ``series`` may name a series of a DICOM folder. Whether the files are there shows
-    when they are read. Raises `CaseTableError` naming line and problem.
+    when they are read. Raises `CaseTableError` naming line and problem; with ``failed`` rows that are bad by themselves go there, as
+    (name, where, error), and the others are read.
     """
     if not table.is_file():
         msg = f"{table} is missing; give a CSV table with the columns name, volume and boxes, segmentation or mask."
@@ -97,21 +102,32 @@ def read_batch(table: Path) -> list[BatchCase]:
     cases: dict[str, BatchCase] = {}
     for line, values in read_rows(table, columns=("name", "volume")):
         where = f"{table.name}, line {line}"
-        given = [kind for kind in LESIONS if values.get(kind)]
-        if not values["name"] or not values["volume"] or len(given) != 1:
-            msg = (
-                f"{where}: name, volume and exactly one of {', '.join(LESIONS)} are needed; filled in are "
-                f"{', '.join(name for name in ('name', 'volume', *LESIONS) if values.get(name)) or 'none of them'}."
-            )
+        problem = _problem_of_row(values, cases)
+        if problem and failed is None:
+            msg = f"{where}: {problem}"
             raise CaseTableError(msg)
-        if values["name"] in cases:
-            msg = f"{where}: {values['name']!r} stands in {cases[values['name']].where} already; give each case its own name."
-            raise CaseTableError(msg)
+        if problem:
+            failed.append((values["name"], where, problem))
+            continue
+        kind = next(kind for kind in LESIONS if values.get(kind))
         cases[values["name"]] = BatchCase(
-            values["name"], table.parent / values["volume"], given[0], table.parent / values[given[0]],
-            values.get("series") or None, where,
+            values["name"], table.parent / values["volume"], kind, table.parent / values[kind],
+            values.get("series") or None, where, values,
         )  # fmt: skip
     return list(cases.values())
+
+
+def _problem_of_row(values: Mapping[str, str], earlier: Mapping[str, BatchCase]) -> str:
+    """What is wrong with a row by itself; "" where nothing is."""
+    given = [kind for kind in LESIONS if values.get(kind)]
+    if not values["name"] or not values["volume"] or len(given) != 1:
+        return (
+            f"name, volume and exactly one of {', '.join(LESIONS)} are needed; filled in are "
+            f"{', '.join(name for name in ('name', 'volume', *LESIONS) if values.get(name)) or 'none of them'}."
+        )
+    if values["name"] in earlier:
+        return f"{values['name']!r} stands in {earlier[values['name']].where} already; give each case its own name."
+    return ""
 
 
 def run_batch(options: argparse.Namespace, steps: Steps) -> Batch:
@@ -153,8 +169,13 @@ def run_batch(options: argparse.Namespace, steps: Steps) -> Batch:
     if options.embeddings:
         _write_embeddings(options.embeddings, rows)
     named = [(case.name, case.where, failed[case.name]) for case in cases if case.name in failed]
-    write_private(options.out / FAILED, csv_text([("name", "where", "error"), *named]))
+    write_private(options.out / FAILED, failed_table(named))
     return Batch(len(done), len(cases) - len(open_cases), tuple((name, error) for name, _, error in named))
+
+
+def failed_table(rows: Sequence[tuple[str, str, str]]) -> str:
+    """The CSV of those that failed: name, where in the table, and why."""
+    return csv_text([("name", "where", "error"), *rows])
 
 
 def _outcomes(
@@ -248,24 +269,30 @@ def _answered_there(case: BatchCase, reading: Reading) -> tuple[str, str]:
     return _answered(case, _of_this_process["session"], reading)
 
 
+# What one case of many may fail of without stopping the others.
+CASE_FAILURES = (LesionLensError, OSError, MemoryError)
+
+
+def failure_text(error: LesionLensError | OSError | MemoryError) -> str:
+    """One line for a table of failed cases."""
+    if isinstance(error, LesionLensError):
+        return " ".join(str(error).split())
+    return f"{type(error).__name__}: {getattr(error, 'strerror', None) or error or 'the memory does not suffice'}"
+
+
 def _answered(case: BatchCase, session: ModelSession, reading: Reading) -> tuple[str, str]:
     """The rows of one case as CSV, and ""; or "" and what is wrong with it."""
     try:
         return _classified(case, session, reading), ""
-    except LesionLensError as error:
-        return "", " ".join(str(error).split())
-    except (OSError, MemoryError) as error:
-        return (
-            "",
-            f"{type(error).__name__}: {getattr(error, 'strerror', None) or error or 'the memory does not suffice'}",
-        )
+    except CASE_FAILURES as error:
+        return "", failure_text(error)
 
 
 def _classified(case: BatchCase, session: ModelSession, reading: Reading) -> str:
     series = series_at(case.volume, case.series)
     volume = read_ct(case.volume, series=series or case.series, nifti_transform=reading.nifti_transform)
     margin_mm = segment_margin_of(session.described.manifest) if reading.margin_mm is None else reading.margin_mm
-    boxes, odd = _lesions_of(case, volume, series, reading, margin_mm)
+    boxes, odd = lesions_of(case, volume, series, reading, margin_mm)
     for box in boxes:
         require_overlap(volume, box)
     # Nobody sees a map of a batch; one that is made at once costs little and says how much of it lies inside.
@@ -281,7 +308,7 @@ def _classified(case: BatchCase, session: ModelSession, reading: Reading) -> str
     return csv_text([[*row, embedding] for row, embedding in zip(rows, embeddings, strict=True)])
 
 
-def _lesions_of(
+def lesions_of(
     case: BatchCase, volume: CTVolume, series: DicomSeries | None, reading: Reading, margin_mm: float
 ) -> tuple[list[LesionBox], tuple[InputWarning, ...]]:
     """The boxes of a case, and what is odd about the file they come from."""

@@ -302,7 +302,7 @@ def _texts(value: object) -> list[str]:
     return [str(one) for one in several if one is not None]
 
 
-def _burned_in(series: DicomSeries) -> bool:
+def is_burned_in(series: DicomSeries) -> bool:
     """Whether an image of the series says that text is burned into it."""
     for path in series.files:
         data = pydicom.dcmread(path, stop_before_pixels=True, specific_tags=["BurnedInAnnotation"])
@@ -329,15 +329,15 @@ def add_lesions(options: argparse.Namespace, model: ModelSession, steps: Steps, 
         steps.begin(f"Reading {options.volume.name}")
         series = series_at(options.volume, options.series)
         if series is not None and (options.pictures or options.patches) and not options.allow_burned_in:
-            require_no_burned_in_text(_burned_in(series))
+            require_no_burned_in_text(is_burned_in(series))
         volume, boxes, odd = read_lesions(options, series, library, model.described)
         steps.warn(dict.fromkeys(warning for each in odd for warning in each))
-        owner, properties = _owner(options, series, library)
+        owner, properties = owner_of(options, series, library)
         cases = _cases(options, len(boxes))
         for new in cases:
             checked_case(new, owner)  # before the first is embedded
         lesions = steps.each(list(zip(cases, boxes, strict=True)), f"Embedding {len(boxes)} lesions")
-        entries = [_case_entry(volume, box, model, steps, new=new, owner=owner) for new, box in lesions]
+        entries = [case_entry_of(volume, box, model, steps, new=new, owner=owner) for new, box in lesions]
         if not options.allow_duplicates:
             require_new(library, entries, model_sha256=indexed)
         library.add_many(entries, model_sha256=indexed, by=by)
@@ -348,19 +348,25 @@ def add_lesions(options: argparse.Namespace, model: ModelSession, steps: Steps, 
     return [new.case_id for new in cases]
 
 
-def _case_entry(
-    volume: CTVolume, box: LesionBox, model: ModelSession, steps: Steps, *, new: NewCase, owner: Owner
+def case_entry_of(
+    volume: CTVolume, box: LesionBox, model: ModelSession, steps: Steps, *, new: NewCase, owner: Owner, where: str = ""
 ) -> CaseEntry:
-    embedding = _embedded(model, volume, box, steps)
+    """A lesion of a CT as a case. ``where``: of the table, for what is odd about it. Raises `LesionLensError`."""
+    embedding = _embedded(model, volume, box, steps, where=where)
     return case_entry(volume, box, embedding.vector, new=new, owner=owner, predicted=predicted_by(embedding))
 
 
-def _owner(options: argparse.Namespace, series: DicomSeries | None, library: CaseStore) -> tuple[Owner, dict[str, str]]:
-    """Whose the lesions are, and what the library is to note of its key once they are in it."""
+def owner_of(
+    options: argparse.Namespace, series: DicomSeries | None, library: CaseStore, *, without: str = "give --patient with"
+) -> tuple[Owner, dict[str, str]]:
+    """Whose the lesions are, and what the library is to note of its key once they are in it.
+
+    ``without``: how the patient is told where the file does not say it. Raises `CaseLibraryError`.
+    """
     identity = read_identity(options, series)
     if not identity.is_known:
         msg = (
-            "The file does not say which patient it is of; give --patient with any identifier that is the same for "
+            f"The file does not say which patient it is of; {without} any identifier that is the same for "
             "all CTs of the patient. Only its hash is stored."
         )
         raise CaseLibraryError(msg)
@@ -383,11 +389,12 @@ def _cases(options: argparse.Namespace, count: int) -> list[NewCase]:
             with_thumbnails=options.pictures,
             with_patch=options.patches,
         )
-        for case_id in _case_ids(options.case_id, count)
+        for case_id in case_ids(options.case_id, count)
     ]
 
 
-def _case_ids(given: str | None, count: int) -> list[str]:
+def case_ids(given: str | None, count: int) -> list[str]:
+    """As many ids as there are lesions: random ones, or ``given``, with -1, -2, ... behind it for several."""
     if given is None:
         return [new_case_id() for _ in range(count)]
     return [given] if count == 1 else [f"{given}-{number}" for number in range(1, count + 1)]

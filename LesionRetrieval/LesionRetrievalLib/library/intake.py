@@ -116,7 +116,7 @@ def require_columns(row: CaseRow, keep: Sequence[str]) -> None:
         if name not in row.values:
             msg = f"{row.where}: there is no column {name!r} to keep; there are {', '.join(map(str, row.values))}."
             raise CaseTableError(msg)
-        if _NEVER_KEPT.fullmatch(name.lower()):
+        if columns_never_kept([name]):
             msg = (
                 f"{row.where}: the column {name!r} tells whose a lesion is, or belongs to an evaluation; it cannot be kept. "
                 "Where it does neither, give it another name."
@@ -145,12 +145,21 @@ def columns_left_out(row: CaseRow, label: str, keep: Sequence[str]) -> tuple[str
 
 def identifiers_of(row: CaseRow) -> tuple[str, ...]:
     """What the table says of whose lesion it is: nothing of this may stand in what is kept."""
-    values = [
+    return (*identifying_values(row.values), row.image_path.name.split(".")[0])
+
+
+def identifying_values(values: Mapping[str, str]) -> list[str]:
+    """What stands in those columns of a row that name somebody or something."""
+    return [
         value
-        for name, value in row.values.items()
+        for name, value in values.items()
         if value and isinstance(name, str) and _IDENTIFIERS.fullmatch(name.lower())
     ]
-    return (*values, row.image_path.name.split(".")[0])
+
+
+def columns_never_kept(names: Iterable[str]) -> list[str]:
+    """Those that tell by their name whose a lesion is, or belong to an evaluation."""
+    return [name for name in names if _NEVER_KEPT.fullmatch(name.lower())]
 
 
 _MIN_LETTERS, _MIN_DIGITS = 2, 4

@@ -323,7 +323,7 @@ def lesions_of(
         )
         return segment_boxes(masks, margin_mm=margin_mm), odd
     if case.lesions.suffix.lower() == ".csv":
-        return read_boxes_csv(case.lesions), ()
+        return read_boxes_csv(case.lesions, ijkToRAS=volume.ijkToRAS), ()
     return _boxes_of_markups(case.lesions), ()
 
 

@@ -19,6 +19,10 @@ from LesionRetrievalLib.library.patches import LUNG_WINDOW_HU
 from LesionRetrievalLib.library.pseudonyms import settings_folder
 
 CONFIG = "config.toml"
+BOXES_HELP = (
+    "boxes as .csv (name, frame RAS or LPS, center_x ... size_z in mm; or name, i_min ... k_max in voxels, from 0), or a Slicer "
+    "markups file (.mrk.json)"
+)
 _DEFAULTS = ("model", "library", "key", "by")
 
 

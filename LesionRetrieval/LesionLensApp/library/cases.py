@@ -238,7 +238,7 @@ def read_lesions(
         )
         boxes = segment_boxes(masks, margin_mm=margin_mm)
     else:
-        boxes, warnings = _boxes(options.boxes), ()
+        boxes, warnings = _boxes(options.boxes, volume), ()
     frame = frame_source(options.boxes)
     for box in boxes:
         require_overlap(volume, box)
@@ -255,11 +255,11 @@ def read_identity(options: argparse.Namespace, series: DicomSeries | None) -> Pa
     return PatientIdentity(patient, study, (*known.texts, *typed))
 
 
-def _boxes(path: Path) -> list[LesionBox]:
+def _boxes(path: Path, volume: CTVolume) -> list[LesionBox]:
     if path.suffix.lower() == ".csv":
         from LesionLib.io.boxes import read_boxes_csv
 
-        return read_boxes_csv(path)
+        return read_boxes_csv(path, ijkToRAS=volume.ijkToRAS)
     from LesionClassifierLib.headless import startHeadlessSlicer
     from LesionClassifierLib.scene.lesions import boxFromRoi
 

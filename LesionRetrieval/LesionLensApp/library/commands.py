@@ -27,6 +27,7 @@ from LesionLensApp.library.contents import (
 )
 from LesionLensApp.library.upkeep import pull, push, reindex_library, verify_library
 from LesionLensApp.options import (
+    BOXES_HELP,
     add_code_option,
     add_machine_options,
     add_readers_option,
@@ -305,7 +306,7 @@ def _add_library(parser: argparse.ArgumentParser) -> None:
 def _add_where(parser: argparse.ArgumentParser, *, required: bool) -> argparse._MutuallyExclusiveGroup:
     """Where the lesions are; returns the options of which one is given."""
     where = parser.add_mutually_exclusive_group(required=required)
-    where.add_argument("--boxes", type=Path, help="boxes as .csv, or a Slicer markups file (.mrk.json)")
+    where.add_argument("--boxes", type=Path, help=BOXES_HELP)
     where.add_argument(
         "--segmentation", type=Path, help="label map, .seg.nrrd or DICOM SEG: every segment becomes a box"
     )

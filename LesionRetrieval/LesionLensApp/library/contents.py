@@ -161,7 +161,7 @@ def print_case(path: Path | str, case_id: str, *, as_json: bool = False) -> None
     rows = [("answer", case.label), ("established by", case.label_source), ("organ", case.organ), ("note", case.note)]
     rows += attribute_pairs(case.attributes)
     rows.append(("with", ", ".join(stored)))
-    if not inventory.changes[case_id]:
+    if not any(change.what == ADDED for change in inventory.changes[case_id]):
         rows.append(("added", f"{created}, by whom and at what hour was not kept"))
     rows += [("history", str(change)) for change in inventory.changes[case_id]]
     for name, value in rows:

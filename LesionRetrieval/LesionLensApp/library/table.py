@@ -33,7 +33,15 @@ from LesionRetrievalLib.library.intake import (
 )
 from LesionRetrievalLib.library.ownership import UNKNOWN_KEY, key_of
 
-from LesionLensApp.batch import CASE_FAILURES, BatchCase, Reading, failed_table, failure_text, lesions_of, read_batch
+from LesionLensApp.case_table import (
+    CASE_FAILURES,
+    BatchCase,
+    Reading,
+    failed_table,
+    failure_text,
+    lesions_of,
+    read_batch,
+)
 from LesionLensApp.library.cases import case_entry_of, case_ids, is_burned_in, owner_of
 from LesionLensApp.loaded_model import ModelSession
 from LesionLensApp.output import Steps

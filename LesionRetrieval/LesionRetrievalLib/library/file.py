@@ -1,6 +1,6 @@
 """The SQLite file under a case library: made whole, opened only if ours, its faults in plain English; copies to give away.
 
-Its tables are told version by version, with the way from an older file to the newest.
+Its tables are told version by version, with the way from an older file to the newest; whether all of it is sound.
 """
 
 from __future__ import annotations
@@ -12,11 +12,15 @@ from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 from urllib.parse import quote
 
+import numpy as np
 from LesionLib.errors import CaseLibraryError
 from LesionLib.io.private_files import PRIVATE_FILE, make_private, open_private
+
+if TYPE_CHECKING:
+    from LesionRetrievalLib.library.store import LibraryReading
 
 APPLICATION_ID = 0x4C4C636C  # "LLcl", in the file's header: tells our libraries from any other SQLite file
 SCHEMA_VERSION = 4
@@ -403,3 +407,72 @@ def _copy_table(
     marks = ", ".join("?" * len(names))
     with closing(source.execute(f"SELECT {chosen} FROM {table} WHERE {where} ORDER BY rowid")) as rows:
         target.executemany(f"INSERT INTO {table} ({columns}) VALUES ({marks})", rows)
+
+
+Rows = Callable[..., list[tuple]]
+
+_CHECKS = {
+    "SELECT * FROM pragma_integrity_check WHERE integrity_check != 'ok'": "{}",
+    "PRAGMA foreign_key_check": "table {}: a row points nowhere",
+    "SELECT case_id FROM cases EXCEPT SELECT case_id FROM vectors": "case {}: it has no vector",
+    """SELECT case_id FROM pictures WHERE typeof(grey) != 'blob' OR length(grey) != height * width""":
+        "case {}: a picture of it is damaged",
+    "SELECT case_id FROM patches EXCEPT SELECT case_id FROM patch_boxes": "case {}: its HU patch lacks the box",
+}  # fmt: skip
+
+
+def problems_of(library: LibraryReading, rows: Rows) -> tuple[str, ...]:
+    """Whether a case library is whole: every page, row, vector, picture and patch is read.
+
+    What is wrong, one line each; empty: all is well. ``rows`` runs a statement on the library's file.
+    """
+    problems: list[str] = []
+    for statement, text in _CHECKS.items():
+        try:
+            problems += [text.format(row[0]) for row in rows(statement)]
+        except CaseLibraryError as error:  # too damaged to be read to its end
+            problems.append(str(error))
+    for check in (_vectors, _cases, _patches, _changes):
+        try:
+            problems += check(library, rows)
+        except CaseLibraryError as error:
+            problems.append(str(error))
+    return tuple(dict.fromkeys(problems))
+
+
+def _vectors(_library: LibraryReading, rows: Rows) -> Iterator[str]:
+    # One at a time: a library may be larger than memory.
+    one = "SELECT vector, dimension FROM vectors JOIN models ON sha256 = model_sha256 WHERE case_id = ? AND sha256 = ?"
+    for case_id, sha256 in rows("SELECT case_id, model_sha256 FROM vectors ORDER BY case_id"):
+        found = rows(one, (case_id, sha256))
+        if found and not _is_unit(*found[0]):
+            yield f"case {case_id}: its vector is damaged"
+
+
+def _is_unit(blob: object, dimension: int) -> bool:
+    if not isinstance(blob, bytes) or len(blob) != 4 * dimension:
+        return False
+    return abs(float(np.linalg.norm(np.frombuffer(blob, "<f4").astype(float))) - 1.0) < 1e-3
+
+
+def _cases(library: LibraryReading, rows: Rows) -> Iterator[str]:
+    for (case_id,) in rows("SELECT case_id FROM cases ORDER BY case_id"):
+        try:
+            library.case(case_id)
+        except CaseLibraryError as error:
+            yield f"case {case_id}: {error}"
+
+
+def _patches(library: LibraryReading, rows: Rows) -> Iterator[str]:
+    for (case_id,) in rows("SELECT case_id FROM patch_boxes ORDER BY case_id"):
+        try:
+            library.patch(case_id)
+        except CaseLibraryError as error:
+            yield str(error)
+
+
+def _changes(library: LibraryReading, _rows: Rows) -> Iterator[str]:
+    try:
+        library.changes()
+    except CaseLibraryError as error:
+        yield f"what was changed when: {error}"

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import math
-import operator
 import os
 import sqlite3
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from itertools import chain
@@ -20,10 +19,8 @@ from LesionLib.io.private_files import private_folder
 from LesionRetrievalLib.library.arrays import array_bytes, array_from_bytes
 from LesionRetrievalLib.library.cases import (
     ADDED,
-    BOX_COLUMNS,
     CASE_COLUMNS,
     MAX_DIMENSION,
-    PART_COLUMNS,
     PLANES,
     REINDEXED,
     REMOVED,
@@ -33,7 +30,6 @@ from LesionRetrievalLib.library.cases import (
     IndexedModel,
     ModelIdentity,
     Neighbour,
-    box_row,
     case_of,
     changed_fields,
     checked_case_id,
@@ -41,13 +37,12 @@ from LesionRetrievalLib.library.cases import (
     checked_date,
     checked_thumbnails,
     damaged,
-    decoded_patch,
     is_dimension,
     is_picture_shape,
     loaded_vector,
-    part_rows,
     stored_vector,
     unit_vector,
+    whole_number,
 )
 from LesionRetrievalLib.library.file import (
     ExportPlan,
@@ -57,80 +52,19 @@ from LesionRetrievalLib.library.file import (
     has_margins,
     only_builder,
     plain_errors,
+    problems_of,
     put_in_place,
     write_new,
 )
-from LesionRetrievalLib.library.patches import HuPatch
+from LesionRetrievalLib.library.patches import (
+    BOX_COLUMNS,
+    PART_COLUMNS,
+    HuPatch,
+    box_row,
+    decoded_patch,
+    part_rows,
+)
 from LesionRetrievalLib.library.search import SearchFilter, SearchIndex
-
-Rows = Callable[..., list[tuple]]
-
-_CHECKS = {
-    "SELECT * FROM pragma_integrity_check WHERE integrity_check != 'ok'": "{}",
-    "PRAGMA foreign_key_check": "table {}: a row points nowhere",
-    "SELECT case_id FROM cases EXCEPT SELECT case_id FROM vectors": "case {}: it has no vector",
-    """SELECT case_id FROM pictures WHERE typeof(grey) != 'blob' OR length(grey) != height * width""":
-        "case {}: a picture of it is damaged",
-    "SELECT case_id FROM patches EXCEPT SELECT case_id FROM patch_boxes": "case {}: its HU patch lacks the box",
-}  # fmt: skip
-
-
-def problems_of(library: LibraryReading, rows: Rows) -> tuple[str, ...]:
-    """Whether a case library is whole: every page, row, vector, picture and patch is read.
-
-    What is wrong, one line each; empty: all is well. ``rows`` runs a statement on the library's file.
-    """
-    problems: list[str] = []
-    for statement, text in _CHECKS.items():
-        try:
-            problems += [text.format(row[0]) for row in rows(statement)]
-        except CaseLibraryError as error:  # too damaged to be read to its end
-            problems.append(str(error))
-    for check in (_vectors, _cases, _patches, _changes):
-        try:
-            problems += check(library, rows)
-        except CaseLibraryError as error:
-            problems.append(str(error))
-    return tuple(dict.fromkeys(problems))
-
-
-def _vectors(_library: LibraryReading, rows: Rows) -> Iterator[str]:
-    # One at a time: a library may be larger than memory.
-    one = "SELECT vector, dimension FROM vectors JOIN models ON sha256 = model_sha256 WHERE case_id = ? AND sha256 = ?"
-    for case_id, sha256 in rows("SELECT case_id, model_sha256 FROM vectors ORDER BY case_id"):
-        found = rows(one, (case_id, sha256))
-        if found and not _is_unit(*found[0]):
-            yield f"case {case_id}: its vector is damaged"
-
-
-def _is_unit(blob: object, dimension: int) -> bool:
-    if not isinstance(blob, bytes) or len(blob) != 4 * dimension:
-        return False
-    return abs(float(np.linalg.norm(np.frombuffer(blob, "<f4").astype(float))) - 1.0) < 1e-3
-
-
-def _cases(library: LibraryReading, rows: Rows) -> Iterator[str]:
-    for (case_id,) in rows("SELECT case_id FROM cases ORDER BY case_id"):
-        try:
-            library.case(case_id)
-        except CaseLibraryError as error:
-            yield f"case {case_id}: {error}"
-
-
-def _patches(library: LibraryReading, rows: Rows) -> Iterator[str]:
-    for (case_id,) in rows("SELECT case_id FROM patch_boxes ORDER BY case_id"):
-        try:
-            library.patch(case_id)
-        except CaseLibraryError as error:
-            yield str(error)
-
-
-def _changes(library: LibraryReading, _rows: Rows) -> Iterator[str]:
-    try:
-        library.changes()
-    except CaseLibraryError as error:
-        yield f"what was changed when: {error}"
-
 
 _COLUMNS = ", ".join(CASE_COLUMNS)
 _BOX_VALUES = len(BOX_COLUMNS.split(","))
@@ -430,7 +364,7 @@ class CaseLibrary(LibraryReading):
                 for values in part_rows(patch):
                     self._insert("patches", f"case_id, {PART_COLUMNS}", (case.case_id, *values))
             if by is not None:
-                self._note(case.case_id, by, ADDED)
+                self._note(Change.now(case.case_id, by, ADDED))
 
     def add_many(
         self,
@@ -464,7 +398,7 @@ class CaseLibrary(LibraryReading):
                 names = CASE_COLUMNS[1:]
                 places = ", ".join(f"{name} = ?" for name in names)
                 self._rows(f"UPDATE cases SET {places} WHERE case_id = ?", (*case.as_row()[1:], case.case_id))
-                self._note(case.case_id, by, changed)
+                self._note(Change.now(case.case_id, by, changed))
         return changed
 
     def remove(self, case_id: str, *, by: str | None = "") -> None:
@@ -473,7 +407,7 @@ class CaseLibrary(LibraryReading):
             self._require_case(case_id)
             self._rows("DELETE FROM cases WHERE case_id = ?", (case_id,))
             if by is not None:
-                self._note(case_id, by, REMOVED)
+                self._note(Change.now(case_id, by, REMOVED))
 
     def remove_many(self, case_ids: Sequence[str], *, by: str = "") -> None:
         """Remove several cases, all or none."""
@@ -485,12 +419,9 @@ class CaseLibrary(LibraryReading):
         """Keep what was done to cases where they were before; what is kept already is not kept twice."""
         with self.transaction():
             for change in changes:
-                self._insert_change(change)
+                self._note(change)
 
-    def _note(self, case_id: str, by: str, what: str) -> None:
-        self._insert_change(Change.now(case_id, by, what))
-
-    def _insert_change(self, change: Change) -> None:
+    def _note(self, change: Change) -> None:
         values = (change.case_id, change.at, change.by, change.what)
         self._rows("INSERT OR IGNORE INTO changes (case_id, at, who, what) VALUES (?, ?, ?, ?)", values)
 
@@ -532,7 +463,7 @@ class CaseLibrary(LibraryReading):
         with self.transaction():
             self._rows("DELETE FROM unfinished_models WHERE sha256 = ?", (sha256,))
             if by is not None:
-                self._note("", by, f"{REINDEXED}{self.require_model(sha256)}")
+                self._note(Change.now("", by, f"{REINDEXED}{self.require_model(sha256)}"))
 
     def set_property(self, name: str, value: str) -> None:
         """Note something of the library as a whole, in the place of what was noted under that name."""
@@ -552,7 +483,7 @@ class CaseLibrary(LibraryReading):
         """
         self.require_model(model_sha256)
         wanted = SearchFilter(**filters)
-        k = _whole(k, "k")
+        k = whole_number(k, "k")
         index = self._fresh_index(model_sha256)
         query = unit_vector(vector, index.matrix.shape[1])
         return index.nearest(query, k, index.allowed(wanted))
@@ -598,19 +529,8 @@ def _model_row(model: ModelIdentity, dimension: int) -> tuple:
     if not isinstance(model, ModelIdentity):
         msg = f"The model is a {type(model).__name__}; give a ModelIdentity."
         raise CaseLibraryError(msg)
-    size = _whole(dimension, "dimension", high=MAX_DIMENSION)
+    size = whole_number(dimension, "dimension", high=MAX_DIMENSION)
     return (model.sha256, model.name, model.version, size, model.segment_margin_mm)
-
-
-def _whole(value: object, name: str, *, high: int = 2**31) -> int:
-    try:
-        number = 0 if isinstance(value, bool) else operator.index(value)
-    except TypeError:
-        number = 0
-    if not 1 <= number <= high:
-        msg = f"{name} is {value!r}; give a whole number from 1 to {high}."
-        raise CaseLibraryError(msg)
-    return number
 
 
 def _entry(entry: object) -> CaseEntry:

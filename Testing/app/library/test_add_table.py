@@ -6,7 +6,7 @@ import csv
 
 import numpy as np
 import pytest
-from LesionLensApp.batch import read_batch
+from LesionLensApp.case_table import read_batch
 from LesionLensApp.loaded_model import ModelSession
 from LesionLib.geometry import LesionBox
 from LesionRetrievalLib.library.pseudonyms import Pseudonymiser

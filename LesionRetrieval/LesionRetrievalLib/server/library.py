@@ -215,22 +215,19 @@ class MilvusReading:
 
     def properties(self) -> dict[str, str]:
         """What is noted of the library as a whole, by name."""
-        return {row["name"]: row["value"] for row in self._noted(f"name < {quoted(_CHANGE)}")}
+        with plain_server_errors(self.address):
+            if not self._client.has_collection(properties_of(self.address.library)):
+                return {}
+            create_properties(self._client, self.address.library)  # lets it be read
+        return {row["name"]: row["value"] for row in self._properties.all(["name", "value"])}
 
     def changes(self, case_id: str | None = None) -> list[Change]:
         """What was done to a case ("": to the library as a whole), or to all of it, in the order of time."""
-        first = _CHANGE if case_id is None else f"{_CHANGE}{case_id} "
-        within = f" and name < {quoted(_CHANGE + case_id + '!')}" if case_id is not None else ""
-        found = [_change(row["value"], self.address) for row in self._noted(f"name >= {quoted(first)}{within}")]
+        within = f'case_id == "" and piece_id >= {quoted(_CHANGE if case_id is None else f"{_CHANGE}{case_id} ")}'
+        if case_id is not None:
+            within += f" and piece_id < {quoted(f'{_CHANGE}{case_id}!')}"
+        found = [_change(row["about"], self.address) for row in self._pieces.where(within, ["about"])]
         return sorted(found, key=lambda change: change.at)
-
-    def _noted(self, condition: str) -> list[dict[str, Any]]:
-        """Name and value of the properties that meet a condition."""
-        with plain_server_errors(self.address):
-            if not self._client.has_collection(properties_of(self.address.library)):
-                return []
-            create_properties(self._client, self.address.library)  # lets it be read
-        return self._properties.where(condition, ["name", "value"])
 
     def thumbnails(self, case_id: str) -> dict[str, np.ndarray]:
         """The case's pictures, plane to uint8 grey (height, width)."""
@@ -324,7 +321,9 @@ class MilvusReading:
 
 
 _MARGIN = "segmentMarginMm "  # a property of this name and the model's SHA-256
-_CHANGE = "~"  # what was done to a case is a property of this, its id, the time and a digest: behind all others by name
+# What was done to a case is a piece of no case, so that it stays when the case goes: named by this, the case's id, the time and a
+# digest.
+_CHANGE = "~"
 
 
 def _change_name(change: Change) -> str:
@@ -516,17 +515,9 @@ class MilvusLibrary(MilvusReading):
 
     def note_changes(self, changes: Iterable[Change]) -> None:
         """Keep what was done to cases where they were before; what is kept already is not kept twice."""
-        given = [(_change_name(change), change) for change in changes]
-        if not given:
-            return
-        with plain_server_errors(self.address):
-            create_properties(self._client, self.address.library)
-        self._properties.insert(
-            [
-                row_without_vector({"name": name, "value": json.dumps([*vars(change).values()])})
-                for name, change in given
-            ]
-        )
+        rows = [{"piece_id": _change_name(change), "about": json.dumps([*vars(change).values()])} for change in changes]
+        same = {"case_id": "", "kind": "change", "place": -1, "data": ""}
+        self._pieces.insert([row_without_vector({**row, **same}) for row in rows])
 
     def set_property(self, name: str, value: str) -> None:
         """Note something of the library as a whole, in the place of what was noted under that name."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from LesionLib.errors import CaseLibraryError
@@ -215,3 +217,23 @@ def test_a_library_keeps_the_metric_of_its_model_and_takes_it_along(by_distance,
 def test_a_vector_that_is_no_point_is_refused(by_distance):
     with pytest.raises(CaseLibraryError, match="embed the lesion with the model of the library"):
         by_distance.search([1.0, 0.0, 0.0, 0.0, -1.0], k=1, model_sha256=BY_DISTANCE.sha256)
+
+
+def test_a_changed_case_is_searched_by_what_it_says_now_and_its_history_is_kept(store):
+    case = Case("edited", "benign", "histology", "lung", "0" * 32, "1" * 32, {"size": 3.0})
+    store.add(case, np.eye(12)[3], model_sha256=SHA, by="reader7")
+    assert store.update(replace(case, label="cyst", organ="liver", attributes={}), by="reader8") == (
+        "label, organ, attribute size"
+    )
+    found = store.search(np.eye(12)[3], k=1, model_sha256=SHA, label="cyst", organ="liver")
+    assert [(n.case_id, dict(n.attributes)) for n in found] == [("edited", {})]
+    assert "edited" not in [n.case_id for n in store.search(np.eye(12)[3], k=60, model_sha256=SHA, organ="lung")]
+    store.remove("edited", by="reader7")
+    assert [(c.by, c.what) for c in store.changes("edited")] == [
+        ("reader7", "added"),
+        ("reader8", "label, organ, attribute size"),
+        ("reader7", "removed"),
+    ]
+    store.note_changes(store.changes())
+    assert len(store.changes("edited")) == 3
+    assert store.properties() == {}

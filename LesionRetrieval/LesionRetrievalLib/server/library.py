@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from hashlib import sha256
 from typing import Any, Self
 
 import numpy as np
@@ -14,15 +16,20 @@ from LesionLib.metric import COSINE, EUCLIDEAN, least_cosine_within, points_of
 from LesionLib.model.folder import MAX_MARGIN_MM
 
 from LesionRetrievalLib.library.cases import (
+    ADDED,
     CASE_COLUMNS,
+    REMOVED,
     Case,
     CaseEntry,
+    Change,
     IndexedModel,
     ModelIdentity,
     Neighbour,
     case_fields,
     case_of,
+    changed_fields,
     checked_case_id,
+    checked_code,
     checked_thumbnails,
     is_dimension,
     loaded_vector,
@@ -237,6 +244,14 @@ class MilvusReading:
             create_properties(self._client, self.address.library)  # lets it be read
         return {row["name"]: row["value"] for row in self._properties.all(["name", "value"])}
 
+    def changes(self, case_id: str | None = None) -> list[Change]:
+        """What was done to a case ("": to the library as a whole), or to all of it, in the order of time."""
+        within = f'case_id == "" and piece_id >= {quoted(_CHANGE if case_id is None else f"{_CHANGE}{case_id} ")}'
+        if case_id is not None:
+            within += f" and piece_id < {quoted(f'{_CHANGE}{case_id}!')}"
+        found = [_change(row["about"], self.address) for row in self._pieces.where(within, ["about"])]
+        return sorted(found, key=lambda change: change.at)
+
     def thumbnails(self, case_id: str) -> dict[str, np.ndarray]:
         """The case's pictures, plane to uint8 grey (height, width)."""
         self.case(case_id)
@@ -338,6 +353,23 @@ class MilvusReading:
 
 
 _MARGIN = "segmentMarginMm "  # a property of this name and the model's SHA-256
+# What was done to a case is a piece of no case, so that it stays when the case goes: named by this, the case's id, the time and a
+# digest.
+_CHANGE = "~"
+
+
+def _change_name(change: Change) -> str:
+    """The same change has the same name: it is not there twice."""
+    digest = sha256("\0".join(vars(change).values()).encode()).hexdigest()[:16]
+    return f"{_CHANGE}{change.case_id} {change.at} {digest}"
+
+
+def _change(text: str, address: ServerAddress) -> Change:
+    try:
+        return Change(*json.loads(text))
+    except (CaseLibraryError, ValueError, TypeError, RecursionError) as error:
+        msg = f"{address}: what it says of a change to a case is damaged; push the library there again."
+        raise CaseLibraryError(msg) from error
 
 
 def _margin_mm(text: str, address: ServerAddress) -> float:
@@ -448,15 +480,25 @@ class MilvusLibrary(MilvusReading):
         thumbnails: Mapping[str, np.ndarray] | None = None,
         patch: HuPatch | None = None,
         created: str | None = None,
+        by: str | None = "",
     ) -> None:
         """Add one case, wholly or not at all; ``created``: its date, for one from another library."""
         dates = {case.case_id: created} if created else None
-        self.add_many([CaseEntry(case, vector, thumbnails, patch)], model_sha256=model_sha256, created=dates)
+        self.add_many([CaseEntry(case, vector, thumbnails, patch)], model_sha256=model_sha256, created=dates, by=by)
 
     def add_many(
-        self, entries: Iterable[CaseEntry | tuple], *, model_sha256: str, created: Mapping[str, str] | None = None
+        self,
+        entries: Iterable[CaseEntry | tuple],
+        *,
+        model_sha256: str,
+        created: Mapping[str, str] | None = None,
+        by: str | None = "",
     ) -> int:
-        """Add up to 2,000 cases, all or none; ``created``: their dates where they were made elsewhere."""
+        """Add up to 2,000 cases, all or none; ``created``: their dates where they were made elsewhere.
+
+        ``by``: the code of who adds them, kept with the time; None: not kept.
+        """
+        checked_code(by or "")
         model = self._indexed(model_sha256)
         given = [CaseEntry(*entry) for entry in entries]
         ids = [entry.case.case_id for entry in given]
@@ -483,8 +525,33 @@ class MilvusLibrary(MilvusReading):
         self._pieces.delete_of_cases(ids)
         self._pieces.insert(pieces)
         self._vectors(model_sha256).insert(vectors)
+        if by is not None:
+            self.note_changes([Change.now(case_id, by, ADDED) for case_id in ids])
         self._cases.insert(rows)
         return len(given)
+
+    def update(self, case: Case, *, by: str = "") -> str:
+        """Put other texts and attributes in the place of a case's; which they are, as `changed_fields` says it.
+
+        Written again as a whole even where nothing differs, so that one that was broken off is mended by doing it again.
+        """
+        changed = changed_fields(self.case(case.case_id), case)
+        (row,) = self._cases.get([case.case_id], ["created", "pieces"])
+        fields = dict(zip(CASE_COLUMNS, case.as_row(), strict=True))
+        if changed:
+            self.note_changes([Change.now(case.case_id, by, changed)])
+        for model in self.models():  # searches are filtered by what stands beside the vectors
+            vectors = self._vectors(model.identity.sha256)
+            filtered = {name: fields[name] for name in FILTER_FIELDS}
+            vectors.insert([{**found, **filtered} for found in vectors.get([case.case_id], ["vector"])])
+        self._cases.insert([row_without_vector({**fields, "created": row["created"], "pieces": row["pieces"]})])
+        return changed
+
+    def note_changes(self, changes: Iterable[Change]) -> None:
+        """Keep what was done to cases where they were before; what is kept already is not kept twice."""
+        rows = [{"piece_id": _change_name(change), "about": json.dumps([*vars(change).values()])} for change in changes]
+        same = {"case_id": "", "kind": "change", "place": -1, "data": ""}
+        self._pieces.insert([row_without_vector({**row, **same}) for row in rows])
 
     def set_property(self, name: str, value: str) -> None:
         """Note something of the library as a whole, in the place of what was noted under that name."""
@@ -509,20 +576,22 @@ class MilvusLibrary(MilvusReading):
         ]
         self._vectors(model.sha256).insert(rows)
 
-    def remove(self, case_id: str) -> None:
+    def remove(self, case_id: str, *, by: str | None = "") -> None:
         """Remove a case with all that belongs to it; from the first step on nobody sees it any more."""
         self.case(case_id)
+        if by is not None:
+            self.note_changes([Change.now(case_id, by, REMOVED)])
         self._cases.delete([case_id])
         for model in self.models():
             self._vectors(model.identity.sha256).delete([case_id])
         self._pieces.delete_of_cases([case_id])
 
-    def remove_many(self, case_ids: Sequence[str]) -> None:
+    def remove_many(self, case_ids: Sequence[str], *, by: str = "") -> None:
         """Remove several cases; none where one of them is not there."""
         for case_id in case_ids:
             self.case(case_id)
         for case_id in case_ids:
-            self.remove(case_id)
+            self.remove(case_id, by=by)
 
     def _put_last(self, model: ModelIdentity, dimension: int) -> None:
         place = max((int(row["place"]) for row in self._models.all(["place"])), default=0) + 1

@@ -1,7 +1,7 @@
 """Rows of a library's collections on the server, and pictures and HU patches as pieces of text in them.
 
 Rows are written in bites that the server takes, read to the end, in plain errors. Pieces are the very rows of a library in
-a file (`library.cases.part_rows`), in base64.
+a file (`library.patches.part_rows`), in base64.
 """
 
 from __future__ import annotations
@@ -16,15 +16,8 @@ import numpy as np
 from LesionLib.errors import CaseLibraryError
 
 from LesionRetrievalLib.library.arrays import PackedArrayError, packed, unpacked
-from LesionRetrievalLib.library.cases import (
-    MAX_THUMBNAIL_SIDE,
-    PLANES,
-    box_row,
-    decoded_patch,
-    is_picture_shape,
-    part_rows,
-)
-from LesionRetrievalLib.library.patches import HuPatch
+from LesionRetrievalLib.library.cases import MAX_THUMBNAIL_SIDE, PLANES, is_picture_shape
+from LesionRetrievalLib.library.patches import HuPatch, box_row, decoded_patch, part_rows
 from LesionRetrievalLib.server.connection import TEXT_BYTES, ServerAddress, plain_server_errors, row_without_vector
 
 if TYPE_CHECKING:

@@ -38,19 +38,11 @@ from typing import Any
 import numpy as np
 from LesionLib.errors import BoxError
 from LesionLib.geometry import CTVolume, LesionBox
+from LesionLib.io.boxes import MM_COLUMNS, VOXEL_COLUMNS, location_of
 from LesionLib.io.tables import TableTextError, doubtful_labels, spreadsheet_hint, table_text
 
 from lesiontraining.data.messages import Problem, one_problem, refuse
-from lesiontraining.data.sources import (
-    MM_COLUMNS,
-    TRAINING_MARGIN_MM,
-    VOXEL_COLUMNS,
-    Photograph,
-    SlicesSource,
-    Source,
-    VolumeSource,
-    location_of,
-)
+from lesiontraining.data.sources import TRAINING_MARGIN_MM, Photograph, SlicesSource, Source, VolumeSource
 
 UNKNOWN = -1
 

@@ -22,6 +22,7 @@ from dataclasses import dataclass, replace
 from hashlib import sha256
 from importlib.util import find_spec
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from LesionLib.errors import InputWarning, LesionLensError, OutputError
 from LesionLib.geometry import CTVolume, LesionBox, require_overlap
@@ -30,7 +31,6 @@ from LesionLib.inference.results import as_csv
 from LesionLib.io.boxes import CaseTableError, box_of_mask, read_boxes_csv, read_rows, segment_boxes
 from LesionLib.io.csv_cells import csv_text
 from LesionLib.io.private_files import open_private, private_folder, write_private
-from LesionLib.io.volumes import DicomSeries, read_ct, series_at
 from LesionLib.model.folder import find_bundle, map_method, segment_margin_of
 
 from LesionLensApp.loaded_model import ModelSession
@@ -42,6 +42,9 @@ from LesionLensApp.reading import (
     warnings_of_box,
     with_reader_warnings,
 )
+
+if TYPE_CHECKING:
+    from LesionLib.io.volumes import DicomSeries
 
 RESULTS, FAILED = "results.csv", "failed.csv"
 LESIONS = ("boxes", "segmentation", "mask")
@@ -262,6 +265,8 @@ def _answered(case: BatchCase, session: ModelSession, reading: Reading) -> tuple
 
 
 def _classified(case: BatchCase, session: ModelSession, reading: Reading) -> str:
+    from LesionLib.io.volumes import read_ct, series_at  # late: a mistyped table is refused at once
+
     series = series_at(case.volume, case.series)
     volume = read_ct(case.volume, series=series or case.series, nifti_transform=reading.nifti_transform)
     margin_mm = segment_margin_of(session.described.manifest) if reading.margin_mm is None else reading.margin_mm

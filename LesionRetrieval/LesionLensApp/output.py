@@ -23,7 +23,6 @@ from LesionLib.terminal import printable
 from LesionRetrievalLib.library.cases import MAY_BE_THE_LESION, NEARLY_THE_SAME
 from LesionRetrievalLib.server.connection import is_server_address
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 from rich.text import Text
 
@@ -83,6 +82,9 @@ class Steps:
         if not self._console.is_terminal:
             yield from self._with_lines(items, total)
             return
+        # Late: a command that is refused draws no bar.
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
         columns = [TextColumn("         "), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()]
         with Progress(*columns, console=self._console, transient=True) as progress:
             yield from progress.track(items, total=total)

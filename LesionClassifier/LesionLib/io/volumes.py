@@ -26,7 +26,7 @@ from LesionLib.io.image_files import (
     require_3d,
     smallest_integers,
 )
-from LesionLib.io.image_headers import IMAGE_SUFFIXES, readable_name
+from LesionLib.io.image_headers import readable_name, require_volume
 
 
 def ijk_to_ras(image: sitk.Image) -> np.ndarray:
@@ -48,9 +48,7 @@ def read_volume(path: Path, *, series: str | DicomSeries | None = None, nifti_tr
     ``series`` chooses one of several series in a folder, by its place in the list or its UID; or is the one that
     `series_at` found there already, whose headers are not read again. ``nifti_transform``: see `read_header`.
     """
-    if not os.path.exists(path):
-        msg = f"{path} does not exist; give a DICOM folder or one of {', '.join(IMAGE_SUFFIXES)}."
-        raise VolumeError(msg)
+    require_volume(path)
     if os.path.isdir(path):
         found = series if isinstance(series, DicomSeries) else choose_series(path, series)
         return read_series(found, name=readable_name(path.resolve()))

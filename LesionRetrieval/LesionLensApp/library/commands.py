@@ -24,7 +24,6 @@ from LesionRetrievalLib.library.store import CaseLibrary
 from LesionRetrievalLib.server.connection import is_server_address
 from LesionRetrievalLib.server.library import MilvusLibrary
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from LesionLensApp.library.contents import (
     LISTED,
@@ -486,6 +485,8 @@ def reindex_library(path: Path, model: ModelSession, steps: Steps) -> str:
 @contextmanager
 def _bar() -> Iterator[Callable[[int, int], None]]:
     """What `reindex` tells its progress to, drawn where there is a terminal."""
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
     columns = [TextColumn("         "), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()]
     with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
         task = progress.add_task("", total=None)

@@ -348,7 +348,10 @@ def _state_of(path: Path) -> str:
 
 
 def _joined(rows: Sequence[tuple[str, Mapping[str, str]]]) -> str:
-    """One table out of the cases' names and rows: a row a lesion, the case's name before the lesion's."""
+    """One table out of the cases' names and rows: a row a lesion, the case's name before the lesion's.
+
+    Rows that an older version kept may lack columns; theirs are empty.
+    """
     columns = list(dict.fromkeys(column for _, row in rows for column in row))
     classes = [column for column in columns if column.startswith("p_")]
     elsewhere = ("name", "label", "prediction_set", "volume", "grad_cam", _EMBEDDING, *_LAST, *classes)
@@ -357,7 +360,12 @@ def _joined(rows: Sequence[tuple[str, Mapping[str, str]]]) -> str:
     for name, row in rows:
         first = (name, row["name"], row["label"])
         table.append(
-            (*first, *(row[c] for c in classes), row["prediction_set"], *(row[c] for c in (*_LAST[1:], *rest)))
+            (
+                *first,
+                *(row.get(c, "") for c in classes),
+                row["prediction_set"],
+                *(row.get(c, "") for c in (*_LAST[1:], *rest)),
+            )
         )
     return csv_text(table)
 
@@ -399,7 +407,7 @@ def require_batch_options(options: argparse.Namespace) -> None:
     one_only = {
         "a CT": options.volume, "--series": options.series, "--name": options.name, "--library": options.library,
         "--dicom-sr": options.dicom_sr, "--dicom-seg": options.dicom_seg, "--dicom-map": options.dicom_map,
-        "--heat-map-format": options.heat_map_format, "--map": options.map_method,
+        "--heat-map-format": options.heat_map_format, "--map": options.map_method, "--with-series": options.with_series,
     }  # fmt: skip
     given = [name for name, value in one_only.items() if value]
     if given:

@@ -132,7 +132,7 @@ def _similar(case: SimilarCase) -> str:
 
 
 _OURS = (
-    "report.html", "scene.mrb", "results.json", "results.csv", "results.dcm", "lesions.seg.dcm", "gradcam_*.nrrd",
+    "report.html", "scene.mrb", "results.json", "results.csv", "similar.csv", "results.dcm", "lesions.seg.dcm", "gradcam_*.nrrd",
     "gradcam_*.nii.gz", "gradcam_*.dcm",
 )  # fmt: skip
 

@@ -78,6 +78,11 @@ class SliceRenderer:
             _showRois(afterwards, rois, visibleRois, names)
             return view.grab()
 
+    def place(self, *, centerRAS: np.ndarray, fieldOfViewMm: float) -> None:
+        """Put ``centerRAS`` (RAS mm) into the middle of all three views, for a scene that is to open there."""
+        for orientation in _LAYOUT_NAMES:
+            self.view(orientation).place(centerRAS, fieldOfViewMm)
+
     def edges(self, orientation: str) -> tuple[str, str, str, str]:
         """Where the patient's sides are in the picture that was drawn last: letters at its left, right, top and bottom."""
         toRAS = slicer.util.arrayFromVTKMatrix(self.view(orientation).sliceNode.GetSliceToRAS())

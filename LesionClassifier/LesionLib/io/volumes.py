@@ -199,6 +199,7 @@ _TAGS = [
     "FrameOfReferenceUID",
     "BitsAllocated", "BitsStored", "PixelRepresentation", "PhotometricInterpretation", "RescaleSlope", "RescaleIntercept",
 ]  # fmt: skip
+_FOR_PEOPLE = ["InstanceNumber", "StudyDate", "SeriesDescription", "ConvolutionKernel"]  # see `series_details`
 _UNEVEN_SHARE = 0.05
 
 
@@ -339,11 +340,13 @@ def _left_out(series: DicomSeries) -> tuple[InputWarning, ...]:
 
 
 def _header(path: Path) -> pydicom.Dataset | None:
-    """The header, every element of it readable; None for a damaged file."""
+    """The header, every element of it readable that is needed for the voxels; None for a damaged file."""
     try:
         with path.open("rb") as handle:
             is_marked = handle.read(132)[128:] == b"DICM"
-        header = pydicom.dcmread(path, stop_before_pixels=True, specific_tags=_TAGS, force=not is_marked)
+        header = pydicom.dcmread(
+            path, stop_before_pixels=True, specific_tags=[*_TAGS, *_FOR_PEOPLE], force=not is_marked
+        )
         for keyword in _TAGS:
             header.get(keyword)
     except (InvalidDicomError, OSError):

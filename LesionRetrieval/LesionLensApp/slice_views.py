@@ -22,6 +22,7 @@ from vtk.util.numpy_support import vtk_to_numpy
 
 # Slicer's names for its three slice views, so that a saved scene opens there as it was drawn here.
 _LAYOUT_NAMES = {"Axial": "Red", "Sagittal": "Yellow", "Coronal": "Green"}
+_LAYOUT_COLORS = {"Red": (0.953, 0.290, 0.200), "Yellow": (0.929, 0.835, 0.298), "Green": (0.431, 0.690, 0.294)}
 _DISPLAYABLE_MANAGERS = ("vtkMRMLMarkupsDisplayableManager", "vtkMRMLRulerDisplayableManager")
 _SLICE_THICKNESS_MM = 1.0
 
@@ -251,7 +252,10 @@ def _sliceLogic(headless: HeadlessSlicer, layoutName: str) -> vtkMRMLSliceLogic:
     if existing is not None:
         logic.SetSliceNode(existing)
     else:
-        logic.AddSliceNode(layoutName)
+        sliceNode = logic.AddSliceNode(layoutName)
+        if layoutName in _LAYOUT_COLORS:  # as Slicer's own, whose place it takes where the scene is opened
+            sliceNode.SetLayoutLabel(layoutName[0])
+            sliceNode.SetLayoutColor(*_LAYOUT_COLORS[layoutName])
     return logic
 
 

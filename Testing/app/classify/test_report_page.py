@@ -202,13 +202,13 @@ def opened(answered):
 def test_the_scene_opens_on_the_first_lesion_with_its_map(opened, lesion):
     views = {node.GetLayoutName(): node for node in nodesOfClass(opened, "vtkMRMLSliceNode")}
     assert set(views) == {"Red", "Yellow", "Green"}
-    for name in views:
-        toRAS = views[name].GetSliceToRAS()
+    for name, view in views.items():
+        toRAS = view.GetSliceToRAS()
         middle = [toRAS.GetElement(row, 3) for row in range(3)]
         np.testing.assert_allclose(middle, lesion.centerRAS, atol=1e-3)
-        assert views[name].GetLayoutLabel() == name[0]
-        assert views[name].GetLayoutColor() != (0.54902, 0.54902, 0.54902)  # the grey of a view that nobody named
-        assert 30 < views[name].GetFieldOfView()[0] < 100  # the lesion and its surroundings, not the whole body
+        assert view.GetLayoutLabel() == name[0]
+        assert view.GetLayoutColor() != (0.54902, 0.54902, 0.54902)  # the grey of a view that nobody named
+        assert 30 < view.GetFieldOfView()[0] < 100  # the lesion and its surroundings, not the whole body
     rois = nodesOfClass(opened, "vtkMRMLMarkupsROINode")
     first = rois[0].GetNodeReference(HEAT_MAP_ROLE)
     for composite in nodesOfClass(opened, "vtkMRMLSliceCompositeNode"):

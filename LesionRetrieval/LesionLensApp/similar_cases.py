@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from LesionClassifierLib.scene.results import FOLDER_NAME
 from LesionClassifierLib.scene.tree import addResultsTableNode, placeResults
+from LesionLib.errors import CaseLibraryError
 from LesionLib.geometry import CTVolume, LesionBox
 from LesionLib.inference.results import LesionResult, RunInfo
 from LesionLib.io.csv_cells import csv_text
@@ -135,7 +136,7 @@ def similar_cases(
 
     Of a case with its CT in the library; of others the small picture that it was stored with, whatever its scale and window.
     """
-    patches = [library.patch(neighbour.case_id) for neighbour in neighbours]
+    patches = [_patch_of(library, neighbour.case_id) for neighbour in neighbours]
     extent_mm = _extent_mm(result.box, [patch for patch in patches if patch is not None])
     hu = (window.level - window.width / 2, window.level + window.width / 2)
     scale_mm = scale_bar_mm(extent_mm)
@@ -150,6 +151,14 @@ def similar_cases(
         round(100 * scale_mm / extent_mm, 2),
         vote_text(neighbours),
     )
+
+
+def _patch_of(library: CaseStore, case_id: str) -> HuPatch | None:
+    """None also where it is damaged: that takes no answer away, and ``library verify`` says it."""
+    try:
+        return library.patch(case_id)
+    except CaseLibraryError:
+        return None
 
 
 def _extent_mm(box: LesionBox, patches: Sequence[HuPatch]) -> float:

@@ -11,6 +11,7 @@ import pytest
 from LesionLensApp.display_windows import WINDOWS
 from LesionLensApp.report import ink_on
 from LesionLensApp.similar_cases import similar_cases, similar_columns, similar_csv
+from LesionLib.errors import CaseLibraryError
 from LesionLib.geometry import CTVolume, LesionBox
 from LesionLib.inference.results import LesionResult, RunInfo
 from LesionRetrievalLib.library.cases import Neighbour
@@ -92,6 +93,18 @@ def test_a_case_without_its_ct_keeps_its_picture_and_is_marked_as_not_to_scale()
     assert found.has_scale
     assert found.has_own_scales
     assert not found_for(12.0, {}, {"without": picture}).has_scale
+
+
+def test_a_damaged_ct_of_a_case_takes_no_answer_away():
+    class Damaged(Library):
+        def patch(self, case_id):
+            raise CaseLibraryError(f"Case {case_id!r}: its HU patch is damaged.")
+
+    volume, box = ball(12.0)
+    result = LesionResult("L1", box, "benign", {"benign": 1.0}, np.ones(1, np.float32), None)
+    library = Damaged({}, {"c1": case_thumbnails(*ball(20.0))})
+    (card,) = similar_cases(result, [neighbour("c1")], library, volume, window=LUNG).cards
+    assert (card.to_scale, card.image is None) == (False, False)
 
 
 def test_attributes_have_columns_of_their_own_and_what_a_case_lacks_is_an_empty_cell():

@@ -234,6 +234,24 @@ class LesionClassifierLogic(ScriptedLoadableModuleLogic, RunnerLogic):
         files = files or getattr(slicer, "dicomDatabase", None)
         return exportReport(Path(path), roiNodes, files, answerAnyway=answerAnyway, warn=warn)
 
+    def exportDicom(
+        self,
+        folder: str | Path,
+        roiNodes: Sequence[slicer.vtkMRMLMarkupsROINode],
+        *,
+        files=None,
+        answerAnyway: bool = False,
+        warn=None,
+    ) -> int:
+        """Write lesions (SEG), heat maps (parametric maps) and report as DICOM files into a folder; how many lesions there are.
+
+        They refer to each other. The arguments are those of `exportReport`; ``warn`` is also told what could not be written.
+        """
+        from LesionClassifierLib.dicom_results import exportDicom
+
+        files = files or getattr(slicer, "dicomDatabase", None)
+        return exportDicom(Path(folder), roiNodes, files, answerAnyway=answerAnyway, warn=warn)
+
 
 class LesionClassifierTest(ScriptedLoadableModuleTest):
     """Runs in Slicer and on slicer-core alike."""

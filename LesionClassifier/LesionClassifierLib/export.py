@@ -53,10 +53,15 @@ class DicomFiles(Protocol):
 
 def sourceDatasets(volumeNode: vtkMRMLScalarVolumeNode, files: DicomFiles | None) -> list[Dataset]:
     """The datasets that a volume was loaded from, without pixels. Raises `StructuredReportError` for a volume without."""
+    return readDatasets(sourceFiles(volumeNode, files))
+
+
+def sourceFiles(volumeNode: vtkMRMLScalarVolumeNode, files: DicomFiles | None) -> list[Path]:
+    """The DICOM files that a volume was loaded from. Raises `StructuredReportError` for a volume without."""
     instances = (volumeNode.GetAttribute(_INSTANCES) or "").split()
     if not instances:
         msg = (
-            f"{volumeNode.GetName()} was not loaded from DICOM, so there is no study that a structured report could belong "
+            f"{volumeNode.GetName()} was not loaded from DICOM, so there is no study that DICOM results could belong "
             "to; load the CT through Slicer's DICOM module, or export CSV."
         )
         raise StructuredReportError(msg)
@@ -68,7 +73,19 @@ def sourceDatasets(volumeNode: vtkMRMLScalarVolumeNode, files: DicomFiles | None
     if missing:
         msg = f"{missing} of the {len(paths)} DICOM files of {volumeNode.GetName()} are gone; import the series again."
         raise StructuredReportError(msg)
-    return readDatasets(paths)
+    return [Path(path) for path in paths]
+
+
+def volumeOfLesions(roiNodes: Sequence[vtkMRMLMarkupsROINode]) -> vtkMRMLScalarVolumeNode:
+    """The CT that the lesions' answers are of. Raises `OutputError` where it is gone, or where there are several."""
+    volumeNodes = {
+        node.GetID(): node for node in (roi.GetNodeReference(VOLUME_ROLE) for roi in roiNodes) if node is not None
+    }
+    if len(volumeNodes) != 1:
+        msg = "the CT of these answers is no longer in the scene; load it and classify again."
+        raise OutputError(msg)
+    (volumeNode,) = volumeNodes.values()
+    return volumeNode
 
 
 def resultsOfLesions(
@@ -120,14 +137,8 @@ def exportReport(
     """
 
     run, results = resultsOfLesions(roiNodes, answerAnyway=answerAnyway)
-    volumeNodes = {
-        node.GetID(): node for node in (roi.GetNodeReference(VOLUME_ROLE) for roi in roiNodes) if node is not None
-    }
-    if len(volumeNodes) != 1:
-        msg = "the CT of these answers is no longer in the scene; load it and classify again."
-        raise OutputError(msg)
-    (volumeNode,) = volumeNodes.values()
-    for gap in writeStructuredReport(path, results, run, sourceDatasets(volumeNode, files), overwrite=True):
+    sources = sourceDatasets(volumeOfLesions(roiNodes), files)
+    for gap in writeStructuredReport(path, results, run, sources, overwrite=True):
         if warn is not None:
             warn(gap)
     return len(results)

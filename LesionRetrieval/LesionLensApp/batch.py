@@ -29,7 +29,6 @@ from LesionLib.inference.messages import RunOptions, RunRequest
 from LesionLib.inference.results import as_csv
 from LesionLib.io.csv_cells import csv_text
 from LesionLib.io.private_files import open_private, private_folder, write_private
-from LesionLib.io.volumes import read_ct, series_at
 from LesionLib.model.folder import find_bundle, map_method, segment_margin_of
 
 from LesionLensApp.case_table import (
@@ -211,6 +210,8 @@ def _answered(case: BatchCase, session: ModelSession, reading: Reading) -> tuple
 
 
 def _classified(case: BatchCase, session: ModelSession, reading: Reading) -> str:
+    from LesionLib.io.volumes import read_ct, series_at  # late: a mistyped table is refused at once
+
     series = series_at(case.volume, case.series)
     volume = read_ct(case.volume, series=series or case.series, nifti_transform=reading.nifti_transform)
     margin_mm = segment_margin_of(session.described.manifest) if reading.margin_mm is None else reading.margin_mm
@@ -262,7 +263,10 @@ def _state_of(path: Path) -> str:
 
 
 def _joined(rows: Sequence[tuple[str, Mapping[str, str]]]) -> str:
-    """One table out of the cases' names and rows: a row a lesion, the case's name before the lesion's."""
+    """One table out of the cases' names and rows: a row a lesion, the case's name before the lesion's.
+
+    Rows that an older version kept may lack columns; theirs are empty.
+    """
     columns = list(dict.fromkeys(column for _, row in rows for column in row))
     classes = [column for column in columns if column.startswith("p_")]
     elsewhere = ("name", "label", "prediction_set", "volume", "grad_cam", _EMBEDDING, *_LAST, *classes)
@@ -271,7 +275,12 @@ def _joined(rows: Sequence[tuple[str, Mapping[str, str]]]) -> str:
     for name, row in rows:
         first = (name, row["name"], row["label"])
         table.append(
-            (*first, *(row[c] for c in classes), row["prediction_set"], *(row[c] for c in (*_LAST[1:], *rest)))
+            (
+                *first,
+                *(row.get(c, "") for c in classes),
+                row["prediction_set"],
+                *(row.get(c, "") for c in (*_LAST[1:], *rest)),
+            )
         )
     return csv_text(table)
 
@@ -313,7 +322,7 @@ def require_batch_options(options: argparse.Namespace) -> None:
     one_only = {
         "a CT": options.volume, "--series": options.series, "--name": options.name, "--library": options.library,
         "--dicom-sr": options.dicom_sr, "--dicom-seg": options.dicom_seg, "--dicom-map": options.dicom_map,
-        "--heat-map-format": options.heat_map_format, "--map": options.map_method,
+        "--heat-map-format": options.heat_map_format, "--map": options.map_method, "--with-series": options.with_series,
     }  # fmt: skip
     given = [name for name, value in one_only.items() if value]
     if given:

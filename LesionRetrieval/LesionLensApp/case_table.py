@@ -5,14 +5,17 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from LesionLib.errors import InputWarning, LesionLensError
 from LesionLib.geometry import CTVolume, LesionBox
 from LesionLib.io.boxes import CaseTableError, box_of_mask, read_boxes_csv, read_rows, segment_boxes
 from LesionLib.io.csv_cells import csv_text
-from LesionLib.io.volumes import DicomSeries
 
 from LesionLensApp.reading import read_masks
+
+if TYPE_CHECKING:
+    from LesionLib.io.volumes import DicomSeries
 
 LESIONS = ("boxes", "segmentation", "mask")
 

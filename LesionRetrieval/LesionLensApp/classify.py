@@ -15,6 +15,8 @@ from pathlib import Path
 
 import numpy as np
 from LesionClassifierLib.classification import requestFromNodes
+from LesionClassifierLib.dicom_headers import StructuredReportError
+from LesionClassifierLib.dicom_results import DicomOutput, write_dicom
 from LesionClassifierLib.headless import HeadlessSlicer, startHeadlessSlicer
 from LesionClassifierLib.scene.lesions import (
     addLesionsFromSegmentation,
@@ -26,13 +28,14 @@ from LesionClassifierLib.scene.lesions import (
 from LesionClassifierLib.scene.results import ShownResults, layFirstMap, showResults
 from LesionClassifierLib.scene.tree import saveScene
 from LesionClassifierLib.scene.volumes import addVolumeNode, requireRightAngles, volumeFromNode, writeVolumeFile
-from LesionLib.errors import BoxError, InputWarning
+from LesionLib.errors import BoxError, InputWarning, VolumeError
 from LesionLib.geometry import CTVolume, require_overlap
 from LesionLib.inference.messages import MapChoice, RunOptions
 from LesionLib.inference.results import LesionResult, RunInfo, as_csv, as_json, color_by_class, heat_map_file
 from LesionLib.io.boxes import read_boxes_csv
 from LesionLib.io.image_headers import readable_name
 from LesionLib.io.private_files import write_private
+from LesionLib.io.series_details import SeriesDetails, series_details
 from LesionLib.io.volumes import DicomSeries, read_ct, series_at
 from LesionLib.model.folder import segment_margin_of
 from LesionRetrievalLib.libraries import open_store
@@ -42,7 +45,6 @@ from LesionRetrievalLib.library.neighbours import find_similar
 from LesionRetrievalLib.library.ownership import key_for_search, own_cases_note
 from slicer import vtkMRMLMarkupsROINode, vtkMRMLScalarVolumeNode, vtkMRMLScene
 
-from LesionLensApp.dicom_results import DicomOutput, wanted_output, write_dicom
 from LesionLensApp.display_windows import DisplayWindow, parsed_window, window_around
 from LesionLensApp.loaded_model import ModelSession
 from LesionLensApp.output import Steps, staged_output
@@ -54,8 +56,22 @@ from LesionLensApp.reading import (
     warnings_of_box,
     with_reader_warnings,
 )
-from LesionLensApp.report import OtherAnswer, lesion_images, write_report
+from LesionLensApp.report import LesionImages, OtherAnswer, Taken, field_of_view_mm, lesion_images, write_report
+from LesionLensApp.similar_cases import (
+    SIMILAR_CSV,
+    SimilarCases,
+    addSimilarTable,
+    similar_cases,
+    similar_columns,
+    similar_csv,
+)
 from LesionLensApp.slice_views import SliceRenderer
+
+_PICTURE_PX, _SMALL_PICTURE_PX, _MANY = (
+    480,
+    320,
+    12,
+)  # of many lesions the pictures are smaller, or the page grows too large
 
 
 def addBoxes(scene: vtkMRMLScene, path: Path, *, ijkToRAS: np.ndarray | None = None) -> list[vtkMRMLMarkupsROINode]:
@@ -95,6 +111,7 @@ class Job:
     model chose), ``heatMapFormat``:
     in which they are written, of `HEAT_MAP_FORMATS`. ``dicom``: what is written as DICOM. ``window``: for the pictures; None is
     one that fits each lesion. ``also``: other models that are asked about the same boxes; what they say stands beside the answer.
+    ``details``: of the DICOM series of the CT; ``withSeries``: of these also what may tell whose CT it is.
     """
 
     running: HeadlessSlicer
@@ -114,6 +131,8 @@ class Job:
     dicom: DicomOutput = field(default_factory=DicomOutput)
     window: DisplayWindow | None = None
     also: Sequence[ModelSession] = ()
+    details: SeriesDetails | None = None
+    withSeries: bool = False
 
 
 def run_job(job: Job, out: Path, steps: Steps, *, overwrite: bool) -> list[LesionResult]:
@@ -151,30 +170,72 @@ def run_jobs(
             shown, reported = _shown(job, run, of_job, folder, steps)
             results += reported
             nodes = zip(job.roiNodes, shown.heatMapNodes, reported, strict=True)
-            lesions += [(job, roiNode, heatMapNode, result) for roiNode, heatMapNode, result in nodes]
+            lesions += [_Lesion(job, roiNode, heatMapNode, result) for roiNode, heatMapNode, result in nodes]
         form = jobs[0].heatMapFormat
-        _write_tables(folder, run, results, others, form)
-        _write_heat_maps(folder, [heatMapNode for _, _, heatMapNode, _ in lesions], form)
-        steps.begin("Saving the scene")
-        running = jobs[0].running
-        saveScene(running.scene, folder / "scene.mrb")
-        volumes = {id(job): volumeFromNode(job.volumeNode) for job in jobs}
-        with SliceRenderer(running) as renderer:
-            images = [
-                lesion_images(
-                    renderer, job.volumeNode, roiNode, heatMapNode, result, volume=volumes[id(job)], window=job.window
-                )
-                for job, roiNode, heatMapNode, result in steps.each(lesions, "Drawing the report's pictures")
-            ]
-        page = folder / "report.html"
-        note = jobs[0].searchNote
+        _write_tables(folder, run, results, lesions, others, form)
+        if library is not None:
+            columns = similar_columns(results, neighbours, run)
+            write_private(folder / SIMILAR_CSV, similar_csv(columns))
+            addSimilarTable(jobs[0].volumeNode, columns)
+        _write_heat_maps(folder, [lesion.heatMapNode for lesion in lesions], form)
+        shown = _drawn(lesions, neighbours, library, folder, steps)
+        first, note = jobs[0], jobs[0].searchNote
+        taken = None
+        if len(jobs) == 1:
+            taken = Taken(volumeFromNode(first.volumeNode), first.details, first.withSeries)
         write_report(
-            page, run, results, images, neighbours, library, model,
-            note=note, others=others, heat_map_format=jobs[0].heatMapFormat,
+            folder / "report.html", run, results, [images for images, _ in shown], [similar for _, similar in shown], library,
+            model, taken=taken, note=note, others=others, heat_map_format=form,
         )  # fmt: skip
     if note:
         steps.note(note)
     return results
+
+
+@dataclass(frozen=True, eq=False)
+class _Lesion:
+    """A lesion that was answered, and its nodes."""
+
+    job: Job
+    roiNode: vtkMRMLMarkupsROINode
+    heatMapNode: vtkMRMLScalarVolumeNode | None
+    result: LesionResult
+
+    @property
+    def instance(self) -> int | None:
+        """Which image of its DICOM series its middle lies in; None where it is not known."""
+        return None if self.job.details is None else self.job.details.instance_at(self.result.box.centerRAS)
+
+
+def _drawn(
+    lesions: Sequence[_Lesion],
+    neighbours: Sequence[Sequence[Neighbour]],
+    library: CaseStore | None,
+    folder: Path,
+    steps: Steps,
+) -> list[tuple[LesionImages, SimilarCases]]:
+    """The pictures of each lesion for the page. The scene is saved with its slice views on the first lesion that has an answer."""
+    running = lesions[0].job.running
+    volumes = {id(lesion.job): volumeFromNode(lesion.job.volumeNode) for lesion in lesions}
+    side = _PICTURE_PX if len(lesions) <= _MANY else _SMALL_PICTURE_PX
+    drawn = []
+    with SliceRenderer(running, size=(side, side)) as renderer:
+        first = next((lesion for lesion in lesions if lesion.result.label), lesions[0])
+        renderer.place(centerRAS=first.result.box.centerRAS, fieldOfViewMm=field_of_view_mm(first.result))
+        steps.begin("Saving the scene")
+        saveScene(running.scene, folder / "scene.mrb")
+        pairs = list(zip(lesions, neighbours, strict=True))
+        for lesion, found in steps.each(pairs, "Drawing the report's pictures"):
+            job, result, volume = lesion.job, lesion.result, volumes[id(lesion.job)]
+            images = lesion_images(
+                renderer, job.volumeNode, lesion.roiNode, lesion.heatMapNode, result,
+                volume=volume, window=job.window, details=job.details,
+            )  # fmt: skip
+            similar = SimilarCases()
+            if library is not None and found:
+                similar = similar_cases(result, found, library, volume, window=images.window)
+            drawn.append((images, similar))
+    return drawn
 
 
 def _shown(
@@ -222,13 +283,18 @@ def _write_tables(
     folder: Path,
     run: RunInfo,
     results: list[LesionResult],
+    lesions: Sequence[_Lesion],
     others: Sequence[Sequence[OtherAnswer]],
     heatMapFormat: str,
 ) -> None:
     content = as_json(run, results, heat_map_format=heatMapFormat)
-    for written, beside in zip(content["results"], others, strict=True):
+    for written, lesion, beside in zip(content["results"], lesions, others, strict=True):
         if beside:
             written["otherModels"] = [answer.to_json() for answer in beside]
+        if lesion.instance is not None:
+            written["instanceNumber"] = lesion.instance
+    if (details := lesions[0].job.details) is not None:
+        content["series"] = details.to_json(identifying=lesions[0].job.withSeries)
     text = json.dumps(content, indent=2, ensure_ascii=False)
     write_private(folder / "results.json", text + "\n")
     write_private(folder / "results.csv", as_csv(run, results, heat_map_format=heatMapFormat))
@@ -257,6 +323,9 @@ def classify_files(options: argparse.Namespace, model: ModelSession, steps: Step
         steps.begin(f"Reading {options.volume.name}")
         series = series_at(options.volume, options.series)
         dicom = wanted_output(options, series)
+        if options.with_series and series is None:
+            msg = f"--with-series: {options.volume.name} is not a folder of DICOM files, which alone say it; leave the option out."
+            raise VolumeError(msg)
         volume = read_ct(options.volume, series=series or options.series, nifti_transform=options.nifti_transform)
         heat_map_format = options.heat_map_format or "nrrd"
         if heat_map_format == "nii.gz":
@@ -302,8 +371,28 @@ def classify_files(options: argparse.Namespace, model: ModelSession, steps: Step
             heatMapFormat=heat_map_format,
             dicom=dicom,
             window=window,
+            details=None if series is None else series_details(series),
+            withSeries=options.with_series,
         )
         return run_job(job, options.out, steps, overwrite=options.overwrite)
+
+
+_DICOM_OPTIONS = {"dicom_sr": "--dicom-sr", "dicom_seg": "--dicom-seg", "dicom_map": "--dicom-map"}
+
+
+def wanted_output(options: argparse.Namespace, series: DicomSeries | None) -> DicomOutput:
+    """What the command's options ask for. Raises `StructuredReportError` where the CT is no DICOM series."""
+    given = [name for attribute, name in _DICOM_OPTIONS.items() if getattr(options, attribute)]
+    if not given:
+        return DicomOutput()
+    if series is None:
+        what = "a report" if given == ["--dicom-sr"] else "DICOM results"
+        msg = (
+            f"{', '.join(given)}: {options.volume.name} is not a folder of DICOM files, so there is no study that {what} could "
+            f"belong to; leave the option{'s' if len(given) > 1 else ''} out."
+        )
+        raise StructuredReportError(msg)
+    return DicomOutput(series.files, options.dicom_sr, options.dicom_seg, options.dicom_map)
 
 
 def _patient_hash(

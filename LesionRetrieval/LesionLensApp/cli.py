@@ -133,6 +133,11 @@ def _add_classify(commands: argparse._SubParsersAction) -> None:
         "--window", default="auto", metavar="WINDOW",
         help="of the pictures: auto (by what lies around each lesion), lung, soft-tissue, liver, bone, brain, or WIDTH,LEVEL",
     )  # fmt: skip
+    parser.add_argument(
+        "--with-series", action="store_true",
+        help="of a DICOM folder: also the date of the study and the description of the series on the page, which may tell whose CT "
+        "it is (default: left out)",
+    )  # fmt: skip
     parser.add_argument("--dicom-sr", action="store_true", help="also a DICOM structured report, for a DICOM folder")
     parser.add_argument(
         "--dicom-seg", action="store_true", help="also the lesions as a DICOM segmentation, for a DICOM folder"

@@ -57,7 +57,9 @@ def run_demo(
     with tempfile.TemporaryDirectory(prefix="lesionlens-") as temporary:
         key = Pseudonymiser.create(Path(temporary) / "pseudonym.key")
         cases = steps.each(
-            phantom_cases(model.embed, key, seed=seed), f"Building a library of {TOTAL} phantoms", total=TOTAL
+            phantom_cases(model.embed, key, seed=seed, with_patches=True),
+            f"Building a library of {TOTAL} phantoms",
+            total=TOTAL,
         )
         with _library(Path(temporary), model, cases) as library:
             job = Job(running, volumeNode, roiNodes, model, library=library, extraWarnings=(_NOTE,), also=also)
@@ -117,7 +119,7 @@ def _entries(
         lesion = source.load(index)
         new = NewCase(
             case_id=f"case-{number:03d}", label=lesion.label, label_source=lesion.label_source, organ=lesion.organ,
-            with_thumbnails=True,
+            with_thumbnails=True, with_patch=True,
         )  # fmt: skip
         owner = Owner(*key.hashes(source.patients()[index]))
         yield case_entry(lesion.volume, lesion.box, model.embed(lesion.volume, lesion.box), new=new, owner=owner)

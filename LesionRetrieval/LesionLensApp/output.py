@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import ClassVar, TypeVar
+from typing import TYPE_CHECKING, ClassVar, TypeVar
 
 from LesionLib.errors import OutputError
 from LesionLib.inference.results import NO_ANSWER, LesionResult, SimilarCase
@@ -23,9 +23,11 @@ from LesionLib.terminal import printable
 from LesionRetrievalLib.library.cases import MAY_BE_THE_LESION, NEARLY_THE_SAME
 from LesionRetrievalLib.server.connection import is_server_address
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 from rich.text import Text
+
+if TYPE_CHECKING:
+    from rich.progress import Progress
 
 NOTICE = "Research use only, not for diagnosis."
 _SHOWN_WARNINGS = 8
@@ -83,8 +85,7 @@ class Steps:
         if not self._console.is_terminal:
             yield from self._with_lines(items, total)
             return
-        columns = [TextColumn("         "), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()]
-        with Progress(*columns, console=self._console, transient=True) as progress:
+        with self._drawn() as progress:
             yield from progress.track(items, total=total)
 
     @contextmanager
@@ -94,10 +95,16 @@ class Steps:
             lines = _Lines(self)
             yield lines.tell
             return
-        columns = [TextColumn("         "), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()]
-        with Progress(*columns, console=self._console, transient=True) as progress:
+        with self._drawn() as progress:
             task = progress.add_task("", total=None)
             yield lambda done, total: progress.update(task, completed=done, total=total)
+
+    def _drawn(self) -> Progress:
+        # Late: a command that is refused draws no bar.
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+        columns = [TextColumn("         "), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()]
+        return Progress(*columns, console=self._console, transient=True)
 
     def _with_lines(self, items: Iterable[_T], total: int) -> Iterator[_T]:
         lines = _Lines(self)
@@ -161,7 +168,7 @@ def _similar(case: SimilarCase) -> str:
 
 
 _OURS = (
-    "report.html", "scene.mrb", "results.json", "results.csv", "results.dcm", "lesions.seg.dcm", "gradcam_*.nrrd",
+    "report.html", "scene.mrb", "results.json", "results.csv", "similar.csv", "results.dcm", "lesions.seg.dcm", "gradcam_*.nrrd",
     "gradcam_*.nii.gz", "gradcam_*.dcm",
 )  # fmt: skip
 

@@ -7,14 +7,18 @@ import os
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from LesionLib.errors import BoxError, InputWarning, LesionLensError, WarningName
 from LesionLib.geometry import CTVolume, LesionBox, in_missing_slices_mm
 from LesionLib.inference.results import LesionResult
 from LesionLib.io.boxes import FrameSource, VoxelBox, frame_warning, read_box_locations
+from LesionLib.io.image_headers import require_volume
 from LesionLib.io.segmentations import read_segments, split_parts
-from LesionLib.io.volumes import DicomSeries, read_ct
 from LesionRetrievalLib.libraries import open_store
+
+if TYPE_CHECKING:  # pydicom and SimpleITK take longer to come up than a mistyped path to be refused
+    from LesionLib.io.volumes import DicomSeries
 
 
 def require_files(options: argparse.Namespace) -> None:
@@ -22,8 +26,7 @@ def require_files(options: argparse.Namespace) -> None:
 
     Raises what reading them would raise. What a file holds besides shows when it is read.
     """
-    if not os.path.exists(options.volume):
-        read_ct(options.volume)
+    require_volume(options.volume)
     if options.boxes is not None:
         require_boxes(options.boxes)
         if options.boxes.suffix.lower() == ".csv":

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import io
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -14,19 +11,18 @@ import numpy as np
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
 from LesionLib.geometry import CTVolume
 from LesionLib.inference.messages import ModelDescription
-from LesionLib.inference.results import NO_ANSWER, LesionResult, RunInfo, color_by_class, css_color, heat_map_file
+from LesionLib.inference.results import NO_ANSWER, RGB, LesionResult, RunInfo, color_by_class, css_color, heat_map_file
 from LesionLib.io.private_files import write_private
+from LesionLib.io.series_details import SeriesDetails
 from LesionLib.model.card import figure_sentences, heat_sentence
 from LesionLib.model.explanation import METHOD_NAMES
 from LesionLib.model.folder import CARD
-from LesionRetrievalLib.library.attributes import attribute_pairs
-from LesionRetrievalLib.library.cases import MAY_BE_THE_LESION, Neighbour
-from LesionRetrievalLib.library.store import CaseLibrary
-from PIL import Image
+from LesionRetrievalLib.library.cases import MAY_BE_THE_LESION, CaseStore
 from slicer import vtkMRMLMarkupsROINode, vtkMRMLScalarVolumeNode
 
 from LesionLensApp.display_windows import DisplayWindow, window_around
 from LesionLensApp.output import NOTICE
+from LesionLensApp.similar_cases import SimilarCases, png_data_uri, scale_bar_mm
 from LesionLensApp.slice_views import SliceRenderer
 
 PLANES = ("Axial", "Coronal", "Sagittal")
@@ -69,15 +65,16 @@ def lesion_images(
     *,
     volume: CTVolume,
     window: DisplayWindow | None = None,
+    details: SeriesDetails | None = None,
 ) -> LesionImages:
     """Each lesion in three planes by Slicer's own slice views, without and with its heat map.
 
     A plane is wide enough for the box and 30 mm around it. ``volume``: the voxels of the node; ``window``: None is one that
-    fits what lies around the lesion.
+    fits what lies around the lesion. ``details``: of the DICOM series of the CT, None for other files.
     """
     shown = window or window_around(volume, result.box)
-    fieldOfViewMm = float(np.ptp(result.box.cornersRAS, axis=0).max()) + _SURROUNDINGS_MM
-    scale_mm = _scale_bar_mm(fieldOfViewMm)
+    fieldOfViewMm = field_of_view_mm(result)
+    scale_mm = scale_bar_mm(fieldOfViewMm)
     images = []
     for plane in PLANES:
         plain, explained = (
@@ -99,53 +96,51 @@ def lesion_images(
                 png_data_uri(plain),
                 png_data_uri(explained),
                 renderer.edges(plane),
-                _position(plane, volume, result),
+                _position(plane, volume, result, details),
                 scale_mm,
                 round(100 * scale_mm / fieldOfViewMm, 2),
             )
         )
-    return LesionImages(tuple(images), shown, _diameters_text(volume, result))
+    return LesionImages(tuple(images), shown, _diameters_text(volume, result, details))
 
 
-def _scale_bar_mm(fieldOfViewMm: float) -> float:
-    """The longest of 5, 10, 20, 50, ... mm that is at most a third of the picture."""
-    return max((mm for mm in (5.0, 10.0, 20.0, 50.0, 100.0, 200.0) if mm <= fieldOfViewMm / 3), default=5.0)
+def field_of_view_mm(result: LesionResult) -> float:
+    """How wide a lesion's pictures are: its box and 30 mm."""
+    return float(np.ptp(result.box.cornersRAS, axis=0).max()) + _SURROUNDINGS_MM
 
 
-def _position(plane: str, volume: CTVolume, result: LesionResult) -> str:
+def _position(plane: str, volume: CTVolume, result: LesionResult, details: SeriesDetails | None) -> str:
     """Where the plane lies, RAS mm; of slices that the CT was made of also which one, counted from the first."""
     axis = {"Sagittal": 0, "Coronal": 1, "Axial": 2}[plane]
     text = f"{'RAS'[axis]} {result.box.centerRAS[axis]:.1f} mm"
-    number = _slice_number(volume, result.box.centerRAS, axis)
+    number = _slice_number(volume, result.box.centerRAS, axis, details)
     return f"{text}, {number}" if number else text
 
 
-def _slice_number(volume: CTVolume, pointRAS: Sequence[float], axis: int) -> str:
-    """Which slice of the CT a point lies in, counted from the first; "" where its slices do not lie across this RAS axis."""
+def _slice_number(volume: CTVolume, pointRAS: Sequence[float], axis: int, details: SeriesDetails | None) -> str:
+    """Which slice of the CT a point lies in, counted from the first, and of a DICOM series which image.
+
+    "" where its slices do not lie across this RAS axis.
+    """
     normal = volume.ijkToRAS[:3, 2] / np.linalg.norm(volume.ijkToRAS[:3, 2])
     if abs(normal[axis]) < _OF_SLICES:
         return ""
-    return f"slice {round(float((volume.rasToIJK @ [*pointRAS, 1.0])[2])) + 1} of {volume.sizeIJK[2]}"
+    number = f"slice {round(float((volume.rasToIJK @ [*pointRAS, 1.0])[2])) + 1} of {volume.sizeIJK[2]}"
+    instance = None if details is None else details.instance_at(pointRAS)
+    return number if instance is None else f"{number}, DICOM instance {instance}"
 
 
-def _diameters_text(volume: CTVolume, result: LesionResult) -> str:
+def _diameters_text(volume: CTVolume, result: LesionResult, details: SeriesDetails | None) -> str:
     """As a radiologist writes them; "" where there is no segment."""
     found = None if result.statistics is None else result.statistics.diameters
     if found is None:
         return ""
-    number = _slice_number(volume, found.ends[0], 2)
+    number = _slice_number(volume, found.ends[0], 2, details)
     where = f", {number}" if number else ""
     return (
         f"longest axial diameter {found.longest_mm:.1f} mm, {found.perpendicular_mm:.1f} mm across it, mean "
         f"{found.mean_mm:.1f} mm{where}"
     )
-
-
-def png_data_uri(pixels: np.ndarray) -> str:
-    """A uint8 picture, grey (h, w) or colour (h, w, 3), as a PNG inside a data URI."""
-    buffer = io.BytesIO()
-    Image.fromarray(np.ascontiguousarray(pixels)).save(buffer, format="PNG")
-    return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")
 
 
 @dataclass(frozen=True, eq=False)
@@ -181,20 +176,29 @@ class OtherAnswer:
 
 
 _TEMPLATES = Path(__file__).resolve().parent / "templates"
-_SHOWN_ATTRIBUTES = 6
 
 
 @dataclass(frozen=True)
-class CaseCard:
-    """A similar case as the page shows it: ``image`` is a data URI, None where the library holds no picture."""
+class Taken:
+    """How the CT was taken, for the page. ``withSeries``: also what may tell whose it is, the day and the series' description."""
 
-    case_id: str
-    label: str
-    similarity: float
-    may_be_the_lesion: bool
-    label_source: str
-    attributes: list[tuple[str, str]]
-    image: str | None
+    volume: CTVolume
+    details: SeriesDetails | None = None
+    withSeries: bool = False
+
+    @property
+    def facts(self) -> list[tuple[str, str]]:
+        """What it is, and what is known of it."""
+        size, spacing = self.volume.sizeIJK, self.volume.spacingMm
+        text = f"{size[2]} slices of {size[0]} x {size[1]} voxels, {spacing[0]:.2f} x {spacing[1]:.2f} mm"
+        text += f", {self.volume.sliceDistanceMm:.2f} mm apart"
+        of = self.details or SeriesDetails()
+        text += f"; slice thickness {of.thickness_mm:g} mm" if of.thickness_mm else ""
+        facts = [("CT", text + (f"; kernel {of.kernel}" if of.kernel else ""))]
+        if self.withSeries:
+            facts.append(("Study", of.study_date or "without a date"))
+            facts.append(("Series", of.description or "without a description"))
+        return facts
 
 
 @cache
@@ -209,17 +213,19 @@ def write_report(  # noqa: PLR0913 - the last three by name and optional
     run: RunInfo,
     results: Sequence[LesionResult],
     images: Sequence[LesionImages],
-    neighbours: Sequence[Sequence[Neighbour]],
-    library: CaseLibrary | None,
+    similar: Sequence[SimilarCases],
+    library: CaseStore | None,
     model: ModelDescription,
     *,
+    taken: Taken | None = None,
     note: str = "",
     others: Sequence[Sequence[OtherAnswer]] = (),
     heat_map_format: str = "nrrd",
 ) -> None:
     """Write the page; nothing in it is fetched from anywhere. ``note``: what has to be said of the similar cases.
 
-    ``others``: for each lesion what other models say of its box. ``heat_map_format``: in which the maps are written beside it.
+    ``similar``: of each lesion. ``taken``: how the CT was taken, None for a page of several CTs. ``others``: for each lesion what
+    other models say of its box. ``heat_map_format``: in which the maps are written beside it.
     """
     colors = {name: css_color(color) for name, color in color_by_class(model).items()}
     lesions = [
@@ -230,9 +236,9 @@ def write_report(  # noqa: PLR0913 - the last three by name and optional
             "window": str(images[number - 1].window),
             "diameters": images[number - 1].diameters,
             "bars": [(name, p, colors[name]) for name, p in result.shown_probabilities.items()],
-            "cards": [_card(neighbour, library) for neighbour in neighbours[number - 1]],
+            "similar": similar[number - 1],
             # Found by the same features: where the model has no answer, they have none either.
-            "vote": _vote(neighbours[number - 1]) if result.usable else "",
+            "vote": similar[number - 1].vote if result.usable else "",
             "reliability": (*result.messages, *result.score_notes(run.scores)),
             "sentence": result.sentence(run.scores),
             "scores": result.score_rows(run.scores),
@@ -245,6 +251,7 @@ def write_report(  # noqa: PLR0913 - the last three by name and optional
     page = _template().render(
         run=run,
         lesions=lesions,
+        facts=[] if taken is None else taken.facts,
         notice=NOTICE,
         description=model.manifest["description"],
         intended_use=model.manifest["intended_use"],
@@ -252,6 +259,7 @@ def write_report(  # noqa: PLR0913 - the last three by name and optional
         note=note,
         may_be_the_lesion=MAY_BE_THE_LESION,
         colors=colors,
+        inks={name: ink_on(color) for name, color in color_by_class(model).items()},
         no_answer=NO_ANSWER,
         figures=figure_sentences(model.manifest),
         card=_card_text(model),
@@ -276,6 +284,13 @@ def _beside(other: OtherAnswer) -> dict[str, object]:
     }
 
 
+def ink_on(color: RGB) -> str:
+    """Black or white, whichever is the easier to read on a colour (0 ... 1)."""
+    linear = [part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in color]
+    luminance = 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+    return "#fff" if (1.05 / (luminance + 0.05)) >= (luminance + 0.05) / 0.05 else "#000"
+
+
 def _method(result: LesionResult) -> str:
     return "grad_cam" if result.heat_map is None else result.heat_map.method
 
@@ -286,22 +301,3 @@ def _card_text(model: ModelDescription) -> str:
         return (model.folder / CARD).read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError):
         return ""
-
-
-def _card(neighbour: Neighbour, library: CaseLibrary | None) -> CaseCard:
-    thumbnails = library.thumbnails(neighbour.case_id) if library is not None else {}
-    return CaseCard(
-        case_id=neighbour.case_id,
-        label=neighbour.label,
-        similarity=neighbour.similarity,
-        may_be_the_lesion=neighbour.may_be_the_lesion,
-        label_source=neighbour.label_source,
-        attributes=attribute_pairs(neighbour.attributes)[:_SHOWN_ATTRIBUTES],
-        image=png_data_uri(thumbnails["axial"]) if "axial" in thumbnails else None,
-    )
-
-
-def _vote(neighbours: Sequence[Neighbour]) -> str:
-    """How the labels of the similar cases are spread, most frequent first."""
-    counts = Counter(neighbour.label for neighbour in neighbours)
-    return ", ".join(f"{count} of {len(neighbours)} {label}" for label, count in counts.most_common())

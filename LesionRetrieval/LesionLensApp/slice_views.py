@@ -22,6 +22,7 @@ from vtk.util.numpy_support import vtk_to_numpy
 
 # Slicer's names for its three slice views, so that a saved scene opens there as it was drawn here.
 _LAYOUT_NAMES = {"Axial": "Red", "Sagittal": "Yellow", "Coronal": "Green"}
+_LAYOUT_COLORS = {"Red": (0.953, 0.290, 0.200), "Yellow": (0.929, 0.835, 0.298), "Green": (0.431, 0.690, 0.294)}
 _DISPLAYABLE_MANAGERS = ("vtkMRMLMarkupsDisplayableManager", "vtkMRMLRulerDisplayableManager")
 _SLICE_THICKNESS_MM = 1.0
 
@@ -77,6 +78,11 @@ class SliceRenderer:
                 _showWindow(afterwards, volumeNode, *window)
             _showRois(afterwards, rois, visibleRois, names)
             return view.grab()
+
+    def place(self, *, centerRAS: np.ndarray, fieldOfViewMm: float) -> None:
+        """Put ``centerRAS`` (RAS mm) into the middle of all three views, for a scene that is to open there."""
+        for orientation in _LAYOUT_NAMES:
+            self.view(orientation).place(centerRAS, fieldOfViewMm)
 
     def edges(self, orientation: str) -> tuple[str, str, str, str]:
         """Where the patient's sides are in the picture that was drawn last: letters at its left, right, top and bottom."""
@@ -246,7 +252,10 @@ def _sliceLogic(headless: HeadlessSlicer, layoutName: str) -> vtkMRMLSliceLogic:
     if existing is not None:
         logic.SetSliceNode(existing)
     else:
-        logic.AddSliceNode(layoutName)
+        sliceNode = logic.AddSliceNode(layoutName)
+        if layoutName in _LAYOUT_COLORS:  # as Slicer's own, whose place it takes where the scene is opened
+            sliceNode.SetLayoutLabel(layoutName[0])
+            sliceNode.SetLayoutColor(*_LAYOUT_COLORS[layoutName])
     return logic
 
 

@@ -37,7 +37,7 @@ def test_it_ends_well_and_shows_progress_and_a_table(demo):
 def test_it_leaves_exactly_what_is_promised(demo):
     out, _ = demo
     maps = (f"gradcam_{n}.nrrd" for n in ANSWERED)
-    expected = {"report.html", "scene.mrb", "results.json", "results.csv", *maps}
+    expected = {"report.html", "scene.mrb", "results.json", "results.csv", "similar.csv", *maps}
     assert {path.name for path in out.iterdir()} == expected
     assert not [path for path in out.parent.iterdir() if path != out]
 

@@ -74,17 +74,18 @@ def test_the_key_of_the_user_s_defaults_is_taken(run, settings, nrrd, boxes, tmp
         ["{nrrd}", "--segmentation", "nowhere.seg.nrrd"],
         ["{nrrd}", "--boxes", "{boxes}", "--model", "nobody-s-model"],
         ["{nrrd}", "--boxes", "{boxes}", "--library", "nowhere.lesionlib"],
+        ["--batch", "nowhere.csv"],
     ],
 )
-def test_what_is_mistyped_is_refused_before_torch_is_loaded(arguments, nrrd, boxes, tmp_path):
+def test_what_is_mistyped_is_refused_before_torch_or_a_reader_of_images_is_loaded(arguments, nrrd, boxes, tmp_path):
     given = [text.format(nrrd=nrrd, boxes=boxes) for text in arguments]
     code = (
         "import sys; from LesionLensApp.cli import main; code = main(sys.argv[1:]); "
-        "print(code, 'torch' in sys.modules, 'slicer' in sys.modules)"
+        "print(code, *(name in sys.modules for name in ('torch', 'slicer', 'pydicom', 'SimpleITK')))"
     )
     arguments = [sys.executable, "-c", code, "classify", *given, "--out", str(tmp_path / "out")]
     ran = subprocess.run(arguments, capture_output=True, text=True, check=True)
-    assert ran.stdout.split() == ["2", "False", "False"]
+    assert ran.stdout.split() == ["2", "False", "False", "False", "False"]
     assert "nowhere" in ran.stderr or "nobody-s-model" in ran.stderr
 
 

@@ -13,7 +13,7 @@ from LesionClassifierLib.scene.lesions import addRoiNode, boxFromRoi, lesionNode
 from LesionClassifierLib.scene.results import HEAT_MAP_ROLE, storedResult
 from LesionClassifierLib.scene.tree import saveScene
 from LesionClassifierLib.scene.volumes import addVolumeNode
-from LesionLib.errors import InputWarning, WarningName
+from LesionLib.errors import InputWarning, OutputError, WarningName
 from LesionLib.model.folder import golden_case
 
 LONG = 60
@@ -314,6 +314,38 @@ def test_a_structured_report_of_a_ct_without_dicom_is_refused_in_plain_words(ans
     answered.ui.exportReportButton.click()
     assert "was not loaded from DICOM" in told
     assert list(tmp_path.iterdir()) == []
+
+
+def test_lesions_and_maps_as_dicom_go_into_the_folder_that_was_chosen_or_are_refused_in_plain_words(
+    panel, scene, monkeypatch, told, tmp_path
+):
+    import qt
+    from LesionClassifierLib import dicom_results
+
+    gap = InputWarning(WarningName.DICOM_NOT_WRITTEN, "There is no parametric map (gradcam_1.dcm): no room.")
+    given = []
+
+    def export(folder, roiNodes, files, *, answerAnyway, warn):
+        given.append((folder, list(roiNodes), answerAnyway))
+        if len(given) == 2:
+            raise OutputError("the folder has a results.dcm already; choose another folder.")
+        warn(gap)
+        return 2
+
+    panel.initializeParameterNode()
+    assert not panel.ui.exportDicomButton.enabled  # no answer yet
+    monkeypatch.setattr(dicom_results, "exportDicom", export)
+    monkeypatch.setattr(qt.QFileDialog, "getExistingDirectory", lambda *_: "")
+    panel.ui.exportDicomButton.enabled = True
+    panel.ui.exportDicomButton.click()
+    assert given == []  # the dialog was closed
+    monkeypatch.setattr(qt.QFileDialog, "getExistingDirectory", lambda *_: str(tmp_path))
+    panel.ui.exportDicomButton.click()
+    assert given == [(tmp_path, [], False)]
+    assert panel.ui.statusLabel.text == f"2 lesions written. {gap}"
+    panel.ui.exportDicomButton.click()
+    assert "has a results.dcm already" in told
+    assert panel.ui.statusLabel.text == ""
 
 
 def test_what_a_structured_report_had_to_leave_empty_is_said_beside_how_many_were_written(

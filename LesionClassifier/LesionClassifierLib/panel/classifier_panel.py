@@ -117,7 +117,7 @@ class ClassifierPanel(ModulePanel):
             (ui.jumpButton, self.lesions.jump), (ui.deleteButton, self._delete),
             (ui.addSegmentsButton, self._addSegments), (ui.classifyButton, self.classifyAll),
             (ui.classifySelectedButton, self.classifySelected), (ui.exportCsvButton, self._exportCsv),
-            (ui.exportReportButton, self._exportReport),
+            (ui.exportReportButton, self._exportReport), (ui.exportDicomButton, self._exportDicom),
             (ui.setupButton, self._setUp), (ui.setupOfflineButton, self._setUpOffline),
         ):  # fmt: skip
             button.connect("clicked()", slot)
@@ -271,7 +271,8 @@ class ClassifierPanel(ModulePanel):
         ui.placeButton.enabled = self.parameters is not None
         ui.addSegmentsButton.enabled = self.parameters is not None and self.parameters.segmentation is not None
         isAnswered = any(node.GetAttribute("LesionLens.Result") for node in self.lesions.lesions)
-        ui.exportCsvButton.enabled = ui.exportReportButton.enabled = isAnswered
+        for button in (ui.exportCsvButton, ui.exportReportButton, ui.exportDicomButton):
+            button.enabled = isAnswered
         if reason and not self.run.isRunning and not ui.statusLabel.text:
             ui.statusLabel.text = reason
 
@@ -336,9 +337,20 @@ class ClassifierPanel(ModulePanel):
         if path:
             self._tryTo(lambda: self._reportTo(path))
 
+    def _exportDicom(self) -> None:
+        folder = qt.QFileDialog.getExistingDirectory(
+            slicer.util.mainWindow(), _("A folder for the lesions, their heat maps and their report as DICOM")
+        )
+        if folder:
+            self._tryTo(lambda: self._exported(self._logic.exportDicom, folder))
+
     def _reportTo(self, path: str) -> str:
+        return self._exported(self._logic.exportReport, path)
+
+    def _exported(self, export: Callable[..., int], path: str) -> str:
+        """What was written, and what could not be."""
         gaps: list[str] = []
-        count = self._logic.exportReport(path, self.lesions.lesions, answerAnyway=self._answersAnyway, warn=gaps.append)
+        count = export(path, self.lesions.lesions, answerAnyway=self._answersAnyway, warn=gaps.append)
         return " ".join([_("{0} lesions written.").format(count), *gaps])
 
     def _tryTo(self, action) -> None:

@@ -224,7 +224,10 @@ def as_json(run: RunInfo, results: Sequence[LesionResult], *, heat_map_format: s
 
 
 def as_csv(run: RunInfo, results: Sequence[LesionResult], *, heat_map_format: str = "nrrd") -> str:
-    """The content of ``results.csv``: one row a lesion, one column a class and a score. ``heat_map_format``: see `as_json`."""
+    """The content of ``results.csv``: one row a lesion, one column a class and a score. ``heat_map_format``: see `as_json`.
+
+    Some cells hold several texts (warnings, their codes, a prediction set); the last columns say the same with one yes or no each.
+    """
     classes = list(results[0].probabilities) if results else []  # also of a lesion without an answer
     scores = [spec.name for spec in run.scores]
     header = ["name", "label", *(f"p_{name}" for name in classes), *(f"score_{name}" for name in scores)]
@@ -232,7 +235,7 @@ def as_csv(run: RunInfo, results: Sequence[LesionResult], *, heat_map_format: st
     header += [*_reliability_columns(None), *_statistics_columns(None)]
     header += ["volume", "model", "model_version", "model_sha256", "device", "software", "usable", "warning_codes"]
     header += ["sentence"] if scores else []
-    header += [*_diameter_columns(None)]
+    header += [*_diameter_columns(None), *_yes_or_no_columns(None, classes)]
     rows = [header]
     for number, result in enumerate(results, start=1):
         shown = result.shown_probabilities
@@ -242,9 +245,9 @@ def as_csv(run: RunInfo, results: Sequence[LesionResult], *, heat_map_format: st
         numbers_of_box = [f"{value:.3f}" for value in (*result.box.centerRAS, *result.box.sizeMm)]
         map_file = heat_map_file(number, heat_map_format) if result.heat_map else ""
         shared = [run.volume, run.model_name, run.model_version, run.model_sha256, run.device, run.software]
-        shared += ["yes" if result.usable else "no", " | ".join(_codes(result))]
+        shared += [_yes(result.usable), " | ".join(_codes(result))]
         shared += [result.sentence(run.scores)] if scores else []
-        shared += _diameter_columns(result.statistics).values()
+        shared += [*_diameter_columns(result.statistics).values(), *_yes_or_no_columns(result, classes).values()]
         trust = [*_reliability_columns(result).values(), *_statistics_columns(result.statistics).values()]
         warnings = " | ".join(result.warnings)
         rows.append([result.name, result.label, *numbers, *numbers_of_box, map_file, warnings, *trust, *shared])
@@ -271,6 +274,21 @@ def _reliability_columns(result: LesionResult | None) -> dict[str, str]:
     written = {name: "" if value is None else f"{value:.6f}" for name, value in numbers.items()}
     names = known.prediction_set if is_shown else None
     return {"prediction_set": " | ".join(names or ()), **written}
+
+
+def _yes_or_no_columns(result: LesionResult | None, classes: Sequence[str]) -> dict[str, str]:
+    """For each class whether it is in the prediction set (empty where there is none), for each kind of warning whether it stands.
+
+    Always the same columns for a model's classes.
+    """
+    codes = set() if result is None else set(_codes(result))
+    kept = result.reliability.prediction_set if result is not None and result.label else None
+    in_set = {f"in_set_{name}": "" if kept is None else _yes(name in kept) for name in classes}
+    return in_set | {f"warns_{code.replace('-', '_')}": _yes(code in codes) for code in map(str, WarningName)}
+
+
+def _yes(is_so: bool) -> str:
+    return "yes" if is_so else "no"
 
 
 def _codes(result: LesionResult) -> list[str]:

@@ -77,6 +77,13 @@ def unreadable(path: Path, why: str = "") -> VolumeError:
     return VolumeError(f"{shown_path(path)} cannot be read as an image{reason}; give a DICOM folder or one of {kinds}.")
 
 
+def require_volume(path: Path) -> None:
+    """Raises `VolumeError` where there is neither a file nor a folder."""
+    if not os.path.exists(path):
+        msg = f"{path} does not exist; give a DICOM folder or one of {', '.join(IMAGE_SUFFIXES)}."
+        raise VolumeError(msg)
+
+
 # --- NIfTI
 
 _NIFTI_TYPES = {

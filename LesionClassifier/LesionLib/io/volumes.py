@@ -26,7 +26,7 @@ from LesionLib.io.image_files import (
     require_3d,
     smallest_integers,
 )
-from LesionLib.io.image_headers import IMAGE_SUFFIXES, readable_name
+from LesionLib.io.image_headers import readable_name, require_volume
 
 
 def ijk_to_ras(image: sitk.Image) -> np.ndarray:
@@ -48,9 +48,7 @@ def read_volume(path: Path, *, series: str | DicomSeries | None = None, nifti_tr
     ``series`` chooses one of several series in a folder, by its place in the list or its UID; or is the one that
     `series_at` found there already, whose headers are not read again. ``nifti_transform``: see `read_header`.
     """
-    if not os.path.exists(path):
-        msg = f"{path} does not exist; give a DICOM folder or one of {', '.join(IMAGE_SUFFIXES)}."
-        raise VolumeError(msg)
+    require_volume(path)
     if os.path.isdir(path):
         found = series if isinstance(series, DicomSeries) else choose_series(path, series)
         return read_series(found, name=readable_name(path.resolve()))
@@ -201,6 +199,7 @@ _TAGS = [
     "FrameOfReferenceUID",
     "BitsAllocated", "BitsStored", "PixelRepresentation", "PhotometricInterpretation", "RescaleSlope", "RescaleIntercept",
 ]  # fmt: skip
+_FOR_PEOPLE = ["InstanceNumber", "StudyDate", "SeriesDescription", "ConvolutionKernel"]  # see `series_details`
 _UNEVEN_SHARE = 0.05
 
 
@@ -341,11 +340,13 @@ def _left_out(series: DicomSeries) -> tuple[InputWarning, ...]:
 
 
 def _header(path: Path) -> pydicom.Dataset | None:
-    """The header, every element of it readable; None for a damaged file."""
+    """The header, every element of it readable that is needed for the voxels; None for a damaged file."""
     try:
         with path.open("rb") as handle:
             is_marked = handle.read(132)[128:] == b"DICM"
-        header = pydicom.dcmread(path, stop_before_pixels=True, specific_tags=_TAGS, force=not is_marked)
+        header = pydicom.dcmread(
+            path, stop_before_pixels=True, specific_tags=[*_TAGS, *_FOR_PEOPLE], force=not is_marked
+        )
         for keyword in _TAGS:
             header.get(keyword)
     except (InvalidDicomError, OSError):

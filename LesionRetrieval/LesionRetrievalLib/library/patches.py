@@ -31,6 +31,11 @@ _PLANES = {
 }
 
 
+def room_for(box: LesionBox) -> float:
+    """Side of a picture, mm, that holds the whole box with 10 mm around it."""
+    return float(np.ptp(box.cornersRAS, axis=0).max()) + 2 * _SURROUNDINGS_MM
+
+
 def case_thumbnails(
     volume: CTVolume, box: LesionBox, *, window_hu: tuple[float, float] = LUNG_WINDOW_HU
 ) -> dict[str, np.ndarray]:
@@ -39,18 +44,23 @@ def case_thumbnails(
     Plane -> uint8 grey (96, 96) through the centre of the box; black where there is no CT. The picture holds the whole box with
     10 mm around it. ``window_hu`` runs from black to white.
     """
-    extent = np.ptp(box.cornersRAS, axis=0).max() + 2 * _SURROUNDINGS_MM
-    pixel_mm = extent / SIDE
-    thumbnails = {}
-    for plane, (column, row) in _PLANES.items():
-        to_ras = np.eye(4)
-        to_ras[:3, 0], to_ras[:3, 1] = np.array(column) * pixel_mm, np.array(row) * pixel_mm
-        to_ras[:3, 2] = np.cross(column, row)
-        to_ras[:3, 3] = box.centerRAS - (to_ras[:3, 0] + to_ras[:3, 1]) * (SIDE - 1) / 2
-        hu, inside = resample(volume, to_ras, (SIDE, SIDE, 1))
-        grey = np.clip((hu[0] - window_hu[0]) / (window_hu[1] - window_hu[0]), 0, 1) * 255
-        thumbnails[plane] = np.where(inside[0], grey, 0).astype(np.uint8)
-    return thumbnails
+    extent_mm = room_for(box)
+    return {plane: plane_picture(volume, box, plane, extent_mm=extent_mm, window_hu=window_hu) for plane in _PLANES}
+
+
+def plane_picture(
+    volume: CTVolume, box: LesionBox, plane: str, *, extent_mm: float, window_hu: tuple[float, float], side: int = SIDE
+) -> np.ndarray:
+    """One of them, uint8 grey (side, side), ``extent_mm`` wide: of several lesions all at one scale."""
+    pixel_mm = extent_mm / side
+    column, row = _PLANES[plane]
+    to_ras = np.eye(4)
+    to_ras[:3, 0], to_ras[:3, 1] = np.array(column) * pixel_mm, np.array(row) * pixel_mm
+    to_ras[:3, 2] = np.cross(column, row)
+    to_ras[:3, 3] = box.centerRAS - (to_ras[:3, 0] + to_ras[:3, 1]) * (side - 1) / 2
+    hu, inside = resample(volume, to_ras, (side, side, 1))
+    grey = np.clip((hu[0] - window_hu[0]) / (window_hu[1] - window_hu[0]), 0, 1) * 255
+    return np.where(inside[0], grey, 0).astype(np.uint8)
 
 
 MARGIN_MM = 25.0

@@ -56,7 +56,7 @@ def test_results_have_the_agreed_shape(run, nrrd, boxes, library, tmp_path, resu
     similarities = [case["similarity"] for case in result["similarCases"]]
     assert similarities == sorted(similarities, reverse=True)
     assert {p.name for p in (tmp_path / "out").iterdir()} == {
-        "results.json", "results.csv", "report.html", "scene.mrb", "gradcam_1.nrrd",
+        "results.json", "results.csv", "similar.csv", "report.html", "scene.mrb", "gradcam_1.nrrd",
     }  # fmt: skip
 
 

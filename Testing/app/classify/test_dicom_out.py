@@ -14,9 +14,9 @@ import pydicom
 import pytest
 from dicom_segmentations import KINDS, ball_and_cube, write_seg
 from foreign_dicom import BALL_RAS, write_ct
+from LesionClassifierLib import dicom_results
+from LesionClassifierLib.dicom_results import DicomOutput, write_dicom
 from LesionClassifierLib.export import StructuredReportError
-from LesionLensApp import dicom_results
-from LesionLensApp.dicom_results import DicomOutput, write_dicom
 from LesionLib.errors import WarningName
 from LesionLib.explain.heat_map import HeatMap
 from LesionLib.geometry import LesionBox

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -36,6 +37,7 @@ COLUMNS = [
     "redrawn_max", "redrawn_same_answer", "measured_in", "longest_edge_mm", "volume_ml", "hu_mean", "hu_sd", "hu_minimum",
     "hu_median", "hu_maximum", "volume", "model", "model_version", "model_sha256", "device", "software", "usable",
     "warning_codes", "longest_axial_diameter_mm", "perpendicular_diameter_mm", "mean_diameter_mm",
+    "in_set_benign", "in_set_malignant", *(f"warns_{code.replace('-', '_')}" for code in map(str, WarningName)),
 ]  # fmt: skip
 
 
@@ -130,7 +132,22 @@ def test_json_and_csv_agree(results):
 def test_a_run_without_lesions_is_still_written():
     assert as_json(RUN, [])["results"] == []
     (header,) = csv.reader(io.StringIO(as_csv(RUN, [])))
-    assert header == [name for name in COLUMNS if not name.startswith("p_")]
+    assert header == [name for name in COLUMNS if not name.startswith(("p_", "in_set_"))]
+
+
+def test_what_shares_a_cell_has_columns_of_its_own_with_one_yes_or_no_each(results):
+    first, second = csv.DictReader(io.StringIO(as_csv(RUN, results), newline=""))
+    assert {name for name, value in first.items() if name.startswith("warns_") and value == "yes"} == {
+        "warns_box_size", "warns_few_slices",
+    }  # fmt: skip
+    assert {value for name, value in second.items() if name.startswith("warns_")} == {"no"}
+    assert (first["in_set_benign"], first["in_set_malignant"]) == ("yes", "yes")
+    assert (second["in_set_benign"], second["in_set_malignant"]) == ("", "")  # none was made
+    part = replace(results[0], reliability=Reliability(("malignant",), 0.9))
+    (row,) = csv.DictReader(io.StringIO(as_csv(RUN, [part]), newline=""))
+    assert (row["in_set_benign"], row["in_set_malignant"]) == ("no", "yes")
+    (silent,) = csv.DictReader(io.StringIO(as_csv(RUN, [replace(part, label="")]), newline=""))
+    assert (silent["in_set_benign"], silent["in_set_malignant"]) == ("", "")
 
 
 def test_a_class_is_found_by_its_name_and_its_colour_is_the_same_in_qt_and_on_a_page():

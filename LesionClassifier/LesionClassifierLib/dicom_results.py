@@ -1,15 +1,21 @@
-"""What ``lesionlens classify`` writes as DICOM beside a DICOM CT: lesions as a SEG, heat maps as parametric maps, a report.
+"""Answers as DICOM beside a DICOM CT: lesions as a SEG, heat maps as parametric maps, a report, each referring to the others.
 
-Each on its own: what cannot be written is a warning on the results, and takes nothing else along.
+What ``lesionlens classify`` writes beside its results, and what the panel writes of a scene. Each file on its own: what cannot
+be written is a warning, and takes nothing else along.
 """
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
+
+from LesionLib.errors import InputWarning, LesionLensError, OutputError, WarningName
+from LesionLib.explain.heat_map import HeatMap
+from LesionLib.geometry import CTVolume
+from LesionLib.inference.results import LesionResult, RunInfo, heat_map_file
+from slicer import vtkMRMLMarkupsROINode
 
 from LesionClassifierLib.dicom_headers import (
     LesionObjects,
@@ -19,17 +25,21 @@ from LesionClassifierLib.dicom_headers import (
     sourceSeries,
 )
 from LesionClassifierLib.dicom_images import sourceImages, writeHeatMap, writeSegmentation
-from LesionClassifierLib.export import writeStructuredReport
-from LesionLib.errors import InputWarning, LesionLensError, WarningName
-from LesionLib.geometry import CTVolume
-from LesionLib.inference.results import LesionResult, RunInfo, heat_map_file
-from LesionLib.io.volumes import DicomSeries
+from LesionClassifierLib.export import (
+    DicomFiles,
+    resultsOfLesions,
+    sourceFiles,
+    volumeOfLesions,
+    writeStructuredReport,
+)
+from LesionClassifierLib.scene.lesions import lesionsFromNodes
+from LesionClassifierLib.scene.results import HEAT_MAP_ROLE, StoredResult, staleReason, storedResult
+from LesionClassifierLib.scene.volumes import volumeFromNode
 
 if TYPE_CHECKING:
     from pydicom import Dataset
 
 REPORT_FILE, SEGMENTATION_FILE = "results.dcm", "lesions.seg.dcm"
-_OPTIONS = {"dicom_sr": "--dicom-sr", "dicom_seg": "--dicom-seg", "dicom_map": "--dicom-map"}
 _Written = TypeVar("_Written")
 
 
@@ -65,21 +75,6 @@ class DicomOutput:
         return self.report or self.segmentation or self.maps
 
 
-def wanted_output(options: argparse.Namespace, series: DicomSeries | None) -> DicomOutput:
-    """What the command's options ask for. Raises `StructuredReportError` where the CT is no DICOM series."""
-    given = [name for attribute, name in _OPTIONS.items() if getattr(options, attribute)]
-    if not given:
-        return DicomOutput()
-    if series is None:
-        what = "a report" if given == ["--dicom-sr"] else "DICOM results"
-        msg = (
-            f"{', '.join(given)}: {options.volume.name} is not a folder of DICOM files, so there is no study that {what} could "
-            f"belong to; leave the option{'s' if len(given) > 1 else ''} out."
-        )
-        raise StructuredReportError(msg)
-    return DicomOutput(series.files, options.dicom_sr, options.dicom_seg, options.dicom_map)
-
-
 def write_dicom(
     wanted: DicomOutput, run: RunInfo, results: list[LesionResult], volume: CTVolume, folder: Path
 ) -> list[LesionResult]:
@@ -90,6 +85,69 @@ def write_dicom(
     writer.write()
     warnings = tuple(dict.fromkeys(writer.warnings))
     return [replace(result, warnings=(*result.warnings, *warnings)) for result in results]
+
+
+def exportDicom(
+    folder: Path,
+    roiNodes: Sequence[vtkMRMLMarkupsROINode],
+    files: DicomFiles | None,
+    *,
+    answerAnyway: bool = False,
+    warn: Callable[[InputWarning], None] | None = None,
+) -> int:
+    """Write segmentation, heat maps and report of all lesions that were asked about into ``folder``, and return how many they are.
+
+    ``files``: where the DICOM files of the CT are. ``warn`` is told what could not be written, or had to be left empty. Raises
+    `OutputError`, also for an answer that no longer holds or a folder that has such files already; `StructuredReportError` for a
+    CT without DICOM.
+    """
+    run, results = resultsOfLesions(roiNodes, answerAnyway=answerAnyway)
+    volumeNode = volumeOfLesions(roiNodes)
+    wanted = DicomOutput(sourceFiles(volumeNode, files), report=True, segmentation=True, maps=True)
+    if (transform := volumeNode.GetParentTransformNode()) is not None:
+        msg = (
+            f"{volumeNode.GetName()} is moved by the transform {transform.GetName()}, so its voxels are not where its DICOM files "
+            "say; take it out of the transform and classify again."
+        )
+        raise StructuredReportError(msg)
+    answered = [node for node in roiNodes if storedResult(node) is not None]
+    whole = [_wholeResult(node, result) for node, result in zip(answered, results, strict=True)]
+    names = [REPORT_FILE, SEGMENTATION_FILE, *(heat_map_file(n, "dcm") for n in range(1, len(whole) + 1))]
+    there = [name for name in names if (folder / name).exists()]
+    if there:
+        msg = f"{folder} has a {there[0]} already; choose another folder."
+        raise OutputError(msg)
+    writer = _Writer(wanted, run, whole, volumeFromNode(volumeNode), folder)
+    writer.write()
+    warnings = list(dict.fromkeys(writer.warnings))
+    if not any((folder / name).exists() for name in names):
+        raise OutputError(" ".join(warnings))
+    for warning in warnings if warn is not None else ():
+        warn(warning)
+    return len(whole)
+
+
+def _wholeResult(roiNode: vtkMRMLMarkupsROINode, result: LesionResult) -> LesionResult:
+    """A stored answer with what its node cannot hold: the mask of its segment, and its heat map."""
+    stored, reason = storedResult(roiNode), staleReason(roiNode)
+    if reason or stored is None:
+        msg = f"{roiNode.GetName()}: {reason}"
+        raise OutputError(msg)
+    (box,) = lesionsFromNodes([roiNode])
+    box = replace(result.box, segment=box.segment)
+    return replace(result, box=box, heat_map=_heatMapOf(roiNode, stored) if result.label else None)
+
+
+def _heatMapOf(roiNode: vtkMRMLMarkupsROINode, stored: StoredResult) -> HeatMap | None:
+    node = roiNode.GetNodeReference(HEAT_MAP_ROLE)
+    if node is None or not stored.explained:
+        return None
+    volume = volumeFromNode(node)
+    try:
+        peak = float(node.GetAttribute("LesionLens.Peak") or "nan")
+    except ValueError:
+        peak = float("nan")
+    return HeatMap(volume.array, volume.ijkToRAS, peak, stored.explained, stored.mapMethod)
 
 
 class _Writer:

@@ -57,6 +57,7 @@ def build_parser() -> argparse.ArgumentParser:
     _add_probe(commands)
     _add_lung_nodules(commands)
     _add_build(commands)
+    _add_phantom(commands)
     _add_annotate(commands)
     _add_box_margin(commands)
     return parser
@@ -209,6 +210,22 @@ def _add_build(commands: argparse._SubParsersAction) -> None:
     build.add_argument("--runs", type=Path, default=Path("runs/build"), help="folder of what is made on the way")
     build.add_argument("--out", type=Path, required=True, help="model folder to write")
     build.set_defaults(command=_build)
+
+
+def _add_phantom(commands: argparse._SubParsersAction) -> None:
+    phantom = commands.add_parser("phantom", help="computed lesions with their truth, as a table to fit on")
+    phantom.add_argument("variant", help="adrenal5, liver5, binary-fluid, search8 or retina5")
+    phantom.add_argument("--out", type=Path, required=True, help="new folder for the table and its images")
+    phantom.add_argument("--patients", type=int, help="how many; the variant's own number where left out")
+    phantom.add_argument("--seed", type=int, help="the same seed gives the same bytes (default: 0)")
+    knobs = phantom.add_argument_group("how hard it is (not for retina5); the variant's own values where left out")
+    knobs.add_argument(
+        "--imbalance", type=float, help="how many times as often the first class comes as the last (1: alike)"
+    )
+    knobs.add_argument("--variation", type=int, help="modes of mean HU within each class (1: none)")
+    knobs.add_argument("--alike", type=float, help="share of the lesions whose pattern is half as strong, 0 to 1")
+    knobs.add_argument("--size-confound", type=float, help="share of the lesions whose size tells the class, 0 to 1")
+    phantom.set_defaults(command=_phantom)
 
 
 def _add_probe_outputs(parser: argparse.ArgumentParser) -> None:
@@ -459,6 +476,23 @@ def _nodule_recipes(options: argparse.Namespace) -> None:
     )
     options.out.write_text(text, encoding="utf-8")
     print(text)
+
+
+_KNOBS = ("imbalance", "variation", "alike", "size_confound")
+
+
+def _phantom(options: argparse.Namespace) -> None:
+    from lesiontraining.data.phantom_tables import BENCHMARK, harder, write_phantom_table
+
+    if options.variant not in BENCHMARK:
+        msg = f"there is no phantom {options.variant!r}; known are {', '.join(BENCHMARK)}."
+        raise LesionLensError(msg)
+    if options.out.exists():
+        msg = f"{options.out} is there already; give a new folder."
+        raise LesionLensError(msg)
+    given = {name: getattr(options, name) for name in ("patients", "seed", *_KNOBS)}
+    table = write_phantom_table(options.out, harder(BENCHMARK[options.variant], **given))
+    notify(f"{table}: computed lesions, no patient. Research use only, not for diagnosis.")
 
 
 def _build(options: argparse.Namespace) -> None:

@@ -1,4 +1,4 @@
-"""Masses of soft tissue whose truth is known: in fat, in a piece of liver, or in whole slices of an abdomen. For teaching.
+"""Masses of soft tissue whose truth is known: in a piece of an organ, or in whole slices of an abdomen. For teaching.
 
 They look like what their names say to a network and to a learner; no disease looks like this. What a kind is lies in its pattern
 alone: size, lobes and, where ``PATTERNS`` has no shift, mean HU are drawn alike for all kinds.
@@ -6,7 +6,7 @@ alone: size, lobes and, where ``PATTERNS`` has no shift, mean HU are drawn alike
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -16,11 +16,35 @@ from LesionLib.geometry import CTVolume, LesionBox, transformed_points
 from LesionLib.phantom.nodules import correlated_noise
 from LesionLib.sampling.resample import lattice_points
 
-Place = Literal["fat", "liver", "abdomen"]
+Place = Literal["fat", "liver", "abdomen", "bone", "bowel", "mediastinum", "lung", "kidney", "muscle", "pelvis"]
 _FAT_HU, _LIVER_HU, _SOFT_HU, _BONE_HU, _AIR_HU = -98.0, 105.0, 45.0, 380.0, -1000.0
 _PATCH_MM = np.array([64.0, 64.0, 60.0])
 _ABDOMEN_MM = np.array([256.0, 208.0, 30.0])
 _LIVER_CENTER_MM, _LIVER_HALF_MM = np.array([48.0, 8.0]), np.array([56.0, 66.0])
+
+
+@dataclass(frozen=True)
+class Surroundings:
+    """What a piece is made of: ``hu``, with ``tubes`` of ``tube_hu`` and ``tube_mm`` (radius, from and to), and from some 24 to 34 mm
+    beyond the middle on, on one side, of ``beyond_hu`` (None: of the same)."""
+
+    hu: float
+    tubes: int = 0
+    tube_hu: float = 0.0
+    tube_mm: tuple[float, float] = (1.0, 2.6)
+    beyond_hu: float | None = None
+
+
+# Beside fat and liver, which are older and drawn in an order of their own.
+SURROUNDINGS: dict[str, Surroundings] = {
+    "bone": Surroundings(420.0, tubes=6, tube_hu=120.0),
+    "bowel": Surroundings(-98.0, tubes=5, tube_hu=40.0, tube_mm=(5.0, 9.0)),
+    "mediastinum": Surroundings(-80.0, tubes=2, tube_hu=260.0, tube_mm=(7.0, 11.0), beyond_hu=-850.0),
+    "lung": Surroundings(-850.0, tubes=6, tube_hu=30.0),
+    "kidney": Surroundings(180.0, tubes=3, tube_hu=10.0, tube_mm=(2.0, 4.0)),
+    "muscle": Surroundings(55.0, tubes=4, tube_hu=-90.0, tube_mm=(0.6, 1.2)),
+    "pelvis": Surroundings(-98.0, tubes=1, tube_hu=150.0, beyond_hu=420.0),
+}
 
 
 @dataclass(frozen=True)
@@ -55,14 +79,19 @@ KINDS = (*PATTERNS, NOTHING)
 
 @dataclass(frozen=True)
 class MassKnobs:
-    """How hard the task is. ``contrast_hu``: of the patterns; ``variation_hu``: standard deviation of a mass's mean, the same for all
-    kinds; ``mean_hu``: of masses in fat and liver alike; ``noise_hu``, ``diameter_mm``: from and to."""
+    """How hard the task is. ``contrast_hu``: of the patterns; ``variation_hu``: standard deviation of a mass's mean, the same for
+    all kinds; ``mean_hu``: of masses in all places alike; ``noise_hu``, ``diameter_mm``: from and to. ``modes_hu``: a mass's mean
+    is moved by one of these, drawn alike for all kinds (variation within a class); ``alike``: in what share of the masses the
+    pattern has half its contrast (likeness between classes).
+    """
 
     contrast_hu: float = 60.0
     variation_hu: float = 25.0
     mean_hu: float = 60.0
     noise_hu: tuple[float, float] = (8.0, 16.0)
     diameter_mm: tuple[float, float] = (16.0, 36.0)
+    modes_hu: tuple[float, ...] = ()
+    alike: float = 0.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -76,16 +105,19 @@ class PhantomMass:
     box: LesionBox
 
 
-def mass_ct(*, kind: str, place: Place, seed: int, style_seed: int, knobs: MassKnobs | None = None) -> PhantomMass:
+def mass_ct(
+    *, kind: str, place: Place, seed: int, style_seed: int, knobs: MassKnobs | None = None, visit: int = 0
+) -> PhantomMass:
     """A small CT with one mass; the same arguments give the same bytes.
 
-    ``seed``: of the mass; ``style_seed``: of what all CTs of a patient share: spacing, noise, the organ's density. ``place``: "fat"
-    and "liver" are pieces of 64 mm, "abdomen" is whole slices with a liver. Raises ValueError for an unknown kind.
+    ``seed``: of the mass; ``style_seed``: of what all CTs of a patient share: spacing, noise, the organ's density. ``place``:
+    "abdomen" is whole slices with a liver, the others are pieces of 64 mm. ``visit``: the same mass on a later CT, larger by a
+    tenth each time. Raises ValueError for an unknown kind.
     """
     if kind not in KINDS:
         msg = f"kind is {kind!r}; it must be one of {', '.join(KINDS)}"
         raise ValueError(msg)
-    knobs = knobs or MassKnobs()
+    knobs = _drawn(knobs or MassKnobs(), seed, style_seed)
     style, rng = np.random.default_rng((style_seed, 1)), np.random.default_rng((seed, style_seed, 2))
     whole = place == "abdomen"
     in_plane = style.uniform(1.8, 2.2) if whole else style.uniform(0.7, 0.95)
@@ -93,7 +125,7 @@ def mass_ct(*, kind: str, place: Place, seed: int, style_seed: int, knobs: MassK
     organ_hu, noise_hu = style.normal(0.0, 10.0), style.uniform(*knobs.noise_hu)
     ijk_to_ras, points = _lattice(_ABDOMEN_MM if whole else _PATCH_MM, spacing)
     hu = _abdomen(points, organ_hu) if whole else _piece(points, place, organ_hu, rng)
-    diameter = float(rng.uniform(*knobs.diameter_mm))
+    diameter = float(rng.uniform(*knobs.diameter_mm)) * (1.0 + 0.1 * visit)
     center = _place_in_liver(diameter, rng) if whole else rng.uniform(-4.0, 4.0, 3)
     segment = None
     from_center = points - center
@@ -105,9 +137,18 @@ def mass_ct(*, kind: str, place: Place, seed: int, style_seed: int, knobs: MassK
         inside = share > 0.5
         segment = CTVolume(inside.astype(np.uint8), ijk_to_ras, name=kind)
     hu = ndimage.gaussian_filter(hu, 0.5 / spacing[::-1])
-    hu += correlated_noise(hu.shape, rng, standard_deviation_hu=float(noise_hu))
+    noise = rng if visit == 0 else np.random.default_rng((seed, style_seed, 4, visit))
+    hu += correlated_noise(hu.shape, noise, standard_deviation_hu=float(noise_hu))
     volume = CTVolume(np.round(hu).astype(np.int16), ijk_to_ras, name=f"phantom {kind}")
     return PhantomMass(volume, kind, diameter, _box(inside, ijk_to_ras, kind, segment))
+
+
+def _drawn(knobs: MassKnobs, seed: int, style_seed: int) -> MassKnobs:
+    """The knobs of one mass: its mode, and whether its pattern is faint. By draws of their own, so that all else stays."""
+    rng = np.random.default_rng((seed, style_seed, 3))
+    moved = float(rng.choice(knobs.modes_hu)) if knobs.modes_hu else 0.0
+    contrast_hu = knobs.contrast_hu * (0.5 if rng.uniform() < knobs.alike else 1.0)
+    return replace(knobs, mean_hu=knobs.mean_hu + moved, contrast_hu=contrast_hu)
 
 
 def _lattice(size_mm: np.ndarray, spacing: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -119,19 +160,37 @@ def _lattice(size_mm: np.ndarray, spacing: np.ndarray) -> tuple[np.ndarray, np.n
 
 
 def _piece(points: np.ndarray, place: Place, organ_hu: float, rng: np.random.Generator) -> np.ndarray:
-    """Fat beside an organ, or liver with vessels."""
+    """Fat beside an organ, liver with vessels, or one of `SURROUNDINGS`."""
     if place == "fat":
-        direction = rng.normal(size=3)
-        beyond = points @ (direction / np.linalg.norm(direction)) - rng.uniform(24.0, 34.0)
-        return _FAT_HU + 0.5 * (1 + np.tanh(beyond / 1.0)) * (_LIVER_HU + organ_hu - _FAT_HU)
-    hu = np.full(points.shape[:-1], _LIVER_HU + organ_hu)
-    for _ in range(4):
-        direction, offset = rng.normal(size=3), rng.normal(0.0, 18.0, 3)
-        direction /= np.linalg.norm(direction)
-        relative = points - offset
-        across = np.linalg.norm(relative - (relative @ direction)[..., None] * direction, axis=-1)
-        hu += 0.5 * (1 - np.tanh((across - rng.uniform(1.0, 2.6)) / 0.5)) * 45.0
+        return _FAT_HU + _beyond(points, rng) * (_LIVER_HU + organ_hu - _FAT_HU)
+    if place == "liver":
+        hu = np.full(points.shape[:-1], _LIVER_HU + organ_hu)
+        for _ in range(4):
+            hu += _tube(points, (1.0, 2.6), rng) * 45.0
+        return hu
+    of = SURROUNDINGS[place]
+    hu = np.full(points.shape[:-1], of.hu + organ_hu)
+    if of.beyond_hu is not None:
+        hu += _beyond(points, rng) * (of.beyond_hu - hu)
+    for _ in range(of.tubes):
+        hu += _tube(points, of.tube_mm, rng) * (of.tube_hu - hu)
     return hu
+
+
+def _beyond(points: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """1 on the far side of a plane 24 to 34 mm from the middle, 0 on the near side."""
+    direction = rng.normal(size=3)
+    beyond = points @ (direction / np.linalg.norm(direction)) - rng.uniform(24.0, 34.0)
+    return 0.5 * (1 + np.tanh(beyond / 1.0))
+
+
+def _tube(points: np.ndarray, radius_mm: tuple[float, float], rng: np.random.Generator) -> np.ndarray:
+    """1 inside a straight tube somewhere, 0 outside."""
+    direction, offset = rng.normal(size=3), rng.normal(0.0, 18.0, 3)
+    direction /= np.linalg.norm(direction)
+    relative = points - offset
+    across = np.linalg.norm(relative - (relative @ direction)[..., None] * direction, axis=-1)
+    return 0.5 * (1 - np.tanh((across - rng.uniform(*radius_mm)) / 0.5))
 
 
 def _abdomen(points: np.ndarray, organ_hu: float) -> np.ndarray:

@@ -223,6 +223,14 @@ class LibraryReading:
         )
         return decoded_patch(case_id, rows[0][:_BOX_VALUES], [row[_BOX_VALUES:] for row in rows]) if rows else None
 
+    def thumbnails_of(self, case_ids: Sequence[str]) -> dict[str, dict[str, np.ndarray]]:
+        """Return the pictures of several cases, by case id."""
+        return {case_id: self.thumbnails(case_id) for case_id in case_ids}
+
+    def patches_of(self, case_ids: Sequence[str]) -> dict[str, HuPatch | None]:
+        """Return the CTs around the lesions of several cases, by case id."""
+        return {case_id: self.patch(case_id) for case_id in case_ids}
+
     def vector(self, case_id: str, *, model_sha256: str) -> np.ndarray:
         """Return the case's vector by one model, float32 (dimension,), length 1."""
         self.require_model(model_sha256)

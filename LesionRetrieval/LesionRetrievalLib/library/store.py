@@ -29,6 +29,7 @@ from LesionRetrievalLib.library.cases import (
     IndexedModel,
     ModelIdentity,
     Neighbour,
+    OneByOne,
     box_row,
     case_of,
     checked_case_id,
@@ -125,7 +126,7 @@ _MODELS = """SELECT name, version, sha256, dimension, sha256 IN (SELECT sha256 F
     FROM models ORDER BY rowid"""
 
 
-class LibraryReading:
+class LibraryReading(OneByOne):
     """What can be asked of a case library without changing it, search aside: a half of `CaseLibrary`, which opens the file."""
 
     def __init__(self, connection: sqlite3.Connection, path: Path) -> None:
@@ -222,14 +223,6 @@ class LibraryReading:
             f"SELECT {columns} FROM patch_boxes LEFT JOIN patches USING (case_id) WHERE case_id = ?", (case_id,)
         )
         return decoded_patch(case_id, rows[0][:_BOX_VALUES], [row[_BOX_VALUES:] for row in rows]) if rows else None
-
-    def thumbnails_of(self, case_ids: Sequence[str]) -> dict[str, dict[str, np.ndarray]]:
-        """Return the pictures of several cases, by case id."""
-        return {case_id: self.thumbnails(case_id) for case_id in case_ids}
-
-    def patches_of(self, case_ids: Sequence[str]) -> dict[str, HuPatch | None]:
-        """Return the CTs around the lesions of several cases, by case id."""
-        return {case_id: self.patch(case_id) for case_id in case_ids}
 
     def vector(self, case_id: str, *, model_sha256: str) -> np.ndarray:
         """Return the case's vector by one model, float32 (dimension,), length 1."""

@@ -10,7 +10,7 @@ TORCH := 2.13.0
 TORCH_CPU_INDEX := https://download.pytorch.org/whl/cpu
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test bench fuzz chaos pictures train clean help
+.PHONY: demo test bench fuzz chaos pictures docs train clean help
 
 help:
 	@echo "make demo     install into .venv, then classify a phantom into demo-out/"
@@ -19,8 +19,9 @@ help:
 	@echo "make fuzz     10,000 damaged files for every reader (up to 15 minutes on 2 cores)"
 	@echo "make chaos    100 kills of every writer, a full disk, a read-only folder (some minutes)"
 	@echo "make pictures draw the README's pictures of the panel and the slice views again"
+	@echo "make docs     the reference of all functions, as pages in docs-out/ (some seconds)"
 	@echo "make train MODEL=lung-nodule-kind DATA=folder READERS=folder IMAGENET=file    build a shipped model again"
-	@echo "make clean    remove .venv and demo-out"
+	@echo "make clean    remove .venv, demo-out and docs-out"
 
 $(STAMP): pyproject.toml constraints.txt Makefile
 	@test -n "$(PYTHON)" || { echo "Python 3.11, 3.12 or 3.13 is needed (slicer-core has no wheels for others), and none was found; give one by make PYTHON=/path/to/python3.12"; exit 1; }
@@ -62,8 +63,14 @@ pictures: $(STAMP)
 	LESIONLENS_TEST_ARTEFACTS=Resources/Screenshots $(BIN)/pytest -q Testing/gui/test_tutorial.py Testing/gui/test_retrieval_tutorial.py Testing/mrml/app/test_prediction_views.py \
 	  Testing/gui/test_quiz_panel.py::test_a_case_goes_from_looking_to_feedback
 
+# Left out: what only Slicer can import, and the panels.
+docs: $(STAMP)
+	$(BIN)/pdoc -o docs-out --no-show-source --footer-text "Research use only, not for diagnosis." \
+	  LesionLib LesionClassifierLib LesionRetrievalLib LesionLensApp lesiontraining \
+	  '!Lesion(Classifier|Retrieval)Lib[.](parameters|panel|quiz_panel)'
+
 train: $(STAMP)
 	$(BIN)/lesiontrain lung-nodules --model $(MODEL) --data $(DATA) --readers $(READERS) --imagenet $(IMAGENET) --out Resources/Models/$(MODEL)
 
 clean:
-	rm -rf $(VENV) demo-out
+	rm -rf $(VENV) demo-out docs-out

@@ -39,15 +39,6 @@ class ScriptedLoadableModule:
     def resourcePath(self, filename):
         return os.path.join(os.path.dirname(self.parent.path), "Resources", filename)
 
-    def getDefaultModuleDocumentationLink(self, docPage=None):
-        """A paragraph with a link to Slicer's documentation of the module."""
-        url = (
-            f"{slicer.app.documentationBaseUrl}{docPage}"
-            if docPage
-            else slicer.app.moduleDocumentationUrl(self.moduleName)
-        )
-        return f'<p>For more information, see the <a href="{url}">online documentation</a>.</p>'
-
     def runTest(self, msec=100, **given):
         module = importlib.import_module(self.__module__)
         if not hasattr(module, f"{self.moduleName}Test"):

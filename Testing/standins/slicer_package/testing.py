@@ -4,10 +4,6 @@ import sys
 import unittest
 
 
-def exitSuccess():
-    """Nothing."""
-
-
 def exitFailure(message=""):
     raise Exception(message)
 

@@ -80,7 +80,7 @@ def test_deeplesion_knows_patient_split_type_and_leaves_noisy_ones_out(deeplesio
         {**DEEP, "Bounding_boxes": "1,1,4,4"},
     ]  # fmt: skip
     write_rows(deeplesion / "DL_info.csv", rows)
-    table = read_table("deeplesion", deeplesion, label="type")
+    table = read_table("deeplesion", deeplesion, label="type", only_existing=False)
     assert [(r.patient, r.study, r.split, r.label, r.lesion_id) for r in table.rows] == [
         ("000007", "000007_01", "val", "lung", "000007_01_02_011"),
         ("000009", "000009_02", "train", "", "000009_02_01_006"),
@@ -88,8 +88,20 @@ def test_deeplesion_knows_patient_split_type_and_leaves_noisy_ones_out(deeplesio
     ]
     assert table.class_names[0] == "bone"
     assert any("Possibly_noisy" in text for text in table.warnings)
-    assert len(read_table("deeplesion", deeplesion, label="type", keep_noisy=True)) == 4
-    assert len(read_table("deeplesion", deeplesion, label="type", only_existing=True)) == 2
+    assert len(read_table("deeplesion", deeplesion, label="type", keep_noisy=True, only_existing=False)) == 4
+
+
+def test_a_part_of_deeplesion_is_used_and_what_is_missing_is_counted(deeplesion):
+    write_rows(deeplesion / "DL_info.csv", [DEEP, {**DEEP, "File_name": "000009_02_01_006.png"}])
+    table = read_table("deeplesion", deeplesion, label="type")
+    assert [row.patient for row in table.rows] == ["000007"]
+    assert "1 lesion(s) without their key slice are left out." in table.warnings
+
+
+def test_where_no_slice_of_deeplesion_is_there_the_error_says_where_they_were_sought(deeplesion):
+    write_rows(deeplesion / "DL_info.csv", [{**DEEP, "File_name": "000009_02_01_006.png"}])
+    with pytest.raises(TableError, match=r"of its 1 lesions not one has its key slice under .*000009_02_01"):
+        read_table("deeplesion", deeplesion, label="type")
 
 
 def test_deeplesion_boxes_without_their_padding_are_5_pixels_smaller_on_every_side(deeplesion):

@@ -210,12 +210,12 @@ def test_metrics_with_options_and_mismatched_arrays(sample):
 
 
 def test_estimates_read_well():
-    estimate = Estimate(0.91234, 0.8871, 0.93449, 120, 40, 2000, 3)
+    estimate = Estimate(0.91234567, 0.8871, 0.93449, 120, 40, 2000, 3)
     assert str(estimate) == "0.912 (0.887-0.934)"
     assert estimate.as_json() == {
-        "value": 0.9123,
+        "value": 0.912346,
         "low": 0.8871,
-        "high": 0.9345,
+        "high": 0.93449,
         "lesions": 120,
         "patients": 40,
         "failed_draws": 3,

@@ -8,7 +8,7 @@ import torch
 from LesionLib.geometry import CTVolume, LesionBox
 from LesionLib.networks import LesionNet
 from LesionLib.sampling.volumes import IsotropicCubeSpec
-from lesiontraining.runs.heat_maps import FORGETFUL, MIDDLE, MODEL, RANDOM, map_checks
+from lesiontraining.runs.heat_maps import FORGETFUL, MIDDLE, MODEL, OCCLUSION, RANDOM, map_checks
 from torch import nn
 
 SPEC = IsotropicCubeSpec(
@@ -51,7 +51,9 @@ def moved(box: LesionBox, rng: np.random.Generator) -> LesionBox:
 
 @pytest.fixture(scope="module")
 def checks():
-    return map_checks(BrightnessNet().eval(), [bright_ball(n) for n in range(6)], SPEC, moved, draws=50)
+    return map_checks(
+        BrightnessNet().eval(), [bright_ball(n) for n in range(6)], SPEC, moved, ("dark", "bright"), draws=50
+    )
 
 
 def test_a_map_that_lies_on_the_lesion_beats_the_middle_of_the_box(checks):
@@ -63,8 +65,8 @@ def test_a_map_that_lies_on_the_lesion_beats_the_middle_of_the_box(checks):
 
 def test_taking_away_what_the_map_shows_costs_more_than_anything_else(checks):
     assert checks.fall[MODEL].value > 0.5
-    assert set(checks.fall_gain) == {MIDDLE, RANDOM}
-    assert all(gain.is_better() for gain in checks.fall_gain.values())
+    assert set(checks.fall_gain) == {MIDDLE, RANDOM, OCCLUSION}
+    assert all(checks.fall_gain[name].is_better() for name in (MIDDLE, RANDOM))
 
 
 def test_a_map_that_hardly_moves_with_the_box_says_so(checks):
@@ -83,4 +85,16 @@ def test_heat_in_one_place_is_told_from_heat_everywhere(checks):
 def test_lesions_without_a_segment_give_no_figures():
     patient, volume, box = bright_ball(0)
     without = LesionBox(box.centerRAS, box.sizeMm, name="box")
-    assert map_checks(BrightnessNet().eval(), [(patient, volume, without)], SPEC, moved) is None
+    assert map_checks(BrightnessNet().eval(), [(patient, volume, without)], SPEC, moved, ("dark", "bright")) is None
+
+
+def test_occlusion_of_every_third_lesion_stands_beside_the_map(checks):
+    assert checks.occluded == 2
+    assert checks.peak_inside[OCCLUSION].value == 1
+    assert checks.energy[OCCLUSION].value > checks.chance.value
+    assert checks.fall[OCCLUSION].value > checks.fall[RANDOM].value
+
+
+def test_where_the_maps_lie_is_said_of_all_and_by_answer(checks):
+    assert checks.heat["all"].peak_inside.n == 6
+    assert sum(of.peak_inside.n for name, of in checks.heat.items() if name.startswith("answered")) == 6

@@ -38,9 +38,9 @@ class Estimate:
         return f"{self.value:.3f} ({self.low:.3f}-{self.high:.3f})"
 
     def as_json(self) -> dict[str, float | int | None]:
-        """Rounded to four digits; None for what does not exist, since JSON has no NaN."""
+        """Rounded to six digits, so that three come out alike wherever they are printed; None for NaN, which JSON lacks."""
         numbers = {"value": self.value, "low": self.low, "high": self.high}
-        rounded = {name: round(x, 4) if isfinite(x) else None for name, x in numbers.items()}
+        rounded = {name: round(x, 6) if isfinite(x) else None for name, x in numbers.items()}
         return rounded | {"lesions": self.lesions, "patients": self.patients, "failed_draws": self.failed}
 
 

@@ -48,7 +48,7 @@ from lesiontraining.nodules.search import (
     search_figures,
     search_task,
 )
-from lesiontraining.runs.heat_maps import HeatFigures, MapChecks, heat_figures, map_checks
+from lesiontraining.runs.heat_maps import MapChecks, map_checks
 from lesiontraining.runs.uncertainty import cross_fitted
 
 CLASSES = ("benign", "malignant")
@@ -63,7 +63,7 @@ class Built:
     """The network to ship with what is fitted beside it, and its out-of-fold figures.
 
     ``warned``: held-out nodules that were warned of; ``elsewhere``: boxes at places without nodules that were, where CTs were
-    given. ``heat``: where the heat maps lie, by group; ``map_checks``: what they are worth beside maps that ask no network.
+    given. ``map_checks``: where the heat maps lie, and what they are worth beside maps that ask no network.
     """
 
     network: NoduleNet
@@ -74,7 +74,6 @@ class Built:
     ood: OutOfDistribution
     warned: Proportion
     elsewhere: Proportion | None
-    heat: Mapping[str, HeatFigures]
     map_checks: MapChecks | None
     chosen: Sequence[Mapping[str, float]]
     box_size_mm: tuple[float, float]
@@ -128,15 +127,13 @@ def build(
     notify("fitting what tells how far to rely on an answer")
     ood, warned = _unlike(answered.space, described, folds, plan.quantile)
     strange = _elsewhere(network, answered.space, ood, described, elsewhere, plan.seed + 1)
-    heat, checks = {}, None
+    checks = None
     if plan.classes:
         notify("measuring where the heat maps lie, and what they are worth")
-        some = _every(table, plan.heat_every)
-        heat = heat_figures(
-            finished, ((volume, box) for _, volume, box in ct_lesions(some)), plan.spec, plan.class_names
+        lesions = ((row.patient, volume, box) for row, volume, box in ct_lesions(_every(table, plan.heat_every)))
+        checks = map_checks(
+            finished, lesions, plan.spec, loosely_drawn, plan.class_names, draws=plan.draws, seed=plan.seed
         )
-        lesions = ((row.patient, volume, box) for row, volume, box in ct_lesions(some))
-        checks = map_checks(finished, lesions, plan.spec, loosely_drawn, draws=plan.draws, seed=plan.seed)
     sizes, distances = described.size_mm, described.spacing_mm[:, 2]
     return Built(
         network=finished,
@@ -147,7 +144,6 @@ def build(
         ood=ood,
         warned=warned,
         elsewhere=strange,
-        heat=heat,
         map_checks=checks,
         chosen=answered.chosen,
         box_size_mm=(float(sizes.min()), float(sizes.max() + 6.0)),

@@ -47,7 +47,7 @@ _HEAT = """- **Heat map, where it lies** (shipped head, tight boxes, every {ever
   nodule, not where disease is; what volume, HU and the box themselves say has no place in it:
 {heat}"""
 _MAP_CHECKS = """- **What the heat map is worth** (n = {checks.lesions} nodules of {checks.patients} patients, maps of the
-  answered class; in brackets 95 % intervals over patients):
+  answered class; in brackets 95 % intervals over patients; occlusion, which users ask for by itself, on {checks.occluded} of them):
 
 {where}
 
@@ -108,13 +108,17 @@ def nodule_manifest(plan: NodulePlan, built: Built) -> tuple[dict[str, Any], dic
                 "warned_as_unlike": {**proportion_as_json(built.warned), "expected": round(1 - plan.quantile, 4)},
                 **({} if there is None else {"warned_elsewhere": there}),
             },
-            "grad_cam": {group: of.as_json() for group, of in built.heat.items()},
-            **({} if built.map_checks is None else {"map_checks": built.map_checks.as_json()}),
+            **({} if built.map_checks is None else _maps_as_json(built.map_checks)),
         },
     )
     optional = {"scores": list(built.scores)} if built.scores else {}
     optional |= {"explanation": {"class": plan.explained}} if plan.explained else {}
     return manifest_head(plan), section | optional
+
+
+def _maps_as_json(checks: MapChecks) -> dict[str, Any]:
+    grad_cam = {group: of.as_json() for group, of in checks.heat.items()}
+    return {"grad_cam": grad_cam, "map_checks": checks.as_json()}
 
 
 def _figures(plan: NodulePlan, built: Built) -> str:
@@ -140,10 +144,9 @@ def _reliability(plan: NodulePlan, built: Built) -> str:
     parts = [f"- **{name}**: {text.rstrip('.')}." for name, text in built.figures.sentences.items()]
     there = "" if built.elsewhere is None else _ELSEWHERE.format(there=built.elsewhere)
     parts.append(_UNLIKE.format(quantile=built.ood.quantile, warned=built.warned, elsewhere=there))
-    if built.heat:
-        heat = "\n".join(f"  - {group}: {of.message('nodule')}." for group, of in built.heat.items())
-        parts.append(_HEAT.format(every=plan.heat_every, heat=heat))
     if built.map_checks is not None:
+        heat = "\n".join(f"  - {group}: {of.message('nodule')}." for group, of in built.map_checks.heat.items())
+        parts.append(_HEAT.format(every=plan.heat_every, heat=heat))
         parts.append(_map_checks(built.map_checks))
     if plan.text.remark:
         parts.append(plan.text.remark.strip())

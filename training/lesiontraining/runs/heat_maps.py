@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import torch
 from LesionLib.explain.heat_map import HeatMap, resample_to_ct
 from LesionLib.explain.localisation import energy_share, layers_from_the_head, randomise, rank_correlation
-from LesionLib.explain.occlusion import surroundings
+from LesionLib.explain.occlusion import occlusion_map, surroundings
 from LesionLib.explain.saliency import grad_cam
 from LesionLib.geometry import CTVolume, LesionBox, transformed_points
 from LesionLib.networks import LesionNet
@@ -79,15 +79,18 @@ def heat_figures(
     ``lesions``: CTs with boxes that have a segment; others say nothing of where a lesion is and are left out. Empty where
     none has one.
     """
-    heats = [_heat(network, volume, box, spec) for volume, box in lesions if box.segment is not None]
+    seen = (_seen(network, volume, box, spec) for volume, box in lesions if box.segment is not None)
+    return _by_answer([_heat(of) for of in seen], class_names)
+
+
+def _by_answer(heats: Sequence[_Heat], class_names: Sequence[str]) -> dict[str, HeatFigures]:
     groups = {"all": heats}
     groups |= {f"answered {name}": [h for h in heats if h.answer == c] for c, name in enumerate(class_names)}
     return {name: _figures(of) for name, of in groups.items() if of}
 
 
-def _heat(network: LesionNet, volume: CTVolume, box: LesionBox, spec: Spec) -> _Heat:
-    seen = _seen(network, volume, box, spec)
-    heat, segment = seen.heat, box.segment
+def _heat(seen: _Seen) -> _Heat:
+    heat, segment = seen.heat, seen.lesion.box.segment
     return _Heat(
         seen.answer,
         _peaks_in(heat, segment),
@@ -147,6 +150,8 @@ def _figures(heats: Sequence[_Heat]) -> HeatFigures:
 
 
 MODEL, FORGETFUL, MIDDLE, RANDOM = "this model", "the same, weights shuffled", "the middle of the box", "at random"
+OCCLUSION = "occlusion"
+OCCLUDED_EVERY = 3  # it takes up to a minute a lesion
 SHARES_GONE = (0.1, 0.2, 0.4)  # of what the network looks at, taken away
 _FORGETFUL_NETWORKS = 3
 
@@ -155,13 +160,16 @@ _FORGETFUL_NETWORKS = 3
 class MapChecks:
     """Means over lesions, with intervals over patients. ``peak_inside`` and ``energy``: by map; ``chance`` is the energy of none.
 
-    ``fall``: of the answer's probability where what a map calls most important is taken away, by order; ``fall_gain``: this
-    model's map minus the others. ``jittered``, ``forgetful``: rank correlation of a map with that of a box drawn otherwise, and
-    with that of shuffled weights. ``gini``: 0 where heat is even, near 1 where it stands in one place.
+    ``heat``: where this model's maps lie, of all lesions and by answer; ``occluded``: how many were occluded, too. ``fall``: of
+    the answer's probability where what a map calls most important is taken away, by order; ``fall_gain``: this model's map
+    minus the others. ``jittered``, ``forgetful``: rank correlation of a map with that of a box drawn otherwise, and with that of
+    shuffled weights. ``gini``: 0 where heat is even, near 1 where it stands in one place.
     """
 
     lesions: int
     patients: int
+    occluded: int
+    heat: Mapping[str, HeatFigures]
     peak_inside: Mapping[str, Estimate]
     energy: Mapping[str, Estimate]
     chance: Estimate
@@ -184,6 +192,7 @@ class MapChecks:
         return {
             "lesions": self.lesions,
             "patients": self.patients,
+            "occluded": self.occluded,
             **numbers,
             **{name: of.as_json() for name, of in single.items()},
         }
@@ -194,60 +203,102 @@ def map_checks(
     lesions: Iterable[tuple[str, CTVolume, LesionBox]],
     spec: Spec,
     redrawn: Callable[[LesionBox, np.random.Generator], LesionBox],
+    class_names: Sequence[str],
     *,
     draws: int = 2000,
     seed: int = 0,
 ) -> MapChecks | None:
     """Grad-CAM of the answered class on every lesion (patient, CT, box) that has a segment; None where none has one.
 
-    ``redrawn``: the box as somebody else might draw it.
+    ``redrawn``: the box as somebody else might draw it. Every third lesion is occluded, too, see `LesionLib.explain.occlusion`.
     """
     rng = np.random.default_rng(seed)
     forgetful: list[LesionNet] = []
     patients: list[str] = []
-    columns: dict[str, list[float]] = {}
+    rows: list[dict[str, float]] = []
+    heats: list[_Heat] = []
     for patient, volume, box in lesions:
         if box.segment is None:
             continue
         seen = _seen(network, volume, box, spec)
         forgetful = forgetful or [_forgetful(network, seen.patches, seed + n) for n in range(_FORGETFUL_NETWORKS)]
-        other = forgetful[len(patients) % len(forgetful)]
-        for name, value in _checks(network, other, seen, volume, redrawn(box, rng), rng).items():
-            columns.setdefault(name, []).append(value)
+        occluded = _occluded(network, seen, len(class_names)) if len(rows) % OCCLUDED_EVERY == 0 else None
+        other = forgetful[len(rows) % len(forgetful)]
+        rows.append(_checks(network, other, seen, occluded, volume, redrawn(box, rng), rng))
+        heats.append(_heat(seen))
         patients.append(patient)
     if not patients:
         return None
-    drawn = PatientDraws(patients, draws=draws, seed=seed)
-    statistics = {name: _mean_of(np.array(values)) for name, values in columns.items()}
-    found = {name: interval(of, drawn) for name, of in statistics.items()}
+    columns = {name: np.array([row.get(name, np.nan) for row in rows]) for name in rows[0]}
+    return _summary(columns, patients, _by_answer(heats, class_names), PatientDraws(patients, draws=draws, seed=seed))
+
+
+def _summary(
+    columns: Mapping[str, np.ndarray], patients: Sequence[str], heat: Mapping[str, HeatFigures], drawn: PatientDraws
+) -> MapChecks:
+    """A map that not every lesion has is NaN there: its mean, and what it is compared with, are of those that have it."""
+    found = {
+        name: replace(interval(_mean_of(values), drawn), **_counts(values, patients))
+        for name, values in columns.items()
+    }
 
     def table(start: str) -> dict[str, Estimate]:
         return {name.removeprefix(start): of for name, of in found.items() if name.startswith(start)}
 
     falls = table("fall ")
+    model = columns[f"fall {MODEL}"]
     gains = {
-        name: difference(statistics[f"fall {MODEL}"], statistics[f"fall {name}"], drawn)
+        name: replace(_paired(model, columns[f"fall {name}"], drawn), **_counts(columns[f"fall {name}"], patients))
         for name in falls
         if name != MODEL
     }
     return MapChecks(
-        len(patients), len(set(patients)), table("peak "), table("energy "), found["chance"], falls, gains,
-        found["jittered"], found["forgetful"], found["gini"],
+        len(patients), len(set(patients)), found[f"fall {OCCLUSION}"].lesions, heat,
+        table("peak "), table("energy "), found["chance"], falls, gains, found["jittered"], found["forgetful"], found["gini"],
     )  # fmt: skip
 
 
+def _paired(one: np.ndarray, other: np.ndarray, drawn: PatientDraws) -> Difference:
+    both = np.where(np.isnan(other), np.nan, one)
+    return difference(_mean_of(both), _mean_of(other), drawn)
+
+
+def _counts(values: np.ndarray, patients: Sequence[str]) -> dict[str, int]:
+    there = np.isfinite(values)
+    return {"lesions": int(there.sum()), "patients": len(set(np.array(patients)[there]))}
+
+
+def _occluded(network: LesionNet, seen: _Seen, classes: int) -> Tensor:
+    with torch.no_grad():
+        columns = network(seen.patches[:1]).shape[1]
+    return occlusion_map(
+        network, seen.patches, seen.answer, scores=columns - classes, uncovered=box_channels(seen.spec)
+    )
+
+
 def _checks(
-    network: LesionNet, forgetful: LesionNet, seen: _Seen, volume: CTVolume, moved: LesionBox, rng: np.random.Generator
+    network: LesionNet,
+    forgetful: LesionNet,
+    seen: _Seen,
+    occluded: Tensor | None,
+    volume: CTVolume,
+    moved: LesionBox,
+    rng: np.random.Generator,
 ) -> dict[str, float]:
     spec, box = seen.spec, seen.lesion.box
     shuffled = _seen(forgetful, volume, box, spec, answer=seen.answer)
     other = _seen(network, volume, moved, spec, answer=seen.answer)
     found = {}
-    for name, heat in {MODEL: seen.heat, FORGETFUL: shuffled.heat, MIDDLE: _middle_heat(seen)}.items():
+    heats = {MODEL: seen.heat, FORGETFUL: shuffled.heat, MIDDLE: _middle_heat(seen)}
+    orders = _orders(seen, rng)
+    if occluded is not None:
+        heats[OCCLUSION] = _resampled(occluded.numpy(), seen.lesion, volume)
+        orders[OCCLUSION] = _by_pixel(occluded, seen)
+    for name, heat in heats.items():
         found[f"peak {name}"] = float(_peaks_in(heat, box.segment))
         found[f"energy {name}"] = energy_share(heat, box.segment)
     found["chance"] = energy_share(seen.looked_at, box.segment)
-    for name, order in _orders(seen, rng).items():
+    for name, order in orders.items():
         found[f"fall {name}"] = _mean_fall(network, seen, order)
     found["jittered"] = _correlation(seen, other, volume)
     found["forgetful"] = _correlation(seen, shuffled, volume)
@@ -256,7 +307,7 @@ def _checks(
 
 
 def _mean_of(values: np.ndarray) -> Statistic:
-    return lambda rows: float(values[rows].mean())
+    return lambda rows: float(np.nanmean(values[rows])) if np.isfinite(values[rows]).any() else float("nan")
 
 
 def _forgetful(network: LesionNet, patches: Tensor, seed: int) -> LesionNet:
@@ -276,17 +327,18 @@ def _middle_heat(seen: _Seen) -> HeatMap:
 
 def _orders(seen: _Seen, rng: np.random.Generator) -> dict[str, Tensor]:
     """What is taken away first, by a value for each pixel of the patches: the largest first."""
-    cells, pixels = seen.cam.shape[1:], seen.patches.shape[2:]
+    cells = seen.cam.shape[1:]
     noise = torch.from_numpy(rng.random(seen.cam.shape))  # in pieces as large as the map's own
     # Of equal heat, as where there is none, the order is random.
     heat = seen.cam.double() + 1e-9 * noise * float(seen.cam.max())
     place = torch.stack(torch.meshgrid(*(torch.linspace(-1, 1, n).double() for n in cells), indexing="ij"))
     middle = -place.norm(dim=0).expand(seen.cam.shape)
     orders = {MODEL: heat, MIDDLE: middle, RANDOM: noise}
-    return {
-        name: torch.nn.functional.interpolate(of[:, None], size=pixels, mode="nearest")[:, 0]
-        for name, of in orders.items()
-    }
+    return {name: _by_pixel(of, seen) for name, of in orders.items()}
+
+
+def _by_pixel(cells: Tensor, seen: _Seen) -> Tensor:
+    return torch.nn.functional.interpolate(cells[:, None], size=seen.patches.shape[2:], mode="nearest")[:, 0]
 
 
 def _mean_fall(network: LesionNet, seen: _Seen, order: Tensor) -> float:

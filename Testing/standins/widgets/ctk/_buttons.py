@@ -15,18 +15,6 @@ class ctkCheckBox(qt.QCheckBox):
 class ctkCheckablePushButton(qt.QPushButton):
     """A push button with a tick box on it, which says whether the button stays down."""
 
-    checkBoxToggled = Signal(bool)
-
-    def __init__(self, *arguments) -> None:
-        super().__init__(*arguments)
-        self._checkBoxControlsButton = False
-
-    def _setControls(self, value: bool) -> None:
-        self._checkBoxControlsButton = bool(value)
-
-    checkBoxControlsButton = Property(bool, lambda self: self._checkBoxControlsButton, _setControls)
-    checkBoxControlsButtonToggleState = Property(bool, lambda self: self._checkBoxControlsButton, _setControls)
-
 
 @qt.customWidget
 class ctkColorPickerButton(qt.QPushButton):
@@ -37,15 +25,13 @@ class ctkColorPickerButton(qt.QPushButton):
     def __init__(self, *arguments) -> None:
         super().__init__(next((each for each in arguments if isinstance(each, qt.QWidget)), None))
         self._color = qt.QColor(0, 0, 0)
-        self._displayColorName = True
         self.clicked.connect(self.changeColor)
 
     def setColor(self, color: qt.QColor) -> None:
         """Set it."""
         if color != self._color:
             self._color = qt.QColor(color)
-            if self._displayColorName:
-                self.setText(self._color.name())
+            self.setText(self._color.name())
             self.colorChanged.emit(self._color)
 
     def changeColor(self) -> None:
@@ -54,12 +40,7 @@ class ctkColorPickerButton(qt.QPushButton):
         if chosen.isValid():
             self.setColor(chosen)
 
-    def _setDisplayColorName(self, shown: bool) -> None:
-        self._displayColorName = bool(shown)
-        self.setText(self._color.name() if shown else "")
-
     color = Property(qt.QColor, lambda self: self._color, setColor, notify=colorChanged)
-    displayColorName = Property(bool, lambda self: self._displayColorName, _setDisplayColorName)
 
 
 class ctkMessageBox(qt.QMessageBox):

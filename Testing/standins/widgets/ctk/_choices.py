@@ -3,22 +3,12 @@
 from __future__ import annotations
 
 import qt
-from PySide6.QtCore import Property, Signal
+from PySide6.QtCore import Signal
 
 
 @qt.customWidget
 class ctkComboBox(qt.QComboBox):
-    """A combo box that says something while nothing is chosen."""
-
-    def __init__(self, parent: qt.QWidget | None = None) -> None:
-        super().__init__(parent)
-        self._defaultText = ""
-
-    def _setDefaultText(self, text: str) -> None:
-        self._defaultText = text
-        self.setPlaceholderText(text)
-
-    defaultText = Property(str, lambda self: self._defaultText, _setDefaultText)
+    """A combo box; what it says while nothing is chosen is not stood in for."""
 
 
 @qt.customWidget
@@ -53,18 +43,6 @@ class ctkCheckableComboBox(qt.QComboBox):
     def setCheckState(self, index: qt.QModelIndex, state: qt.Qt.CheckState) -> None:
         """Tick an item, or not."""
         self.model().itemFromIndex(index).setCheckState(state)
-
-    def checkableModel(self) -> qt.QAbstractItemModel:
-        """The model inside."""
-        return self.model()
-
-    def allChecked(self) -> bool:
-        """Whether all items are ticked."""
-        return len(self.checkedIndexes()) == self.model().rowCount()
-
-    def noneChecked(self) -> bool:
-        """Whether no item is ticked."""
-        return not self.checkedIndexes()
 
 
 @qt.customWidget

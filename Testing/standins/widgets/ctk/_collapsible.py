@@ -81,12 +81,7 @@ class ctkCollapsibleButton(qt.QAbstractButton):
         self.updateGeometry()
         self.contentsCollapsed.emit(self._collapsed)
 
-    def _setCollapsedHeight(self, height: int) -> None:
-        self._collapsedHeight = height
-        self.updateGeometry()
-
     collapsed = Property(bool, lambda self: self._collapsed, _setCollapsed)
-    collapsedHeight = Property(int, lambda self: self._collapsedHeight, _setCollapsedHeight)
 
     def event(self, event: qt.QEvent) -> bool:
         """Children that are laid out while collapsed stay hidden."""
@@ -165,9 +160,6 @@ class ctkCollapsibleGroupBox(qt.QGroupBox):
             self.setMaximumHeight(self._collapsedHeight + self.fontMetrics().height())
 
     collapsed = Property(bool, lambda self: not self.isChecked(), _setCollapsed)
-    collapsedHeight = Property(
-        int, lambda self: self._collapsedHeight, lambda self, value: setattr(self, "_collapsedHeight", value)
-    )
 
     def event(self, event: qt.QEvent) -> bool:
         """A group box enables its children when ticked: these are always enabled, and hidden while collapsed."""

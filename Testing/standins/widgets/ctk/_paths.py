@@ -14,13 +14,12 @@ class ctkPathLineEdit(qt.QWidget):
 
     Dirs, Drives, NoSymLinks, Files, Readable, Writable, Executable = (1 << bit for bit in range(7))
     currentPathChanged = Signal(str)
-    validInputChanged = Signal(bool)
 
     def __init__(self, parent: qt.QWidget | None = None) -> None:
         super().__init__(parent)
         self._line, self._button = qt.QLineEdit(), qt.QToolButton()
         self._button.setText("...")
-        self._filters, self._nameFilters, self._settingKey = self.Files | self.Readable, [], ""
+        self._filters = self.Files | self.Readable
         layout = qt.QHBoxLayout(self)
         layout.setContentsMargins(0, 0, 0, 0)
         layout.addWidget(self._line, 1)
@@ -32,42 +31,22 @@ class ctkPathLineEdit(qt.QWidget):
         """Set it as text; it needn't exist."""
         self._line.setText(path)
 
-    def addCurrentPathToHistory(self) -> None:
-        """Remember the path under ``settingKey``."""
-        if self._settingKey and self.currentPath:
-            settings = qt.QSettings()
-            known = settings.value(self._settingKey) or []
-            known = [known] if isinstance(known, str) else list(known)
-            settings.setValue(
-                self._settingKey, [self.currentPath, *[each for each in known if each != self.currentPath]]
-            )
-
     def browse(self) -> None:
         """Ask for a path."""
         if self._filters & self.Dirs and not self._filters & self.Files:
             chosen = qt.QFileDialog.getExistingDirectory(self, "Select a directory...", self.currentPath)
         elif self._filters & self.Writable:
-            chosen = qt.QFileDialog.getSaveFileName(self, "Select a file to save", self.currentPath, self._filterText())
+            chosen = qt.QFileDialog.getSaveFileName(self, "Select a file to save", self.currentPath)
         else:
-            chosen = qt.QFileDialog.getOpenFileName(self, "Open a file", self.currentPath, self._filterText())
+            chosen = qt.QFileDialog.getOpenFileName(self, "Open a file", self.currentPath)
         if chosen:
             self.setCurrentPath(chosen)
-
-    def _filterText(self) -> str:
-        return ";;".join(self._nameFilters)
 
     def _set(self, name: str, value: object) -> None:
         setattr(self, name, value)
 
     currentPath = Property(str, lambda self: self._line.text, setCurrentPath, notify=currentPathChanged)
     filters = Property(int, lambda self: self._filters, lambda self, value: self._set("_filters", int(value)))
-    nameFilters = Property(
-        "QStringList", lambda self: self._nameFilters, lambda self, value: self._set("_nameFilters", list(value))
-    )
-    settingKey = Property(str, lambda self: self._settingKey, lambda self, value: self._set("_settingKey", value))
-    showBrowseButton = Property(
-        bool, lambda self: not self._button.isHidden(), lambda self, shown: self._button.setVisible(shown)
-    )
 
 
 @qt.customWidget

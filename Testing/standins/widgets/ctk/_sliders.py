@@ -94,7 +94,6 @@ class ctkDoubleSpinBox(qt.QWidget):
     """Qt's spin box in a widget of its own."""
 
     valueChanged = Signal(float)
-    decimalsChanged = Signal(int)
     editingFinished = Signal()
 
     def __init__(self, *arguments) -> None:
@@ -185,6 +184,3 @@ class ctkSliderWidget(qt.QWidget):
     prefix = Property(str, lambda self: self._box.prefix, lambda self, text: self._box.setPrefix(text))
     suffix = Property(str, lambda self: self._box.suffix, lambda self, text: self._box.setSuffix(text))
     tracking = Property(bool, lambda self: self._tracking, lambda self, on: setattr(self, "_tracking", bool(on)))
-    spinBoxVisible = Property(
-        bool, lambda self: not self._box.isHidden(), lambda self, shown: self._box.setVisible(shown)
-    )

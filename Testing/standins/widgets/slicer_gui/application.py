@@ -14,10 +14,6 @@ from .layout import LayoutManager
 class ModuleFactoryManager:
     """What knows which modules there are."""
 
-    def isLoaded(self, name: str) -> bool:
-        """Whether there is such a module."""
-        return hasattr(slicer.modules, name.lower())
-
 
 class ModuleManager:
     """What a module's widget connects to; nothing is ever unloaded here."""
@@ -41,8 +37,6 @@ class ModuleManager:
 
 class GuiApplication(HeadlessApplication):
     """One a test. ``startupCompleted()`` is emitted by `completeStartup`."""
-
-    documentationBaseUrl = "https://slicer.readthedocs.io/en/latest/"
 
     def __init__(self, headless: HeadlessSlicer) -> None:
         super().__init__(headless.scene, headless.applicationLogic, headless.temporaryPath)
@@ -90,14 +84,6 @@ class GuiApplication(HeadlessApplication):
         """The settings, in a file of this process."""
         return qt.QSettings()
 
-    def userSettings(self) -> qt.QSettings:
-        """The same as `settings`."""
-        return qt.QSettings()
-
-    def revisionUserSettings(self) -> qt.QSettings:
-        """The same as `settings`."""
-        return qt.QSettings()
-
     def layoutManager(self) -> LayoutManager:
         """The arrangement of the views, which are nodes only."""
         return self._layoutManager
@@ -139,10 +125,6 @@ class GuiApplication(HeadlessApplication):
     def restoreOverrideCursor(self) -> None:
         """Take back `setOverrideCursor`."""
         qt.QApplication.restoreOverrideCursor()
-
-    def moduleDocumentationUrl(self, moduleName: str) -> str:
-        """Where Slicer's documentation would have the module."""
-        return f"{self.documentationBaseUrl}user_guide/modules/{moduleName.lower()}.html"
 
     def restart(self) -> None:
         """Only counted."""

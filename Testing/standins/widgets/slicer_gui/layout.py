@@ -22,17 +22,6 @@ class LayoutManager:
         count = self._scene.GetNumberOfNodesByClass("vtkMRMLSliceNode")
         return tuple(self._scene.GetNthNodeByClass(place, "vtkMRMLSliceNode").GetLayoutName() for place in range(count))
 
-    def sliceWidget(self, _name: str) -> None:
-        """None: there is nothing to draw on."""
-
-    def threeDWidget(self, _index: int) -> None:
-        """None: there is nothing to draw on."""
-
-    @property
-    def threeDViewCount(self) -> int:
-        """How many 3D views there are."""
-        return self._scene.GetNumberOfNodesByClass("vtkMRMLViewNode")
-
     @property
     def layout(self) -> int:
         """The arrangement."""
@@ -45,12 +34,6 @@ class LayoutManager:
             isKnown = node.IsLayoutDescription(layout)
             node.RemoveAllMaximizedViewNodes()
             node.SetViewArrangement(layout if isKnown else node.SlicerLayoutConventionalView)
-
-    def resetSliceViews(self) -> None:
-        """Nothing to reset."""
-
-    def resetThreeDViews(self) -> None:
-        """Nothing to reset."""
 
     def _close(self) -> None:
         """Let go of the scene, and take the views and their arrangement along."""

@@ -27,7 +27,7 @@ class qSlicerMarkupsPlaceWidget(qMRMLWidget):
     def __init__(self, parent: qt.QWidget | None = None) -> None:
         super().__init__(parent)
         self._node: slicer.vtkMRMLMarkupsNode | None = None
-        self._multiple, self._buttonsVisible, self._lastSaid = self.ShowPlaceMultipleMarkupsOption, True, False
+        self._multiple, self._lastSaid = self.ShowPlaceMultipleMarkupsOption, False
         self._nodeEvents, self._modeEvents = Observation(self, "_update"), Observation(self, "_update")
         self._button = qt.QToolButton()
         self._button.setText("Place")
@@ -61,10 +61,6 @@ class qSlicerMarkupsPlaceWidget(qMRMLWidget):
         """The markup that gets the points."""
         return self._node
 
-    def currentMarkupsNode(self) -> slicer.vtkMRMLMarkupsNode | None:
-        """The same as `currentNode`."""
-        return self._node
-
     def setCurrentNode(self, node: slicer.vtkMRMLNode | None) -> None:
         """Set it; what is not a markup is as good as None."""
         node = node if node is not None and node.IsA("vtkMRMLMarkupsNode") else None
@@ -84,14 +80,6 @@ class qSlicerMarkupsPlaceWidget(qMRMLWidget):
         isSameClass = selection.GetActivePlaceNodeClassName() == self._node.GetClassName()
         return isSameClass and logic.GetActiveListID() == self._node.GetID()
 
-    def setCurrentNodeActive(self, active: bool) -> None:
-        """Make the node the one that is placed, or none."""
-        if self.mrmlScene() is None or self._isActive() == active:
-            return
-        slicer.modules.markups.logic().SetActiveList(self._node if active else None)
-        if not active:
-            self.interactionNode().SetCurrentInteractionMode(slicer.vtkMRMLInteractionNode.ViewTransform)
-
     def _isPlacing(self) -> bool:
         mode = self.interactionNode().GetCurrentInteractionMode()
         return self._isActive() and mode == slicer.vtkMRMLInteractionNode.Place
@@ -110,16 +98,6 @@ class qSlicerMarkupsPlaceWidget(qMRMLWidget):
             interaction.SetPlaceModePersistence(self._multiple == self.ForcePlaceMultipleMarkups)
         interaction.SetCurrentInteractionMode(slicer.vtkMRMLInteractionNode.Place)
 
-    def deleteLastPoint(self) -> None:
-        """Take the last point away."""
-        if self._node is not None and self._node.GetNumberOfControlPoints() > 0:
-            self._node.RemoveNthControlPoint(self._node.GetNumberOfControlPoints() - 1)
-
-    def deleteAllPoints(self) -> None:
-        """Take all points away."""
-        if self._node is not None:
-            self._node.RemoveAllControlPoints()
-
     def placeButton(self) -> qt.QToolButton:
         """The button."""
         return self._button
@@ -136,23 +114,7 @@ class qSlicerMarkupsPlaceWidget(qMRMLWidget):
             self.activeMarkupsPlaceModeChanged.emit(isPlacing)
             self.activeMarkupsFiducialPlaceModeChanged.emit(isPlacing)
 
-    def _setMultiple(self, option: int) -> None:
-        self._multiple = int(option)
-
-    def _setButtonsVisible(self, visible: bool) -> None:
-        self._buttonsVisible = bool(visible)
-        self._button.setVisible(visible)
-
-    def _setPersistent(self, persistent: bool) -> None:
-        self.interactionNode().SetPlaceModePersistence(persistent)
-
-    currentNodeActive = Property(bool, _isActive, setCurrentNodeActive)
     placeModeEnabled = Property(bool, _isPlacing, setPlaceModeEnabled)
-    placeMultipleMarkups = Property(int, lambda self: self._multiple, _setMultiple)
-    buttonsVisible = Property(bool, lambda self: self._buttonsVisible, _setButtonsVisible)
-    placeModePersistency = Property(
-        bool, lambda self: bool(self.interactionNode().GetPlaceModePersistence()), _setPersistent
-    )
 
 
 @qt.customWidget

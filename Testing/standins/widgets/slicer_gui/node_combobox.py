@@ -155,11 +155,6 @@ class qMRMLNodeComboBox(qt.QWidget):
         known = self._scene.GetTagByClassName(nodeType) if self._scene is not None and nodeType else None
         return self._typeLabels.get(nodeType) or known or "node"
 
-    def setNodeTypeLabel(self, label: str, nodeType: str) -> None:
-        """Set it."""
-        self._typeLabels[nodeType] = label
-        self._update()
-
     def _label(self) -> str:
         return self.nodeTypeLabel(self._types[0] if self._types else "")
 
@@ -219,10 +214,6 @@ class qMRMLNodeComboBox(qt.QWidget):
             self._requested = nodeID or _NONE
         self._select(nodeID or _NONE)
 
-    def setCurrentNodeIndex(self, index: int) -> None:
-        """Select by place among the nodes."""
-        self._select(self._ids[index] if 0 <= index < len(self._ids) else _NONE)
-
     def nodeCount(self) -> int:
         """How many nodes are listed."""
         return len(self._ids)
@@ -274,11 +265,6 @@ class qMRMLNodeComboBox(qt.QWidget):
         self._attributes[nodeType, name] = value
         self._update()
 
-    def removeAttribute(self, nodeType: str, name: str) -> None:
-        """Take back `addAttribute`."""
-        self._attributes.pop((nodeType, name), None)
-        self._update()
-
     def _setTypes(self, nodeTypes: list[str]) -> None:
         self._types = list(nodeTypes)
         self._update()
@@ -293,17 +279,11 @@ class qMRMLNodeComboBox(qt.QWidget):
 
     currentNodeID = Property(str, lambda self: self._current, setCurrentNodeID, notify=currentNodeIDChanged)
     nodeTypes = Property("QStringList", lambda self: tuple(self._types), _setTypes)
-    noneDisplay = Property(str, lambda self: self._noneDisplay, lambda self, text: self._setText("_noneDisplay", text))
     baseName = Property(str, lambda self: self._baseName, lambda self, text: self._setText("_baseName", text))
     noneEnabled = Property(bool, lambda self: self._flags["none"], lambda self, on: self._setFlag("none", on))
     addEnabled = Property(bool, lambda self: self._flags["add"], lambda self, on: self._setFlag("add", on))
     removeEnabled = Property(bool, lambda self: self._flags["remove"], lambda self, on: self._setFlag("remove", on))
-    editEnabled = Property(bool, lambda self: self._flags["edit"], lambda self, on: self._setFlag("edit", on))
     renameEnabled = Property(bool, lambda self: self._flags["rename"], lambda self, on: self._setFlag("rename", on))
-    showHidden = Property(bool, lambda self: self._flags["hidden"], lambda self, on: self._setFlag("hidden", on))
     showChildNodeTypes = Property(
         bool, lambda self: self._flags["childTypes"], lambda self, on: self._setFlag("childTypes", on)
-    )
-    selectNodeUponCreation = Property(
-        bool, lambda self: self._flags["selectNew"], lambda self, on: self._setFlag("selectNew", on)
     )

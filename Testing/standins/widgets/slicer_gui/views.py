@@ -41,10 +41,6 @@ class qMRMLPlotView(qt.QWidget):
         self._events.watch(node, _MODIFIED)
         self.update()
 
-    def fitToContent(self) -> None:
-        """Draw it anew."""
-        self.update()
-
     def _chart(self) -> slicer.vtkMRMLPlotChartNode | None:
         return None if self._node is None else self._node.GetPlotChartNode()
 

@@ -38,14 +38,15 @@ def read_deeplesion(
     neighbours: int = 1,
     keep_noisy: bool = False,
     padded_boxes: bool = True,
-    only_existing: bool = False,
+    only_existing: bool = True,
 ) -> LesionTable:
     """The lesions of ``DL_info.csv``. Raises `TableError` with every bad row.
 
     ``path``: the table, or the folder with ``DL_info.csv``; ``images``: the folder of the slices' folders (``Images_png``),
     else where the table is. ``label``: "type" or any column. ``neighbours``: slices read on either side of the key slice
     (1 is enough for a slice with its neighbours, a cube needs more). ``padded_boxes``: boxes as released, 5 pixels larger
-    on every side than what was measured. ``only_existing``: leave out lesions whose key slice is not there.
+    on every side than what was measured. ``only_existing``: lesions whose key slice is not there are left out and
+    counted, so that a part of the set can be used; none there at all is an error.
     ``split`` is the official one, by patient; the patient is the first field of the file name.
     """
     table = Path(path)
@@ -63,10 +64,18 @@ def read_deeplesion(
     kept = [(line, values) for line, values in rows if keep_noisy or values["Possibly_noisy"] != "1"]
     read = _rows(table.name, kept, label, types, given, options)
     if only_existing:
-        read = [row for row in read if os.path.isfile(row.source.path(row.source.key))]
+        read = _with_slices(read, root, table.name)
     names = tuple(given) if given is not None else tuple(sorted({row.label for row in read if row.label}))
     warnings = _warnings(rows, kept, read, only_existing)
     return LesionTable(tuple(read), names, table.name, LICENCE, warnings)
+
+
+def _with_slices(rows: list[LesionRow], root: Path, source: str) -> list[LesionRow]:
+    there = [row for row in rows if os.path.isfile(row.source.path(row.source.key))]
+    if rows and not there:
+        sought = rows[0].source.path(rows[0].source.key)
+        raise one_problem(source, f"of its {len(rows)} lesions not one has its key slice under {root}, such as {sought}")
+    return there
 
 
 def _rows(source: str, rows: Rows, label: str | None, types: dict, classes, options: dict) -> list[LesionRow]:

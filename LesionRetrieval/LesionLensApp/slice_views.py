@@ -39,7 +39,7 @@ class SliceRenderer:
     """
 
     def __init__(self, headless: HeadlessSlicer, size: tuple[int, int] = (320, 320)) -> None:
-        _requireOpenGL()
+        _windowFor(headless, size)
         self._headless = headless
         self._size = size
         self._views: dict[str, SliceView] = {}
@@ -100,7 +100,7 @@ class SliceRenderer:
         return self._views[orientation]
 
     def close(self) -> None:
-        """Release the views and their graphics memory. The scene keeps its slice nodes."""
+        """Release the views and what they hold on the graphics side. The scene keeps its slice nodes."""
         for view in self._views.values():
             view.close()
         self._views.clear()
@@ -114,7 +114,7 @@ class SliceRenderer:
 
 
 class SliceView:
-    """One slice view of the scene: slice node, slice logic, displayable managers and an off-screen window.
+    """One slice view of the scene: slice node, slice logic, displayable managers and two layers of an off-screen window.
 
     ``layoutName``: which; None is Slicer's own for the orientation. `grab` draws what the view shows now.
     """
@@ -125,7 +125,8 @@ class SliceView:
         self._headless = headless
         self._orientation = orientation
         self._size = size
-        self._window, self._imageRenderer, self._markupsRenderer = _twoLayerWindow(size)
+        self._window = _windowFor(headless, size)
+        self._imageRenderer, self._markupsRenderer = self._layers = _twoLayers(self._window)
         self._imageMapper, self._imageActor = _imageActor()
         self._imageRenderer.AddViewProp(self._imageActor)
         self._logic = _sliceLogic(headless, layoutName or _LAYOUT_NAMES[orientation])
@@ -176,11 +177,15 @@ class SliceView:
         image = self._logic.GetImageDataConnection()
         self._imageMapper.SetInputConnection(image)
         self._imageActor.SetVisibility(image is not None)
+        for layer in self._layers:
+            layer.DrawOn()
         self._window.Render()
         grabber = vtk.vtkWindowToImageFilter()
         grabber.SetInput(self._window)
         grabber.ReadFrontBufferOff()
         grabber.Update()
+        for layer in self._layers:
+            layer.DrawOff()
         width, height = self._size
         pixels = vtk_to_numpy(grabber.GetOutput().GetPointData().GetScalars())
         # VTK counts rows from below.
@@ -194,7 +199,8 @@ class SliceView:
         self._headless.applicationLogic.GetSliceLogics().RemoveItem(self._logic)
         self._logic.SetMRMLScene(None)
         self._logic = None
-        self._window.Finalize()
+        for layer in self._layers:
+            self._window.RemoveRenderer(layer)
 
 
 def _requireOpenGL() -> None:
@@ -211,25 +217,44 @@ def _requireOpenGL() -> None:
         raise NoOpenGLError(msg)
 
 
-def _twoLayerWindow(size: tuple[int, int]) -> tuple[vtk.vtkRenderWindow, vtk.vtkRenderer, vtk.vtkRenderer]:
-    """A window with the image below and the markups above: in one layer, translucent markups hide the image."""
+_windows: dict[tuple[int, int], vtk.vtkRenderWindow] = {}
+
+
+def _windowFor(headless: HeadlessSlicer, size: tuple[int, int]) -> vtk.vtkRenderWindow:
+    """The off-screen window for pictures of this size, kept until the scene goes: a new one compiles all shaders anew, which
+    takes longer than six pictures.
+    """
+    if size in _windows:
+        return _windows[size]
+    _requireOpenGL()
     window = vtk.vtkRenderWindow()
     window.SetOffScreenRendering(1)
     window.SetMultiSamples(4)
     window.SetAlphaBitPlanes(1)
     window.SetSize(*size)
     window.SetNumberOfLayers(2)
-    renderers = []
-    for layer in (0, 1):
-        renderer = vtk.vtkRenderer()
-        renderer.SetLayer(layer)
-        renderer.GetActiveCamera().ParallelProjectionOn()
-        window.AddRenderer(renderer)
-        renderers.append(renderer)
     # Some displayable managers ask the window for its interactor.
     interactor = vtk.vtkRenderWindowInteractor()
     interactor.SetRenderWindow(window)
-    return window, *renderers
+    _windows[size] = window
+
+    def close() -> None:
+        del _windows[size]
+        window.Finalize()
+
+    headless.callBeforeStop(close)
+    return window
+
+
+def _twoLayers(window: vtk.vtkRenderWindow) -> tuple[vtk.vtkRenderer, vtk.vtkRenderer]:
+    """The image below and the markups above: in one layer, translucent markups hide the image. Drawn by `SliceView.grab` only."""
+    renderers = vtk.vtkRenderer(), vtk.vtkRenderer()
+    for layer, renderer in enumerate(renderers):
+        renderer.SetLayer(layer)
+        renderer.GetActiveCamera().ParallelProjectionOn()
+        renderer.DrawOff()
+        window.AddRenderer(renderer)
+    return renderers
 
 
 def _imageActor() -> tuple[vtk.vtkImageMapper, vtk.vtkActor2D]:

@@ -164,15 +164,12 @@ def _same_cases(cases: dict[str, Case], source: CaseStore, target: CaseStore, sh
 def _add(
     source: CaseStore, target: Target, batch: Sequence[Case], plan: TransferPlan, sha256: str, created: dict[str, str]
 ) -> None:
-    vectors = source.vectors([case.case_id for case in batch], model_sha256=sha256)
+    ids = [case.case_id for case in batch]
+    vectors = source.vectors(ids, model_sha256=sha256)
+    thumbnails = source.thumbnails_of(ids) if plan.thumbnails else {}
+    patches = source.patches_of(ids) if plan.patches else {}
     entries = [
-        CaseEntry(
-            case,
-            vectors[case.case_id],
-            source.thumbnails(case.case_id) if plan.thumbnails else None,
-            source.patch(case.case_id) if plan.patches else None,
-        )
-        for case in batch
+        CaseEntry(case, vectors[i], thumbnails.get(i), patches.get(i)) for i, case in zip(ids, batch, strict=True)
     ]
 
     def write() -> None:

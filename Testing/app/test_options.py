@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 
@@ -66,27 +67,46 @@ def test_the_key_of_the_user_s_defaults_is_taken(run, settings, nrrd, boxes, tmp
     assert "none.lesionlib" in ran.err
 
 
-@pytest.mark.parametrize(
-    "arguments",
-    [
-        ["nowhere.nrrd", "--boxes", "{boxes}"],
-        ["{nrrd}", "--boxes", "nowhere.csv"],
-        ["{nrrd}", "--segmentation", "nowhere.seg.nrrd"],
-        ["{nrrd}", "--boxes", "{boxes}", "--model", "nobody-s-model"],
-        ["{nrrd}", "--boxes", "{boxes}", "--library", "nowhere.lesionlib"],
-        ["--batch", "nowhere.csv"],
-    ],
+MISTYPED = (
+    ["nowhere.nrrd", "--boxes", "{boxes}"],
+    ["{nrrd}", "--boxes", "nowhere.csv"],
+    ["{nrrd}", "--segmentation", "nowhere.seg.nrrd"],
+    ["{nrrd}", "--boxes", "{boxes}", "--model", "nobody-s-model"],
+    ["{nrrd}", "--boxes", "{boxes}", "--library", "nowhere.lesionlib"],
+    ["--batch", "nowhere.csv"],
 )
-def test_what_is_mistyped_is_refused_before_torch_or_a_reader_of_images_is_loaded(arguments, nrrd, boxes, tmp_path):
-    given = [text.format(nrrd=nrrd, boxes=boxes) for text in arguments]
-    code = (
-        "import sys; from LesionLensApp.cli import main; code = main(sys.argv[1:]); "
-        "print(code, *(name in sys.modules for name in ('torch', 'slicer', 'pydicom', 'SimpleITK')))"
-    )
-    arguments = [sys.executable, "-c", code, "classify", *given, "--out", str(tmp_path / "out")]
-    ran = subprocess.run(arguments, capture_output=True, text=True, check=True)
-    assert ran.stdout.split() == ["2", "False", "False", "False", "False"]
-    assert "nowhere" in ran.stderr or "nobody-s-model" in ran.stderr
+LATE = ("torch", "slicer", "pydicom", "SimpleITK")
+REFUSED = """
+import contextlib, io, json, sys
+from LesionLensApp.cli import main
+tasks, late = json.load(sys.stdin)
+for arguments in tasks:
+    with contextlib.redirect_stderr(io.StringIO()) as said:
+        code = main(arguments)
+    print(json.dumps([code, said.getvalue(), [name for name in late if name in sys.modules]]))
+"""
+
+
+@pytest.fixture(scope="module")
+def refusals(nrrd, lesion, write_boxes, tmp_path_factory) -> list[list]:
+    """Of each of `MISTYPED`, by one new process: exit code, what was said, what was loaded by then."""
+    folder = tmp_path_factory.mktemp("mistyped")
+    places = {"nrrd": nrrd, "boxes": write_boxes(folder / "boxes.csv", lesion)}
+    given = [[text.format(**places) for text in arguments] for arguments in MISTYPED]
+    tasks = [["classify", *arguments, "--out", str(folder / "out")] for arguments in given]
+    clean = {name: value for name, value in os.environ.items() if not name.startswith("LESIONLENS_")}
+    ran = subprocess.run(
+        [sys.executable, "-c", REFUSED], input=json.dumps([tasks, LATE]), env={**clean, "XDG_CONFIG_HOME": str(folder)},
+        capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    return [json.loads(line) for line in ran.stdout.splitlines()]
+
+
+@pytest.mark.parametrize("number", range(len(MISTYPED)), ids=lambda number: " ".join(MISTYPED[number]))
+def test_what_is_mistyped_is_refused_before_torch_or_a_reader_of_images_is_loaded(number, refusals):
+    code, said, loaded = refusals[number]
+    assert (code, loaded) == (2, [])
+    assert "nowhere" in said or "nobody-s-model" in said
 
 
 def test_a_device_that_is_not_there_is_refused_by_name(run, nrrd, boxes, tmp_path):

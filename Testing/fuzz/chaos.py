@@ -28,18 +28,14 @@ ROOT = FUZZ.parents[1]
 FILES = ROOT / "Testing" / "fixtures" / "v0_1"
 sys.path[:0] = [str(FUZZ), str(ROOT / "Testing" / "support")]
 
-import torch  # noqa: E402
 from LesionLensApp.output import staged_output  # noqa: E402
 from LesionLib.faults import guarded  # noqa: E402
 from LesionLib.io.leftovers import leftovers  # noqa: E402
-from LesionLib.model.bundle import load_bundle  # noqa: E402
 from LesionLib.model.folder import CARD, LICENSE, MANIFEST, WEIGHTS  # noqa: E402
-from LesionLib.model.install import install_bundle  # noqa: E402
 from LesionRetrievalLib.library.cases import Case, CaseEntry, ModelIdentity  # noqa: E402
 from LesionRetrievalLib.library.store import CaseLibrary, write_library  # noqa: E402
 from LesionRetrievalLib.quiz.attempt import open_log  # noqa: E402
 from LesionRetrievalLib.quiz.file import load_quiz, save_quiz  # noqa: E402
-from lesiontraining.commands.export import write_bundle  # noqa: E402
 
 MODEL = ModelIdentity("orthopatch", "1.2.0", "a" * 64)
 _EARLIER, _LATER = 30, 300
@@ -158,6 +154,8 @@ def _verify_attempt(folder: Path) -> str:
 def _zip(folder: Path) -> None:
     import zipfile
 
+    from LesionLib.model.install import install_bundle
+
     with zipfile.ZipFile(folder / "model.zip", "w") as archive:
         for name in (MANIFEST, WEIGHTS, CARD, LICENSE):
             archive.write(FILES / "model" / name, name)
@@ -165,11 +163,15 @@ def _zip(folder: Path) -> None:
 
 
 def _install(folder: Path) -> None:
+    from LesionLib.model.install import install_bundle
+
     for _ in range(3):
         install_bundle(folder / "model.zip", root=folder / "models", overwrite=True)
 
 
 def _verify_install(folder: Path) -> str:
+    from LesionLib.model.bundle import load_bundle
+
     (name,) = [path for path in (folder / "models").iterdir() if not path.name.startswith(".")]
     return load_bundle(name).version
 
@@ -179,6 +181,9 @@ def _exported(folder: Path) -> None:
 
 
 def _export(folder: Path) -> None:
+    from LesionLib.model.bundle import load_bundle
+    from lesiontraining.commands.export import write_bundle
+
     bundle = load_bundle(FILES / "model")
     manifest = dict(bundle.manifest)
     ours = {
@@ -195,7 +200,17 @@ def _export(folder: Path) -> None:
 
 
 def _verify_export(folder: Path) -> str:
+    from LesionLib.model.bundle import load_bundle
+
     return load_bundle(folder / "exported").version
+
+
+def _import_for_models() -> None:
+    """What writers of models import, which takes longer than all else here: before they are forked, and only for them."""
+    import lesiontraining.commands.export  # noqa: F401
+    import torch
+
+    torch.set_num_threads(1)  # what is forked must find no thread pool
 
 
 WRITERS: dict[str, Writer] = {
@@ -306,7 +321,8 @@ def seconds_of(writer: Writer, folder: Path) -> float:
 
 def run(kills: int, seed: int, names: list[str]) -> tuple[Counter, list[str]]:
     """All trials; counts by writer and kind, and what failed."""
-    torch.set_num_threads(1)  # what is forked must find no thread pool
+    if any(name.startswith("model ") for name in names):
+        _import_for_models()
     rng = np.random.default_rng(seed)
     counts: Counter = Counter()
     failures: list[str] = []

@@ -28,13 +28,15 @@ HERE = Path(__file__).parent
 class Server:
     """``start`` and ``kill`` may be called in turn: data, configuration and ports stay."""
 
-    def __init__(self, folder: Path, *, authorised: bool = False) -> None:
-        from milvus import MilvusServerConfig, _initialize_data_files
+    def __init__(self, folder: Path, program: Path, *, authorised: bool = False) -> None:
+        from milvus import MilvusServerConfig
 
-        self.folder = folder
+        self.folder, self.program = folder, program
         config = MilvusServerConfig(data_dir=str(folder))
         config.set("authorization_enabled", authorised)
         config.set("proxy.timeTickInterval", 20)  # a query waits for the next tick
+        config.set("common.session.ttl", 5)  # one that was killed counts as there for so long, and nothing is loaded
+        config.set("queryCoord.distPullInterval", 100)
         with warnings.catch_warnings():
             warnings.simplefilter(
                 "ignore", ResourceWarning
@@ -45,19 +47,17 @@ class Server:
             del trial
             gc.collect()
         self.port = config.get("proxy_port")
-        _initialize_data_files(str(folder))
 
     def start(self) -> None:
-        program = self.folder / "bin" / "milvus"
         own = {
             "DEPLOY_MODE": "STANDALONE",
             "METRICS_PORT": str(self.health),
             "MILVUS_RUN_DIR": str(self.folder / "run"),
         }
-        libraries = f"{program.parent}:{os.environ.get('LD_LIBRARY_PATH', '')}"
+        libraries = f"{self.program.parent}:{os.environ.get('LD_LIBRARY_PATH', '')}"
         with (self.folder / "server.log").open("a") as log:
             self.process = subprocess.Popen(
-                [program, "run", "standalone"], cwd=self.folder, env={**os.environ, **own, "LD_LIBRARY_PATH": libraries},
+                [self.program, "run", "standalone"], cwd=self.folder, env={**os.environ, **own, "LD_LIBRARY_PATH": libraries},
                 stdout=log, stderr=log,
             )  # fmt: skip
         self._wait()
@@ -85,14 +85,24 @@ running: list[Server] = []
 
 
 @pytest.fixture(scope="session")
-def start_server(tmp_path_factory) -> Iterator[Callable[..., Server]]:
-    """Start a new server, or one that was there before; the last one is killed, for only one can run: its etcd has one port."""
+def milvus_program(tmp_path_factory) -> Path:
+    """The server's program, its libraries beside it: unpacked once for all servers."""
     if sys.platform != "linux" or importlib.util.find_spec("milvus") is None:
         pytest.skip("the server's package (milvus, Linux only) is not installed: pip install 'lesionlens[dev]'")
+    from milvus import _initialize_data_files
+
+    folder = tmp_path_factory.mktemp("milvus")
+    _initialize_data_files(str(folder))
+    return folder / "bin" / "milvus"
+
+
+@pytest.fixture(scope="session")
+def start_server(milvus_program, tmp_path_factory) -> Iterator[Callable[..., Server]]:
+    """Start a new server, or one that was there before; the last one is killed, for only one can run: its etcd has one port."""
 
     def start(server: Server | None = None, **options) -> Server:
         kill_all()
-        server = server or Server(tmp_path_factory.mktemp("milvus"), **options)
+        server = server or Server(tmp_path_factory.mktemp("milvus"), milvus_program, **options)
         server.start()
         running.append(server)
         return server

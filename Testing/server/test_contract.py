@@ -13,6 +13,7 @@ from LesionRetrievalLib.library.cases import Case, CaseEntry, CaseStore, ModelId
 from LesionRetrievalLib.library.store import CaseLibrary
 from LesionRetrievalLib.server import library as on_server
 from LesionRetrievalLib.server.library import MilvusLibrary
+from LesionRetrievalLib.server.records import Collection
 
 pytestmark = [pytest.mark.server, pytest.mark.timeout(300)]
 MODEL = ModelIdentity("tested", "1.0.0", "a" * 64)
@@ -85,6 +86,24 @@ def test_vectors_pictures_and_patches_come_back_number_for_number(store, entries
     assert contents["c0000"] == ("pictures", "patch")
     assert contents["c0005"] == ("pictures",)
     assert contents["c0001"] == ()
+
+
+def test_pictures_and_patches_of_many_cases_are_those_of_each_and_asked_for_together(store, truth, monkeypatch):
+    ids = [case.case_id for case in truth[0]]
+    asked, page = [], Collection._page
+    monkeypatch.setattr(Collection, "_page", lambda self, *given: asked.append(self.name) or page(self, *given))
+    pictures, patches = store.thumbnails_of(ids), store.patches_of(ids)
+    assert len(asked) < 10
+    assert list(pictures) == list(patches) == ids
+    for case_id in ("c0000", "c0001", "c0005", "c0040"):
+        assert pictures[case_id].keys() == store.thumbnails(case_id).keys()
+        for plane, grey in store.thumbnails(case_id).items():
+            np.testing.assert_array_equal(pictures[case_id][plane], grey)
+    assert [i for i in ids if patches[i] is not None] == ["c0000", "c0040"]
+    np.testing.assert_array_equal(patches["c0040"].volume.array, store.patch("c0040").volume.array)
+    for read in (store.thumbnails_of, store.patches_of):
+        with pytest.raises(CaseLibraryError, match="'nobody' is not in this library"):
+            read(["c0000", "nobody"])
 
 
 def size(case: Case) -> float:

@@ -75,25 +75,25 @@ class NoduleNet(LesionNet):
 
     def seen(self, x: Tensor) -> Tensor:
         """All that the linear layers multiply, (batch, number): the sum of `features` over the places."""
-        hu, box, lesion = self._parts(x)
-        averages = [(maps * weights).sum(dim=(2, 3)) for maps, weights in self._weighted(hu, box, lesion)]
-        measured = _measures(hu, box, lesion, self.edge_mm)
+        hu, box, _, edges, lesion = self._parts(x)
+        averages = [(maps * weights).sum(dim=(2, 3)) for maps, weights in self._weighted(hu, box, lesion, edges)]
+        measured = _measures(hu, lesion, edges, self.edge_mm)
         return torch.cat([*(_grouped(a).flatten(1) for a in averages), measured], dim=1) - self.center
 
     def features(self, x: Tensor) -> Tensor:
         """(batch, 2, voxel, voxel, voxel) -> (batch, number, 14, 14, 14)."""
-        hu, box, lesion = self._parts(x)
-        along, start = _profiles(box), 0
+        hu, box, shadows, edges, lesion = self._parts(x)
+        along, start = _profiles(shadows), 0
         # Written where they belong: joining the blocks afterwards would move 60 MB a lesion once more.
         f = x.new_empty(len(x), self.numbers, _CELLS, _CELLS, _CELLS)
-        for maps, weights in self._weighted(hu, box, lesion):
+        for maps, weights in self._weighted(hu, box, lesion, edges):
             center = self.center[start : start + 2 * maps.shape[1]].view(2, -1)
             of_planes = center[[0] * _AXIAL + [1] * _ACROSS].repeat(len(x), 1)
             cells = _shrunk((maps - of_planes[:, :, None, None]) * weights)
             _put_in_space(f[:, start : start + center.numel()], cells, along)
             start += center.numel()
         f[:, start:] = 0.0
-        f[:, start:, 0, 0, 0] = _measures(hu, box, lesion, self.edge_mm) - self.center[start:]
+        f[:, start:, 0, 0, 0] = _measures(hu, lesion, edges, self.edge_mm) - self.center[start:]
         return f
 
     def head(self, f: Tensor) -> Tensor:
@@ -109,15 +109,19 @@ class NoduleNet(LesionNet):
         """Of the classes alone; the scores are no logits."""
         return super().probabilities(logits[:, : self.classes], temperature)
 
-    def _parts(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """HU and share inside the box, (batch, voxel, voxel, voxel), and the lesion on half as many voxels."""
+    def _parts(self, x: Tensor) -> tuple[Tensor, Tensor, _Shadows, Tensor, Tensor]:
+        """HU and share inside the box, (batch, voxel, voxel, voxel), the box along the axes, its edges, and the lesion on half
+        as many voxels.
+        """
         low, high = self.window_hu
         hu, box = (x[:, 0] + 1.0) * ((high - low) / 2.0) + low, x[:, 1]
-        return hu, box, lesion_map(hu, box)
+        shadows = _shadows(box)  # once: they read the whole cube
+        edges = _edges(shadows)
+        return hu, box, shadows, edges, lesion_map(hu, edges)
 
-    def _weighted(self, hu: Tensor, box: Tensor, lesion: Tensor):
+    def _weighted(self, hu: Tensor, box: Tensor, lesion: Tensor, edges: Tensor):
         """For each depth and region: maps (batch * plane, channel, h, w), and weights that add up to 1 in each plane."""
-        planes, in_box, in_lesion = (_planes(part, box) for part in (hu, box, lesion))
+        planes, in_box, in_lesion = (_planes(part, edges) for part in (hu, box, lesion))
         h = torch.stack([((planes - a) * (2.0 / (b - a)) - 1.0).clamp(-1.0, 1.0) for a, b in _WINDOWS_HU], dim=1)
         h = h.contiguous(memory_format=torch.channels_last)
         for index, block in enumerate(self.features_):
@@ -137,19 +141,29 @@ MEASURES = (
 
 def box_edges(box: Tensor) -> Tensor:
     """Edges of the box along x, y and z as shares of the cube's edge, (batch, 3), from its share of each voxel."""
-    return torch.stack([(a / a.amax(dim=1, keepdim=True).clamp_min(_EPS)).mean(dim=1) for a in _shadows(box)], dim=1)
+    return _edges(_shadows(box))
 
 
-def _shadows(box: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+_Shadows = tuple[Tensor, Tensor, Tensor]
+
+
+def _edges(shadows: _Shadows) -> Tensor:
+    return torch.stack([(a / a.amax(dim=1, keepdim=True).clamp_min(_EPS)).mean(dim=1) for a in shadows], dim=1)
+
+
+def _shadows(box: Tensor) -> _Shadows:
     """The largest value along x, y and z, (batch, voxel) each; one axis after the other, which is many times faster."""
     from_below = box.amax(dim=1)
     return from_below.amax(dim=1), from_below.amax(dim=2), box.amax(dim=3).amax(dim=2)
 
 
-def lesion_map(hu: Tensor, box: Tensor) -> Tensor:
-    """How much each place belongs to the lesion, 0 to 1, on half as many voxels a side: (batch, slice, row, column)."""
+def lesion_map(hu: Tensor, edges: Tensor) -> Tensor:
+    """How much each place belongs to the lesion, 0 to 1, on half as many voxels a side: (batch, slice, row, column).
+
+    ``edges``: of the box, as `box_edges` measures them.
+    """
     coarse = _halved(hu)
-    half = (box_edges(box) / 2.0).clamp_min(1.5 / coarse.shape[-1])
+    half = (edges / 2.0).clamp_min(1.5 / coarse.shape[-1])
     x, y, z = (_positions(coarse)[None] / half[:, axis : axis + 1] for axis in range(3))
     radius = (z[:, :, None, None] ** 2 + y[:, None, :, None] ** 2 + x[:, None, None, :] ** 2).sqrt()
     core = torch.sigmoid((0.55 - radius) / 0.05)
@@ -191,7 +205,7 @@ def _moments(hu: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
     return mean, variance.sqrt()
 
 
-def _measures(hu: Tensor, box: Tensor, lesion: Tensor, edge_mm: float) -> Tensor:
+def _measures(hu: Tensor, lesion: Tensor, edges: Tensor, edge_mm: float) -> Tensor:
     """`MEASURES`, (batch, number): logarithms of lengths in mm and volumes in mm3, shares, HU / 300."""
     coarse = _halved(hu)
     total = lesion.sum(dim=(1, 2, 3)).clamp_min(_EPS)
@@ -210,15 +224,15 @@ def _measures(hu: Tensor, box: Tensor, lesion: Tensor, edge_mm: float) -> Tensor
     rim, _ = _moments(coarse, around)
     weight = lesion**4 * (coarse.clamp(-1000.0, 1500.0) / 200.0).exp()
     densest = (weight * coarse).sum(dim=(1, 2, 3)) / weight.sum(dim=(1, 2, 3)).clamp_min(_EPS)
-    edges = (box_edges(box) * edge_mm).clamp_min(0.5).log()
+    lengths = (edges * edge_mm).clamp_min(0.5).log()
     numbers = [(total * voxel_mm**3).log(), *extents, *above, mean / 300.0, sd / 300.0, rim / 300.0, densest / 300.0]
-    return torch.cat([torch.stack(numbers, dim=1), edges], dim=1)
+    return torch.cat([torch.stack(numbers, dim=1), lengths], dim=1)
 
 
-def _planes(cube: Tensor, box: Tensor) -> Tensor:
+def _planes(cube: Tensor, edges: Tensor) -> Tensor:
     """Three axial planes a fifth of the box apart, the coronal and the sagittal middle plane: (batch * plane, 112, 112)."""
     n = cube.shape[-1]
-    fifth = box_edges(box)[:, 2] / 5.0
+    fifth = edges[:, 2] / 5.0
     depths = torch.stack([-fifth, torch.zeros_like(fifth), fifth], dim=1)
     weights = (1.0 - (_positions(cube)[None, None] - depths[:, :, None]).abs() * n).clamp_min(0.0)
     axial = torch.einsum("bps,bsyx->bpyx", weights, cube)
@@ -243,10 +257,10 @@ def _shrunk(maps: Tensor) -> Tensor:
     return functional.adaptive_avg_pool2d(maps, size) * (maps.shape[-1] / _CELLS) ** 2
 
 
-def _profiles(box: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def _profiles(shadows: _Shadows) -> tuple[Tensor, Tensor, Tensor]:
     """How much of the box lies in each cell along x, y and z, (batch, 14) each, adding up to 1."""
     found = []
-    for shadow in _shadows(box):
+    for shadow in shadows:
         along = functional.adaptive_avg_pool1d(shadow[:, None], _CELLS)[:, 0] + _EPS
         found.append(along / along.sum(dim=1, keepdim=True))
     return tuple(found)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -39,18 +39,33 @@ def _edge(distance_mm: np.ndarray, softness_mm: float) -> np.ndarray:
     return 0.5 * (1.0 - np.tanh(distance_mm / softness_mm))
 
 
+def _length(points: np.ndarray) -> np.ndarray:
+    """Distance of points (..., 3) from 0; of three numbers, several times as fast as `np.linalg.norm`, and the same to the bit."""
+    return _root_of_squares(points[..., axis] for axis in range(3))
+
+
+def _along_and_across(points: np.ndarray, direction: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """How far points (..., 3) lie along a line through 0 in this direction, of length 1, and how far from it."""
+    along = points @ direction
+    return along, _root_of_squares(points[..., axis] - along * direction[axis] for axis in range(3))
+
+
+def _root_of_squares(parts: Iterable[np.ndarray]) -> np.ndarray:
+    return np.sqrt(sum(part * part for part in parts))
+
+
 def _round(points: np.ndarray, radius: float, rng: np.random.Generator) -> _Shape:
     stretch = rng.uniform(0.93, 1.07, 3)
-    distance = np.linalg.norm(points * stretch, axis=-1) - radius
+    distance = _length(points * stretch) - radius
     return _Shape(_edge(distance, 0.4), np.full(distance.shape, _SOFT_HU))
 
 
 def _lobulated(points: np.ndarray, radius: float, rng: np.random.Generator) -> _Shape:
     """Several balls grown together: a central one and lobes on its surface."""
     lobes = _directions(rng, 6) * radius * 0.56
-    distance = np.linalg.norm(points, axis=-1) - 0.62 * radius
+    distance = _length(points) - 0.62 * radius
     for lobe in lobes:
-        distance = np.minimum(distance, np.linalg.norm(points - lobe, axis=-1) - rng.uniform(0.34, 0.5) * radius)
+        distance = np.minimum(distance, _length(points - lobe) - rng.uniform(0.34, 0.5) * radius)
     return _Shape(_edge(distance, 0.4), np.full(distance.shape, _SOFT_HU))
 
 
@@ -58,8 +73,7 @@ def _spiculated(points: np.ndarray, radius: float, rng: np.random.Generator) -> 
     """An uneven ball with thin tapering strands into the lung."""
     share = _lobulated(points, 0.9 * radius, rng).share
     for direction in _directions(rng, 60):
-        along = points @ direction
-        across = np.linalg.norm(points - along[..., None] * direction, axis=-1)
+        along, across = _along_and_across(points, direction)
         reach = radius * rng.uniform(1.25, _SPICULE_REACH)
         width = np.clip(1.1 * (1.0 - along / reach), 0.0, None) + 0.3
         strand = 0.85 * np.exp(-((across / width) ** 2)) * (along > 0) * (along < reach)
@@ -70,22 +84,22 @@ def _spiculated(points: np.ndarray, radius: float, rng: np.random.Generator) -> 
 def _ground_glass(points: np.ndarray, radius: float, rng: np.random.Generator) -> _Shape:
     """A faint cloud with a blurred, uneven edge; vessels stay visible through it."""
     wave = np.sin(points @ rng.normal(0, 3.0 / radius, 3)) + np.sin(points @ rng.normal(0, 3.0 / radius, 3))
-    distance = np.linalg.norm(points, axis=-1) - radius * (1.0 + 0.08 * wave)
+    distance = _length(points) - radius * (1.0 + 0.08 * wave)
     return _Shape(_edge(distance, 1.2), -590.0 + 35.0 * wave)
 
 
 def _part_solid(points: np.ndarray, radius: float, rng: np.random.Generator) -> _Shape:
     """Ground glass with a solid core a little off its middle."""
     wave = np.sin(points @ rng.normal(0, 3.0 / radius, 3)) + np.sin(points @ rng.normal(0, 3.0 / radius, 3))
-    share = _edge(np.linalg.norm(points, axis=-1) - radius * (1.0 + 0.08 * wave), 2.0)
+    share = _edge(_length(points) - radius * (1.0 + 0.08 * wave), 2.0)
     off_middle = rng.normal(0, 0.12 * radius, 3)
-    core = _edge(np.linalg.norm(points - off_middle, axis=-1) - 0.35 * radius, 0.8)
+    core = _edge(_length(points - off_middle) - 0.35 * radius, 0.8)
     return _Shape(share, (1 - core) * (-500.0 + 35.0 * wave) + core * _SOFT_HU)
 
 
 def _granuloma(points: np.ndarray, radius: float, rng: np.random.Generator) -> _Shape:
     """Chalk in the middle that fades towards a soft, uneven edge: as dense as most that readers call calcified."""
-    distance = np.linalg.norm(points * rng.uniform(0.85, 1.15, 3), axis=-1)
+    distance = _length(points * rng.uniform(0.85, 1.15, 3))
     wave = np.sin(points @ rng.normal(0, 2.5 / radius, 3)) + np.sin(points @ rng.normal(0, 2.5 / radius, 3))
     chalk = rng.uniform(900, 1600) * np.exp(-((distance / (0.45 * radius)) ** 2))
     return _Shape(_edge(distance - radius * (1.0 + 0.06 * wave), 1.0), _SOFT_HU + chalk)
@@ -94,7 +108,7 @@ def _granuloma(points: np.ndarray, radius: float, rng: np.random.Generator) -> _
 def _calcified(points: np.ndarray, radius: float, rng: np.random.Generator) -> _Shape:
     """A smooth ball with a dense centre, as an old granuloma has."""
     base = _round(points, radius, rng)
-    core = _edge(np.linalg.norm(points, axis=-1) - 0.6 * radius, 0.6)
+    core = _edge(_length(points) - 0.6 * radius, 0.6)
     return _Shape(base.share, _SOFT_HU + rng.uniform(550, 750) * core)
 
 
@@ -193,8 +207,7 @@ def _paint_vessel(hu: np.ndarray, points: np.ndarray, rng: np.random.Generator, 
     direction = _directions(rng, 1)[0]
     beside = np.cross(direction, _directions(rng, 1)[0])
     offset = beside / np.linalg.norm(beside) * rng.uniform(0.3, 0.45) * size_mm
-    relative = points - offset
-    across = np.linalg.norm(relative - (relative @ direction)[..., None] * direction, axis=-1)
+    _along, across = _along_and_across(points - offset, direction)
     share = _edge(across - rng.uniform(0.7, 1.8), 0.4)
     hu += share * (40.0 - hu)
 

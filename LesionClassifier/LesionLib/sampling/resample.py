@@ -161,4 +161,11 @@ def _inside(volume: CTVolume, sample_to_ijk: np.ndarray, sizeIJK: tuple[int, int
 
     if is_inside(lattice_points((2, 2, 2)).reshape(-1, 3) * (np.array(sizeIJK) - 1)).all():
         return np.ones(sizeIJK[::-1], dtype=bool)  # the volume is convex: with all corners, all is inside
-    return is_inside(lattice_points(sizeIJK))
+    i, j, k = (np.arange(n, dtype=float) for n in sizeIJK)
+    inside = np.ones(sizeIJK[::-1], dtype=bool)
+    for row, last in zip(sample_to_ijk[:3], edge, strict=True):
+        # A lattice that is parallel to the volume's axes is compared along them, and not point by point.
+        terms = [part * n for part, n in zip(row, (i, j[:, None], k[:, None, None]), strict=False) if part]
+        index = sum(terms) + row[3]
+        inside &= (index >= -0.5) & (index <= last)
+    return inside

@@ -585,6 +585,12 @@ class CaseStore(Protocol):
     def patch(self, case_id: str) -> HuPatch | None:
         """The CT around the case's lesion, if it holds one."""
 
+    def thumbnails_of(self, case_ids: Sequence[str]) -> dict[str, dict[str, np.ndarray]]:
+        """The pictures of several cases, by case id."""
+
+    def patches_of(self, case_ids: Sequence[str]) -> dict[str, HuPatch | None]:
+        """The CTs around the lesions of several cases, by case id."""
+
     def vector(self, case_id: str, *, model_sha256: str) -> np.ndarray:
         """The case's vector by one model."""
 
@@ -602,3 +608,15 @@ class CaseStore(Protocol):
 
     def close(self) -> None:
         """Let go of it."""
+
+
+class OneByOne:
+    """`CaseStore`'s questions about several cases, put for one after the other: in a file, each costs next to nothing."""
+
+    def thumbnails_of(self, case_ids: Sequence[str]) -> dict[str, dict[str, np.ndarray]]:
+        """The pictures of several cases, by case id."""
+        return {case_id: self.thumbnails(case_id) for case_id in case_ids}
+
+    def patches_of(self, case_ids: Sequence[str]) -> dict[str, HuPatch | None]:
+        """The CTs around the lesions of several cases, by case id."""
+        return {case_id: self.patch(case_id) for case_id in case_ids}

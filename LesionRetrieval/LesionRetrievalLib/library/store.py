@@ -30,6 +30,7 @@ from LesionRetrievalLib.library.cases import (
     IndexedModel,
     ModelIdentity,
     Neighbour,
+    OneByOne,
     case_of,
     changed_fields,
     checked_case_id,
@@ -72,7 +73,7 @@ _COLUMNS = ", ".join(CASE_COLUMNS)
 _BOX_VALUES = len(BOX_COLUMNS.split(","))
 
 
-class LibraryReading:
+class LibraryReading(OneByOne):
     """What can be asked of a case library without changing it, search aside: a half of `CaseLibrary`, which opens the file."""
 
     def __init__(self, connection: sqlite3.Connection, path: Path) -> None:

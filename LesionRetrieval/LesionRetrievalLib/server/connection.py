@@ -14,7 +14,7 @@ from __future__ import annotations
 import logging
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -189,27 +189,29 @@ def vectors_of(library: str, sha256: str) -> str:
     return f"{library}_m_{sha256[:32]}"
 
 
-def create_library(client: MilvusClient, library: str) -> None:
-    """The three collections that every library has; those that are there stay."""
+def create_library(client: MilvusClient, library: str, *, vectors: Mapping[str, int] | None = None) -> None:
+    """The three collections that every library has; those that are there stay. ``vectors``: with them those for the vectors
+    of models, as `create_vectors` makes them, from a model's SHA-256 to the vectors' length.
+    """
+    of_models = ({"name": 400, "version": 400}, {"dimension": "INT64", "place": "INT64"})
+    of_pieces = ({"case_id": 64, "kind": 64, "about": 4_000, "data": TEXT_BYTES}, {"place": "INT64"})
     _create(
-        client, models_of(library), "sha256", {"name": 400, "version": 400}, {"dimension": "INT64", "place": "INT64"}
-    )
-    _create(client, cases_of(library), "case_id", CASE_FIELDS, {"pieces": "INT64"})
-    numbers = {"place": "INT64"}
-    _create(
-        client, pieces_of(library), "piece_id", {"case_id": 64, "kind": 64, "about": 4_000, "data": TEXT_BYTES}, numbers
+        client,
+        _Form(models_of(library), "sha256", *of_models),
+        _Form(cases_of(library), "case_id", CASE_FIELDS, {"pieces": "INT64"}),
+        _Form(pieces_of(library), "piece_id", *of_pieces),
+        *(_form_of_vectors(library, sha256, dimension) for sha256, dimension in (vectors or {}).items()),
     )
 
 
 def create_properties(client: MilvusClient, library: str) -> None:
     """The collection of properties; it stays where it is there."""
-    _create(client, properties_of(library), "name", {"value": 4_000}, {})
+    _create(client, _Form(properties_of(library), "name", {"value": 4_000}, {}))
 
 
 def create_vectors(client: MilvusClient, library: str, sha256: str, dimension: int) -> None:
     """The collection for a model's vectors."""
-    texts = {name: CASE_FIELDS[name] for name in FILTER_FIELDS}
-    _create(client, vectors_of(library, sha256), "case_id", texts, {}, dimension=dimension)
+    _create(client, _form_of_vectors(library, sha256, dimension))
 
 
 def row_without_vector(values: dict[str, Any]) -> dict[str, Any]:
@@ -217,29 +219,43 @@ def row_without_vector(values: dict[str, Any]) -> dict[str, Any]:
     return {**values, "vector": _NO_VECTOR}
 
 
-def _create(
-    client: MilvusClient,
-    name: str,
-    key: str,
-    texts: dict[str, int],
-    numbers: dict[str, str],
-    *,
-    dimension: int | None = None,
-) -> None:
+@dataclass(frozen=True)
+class _Form:
+    """A collection: its name, its primary key, its texts with their longest length, its numbers with their kind."""
+
+    name: str
+    key: str
+    texts: Mapping[str, int]
+    numbers: Mapping[str, str]
+    dimension: int = len(_NO_VECTOR)
+
+
+def _form_of_vectors(library: str, sha256: str, dimension: int) -> _Form:
+    texts = {name: CASE_FIELDS[name] for name in FILTER_FIELDS}
+    return _Form(vectors_of(library, sha256), "case_id", texts, {}, dimension)
+
+
+def _create(client: MilvusClient, *forms: _Form) -> None:
+    """Make the collections that are not there yet, and load all of them."""
     from pymilvus import DataType
 
-    if client.has_collection(name):
-        client.load_collection(name)
-        return
-    schema = client.create_schema(auto_id=False, enable_dynamic_field=False)
-    schema.add_field(key, DataType.VARCHAR, is_primary=True, max_length=_KEY)
-    for field, length in texts.items():
-        schema.add_field(field, DataType.VARCHAR, max_length=length)
-    for field, kind in numbers.items():
-        schema.add_field(field, getattr(DataType, kind))
-    schema.add_field("vector", DataType.FLOAT_VECTOR, dim=dimension or len(_NO_VECTOR))
-    index = client.prepare_index_params()
-    index.add_index("vector", index_type="FLAT", metric_type="COSINE")
-    # Strong: whoever asks sees all that was written before, from wherever.
-    client.create_collection(name, schema=schema, index_params=index, consistency_level="Strong", num_shards=1)
-    client.load_collection(name)
+    for form in forms:
+        if client.has_collection(form.name):
+            continue
+        schema = client.create_schema(auto_id=False, enable_dynamic_field=False)
+        schema.add_field(form.key, DataType.VARCHAR, is_primary=True, max_length=_KEY)
+        for field, length in form.texts.items():
+            schema.add_field(field, DataType.VARCHAR, max_length=length)
+        for field, kind in form.numbers.items():
+            schema.add_field(field, getattr(DataType, kind))
+        schema.add_field("vector", DataType.FLOAT_VECTOR, dim=form.dimension)
+        index = client.prepare_index_params()
+        index.add_index("vector", index_type="FLAT", metric_type="COSINE")
+        # Strong: whoever asks sees all that was written before, from wherever.
+        client.create_collection(form.name, schema=schema, consistency_level="Strong", num_shards=1)
+        client.create_index(form.name, index, sync=False)  # of no rows yet: there is nothing to wait for
+    # The server takes two seconds to load a collection, and as long for several at once.
+    for form in forms[1:]:
+        client.load_collection(form.name, _async=True)
+    for form in forms:
+        client.load_collection(form.name)

@@ -62,6 +62,8 @@ from LesionRetrievalLib.server.connection import (
     vectors_of,
 )
 from LesionRetrievalLib.server.records import (
+    PATCH,
+    PICTURE,
     PIECES_AT_ONCE,
     Collection,
     ids_in,
@@ -254,13 +256,19 @@ class MilvusReading:
 
     def thumbnails(self, case_id: str) -> dict[str, np.ndarray]:
         """The case's pictures, plane to uint8 grey (height, width)."""
-        self.case(case_id)
-        return pictures_from(case_id, self._pieces.of_case(case_id))
+        return self.thumbnails_of([checked_case_id(case_id)])[case_id]
 
     def patch(self, case_id: str) -> HuPatch | None:
         """The CT around the case's lesion, if it holds one."""
-        self.case(case_id)
-        return patch_from(case_id, self._pieces.of_case(case_id))
+        return self.patches_of([checked_case_id(case_id)])[case_id]
+
+    def thumbnails_of(self, case_ids: Sequence[str]) -> dict[str, dict[str, np.ndarray]]:
+        """The pictures of several cases, by case id; one question for all, for each takes the server a moment."""
+        return {i: pictures_from(i, rows) for i, rows in self._pieces_by_case(case_ids, PICTURE).items()}
+
+    def patches_of(self, case_ids: Sequence[str]) -> dict[str, HuPatch | None]:
+        """The CTs around the lesions of several cases, by case id."""
+        return {i: patch_from(i, rows) for i, rows in self._pieces_by_case(case_ids, PATCH).items()}
 
     def vector(self, case_id: str, *, model_sha256: str) -> np.ndarray:
         """The case's vector by one model, float32, of length 1."""
@@ -343,6 +351,17 @@ class MilvusReading:
         for name, value in self.properties().items():
             if name.startswith(_MARGIN):
                 found[name.removeprefix(_MARGIN)] = _margin_mm(value, self.address)
+        return found
+
+    def _pieces_by_case(self, case_ids: Sequence[str], kind: str) -> dict[str, list[dict[str, Any]]]:
+        """The pieces of a kind, of cases that have to be there."""
+        missing = set(case_ids) - {case.case_id for case in self._whole(case_ids)}
+        if missing:
+            raise unknown_case(min(missing))
+        found: dict[str, list[dict[str, Any]]] = {case_id: [] for case_id in case_ids}
+        for ids in _batches(list(found), _CASES_OF_PIECES):
+            for piece in self._pieces.of_cases(ids, kind):
+                found[piece["case_id"]].append(piece)
         return found
 
     def _whole(self, ids: Sequence[str]) -> list[Case]:
@@ -443,7 +462,7 @@ class MilvusLibrary(MilvusReading):
         where = ServerAddress.parse(address)
         client = connected(where)
         with plain_server_errors(where):
-            create_library(client, where.library)
+            create_library(client, where.library, vectors={model.sha256: dimension})
         library = cls(where)
         library.add_model(model, dimension)
         return library

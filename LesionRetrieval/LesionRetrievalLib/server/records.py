@@ -24,18 +24,19 @@ if TYPE_CHECKING:
     from pymilvus import MilvusClient
 
 
-_PATCH_BOX, _PATCH, _PICTURE = "patch box", "patch ", "picture "
+PATCH, PICTURE = "patch ", "picture "  # what the kinds of pieces begin with
+_PATCH_BOX = f"{PATCH}box"
 
 
 def pieces_of_case(case_id: str, thumbnails: Mapping[str, np.ndarray], patch: HuPatch | None) -> list[dict[str, Any]]:
     """The rows of all that a case has besides its fields."""
     rows = []
     for plane, grey in thumbnails.items():
-        rows += _pieces(case_id, _PICTURE + plane, list(grey.shape), packed(grey))
+        rows += _pieces(case_id, PICTURE + plane, list(grey.shape), packed(grey))
     if patch is not None:
         rows += _pieces(case_id, _PATCH_BOX, list(box_row(patch)), b"")
         for part, *about, content in part_rows(patch):
-            rows += _pieces(case_id, _PATCH + part, about, content)
+            rows += _pieces(case_id, PATCH + part, about, content)
     return rows
 
 
@@ -43,8 +44,8 @@ def pictures_from(case_id: str, rows: Sequence[Mapping[str, Any]]) -> dict[str, 
     """Plane to uint8 grey (height, width). Raises `CaseLibraryError` where pieces are missing or damaged."""
     found = {}
     for kind, about, content in _joined(case_id, rows):
-        if kind.startswith(_PICTURE):
-            plane = kind.removeprefix(_PICTURE)
+        if kind.startswith(PICTURE):
+            plane = kind.removeprefix(PICTURE)
             if plane not in PLANES or not is_picture_shape(about):
                 raise _damaged(case_id)
             try:
@@ -58,13 +59,13 @@ def patch_from(case_id: str, rows: Sequence[Mapping[str, Any]]) -> HuPatch | Non
     """The CT around the lesion, None where there is none. Raises `CaseLibraryError`."""
     box, parts = None, []
     for kind, about, content in _joined(case_id, rows):
-        if kind.startswith(_PATCH):  # the box, too
+        if kind.startswith(PATCH):  # the box, too
             if not isinstance(about, list):
                 raise _damaged(case_id)
             if kind == _PATCH_BOX:
                 box = tuple(about)
             else:
-                parts.append((kind.removeprefix(_PATCH), *about, content))
+                parts.append((kind.removeprefix(PATCH), *about, content))
     return None if box is None else decoded_patch(case_id, box, parts)
 
 
@@ -164,9 +165,10 @@ class Collection:
         """Which of these keys there are."""
         return [row[self.key] for row in self.get(keys, [self.key])]
 
-    def of_case(self, case_id: str) -> list[dict[str, Any]]:
-        condition = f"case_id == {quoted(case_id)}"
-        return self.where(condition, ["kind", "about", "place", "data"], page=PIECES_AT_ONCE)
+    def of_cases(self, case_ids: Sequence[str], kind: str) -> list[dict[str, Any]]:
+        """The pieces of these cases, of the kinds that begin so."""
+        condition = f"{ids_in('case_id', case_ids)} and kind like {quoted(kind + '%')}"
+        return self.where(condition, ["case_id", "kind", "about", "place", "data"], page=PIECES_AT_ONCE)
 
     def all(self, fields: list[str]) -> list[dict[str, Any]]:
         return self.where("", fields)

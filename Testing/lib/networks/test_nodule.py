@@ -104,10 +104,11 @@ def test_what_is_not_connected_to_the_middle_is_no_lesion():
     hu[:, 36:48, 36:48, 36:48] = 40.0
     box = torch.zeros_like(hu)
     box[:, 22:62, 22:62, 22:62] = 1.0
-    alone = lesion_map(hu, box)
+    edges = box_edges(box)
+    alone = lesion_map(hu, edges)
     hu[:, 40:44, 40:44, 54:59] = 40.0  # a vessel inside the box's ellipsoid
-    assert float(lesion_map(hu, box).sum()) == pytest.approx(float(alone.sum()), rel=0.01)
-    assert float(lesion_map(hu, box)[0, 20:22, 20:22, 28:29].max()) < 0.15
+    assert float(lesion_map(hu, edges).sum()) == pytest.approx(float(alone.sum()), rel=0.01)
+    assert float(lesion_map(hu, edges)[0, 20:22, 20:22, 28:29].max()) < 0.15
 
 
 def test_a_map_tells_of_places_only(network):

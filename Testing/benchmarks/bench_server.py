@@ -71,8 +71,11 @@ def machine() -> str:
 @contextmanager
 def running_server(folder: Path) -> Iterator[Callable[[str], str]]:
     """The server that the tests start: library name to its address."""
+    from milvus import _initialize_data_files
+
     folder.mkdir()
-    server = tests_of_the_server().Server(folder)
+    _initialize_data_files(str(folder))
+    server = tests_of_the_server().Server(folder, folder / "bin" / "milvus")
     server.start()
     try:
         yield server.address

@@ -11,7 +11,7 @@ from LesionLib.metric import embeddings_of, similarity_at
 from LesionRetrievalLib.libraries import transfer
 from LesionRetrievalLib.library.cases import Case, CaseEntry, CaseStore, ModelIdentity
 from LesionRetrievalLib.library.store import CaseLibrary
-from LesionRetrievalLib.server import library as on_server
+from LesionRetrievalLib.server import search as on_server
 from LesionRetrievalLib.server.library import MilvusLibrary
 from LesionRetrievalLib.server.records import Collection
 

@@ -229,20 +229,11 @@ def changed_fields(before: Case, after: Case) -> str:
 
     Whose the case is cannot be changed.
     """
-    if (before.case_id, before.patient_hash, before.study_hash) != (
-        after.case_id,
-        after.patient_hash,
-        after.study_hash,
-    ):
-        msg = (
-            f"Case {before.case_id!r}: its id, patient and study stay what they are; remove the case and add it again."
-        )
+    if any(getattr(before, name) != getattr(after, name) for name in ("case_id", "patient_hash", "study_hash")):
+        msg = f"Case {before.case_id!r}: its id, patient and study stay as they are; remove the case and add it again."
         raise CaseLibraryError(msg)
-    names = [
-        name.replace("_", " ")
-        for name in ("label", "label_source", "organ", "note")
-        if getattr(before, name) != getattr(after, name)
-    ]
+    texts = ("label", "label_source", "organ", "note")
+    names = [name.replace("_", " ") for name in texts if getattr(before, name) != getattr(after, name)]
     missing = object()
     attributes = dict.fromkeys((*before.attributes, *after.attributes))
     names += [
@@ -251,8 +242,7 @@ def changed_fields(before: Case, after: Case) -> str:
         if before.attributes.get(name, missing) != after.attributes.get(name, missing)
         or type(before.attributes.get(name)) is not type(after.attributes.get(name))
     ]
-    text = ", ".join(names)
-    return text if len(text) <= 500 else f"{len(names)} fields"
+    return text if len(text := ", ".join(names)) <= 500 else f"{len(names)} fields"
 
 
 @dataclass(frozen=True)
@@ -608,15 +598,3 @@ class CaseStore(Protocol):
 
     def close(self) -> None:
         """Let go of it."""
-
-
-class OneByOne:
-    """`CaseStore`'s questions about several cases, put for one after the other: in a file, each costs next to nothing."""
-
-    def thumbnails_of(self, case_ids: Sequence[str]) -> dict[str, dict[str, np.ndarray]]:
-        """The pictures of several cases, by case id."""
-        return {case_id: self.thumbnails(case_id) for case_id in case_ids}
-
-    def patches_of(self, case_ids: Sequence[str]) -> dict[str, HuPatch | None]:
-        """The CTs around the lesions of several cases, by case id."""
-        return {case_id: self.patch(case_id) for case_id in case_ids}

@@ -5,14 +5,14 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import UTC, datetime
 from hashlib import sha256
 from typing import Any, Self
 
 import numpy as np
 from LesionLib.errors import CaseLibraryError
-from LesionLib.metric import COSINE, EUCLIDEAN, least_cosine_within, points_of
+from LesionLib.metric import COSINE
 from LesionLib.model.folder import MAX_MARGIN_MM
 
 from LesionRetrievalLib.library.cases import (
@@ -25,7 +25,6 @@ from LesionRetrievalLib.library.cases import (
     IndexedModel,
     ModelIdentity,
     Neighbour,
-    case_fields,
     case_of,
     changed_fields,
     checked_case_id,
@@ -41,9 +40,6 @@ from LesionRetrievalLib.library.file import METRIC_PROPERTY
 from LesionRetrievalLib.library.patches import HuPatch
 from LesionRetrievalLib.library.search import (
     SearchFilter,
-    attribute_columns,
-    distant_neighbour,
-    euclidean_distances,
 )
 from LesionRetrievalLib.server.connection import (
     FILTER_FIELDS,
@@ -72,81 +68,9 @@ from LesionRetrievalLib.server.records import (
     pieces_of_case,
     quoted,
 )
+from LesionRetrievalLib.server.search import IDS_AT_ONCE, MAX_ANSWERS, MilvusSearch, batches, case_columns
 
-MAX_ANSWERS = 16_000  # the server gives 16,384 at most, some of which are needed to tell ties apart
-_SPARE = 64
-_IDS_AT_ONCE = 5_000
 _CASES_OF_PIECES = 50
-
-
-@dataclass(frozen=True, eq=False)
-class MilvusSearch:
-    """Exact search on a server: its float32 order first, then similarities as a library in a file computes them.
-
-    ``cases``: the library's cases; ``vectors``: those of one model, compared by ``metric``. The server's order is by cosine,
-    whatever the metric: near points have near directions, and it is asked until no nearer point can be left.
-    """
-
-    cases: Collection
-    vectors: Collection
-    metric: str = COSINE
-
-    def nearest(self, query: np.ndarray, k: int, wanted: SearchFilter) -> list[Neighbour]:
-        """The ``k`` nearest to ``query`` (float64, length 1) that the filter leaves, best first, ties by case id."""
-        found: list[tuple[dict[str, Any], float]] = []
-        for condition in self._conditions(wanted):
-            found += self._candidates(query, k, condition)
-        best = sorted(found, key=lambda pair: (-pair[1], pair[0]["case_id"]))[:k]
-        if self.metric == EUCLIDEAN:
-            return [distant_neighbour(_columns(row), -nearness) for row, nearness in best]
-        return [Neighbour(similarity=similarity, **case_fields(_columns(row))) for row, similarity in best]
-
-    def _candidates(self, query: np.ndarray, k: int, condition: str) -> list[tuple[dict[str, Any], float]]:
-        """Whole cases with their nearness, the cosine or minus the distance: all that could be among the ``k`` nearest."""
-        asked, most = k + _SPARE, MAX_ANSWERS + _SPARE
-        margin = 4 * (len(query) + 4) * float(np.finfo(np.float32).eps)
-        while True:
-            hits = self.vectors.search(query.astype(np.float32), min(asked, most), condition)
-            rows = {row["case_id"]: row for row in self.cases.get([i for i, _, _ in hits], list(CASE_COLUMNS))}
-            whole = [(i, score, stored) for i, score, stored in hits if i in rows]
-            everything = len(hits) < min(asked, most)
-            nearness = self._nearness(query, whole)
-            enough = len(whole) > k and hits[-1][1] < self._least_cosine(query, nearness, whole, k) - margin
-            if everything or enough or asked >= most:
-                break
-            asked *= 4
-        return [(rows[i], float(s)) for (i, _, _), s in zip(whole, nearness, strict=True)]
-
-    def _nearness(self, query: np.ndarray, whole: list[tuple[str, float, list[float]]]) -> np.ndarray:
-        vectors = [loaded_vector(i, stored, len(query)) for i, _, stored in whole]
-        matrix = np.array(vectors, dtype=np.float32).reshape(len(whole), len(query))
-        if self.metric == EUCLIDEAN:
-            return -euclidean_distances(matrix, query, np.arange(len(matrix)))
-        return (matrix.astype(np.float64) * query).sum(axis=1).clip(-1.0, 1.0)
-
-    def _least_cosine(self, query: np.ndarray, nearness: np.ndarray, whole: list[tuple], k: int) -> float:
-        """Below it the server holds nothing that could be among the ``k`` nearest."""
-        if self.metric == EUCLIDEAN:
-            return least_cosine_within(float(-np.sort(nearness)[-k]), points_of(query))
-        return whole[k - 1][1]
-
-    def _conditions(self, wanted: SearchFilter) -> list[str]:
-        """The filter in the server's words; attributes are compared here, and become lists of case ids."""
-        parts = [f"{column} != {quoted(value)}" for column, value in wanted.without()]
-        parts += [ids_in(column, values) for column, values in wanted.only()]
-        if not wanted.attributes:
-            return [" and ".join(parts)]
-        rows = self.cases.where(" and ".join(parts), list(CASE_COLUMNS))
-        columns = attribute_columns([case_fields(_columns(row))["attributes"] for row in rows])
-        keep = np.ones(len(rows), dtype=bool)
-        for name, value in wanted.attributes.items():
-            keep &= False if name not in columns else columns[name].meets(value)
-        ids = [row["case_id"] for row, kept in zip(rows, keep, strict=True) if kept]
-        return [" and ".join([*parts, ids_in("case_id", chunk)]) for chunk in _batches(ids, _IDS_AT_ONCE)]
-
-
-def _columns(row: dict[str, Any]) -> tuple:
-    return tuple(row[name] for name in CASE_COLUMNS)
 
 
 class MilvusReading:
@@ -295,11 +219,11 @@ class MilvusReading:
         embedded: set[str] = set()
         for model in self.models():
             sha256 = model.identity.sha256
-            for ids in _batches(sorted(rows), _IDS_AT_ONCE):
+            for ids in batches(sorted(rows), IDS_AT_ONCE):
                 problems += _problems_of(lambda part, of=sha256: self.vectors(part, model_sha256=of), ids)
                 embedded.update(self._vectors(sha256).having(ids))
         problems += [f"case {case_id}: it has no vector" for case_id in sorted(rows.keys() - embedded)]
-        for ids in _batches(sorted(rows), _CASES_OF_PIECES):
+        for ids in batches(sorted(rows), _CASES_OF_PIECES):
             fields = ["case_id", "kind", "about", "place", "data"]
             pieces = self._pieces.where(ids_in("case_id", ids), fields, page=PIECES_AT_ONCE)
             for case_id in ids:
@@ -359,7 +283,7 @@ class MilvusReading:
         if missing:
             raise unknown_case(min(missing))
         found: dict[str, list[dict[str, Any]]] = {case_id: [] for case_id in case_ids}
-        for ids in _batches(list(found), _CASES_OF_PIECES):
+        for ids in batches(list(found), _CASES_OF_PIECES):
             for piece in self._pieces.of_cases(ids, kind):
                 found[piece["case_id"]].append(piece)
         return found
@@ -428,12 +352,8 @@ def _problems_of(read: Callable[[list[str]], object], case_ids: list[str]) -> li
     return []
 
 
-def _batches(ids: list[str], size: int) -> list[list[str]]:
-    return [ids[start : start + size] for start in range(0, len(ids), size)]
-
-
 def _as_case(row: Mapping[str, Any]) -> Case:
-    return case_of(_columns(row))
+    return case_of(case_columns(row))
 
 
 def unknown_case(case_id: str) -> CaseLibraryError:

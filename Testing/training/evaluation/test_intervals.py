@@ -209,13 +209,19 @@ def test_metrics_with_options_and_mismatched_arrays(sample):
         interval(_mean(score), PatientDraws(np.arange(120), draws=5), level=95)
 
 
+def test_a_figure_reads_alike_from_a_card_and_from_a_manifest():
+    estimate = Estimate(0.989473, 0.98245, 0.99457, 120, 40, 2000, 0)
+    kept = estimate.as_json()
+    assert str(estimate) == f"{kept['value']:.3f} ({kept['low']:.3f}-{kept['high']:.3f})"
+
+
 def test_estimates_read_well():
-    estimate = Estimate(0.91234567, 0.8871, 0.93449, 120, 40, 2000, 3)
+    estimate = Estimate(0.91234, 0.8871, 0.93449, 120, 40, 2000, 3)
     assert str(estimate) == "0.912 (0.887-0.934)"
     assert estimate.as_json() == {
-        "value": 0.912346,
+        "value": 0.9123,
         "low": 0.8871,
-        "high": 0.93449,
+        "high": 0.9345,
         "lesions": 120,
         "patients": 40,
         "failed_draws": 3,

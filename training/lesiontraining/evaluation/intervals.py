@@ -34,13 +34,14 @@ class Estimate:
     level: float = 0.95
 
     def __str__(self) -> str:
-        """``0.912 (0.887-0.934)``."""
-        return f"{self.value:.3f} ({self.low:.3f}-{self.high:.3f})"
+        """``0.912 (0.887-0.934)``, of the four digits that JSON keeps: as whoever reads those prints it."""
+        value, low, high = (round(number, 4) for number in (self.value, self.low, self.high))
+        return f"{value:.3f} ({low:.3f}-{high:.3f})"
 
     def as_json(self) -> dict[str, float | int | None]:
-        """Rounded to six digits, so that three come out alike wherever they are printed; None for NaN, which JSON lacks."""
+        """Rounded to four digits; None for what does not exist, since JSON has no NaN."""
         numbers = {"value": self.value, "low": self.low, "high": self.high}
-        rounded = {name: round(x, 6) if isfinite(x) else None for name, x in numbers.items()}
+        rounded = {name: round(x, 4) if isfinite(x) else None for name, x in numbers.items()}
         return rounded | {"lesions": self.lesions, "patients": self.patients, "failed_draws": self.failed}
 
 

@@ -16,7 +16,7 @@ def brought_along(name: str) -> Path:
 
 
 _CONFIGS = brought_along("configs")
-ROOMS = ("paper", "public")
+ROOMS = ("paper", "public", "comparators")
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ class Recipe:
 
 
 def recipes() -> list[Recipe]:
-    """Those of the papers, then those for two cores; without the tiny ones of the tests."""
+    """Those of the papers, those for two cores, and what the papers compare with; without the tiny ones of the tests."""
     return [_recipe(path) for room in ROOMS for path in sorted((_CONFIGS / room).glob("*.yaml"))]
 
 

@@ -10,12 +10,13 @@ TORCH := 2.13.0
 TORCH_CPU_INDEX := https://download.pytorch.org/whl/cpu
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test bench fuzz chaos pictures docs train clean help
+.PHONY: demo test bench bench-server fuzz chaos pictures docs train clean help
 
 help:
 	@echo "make demo     install into .venv, then classify a phantom into demo-out/"
 	@echo "make test     install into .venv, then run all checks"
 	@echo "make bench    how fast lesions are answered, beside the usual way (some minutes)"
+	@echo "make bench-server    how fast a library on a Milvus server answers, beside one in a file (some minutes)"
 	@echo "make fuzz     10,000 damaged files for every reader (up to 15 minutes on 2 cores)"
 	@echo "make chaos    100 kills of every writer, a full disk, a read-only folder (some minutes)"
 	@echo "make pictures draw the README's pictures of the panel and the slice views again"
@@ -52,6 +53,9 @@ bench: $(STAMP)
 	$(BIN)/python Testing/benchmarks/bench_frangi.py
 	$(BIN)/python Testing/benchmarks/bench_library.py
 	$(BIN)/python Testing/benchmarks/bench_classify.py
+
+bench-server: $(STAMP)
+	$(BIN)/python Testing/benchmarks/bench_server.py
 
 fuzz: $(STAMP)
 	$(BIN)/python Testing/fuzz/fuzz.py

@@ -56,8 +56,8 @@ def guarded(program: str, body: Callable[[], int], *, keeps_lines: bool = False)
             code = body()
         except LesionLensError as error:
             code = _notify(program, BAD_INPUT, f"error: {error if keeps_lines else ' '.join(str(error).split())}")
-        except KeyboardInterrupt:
-            code = _notify(program, INTERRUPTED, "interrupted; nothing was written.")
+        except KeyboardInterrupt as error:  # with what is kept all the same, where the command says that
+            code = _notify(program, INTERRUPTED, str(error) or "interrupted; nothing was written.")
         except BrokenPipeError:
             code = _nobody_reads()
         except OSError as error:

@@ -23,28 +23,34 @@ from hashlib import sha256
 from importlib.util import find_spec
 from pathlib import Path
 
-from LesionLib.errors import InputWarning, LesionLensError, OutputError
-from LesionLib.geometry import CTVolume, LesionBox, require_overlap
+from LesionLib.errors import LesionLensError, OutputError
+from LesionLib.geometry import require_overlap
 from LesionLib.inference.messages import RunOptions, RunRequest
 from LesionLib.inference.results import as_csv
-from LesionLib.io.boxes import CaseTableError, box_of_mask, read_boxes_csv, read_rows, segment_boxes
 from LesionLib.io.csv_cells import csv_text
 from LesionLib.io.private_files import open_private, private_folder, write_private
-from LesionLib.io.volumes import DicomSeries, read_ct, series_at
+from LesionLib.io.volumes import read_ct, series_at
 from LesionLib.model.folder import find_bundle, map_method, segment_margin_of
 
+from LesionLensApp.case_table import (
+    CASE_FAILURES,
+    BatchCase,
+    Reading,
+    failed_table,
+    failure_text,
+    lesions_of,
+    read_batch,
+)
 from LesionLensApp.loaded_model import ModelSession
 from LesionLensApp.output import Steps
 from LesionLensApp.reading import (
     frame_source,
-    read_masks,
     require_numbers,
     warnings_of_box,
     with_reader_warnings,
 )
 
 RESULTS, FAILED = "results.csv", "failed.csv"
-LESIONS = ("boxes", "segmentation", "mask")
 _PARTS, _MAX_JOBS = "answered", 64
 _EMBEDDING = "embedding"  # a column of the parts only
 _TABLES = (".parquet", ".csv")
@@ -54,64 +60,12 @@ _LAST = ("set", "usable", "warning_codes")
 
 
 @dataclass(frozen=True)
-class BatchCase:
-    """A row: a CT, and in ``kind`` how the file ``lesions`` says where its lesions are (one of `LESIONS`)."""
-
-    name: str
-    volume: Path
-    kind: str
-    lesions: Path
-    series: str | None
-    where: str
-
-
-@dataclass(frozen=True)
-class Reading:
-    """How every case is read and asked; the same for all of a batch."""
-
-    margin_mm: float | None
-    split_parts: float | None
-    nifti_transform: str
-    box_jitter: int
-    answer_anyway: bool
-
-
-@dataclass(frozen=True)
 class Batch:
     """What became of a batch: cases with an answer (``earlier`` of them by an earlier run), and (case, error) of the others."""
 
     answered: int
     earlier: int
     failed: tuple[tuple[str, str], ...]
-
-
-def read_batch(table: Path) -> list[BatchCase]:
-    """The rows of a table with ``name``, ``volume`` and one of ``boxes``, ``segmentation``, ``mask`` filled in each row.
-
-    Paths are relative to the table's folder; ``series`` may name a series of a DICOM folder. Whether the files are there shows
-    when they are read. Raises `CaseTableError` naming line and problem.
-    """
-    if not table.is_file():
-        msg = f"{table} is missing; give a CSV table with the columns name, volume and boxes, segmentation or mask."
-        raise CaseTableError(msg)
-    cases: dict[str, BatchCase] = {}
-    for line, values in read_rows(table, columns=("name", "volume")):
-        where = f"{table.name}, line {line}"
-        given = [kind for kind in LESIONS if values.get(kind)]
-        if not values["name"] or not values["volume"] or len(given) != 1:
-            msg = (
-                f"{where}: name, volume and exactly one of {', '.join(LESIONS)} are needed; filled in are "
-                f"{', '.join(name for name in ('name', 'volume', *LESIONS) if values.get(name)) or 'none of them'}."
-            )
-            raise CaseTableError(msg)
-        if values["name"] in cases:
-            msg = f"{where}: {values['name']!r} stands in {cases[values['name']].where} already; give each case its own name."
-            raise CaseTableError(msg)
-        cases[values["name"]] = BatchCase(
-            values["name"], table.parent / values["volume"], given[0], table.parent / values[given[0]],
-            values.get("series") or None, where,
-        )  # fmt: skip
-    return list(cases.values())
 
 
 def run_batch(options: argparse.Namespace, steps: Steps) -> Batch:
@@ -153,7 +107,7 @@ def run_batch(options: argparse.Namespace, steps: Steps) -> Batch:
     if options.embeddings:
         _write_embeddings(options.embeddings, rows)
     named = [(case.name, case.where, failed[case.name]) for case in cases if case.name in failed]
-    write_private(options.out / FAILED, csv_text([("name", "where", "error"), *named]))
+    write_private(options.out / FAILED, failed_table(named))
     return Batch(len(done), len(cases) - len(open_cases), tuple((name, error) for name, _, error in named))
 
 
@@ -252,20 +206,15 @@ def _answered(case: BatchCase, session: ModelSession, reading: Reading) -> tuple
     """The rows of one case as CSV, and ""; or "" and what is wrong with it."""
     try:
         return _classified(case, session, reading), ""
-    except LesionLensError as error:
-        return "", " ".join(str(error).split())
-    except (OSError, MemoryError) as error:
-        return (
-            "",
-            f"{type(error).__name__}: {getattr(error, 'strerror', None) or error or 'the memory does not suffice'}",
-        )
+    except CASE_FAILURES as error:
+        return "", failure_text(error)
 
 
 def _classified(case: BatchCase, session: ModelSession, reading: Reading) -> str:
     series = series_at(case.volume, case.series)
     volume = read_ct(case.volume, series=series or case.series, nifti_transform=reading.nifti_transform)
     margin_mm = segment_margin_of(session.described.manifest) if reading.margin_mm is None else reading.margin_mm
-    boxes, odd = _lesions_of(case, volume, series, reading, margin_mm)
+    boxes, odd = lesions_of(case, volume, series, reading, margin_mm)
     for box in boxes:
         require_overlap(volume, box)
     # Nobody sees a map of a batch; one that is made at once costs little and says how much of it lies inside.
@@ -279,36 +228,6 @@ def _classified(case: BatchCase, session: ModelSession, reading: Reading) -> str
     rows = list(csv.reader(io.StringIO(as_csv(replace(response.info, volume=case.name), results))))
     embeddings = [_EMBEDDING, *(json.dumps([float(f"{x:.9g}") for x in result.embedding]) for result in results)]
     return csv_text([[*row, embedding] for row, embedding in zip(rows, embeddings, strict=True)])
-
-
-def _lesions_of(
-    case: BatchCase, volume: CTVolume, series: DicomSeries | None, reading: Reading, margin_mm: float
-) -> tuple[list[LesionBox], tuple[InputWarning, ...]]:
-    """The boxes of a case, and what is odd about the file they come from."""
-    if case.kind == "mask":
-        box, _ = box_of_mask(
-            volume, case.lesions, where=case.where, margin_mm=margin_mm, nifti_transform=reading.nifti_transform
-        )
-        return [replace(box, name=case.name)], ()
-    if case.kind == "segmentation":
-        masks, odd = read_masks(
-            case.lesions, series, split=reading.split_parts, nifti_transform=reading.nifti_transform
-        )
-        return segment_boxes(masks, margin_mm=margin_mm), odd
-    if case.lesions.suffix.lower() == ".csv":
-        return read_boxes_csv(case.lesions), ()
-    return _boxes_of_markups(case.lesions), ()
-
-
-def _boxes_of_markups(path: Path) -> list[LesionBox]:
-    from LesionClassifierLib.headless import startHeadlessSlicer
-    from LesionClassifierLib.scene.lesions import lesionsFromNodes
-
-    from LesionLensApp.classify import addBoxes
-
-    scene = startHeadlessSlicer().scene
-    scene.Clear(False)
-    return lesionsFromNodes(addBoxes(scene, path))
 
 
 def _parts_folder(out: Path) -> Path:

@@ -13,6 +13,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+import numpy as np
 from LesionClassifierLib.classification import requestFromNodes
 from LesionClassifierLib.headless import HeadlessSlicer, startHeadlessSlicer
 from LesionClassifierLib.scene.lesions import (
@@ -57,12 +58,15 @@ from LesionLensApp.report import OtherAnswer, lesion_images, write_report
 from LesionLensApp.slice_views import SliceRenderer
 
 
-def addBoxes(scene: vtkMRMLScene, path: Path) -> list[vtkMRMLMarkupsROINode]:
-    """ROI nodes from a Slicer markups file (``.mrk.json``) or a CSV of boxes. Raises `BoxError`."""
+def addBoxes(scene: vtkMRMLScene, path: Path, *, ijkToRAS: np.ndarray | None = None) -> list[vtkMRMLMarkupsROINode]:
+    """ROI nodes from a Slicer markups file (``.mrk.json``) or a CSV of boxes. Raises `BoxError`.
+
+    ``ijkToRAS``: of the CT, 4x4, for a CSV of boxes in voxels.
+    """
     require_boxes(path)
     suffix = path.suffix.lower()
     if suffix == ".csv":
-        return [addRoiNode(scene, box) for box in read_boxes_csv(path)]
+        return [addRoiNode(scene, box) for box in read_boxes_csv(path, ijkToRAS=ijkToRAS)]
     if suffix == ".json":
         return loadRoiNodes(scene, path)
     if suffix in (".acsv", ".fcsv"):
@@ -272,7 +276,7 @@ def classify_files(options: argparse.Namespace, model: ModelSession, steps: Step
         volumeNode = addVolumeNode(running.scene, volume)
         volumeNode.SetName(options.name or volume.name)
         if options.boxes:
-            roiNodes = addBoxes(running.scene, options.boxes)
+            roiNodes = addBoxes(running.scene, options.boxes, ijkToRAS=volume.ijkToRAS)
         else:
             name = readable_name(options.segmentation).split(".")[0]
             roiNodes = addSegments(running.scene, masks, name=name, marginMm=margin_mm)

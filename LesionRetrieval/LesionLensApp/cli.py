@@ -17,7 +17,15 @@ from LesionRetrievalLib.libraries import library_location
 
 from LesionLensApp.library.commands import add_library_commands, add_reading_options
 from LesionLensApp.models import add_models_commands
-from LesionLensApp.options import Parser, add_machine_options, default_model, default_of, finished, model_for
+from LesionLensApp.options import (
+    BOXES_HELP,
+    Parser,
+    add_machine_options,
+    default_model,
+    default_of,
+    finished,
+    model_for,
+)
 from LesionLensApp.output import NOTICE, Steps, check_output, print_results
 from LesionLensApp.quiz import add_quiz_commands
 
@@ -76,7 +84,7 @@ def _add_classify(commands: argparse._SubParsersAction) -> None:
     parser = commands.add_parser("classify", help="answer the boxes on a CT")
     parser.add_argument("volume", type=Path, nargs="?", help="DICOM folder, NRRD or NIfTI file")
     where = parser.add_mutually_exclusive_group(required=True)
-    where.add_argument("--boxes", type=Path, help="boxes as .csv, or a Slicer markups file (.mrk.json)")
+    where.add_argument("--boxes", type=Path, help=BOXES_HELP)
     where.add_argument(
         "--segmentation", type=Path, help="label map, .seg.nrrd or DICOM SEG: every segment becomes a box"
     )

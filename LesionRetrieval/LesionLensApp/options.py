@@ -12,13 +12,18 @@ from pathlib import Path
 from typing import NoReturn
 
 from LesionLib import __version__
-from LesionLib.errors import LesionLensError
+from LesionLib.errors import CaseLibraryError, LesionLensError
 from LesionLib.model.folder import DEFAULT_MODEL, find_bundle
+from LesionRetrievalLib.library.cases import checked_code
 from LesionRetrievalLib.library.patches import LUNG_WINDOW_HU
 from LesionRetrievalLib.library.pseudonyms import settings_folder
 
 CONFIG = "config.toml"
-_DEFAULTS = ("model", "library", "key")
+BOXES_HELP = (
+    "boxes as .csv (name, frame RAS or LPS, center_x ... size_z in mm; or name, i_min ... k_max in voxels, from 0), or a Slicer "
+    "markups file (.mrk.json)"
+)
+_DEFAULTS = ("model", "library", "key", "by")
 
 
 class Parser(argparse.ArgumentParser):
@@ -67,6 +72,27 @@ def add_machine_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--threads", type=_threads, metavar="N", help="processor threads at most (default: all cores)")
 
 
+def add_code_option(parser: argparse.ArgumentParser) -> None:
+    """Of what changes a library: by whom."""
+    parser.add_argument(
+        "--by", type=_code, metavar="CODE",
+        help="your code, kept with the time: 1 to 16 of A-Z a-z 0-9 . _ -, with a digit, nobody's name "
+        "(default: LESIONLENS_BY, or none)",
+    )  # fmt: skip
+
+
+def code_of(options: argparse.Namespace) -> str:
+    """The code of who asks, "" where none is given. Raises `LesionLensError` for a default that is none."""
+    return checked_code(options.by or default_of("by") or "")
+
+
+def _code(text: str) -> str:
+    try:
+        return checked_code(text)
+    except CaseLibraryError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
+
+
 def add_readers_option(parser: argparse.ArgumentParser) -> None:
     """Of what a folder of LIDC-IDRI nodules is labelled by."""
     parser.add_argument(
@@ -91,7 +117,7 @@ def _threads(text: str) -> int:
 
 
 def default_of(name: str) -> str | None:
-    """The user's default of ``model``, ``library`` or ``key``; None: there is none.
+    """The user's default of ``model``, ``library``, ``key`` or ``by``; None: there is none.
 
     The environment (``LESIONLENS_MODEL`` ...) goes before the file, ``config.toml`` beside the user's key. Raises
     `LesionLensError` for a file that is no TOML or names anything else.

@@ -8,7 +8,7 @@ import os
 import shutil
 import tempfile
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import ClassVar, TypeVar
@@ -87,13 +87,44 @@ class Steps:
         with Progress(*columns, console=self._console, transient=True) as progress:
             yield from progress.track(items, total=total)
 
+    @contextmanager
+    def bar(self) -> Iterator[Callable[[int, int], None]]:
+        """The same for work that tells (done, of) by a call."""
+        if not self._console.is_terminal:
+            lines = _Lines(self)
+            yield lines.tell
+            return
+        columns = [TextColumn("         "), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()]
+        with Progress(*columns, console=self._console, transient=True) as progress:
+            task = progress.add_task("", total=None)
+            yield lambda done, total: progress.update(task, completed=done, total=total)
+
     def _with_lines(self, items: Iterable[_T], total: int) -> Iterator[_T]:
-        last = time.monotonic()
+        lines = _Lines(self)
         for done, item in enumerate(items):
-            if time.monotonic() - last > _SECONDS_BETWEEN_LINES:
-                last = time.monotonic()
-                self.begin(f"{done} of {total}")
+            lines.tell(done, total)
             yield item
+
+
+class _Lines:
+    """A line of progress every few seconds, with the time that is left at the pace so far."""
+
+    def __init__(self, steps: Steps) -> None:
+        self._steps = steps
+        self._start = self._last = time.monotonic()
+
+    def tell(self, done: int, total: int) -> None:
+        now = time.monotonic()
+        if now - self._last > _SECONDS_BETWEEN_LINES:
+            self._last = now
+            left = f", about {_duration((now - self._start) / done * (total - done))} left" if 0 < done <= total else ""
+            self._steps.begin(f"{done} of {total}{left}")
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
 
 
 def print_results(results: Sequence[LesionResult], out: Path, *, scores: Sequence[ScoreSpec] = ()) -> None:

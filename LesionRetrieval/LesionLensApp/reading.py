@@ -11,7 +11,7 @@ from pathlib import Path
 from LesionLib.errors import BoxError, InputWarning, LesionLensError, WarningName
 from LesionLib.geometry import CTVolume, LesionBox, in_missing_slices_mm
 from LesionLib.inference.results import LesionResult
-from LesionLib.io.boxes import FrameSource, frame_warning, read_boxes_csv
+from LesionLib.io.boxes import FrameSource, VoxelBox, frame_warning, read_box_locations
 from LesionLib.io.segmentations import read_segments, split_parts
 from LesionLib.io.volumes import DicomSeries, read_ct
 from LesionRetrievalLib.libraries import open_store
@@ -27,7 +27,7 @@ def require_files(options: argparse.Namespace) -> None:
     if options.boxes is not None:
         require_boxes(options.boxes)
         if options.boxes.suffix.lower() == ".csv":
-            read_boxes_csv(options.boxes)
+            read_box_locations(options.boxes)
     if options.segmentation is not None and not os.path.exists(options.segmentation):
         read_segments(options.segmentation)
     if isinstance(options.library, Path) and not os.path.isfile(options.library):
@@ -102,7 +102,8 @@ def frame_source(boxes: Path | None) -> FrameSource:
     if boxes is None:
         return FrameSource.SAVED
     if boxes.suffix.lower() == ".csv":
-        return FrameSource.STATED
+        in_voxels = any(isinstance(location, VoxelBox) for _, location in read_box_locations(boxes))
+        return FrameSource.SAVED if in_voxels else FrameSource.STATED  # voxels have no frame to be mistaken
     from LesionClassifierLib.scene.lesions import statesFrame
 
     return FrameSource.SAVED if statesFrame(boxes) else FrameSource.GUESSED

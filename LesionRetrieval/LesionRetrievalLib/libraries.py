@@ -15,11 +15,13 @@ from LesionRetrievalLib.library.cases import (
     Case,
     CaseEntry,
     CaseStore,
+    Change,
     IndexedModel,
     ModelIdentity,
     require_same_margin,
 )
 from LesionRetrievalLib.library.ownership import KEY_PROPERTY, key_of
+from LesionRetrievalLib.library.patches import HuPatch
 from LesionRetrievalLib.server.connection import ServerUnreachableError, is_server_address
 
 
@@ -43,6 +45,16 @@ CASES_AT_ONCE = 100
 _FIRST_WAIT_S = 0.5
 _LONGEST_WAIT_S = 8.0
 _Result = TypeVar("_Result")
+
+
+class Source(CaseStore, Protocol):
+    """A library that cases are copied from: what they show is asked for many at once."""
+
+    def thumbnails_of(self, case_ids: Sequence[str]) -> dict[str, dict[str, np.ndarray]]:
+        """The pictures of several cases, by case id."""
+
+    def patches_of(self, case_ids: Sequence[str]) -> dict[str, HuPatch | None]:
+        """The CTs around the lesions of several cases, by case id."""
 
 
 class Target(CaseStore, Protocol):
@@ -75,7 +87,7 @@ class Transferred:
 
 
 def transfer(
-    source: CaseStore,
+    source: Source,
     target: Target,
     plan: TransferPlan | None = None,
     *,
@@ -83,7 +95,7 @@ def transfer(
 ) -> Transferred:
     """A case library from one place to another: to a server (push) or back into a file (pull), whole case by whole case.
 
-    Copy every case that ``target`` lacks, with its date and its vectors by all finished models.
+    Copy every case that ``target`` lacks, with its date, what was done to it, and its vectors by all finished models.
 
     Nothing is written where a case of the same id is another one, or the target is of another model or of boxes that reach
     otherwise beyond their segments (`CaseLibraryError`). Broken off, the cases that were copied stay, each whole, and the next
@@ -96,12 +108,13 @@ def transfer(
     there = _same_cases(cases, source, target, model.sha256)
     key = _required_key(source, target, len(there))
     missing = [case for case in cases.values() if case.case_id not in there]
-    created = source.created()
+    created, history = source.created(), _history(source)
     if key is not None:
         target.set_property(KEY_PROPERTY, key)
     for start in range(0, len(missing), CASES_AT_ONCE):
         batch = missing[start : start + CASES_AT_ONCE]
         _add(source, target, batch, plan, model.sha256, created)
+        _patiently(lambda ids=batch: target.note_changes(_of_cases(history, ids)), plan.patience_s)
         if progress is not None:
             progress(min(start + CASES_AT_ONCE, len(missing)), len(missing))
     others = [other for other in source.models() if other.identity.sha256 != model.sha256 and not other.unfinished]
@@ -110,6 +123,18 @@ def transfer(
     if others:
         target.prefer_model(model.sha256)
     return Transferred(len(missing), len(there))
+
+
+def _history(source: CaseStore) -> dict[str, list[Change]]:
+    """What was done to each case where it was."""
+    found: dict[str, list[Change]] = {}
+    for change in source.changes():
+        found.setdefault(change.case_id, []).append(change)
+    return found
+
+
+def _of_cases(history: dict[str, list[Change]], cases: Sequence[Case]) -> list[Change]:
+    return [change for case in cases for change in history.get(case.case_id, ())]
 
 
 def _required_key(source: CaseStore, target: CaseStore, there: int) -> str | None:
@@ -148,7 +173,7 @@ def _same_cases(cases: dict[str, Case], source: CaseStore, target: CaseStore, sh
 
 
 def _add(
-    source: CaseStore, target: Target, batch: Sequence[Case], plan: TransferPlan, sha256: str, created: dict[str, str]
+    source: Source, target: Target, batch: Sequence[Case], plan: TransferPlan, sha256: str, created: dict[str, str]
 ) -> None:
     ids = [case.case_id for case in batch]
     vectors = source.vectors(ids, model_sha256=sha256)
@@ -164,7 +189,7 @@ def _add(
         write.tried = True
         rest = [entry for entry in entries if entry.case.case_id not in arrived]
         dates = {entry.case.case_id: created[entry.case.case_id] for entry in rest}
-        target.add_many(rest, model_sha256=sha256, created=dates)
+        target.add_many(rest, model_sha256=sha256, created=dates, by=None)
 
     write.tried = False
     _patiently(write, plan.patience_s)

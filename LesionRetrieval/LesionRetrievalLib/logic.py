@@ -157,7 +157,7 @@ class RetrievalLogic(RunnerLogic):
     ) -> CaseLibrary:
         """Make an empty library for a model, and open it to be filled. ``embedding``: any of the model, where there is one."""
         embedding = embedding or self.runner.run(describing_request(str(model)))
-        identity = replace(ModelIdentity.of(embedding.info), segment_margin_mm=segment_margin_mm(model))
+        identity = replace(ModelIdentity.of_embedding(embedding), segment_margin_mm=segment_margin_mm(model))
         library = CaseLibrary.create(path, model=identity, dimension=len(embedding.vector))
         self.closeLibrary()
         self.library = library

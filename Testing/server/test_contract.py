@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from LesionLib.errors import CaseLibraryError
-from LesionRetrievalLib.library.cases import Case, CaseStore, ModelIdentity
+from LesionLib.metric import embeddings_of, similarity_at
+from LesionRetrievalLib.libraries import transfer
+from LesionRetrievalLib.library.cases import Case, CaseEntry, CaseStore, ModelIdentity
 from LesionRetrievalLib.library.store import CaseLibrary
+from LesionRetrievalLib.server import library as on_server
 from LesionRetrievalLib.server.library import MilvusLibrary
 from LesionRetrievalLib.server.records import Collection
 
@@ -169,3 +174,85 @@ def test_a_case_is_added_found_and_removed_with_all_that_belongs_to_it(store, en
         with pytest.raises(CaseLibraryError, match="not in this library"):
             asked("one0000")
     assert len(store) == COUNT
+
+
+def test_a_case_found_by_cosine_has_no_distance(store, truth):
+    assert store.model.metric == "cosine"
+    assert store.search(truth[1][0], k=1, model_sha256=SHA)[0].distance is None
+
+
+BY_DISTANCE = ModelIdentity("siamese", "1.0.0", "e" * 64, metric="euclidean")
+DISTANT = 40
+
+
+@pytest.fixture(scope="module")
+def points() -> np.ndarray:
+    """Of every length, a few much longer than the rest: what a direction alone could not put in order."""
+    rng = np.random.default_rng(5)
+    return rng.normal(size=(DISTANT, 4)) * np.geomspace(0.1, 40.0, DISTANT)[:, None]
+
+
+@pytest.fixture(scope="module", params=["file", "server"])
+def by_distance(request, tmp_path_factory, entries, points):
+    """A library whose model compares by Euclidean distance, opened anew after it was written."""
+    if request.param == "file":
+        address = tmp_path_factory.mktemp("file") / "euclidean.lesionlib"
+        make, reopen = CaseLibrary.create, CaseLibrary.open
+    else:
+        address = request.getfixturevalue("server").address("euclidean")
+        make, reopen = MilvusLibrary.create, MilvusLibrary.open
+    given = [CaseEntry(e.case, v) for e, v in zip(entries(DISTANT), embeddings_of(points), strict=True)]
+    with make(address, model=BY_DISTANCE, dimension=5) as library:
+        library.add_many(given, model_sha256=BY_DISTANCE.sha256)
+    with reopen(address) as library:
+        yield library
+
+
+@pytest.mark.parametrize("asked", [0, 12, 30, DISTANT - 1])
+@pytest.mark.parametrize("k", [1, 9, DISTANT])
+def test_a_euclidean_model_is_searched_by_distance(by_distance, points, asked, k, monkeypatch):
+    monkeypatch.setattr(on_server, "_SPARE", 1)  # the server is asked again and again
+    query = points[asked] + 0.05
+    found = by_distance.search(embeddings_of(query), k=k, model_sha256=BY_DISTANCE.sha256)
+    distance = np.linalg.norm(points - query, axis=1)
+    order = np.argsort(distance)[:k]
+    assert [case.case_id for case in found] == [f"c{i:04}" for i in order]
+    np.testing.assert_allclose([case.distance for case in found], distance[order], atol=1e-4)
+    np.testing.assert_allclose([case.similarity for case in found], similarity_at(distance[order]), atol=1e-4)
+
+
+def test_a_library_keeps_the_metric_of_its_model_and_takes_it_along(by_distance, tmp_path):
+    assert by_distance.model.metric == by_distance.models()[0].identity.metric == "euclidean"
+    assert by_distance.require_model(BY_DISTANCE.sha256).metric == "euclidean"
+    with CaseLibrary.create(tmp_path / "copy.lesionlib", model=by_distance.model, dimension=5) as copy:
+        transfer(by_distance, copy)
+        assert copy.model.metric == "euclidean"
+        copy.export(tmp_path / "given.lesionlib")
+    with CaseLibrary.open(tmp_path / "given.lesionlib") as given:
+        assert given.model.metric == "euclidean"
+        assert given.search(embeddings_of(np.ones(4)), k=1, model_sha256=BY_DISTANCE.sha256)[0].distance > 0
+
+
+def test_a_vector_that_is_no_point_is_refused(by_distance):
+    with pytest.raises(CaseLibraryError, match="embed the lesion with the model of the library"):
+        by_distance.search([1.0, 0.0, 0.0, 0.0, -1.0], k=1, model_sha256=BY_DISTANCE.sha256)
+
+
+def test_a_changed_case_is_searched_by_what_it_says_now_and_its_history_is_kept(store):
+    case = Case("edited", "benign", "histology", "lung", "0" * 32, "1" * 32, {"size": 3.0})
+    store.add(case, np.eye(12)[3], model_sha256=SHA, by="reader7")
+    assert store.update(replace(case, label="cyst", organ="liver", attributes={}), by="reader8") == (
+        "label, organ, attribute size"
+    )
+    found = store.search(np.eye(12)[3], k=1, model_sha256=SHA, label="cyst", organ="liver")
+    assert [(n.case_id, dict(n.attributes)) for n in found] == [("edited", {})]
+    assert "edited" not in [n.case_id for n in store.search(np.eye(12)[3], k=60, model_sha256=SHA, organ="lung")]
+    store.remove("edited", by="reader7")
+    assert [(c.by, c.what) for c in store.changes("edited")] == [
+        ("reader7", "added"),
+        ("reader8", "label, organ, attribute size"),
+        ("reader7", "removed"),
+    ]
+    store.note_changes(store.changes())
+    assert len(store.changes("edited")) == 3
+    assert store.properties() == {}

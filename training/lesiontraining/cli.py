@@ -298,10 +298,13 @@ def _fit(options: argparse.Namespace) -> None:
 
 
 def _evaluate(options: argparse.Namespace) -> None:
-    from lesiontraining.commands.evaluate import evaluate
+    from lesiontraining.commands.evaluate import MEAN, evaluate
 
     folder = evaluate(options.run, options.out, draws=options.draws, positive=options.positive, progress=_Clock())
-    print(f"Open {folder / 'report.html'} in a browser.")
+    if (mean := folder / f"{MEAN}.md").is_file():
+        print(mean.read_text(encoding="utf-8"))
+    for page in sorted(folder.glob("split-*/report.html")) or [folder / "report.html"]:
+        print(f"Open {page} in a browser.")
 
 
 def _export(options: argparse.Namespace) -> None:

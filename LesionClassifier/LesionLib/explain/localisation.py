@@ -156,6 +156,15 @@ def choose_threshold(
     return float(thresholds[best[(len(best) - 1) // 2]])
 
 
+def map_box(case: LocalisationCase, *, threshold: float) -> tuple[np.ndarray, np.ndarray] | None:
+    """The box that `localisation` holds against the lesion's: first index and index after the last, (axis,) each.
+
+    Of the largest connected part of {map >= ``threshold`` x its maximum} on the truth's pixels; None of a map without heat.
+    """
+    fine = _upsampled(case)
+    return next(_boxes(fine >= threshold * fine.max(), "largest")) if fine.max() > 0 else None
+
+
 def points_at_lesion(case: LocalisationCase) -> bool:
     """The pointing game: the hottest pixel lies on the lesion; where several are equally hot, all of them must."""
     fine = _upsampled(case)

@@ -501,6 +501,7 @@ def _embedding(model: LoadedModel, request: EmbeddingRequest, warnings: tuple[In
         info=_info(request, model),
         warnings=(*warnings, *(w for w in noticed if getattr(w, "name", None) is not WarningName.EMPTY_HEAT_MAP)),
         same_embedding_as=same_embedding_as(bundle.manifest),
+        metric=bundle.metric,
     )
 
 

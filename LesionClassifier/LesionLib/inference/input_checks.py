@@ -92,7 +92,8 @@ def _pixel_spacing(volume: CTVolume, sample: Sample, bundle: Bundle) -> InputWar
     coarsest = float(volume.spacingMm[:2].max())
     wanted = sample.pixel_mm
     most = _COARSEST_OF_CUBES if isinstance(bundle.spec, IsotropicCubeSpec) else _COARSEST_PIXELS
-    if coarsest <= most * wanted or isinstance(bundle.spec, ShapeMaskSpec):
+    fitted = isinstance(bundle.spec, AxialStackSpec) and bundle.spec.fit_box  # a small lesion is shown as large as any
+    if coarsest <= most * wanted or isinstance(bundle.spec, ShapeMaskSpec) or fitted:
         return None
     text = f"The CT's pixels are {coarsest:.2f} mm; the model looks at {wanted:g} mm, finer than the CT shows."
     return InputWarning(WarningName.PIXEL_SPACING, text)

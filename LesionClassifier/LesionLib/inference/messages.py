@@ -23,6 +23,7 @@ from LesionLib.errors import InputWarning, LesionLensError, WarningName
 from LesionLib.explain.heat_map import HeatMap
 from LesionLib.geometry import CTVolume, LesionBox
 from LesionLib.inference.results import RGB, LesionResult, RunInfo
+from LesionLib.metric import COSINE
 from LesionLib.model.scores import ScoreSpec
 from LesionLib.sampling.diameters import Diameters
 from LesionLib.sampling.statistics import LesionStatistics
@@ -142,7 +143,8 @@ class Embedding:
     ``class_colors`` for a model that only compares lesions. ``heat_map``: what in the lesion makes it resemble the one
     asked for; None where none was. ``warnings``: what is unusual about the lesion, and how it was computed, as on the CPU
     for want of GPU memory; with some of them probabilities and ``scores`` (empty for most models) are no answer, see
-    `results.abstention_codes`. ``same_embedding_as``: the SHA-256 of earlier models with the same vectors.
+    `results.abstention_codes`. ``same_embedding_as``: the SHA-256 of earlier models with the same vectors. ``metric``: how the
+    model's vectors are compared, see `LesionLib.metric`.
     """
 
     vector: np.ndarray
@@ -153,6 +155,7 @@ class Embedding:
     warnings: tuple[InputWarning, ...] = ()
     scores: Mapping[str, float] = field(default_factory=dict)
     same_embedding_as: tuple[str, ...] = ()
+    metric: str = COSINE
 
 
 def describing_request(model: str, options: RunOptions | None = None) -> EmbeddingRequest:
@@ -435,6 +438,7 @@ def embedding_to_frame(embedding: Embedding) -> Frame:
         "info": embedding.info.to_json(),
         "warnings": _warnings_to_json(embedding.warnings),
         "same_embedding_as": embedding.same_embedding_as,
+        **({} if embedding.metric == COSINE else {"metric": embedding.metric}),
     }
     return Frame(header, [embedding.vector] if heat_map is None else [embedding.vector, heat_map.array])
 
@@ -451,6 +455,7 @@ def embedding_from_frame(frame: Frame) -> Embedding:
         info=RunInfo.from_json(header["info"]),
         warnings=_warnings_from_json(header["warnings"]),
         same_embedding_as=tuple(header["same_embedding_as"]),
+        metric=header.get("metric", COSINE),
     )
 
 

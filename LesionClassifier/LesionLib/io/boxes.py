@@ -1,7 +1,9 @@
 """Boxes around lesions from files: CSV and JSON, the segments of a label map, and a folder of lesions with known answers.
 
-A CSV file has the columns ``name,frame,center_x,center_y,center_z,size_x,size_y,size_z``, frame RAS or LPS, mm. Of a label
-map every label becomes a box in the label map's own axes.
+A CSV file has the columns ``name,frame,center_x,center_y,center_z,size_x,size_y,size_z``, frame RAS or LPS, mm; or
+``name,i_min,j_min,k_min,i_max,j_max,k_max``, the first and last voxel that belong to it, from 0. ``lesion`` is read as ``name``.
+Tables that models learn from (`lesiontraining.data.lesions`) have a box in the same columns, read by the same `location_of`. Of a
+label map every label becomes a box in the label map's own axes.
 """
 
 from __future__ import annotations
@@ -12,6 +14,8 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
+from itertools import product
+from math import isfinite
 from pathlib import Path
 from typing import Any
 
@@ -29,8 +33,13 @@ from LesionLib.geometry import (
 from LesionLib.io.tables import TableTextError, number_hint, parsed_table, spreadsheet_hint, table_text
 
 # Readers of images, and scipy, are imported where a file or a label map is read: a panel and a quiz come up without them.
-HEADER = ("name", "frame", "center_x", "center_y", "center_z", "size_x", "size_y", "size_z")
-_SIGN = {"RAS": np.array([1.0, 1.0, 1.0]), "LPS": np.array([-1.0, -1.0, 1.0])}
+MM_COLUMNS = ("center_x", "center_y", "center_z", "size_x", "size_y", "size_z")
+VOXEL_COLUMNS = tuple(f"{axis}_{end}" for end, axis in product(("min", "max"), "ijk"))
+HEADER = ("name", "frame", *MM_COLUMNS)
+_HEADERS = (HEADER, ("name", *VOXEL_COLUMNS), ("name", "frame", *VOXEL_COLUMNS))
+_SIGN = {"RAS": (1.0, 1.0, 1.0), "LPS": (-1.0, -1.0, 1.0)}
+_FARTHEST = 1e6  # mm or voxels from the origin
+_MAX_VOXELS = 4096  # along an edge; larger is a mistake, not a lesion
 _MAX_ROWS = 10_000
 
 
@@ -44,72 +53,186 @@ def box_from_json(values: Mapping[str, Any], *, name: str = "lesion", segment: C
     return LesionBox(values["centerRAS"], values["sizeMm"], values["axesRAS"], name=name, segment=segment)
 
 
-def read_boxes_csv(path: Path) -> list[LesionBox]:
-    """The boxes of a CSV file. Raises `BoxError` naming the line, what stands there and what should."""
+@dataclass(frozen=True)
+class MmBox:
+    """A box parallel to the body axes: ``center`` and full ``size`` in mm, ``frame`` "RAS" (3D Slicer) or "LPS" (DICOM)."""
+
+    frame: str
+    center: tuple[float, float, float]
+    size: tuple[float, float, float]
+
+    def box(self, _ijkToRAS: np.ndarray, *, name: str) -> LesionBox:
+        """As a box in RAS mm. Raises `BoxError` for one without size."""
+        return LesionBox(np.array(self.center) * _SIGN[self.frame], np.array(self.size), name=name)
+
+    def in_other_frame(self) -> MmBox:
+        """The same numbers read in the other frame: what somebody may have meant."""
+        return replace(self, frame="LPS" if self.frame == "RAS" else "RAS")
+
+
+@dataclass(frozen=True)
+class VoxelBox:
+    """A box parallel to the voxels: first and last index (i, j, k) that belong to it, counted from 0."""
+
+    first: tuple[int, int, int]
+    last: tuple[int, int, int]
+
+    def box(self, ijkToRAS: np.ndarray, *, name: str) -> LesionBox:
+        """As a box in RAS mm that holds those voxels whole."""
+        moved = np.array(ijkToRAS, dtype=float)
+        moved[:3, 3] = transformed_points(moved, self.first)
+        shape = tuple(b - a + 1 for a, b in zip(self.first[::-1], self.last[::-1], strict=True))
+        found = boxes_from_label_array(np.ones(shape, np.uint8), moved, {1: name})[0]
+        return replace(found, segment=None)
+
+
+BoxLocation = MmBox | VoxelBox
+
+
+def location_of(values: Mapping[str, str], *, name: str = "box") -> BoxLocation | None:
+    """The box that a row gives, None where it gives none. Raises `BoxError` with what stands there and what should.
+
+    The one reader of boxes in tables, for what is asked and for what is learned from. ``name``: of the box, for errors.
+    """
+    frame = values.get("frame", "").strip().upper()
+    has_mm = any(values.get(name, "").strip() for name in MM_COLUMNS)
+    has_voxels = any(values.get(name, "").strip() for name in VOXEL_COLUMNS)
+    if has_mm and has_voxels:
+        msg = "the row has a box in mm (center_x ...) and one in voxels (i_min ...); give one of them"
+        raise BoxError(msg)
+    if has_voxels:
+        return _voxel_box(values, frame)
+    return _mm_box(values, frame, name) if has_mm else None
+
+
+def _mm_box(values: Mapping[str, str], frame: str, name: str) -> MmBox:
+    if frame not in _SIGN:
+        msg = f"frame is {values.get('frame', '')!r}; a box in mm needs RAS (3D Slicer) or LPS (DICOM, ITK)"
+        raise BoxError(msg)
+    x, y, z, *size = (_number(values, column, "a number in mm") for column in MM_COLUMNS)
+    location = MmBox(frame, (x, y, z), tuple(size))
+    location.box(np.eye(4), name=name)  # refuses a box without size
+    return location
+
+
+def _voxel_box(values: Mapping[str, str], frame: str) -> VoxelBox:
+    if frame not in ("", "IJK"):
+        msg = f"frame is {frame!r} beside a box in voxels (i_min ...); write IJK or leave it empty"
+        raise BoxError(msg)
+    numbers = [_number(values, column, "a whole number of voxels, counted from 0") for column in VOXEL_COLUMNS]
+    if any(number != int(number) for number in numbers):
+        msg = f"the voxel box {numbers} has fractions; give the first and last voxel index that belong to the lesion"
+        raise BoxError(msg)
+    first, last = tuple(map(int, numbers[:3])), tuple(map(int, numbers[3:]))
+    if any(b < a for a, b in zip(first, last, strict=True)):
+        msg = f"the voxel box ends at {last} before it begins at {first}; max is the last index that belongs to it"
+        raise BoxError(msg)
+    if any(b - a >= _MAX_VOXELS for a, b in zip(first, last, strict=True)):
+        msg = f"the voxel box from {first} to {last} is larger than any CT; are these millimetres?"
+        raise BoxError(msg)
+    return VoxelBox(first, last)
+
+
+def _number(values: Mapping[str, str], column: str, wanted: str) -> float:
+    text = values.get(column, "").strip()
+    try:
+        number = float(text)
+    except ValueError as error:
+        msg = f"{column} is {text!r}; write {wanted}{number_hint(text) if column in MM_COLUMNS else ''}"
+        raise BoxError(msg) from error
+    if not isfinite(number) or abs(number) > _FARTHEST:
+        msg = f"{column} is {text!r}; write {wanted}, finite and within {_FARTHEST:.0f} of the origin"
+        raise BoxError(msg)
+    return number
+
+
+def read_boxes_csv(path: Path, *, ijkToRAS: np.ndarray | None = None) -> list[LesionBox]:
+    """The boxes of a CSV file. Raises `BoxError` naming the line, what stands there and what should.
+
+    ``ijkToRAS``: of the CT, 4x4, for boxes in voxels; without it those are refused.
+    """
+    return [_placed(name, location, ijkToRAS, path.name) for name, location in read_box_locations(path)]
+
+
+def read_box_locations(path: Path) -> list[tuple[str, BoxLocation]]:
+    """The same before it is known where the voxels of the CT lie: (name, box in mm or in voxels)."""
     try:
         text = table_text(path)
     except TableTextError as error:
-        msg = f"{path} cannot be read as a text file of boxes: {error}; give a CSV with the header {','.join(HEADER)}."
+        msg = (
+            f"{path} cannot be read as a text file of boxes: {error}; give a CSV with the header {','.join(HEADER)}, or "
+            f"{','.join(_HEADERS[1])} in voxels."
+        )
         raise BoxError(msg) from error
-    return parse_boxes_csv(text, source=path.name)
+    return _parsed_boxes(text, path.name)
 
 
-def parse_boxes_csv(text: str, *, source: str) -> list[LesionBox]:
-    """The boxes of a CSV text; columns may stand in any order, names must differ. Raises `BoxError`."""
+def parse_boxes_csv(text: str, *, source: str, ijkToRAS: np.ndarray | None = None) -> list[LesionBox]:
+    """The boxes of a CSV text; columns may stand in any order, names must differ. ``ijkToRAS``: see `read_boxes_csv`.
+
+    Raises `BoxError`.
+    """
+    return [_placed(name, location, ijkToRAS, source) for name, location in _parsed_boxes(text, source)]
+
+
+def _placed(name: str, location: BoxLocation, ijkToRAS: np.ndarray | None, source: str) -> LesionBox:
+    if ijkToRAS is None and isinstance(location, VoxelBox):
+        msg = f"{source}: {name!r} is given in voxels, and the CT that they are of is not known here; give it in mm."
+        raise BoxError(msg)
+    return location.box(np.eye(4) if ijkToRAS is None else ijkToRAS, name=name)
+
+
+def _parsed_boxes(text: str, source: str) -> list[tuple[str, BoxLocation]]:
     try:
         rows = list(csv.reader(io.StringIO(text, newline=""), strict=True))
     except csv.Error as error:
         msg = f"{source} is not a CSV file: {error}."
         raise BoxError(msg) from error
-    header = [cell.strip() for cell in rows[0]] if rows else []
-    if sorted(header) != sorted(HEADER):
+    given = [cell.strip() for cell in rows[0]] if rows else []
+    header = ["name" if cell == "lesion" else cell for cell in given]
+    if sorted(header) not in [sorted(names) for names in _HEADERS]:
         hint = spreadsheet_hint(text)
-        msg = f"{source}, line 1: the header must be {','.join(HEADER)}, not {','.join(header)[:200]!r}"
+        known = f"{','.join(HEADER)} (mm) or {','.join(_HEADERS[1])} (voxels, from 0)"
+        msg = f"{source}, line 1: the header must be {known}, not {','.join(given)[:200]!r}"
         msg += f": {hint}." if hint else "."
         raise BoxError(msg)
     filled = [(line, row) for line, row in enumerate(rows[1:], start=2) if any(cell.strip() for cell in row)]
     if not filled or len(filled) > _MAX_ROWS:
         msg = f"{source} holds {len(filled)} boxes; give at least one, at most {_MAX_ROWS}."
         raise BoxError(msg)
-    boxes = [_box(dict(zip(header, row, strict=False)), len(row), f"{source}, line {line}") for line, row in filled]
-    _require_different_names(boxes, [line for line, _ in filled], source)
+    boxes = [_box(header, row, f"{source}, line {line}") for line, row in filled]
+    _require_different_names([name for name, _ in boxes], [line for line, _ in filled], source)
     return boxes
 
 
-def _box(row: dict[str, str], cells: int, where: str) -> LesionBox:
-    if cells != len(HEADER):
-        msg = f"{where}: {cells} values where {len(HEADER)} are expected ({','.join(HEADER)})."
+def _box(header: Sequence[str], cells: Sequence[str], where: str) -> tuple[str, BoxLocation]:
+    if len(cells) != len(header):
+        hint = "; write decimals with a point, not a comma" if len(cells) > len(header) else ""
+        msg = f"{where}: {len(cells)} values where {len(header)} are expected ({','.join(header)}){hint}."
         raise BoxError(msg)
-    name, frame = row["name"].strip(), row["frame"].strip().upper()
+    row = dict(zip(header, cells, strict=True))
+    name = row["name"].strip()
     if not name or not name.isprintable():
         msg = f"{where}: the name is empty or not printable; give the box a name such as L1."
         raise BoxError(msg)
-    if frame not in _SIGN:
-        msg = f"{where}: frame is {row['frame']!r}; write RAS (3D Slicer) or LPS (DICOM, ITK)."
-        raise BoxError(msg)
-    numbers = {}
-    for key in HEADER[2:]:
-        try:
-            numbers[key] = float(row[key])
-        except ValueError as error:
-            msg = f"{where}: {key} is {row[key]!r}; write a number in mm{number_hint(row[key])}."
-            raise BoxError(msg) from error
-    center = np.array([numbers[f"center_{axis}"] for axis in "xyz"])
-    size = np.array([numbers[f"size_{axis}"] for axis in "xyz"])
     try:
-        return LesionBox(center * _SIGN[frame], size, name=name)
+        location = location_of(row, name=name)
     except BoxError as error:
-        msg = f"{where}: {error}"
+        msg = f"{where}: {str(error).rstrip('.')}."
         raise BoxError(msg) from error
+    if location is None:
+        msg = f"{where}: {name!r} has no numbers; write where it is in all of {', '.join(header[1:])}."
+        raise BoxError(msg)
+    return name, location
 
 
-def _require_different_names(boxes: list[LesionBox], lines: list[int], source: str) -> None:
+def _require_different_names(names: Sequence[str], lines: Sequence[int], source: str) -> None:
     seen: set[str] = set()
-    for box, line in zip(boxes, lines, strict=True):
-        if box.name in seen:
-            msg = f"{source}, line {line}: two boxes are named {box.name!r}; give each its own name."
+    for name, line in zip(names, lines, strict=True):
+        if name in seen:
+            msg = f"{source}, line {line}: two boxes are named {name!r}; give each its own name."
             raise BoxError(msg)
-        seen.add(box.name)
+        seen.add(name)
 
 
 def read_segment_boxes(path: Path, *, margin_mm: float, nifti_transform: str = "sform") -> list[LesionBox]:

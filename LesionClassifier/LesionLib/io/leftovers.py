@@ -39,8 +39,18 @@ def _age_s(path: Path, now: float) -> float:
         return 0.0
 
 
+def unfinished_build(out: Path) -> Path:
+    """Where a library that is being built into ``out`` lies until it is whole."""
+    return out.with_name(f".{out.name}.building")
+
+
 def leftovers_note(path: Path, out: Path) -> str:
     """The line for the user of what an earlier run left beside ``out``."""
+    if path.name.startswith(unfinished_build(out).name):
+        return (
+            f"note: {path} is what is done of a library whose building was broken off; the same command goes on with it. Where "
+            "nobody wants it any more, delete it."
+        )
     if path.is_dir() and not os.path.exists(
         out
     ):  # ended between the two steps of a replacement, or before the first result

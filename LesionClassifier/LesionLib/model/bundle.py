@@ -21,6 +21,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load as load_tensors
 
 from LesionLib.errors import BundleError
+from LesionLib.metric import COSINE, METRICS, metric_of
 from LesionLib.model.codes import CODE_SCHEMA, DicomCode, code_from_json
 from LesionLib.model.explanation import EXPLANATION_SCHEMA, Explanation, explanation_of
 from LesionLib.model.folder import (
@@ -135,6 +136,7 @@ _LESIONLENS = {
             "properties": {"mean_hu": {**_HU_PAIR, "description": "lowest and highest mean of a box that it learned from"}},
             "description": "learned from computed lesions alone, for teaching; every answer is warned of. Left out: from patients",
         },
+        "metric": {"enum": list(METRICS), "description": "how two embeddings are compared; left out: cosine"},
         "same_embedding_as": {
             "type": "array", "items": _SHA256, "maxItems": MAX_SAME_EMBEDDINGS, "uniqueItems": True,
             "description": "earlier models of which only what is said or how it is calibrated differs, not the embedding",
@@ -177,7 +179,7 @@ class Bundle:
     ``training_content`` recognises lesions that the model learned from; None where the model does not say. ``scores``: what the
     network's last columns are, none for most models. ``explanation``: how its answers are explained unasked. ``finding_site``:
     where in the body its lesions lie; None where the model does not say. ``phantom_hu``: lowest and highest mean HU of the boxes of a
-    model that learned from computed lesions alone, for teaching; None for all others.
+    model that learned from computed lesions alone, for teaching; None for all others. ``metric``: how its embeddings are compared.
     """
 
     name: str
@@ -200,6 +202,7 @@ class Bundle:
     explanation: Explanation = field(default_factory=Explanation)
     finding_site: DicomCode | None = None
     phantom_hu: tuple[float, float] | None = None
+    metric: str = COSINE
 
 
 def load_bundle(model: str | Path, *, device: torch.device | str = "cpu") -> Bundle:
@@ -214,6 +217,9 @@ def load_bundle(model: str | Path, *, device: torch.device | str = "cpu") -> Bun
     contents = {name: _checked_bytes(folder, name, digest) for name, digest in ours["files"].items()}
     tensors = _tensors(folder, contents[WEIGHTS])
     network, spec = _network(folder, ours, tensors).to(device), spec_from_section(ours["input"])
+    if network.metric != metric_of(manifest):
+        msg = f"model {folder.name}: its manifest compares by {metric_of(manifest)}, its network by {network.metric}. Get it again."
+        raise BundleError(msg)
     with _naming(folder):
         temperature = _temperature(tensors)
         descriptor_size = _checked_golden(network, spec, temperature, ours)
@@ -241,6 +247,7 @@ def load_bundle(model: str | Path, *, device: torch.device | str = "cpu") -> Bun
         explanation=_explanation(ours),
         finding_site=code_from_json(ours.get("finding_site")),
         phantom_hu=tuple(ours["phantom"]["mean_hu"]) if "phantom" in ours else None,
+        metric=metric_of(manifest),
     )
 
 

@@ -14,6 +14,7 @@ from LesionLib.networks.base import LesionNet
 
 # Name -> file of this folder and class in it. Imported when asked for: some need MONAI, which takes seconds.
 ARCHITECTURES: Mapping[str, tuple[str, str]] = {
+    "cnn3d": ("dmrn", "CNN3D"),
     "dadrn": ("dadrn", "DADRN"),
     "dmrn": ("dmrn", "DMRN"),
     "lesionsearch": ("lesionsearch", "LesionSearchNet"),
@@ -26,10 +27,12 @@ ARCHITECTURES: Mapping[str, tuple[str, str]] = {
     "shape": ("resnet", "ShapeNet"),
     "siamese": ("siamese", "SiameseNet"),
     "vae_encoder": ("vae", "VAEEncoder"),
+    "vgg19": ("dmrn", "VGG19"),
 }
 
 # What each is made for; (channel, row, column) or (channel, slice, row, column).
 EXAMPLE_INPUTS: Mapping[str, tuple[int, ...]] = {
+    "cnn3d": (1, 64, 64, 64),
     "dadrn": (3, 224, 224),
     "dmrn": (3, 224, 224),
     "lesionsearch": (1, 64, 64),
@@ -42,6 +45,7 @@ EXAMPLE_INPUTS: Mapping[str, tuple[int, ...]] = {
     "shape": (1, 28, 28, 28),
     "siamese": (3, 224, 224),
     "vae_encoder": (1, 64, 64),
+    "vgg19": (3, 224, 224),
 }
 
 

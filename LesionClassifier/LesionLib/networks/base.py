@@ -9,6 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from LesionLib.metric import COSINE
+
 
 class GeM(nn.Module):
     """Generalised mean over the positions of a map: (mean x^p)^(1/p), one learned p for all channels.
@@ -42,6 +44,8 @@ class LesionNet(nn.Module, ABC):
     ``x``: float32, shape (batch, channel, row, column), or (batch, channel, slice, row, column) for 3-D networks.
     """
 
+    metric: str = COSINE
+    """How two descriptors are compared; see `LesionLib.metric`."""
     mapped_channels: int | None = None
     """How many of the map's channels, the first, belong to places; the others say what belongs to none. None: all."""
 

@@ -3,7 +3,7 @@
 A ResNet learned from pairs: at each of its four stages a residual pooling unit makes a descriptor, and a contrastive loss
 compares the pair's descriptors there (paper, eq. 1 to 5). The answer comes from a linear support vector machine on the
 last descriptor. "Combining" the scales (paper, eq. 2) is read as the sum of the four losses; the concatenated descriptor
-is a variant.
+is a variant. Beside it the two networks of its tables that stand nowhere else: VGG-19, and a CNN of 3-D convolutions.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from LesionLib.networks.base import LesionNet
-from LesionLib.networks.resnet import chosen, last_map, resnet_trunk, stage_channels, stage_maps
+from LesionLib.networks.resnet import WIDTH_DIVISORS, chosen, last_map, resnet_trunk, stage_channels, stage_maps
 from LesionLib.networks.svm import LinearSVM
 
 _STAGES = 4
@@ -132,3 +132,90 @@ class DMRN(LesionNet):
     def _units_and_maps(self, x: Tensor) -> list[tuple[ResidualPoolingUnit, Tensor]]:
         maps = list(stage_maps(self.trunk, x))
         return list(zip(self.units.values(), maps[-len(self.units) :], strict=True))
+
+
+_VGG19 = (
+    (64, 2),
+    (128, 2),
+    (256, 4),
+    (512, 4),
+    (512, 4),
+)  # channels and convolutions of each stage (Simonyan and Zisserman)
+_VGG_GRID = 7
+_CNN3D = (32, 32, 64, 64, 128, 128)
+
+
+class VGG19(LesionNet):
+    """VGG-19 without batch norm, with the published names of its weights; DMRN's paper compares with it.
+
+    The descriptor is the second of the three fully connected layers. ``width`` "tiny": a sixteenth of the channels.
+    """
+
+    def __init__(self, *, classes: int = 2, channels: int = 3, dropout: float = 0.5, width: str = "full") -> None:
+        super().__init__()
+        chosen(width, WIDTH_DIVISORS, "width")
+        narrower = WIDTH_DIVISORS[width]
+        layers: list[nn.Module] = []
+        for count, repeats in _VGG19:
+            for _ in range(repeats):
+                layers += [nn.Conv2d(channels, count // narrower, 3, padding=1), nn.ReLU()]
+                channels = count // narrower
+            layers.append(nn.MaxPool2d(2))
+        self.features_ = nn.Sequential(*layers)
+        hidden = 4096 // narrower
+        self.classifier = nn.Sequential(
+            nn.Linear(channels * _VGG_GRID**2, hidden), nn.ReLU(), nn.Dropout(dropout),
+            nn.Linear(hidden, hidden), nn.ReLU(), nn.Dropout(dropout),
+            nn.Linear(hidden, classes),
+        )  # fmt: skip
+
+    def features(self, x: Tensor) -> Tensor:
+        """(batch, channel, row, column) -> (batch, 512, row / 32, column / 32)."""
+        return self.features_(x)
+
+    def descriptor(self, f: Tensor) -> Tensor:
+        """(batch, 4096), from a map of any size."""
+        return self.classifier[:-1](functional.adaptive_avg_pool2d(f, _VGG_GRID).flatten(1))
+
+    def head(self, f: Tensor) -> Tensor:
+        """Logits (batch, class)."""
+        return self.classifier[-1](self.descriptor(f))
+
+
+class CNN3D(LesionNet):
+    """Six 3-D convolutions with batch norm and ReLU, then three fully connected layers, as DMRN's paper compares with.
+
+    The paper gives no widths, kernels or input size: 32, 32, 64, 64, 128, 128, kernels of 3, a pooling after every second
+    convolution, and 256 and 64 hidden units are ours. ``width`` "tiny": a sixteenth.
+    """
+
+    def __init__(self, *, classes: int = 2, channels: int = 1, dropout: float = 0.5, width: str = "full") -> None:
+        super().__init__()
+        chosen(width, WIDTH_DIVISORS, "width")
+        narrower = WIDTH_DIVISORS[width]
+        layers: list[nn.Module] = []
+        for number, count in enumerate(_CNN3D, start=1):
+            layers += [nn.Conv3d(channels, count // narrower, 3, padding=1, bias=False)]
+            layers += [nn.BatchNorm3d(count // narrower), nn.ReLU()]
+            channels = count // narrower
+            if number % 2 == 0:
+                layers.append(nn.MaxPool3d(2))
+        self.trunk = nn.Sequential(*layers)
+        first, second = 256 // narrower, 64 // narrower
+        self.classifier = nn.Sequential(
+            nn.Linear(channels * 8, first), nn.ReLU(), nn.Dropout(dropout),
+            nn.Linear(first, second), nn.ReLU(), nn.Dropout(dropout),
+            nn.Linear(second, classes),
+        )  # fmt: skip
+
+    def features(self, x: Tensor) -> Tensor:
+        """(batch, channel, slice, row, column) -> (batch, 128, slice / 8, row / 8, column / 8)."""
+        return self.trunk(x)
+
+    def descriptor(self, f: Tensor) -> Tensor:
+        """(batch, 64), from a map of any size."""
+        return self.classifier[:-1](functional.adaptive_avg_pool3d(f, 2).flatten(1))
+
+    def head(self, f: Tensor) -> Tensor:
+        """Logits (batch, class)."""
+        return self.classifier[-1](self.descriptor(f))

@@ -27,7 +27,8 @@ class LesionSearchNet(LesionNet):
     the sigmoid classification layer". Only the comparison changes; the types exclude each other, so that `probabilities`
     is the softmax in either case. ``reduction``: length of a shorter descriptor, by a linear layer on the normalised GeM
     (Radenovic et al. reduce there); 256 is the length in the authors' code, which reduces an average. None keeps the
-    trunk's 512. ``classes``: 8, DeepLesion's types. ``width`` "tiny" narrows the trunk, not the reduction.
+    trunk's 512. ``classes``: 8, DeepLesion's types. ``width`` "tiny" narrows the trunk, not the reduction. ``pooling``: "average" is
+    the paper's row without GeM.
     """
 
     def __init__(
@@ -38,9 +39,11 @@ class LesionSearchNet(LesionNet):
         descriptor: str = "gem",
         reduction: int | None = None,
         width: str = "full",
+        pooling: str = "gem",
     ) -> None:
         super().__init__()
         chosen(descriptor, ("gem", "logits"), "descriptor")
+        chosen(pooling, ("gem", "average"), "pooling")
         if reduction is not None and (type(reduction) is not int or reduction < 1):
             msg = f"reduction must be a whole number from 1, or None for the trunk's own length, not {reduction!r}"
             raise ValueError(msg)
@@ -48,7 +51,7 @@ class LesionSearchNet(LesionNet):
         self.trunk = resnet_trunk(depth=18, channels=channels, width=width, stem="small")
         size = stage_channels(18, width)[-1]
         self.convs = nn.Sequential(_convolution(size), _convolution(size))
-        self.pool = GeM()
+        self.pool = GeM() if pooling == "gem" else nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten())
         self.reduction = None if reduction is None else nn.Linear(size, reduction)
         self.classifier = nn.Linear(reduction or size, classes)
 

@@ -6,17 +6,20 @@ image retrieval", 2017: both patches of a pair go through this one network; the 
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from LesionLib.metric import COSINE, EUCLIDEAN, HEIGHT, METRICS
 from LesionLib.networks.base import LesionNet
-from LesionLib.networks.resnet import last_map, resnet_trunk, stage_channels
+from LesionLib.networks.resnet import chosen, last_map, resnet_trunk, stage_channels
 
 
 class SiameseNet(LesionNet):
     """ResNet -> global average -> dropout -> linear. The paper leaves the descriptor's length open; 128 is ours.
 
-    ``normalize``: `head` returns descriptors of length 1, which bounds distances by 2; the paper does not.
+    ``normalize``: `head` returns descriptors of length 1, which bounds distances by 2; the paper does not. ``metric``: the paper
+    compares by Euclidean distance; models made before it was an argument are compared by cosine.
     """
 
     def __init__(
@@ -28,8 +31,11 @@ class SiameseNet(LesionNet):
         normalize: bool = False,
         dropout: float = 0.25,
         width: str = "full",
+        metric: str = COSINE,
     ) -> None:
         super().__init__()
+        chosen(metric, METRICS, "metric")
+        self.metric = metric
         self.trunk = resnet_trunk(depth=depth, channels=channels, width=width)
         self.projection = nn.Sequential(
             nn.Dropout(dropout), nn.Linear(stage_channels(depth, width)[-1], descriptor_size)
@@ -41,13 +47,19 @@ class SiameseNet(LesionNet):
         return last_map(self.trunk, x)
 
     def descriptor(self, f: Tensor) -> Tensor:
-        """(batch, descriptor_size), not normalised."""
-        return self.projection(f.flatten(2).mean(dim=2))
+        """(batch, descriptor_size), not normalised; of the Euclidean metric (batch, descriptor_size + 1), see `LesionLib.metric`."""
+        if self.metric != EUCLIDEAN:
+            return self._projected(f)
+        points = self.head(f)
+        return torch.cat([points, points.new_full((len(points), 1), HEIGHT)], dim=1)
 
     def head(self, f: Tensor) -> Tensor:
         """The descriptor that is compared, (batch, descriptor_size): there are no classes."""
-        descriptor = self.descriptor(f)
+        descriptor = self._projected(f)
         return functional.normalize(descriptor, dim=1) if self.normalize else descriptor
+
+    def _projected(self, f: Tensor) -> Tensor:
+        return self.projection(f.flatten(2).mean(dim=2))
 
     def probabilities(self, logits: Tensor, temperature: float = 1.0) -> Tensor:
         """Refused with TypeError: numbers of a descriptor must not read as probabilities."""

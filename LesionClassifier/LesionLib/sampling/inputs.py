@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 
 import numpy as np
@@ -39,6 +39,8 @@ _EDGE_MM = {"type": "number", "exclusiveMinimum": 0, "maximum": 1000}
 _HU = {"type": "number", "minimum": -100_000, "maximum": 100_000}
 _WINDOW_HU = {"type": "array", "items": _HU, "minItems": 2, "maxItems": 2}
 _WINDOWS_HU = {"type": "array", "items": _WINDOW_HU, "minItems": 1, "maxItems": 16}
+_AIR_HU = -500.0  # below it is lung and air, above it are all tissues
+_MOSTLY = 0.5
 _FLATTEST_HU = 1.0  # deviation below which a patch has no texture worth stretching
 
 
@@ -71,7 +73,11 @@ def spec_from_section(section: Mapping[str, Any]) -> Spec:
     if error is not None:
         msg = f"the input section of kind {name!r} is not as it should be at {error.json_path}: {error.message[:200]}."
         raise BundleError(msg)
-    return KINDS[name].spec_class(**{key: _frozen(value) for key, value in values.items() if key != "kind"})
+    spec = KINDS[name].spec_class(**{key: _frozen(value) for key, value in values.items() if key != "kind"})
+    if isinstance(spec, KeySliceSpec) and spec.air_windows_hu and len(spec.air_windows_hu) != len(spec.windows_hu):
+        msg = f"air_windows_hu has {len(spec.air_windows_hu)} windows and windows_hu {len(spec.windows_hu)}; give as many."
+        raise BundleError(msg)
+    return spec
 
 
 def section_from_spec(spec: Spec) -> dict[str, Any]:
@@ -128,6 +134,8 @@ def _cube_input(sample: CubeSample, spec: IsotropicCubeSpec) -> np.ndarray:
 
 def _key_slice_input(sample: PlaneSample, spec: KeySliceSpec) -> np.ndarray:
     patches = _windowed_channels(sample, spec)
+    if spec.air_windows_hu is not None and float((sample.hu < _AIR_HU).mean()) > _MOSTLY:
+        patches = _windowed_channels(sample, replace(spec, windows_hu=spec.air_windows_hu))
     if spec.frangi is None:
         return patches
     from LesionLib.sampling.frangi import frangi_input  # needs torch, sampling does not
@@ -159,7 +167,8 @@ KINDS: dict[str, Kind] = {
     "axial_stack": Kind(
         AxialStackSpec, axial_stack, _windowed_stack,
         {"size": _PIXELS, "spacing_mm": _SPACING_MM, "margin_mm": _MARGIN_MM, "max_slices": _SLICES,
-         "fill_hu": _HU, "windows_hu": _WINDOWS_HU},
+         "fill_hu": _HU, "windows_hu": _WINDOWS_HU, "fit_box": {"type": "boolean"}},
+        optional=frozenset({"fit_box"}),
     ),
     "slice_with_neighbours": Kind(
         SliceWithNeighboursSpec, slice_with_neighbours, _windowed_channels,
@@ -176,7 +185,9 @@ KINDS: dict[str, Kind] = {
     "key_slice": Kind(
         KeySliceSpec, key_slice, _key_slice_input,
         {"size": _PIXELS, "spacing_mm": {"anyOf": [_SPACING_MM, {"type": "null"}]}, "windows_hu": _WINDOWS_HU,
-         "frangi": {"enum": [*FRANGI_MODES, None]}},
+         "frangi": {"enum": [*FRANGI_MODES, None]},
+         "air_windows_hu": {"anyOf": [_WINDOWS_HU, {"type": "null"}]}},
+        optional=frozenset({"air_windows_hu"}),
     ),
     "isotropic_cube": Kind(
         IsotropicCubeSpec, isotropic_cube, _cube_input,

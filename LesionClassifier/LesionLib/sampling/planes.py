@@ -64,14 +64,16 @@ class KeySliceSpec:
     """How the one slice through the middle of a box is cropped, with its surroundings (Lesion Search, papers 1.4).
 
     ``spacing_mm`` is ours; None takes the CT's own pixels, as the paper does. A box larger than the patch is shown
-    smaller. Nothing is padded. ``frangi``: the mode of `LesionLib.sampling.frangi` that every windowed patch goes through, None
-    for none.
+    smaller. Nothing is padded. ``air_windows_hu``: taken instead of ``windows_hu`` for a patch that is mostly air, as around a
+    lesion of the lung, of which a window on soft tissue leaves nothing; as many windows. ``frangi``: the mode of
+    `LesionLib.sampling.frangi` that every windowed patch goes through, None for none.
     """
 
     size: int = 64
     spacing_mm: float | None = 0.8
     windows_hu: tuple[tuple[float, float], ...] = ((-160.0, 240.0),)
     frangi: str | None = None
+    air_windows_hu: tuple[tuple[float, float], ...] | None = None
 
 
 @dataclass(frozen=True, eq=False)

@@ -19,6 +19,9 @@ class AxialStackSpec:
     Every slice through the box becomes one square patch of ``size`` pixels at ``spacing_mm``, in the frame of
     the box. What lies further than ``margin_mm`` from the box is filled with ``fill_hu``, so that a model sees the
     same surroundings in training as in use. A box too large for the patch is shown at a coarser spacing, never cropped.
+
+    ``fit_box``: the box itself fills the patch, each edge stretched to ``size`` pixels, without margin and without fill, so
+    that nothing around a lesion tells its size; ``spacing_mm``, ``margin_mm`` and ``fill_hu`` are then not looked at.
     """
 
     size: int = 64
@@ -27,6 +30,7 @@ class AxialStackSpec:
     max_slices: int = 16
     fill_hu: float = -1000.0
     windows_hu: tuple[tuple[float, float], ...] = ((-1000.0, 400.0), (-160.0, 240.0), (100.0, 1000.0))
+    fit_box: bool = False
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,7 +40,7 @@ class AxialStack:
     ``hu``: float32, shape (slice, row, column), HU. ``sampleToRAS``: 4x4 from (column, row, slice) to RAS mm.
     ``region``: bool, shape (row, column), where the patch shows the box and its margin (the rest is fill).
     ``outside_share``: share of the box and its margin that lies outside the volume, where its edge is repeated.
-    ``pixel_mm``: pixel size; ``slice_step_mm``: distance of neighbouring slices.
+    ``pixel_mm``: pixel size, the larger of the two where a box was fitted; ``slice_step_mm``: distance of neighbouring slices.
     """
 
     hu: np.ndarray
@@ -54,17 +58,20 @@ def axial_stack(volume: CTVolume, box: LesionBox, spec: AxialStackSpec) -> Axial
     slices); a tilted box is cropped along its own z axis at the same distance. Raises `BoxError` for a box outside.
     """
     require_overlap(volume, box)
-    pixel_mm = max(spec.spacing_mm, float(box.sizeMm[:2].max() + 2 * spec.margin_mm) / spec.size)
+    if spec.fit_box:
+        pixels_mm = box.sizeMm[:2] / spec.size
+    else:
+        pixels_mm = np.full(2, max(spec.spacing_mm, float(box.sizeMm[:2].max() + 2 * spec.margin_mm) / spec.size))
     offsets_mm = slice_offsets_mm(volume, box, spec.max_slices)
     step_mm = float(offsets_mm[1] - offsets_mm[0]) if len(offsets_mm) > 1 else volume.sliceDistanceMm
-    sample_to_ras = _stack_to_ras(box, pixel_mm, step_mm, offsets_mm[0], spec.size)
-    in_mm = (np.arange(spec.size) - (spec.size - 1) / 2) * pixel_mm
-    half = box.sizeMm / 2 + spec.margin_mm
-    region = (np.abs(in_mm) <= half[1])[:, None] & (np.abs(in_mm) <= half[0])[None, :]
+    sample_to_ras = _stack_to_ras(box, pixels_mm, step_mm, offsets_mm[0], spec.size)
+    half = box.sizeMm[:2] / 2 + (0.0 if spec.fit_box else spec.margin_mm)
+    column_mm, row_mm = (np.arange(spec.size) - (spec.size - 1) / 2) * pixels_mm[:, None]
+    region = (np.abs(row_mm) <= half[1])[:, None] & (np.abs(column_mm) <= half[0])[None, :]
     hu, inside = resample(volume, sample_to_ras, (spec.size, spec.size, len(offsets_mm)))
     hu[:, ~region] = spec.fill_hu
     outside_share = 1.0 - float(inside[:, region].mean())
-    return AxialStack(hu, sample_to_ras, region, outside_share, pixel_mm, step_mm)
+    return AxialStack(hu, sample_to_ras, region, outside_share, float(pixels_mm.max()), step_mm)
 
 
 def windowed(hu: np.ndarray, windows_hu: tuple[tuple[float, float], ...]) -> np.ndarray:
@@ -127,10 +134,9 @@ def slice_offsets_mm(volume: CTVolume, box: LesionBox, max_slices: int) -> np.nd
     return offsets[(len(offsets) - 1 - (len(kept) - 1) * stride) // 2 :: stride][: len(kept)]
 
 
-def _stack_to_ras(box: LesionBox, pixel_mm: float, step_mm: float, first_mm: float, size: int) -> np.ndarray:
-    stack_to_box = np.diag([pixel_mm, pixel_mm, step_mm, 1.0])
-    corner = -(size - 1) / 2 * pixel_mm
-    stack_to_box[:3, 3] = [corner, corner, first_mm]
+def _stack_to_ras(box: LesionBox, pixels_mm: np.ndarray, step_mm: float, first_mm: float, size: int) -> np.ndarray:
+    stack_to_box = np.diag([*pixels_mm, step_mm, 1.0])
+    stack_to_box[:3, 3] = [*(-(size - 1) / 2 * pixels_mm), first_mm]
     return box.boxToRAS @ stack_to_box
 
 

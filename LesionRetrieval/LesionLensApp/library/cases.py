@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import argparse
-import os
+import json
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from hashlib import sha256
 from pathlib import Path
 
 import pydicom
+from LesionLib import __version__
 from LesionLib.errors import BoxError, CaseLibraryError, InputWarning, OutputError, WarningName
 from LesionLib.geometry import CTVolume, LesionBox, require_overlap
 from LesionLib.inference.messages import Embedding, ModelDescription
@@ -18,7 +20,7 @@ from LesionLib.model.folder import segment_margin_of
 from LesionRetrievalLib.libraries import open_store
 from LesionRetrievalLib.library.attributes import attributes_from
 from LesionRetrievalLib.library.cases import CREDIT_PROPERTY, CaseEntry, CaseStore, ModelIdentity, indexed_as
-from LesionRetrievalLib.library.duplicates import require_new, without_repeats
+from LesionRetrievalLib.library.duplicates import require_new
 from LesionRetrievalLib.library.intake import (
     IDENTIFYING_ELEMENTS,
     KIND_COLUMN,
@@ -53,8 +55,9 @@ from LesionRetrievalLib.library.ownership import (
 )
 from LesionRetrievalLib.library.patches import LUNG_WINDOW_HU
 from LesionRetrievalLib.library.pseudonyms import Pseudonymiser, pseudonymisation_key
-from LesionRetrievalLib.library.store import CaseLibrary, write_library
+from LesionRetrievalLib.library.store import CaseLibrary
 
+from LesionLensApp.library.building import digest_of_files, started_build
 from LesionLensApp.loaded_model import ModelSession
 from LesionLensApp.output import Steps
 from LesionLensApp.reading import frame_source, read_masks, warnings_of_box
@@ -112,17 +115,15 @@ def build_library(
     key_path: Path,
     steps: Steps,
     overwrite: bool = False,
+    by: str = "",
 ) -> Built:
     """``lesionlens library build``: a case library from a folder of lesions with known answers.
 
     Embed every case of ``folder`` and write the library to ``out``. The file appears when it is whole; a lesion that comes a
-    second time is left out. Raises `CaseTableError`, `CaseLibraryError` or `OutputError`.
+    second time is left out. Broken off, it goes on with the next call: see `building`. ``by``: the code of who builds it. Raises
+    `CaseTableError`, `CaseLibraryError` or `OutputError`.
     """
-    if os.path.exists(out) and not overwrite:
-        msg = f"{out} exists; give another name, or --overwrite to replace the library."
-        raise OutputError(msg)
-    if os.path.exists(out):
-        CaseLibrary.open(out).close()  # only a library is ever overwritten
+    require_free(out, overwrite=overwrite)
     if not plan.window_hu[0] < plan.window_hu[1]:
         msg = f"--window runs from {plan.window_hu[0]:g} to {plan.window_hu[1]:g} HU; give the lower value first."
         raise CaseLibraryError(msg)
@@ -146,25 +147,44 @@ def build_library(
         raise CaseTableError(msg)
     require_columns(rows[0], plan.keep)
     key = pseudonymisation_key(key_path)
-    repeats: list[tuple[str, str]] = []
-    entries = (_entry(row, number, column, model, plan, key, steps) for number, row in enumerate(rows, start=1))
     who = model.described
-    shown = steps.each(entries, f"Embedding {len(rows)} cases with {who.name} {who.version}", total=len(rows))
-    new = without_repeats(shown, lambda case_id, earlier: repeats.append((case_id, earlier)))
-    properties = {KEY_PROPERTY: key.fingerprint} | ({CREDIT_PROPERTY: plan.credit} if plan.credit else {})
-    count = write_library(out, ModelIdentity.of_model(who), new, properties=properties, overwrite=overwrite)
-    return Built(count, columns_left_out(rows[0], column, plan.keep), tuple(repeats), unlabelled)
+    shared = [__version__, who.sha256, who.device, key.fingerprint, column, bool(plan.readers)]
+    shared.append(repr(replace(plan, readers=None, credit="", without_unlabelled=False)))
+    numbered = [(f"case-{number:05d}", row) for number, row in enumerate(rows, start=1)]
+    digests = {case_id: _row_digest(shared, case_id, row) for case_id, row in numbered}
+    identity = ModelIdentity.of_model(who)
+    with started_build(out, identity, overwrite=overwrite, total=len(rows)) as build:
+        todo = sum(not build.is_done(*pair) for pair in digests.items())
+        if todo < len(rows):
+            done = f"{len(rows) - todo} of {len(rows)} cases are embedded already, by a build that was broken off"
+            steps.note(f"{done}; it goes on with the others.")
+        entries = (
+            _entry(row, case_id, column, model, plan, key, steps)
+            for case_id, row in numbered
+            if not build.confirms(case_id, digests[case_id])
+        )
+        for entry in steps.each(entries, f"Embedding {todo} cases with {who.name} {who.version}", total=todo):
+            build.take(entry, digests[entry.case.case_id])
+        properties = {KEY_PROPERTY: key.fingerprint} | ({CREDIT_PROPERTY: plan.credit} if plan.credit else {})
+        count = build.finish(properties, by=by)
+    return Built(count, columns_left_out(rows[0], column, plan.keep), build.repeats, unlabelled)
+
+
+def _row_digest(shared: list[object], case_id: str, row: CaseRow) -> str:
+    """Of all that the case of a row depends on: model, plan, the row, and its files."""
+    described = [*shared, case_id, sorted(row.values.items()), digest_of_files([row.image_path, row.mask_path])]
+    return sha256(json.dumps(described).encode("utf-8", "surrogatepass")).hexdigest()
 
 
 def _entry(
-    row: CaseRow, number: int, column: str, model: ModelSession, plan: LibraryPlan, key: Pseudonymiser, steps: Steps
+    row: CaseRow, case_id: str, column: str, model: ModelSession, plan: LibraryPlan, key: Pseudonymiser, steps: Steps
 ) -> CaseEntry:
     volume, box, _ = row.load(margin_mm=segment_margin_of(model.described.manifest))
     odd = (*volume.warnings, *warnings_of_box(volume, box, frame=FrameSource.SAVED))
     steps.warn(f"{row.where}: {warning}" for warning in odd)
     patient = row.values[PATIENT_COLUMN]
     new = NewCase(
-        case_id=f"case-{number:05d}",
+        case_id=case_id,
         label=label_of(row, column, model.described.class_names),
         label_source=plan.label_source
         or (READERS_SOURCE if plan.readers else f"table of the collection, column {column}"),
@@ -218,7 +238,7 @@ def read_lesions(
         )
         boxes = segment_boxes(masks, margin_mm=margin_mm)
     else:
-        boxes, warnings = _boxes(options.boxes), ()
+        boxes, warnings = _boxes(options.boxes, volume), ()
     frame = frame_source(options.boxes)
     for box in boxes:
         require_overlap(volume, box)
@@ -235,11 +255,11 @@ def read_identity(options: argparse.Namespace, series: DicomSeries | None) -> Pa
     return PatientIdentity(patient, study, (*known.texts, *typed))
 
 
-def _boxes(path: Path) -> list[LesionBox]:
+def _boxes(path: Path, volume: CTVolume) -> list[LesionBox]:
     if path.suffix.lower() == ".csv":
         from LesionLib.io.boxes import read_boxes_csv
 
-        return read_boxes_csv(path)
+        return read_boxes_csv(path, ijkToRAS=volume.ijkToRAS)
     from LesionClassifierLib.headless import startHeadlessSlicer
     from LesionClassifierLib.scene.lesions import boxFromRoi
 
@@ -282,7 +302,7 @@ def _texts(value: object) -> list[str]:
     return [str(one) for one in several if one is not None]
 
 
-def _burned_in(series: DicomSeries) -> bool:
+def is_burned_in(series: DicomSeries) -> bool:
     """Whether an image of the series says that text is burned into it."""
     for path in series.files:
         data = pydicom.dcmread(path, stop_before_pixels=True, specific_tags=["BurnedInAnnotation"])
@@ -298,28 +318,29 @@ def _one(in_header: str, given: str | None, option: str) -> str:
     return in_header or given or ""
 
 
-def add_lesions(options: argparse.Namespace, model: ModelSession, steps: Steps) -> list[str]:
+def add_lesions(options: argparse.Namespace, model: ModelSession, steps: Steps, *, by: str = "") -> list[str]:
     """``lesionlens library add``: the lesions of a CT into a library, without whose they are.
 
-    Add every lesion that ``options`` names, all or none; returns their case ids. Raises `LesionLensError`.
+    Add every lesion that ``options`` names, all or none; returns their case ids. ``by``: the code of who adds them. Raises
+    `LesionLensError`.
     """
     with open_store(options.library, writable=True) as library:
-        sha256 = indexed_as(library, ModelIdentity.of_model(model.described))
+        indexed = indexed_as(library, ModelIdentity.of_model(model.described))
         steps.begin(f"Reading {options.volume.name}")
         series = series_at(options.volume, options.series)
         if series is not None and (options.pictures or options.patches) and not options.allow_burned_in:
-            require_no_burned_in_text(_burned_in(series))
+            require_no_burned_in_text(is_burned_in(series))
         volume, boxes, odd = read_lesions(options, series, library, model.described)
         steps.warn(dict.fromkeys(warning for each in odd for warning in each))
-        owner, properties = _owner(options, series, library)
+        owner, properties = owner_of(options, series, library)
         cases = _cases(options, len(boxes))
         for new in cases:
             checked_case(new, owner)  # before the first is embedded
         lesions = steps.each(list(zip(cases, boxes, strict=True)), f"Embedding {len(boxes)} lesions")
-        entries = [_case_entry(volume, box, model, steps, new=new, owner=owner) for new, box in lesions]
+        entries = [case_entry_of(volume, box, model, steps, new=new, owner=owner) for new, box in lesions]
         if not options.allow_duplicates:
-            require_new(library, entries, model_sha256=sha256)
-        library.add_many(entries, model_sha256=sha256)
+            require_new(library, entries, model_sha256=indexed)
+        library.add_many(entries, model_sha256=indexed, by=by)
         for name, value in properties.items():
             library.set_property(name, value)
         if key_of(library) is None:
@@ -327,19 +348,25 @@ def add_lesions(options: argparse.Namespace, model: ModelSession, steps: Steps) 
     return [new.case_id for new in cases]
 
 
-def _case_entry(
-    volume: CTVolume, box: LesionBox, model: ModelSession, steps: Steps, *, new: NewCase, owner: Owner
+def case_entry_of(
+    volume: CTVolume, box: LesionBox, model: ModelSession, steps: Steps, *, new: NewCase, owner: Owner, where: str = ""
 ) -> CaseEntry:
-    embedding = _embedded(model, volume, box, steps)
+    """A lesion of a CT as a case. ``where``: of the table, for what is odd about it. Raises `LesionLensError`."""
+    embedding = _embedded(model, volume, box, steps, where=where)
     return case_entry(volume, box, embedding.vector, new=new, owner=owner, predicted=predicted_by(embedding))
 
 
-def _owner(options: argparse.Namespace, series: DicomSeries | None, library: CaseStore) -> tuple[Owner, dict[str, str]]:
-    """Whose the lesions are, and what the library is to note of its key once they are in it."""
+def owner_of(
+    options: argparse.Namespace, series: DicomSeries | None, library: CaseStore, *, without: str = "give --patient with"
+) -> tuple[Owner, dict[str, str]]:
+    """Whose the lesions are, and what the library is to note of its key once they are in it.
+
+    ``without``: how the patient is told where the file does not say it. Raises `CaseLibraryError`.
+    """
     identity = read_identity(options, series)
     if not identity.is_known:
         msg = (
-            "The file does not say which patient it is of; give --patient with any identifier that is the same for "
+            f"The file does not say which patient it is of; {without} any identifier that is the same for "
             "all CTs of the patient. Only its hash is stored."
         )
         raise CaseLibraryError(msg)
@@ -362,11 +389,12 @@ def _cases(options: argparse.Namespace, count: int) -> list[NewCase]:
             with_thumbnails=options.pictures,
             with_patch=options.patches,
         )
-        for case_id in _case_ids(options.case_id, count)
+        for case_id in case_ids(options.case_id, count)
     ]
 
 
-def _case_ids(given: str | None, count: int) -> list[str]:
+def case_ids(given: str | None, count: int) -> list[str]:
+    """As many ids as there are lesions: random ones, or ``given``, with -1, -2, ... behind it for several."""
     if given is None:
         return [new_case_id() for _ in range(count)]
     return [given] if count == 1 else [f"{given}-{number}" for number in range(1, count + 1)]

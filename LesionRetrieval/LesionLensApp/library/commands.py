@@ -1,39 +1,40 @@
-"""``lesionlens library build | add | search | list | remove | verify | key | export | reindex | push | pull``: the commands.
+"""``lesionlens library``: build, add, search, list, show, edit, remove, verify, key, export, reindex, push and pull cases.
 
-What ``build``, ``add`` and ``search`` do is in `cases` and `search`.
+Their options, and what they print; what they do is in the files beside this one.
 """
 
 from __future__ import annotations
 
 import argparse
-import os
 import sys
-from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from LesionLib.errors import CaseLibraryError
-from LesionLib.model.folder import find_bundle, segment_margin_of
+from LesionLib.model.folder import find_bundle
 from LesionLib.terminal import notify
-from LesionRetrievalLib.libraries import Target, TransferPlan, Transferred, library_location, open_store, transfer
-from LesionRetrievalLib.library.cases import Case, CaseStore
-from LesionRetrievalLib.library.reindex import ReindexReport, patch_embedder, reindex
+from LesionRetrievalLib.libraries import library_location, open_store
+from LesionRetrievalLib.library.cases import Case
 from LesionRetrievalLib.library.store import CaseLibrary
-from LesionRetrievalLib.server.connection import is_server_address
-from LesionRetrievalLib.server.library import MilvusLibrary
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from LesionLensApp.library.contents import (
     LISTED,
     contents_as_csv,
     contents_as_json,
-    described_model,
+    print_case,
     print_contents,
 )
-from LesionLensApp.options import add_machine_options, add_readers_option, add_window_option, model_for
+from LesionLensApp.library.upkeep import pull, push, reindex_library, verify_library
+from LesionLensApp.options import (
+    BOXES_HELP,
+    add_code_option,
+    add_machine_options,
+    add_readers_option,
+    add_window_option,
+    code_of,
+    model_for,
+)
 from LesionLensApp.output import NOTICE, Steps, kept_names, library_file
 
 if TYPE_CHECKING:
@@ -52,6 +53,8 @@ def add_library_commands(commands: argparse._SubParsersAction, *, default_model:
     _add_add(library, default_model)
     _add_search(library, default_model)
     _add_list(library)
+    _add_show(library)
+    _add_edit(library)
     _add_remove(library)
     _add_verify(library)
     _add_key_command(library)
@@ -62,7 +65,10 @@ def add_library_commands(commands: argparse._SubParsersAction, *, default_model:
 
 
 def _add_build(commands: argparse._SubParsersAction, default_model: str) -> None:
-    parser = commands.add_parser("build", help="a library from a folder of cases: one CSV table, image/ and mask/")
+    parser = commands.add_parser(
+        "build",
+        help="a library from a folder of cases: one CSV table, image/ and mask/; broken off, it goes on the next time",
+    )
     parser.add_argument("folder", type=Path, help="folder with the table, image/ and mask/")
     parser.add_argument("--model", default=default_model, help="name or folder of the model that embeds the cases")
     add_machine_options(parser)
@@ -85,6 +91,7 @@ def _add_build(commands: argparse._SubParsersAction, default_model: str) -> None
     _add_images(parser)
     _add_key(parser)
     parser.add_argument("--overwrite", action="store_true", help="replace an existing library")
+    add_code_option(parser)
     parser.set_defaults(command=_build)
 
 
@@ -100,17 +107,35 @@ def _add_phantom(commands: argparse._SubParsersAction, default_model: str) -> No
 
 
 def _add_add(commands: argparse._SubParsersAction, default_model: str) -> None:
-    parser = commands.add_parser("add", help="add the lesions of a CT, made anonymous")
+    parser = commands.add_parser("add", help="add the lesions of a CT, or of a table of CTs, made anonymous")
     _add_library_argument(parser)
-    parser.add_argument("volume", type=Path, help="DICOM folder, NRRD or NIfTI file")
-    _add_where(parser, required=True)
-    parser.add_argument("--label", required=True, help="the answer: what the lesions turned out to be")
-    parser.add_argument("--label-source", required=True, help="how it was established, such as histology")
+    parser.add_argument("volume", type=Path, nargs="?", help="DICOM folder, NRRD or NIfTI file")
+    _add_where(parser, required=True).add_argument(
+        "--table", type=Path, metavar="TABLE",
+        help="many CTs: a CSV with the columns name, volume and, in each row, one of boxes, segmentation, mask; and, where they "
+        "differ from the options, label, label_source, organ, note, attributes (name=value; ...), case_id, patient, study, series",
+    )  # fmt: skip
+    parser.add_argument(
+        "--keep", action="append", default=[], metavar="COLUMN",
+        help="with --table: keep this column as an attribute; may be repeated (default: none is kept)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--failed", type=Path, metavar="FILE",
+        help="with --table: where the rows that could not be added are named (default: beside the table, TABLE.failed.csv)",
+    )  # fmt: skip
+    parser.add_argument("--label", help="the answer: what the lesions turned out to be")
+    parser.add_argument("--label-source", help="how it was established, such as histology")
     parser.add_argument("--organ", default="not stated", help="organ or site of the lesions")
     parser.add_argument(
         "--case-id", help="id of the case; -1, -2, … is put behind it for several (default: a random one)"
     )
-    parser.add_argument("--attribute", action="append", default=[], metavar="NAME=VALUE", help="may be repeated")
+    parser.add_argument(
+        "--attribute",
+        action="append",
+        default=[],
+        metavar="NAME=VALUE",
+        help="an attribute of the lesions; may be repeated",
+    )
     parser.add_argument("--note", default="", help="a remark; no names, dates or numbers of a patient")
     parser.add_argument("--model", help=_model_help(default_model))
     add_machine_options(parser)
@@ -123,6 +148,7 @@ def _add_add(commands: argparse._SubParsersAction, default_model: str) -> None:
     parser.add_argument(
         "--allow-duplicates", action="store_true", help="add lesions although the library holds the very same already"
     )
+    add_code_option(parser)
     parser.set_defaults(command=_add)
 
 
@@ -133,7 +159,10 @@ def _model_help(default_model: str) -> str:
 def _add_search(commands: argparse._SubParsersAction, default_model: str) -> None:
     parser = commands.add_parser("search", help="the most similar cases to one of the library, or to lesions on a CT")
     _add_library_argument(parser)
-    parser.add_argument("--case", help="id of the case to compare with; needs no model")
+    parser.add_argument(
+        "--case",
+        help="id of the case to compare with; needs no model (--model names which of the library's vectors count)",
+    )
     parser.add_argument("--volume", type=Path, help="DICOM folder, NRRD or NIfTI file with the lesions to compare with")
     _add_where(parser, required=False)
     parser.add_argument("--model", help=_model_help(default_model))
@@ -171,11 +200,44 @@ def _add_list(commands: argparse._SubParsersAction) -> None:
     parser.set_defaults(command=_list)
 
 
+def _add_show(commands: argparse._SubParsersAction) -> None:
+    parser = commands.add_parser("show", help="one case: what is said of it, and who added and changed it when")
+    _add_library_argument(parser)
+    parser.add_argument("case", help="id of the case")
+    parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
+    parser.set_defaults(command=_show)
+
+
+def _add_edit(commands: argparse._SubParsersAction) -> None:
+    parser = commands.add_parser("edit", help="change the answer, the note or attributes of a case")
+    _add_library_argument(parser)
+    parser.add_argument("case", help="id of the case")
+    parser.add_argument("--label", help="the answer: what the lesion turned out to be")
+    parser.add_argument("--label-source", help="how it was established, such as histology")
+    parser.add_argument("--organ", help="organ or site of the lesion")
+    parser.add_argument("--note", help="another remark in the place of the old one; '' takes it out")
+    parser.add_argument(
+        "--set", action="append", default=[], metavar="NAME=VALUE", help="set an attribute; may be repeated"
+    )
+    parser.add_argument(
+        "--unset", action="append", default=[], metavar="NAME", help="take an attribute out; may be repeated"
+    )
+    parser.add_argument(
+        "--volume", type=Path,
+        help="the case's CT, if at hand: names, numbers and dates in its header are then refused in what you type",
+    )  # fmt: skip
+    parser.add_argument("--series", help="which series of a DICOM folder: its number in the list, or its UID")
+    _add_key(parser)
+    add_code_option(parser)
+    parser.set_defaults(command=_edit, patient=None, study=None)
+
+
 def _add_remove(commands: argparse._SubParsersAction) -> None:
     parser = commands.add_parser("remove", help="remove cases; in a file their bytes are overwritten")
     _add_library_argument(parser)
     parser.add_argument("case", nargs="+", help="ids of the cases")
     parser.add_argument("--yes", action="store_true", help="remove them without asking")
+    add_code_option(parser)
     parser.set_defaults(command=_remove)
 
 
@@ -213,6 +275,7 @@ def _add_reindex(commands: argparse._SubParsersAction, default_model: str) -> No
     _add_library(parser)
     parser.add_argument("--model", default=default_model, help="name or folder of the model")
     add_machine_options(parser)
+    add_code_option(parser)
     parser.set_defaults(command=_reindex)
 
 
@@ -240,9 +303,10 @@ def _add_library(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("library", type=library_file, help="the library file")
 
 
-def _add_where(parser: argparse.ArgumentParser, *, required: bool) -> None:
+def _add_where(parser: argparse.ArgumentParser, *, required: bool) -> argparse._MutuallyExclusiveGroup:
+    """Where the lesions are; returns the options of which one is given."""
     where = parser.add_mutually_exclusive_group(required=required)
-    where.add_argument("--boxes", type=Path, help="boxes as .csv, or a Slicer markups file (.mrk.json)")
+    where.add_argument("--boxes", type=Path, help=BOXES_HELP)
     where.add_argument(
         "--segmentation", type=Path, help="label map, .seg.nrrd or DICOM SEG: every segment becomes a box"
     )
@@ -251,6 +315,7 @@ def _add_where(parser: argparse.ArgumentParser, *, required: bool) -> None:
         "--margin-mm", type=float, help="margin around a segment (default: what the model was made for)"
     )
     parser.add_argument("--series", help="which series of a DICOM folder: its number in the list, or its UID")
+    return where
 
 
 def add_reading_options(parser: argparse.ArgumentParser) -> None:
@@ -298,8 +363,9 @@ def _build(options: argparse.Namespace) -> None:
     )  # fmt: skip
     key_path = options.key or default_key_path()
     built = build_library(
-        options.folder, model, options.out, plan=plan, key_path=key_path, steps=steps, overwrite=options.overwrite
-    )
+        options.folder, model, options.out, plan=plan, key_path=key_path, steps=steps, overwrite=options.overwrite,
+        by=code_of(options),
+    )  # fmt: skip
     thumbnails = "with three small pictures each" if options.pictures else "without pictures (--pictures stores them)"
     patches = ", with the CT around each lesion" if options.patches else ""
     notify(f"{options.out}: {built.cases} cases, {thumbnails}{patches}.")
@@ -328,12 +394,60 @@ def _phantom(options: argparse.Namespace) -> None:
 
 
 def _add(options: argparse.Namespace) -> None:
+    _require_add_options(options)
+    by = code_of(options)
     steps = Steps()
     model = _asked(options, steps)
+    if options.table:
+        options.keep = kept_names(options.keep)
+        _add_table(options, model, steps, by)
+        return
     from LesionLensApp.library.cases import add_lesions
 
-    added = add_lesions(options, model, steps)
+    added = add_lesions(options, model, steps, by=by)
     notify(f"{options.library}: added {', '.join(added)}.")
+
+
+def _require_add_options(options: argparse.Namespace) -> None:
+    """Refuse options that go with one CT only, or are missing for one. Raises `CaseLibraryError`."""
+    if options.table:
+        one_only = {
+            "a CT": options.volume, "--series": options.series, "--case-id": options.case_id, "--patient": options.patient,
+            "--study": options.study,
+        }  # fmt: skip
+        given = [name for name, value in one_only.items() if value]
+        if given:
+            msg = f"--table takes its lesions from the table; leave out {', '.join(given)}, which go with one CT."
+            raise CaseLibraryError(msg)
+        return
+    wanted = {"a CT": options.volume, "--label": options.label, "--label-source": options.label_source}
+    missing = [name for name, value in wanted.items() if value is None]
+    if missing:
+        msg = f"{', '.join(missing)} is missing; give it, or many CTs with what is said of each by --table."
+        raise CaseLibraryError(msg)
+    if options.keep or options.failed:
+        msg = "--keep and --failed go with --table; leave them out, or give a table of CTs."
+        raise CaseLibraryError(msg)
+
+
+_SHOWN_FAILURES = 8
+
+
+def _add_table(options: argparse.Namespace, model: ModelSession, steps: Steps, by: str) -> None:
+    from LesionLensApp.library.table import add_table, failed_path
+
+    done = add_table(options, model, steps, by=by)
+    for name, where, error in done.failed[:_SHOWN_FAILURES]:
+        steps.note(f"{where}, {name}: {error}")
+    count = sum(map(len, done.cases.values()))
+    there = f"; the lesions of {len(done.there)} rows were there already" if done.there else ""
+    notify(f"{options.library}: added {count} cases of {len(done.cases)} rows{there}.")
+    if done.left_out:
+        notify(f"Columns that were not kept (--keep COLUMN keeps one): {', '.join(done.left_out)}.")
+    if done.failed:
+        rows = len(done.cases) + len(done.there) + len(done.failed)
+        msg = f"{len(done.failed)} of {rows} rows failed; see {failed_path(options)}."
+        raise CaseLibraryError(msg)
 
 
 def _search(options: argparse.Namespace) -> None:
@@ -355,13 +469,25 @@ def _list(options: argparse.Namespace) -> None:
         print_contents(options.library, limit=options.limit)
 
 
+def _show(options: argparse.Namespace) -> None:
+    print_case(options.library, options.case, as_json=options.json)
+
+
+def _edit(options: argparse.Namespace) -> None:
+    from LesionLensApp.library.editing import edit_case
+
+    changed = edit_case(options, by=code_of(options))
+    what = f"changed {changed}" if changed else "nothing to change, it says so already"
+    notify(f"{options.library}: case {options.case}: {what}.")
+
+
 def _remove(options: argparse.Namespace) -> None:
-    cases = dict.fromkeys(options.case)
+    cases, by = dict.fromkeys(options.case), code_of(options)
     with open_store(options.library, writable=True) as library:
         known = [library.case(case_id) for case_id in cases]
         if not options.yes:
             _ask_to_remove(known, options.library)
-        library.remove_many(list(cases))
+        library.remove_many(list(cases), by=by)
     notify(f"{options.library}: removed {', '.join(cases)}.")
 
 
@@ -378,7 +504,6 @@ def _ask_to_remove(cases: Sequence[Case], location: Path | str) -> None:
 
 
 def _verify(options: argparse.Namespace) -> None:
-
     notify(verify_library(options.library))
 
 
@@ -418,17 +543,14 @@ def _export(options: argparse.Namespace) -> None:
 def _reindex(options: argparse.Namespace) -> None:
     steps = Steps()
     model = _asked(options, steps)
-
-    notify(reindex_library(options.library, model, steps))
+    notify(reindex_library(options.library, model, steps, by=code_of(options)))
 
 
 def _push(options: argparse.Namespace) -> None:
-
     notify(push(options))
 
 
 def _pull(options: argparse.Namespace) -> None:
-
     notify(pull(options))
 
 
@@ -439,115 +561,3 @@ def _asked(options: argparse.Namespace, steps: Steps) -> ModelSession:
     from LesionLensApp.loaded_model import ModelSession
 
     return ModelSession.of(options)
-
-
-_SHOWN_PROBLEMS = 10
-
-
-def verify_library(path: Path | str) -> str:
-    """``lesionlens library verify``: whether a library is sound.
-
-    One line that all is well, or `CaseLibraryError` with what is not.
-    """
-    with open_store(path) as library:
-        problems = library.integrity_problems()
-        if problems:
-            more = f" and {len(problems) - _SHOWN_PROBLEMS} more" if len(problems) > _SHOWN_PROBLEMS else ""
-            msg = f"{path} is damaged: {'; '.join(problems[:_SHOWN_PROBLEMS])}{more}."
-            raise CaseLibraryError(msg)
-        models = "; ".join(map(described_model, library.models()))
-        return f"{path} is sound: {len(library)} cases, embedded by {models}."
-
-
-_INTERRUPTED = 130
-_SHOWN_CASES = 5
-
-
-def reindex_library(path: Path, model: ModelSession, steps: Steps) -> str:
-    """``lesionlens library reindex``: the cases embedded by another model, with a bar, to be broken off and resumed.
-
-    Embed what is not embedded yet; returns what was done, in a few lines. Raises `CaseLibraryError`.
-
-    Ends the program with code 130 when interrupted; what is done is kept.
-    """
-    with CaseLibrary.open(path, read_only=False) as library:
-        try:
-            who = model.described
-            steps.begin(f"Embedding {len(library)} cases by {who.name} {who.version}")
-            embed = patch_embedder(who.spec, model.embed, margin_mm=segment_margin_of(who.manifest))
-            with _bar() as bar:
-                report = reindex(library, who, progress=bar, embed=embed)
-        except KeyboardInterrupt:
-            notify("lesionlens: interrupted; what is embedded is kept, reindex again to go on.", sys.stderr)
-            raise SystemExit(_INTERRUPTED) from None
-    return "\n".join([f"{path}: {_counted(report)}", *_left_out(report)])
-
-
-@contextmanager
-def _bar() -> Iterator[Callable[[int, int], None]]:
-    """What `reindex` tells its progress to, drawn where there is a terminal."""
-    columns = [TextColumn("         "), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()]
-    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
-        task = progress.add_task("", total=None)
-        yield lambda done, total: progress.update(task, completed=done, total=total)
-
-
-def _counted(report: ReindexReport) -> str:
-    earlier = f", {report.kept} were already" if report.kept else ""
-    return f"{report.embedded} cases embedded by {report.model}{earlier}."
-
-
-def _left_out(report: ReindexReport) -> list[str]:
-    lines = []
-    for reason, count in Counter(report.left_out.values()).items():
-        names = [case_id for case_id, cause in report.left_out.items() if cause == reason]
-        more = ", …" if count > _SHOWN_CASES else ""
-        lines.append(f"{count} cannot be: {reason} ({', '.join(names[:_SHOWN_CASES])}{more}).")
-    return lines
-
-
-def push(options: argparse.Namespace) -> str:
-    """``lesionlens library push``: the cases of a file to a server; what happened, in a line. Raises `CaseLibraryError`."""
-    with CaseLibrary.open(options.library) as source:
-        model = source.model
-        with MilvusLibrary.create(_address(options.server), model=model, dimension=source.dimension) as target:
-            return _transfer_text(_transfer(source, target, options), options.server)
-
-
-def pull(options: argparse.Namespace) -> str:
-    """``lesionlens library pull``: the cases of a server into a file, which is made where it is not there.
-
-    Returns what happened, in a line.
-    """
-    with MilvusLibrary.open(_address(options.server)) as source, _file(options.library, source) as target:
-        return _transfer_text(_transfer(source, target, options), str(options.library))
-
-
-def _file(path: Path, source: MilvusLibrary) -> CaseLibrary:
-    if os.path.exists(path):
-        return CaseLibrary.open(path, read_only=False)
-    dimension = next(m.dimension for m in source.models() if m.identity == source.model)
-    return CaseLibrary.create(path, model=source.model, dimension=dimension)
-
-
-def _transfer(source: CaseStore, target: Target, options: argparse.Namespace) -> Transferred:
-    steps = Steps()
-    steps.begin(f"Comparing {len(source)} cases with {len(target)} that are there")
-
-    def progress(done: int, total: int) -> None:
-        steps.begin(f"{done} of {total} cases")
-
-    plan = TransferPlan(thumbnails=options.pictures, patches=options.patches)
-    return transfer(source, target, plan, progress=progress)
-
-
-def _address(text: str) -> str:
-    if not is_server_address(text):
-        msg = f"{text!r} is no address of a server; give milvus://host:port/library."
-        raise CaseLibraryError(msg)
-    return text
-
-
-def _transfer_text(done: Transferred, where: str) -> str:
-    there = f", {done.there} were there already" if done.there else ""
-    return f"{where}: {done.added} cases added{there}."

@@ -10,9 +10,18 @@ from typing import TYPE_CHECKING, Any
 
 from LesionLib.errors import CaseLibraryError, InputWarning
 from LesionLib.inference.results import abstention_codes, abstention_sentence
+from LesionLib.model.folder import find_bundle, unchecked_manifest
 from LesionRetrievalLib.libraries import open_store
 from LesionRetrievalLib.library.attributes import conditions_from
-from LesionRetrievalLib.library.cases import MAY_BE_THE_LESION, CaseStore, ModelIdentity, Neighbour, indexed_as
+from LesionRetrievalLib.library.cases import (
+    MAY_BE_THE_LESION,
+    REINDEXED,
+    CaseStore,
+    Change,
+    ModelIdentity,
+    Neighbour,
+    indexed_as,
+)
 from LesionRetrievalLib.library.pseudonyms import forms_of
 from LesionRetrievalLib.library.search import SearchFilter
 from rich.console import Console
@@ -27,6 +36,40 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
+class ComparedBy:
+    """The model whose vectors were compared. ``reindexed``: when the library was embedded by it after it was made, the last time;
+    ``missing`` of its ``cases`` never were, and cannot be found.
+    """
+
+    model: ModelIdentity
+    reindexed: Change | None
+    missing: int
+    cases: int
+
+    @classmethod
+    def of(cls, library: CaseStore, sha256: str) -> ComparedBy:
+        """Raises `CaseLibraryError`."""
+        indexed = next(model for model in library.models() if model.identity.sha256 == sha256)
+        what, count = f"{REINDEXED}{indexed.identity}", len(library)
+        found = [change for change in library.changes("") if change.what == what]
+        return cls(indexed.identity, found[-1] if found else None, count - indexed.cases, count)
+
+    def __str__(self) -> str:
+        """One line or two, to be printed."""
+        since = f"; the library was reindexed by it on {self.reindexed.when}" if self.reindexed else ""
+        text = f"Compared by {self.model}{since}."
+        if self.missing:
+            text += f" {self.missing} of {self.cases} cases were never embedded by it and cannot be found: reindex the library."
+        return text
+
+    def as_json(self) -> dict[str, Any]:
+        """Name, version and hash of the model; ``reindexed``: UTC, None where the library was made with it."""
+        model = {name: getattr(self.model, name) for name in ("name", "version", "sha256")}
+        when = self.reindexed.at if self.reindexed else None
+        return {**model, "reindexed": when, "casesNotEmbedded": self.missing}
+
+
+@dataclass(frozen=True)
 class SearchResult:
     """The cases found for one lesion, best first. ``patient``: the hash of whose it is, where that is known.
 
@@ -37,6 +80,7 @@ class SearchResult:
     lesion: str
     patient: str | None
     found: tuple[Neighbour, ...]
+    compared: ComparedBy
     warnings: tuple[InputWarning, ...] = ()
     note: str = ""
 
@@ -66,13 +110,16 @@ def print_search_results(results: Sequence[SearchResult]) -> None:
             table.add_column(heading)
         for number, case in enumerate(result.found, start=1):
             very = f", {MAY_BE_THE_LESION}" if case.may_be_the_lesion else ""
-            similarity, whose = f"{case.similarity:.3f}{very}", _whose(case, result.patient)
+            far = "" if case.distance is None else f" (distance {case.distance:.3f})"
+            similarity, whose = f"{case.similarity:.3f}{far}{very}", _whose(case, result.patient)
             row = (str(number), case.case_id, case.label, similarity, case.label_source, case.organ, whose)
             table.add_row(*map(cell, row))
         console.print(table)
         reason = abstention_sentence(abstention_codes(result.warnings))
         for warning in ([reason] if reason else []) + list(result.warnings):
             console.print(cell(f"{result.lesion}: {warning}"), style="yellow")
+    for compared in dict.fromkeys(str(result.compared) for result in results):
+        console.print(cell(compared))
     for note in dict.fromkeys(result.note for result in results if result.note):
         console.print(cell(note), style="yellow")
 
@@ -84,6 +131,7 @@ def as_json_text(results: Sequence[SearchResult]) -> str:
             {
                 "lesion": a.lesion,
                 "note": a.note,
+                "model": a.compared.as_json(),
                 "found": [
                     {**_shown(c), "patient": _whose(c, a.patient), "mayBeTheLesion": c.may_be_the_lesion}
                     for c in a.found
@@ -100,12 +148,24 @@ def as_json_text(results: Sequence[SearchResult]) -> str:
 
 
 def _of_case(library: CaseStore, options: argparse.Namespace, wanted: SearchFilter) -> SearchResult:
-    case, model = library.case(options.case), library.model
+    case, model = library.case(options.case), _asked_model(library, options.model)
     hashes = (case.patient_hash, case.study_hash)
     filters = _filters(options, replace(wanted, exclude_case=case.case_id), hashes)
     vector = library.vector(case.case_id, model_sha256=model.sha256)
     found = library.search(vector, k=options.similar, model_sha256=model.sha256, **filters)
-    return SearchResult(case.case_id, case.patient_hash, tuple(found))
+    return SearchResult(case.case_id, case.patient_hash, tuple(found), ComparedBy.of(library, model.sha256))
+
+
+def _asked_model(library: CaseStore, asked: str | None) -> ModelIdentity:
+    """The model whose vectors of a case are compared: the one that is named, of several of that name the last, else the library's
+    own.
+    """
+    if asked is None:
+        return library.model
+    named = [m.identity for m in library.models() if m.identity.name == asked and not m.unfinished]
+    if named:
+        return named[-1]
+    return library.require_model(str(unchecked_manifest(find_bundle(asked)).get("sha256")))
 
 
 def _of_ct(
@@ -122,11 +182,13 @@ def _of_ct(
 
     volume, boxes, odd = read_lesions(options, series, library, model.described)
     patient = hashes[0] if hashes else None
+    compared = ComparedBy.of(library, sha256)
     results = []
     for box, noticed in zip(boxes, odd, strict=True):
         vector, warnings = model.embed_checked(volume, box)
         found = library.search(vector, k=options.similar, model_sha256=sha256, **filters)
-        results.append(SearchResult(box.name, patient, tuple(found), tuple(dict.fromkeys((*noticed, *warnings))), note))
+        odd_about_it = tuple(dict.fromkeys((*noticed, *warnings)))
+        results.append(SearchResult(box.name, patient, tuple(found), compared, odd_about_it, note))
     return results
 
 
@@ -169,4 +231,5 @@ def _whose(case: Neighbour, patient: str | None) -> str:
 
 def _shown(case: Neighbour) -> dict[str, Any]:
     names = ("case_id", "label", "similarity", "label_source", "organ", "attributes", "note")
-    return {name: getattr(case, name) for name in names}
+    shown = {name: getattr(case, name) for name in names}
+    return shown if case.distance is None else {**shown, "distance": case.distance}

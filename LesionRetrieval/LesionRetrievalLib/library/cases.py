@@ -1,96 +1,27 @@
-"""What a case library may hold: cases, vectors, pictures and HU patches, checked on entry; and what every library can do.
-
-HU patches become rows of a library, and come back; what comes back is checked, for libraries are passed on.
-"""
+"""What a case library may hold: cases, vectors, pictures and HU patches, checked on entry; and what every library can do."""
 
 from __future__ import annotations
 
 import json
 import math
+import operator
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from datetime import date
+from datetime import UTC, date, datetime
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
-from LesionLib.errors import CaseLibraryError, LesionLensError
-from LesionLib.geometry import CTVolume, LesionBox
+from LesionLib.errors import CaseLibraryError
+from LesionLib.metric import COSINE, METRICS, metric_of
 from LesionLib.model.folder import same_embedding_as, segment_margin_of
 
-from LesionRetrievalLib.library.arrays import packed, unpacked
-from LesionRetrievalLib.library.patches import MAX_VOXELS, HuPatch
+from LesionRetrievalLib.library.patches import HuPatch
 from LesionRetrievalLib.library.pseudonyms import is_pseudonym
 
 if TYPE_CHECKING:
     from LesionLib.inference.messages import Embedding, ModelDescription
     from LesionLib.inference.results import RunInfo
-
-
-BOX_COLUMNS = "center_ras, size_mm, axes_ras, open_faces"
-PART_COLUMNS = "part, slices, height, width, dtype, ijk_to_ras, zlib"
-_DTYPES = {"ct": ("int16", "float32"), "segment": ("uint8",)}
-
-
-def box_row(patch: HuPatch) -> tuple:
-    """The values of `BOX_COLUMNS`."""
-    box = patch.box
-    faces = sum(1 << bit for bit, is_open in enumerate(patch.open_faces) if is_open)
-    return (_as_text(box.centerRAS), _as_text(box.sizeMm), _as_text(box.axesRAS), faces)
-
-
-def part_rows(patch: HuPatch) -> list[tuple]:
-    """The values of `PART_COLUMNS`: one row for the CT, one for the segment where there is one."""
-    parts = {"ct": patch.volume, "segment": patch.box.segment}
-    return [_part_row(part, volume) for part, volume in parts.items() if volume is not None]
-
-
-def decoded_patch(case_id: str, box: tuple, parts: list[tuple]) -> HuPatch:
-    """The patch of these rows; `CaseLibraryError` naming the case where they are damaged."""
-    try:
-        volumes = {row[0]: _volume(row) for row in parts}
-        center, size, axes, faces = box
-        lesion = LesionBox(
-            _numbers(center, (3,)), _numbers(size, (3,)), _numbers(axes, (3, 3)), segment=volumes.get("segment")
-        )
-        open_faces = tuple(bool(faces >> bit & 1) for bit in range(6))
-        return HuPatch(volumes["ct"], lesion, open_faces)
-    except (
-        LesionLensError,
-        ValueError,
-        TypeError,
-        LookupError,
-        AttributeError,
-        ArithmeticError,
-        RecursionError,
-    ) as error:
-        msg = f"Case {case_id!r}: its HU patch is damaged; remove the case, or restore the library from a copy."
-        raise CaseLibraryError(msg) from error
-
-
-def _part_row(part: str, volume: CTVolume) -> tuple:
-    array = volume.array
-    if array.dtype.name not in _DTYPES[part] or array.size > MAX_VOXELS:
-        msg = f"The {part} of the patch is {array.dtype} of shape {array.shape}; make it by lesion_patch."
-        raise CaseLibraryError(msg)
-    return (part, *array.shape, array.dtype.name, _as_text(volume.ijkToRAS), packed(array))
-
-
-def _volume(row: tuple) -> CTVolume:
-    part, *shape, dtype, ijk_to_ras, content = row
-    if dtype not in _DTYPES[part]:
-        raise ValueError
-    array = unpacked(content, dtype=dtype, shape=shape, most=MAX_VOXELS)
-    name = "patch" if part == "ct" else "segment"
-    return CTVolume(array, _numbers(ijk_to_ras, (4, 4)), name=name)
-
-
-def _as_text(values: np.ndarray) -> str:
-    return json.dumps([float(value) for value in values.ravel()])
-
-
-def _numbers(text: str, shape: tuple[int, ...]) -> np.ndarray:
-    return np.array(json.loads(text), dtype=float).reshape(shape)
 
 
 PLANES = ("axial", "coronal", "sagittal")
@@ -127,7 +58,8 @@ class ModelIdentity:
     """Which model made the vectors: name and version for people, the bundle's SHA-256 for certainty.
 
     ``segment_margin_mm``: how far the boxes of the cases' segments reach beyond them; None where a library does not say.
-    ``same_embedding_as``: the SHA-256 of earlier models whose vectors are the same; a library does not say it.
+    ``same_embedding_as``: the SHA-256 of earlier models whose vectors are the same; a library does not say it. ``metric``: how
+    vectors are compared, see `LesionLib.metric`; of a library's own models as it was stored with them.
     """
 
     name: str
@@ -135,6 +67,7 @@ class ModelIdentity:
     sha256: str
     segment_margin_mm: float | None = field(default=None, compare=False)
     same_embedding_as: tuple[str, ...] = field(default=(), compare=False)
+    metric: str = field(default=COSINE, compare=False)
 
     @classmethod
     def of(cls, run: RunInfo) -> ModelIdentity:
@@ -144,7 +77,7 @@ class ModelIdentity:
     @classmethod
     def of_embedding(cls, embedding: Embedding) -> ModelIdentity:
         """The model that embedded a lesion."""
-        return replace(cls.of(embedding.info), same_embedding_as=embedding.same_embedding_as)
+        return replace(cls.of(embedding.info), same_embedding_as=embedding.same_embedding_as, metric=embedding.metric)
 
     @classmethod
     def of_model(cls, model: ModelDescription) -> ModelIdentity:
@@ -153,7 +86,7 @@ class ModelIdentity:
         if manifest is None:
             return cls(model.name, model.version, model.sha256)
         same = same_embedding_as(manifest)
-        return cls(model.name, model.version, model.sha256, segment_margin_of(manifest), same)
+        return cls(model.name, model.version, model.sha256, segment_margin_of(manifest), same, metric_of(manifest))
 
     def __post_init__(self) -> None:
         """Refuse empty names and what is not a SHA-256 (`CaseLibraryError`)."""
@@ -161,6 +94,9 @@ class ModelIdentity:
         _checked_text(self.version, "model version", low=1, high=100)
         if not isinstance(self.sha256, str) or not _SHA256.fullmatch(self.sha256):
             msg = f"The model's sha256 is {self.sha256!r}; give 64 lower-case hexadecimal characters."
+            raise CaseLibraryError(msg)
+        if self.metric not in METRICS:
+            msg = f"The model's vectors are compared by {self.metric!r}; known are {', '.join(METRICS)}. Update LesionLens."
             raise CaseLibraryError(msg)
 
     def __str__(self) -> str:
@@ -232,9 +168,100 @@ class Case:
         return (*(str(getattr(self, name)) for name in CASE_COLUMNS[:6]), attributes, self.note)
 
 
+ADDED, REMOVED, REINDEXED = "added", "removed", "reindexed by "
+_CODE = re.compile(r"(?=[^0-9]*[0-9])[A-Za-z0-9._-]{1,16}")
+_TIME = re.compile(r"\d{4}-\d{2}-\d{2}T\d{2}:\d{2}:\d{2}\.\d{6}Z")
+
+
+def checked_code(value: object) -> str:
+    """The code of who changes a library, or "" for nobody; `CaseLibraryError`, without repeating it, for any other.
+
+    A code has a digit and neither spaces nor commas, so that nobody's name is taken for one.
+    """
+    if value == "" or (isinstance(value, str) and _CODE.fullmatch(value)):
+        return value
+    msg = (
+        "The code of who does this has a form that is not taken; give 1 to 16 of A-Z a-z 0-9 . _ -, with a digit among them, "
+        "such as reader7: a code, and nobody's name."
+    )
+    raise CaseLibraryError(msg)
+
+
+@dataclass(frozen=True)
+class Change:
+    """What was done to a library: ``what`` to ``case_id`` ("" for the library as a whole), by ``by`` (a code, "" where not
+    said), at ``at``, UTC, as 2026-11-27T21:30:05.000000Z. Malformed values: `CaseLibraryError`.
+
+    ``what`` names the fields that were changed, never what was or is in them.
+    """
+
+    case_id: str
+    at: str
+    by: str
+    what: str
+
+    def __post_init__(self) -> None:
+        """Check every field: libraries are passed on."""
+        if self.case_id != "":
+            checked_case_id(self.case_id)
+        checked_code(self.by)
+        if not isinstance(self.at, str) or not _TIME.fullmatch(self.at):
+            msg = "The time of a change is damaged; it must be UTC, as 2026-11-27T21:30:05.000000Z."
+            raise CaseLibraryError(msg)
+        _checked_text(self.what, "what was changed", low=1, high=500)
+
+    @classmethod
+    def now(cls, case_id: str, by: str, what: str) -> Change:
+        """One that is made at this moment."""
+        return cls(case_id, datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ"), by, what)
+
+    @property
+    def when(self) -> str:
+        """To the second, as people read it: 2026-11-27 21:30:05 UTC."""
+        return f"{self.at[:10]} {self.at[11:19]} UTC"
+
+    def __str__(self) -> str:
+        return f"{self.when} {self.what}{f' by {self.by}' if self.by else ''}"
+
+
+def changed_fields(before: Case, after: Case) -> str:
+    """Which fields differ, for `Change.what`: "label, note, attribute size"; "" where none does. Raises `CaseLibraryError`.
+
+    Whose the case is cannot be changed.
+    """
+    if (before.case_id, before.patient_hash, before.study_hash) != (
+        after.case_id,
+        after.patient_hash,
+        after.study_hash,
+    ):
+        msg = (
+            f"Case {before.case_id!r}: its id, patient and study stay what they are; remove the case and add it again."
+        )
+        raise CaseLibraryError(msg)
+    names = [
+        name.replace("_", " ")
+        for name in ("label", "label_source", "organ", "note")
+        if getattr(before, name) != getattr(after, name)
+    ]
+    missing = object()
+    attributes = dict.fromkeys((*before.attributes, *after.attributes))
+    names += [
+        f"attribute {name}"
+        for name in attributes
+        if before.attributes.get(name, missing) != after.attributes.get(name, missing)
+        or type(before.attributes.get(name)) is not type(after.attributes.get(name))
+    ]
+    text = ", ".join(names)
+    return text if len(text) <= 500 else f"{len(names)} fields"
+
+
 @dataclass(frozen=True)
 class Neighbour:
-    """One case found by a search; ``similarity`` is the cosine, -1 to 1. The other fields are `Case`'s."""
+    """One case found by a search, with the fields of `Case`.
+
+    ``similarity`` is the cosine, -1 to 1; by a model of the Euclidean metric 1 / (1 + ``distance`` squared), above 0 to 1, and
+    ``distance`` is that of the two points (None by cosine). Either way 1 is the same, and more is nearer.
+    """
 
     case_id: str
     label: str
@@ -245,6 +272,7 @@ class Neighbour:
     study_hash: str
     attributes: Mapping[str, Scalar] = field(hash=False)
     note: str
+    distance: float | None = None
 
     @property
     def may_be_the_lesion(self) -> bool:
@@ -359,6 +387,18 @@ def checked_date(value: object) -> str:
         raise CaseLibraryError(msg) from error
 
 
+def whole_number(value: object, name: str, *, high: int = 2**31) -> int:
+    """Return ``value`` if it is a whole number from 1 to ``high``; `CaseLibraryError` for any other."""
+    try:
+        number = 0 if isinstance(value, bool) else operator.index(value)
+    except TypeError:
+        number = 0
+    if not 1 <= number <= high:
+        msg = f"{name} is {value!r}; give a whole number from 1 to {high}."
+        raise CaseLibraryError(msg)
+    return number
+
+
 def unit_vector(vector: Any, dimension: int) -> np.ndarray:
     """Return ``vector`` as float64 of shape (dimension,) and length 1; `CaseLibraryError` if it can't be."""
     try:
@@ -458,7 +498,7 @@ def _refuse_uid(value: str, name: str) -> None:
 class CaseStore(Protocol):
     """What every case library can do, wherever its cases lie; `CaseLibrary` keeps them in one file on this computer.
 
-    Known lesions with their vectors, searched exactly by cosine. Faults are `LesionLib.errors.CaseLibraryError`.
+    Known lesions with their vectors, searched exactly by the metric of the model. Faults are `LesionLib.errors.CaseLibraryError`.
     """
 
     @property
@@ -483,19 +523,37 @@ class CaseStore(Protocol):
         thumbnails: Mapping[str, np.ndarray] | None = None,
         patch: HuPatch | None = None,
         created: str | None = None,
+        by: str | None = "",
     ) -> None:
-        """Add one case, wholly or not at all; ``created``: its date, for one from another library."""
+        """Add one case, wholly or not at all; ``created``: its date, for one from another library.
+
+        ``by``: the code of who adds it, kept with the time; None: not kept, for its history comes along.
+        """
 
     def add_many(
-        self, entries: Iterable[CaseEntry | tuple], *, model_sha256: str, created: Mapping[str, str] | None = None
+        self,
+        entries: Iterable[CaseEntry | tuple],
+        *,
+        model_sha256: str,
+        created: Mapping[str, str] | None = None,
+        by: str | None = "",
     ) -> int:
         """Add several cases, all or none; how many. ``created``: dates by case id, for cases from another library."""
 
-    def remove(self, case_id: str) -> None:
-        """Remove a case with all that belongs to it."""
+    def update(self, case: Case, *, by: str = "") -> str:
+        """Put other texts and attributes in the place of a case's; which they are, as `changed_fields` says it."""
 
-    def remove_many(self, case_ids: Sequence[str]) -> None:
+    def remove(self, case_id: str, *, by: str | None = "") -> None:
+        """Remove a case with all that belongs to it; that it was is kept with the code ``by`` and the time, with None not."""
+
+    def remove_many(self, case_ids: Sequence[str], *, by: str = "") -> None:
         """Remove several cases; none where one of them is not there."""
+
+    def changes(self, case_id: str | None = None) -> list[Change]:
+        """What was done to a case ("": to the library as a whole), or to all of it, in the order of time."""
+
+    def note_changes(self, changes: Iterable[Change]) -> None:
+        """Keep what was done to cases where they were before; what is kept already is not kept twice."""
 
     def integrity_problems(self) -> tuple[str, ...]:
         """Read all of it; what is wrong, one line each."""

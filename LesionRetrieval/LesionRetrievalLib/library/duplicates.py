@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from LesionLib.errors import CaseLibraryError
@@ -48,23 +49,38 @@ def same_lesion(library: CaseStore, entry: CaseEntry, *, model_sha256: str) -> s
     return None
 
 
-def without_repeats(entries: Iterable[CaseEntry], notify: Callable[[str, str], None]) -> Iterator[CaseEntry]:
-    """The entries but those that are an earlier one again; ``notify(case id, id of the earlier one)`` is called for each."""
-    known: dict[bytes, list[tuple[str, bytes | None]]] = {}
-    for entry in entries:
-        # In one process the same lesion has the same vector to the last bit. Digests: patches would not fit into memory.
-        alike = known.setdefault(_digest(stored_vector(entry.vector, len(entry.vector))), [])
+@dataclass(frozen=True)
+class LesionDigests:
+    """What two lesions of one process have in common where they are the same: ``vector`` and, where it is kept, ``ct``."""
+
+    vector: str
+    ct: str | None
+
+    @classmethod
+    def of(cls, entry: CaseEntry) -> LesionDigests:
+        """Digests: patches would not fit into memory."""
         ct = None if entry.patch is None else _digest(entry.patch.volume.array)
-        earlier = next((case_id for case_id, other in alike if None in (ct, other) or ct == other), None)
-        if earlier is not None:
-            notify(entry.case.case_id, earlier)
-            continue
-        alike.append((entry.case.case_id, ct))
-        yield entry
+        return cls(_digest(stored_vector(entry.vector, len(entry.vector))), ct)
 
 
-def _digest(array: np.ndarray) -> bytes:
-    return hashlib.sha256(array_bytes(array)).digest()
+class Repeats:
+    """Lesions in their order, to find one that comes again: the same lesion has the same vector to the last bit."""
+
+    def __init__(self) -> None:
+        self._known: dict[str, list[tuple[str, str | None]]] = {}
+
+    def earlier(self, digests: LesionDigests) -> str | None:
+        """The id of the case that is the same lesion, if there was one."""
+        alike = self._known.get(digests.vector, ())
+        return next((i for i, ct in alike if None in (ct, digests.ct) or ct == digests.ct), None)
+
+    def take(self, case_id: str, digests: LesionDigests) -> None:
+        """One more, to be told from those that come."""
+        self._known.setdefault(digests.vector, []).append((case_id, digests.ct))
+
+
+def _digest(array: np.ndarray) -> str:
+    return hashlib.sha256(array_bytes(array)).hexdigest()
 
 
 def _are_same(one: CaseEntry, other: CaseEntry) -> bool:

@@ -1,6 +1,6 @@
 """The SQLite file under a case library: made whole, opened only if ours, its faults in plain English; copies to give away.
 
-Its tables are told version by version, with the way from an older file to the newest.
+Its tables are told version by version, with the way from an older file to the newest; whether all of it is sound.
 """
 
 from __future__ import annotations
@@ -12,14 +12,19 @@ from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 from urllib.parse import quote
 
+import numpy as np
 from LesionLib.errors import CaseLibraryError
 from LesionLib.io.private_files import PRIVATE_FILE, make_private, open_private
+from LesionLib.metric import COSINE
+
+if TYPE_CHECKING:
+    from LesionRetrievalLib.library.store import LibraryReading
 
 APPLICATION_ID = 0x4C4C636C  # "LLcl", in the file's header: tells our libraries from any other SQLite file
-SCHEMA_VERSION = 3
+SCHEMA_VERSION = 4
 
 _TABLES_1 = {
     "models": """CREATE TABLE models (
@@ -64,6 +69,32 @@ _ADDED_IN_3 = {
     # What is true of the library as a whole, such as by which key its patients were hashed.
     "properties": "CREATE {temp} TABLE properties (name TEXT PRIMARY KEY NOT NULL, value TEXT NOT NULL)",
 }
+_ADDED_IN_4 = {
+    # Who did what to which case and when (`cases.Change`); it stays when the case goes, and no copy to give away has it.
+    "changes": """CREATE {temp} TABLE changes (
+        number INTEGER PRIMARY KEY, case_id TEXT NOT NULL, at TEXT NOT NULL, who TEXT NOT NULL, what TEXT NOT NULL,
+        UNIQUE (case_id, at, who, what))""",
+}
+
+
+METRIC_PROPERTY = "searchMetric "  # with a model's SHA-256: how its vectors are compared, where not by cosine
+INSERT_PROPERTY = "INSERT OR REPLACE INTO properties (name, value) VALUES (?, ?)"
+_INSERT_MODEL = "INSERT INTO models (sha256, name, version, dimension, segment_margin_mm) VALUES (?, ?, ?, ?, ?)"
+
+
+def model_statements(row: tuple, *, metric: str) -> list[tuple[str, tuple]]:
+    """The statements, with their values, that make a model known to a library."""
+    named = [] if metric == COSINE else [(INSERT_PROPERTY, (METRIC_PROPERTY + row[0], metric))]
+    return [(_INSERT_MODEL, row), *named]
+
+
+def models_statement(connection: sqlite3.Connection) -> str:
+    """Name, version, SHA-256, dimension, whether unfinished, margin and metric of every model, in the order of indexing."""
+    margin = "segment_margin_mm" if has_margins(connection) else "NULL"
+    metric = f"(SELECT value FROM properties WHERE properties.name = '{METRIC_PROPERTY}' || sha256)"
+    unfinished = "sha256 IN (SELECT sha256 FROM unfinished_models)"
+    columns = f"name, version, sha256, dimension, {unfinished}, {margin}, coalesce({metric}, '{COSINE}')"
+    return f"SELECT {columns} FROM models ORDER BY rowid"
 
 
 def tables(version: int = SCHEMA_VERSION) -> dict[str, str]:
@@ -73,7 +104,7 @@ def tables(version: int = SCHEMA_VERSION) -> dict[str, str]:
 
 def _added(since: int, version: int, *, temp: str) -> dict[str, str]:
     """The tables that came after the version ``since`` up to ``version``."""
-    steps = {2: _ADDED_IN_2, 3: _ADDED_IN_3}
+    steps = {2: _ADDED_IN_2, 3: _ADDED_IN_3, 4: _ADDED_IN_4}
     added = [steps[number] for number in range(since + 1, version + 1)]
     return {name: statement.format(temp=temp) for each in added for name, statement in each.items()}
 
@@ -329,7 +360,10 @@ _CASES = f"case_id IN (SELECT case_id FROM vectors JOIN models ON sha256 = model
 
 @dataclass(frozen=True)
 class ExportPlan:
-    """What goes into a copy besides cases and vectors. ``notes`` are free text: read them before they leave the house."""
+    """What goes into a copy besides cases and vectors. ``notes`` are free text: read them before they leave the house.
+
+    Who added or changed a case, and at what hour, never goes along.
+    """
 
     thumbnails: bool = False
     patches: bool = False
@@ -394,3 +428,72 @@ def _copy_table(
     marks = ", ".join("?" * len(names))
     with closing(source.execute(f"SELECT {chosen} FROM {table} WHERE {where} ORDER BY rowid")) as rows:
         target.executemany(f"INSERT INTO {table} ({columns}) VALUES ({marks})", rows)
+
+
+Rows = Callable[..., list[tuple]]
+
+_CHECKS = {
+    "SELECT * FROM pragma_integrity_check WHERE integrity_check != 'ok'": "{}",
+    "PRAGMA foreign_key_check": "table {}: a row points nowhere",
+    "SELECT case_id FROM cases EXCEPT SELECT case_id FROM vectors": "case {}: it has no vector",
+    """SELECT case_id FROM pictures WHERE typeof(grey) != 'blob' OR length(grey) != height * width""":
+        "case {}: a picture of it is damaged",
+    "SELECT case_id FROM patches EXCEPT SELECT case_id FROM patch_boxes": "case {}: its HU patch lacks the box",
+}  # fmt: skip
+
+
+def problems_of(library: LibraryReading, rows: Rows) -> tuple[str, ...]:
+    """Whether a case library is whole: every page, row, vector, picture and patch is read.
+
+    What is wrong, one line each; empty: all is well. ``rows`` runs a statement on the library's file.
+    """
+    problems: list[str] = []
+    for statement, text in _CHECKS.items():
+        try:
+            problems += [text.format(row[0]) for row in rows(statement)]
+        except CaseLibraryError as error:  # too damaged to be read to its end
+            problems.append(str(error))
+    for check in (_vectors, _cases, _patches, _changes):
+        try:
+            problems += check(library, rows)
+        except CaseLibraryError as error:
+            problems.append(str(error))
+    return tuple(dict.fromkeys(problems))
+
+
+def _vectors(_library: LibraryReading, rows: Rows) -> Iterator[str]:
+    # One at a time: a library may be larger than memory.
+    one = "SELECT vector, dimension FROM vectors JOIN models ON sha256 = model_sha256 WHERE case_id = ? AND sha256 = ?"
+    for case_id, sha256 in rows("SELECT case_id, model_sha256 FROM vectors ORDER BY case_id"):
+        found = rows(one, (case_id, sha256))
+        if found and not _is_unit(*found[0]):
+            yield f"case {case_id}: its vector is damaged"
+
+
+def _is_unit(blob: object, dimension: int) -> bool:
+    if not isinstance(blob, bytes) or len(blob) != 4 * dimension:
+        return False
+    return abs(float(np.linalg.norm(np.frombuffer(blob, "<f4").astype(float))) - 1.0) < 1e-3
+
+
+def _cases(library: LibraryReading, rows: Rows) -> Iterator[str]:
+    for (case_id,) in rows("SELECT case_id FROM cases ORDER BY case_id"):
+        try:
+            library.case(case_id)
+        except CaseLibraryError as error:
+            yield f"case {case_id}: {error}"
+
+
+def _patches(library: LibraryReading, rows: Rows) -> Iterator[str]:
+    for (case_id,) in rows("SELECT case_id FROM patch_boxes ORDER BY case_id"):
+        try:
+            library.patch(case_id)
+        except CaseLibraryError as error:
+            yield str(error)
+
+
+def _changes(library: LibraryReading, _rows: Rows) -> Iterator[str]:
+    try:
+        library.changes()
+    except CaseLibraryError as error:
+        yield f"what was changed when: {error}"

@@ -35,7 +35,7 @@ from LesionRetrievalLib.library.cases import (
 )
 from LesionRetrievalLib.library.duplicates import require_new
 from LesionRetrievalLib.library.patches import LUNG_WINDOW_HU, case_thumbnails, lesion_patch
-from LesionRetrievalLib.library.pseudonyms import Pseudonymiser
+from LesionRetrievalLib.library.pseudonyms import Pseudonymiser, forms_of
 from LesionRetrievalLib.library.store import CaseLibrary
 
 LABEL_COLUMNS = ("label", "malignant")
@@ -116,7 +116,7 @@ def require_columns(row: CaseRow, keep: Sequence[str]) -> None:
         if name not in row.values:
             msg = f"{row.where}: there is no column {name!r} to keep; there are {', '.join(map(str, row.values))}."
             raise CaseTableError(msg)
-        if _NEVER_KEPT.fullmatch(name.lower()):
+        if columns_never_kept([name]):
             msg = (
                 f"{row.where}: the column {name!r} tells whose a lesion is, or belongs to an evaluation; it cannot be kept. "
                 "Where it does neither, give it another name."
@@ -145,12 +145,21 @@ def columns_left_out(row: CaseRow, label: str, keep: Sequence[str]) -> tuple[str
 
 def identifiers_of(row: CaseRow) -> tuple[str, ...]:
     """What the table says of whose lesion it is: nothing of this may stand in what is kept."""
-    values = [
+    return (*identifying_values(row.values), row.image_path.name.split(".")[0])
+
+
+def identifying_values(values: Mapping[str, str]) -> list[str]:
+    """What stands in those columns of a row that name somebody or something."""
+    return [
         value
-        for name, value in row.values.items()
+        for name, value in values.items()
         if value and isinstance(name, str) and _IDENTIFIERS.fullmatch(name.lower())
     ]
-    return (*values, row.image_path.name.split(".")[0])
+
+
+def columns_never_kept(names: Iterable[str]) -> list[str]:
+    """Those that tell by their name whose a lesion is, or belong to an evaluation."""
+    return [name for name in names if _NEVER_KEPT.fullmatch(name.lower())]
 
 
 _MIN_LETTERS, _MIN_DIGITS = 2, 4
@@ -312,9 +321,32 @@ def require_anonymous(case: Case, identifiers: Iterable[str]) -> Case:
     pattern = re.compile(rf"(?<!\w)(?:{'|'.join(map(re.escape, sorted(wanted, key=len, reverse=True)))})(?!\w)")
     for name, text in _texts(case):
         if pattern.search(_plain(text)):
-            msg = f"The {name} holds a name, number or date of the patient; write it without, nothing was added."
+            msg = f"The {name} holds a name, number or date of the patient; write it without, nothing was written."
             raise CaseLibraryError(msg)
     return case
+
+
+_WORDS_TOGETHER = 4  # an identifier may be typed in parts
+
+
+def require_not_the_patient(case: Case, texts: Iterable[str], key: Pseudonymiser) -> None:
+    """Refuse ``texts`` in which the patient's or the study's identifier stands (`CaseLibraryError`), without repeating which.
+
+    It is known by its hash: words, and up to four that follow each other, are hashed by the library's own ``key`` and compared
+    with the case's.
+    """
+    for text in texts:
+        words = [word for word in re.split(r"[\s,;:=()\[\]\"']+", text) if word]
+        runs = {
+            "".join(words[start:end])
+            for start in range(len(words))
+            for end in range(start + 1, min(start + _WORDS_TOGETHER, len(words)) + 1)
+        }
+        for run in filter(_tells, runs | {run.strip(".") for run in runs}):
+            patient, study = key.hash(run), key.hash(run, domain="study")
+            if case.patient_hash in forms_of(patient) or case.study_hash in forms_of(study):
+                msg = "What you typed holds the identifier of the patient or study; write it without, nothing was written."
+                raise CaseLibraryError(msg)
 
 
 def _plain(text: str) -> str:

@@ -1,14 +1,21 @@
-"""What a library keeps of the CT around a lesion: small grey pictures in three planes, and a patch in HU."""
+"""What a library keeps of the CT around a lesion: small grey pictures in three planes, and a patch in HU.
+
+HU patches become rows of a library, and come back; what comes back is checked, for libraries are passed on.
+"""
 
 from __future__ import annotations
 
+import json
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
-from LesionLib.errors import CaseLibraryError
+from LesionLib.errors import CaseLibraryError, LesionLensError
 from LesionLib.geometry import CTVolume, LesionBox, require_overlap, transformed_points
 from LesionLib.sampling.resample import resample
+
+from LesionRetrievalLib.library.arrays import packed, unpacked
 
 if TYPE_CHECKING:
     from LesionLib.sampling.inputs import Spec
@@ -135,3 +142,81 @@ def _cropped_segment(segment: CTVolume) -> CTVolume:
         low, high = np.maximum(found.min(axis=0)[::-1] - 1, 0), np.minimum(found.max(axis=0)[::-1] + 2, high)
     part = _cropped(segment, low, high, name="segment")
     return replace(part, array=np.ascontiguousarray(part.array, dtype=np.uint8))
+
+
+BOX_COLUMNS = "center_ras, size_mm, axes_ras, open_faces"
+PART_COLUMNS = "part, slices, height, width, dtype, ijk_to_ras, zlib"
+_DTYPES = {"ct": ("int16", "float32"), "segment": ("uint8",)}
+
+
+def box_row(patch: HuPatch) -> tuple:
+    """The values of `BOX_COLUMNS`."""
+    box = patch.box
+    faces = sum(1 << bit for bit, is_open in enumerate(patch.open_faces) if is_open)
+    return (_as_text(box.centerRAS), _as_text(box.sizeMm), _as_text(box.axesRAS), faces)
+
+
+def part_rows(patch: HuPatch) -> list[tuple]:
+    """The values of `PART_COLUMNS`: one row for the CT, one for the segment where there is one."""
+    parts = {"ct": patch.volume, "segment": patch.box.segment}
+    return [_part_row(part, volume) for part, volume in parts.items() if volume is not None]
+
+
+def decoded_patch(case_id: str, box: tuple, parts: list[tuple]) -> HuPatch:
+    """The patch of these rows; `CaseLibraryError` naming the case where they are damaged."""
+    try:
+        volumes = {row[0]: _volume(row) for row in parts}
+        center, size, axes, faces = box
+        lesion = LesionBox(
+            _numbers(center, (3,)), _numbers(size, (3,)), _numbers(axes, (3, 3)), segment=volumes.get("segment")
+        )
+        open_faces = tuple(bool(faces >> bit & 1) for bit in range(6))
+        return HuPatch(volumes["ct"], lesion, open_faces)
+    except (
+        LesionLensError,
+        ValueError,
+        TypeError,
+        LookupError,
+        AttributeError,
+        ArithmeticError,
+        RecursionError,
+    ) as error:
+        msg = f"Case {case_id!r}: its HU patch is damaged; remove the case, or restore the library from a copy."
+        raise CaseLibraryError(msg) from error
+
+
+def _part_row(part: str, volume: CTVolume) -> tuple:
+    array = volume.array
+    if array.dtype.name not in _DTYPES[part] or array.size > MAX_VOXELS:
+        msg = f"The {part} of the patch is {array.dtype} of shape {array.shape}; make it by lesion_patch."
+        raise CaseLibraryError(msg)
+    return (part, *array.shape, array.dtype.name, _as_text(volume.ijkToRAS), packed(array))
+
+
+def _volume(row: tuple) -> CTVolume:
+    part, *shape, dtype, ijk_to_ras, content = row
+    if dtype not in _DTYPES[part]:
+        raise ValueError
+    array = unpacked(content, dtype=dtype, shape=shape, most=MAX_VOXELS)
+    name = "patch" if part == "ct" else "segment"
+    return CTVolume(array, _numbers(ijk_to_ras, (4, 4)), name=name)
+
+
+def _as_text(values: np.ndarray) -> str:
+    return json.dumps([float(value) for value in values.ravel()])
+
+
+def _numbers(text: str, shape: tuple[int, ...]) -> np.ndarray:
+    return np.array(json.loads(text), dtype=float).reshape(shape)
+
+
+class OneByOne:
+    """`CaseStore`'s questions about several cases, put for one after the other: in a file, each costs next to nothing."""
+
+    def thumbnails_of(self, case_ids: Sequence[str]) -> dict[str, dict[str, np.ndarray]]:
+        """The pictures of several cases, by case id."""
+        return {case_id: self.thumbnails(case_id) for case_id in case_ids}
+
+    def patches_of(self, case_ids: Sequence[str]) -> dict[str, HuPatch | None]:
+        """The CTs around the lesions of several cases, by case id."""
+        return {case_id: self.patch(case_id) for case_id in case_ids}

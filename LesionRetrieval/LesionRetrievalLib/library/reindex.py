@@ -10,7 +10,7 @@ import numpy as np
 from LesionLib.errors import CaseLibraryError, LesionLensError
 from LesionLib.io.boxes import with_segment_margin
 
-from LesionRetrievalLib.library.cases import ModelIdentity
+from LesionRetrievalLib.library.cases import ModelIdentity, checked_code
 from LesionRetrievalLib.library.patches import HuPatch, sees_beyond
 
 if TYPE_CHECKING:
@@ -42,14 +42,17 @@ def reindex(
     *,
     progress: Callable[[int, int], None] | None = None,
     embed: Embedder | None = None,
+    by: str = "",
 ) -> ReindexReport:
     """Embed every case by ``model`` that is not yet, from its HU patch, and let it be searched with when done.
 
     Each case is committed by itself: whatever stops this, the next call goes on there. ``progress`` is told (done, of)
     before the first and after each case; an exception that it raises stops here. Vectors of other models stay.
     Cases without a patch, or with one too small for the model, are left out and named; with none left it is an error.
-    ``embed``: how the model embeds a patch (None: in this process).
+    ``embed``: how the model embeds a patch (None: in this process). ``by``: the code of who reindexes, kept with the time where
+    this changes anything.
     """
+    checked_code(by)
     with library.transaction():  # refused now rather than after the first case, if it may not be written
         pass
     identity = ModelIdentity.of_model(model)
@@ -74,7 +77,8 @@ def reindex(
             f"No case of {library.path} can be embedded by {identity}: {reasons}. Build the library again from the CTs."
         )
         raise CaseLibraryError(msg)
-    library.finish_model(model.sha256)
+    was_unfinished = any(m.unfinished for m in library.models() if m.identity.sha256 == model.sha256)
+    library.finish_model(model.sha256, by=by if embedded or was_unfinished else None)
     return ReindexReport(identity, embedded, kept, left_out)
 
 

@@ -1,4 +1,4 @@
-"""Which cases of a library are the most similar: exact search by cosine, filtered by patient, study, label and the like."""
+"""Which cases of a library are the most similar: exact search, filtered by patient, study, label and the like."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from typing import Any, Literal, get_args
 
 import numpy as np
 from LesionLib.errors import CaseLibraryError
+from LesionLib.metric import COSINE, EUCLIDEAN, points_of, similarity_at
 
 from LesionRetrievalLib.library.cases import (
     CASE_COLUMNS,
@@ -148,7 +149,7 @@ def _key(value: Scalar) -> tuple[bool, Scalar]:
 
 @dataclass(frozen=True, eq=False)
 class SearchIndex:
-    """Exact search by cosine: a library's unit vectors in memory, one matrix product a query.
+    """Exact search: a library's unit vectors in memory, by cosine one matrix product a query.
 
     All of a library in memory, rows ordered by case id.
 
@@ -198,11 +199,15 @@ class SearchIndex:
             keep &= False if column is None else column.meets(value)
         return np.flatnonzero(keep)
 
-    def nearest(self, query: np.ndarray, k: int, rows: np.ndarray) -> list[Neighbour]:
-        """Return the ``k`` of ``rows`` nearest to ``query``, best first.
+    def nearest(self, query: np.ndarray, k: int, rows: np.ndarray, *, metric: str = COSINE) -> list[Neighbour]:
+        """Return the ``k`` of ``rows`` nearest to ``query`` by ``metric``, best first.
 
         ``query``: float64, (dimension,), length 1. ``rows``: numbers of rows, (n,), ascending.
         """
+        if metric == EUCLIDEAN:
+            distance = euclidean_distances(self.matrix, query, rows)
+            order = np.argsort(distance, kind="stable")[:k]
+            return [distant_neighbour(self.rows[rows[i]], float(distance[i])) for i in order]
         scores = (self.matrix @ query.astype(np.float32))[rows]
         rows = rows[_contenders(scores, k, self.matrix.shape[1])]
         similarity = self._similarity(query, rows)
@@ -232,6 +237,26 @@ class SearchIndex:
         parts = np.array_split(rows, len(rows) // 4096 + 1)
         sums = [(self.matrix[part].astype(np.float64) * query).sum(axis=1) for part in parts]
         return np.concatenate(sums).clip(-1.0, 1.0)
+
+
+def euclidean_distances(matrix: np.ndarray, query: np.ndarray, rows: np.ndarray) -> np.ndarray:
+    """Of the points of ``rows`` of ``matrix`` (n, d + 1) to that of ``query`` (d + 1,), float64, (row,).
+
+    `CaseLibraryError` for embeddings that are none of a Euclidean model.
+    """
+    try:
+        asked = points_of(query)
+        # In parts: as float64 points a large library would need three times its memory.
+        parts = np.array_split(rows, len(rows) // 4096 + 1)
+        return np.concatenate([np.linalg.norm(points_of(matrix[part]) - asked, axis=1) for part in parts])
+    except ValueError as error:
+        msg = f"The vectors cannot be compared: {error}; embed the lesion with the model of the library."
+        raise CaseLibraryError(msg) from error
+
+
+def distant_neighbour(row: tuple, distance: float) -> Neighbour:
+    """The case of a row of `CASE_COLUMNS` at a Euclidean distance."""
+    return Neighbour(similarity=float(similarity_at(distance)), distance=distance, **case_fields(row))
 
 
 def _contenders(scores: np.ndarray, k: int, dimension: int) -> np.ndarray:

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import math
-import operator
 import os
 import sqlite3
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from itertools import chain
@@ -19,111 +18,59 @@ from LesionLib.io.private_files import private_folder
 
 from LesionRetrievalLib.library.arrays import array_bytes, array_from_bytes
 from LesionRetrievalLib.library.cases import (
-    BOX_COLUMNS,
+    ADDED,
     CASE_COLUMNS,
     MAX_DIMENSION,
-    PART_COLUMNS,
     PLANES,
+    REINDEXED,
+    REMOVED,
     Case,
     CaseEntry,
+    Change,
     IndexedModel,
     ModelIdentity,
     Neighbour,
-    OneByOne,
-    box_row,
     case_of,
+    changed_fields,
     checked_case_id,
+    checked_code,
     checked_date,
     checked_thumbnails,
     damaged,
-    decoded_patch,
     is_dimension,
     is_picture_shape,
     loaded_vector,
-    part_rows,
     stored_vector,
     unit_vector,
+    whole_number,
 )
 from LesionRetrievalLib.library.file import (
+    INSERT_PROPERTY,
     ExportPlan,
     connect,
     discard,
     export_library,
-    has_margins,
+    model_statements,
+    models_statement,
     only_builder,
     plain_errors,
+    problems_of,
     put_in_place,
     write_new,
 )
-from LesionRetrievalLib.library.patches import HuPatch
+from LesionRetrievalLib.library.patches import (
+    BOX_COLUMNS,
+    PART_COLUMNS,
+    HuPatch,
+    OneByOne,
+    box_row,
+    decoded_patch,
+    part_rows,
+)
 from LesionRetrievalLib.library.search import SearchFilter, SearchIndex
-
-Rows = Callable[..., list[tuple]]
-
-_CHECKS = {
-    "SELECT * FROM pragma_integrity_check WHERE integrity_check != 'ok'": "{}",
-    "PRAGMA foreign_key_check": "table {}: a row points nowhere",
-    "SELECT case_id FROM cases EXCEPT SELECT case_id FROM vectors": "case {}: it has no vector",
-    """SELECT case_id FROM pictures WHERE typeof(grey) != 'blob' OR length(grey) != height * width""":
-        "case {}: a picture of it is damaged",
-    "SELECT case_id FROM patches EXCEPT SELECT case_id FROM patch_boxes": "case {}: its HU patch lacks the box",
-}  # fmt: skip
-
-
-def problems_of(library: LibraryReading, rows: Rows) -> tuple[str, ...]:
-    """Whether a case library is whole: every page, row, vector, picture and patch is read.
-
-    What is wrong, one line each; empty: all is well. ``rows`` runs a statement on the library's file.
-    """
-    problems: list[str] = []
-    for statement, text in _CHECKS.items():
-        try:
-            problems += [text.format(row[0]) for row in rows(statement)]
-        except CaseLibraryError as error:  # too damaged to be read to its end
-            problems.append(str(error))
-    for check in (_vectors, _cases, _patches):
-        try:
-            problems += check(library, rows)
-        except CaseLibraryError as error:
-            problems.append(str(error))
-    return tuple(dict.fromkeys(problems))
-
-
-def _vectors(_library: LibraryReading, rows: Rows) -> Iterator[str]:
-    # One at a time: a library may be larger than memory.
-    one = "SELECT vector, dimension FROM vectors JOIN models ON sha256 = model_sha256 WHERE case_id = ? AND sha256 = ?"
-    for case_id, sha256 in rows("SELECT case_id, model_sha256 FROM vectors ORDER BY case_id"):
-        found = rows(one, (case_id, sha256))
-        if found and not _is_unit(*found[0]):
-            yield f"case {case_id}: its vector is damaged"
-
-
-def _is_unit(blob: object, dimension: int) -> bool:
-    if not isinstance(blob, bytes) or len(blob) != 4 * dimension:
-        return False
-    return abs(float(np.linalg.norm(np.frombuffer(blob, "<f4").astype(float))) - 1.0) < 1e-3
-
-
-def _cases(library: LibraryReading, rows: Rows) -> Iterator[str]:
-    for (case_id,) in rows("SELECT case_id FROM cases ORDER BY case_id"):
-        try:
-            library.case(case_id)
-        except CaseLibraryError as error:
-            yield f"case {case_id}: {error}"
-
-
-def _patches(library: LibraryReading, rows: Rows) -> Iterator[str]:
-    for (case_id,) in rows("SELECT case_id FROM patch_boxes ORDER BY case_id"):
-        try:
-            library.patch(case_id)
-        except CaseLibraryError as error:
-            yield str(error)
-
 
 _COLUMNS = ", ".join(CASE_COLUMNS)
 _BOX_VALUES = len(BOX_COLUMNS.split(","))
-_MODELS = """SELECT name, version, sha256, dimension, sha256 IN (SELECT sha256 FROM unfinished_models), {margin}
-    FROM models ORDER BY rowid"""
 
 
 class LibraryReading(OneByOne):
@@ -134,7 +81,7 @@ class LibraryReading(OneByOne):
         self._connection = connection
         self._schema = self._rows("PRAGMA user_version")[0][0]
         with plain_errors(path):
-            self._models = _MODELS.format(margin="segment_margin_mm" if has_margins(connection) else "NULL")
+            self._models = models_statement(connection)
 
     def __len__(self) -> int:
         return self._rows("SELECT count(*) FROM cases")[0][0]
@@ -239,6 +186,12 @@ class LibraryReading(OneByOne):
         rows = self._rows("SELECT name, value FROM properties ORDER BY name")
         return {name: value for name, value in rows if isinstance(name, str) and isinstance(value, str)}
 
+    def changes(self, case_id: str | None = None) -> list[Change]:
+        """What was done to a case ("": to the library as a whole), or to all of it, in the order of time."""
+        where, given = ("", ()) if case_id is None else (" WHERE case_id = ?", (case_id,))
+        rows = self._rows(f"SELECT case_id, at, who, what FROM changes{where} ORDER BY at, number", given)
+        return [Change(*row) for row in rows]
+
     def ids_without_vector(self, model_sha256: str) -> list[str]:
         """Return the ids of the cases that a search with this model cannot find, in order."""
         statement = "SELECT case_id FROM cases EXCEPT SELECT case_id FROM vectors WHERE model_sha256 = ? ORDER BY 1"
@@ -312,13 +265,13 @@ class CaseLibrary(LibraryReading):
         An existing file is refused; with ``overwrite`` it is replaced, if it is a LesionLens library.
         """
         path = Path(path)
-        row = _model_row(model, dimension)
+        insert = _inserting(model, dimension)
         if os.path.exists(path):
             if not overwrite:
                 msg = f"{path} exists; give another name, or ask for it to be overwritten."
                 raise CaseLibraryError(msg)
             connect(path, "ro").close()
-        write_new(path, lambda connection: connection.execute(_INSERT_MODEL, row))
+        write_new(path, lambda connection: [connection.execute(*statement) for statement in insert])
         return cls.open(path, read_only=False)
 
     @classmethod
@@ -377,9 +330,11 @@ class CaseLibrary(LibraryReading):
         thumbnails: Mapping[str, np.ndarray] | None = None,
         patch: HuPatch | None = None,
         created: str | None = None,
+        by: str | None = "",
     ) -> None:
         """Add one case; ``created``: its date where it comes from another library, else today.
 
+        ``by``: the code of who adds it, kept with the time; None: not kept, for its history comes along.
         ``vector`` is (dimension,) real numbers from the model ``model_sha256``, of any length but zero: it is
         normalised here. ``thumbnails`` maps axial, coronal, sagittal to uint8 grey (height, width). ``patch``: the CT around
         the lesion, by `lesion_patch`; without it the case cannot be embedded again by another model.
@@ -397,7 +352,8 @@ class CaseLibrary(LibraryReading):
             if self._rows("SELECT 1 FROM cases WHERE case_id = ?", (case.case_id,)):
                 msg = f"Case {case.case_id!r} is in the library already; remove it first, or give another id."
                 raise CaseLibraryError(msg)
-            # A date without a time: the hour a case was entered could be matched with a hospital's logs.
+            # A date without a time: the hour could be matched with a hospital's logs. It is kept apart, among the changes,
+            # which no copy to give away has.
             row = (*case.as_row(), checked_date(created) if created else datetime.now(UTC).date().isoformat())
             self._insert("cases", f"{', '.join(CASE_COLUMNS)}, created", row)
             self._insert("vectors", "case_id, model_sha256, vector", (case.case_id, model_sha256, blob))
@@ -408,9 +364,16 @@ class CaseLibrary(LibraryReading):
                 self._insert("patch_boxes", f"case_id, {BOX_COLUMNS}", (case.case_id, *box_row(patch)))
                 for values in part_rows(patch):
                     self._insert("patches", f"case_id, {PART_COLUMNS}", (case.case_id, *values))
+            if by is not None:
+                self._note(Change.now(case.case_id, by, ADDED))
 
     def add_many(
-        self, entries: Iterable[CaseEntry | tuple], *, model_sha256: str, created: Mapping[str, str] | None = None
+        self,
+        entries: Iterable[CaseEntry | tuple],
+        *,
+        model_sha256: str,
+        created: Mapping[str, str] | None = None,
+        by: str | None = "",
     ) -> int:
         """Add (case, vector[, pictures[, patch]]) items in one transaction; returns how many. ``created``: dates by case id."""
         count = 0
@@ -418,21 +381,50 @@ class CaseLibrary(LibraryReading):
             for entry in entries:
                 case, vector, thumbnails, patch = _entry(entry)
                 date = (created or {}).get(case.case_id)
-                self.add(case, vector, model_sha256=model_sha256, thumbnails=thumbnails, patch=patch, created=date)
+                self.add(
+                    case, vector, model_sha256=model_sha256, thumbnails=thumbnails, patch=patch, created=date, by=by
+                )
                 count += 1
         return count
 
-    def remove(self, case_id: str) -> None:
+    def update(self, case: Case, *, by: str = "") -> str:
+        """Put other texts and attributes in the place of a case's; which they are, as `changed_fields` says it.
+
+        Its vectors, pictures, patch and date stay. What was there before is overwritten in the file.
+        """
+        checked_code(by)
+        with self.transaction():
+            changed = changed_fields(self.case(case.case_id), case)
+            if changed:
+                names = CASE_COLUMNS[1:]
+                places = ", ".join(f"{name} = ?" for name in names)
+                self._rows(f"UPDATE cases SET {places} WHERE case_id = ?", (*case.as_row()[1:], case.case_id))
+                self._note(Change.now(case.case_id, by, changed))
+        return changed
+
+    def remove(self, case_id: str, *, by: str | None = "") -> None:
         """Remove a case with its vectors, pictures and patch; their bytes in the file are overwritten."""
         with self.transaction():
             self._require_case(case_id)
             self._rows("DELETE FROM cases WHERE case_id = ?", (case_id,))
+            if by is not None:
+                self._note(Change.now(case_id, by, REMOVED))
 
-    def remove_many(self, case_ids: Sequence[str]) -> None:
+    def remove_many(self, case_ids: Sequence[str], *, by: str = "") -> None:
         """Remove several cases, all or none."""
         with self.transaction():
             for case_id in case_ids:
-                self.remove(case_id)
+                self.remove(case_id, by=by)
+
+    def note_changes(self, changes: Iterable[Change]) -> None:
+        """Keep what was done to cases where they were before; what is kept already is not kept twice."""
+        with self.transaction():
+            for change in changes:
+                self._note(change)
+
+    def _note(self, change: Change) -> None:
+        values = (change.case_id, change.at, change.by, change.what)
+        self._rows("INSERT OR IGNORE INTO changes (case_id, at, who, what) VALUES (?, ?, ?, ?)", values)
 
     def add_vector(self, case_id: str, vector: Any, *, model: ModelIdentity) -> None:
         """Add (or replace) the vector of a case by ``model``; for `reindex`.
@@ -444,7 +436,8 @@ class CaseLibrary(LibraryReading):
         with self.transaction():
             self._require_case(case_id)
             if not self._rows("SELECT 1 FROM models WHERE sha256 = ?", (sha256,)):
-                self._rows(_INSERT_MODEL, _model_row(model, np.size(vector)))
+                for statement in _inserting(model, np.size(vector)):
+                    self._rows(*statement)
                 self._rows("INSERT INTO unfinished_models (sha256) VALUES (?)", (sha256,))
             self._rows(
                 "INSERT OR REPLACE INTO vectors (case_id, model_sha256, vector) VALUES (?, ?, ?)",
@@ -464,28 +457,38 @@ class CaseLibrary(LibraryReading):
         with self.transaction():
             self._rows("UPDATE models SET rowid = (SELECT max(rowid) + 1 FROM models) WHERE sha256 = ?", (sha256,))
 
-    def finish_model(self, sha256: str) -> None:
-        """Let a model be searched with, now that all cases that can be are embedded by it; for `reindex`."""
+    def finish_model(self, sha256: str, *, by: str | None = None) -> None:
+        """Let a model be searched with, now that all cases that can be are embedded by it; for `reindex`.
+
+        ``by``: the code of who reindexed, kept with the time; None: not kept.
+        """
         with self.transaction():
             self._rows("DELETE FROM unfinished_models WHERE sha256 = ?", (sha256,))
+            if by is not None:
+                self._note(Change.now("", by, f"{REINDEXED}{self.require_model(sha256)}"))
 
     def set_property(self, name: str, value: str) -> None:
         """Note something of the library as a whole, in the place of what was noted under that name."""
         with self.transaction():
-            self._rows("INSERT OR REPLACE INTO properties (name, value) VALUES (?, ?)", (name, value))
+            self._rows(INSERT_PROPERTY, (name, value))
+
+    def remove_property(self, name: str) -> None:
+        """Take out what was noted under that name, if anything was."""
+        with self.transaction():
+            self._rows("DELETE FROM properties WHERE name = ?", (name,))
 
     def search(self, vector: Any, *, k: int = 9, model_sha256: str, **filters: Any) -> list[Neighbour]:
         """Return the ``k`` most similar cases, best first; equal ones in the order of their case ids.
 
-        Exact cosine over all cases; fewer than ``k`` come back where fewer are left. ``filters``: the fields of
+        Exact over all cases, by the metric of the model; fewer than ``k`` come back where fewer are left. ``filters``: the fields of
         `SearchFilter`, as scope, exclude_patient, label or attributes.
         """
-        self.require_model(model_sha256)
+        metric = self.require_model(model_sha256).metric
         wanted = SearchFilter(**filters)
-        k = _whole(k, "k")
+        k = whole_number(k, "k")
         index = self._fresh_index(model_sha256)
         query = unit_vector(vector, index.matrix.shape[1])
-        return index.nearest(query, k, index.allowed(wanted))
+        return index.nearest(query, k, index.allowed(wanted), metric=metric)
 
     def integrity_problems(self) -> tuple[str, ...]:
         """Read the whole file; return what is wrong with it, one line each. Empty: all is well."""
@@ -515,32 +518,19 @@ class CaseLibrary(LibraryReading):
         return index
 
 
-_INSERT_MODEL = "INSERT INTO models (sha256, name, version, dimension, segment_margin_mm) VALUES (?, ?, ?, ?, ?)"
-
-
 def _identity(row: tuple) -> ModelIdentity:
-    """Of a row of `_MODELS`."""
-    name, version, sha256, _, _, margin_mm = row
-    return ModelIdentity(name, version, sha256, margin_mm)
+    """Of a row of `models_statement`."""
+    name, version, sha256, _, _, margin_mm, metric = row
+    return ModelIdentity(name, version, sha256, margin_mm, metric=metric)
 
 
-def _model_row(model: ModelIdentity, dimension: int) -> tuple:
+def _inserting(model: ModelIdentity, dimension: int) -> list[tuple[str, tuple]]:
     if not isinstance(model, ModelIdentity):
         msg = f"The model is a {type(model).__name__}; give a ModelIdentity."
         raise CaseLibraryError(msg)
-    size = _whole(dimension, "dimension", high=MAX_DIMENSION)
-    return (model.sha256, model.name, model.version, size, model.segment_margin_mm)
-
-
-def _whole(value: object, name: str, *, high: int = 2**31) -> int:
-    try:
-        number = 0 if isinstance(value, bool) else operator.index(value)
-    except TypeError:
-        number = 0
-    if not 1 <= number <= high:
-        msg = f"{name} is {value!r}; give a whole number from 1 to {high}."
-        raise CaseLibraryError(msg)
-    return number
+    size = whole_number(dimension, "dimension", high=MAX_DIMENSION)
+    row = (model.sha256, model.name, model.version, size, model.segment_margin_mm)
+    return model_statements(row, metric=model.metric)
 
 
 def _entry(entry: object) -> CaseEntry:

@@ -120,6 +120,7 @@ def cardToolTip(neighbour: Neighbour) -> str:
     lines = [
         f"<b>{html.escape(neighbour.label)}</b> ({html.escape(neighbour.case_id)})",
         _("similarity {0:.3f} (1 is the same)").format(neighbour.similarity),
+        "" if neighbour.distance is None else _("at a distance of {0:.3f}").format(neighbour.distance),
         _("may be this very lesion") if neighbour.may_be_the_lesion else "",
         _("established by {0}").format(html.escape(neighbour.label_source)),
         html.escape(neighbour.organ),

@@ -1,27 +1,35 @@
-"""A case library on a Milvus server, for a department that outgrows one file; searched exactly, by cosine."""
+"""A case library on a Milvus server, for a department that outgrows one file; searched exactly."""
 
 from __future__ import annotations
 
+import json
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from hashlib import sha256
 from typing import Any, Self
 
 import numpy as np
 from LesionLib.errors import CaseLibraryError
+from LesionLib.metric import COSINE, EUCLIDEAN, least_cosine_within, points_of
 from LesionLib.model.folder import MAX_MARGIN_MM
 
 from LesionRetrievalLib.library.cases import (
+    ADDED,
     CASE_COLUMNS,
+    REMOVED,
     Case,
     CaseEntry,
+    Change,
     IndexedModel,
     ModelIdentity,
     Neighbour,
     case_fields,
     case_of,
+    changed_fields,
     checked_case_id,
+    checked_code,
     checked_thumbnails,
     is_dimension,
     loaded_vector,
@@ -29,12 +37,17 @@ from LesionRetrievalLib.library.cases import (
     stored_vector,
     unit_vector,
 )
+from LesionRetrievalLib.library.file import METRIC_PROPERTY
 from LesionRetrievalLib.library.patches import HuPatch
-from LesionRetrievalLib.library.search import SearchFilter, attribute_columns
+from LesionRetrievalLib.library.search import (
+    SearchFilter,
+    attribute_columns,
+    distant_neighbour,
+    euclidean_distances,
+)
 from LesionRetrievalLib.server.connection import (
     FILTER_FIELDS,
     ServerAddress,
-    ServerUnreachableError,
     cases_of,
     connected,
     create_library,
@@ -52,10 +65,12 @@ from LesionRetrievalLib.server.records import (
     PICTURE,
     PIECES_AT_ONCE,
     Collection,
+    batches,
     ids_in,
     patch_from,
     pictures_from,
     pieces_of_case,
+    problems_of,
     quoted,
 )
 
@@ -69,11 +84,13 @@ _CASES_OF_PIECES = 50
 class MilvusSearch:
     """Exact search on a server: its float32 order first, then similarities as a library in a file computes them.
 
-    ``cases``: the library's cases; ``vectors``: those of one model.
+    ``cases``: the library's cases; ``vectors``: those of one model, compared by ``metric``. The server's order is by cosine,
+    whatever the metric: near points have near directions, and it is asked until no nearer point can be left.
     """
 
     cases: Collection
     vectors: Collection
+    metric: str = COSINE
 
     def nearest(self, query: np.ndarray, k: int, wanted: SearchFilter) -> list[Neighbour]:
         """The ``k`` nearest to ``query`` (float64, length 1) that the filter leaves, best first, ties by case id."""
@@ -81,10 +98,12 @@ class MilvusSearch:
         for condition in self._conditions(wanted):
             found += self._candidates(query, k, condition)
         best = sorted(found, key=lambda pair: (-pair[1], pair[0]["case_id"]))[:k]
+        if self.metric == EUCLIDEAN:
+            return [distant_neighbour(_columns(row), -nearness) for row, nearness in best]
         return [Neighbour(similarity=similarity, **case_fields(_columns(row))) for row, similarity in best]
 
     def _candidates(self, query: np.ndarray, k: int, condition: str) -> list[tuple[dict[str, Any], float]]:
-        """Whole cases with their similarity: all that could be among the ``k`` nearest."""
+        """Whole cases with their nearness, the cosine or minus the distance: all that could be among the ``k`` nearest."""
         asked, most = k + _SPARE, MAX_ANSWERS + _SPARE
         margin = 4 * (len(query) + 4) * float(np.finfo(np.float32).eps)
         while True:
@@ -92,14 +111,25 @@ class MilvusSearch:
             rows = {row["case_id"]: row for row in self.cases.get([i for i, _, _ in hits], list(CASE_COLUMNS))}
             whole = [(i, score, stored) for i, score, stored in hits if i in rows]
             everything = len(hits) < min(asked, most)
-            enough = len(whole) > k and hits[-1][1] < whole[k - 1][1] - margin
+            nearness = self._nearness(query, whole)
+            enough = len(whole) > k and hits[-1][1] < self._least_cosine(query, nearness, whole, k) - margin
             if everything or enough or asked >= most:
                 break
             asked *= 4
+        return [(rows[i], float(s)) for (i, _, _), s in zip(whole, nearness, strict=True)]
+
+    def _nearness(self, query: np.ndarray, whole: list[tuple[str, float, list[float]]]) -> np.ndarray:
         vectors = [loaded_vector(i, stored, len(query)) for i, _, stored in whole]
         matrix = np.array(vectors, dtype=np.float32).reshape(len(whole), len(query))
-        similarity = (matrix.astype(np.float64) * query).sum(axis=1).clip(-1.0, 1.0)
-        return [(rows[i], float(s)) for (i, _, _), s in zip(whole, similarity, strict=True)]
+        if self.metric == EUCLIDEAN:
+            return -euclidean_distances(matrix, query, np.arange(len(matrix)))
+        return (matrix.astype(np.float64) * query).sum(axis=1).clip(-1.0, 1.0)
+
+    def _least_cosine(self, query: np.ndarray, nearness: np.ndarray, whole: list[tuple], k: int) -> float:
+        """Below it the server holds nothing that could be among the ``k`` nearest."""
+        if self.metric == EUCLIDEAN:
+            return least_cosine_within(float(-np.sort(nearness)[-k]), points_of(query))
+        return whole[k - 1][1]
 
     def _conditions(self, wanted: SearchFilter) -> list[str]:
         """The filter in the server's words; attributes are compared here, and become lists of case ids."""
@@ -113,7 +143,7 @@ class MilvusSearch:
         for name, value in wanted.attributes.items():
             keep &= False if name not in columns else columns[name].meets(value)
         ids = [row["case_id"] for row, kept in zip(rows, keep, strict=True) if kept]
-        return [" and ".join([*parts, ids_in("case_id", chunk)]) for chunk in _batches(ids, _IDS_AT_ONCE)]
+        return [" and ".join([*parts, ids_in("case_id", chunk)]) for chunk in batches(ids, _IDS_AT_ONCE)]
 
 
 def _columns(row: dict[str, Any]) -> tuple:
@@ -136,6 +166,7 @@ class MilvusReading:
         self._cases = Collection(self._client, address, cases_of(library), "case_id")
         self._pieces = Collection(self._client, address, pieces_of(library), "piece_id")
         self._properties = Collection(self._client, address, properties_of(library), "name")
+        self._metrics: dict[str, str] = {}
 
     def close(self) -> None:
         self._client.close()
@@ -166,10 +197,10 @@ class MilvusReading:
         rows = sorted(
             self._models.all(["sha256", "name", "version", "dimension", "place"]), key=lambda row: row["place"]
         )
-        margins = self._margins()
+        margins, properties = self._margins(), self.properties()
         return [
             IndexedModel(
-                _identity(row, margins),
+                _identity(row, margins, properties.get(METRIC_PROPERTY + row["sha256"], COSINE)),
                 _dimension(row),
                 self._vectors(row["sha256"]).count(),
                 False,
@@ -180,7 +211,7 @@ class MilvusReading:
     def require_model(self, sha256: str) -> ModelIdentity:
         """The model ``sha256``; `CaseLibraryError` naming it and the library's where it cannot be searched with."""
         margin_mm = self._margins().get(sha256)
-        return replace(self._indexed(sha256).identity, segment_margin_mm=margin_mm)
+        return replace(self._indexed(sha256).identity, segment_margin_mm=margin_mm, metric=self._metric(sha256))
 
     def case(self, case_id: str) -> Case:
         found = self._whole([checked_case_id(case_id)])
@@ -216,6 +247,14 @@ class MilvusReading:
             create_properties(self._client, self.address.library)  # lets it be read
         return {row["name"]: row["value"] for row in self._properties.all(["name", "value"])}
 
+    def changes(self, case_id: str | None = None) -> list[Change]:
+        """What was done to a case ("": to the library as a whole), or to all of it, in the order of time."""
+        within = f'case_id == "" and piece_id >= {quoted(_CHANGE if case_id is None else f"{_CHANGE}{case_id} ")}'
+        if case_id is not None:
+            within += f" and piece_id < {quoted(f'{_CHANGE}{case_id}!')}"
+        found = [_change(row["about"], self.address) for row in self._pieces.where(within, ["about"])]
+        return sorted(found, key=lambda change: change.at)
+
     def thumbnails(self, case_id: str) -> dict[str, np.ndarray]:
         """The case's pictures, plane to uint8 grey (height, width)."""
         return self.thumbnails_of([checked_case_id(case_id)])[case_id]
@@ -226,11 +265,13 @@ class MilvusReading:
 
     def thumbnails_of(self, case_ids: Sequence[str]) -> dict[str, dict[str, np.ndarray]]:
         """The pictures of several cases, by case id; one question for all, for each takes the server a moment."""
-        return {i: pictures_from(i, rows) for i, rows in self._pieces_by_case(case_ids, PICTURE).items()}
+        return {
+            i: pictures_from(i, rows) for i, rows in self._pieces.of_cases(self._require(case_ids), PICTURE).items()
+        }
 
     def patches_of(self, case_ids: Sequence[str]) -> dict[str, HuPatch | None]:
         """The CTs around the lesions of several cases, by case id."""
-        return {i: patch_from(i, rows) for i, rows in self._pieces_by_case(case_ids, PATCH).items()}
+        return {i: patch_from(i, rows) for i, rows in self._pieces.of_cases(self._require(case_ids), PATCH).items()}
 
     def vector(self, case_id: str, *, model_sha256: str) -> np.ndarray:
         """The case's vector by one model, float32, of length 1."""
@@ -253,15 +294,15 @@ class MilvusReading:
         problems: list[str] = []
         rows = {row["case_id"]: row for row in self._cases.all([*CASE_COLUMNS, "pieces"])}
         for row in rows.values():
-            problems += _problems_of(lambda _, row=row: _as_case(row), [row["case_id"]])
+            problems += problems_of(lambda _, row=row: _as_case(row), [row["case_id"]])
         embedded: set[str] = set()
         for model in self.models():
             sha256 = model.identity.sha256
-            for ids in _batches(sorted(rows), _IDS_AT_ONCE):
-                problems += _problems_of(lambda part, of=sha256: self.vectors(part, model_sha256=of), ids)
+            for ids in batches(sorted(rows), _IDS_AT_ONCE):
+                problems += problems_of(lambda part, of=sha256: self.vectors(part, model_sha256=of), ids)
                 embedded.update(self._vectors(sha256).having(ids))
         problems += [f"case {case_id}: it has no vector" for case_id in sorted(rows.keys() - embedded)]
-        for ids in _batches(sorted(rows), _CASES_OF_PIECES):
+        for ids in batches(sorted(rows), _CASES_OF_PIECES):
             fields = ["case_id", "kind", "about", "place", "data"]
             pieces = self._pieces.where(ids_in("case_id", ids), fields, page=PIECES_AT_ONCE)
             for case_id in ids:
@@ -269,14 +310,15 @@ class MilvusReading:
                 if len(own) != rows[case_id]["pieces"]:
                     problems.append(f"case {case_id}: a part of its pictures or of its patch is missing")
                 for read in (pictures_from, patch_from):
-                    problems += _problems_of(lambda _, read=read, i=case_id, own=own: read(i, own), [case_id])
+                    problems += problems_of(lambda _, read=read, i=case_id, own=own: read(i, own), [case_id])
         return tuple(dict.fromkeys(problems))
 
     def search(self, vector: Any, *, k: int = 9, model_sha256: str, **filters: Any) -> list[Neighbour]:
         """The ``k`` most similar cases that the filters leave, best first, equal ones in the order of their ids.
 
         The server's float32 order is only a first one: similarities are computed again here, in float64, as a library in a
-        file does. Of more than 16,000 equally similar cases at the ``k``-th place, which come is the server's choice.
+        file does. Of more than 16,000 equally similar cases at the ``k``-th place, which come is the server's choice; by a
+        Euclidean model, of more than 16,000 whose directions are as near as that of the ``k``-th.
         """
         model = self._indexed(model_sha256)
         if not isinstance(k, int) or isinstance(k, bool) or not 1 <= k <= MAX_ANSWERS:
@@ -284,7 +326,9 @@ class MilvusReading:
             raise CaseLibraryError(msg)
         wanted = SearchFilter(**filters)
         query = unit_vector(vector, model.dimension)
-        return MilvusSearch(self._cases, self._vectors(model_sha256)).nearest(query, k, wanted)
+        return MilvusSearch(self._cases, self._vectors(model_sha256), self._metric(model_sha256)).nearest(
+            query, k, wanted
+        )
 
     def _indexed(self, sha256: str) -> IndexedModel:
         rows = self._models.all(["sha256", "name", "version", "dimension", "place"])
@@ -298,6 +342,12 @@ class MilvusReading:
         )
         raise CaseLibraryError(msg)
 
+    def _metric(self, sha256: str) -> str:
+        """How a model's vectors are compared; it never changes, so it is asked for once."""
+        if sha256 not in self._metrics:
+            self._metrics[sha256] = self.properties().get(METRIC_PROPERTY + sha256, COSINE)
+        return self._metrics[sha256]
+
     def _margins(self) -> dict[str, float]:
         """How far the boxes of segments reach beyond them, mm, by the model of the vectors. Raises `CaseLibraryError`."""
         found = {}
@@ -306,16 +356,11 @@ class MilvusReading:
                 found[name.removeprefix(_MARGIN)] = _margin_mm(value, self.address)
         return found
 
-    def _pieces_by_case(self, case_ids: Sequence[str], kind: str) -> dict[str, list[dict[str, Any]]]:
-        """The pieces of a kind, of cases that have to be there."""
+    def _require(self, case_ids: Sequence[str]) -> list[str]:
         missing = set(case_ids) - {case.case_id for case in self._whole(case_ids)}
         if missing:
             raise unknown_case(min(missing))
-        found: dict[str, list[dict[str, Any]]] = {case_id: [] for case_id in case_ids}
-        for ids in _batches(list(found), _CASES_OF_PIECES):
-            for piece in self._pieces.of_cases(ids, kind):
-                found[piece["case_id"]].append(piece)
-        return found
+        return list(case_ids)
 
     def _whole(self, ids: Sequence[str]) -> list[Case]:
         return [_as_case(row) for row in self._cases.get(ids, list(CASE_COLUMNS))]
@@ -325,6 +370,23 @@ class MilvusReading:
 
 
 _MARGIN = "segmentMarginMm "  # a property of this name and the model's SHA-256
+# What was done to a case is a piece of no case, so that it stays when the case goes: named by this, the case's id, the time and a
+# digest.
+_CHANGE = "~"
+
+
+def _change_name(change: Change) -> str:
+    """The same change has the same name: it is not there twice."""
+    digest = sha256("\0".join(vars(change).values()).encode()).hexdigest()[:16]
+    return f"{_CHANGE}{change.case_id} {change.at} {digest}"
+
+
+def _change(text: str, address: ServerAddress) -> Change:
+    try:
+        return Change(*json.loads(text))
+    except (CaseLibraryError, ValueError, TypeError, RecursionError) as error:
+        msg = f"{address}: what it says of a change to a case is damaged; push the library there again."
+        raise CaseLibraryError(msg) from error
 
 
 def _margin_mm(text: str, address: ServerAddress) -> float:
@@ -346,26 +408,8 @@ def _dimension(row: Mapping[str, Any]) -> int:
     return dimension
 
 
-def _identity(row: Mapping[str, Any], margins: Mapping[str, float]) -> ModelIdentity:
-    return ModelIdentity(row["name"], row["version"], row["sha256"], margins.get(row["sha256"]))
-
-
-def _problems_of(read: Callable[[list[str]], object], case_ids: list[str]) -> list[str]:
-    """What is wrong with these cases when they are read: asked for together, and by halves where something is."""
-    try:
-        read(case_ids)
-    except ServerUnreachableError:
-        raise
-    except CaseLibraryError as error:
-        if len(case_ids) == 1:
-            return [str(error)]
-        middle = len(case_ids) // 2
-        return [problem for half in (case_ids[:middle], case_ids[middle:]) for problem in _problems_of(read, half)]
-    return []
-
-
-def _batches(ids: list[str], size: int) -> list[list[str]]:
-    return [ids[start : start + size] for start in range(0, len(ids), size)]
+def _identity(row: Mapping[str, Any], margins: Mapping[str, float], metric: str = COSINE) -> ModelIdentity:
+    return ModelIdentity(row["name"], row["version"], row["sha256"], margins.get(row["sha256"]), metric=metric)
 
 
 def _as_case(row: Mapping[str, Any]) -> Case:
@@ -416,6 +460,8 @@ class MilvusLibrary(MilvusReading):
         if margin_mm is not None:
             self.set_property(_MARGIN + model.sha256, repr(float(margin_mm)))
         if not self._models.having([model.sha256]):
+            if model.metric != COSINE:
+                self.set_property(METRIC_PROPERTY + model.sha256, model.metric)
             self._put_last(model, dimension)
 
     def prefer_model(self, sha256: str) -> None:
@@ -433,15 +479,25 @@ class MilvusLibrary(MilvusReading):
         thumbnails: Mapping[str, np.ndarray] | None = None,
         patch: HuPatch | None = None,
         created: str | None = None,
+        by: str | None = "",
     ) -> None:
         """Add one case, wholly or not at all; ``created``: its date, for one from another library."""
         dates = {case.case_id: created} if created else None
-        self.add_many([CaseEntry(case, vector, thumbnails, patch)], model_sha256=model_sha256, created=dates)
+        self.add_many([CaseEntry(case, vector, thumbnails, patch)], model_sha256=model_sha256, created=dates, by=by)
 
     def add_many(
-        self, entries: Iterable[CaseEntry | tuple], *, model_sha256: str, created: Mapping[str, str] | None = None
+        self,
+        entries: Iterable[CaseEntry | tuple],
+        *,
+        model_sha256: str,
+        created: Mapping[str, str] | None = None,
+        by: str | None = "",
     ) -> int:
-        """Add up to 2,000 cases, all or none; ``created``: their dates where they were made elsewhere."""
+        """Add up to 2,000 cases, all or none; ``created``: their dates where they were made elsewhere.
+
+        ``by``: the code of who adds them, kept with the time; None: not kept.
+        """
+        checked_code(by or "")
         model = self._indexed(model_sha256)
         given = [CaseEntry(*entry) for entry in entries]
         ids = [entry.case.case_id for entry in given]
@@ -468,8 +524,33 @@ class MilvusLibrary(MilvusReading):
         self._pieces.delete_of_cases(ids)
         self._pieces.insert(pieces)
         self._vectors(model_sha256).insert(vectors)
+        if by is not None:
+            self.note_changes([Change.now(case_id, by, ADDED) for case_id in ids])
         self._cases.insert(rows)
         return len(given)
+
+    def update(self, case: Case, *, by: str = "") -> str:
+        """Put other texts and attributes in the place of a case's; which they are, as `changed_fields` says it.
+
+        Written again as a whole even where nothing differs, so that one that was broken off is mended by doing it again.
+        """
+        changed = changed_fields(self.case(case.case_id), case)
+        (row,) = self._cases.get([case.case_id], ["created", "pieces"])
+        fields = dict(zip(CASE_COLUMNS, case.as_row(), strict=True))
+        if changed:
+            self.note_changes([Change.now(case.case_id, by, changed)])
+        for model in self.models():  # searches are filtered by what stands beside the vectors
+            vectors = self._vectors(model.identity.sha256)
+            filtered = {name: fields[name] for name in FILTER_FIELDS}
+            vectors.insert([{**found, **filtered} for found in vectors.get([case.case_id], ["vector"])])
+        self._cases.insert([row_without_vector({**fields, "created": row["created"], "pieces": row["pieces"]})])
+        return changed
+
+    def note_changes(self, changes: Iterable[Change]) -> None:
+        """Keep what was done to cases where they were before; what is kept already is not kept twice."""
+        rows = [{"piece_id": _change_name(change), "about": json.dumps([*vars(change).values()])} for change in changes]
+        same = {"case_id": "", "kind": "change", "place": -1, "data": ""}
+        self._pieces.insert([row_without_vector({**row, **same}) for row in rows])
 
     def set_property(self, name: str, value: str) -> None:
         """Note something of the library as a whole, in the place of what was noted under that name."""
@@ -494,20 +575,22 @@ class MilvusLibrary(MilvusReading):
         ]
         self._vectors(model.sha256).insert(rows)
 
-    def remove(self, case_id: str) -> None:
+    def remove(self, case_id: str, *, by: str | None = "") -> None:
         """Remove a case with all that belongs to it; from the first step on nobody sees it any more."""
         self.case(case_id)
+        if by is not None:
+            self.note_changes([Change.now(case_id, by, REMOVED)])
         self._cases.delete([case_id])
         for model in self.models():
             self._vectors(model.identity.sha256).delete([case_id])
         self._pieces.delete_of_cases([case_id])
 
-    def remove_many(self, case_ids: Sequence[str]) -> None:
+    def remove_many(self, case_ids: Sequence[str], *, by: str = "") -> None:
         """Remove several cases; none where one of them is not there."""
         for case_id in case_ids:
             self.case(case_id)
         for case_id in case_ids:
-            self.remove(case_id)
+            self.remove(case_id, by=by)
 
     def _put_last(self, model: ModelIdentity, dimension: int) -> None:
         place = max((int(row["place"]) for row in self._models.all(["place"])), default=0) + 1

@@ -127,7 +127,7 @@ def test_boxes_of_a_markups_file_are_those_of_the_table(cases, lesion):
     slicer.util.saveNode(addRoiNode(startHeadlessSlicer().scene, lesion), str(cases.parent / "b.mrk.json"))
     cases.write_text("name,volume,boxes\nmarkups,ct.nrrd,b.mrk.json\n")
     (case,) = read_batch(cases)
-    (box,), odd = batch._lesions_of(case, None, None, None, 0.0)
+    (box,), odd = batch.lesions_of(case, None, None, None, 0.0)
     np.testing.assert_allclose(box.centerRAS, lesion.centerRAS, atol=1e-4)
     np.testing.assert_allclose(box.sizeMm, lesion.sizeMm, atol=1e-4)
     assert odd == ()

@@ -208,3 +208,17 @@ def test_boxes_of_a_markups_file_are_added_too(add, nrrd, lesion, library, tmp_p
     assert add(nrrd, tmp_path / "roi.mrk.json", "--patient", "PATIENT-7", "--case-id", "m", "--patches").code == 0
     with CaseLibrary.open(library) as opened:
         np.testing.assert_allclose(opened.patch("m").box.centerRAS, lesion.centerRAS, atol=1e-6)
+
+
+def test_a_box_in_voxels_holds_those_voxels_of_the_ct(add, nrrd, library, patch, tmp_path):
+    (tmp_path / "voxels.csv").write_text("name,i_min,j_min,k_min,i_max,j_max,k_max\nL1,9,10,11,20,19,15\n")
+    assert add(nrrd, tmp_path / "voxels.csv", "--patient", "P7", "--case-id", "v", "--patches").code == 0
+    to_ras = patch[0].ijkToRAS
+    with CaseLibrary.open(library) as opened:
+        box = opened.patch("v").box
+    np.testing.assert_allclose(box.centerRAS, (to_ras @ [14.5, 14.5, 13.0, 1.0])[:3], atol=1e-4)
+    np.testing.assert_allclose(box.sizeMm, np.linalg.norm(to_ras[:3, :3], axis=0) * [12, 10, 5], atol=1e-4)
+    (tmp_path / "voxels.csv").write_text("name;i_min;j_min;k_min;i_max;j_max;k_max\nL1;9;10;11;20;19;15\n")
+    ran = add(nrrd, tmp_path / "voxels.csv", "--patient", "P7")
+    assert ran.code == 2
+    assert "separated by semicolons" in ran.err

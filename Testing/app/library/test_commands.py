@@ -1,4 +1,4 @@
-"""`lesionlens library search | list | remove | verify | export | reindex`."""
+"""`lesionlens library search | list | show | edit | remove | verify | export | reindex`."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from LesionLensApp.options import model_for
 from LesionLib.model.bundle import load_bundle, manifest_sha256
 from LesionLib.model.folder import DEFAULT_MODEL, MANIFEST, find_bundle
 from LesionRetrievalLib.library.store import CaseLibrary
+from repository import FILES_OF_0_1
 
 pytestmark = pytest.mark.usefixtures("asks_malignancy")
 
@@ -257,3 +258,136 @@ def test_a_library_of_another_model_than_the_default_is_asked_with_its_own(libra
     assert model_for(tmp_path / "missing.lesionlib") == DEFAULT_MODEL  # whoever opens it says so
     monkeypatch.setenv("LESIONLENS_MODEL", MODEL)
     assert model_for(None) == MODEL
+
+
+EDIT = ("library", "edit")
+
+
+def shown(run, library, case="case-00001"):
+    return json.loads(run("library", "show", library, case, "--json").out)
+
+
+def test_a_case_is_changed_and_shown_with_who_did_it(run, library, monkeypatch):
+    monkeypatch.setenv("LESIONLENS_BY", "reader7")
+    ran = run(*EDIT, library, "case-00001", "--label", "hamartoma", "--set", "phase=venous", "--note", "seen twice")
+    assert ran.code == 0, ran.err
+    assert "case case-00001: changed label, note, attribute phase" in ran.out
+    assert run(*EDIT, library, "case-00001", "--unset", "texture", "--by", "K-12").code == 0
+    case = shown(run, library)
+    assert (case["label"], case["note"]) == ("hamartoma", "seen twice")
+    assert case["attributes"] == {"diameter_mm": 9.0, "phase": "venous"}
+    assert [(c["by"], c["what"]) for c in case["history"][1:]] == [
+        ("reader7", "label, note, attribute phase"),
+        ("K-12", "attribute texture"),
+    ]
+    table = run("library", "show", library, "case-00001").out
+    assert "UTC label, note, attribute phase by reader7" in " ".join(table.replace("│", " ").split())
+    (row, *_) = csv.DictReader(io.StringIO(run("library", "list", library, "--csv").out))
+    assert row["changed_by"] == "K-12"
+    assert row["changed"].endswith(" UTC")
+    assert row["added"].endswith(" UTC")
+    assert run("library", "verify", library).code == 0
+
+
+@pytest.mark.parametrize(
+    ("asked", "reason"),
+    [
+        ((), "nothing is to be changed; give --label"),
+        (("--set", "size"), "write name=value"),
+        (("--set", "mrn=4"), "would identify a patient"),
+        (("--set", "predicted_size=4"), "kept for what a model says"),
+        (("--unset", "nothing"), "has no attribute 'nothing' to take out; it has diameter_mm, texture"),
+        (("--unset", "texture", "--set", "texture=x"), "to be set and taken out"),
+        (("--label", ""), "label has 0 characters"),
+        (("--label", "1.2.840.113619.2.55.3"), "contains a DICOM UID"),
+    ],
+)
+def test_a_change_that_is_not_taken_says_why_and_leaves_the_case(run, library, asked, reason):
+    before = library.read_bytes()
+    ran = run(*EDIT, library, "case-00001", *asked)
+    assert ran.code == 2
+    assert reason in ran.err
+    assert library.read_bytes() == before
+
+
+def test_a_name_is_no_code_whether_typed_or_in_the_environment(run, library, monkeypatch, capsys):
+    with pytest.raises(SystemExit) as ended:
+        run(*EDIT, library, "case-00001", "--label", "x", "--by", "Doe, Jane")
+    assert ended.value.code == 2
+    said = capsys.readouterr().err
+    assert "a code, and nobody's name" in said
+    assert "Jane" not in said
+    monkeypatch.setenv("LESIONLENS_BY", "Jane Doe")
+    ran = run("library", "remove", library, "case-00001", "--yes")
+    assert ran.code == 2
+    assert "a code, and nobody's name" in ran.err
+
+
+@pytest.mark.parametrize(
+    "asked", [("--note", "as in SECRET-0."), ("--set", "id=secret - 0"), ("--organ", "lung (Secret-0)")]
+)
+def test_the_patient_s_own_identifier_is_known_by_its_hash_when_a_case_is_changed(run, library, key, asked):
+    ran = run(*EDIT, library, "case-00001", *asked, "--key", key)
+    assert ran.code == 2
+    assert "What you typed holds the identifier of the patient or study" in ran.err
+    assert "ecret" not in ran.err
+
+
+def test_names_of_the_ct_are_refused_in_a_change_where_the_ct_is_given(run, library, key, patch, write_dicom, tmp_path):
+    ct = write_dicom(tmp_path / "ct", patch[0])
+    ran = run(*EDIT, library, "case-00001", "--note", "of jane", "--volume", ct, "--key", key)
+    assert ran.code == 2
+    assert "the CT of another patient" in ran.err
+    ran = run(*EDIT, library, "case-00001", "--note", "of jane", "--volume", ct)
+    assert ran.code == 2
+    assert "holds a name, number or date of the patient" in ran.err
+
+
+def test_the_list_says_what_there_is_of_each_organ_and_when_it_was_added(run, library, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "200")
+    assert run("library", "remove", library, "case-00006", "--yes", "--by", "reader7").code == 0
+    lines = run("library", "list", library, "--limit", 1).out.splitlines()
+    assert lines[0] == "cases.lesionlib: 5 cases: 2 benign, 3 malignant"
+    assert lines[1] == "Organs: 5 not stated"
+    assert lines[2].startswith("Last added: 20")
+    with CaseLibrary.open(library) as opened:
+        assert [(c.by, c.what) for c in opened.changes("case-00006")][1:] == [("reader7", "removed")]
+
+
+def test_a_search_names_the_model_that_it_compared_by_and_when_the_library_was_reindexed(run, library, other_model):
+    searched = ("library", "search", library, "--case", "case-00001")
+    assert f"Compared by {MODEL} " in run(*searched).out
+    ran = run("library", "reindex", library, "--model", other_model, "--by", "K-12")
+    assert f"Searches by --case compare by {MODEL} 9.9.9 " in ran.out
+    assert "from now on, before by" in ran.out
+    ran = run(*searched)
+    assert f"{MODEL} 9.9.9" in " ".join(ran.out.split())
+    assert "the library was reindexed by it on 20" in " ".join(ran.out.split())
+    (answer,) = json.loads(run(*searched, "--json").out)
+    assert answer["model"]["version"] == "9.9.9"
+    assert answer["model"]["reindexed"]
+    (earlier,) = json.loads(run(*searched, "--json", "--model", find_bundle(MODEL)).out)
+    assert (earlier["model"]["sha256"], earlier["model"]["reindexed"]) == (load_bundle(MODEL).sha256, None)
+    assert "same model as before" in run("library", "reindex", library, "--model", other_model).out
+    listed = " ".join(run("library", "list", library).out.split())
+    assert "reindexed by" in listed
+    assert "by K-12." in listed
+
+
+def test_cases_that_a_search_cannot_find_are_counted(run, library, other_model):
+    with CaseLibrary.open(library, read_only=False) as opened:
+        for table in ("patches", "patch_boxes"):
+            opened._rows(f"DELETE FROM {table} WHERE case_id = 'case-00002'")
+    ran = run("library", "reindex", library, "--model", other_model)
+    assert "does not find the 1 cases left out" in ran.out
+    ran = run("library", "search", library, "--case", "case-00001")
+    assert "1 of 6 cases were never embedded by it and cannot be found" in " ".join(ran.out.split())
+
+
+def test_a_library_of_0_1_is_shown_and_listed_without_being_changed(run):
+    path = FILES_OF_0_1 / "cases.lesionlib"
+    before = path.read_bytes()
+    ran = run("library", "show", path, "case-00002")
+    assert "by whom and at what hour was not kept" in " ".join(ran.out.split())
+    assert run("library", "list", path, "--csv").code == 0
+    assert path.read_bytes() == before

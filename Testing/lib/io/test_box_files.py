@@ -10,7 +10,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from LesionLib.errors import BoxError
 from LesionLib.geometry import LesionBox
-from LesionLib.io.boxes import HEADER, box_from_json, box_to_json, parse_boxes_csv, read_boxes_csv
+from LesionLib.io.boxes import (
+    HEADER,
+    VOXEL_COLUMNS,
+    VoxelBox,
+    box_from_json,
+    box_to_json,
+    parse_boxes_csv,
+    read_box_locations,
+    read_boxes_csv,
+)
 
 TOP = ",".join(HEADER)
 
@@ -176,3 +185,50 @@ def test_a_box_comes_back_from_json_without_its_name():
 def test_a_box_without_size_in_json_is_refused():
     with pytest.raises(BoxError, match="its size is 0 x 5 x 6 mm"):
         box_from_json({"centerRAS": [0, 0, 0], "sizeMm": [0, 5, 6], "axesRAS": np.eye(3).tolist()})
+
+
+VOXELS = ",".join(("name", *VOXEL_COLUMNS))
+OBLIQUE = np.array([[0.0, -0.8, 0.0, 10.0], [0.7, 0.0, 0.0, -20.0], [0.0, 0.0, 2.5, 30.0], [0.0, 0.0, 0.0, 1.0]])
+
+
+def test_a_box_in_voxels_holds_its_first_and_last_voxel_whole():
+    (box,) = parse_boxes_csv(f"{VOXELS}\nL1,2,3,4,5,3,6\n", source="b.csv", ijkToRAS=OBLIQUE)
+    assert box.name == "L1"
+    middle = OBLIQUE @ [3.5, 3.0, 5.0, 1.0]
+    np.testing.assert_allclose(box.centerRAS, middle[:3])
+    np.testing.assert_allclose(box.sizeMm, [4 * 0.7, 0.8, 3 * 2.5])
+    np.testing.assert_allclose(np.abs(box.axesRAS), [[0, 1, 0], [1, 0, 0], [0, 0, 1]])
+
+
+def test_the_names_of_a_training_table_s_columns_are_read_too(tmp_path):
+    (tmp_path / "b.csv").write_text("i_max,j_max,k_max,i_min,j_min,k_min,frame,lesion\n5,3,6,2,3,4,IJK,L1\n")
+    assert read_box_locations(tmp_path / "b.csv") == [("L1", VoxelBox((2, 3, 4), (5, 3, 6)))]
+    with pytest.raises(BoxError, match="'L1' is given in voxels, and the CT that they are of is not known here"):
+        read_boxes_csv(tmp_path / "b.csv")
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ("L1,2,3,4,5,3", r"line 2: 6 values where 7 are expected \(name,i_min"),
+        ("L1,2,3,4,5,3,2", r"line 2: the voxel box ends at \(5, 3, 2\) before it begins at \(2, 3, 4\)"),
+        ("L1,2,3,4,5.5,3,6", "line 2: the voxel box .* has fractions"),
+        ("L1,2,3,4,9999,3,6", "line 2: .*larger than any CT; are these millimetres"),
+        ('L1,"2,0",3,4,5,3,6', "line 2: i_min is '2,0'; write a whole number of voxels, counted from 0"),
+        ("L1,,,,,,", "line 2: 'L1' has no numbers; write where it is in all of i_min"),
+        ("L1,2,3,4,5,3,", "line 2: k_max is ''"),
+    ],
+)
+def test_a_mistake_in_a_box_in_voxels_is_named_with_its_line(line, said):
+    with pytest.raises(BoxError, match=rf"b\.csv, {said}"):
+        parse_boxes_csv(f"{VOXELS}\n{line}\n", source="b.csv", ijkToRAS=np.eye(4))
+
+
+def test_decimal_commas_that_make_more_values_than_columns_are_guessed():
+    with pytest.raises(BoxError, match="line 2: 9 values where 8 are expected .*; write decimals with a point"):
+        parse(TOP, "L1,RAS,1,5,2,3,4,5,6")
+
+
+def test_a_header_of_neither_form_is_told_both():
+    with pytest.raises(BoxError, match=rf"must be {TOP} \(mm\) or {VOXELS} \(voxels, from 0\), not 'name,i_min'"):
+        parse("name,i_min", "L1,2")

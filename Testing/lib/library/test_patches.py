@@ -12,7 +12,7 @@ from LesionLib.sampling.inputs import crop_sample, network_input
 from LesionLib.sampling.planes import KeySliceSpec, OrthogonalPlanesSpec, SliceWithNeighboursSpec
 from LesionLib.sampling.resample import AxialStackSpec, lattice_points
 from LesionLib.sampling.volumes import IsotropicCubeSpec, ShapeMaskSpec
-from LesionRetrievalLib.library import cases as library_codec
+from LesionRetrievalLib.library import patches as library_codec
 from LesionRetrievalLib.library.patches import lesion_patch, sees_beyond
 
 SIZE = np.array([130, 120, 60])

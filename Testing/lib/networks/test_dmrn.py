@@ -5,14 +5,18 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from LesionLib.networks import build_network, sizes_of
 from LesionLib.networks.dmrn import DMRN, ResidualPoolingUnit
 from LesionLib.networks.svm import LinearSVM, fill_from_sklearn
+from LesionLib.networks.weights import load_pretrained
 from safetensors.torch import load, save
 from sklearn.calibration import CalibratedClassifierCV
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.svm import SVC
 from torch.nn import functional
+
+SMALL_VGG = {"width": "tiny"}
 
 MILLION = 1e6
 
@@ -229,3 +233,30 @@ def test_where_every_sigmoid_is_zero_all_classes_are_equally_likely():
 def test_the_machine_travels_with_the_weights():
     names = set(DMRN(depth=18, width="tiny").state_dict())
     assert {f"svm.{part}" for part in ("weight", "bias", "platt_slope", "platt_offset", "mean", "scale")} <= names
+
+
+def test_the_networks_that_dmrn_is_compared_with_have_their_published_sizes():
+    assert sizes_of("vgg19").parameters == 139_578_434  # 143,667,240 of ImageNet, whose last layer has 1000 classes
+    assert sizes_of("vgg19").map == (512, 7, 7)
+    assert sizes_of("vgg19").descriptor == (4096,)
+    convolutions = [m for m in build_network("cnn3d", {}).modules() if isinstance(m, torch.nn.Conv3d)]
+    linear = [m for m in build_network("cnn3d", {}).modules() if isinstance(m, torch.nn.Linear)]
+    assert (len(convolutions), len(linear)) == (6, 3)
+
+
+def test_published_weights_of_vgg19_fill_its_trunk_and_its_hidden_layers():
+    there = {
+        k.replace("features_.", "features."): v + 1 for k, v in build_network("vgg19", SMALL_VGG).state_dict().items()
+    }
+    there |= {"classifier.6.weight": torch.zeros(1000, 256), "classifier.6.bias": torch.zeros(1000)}
+    network = build_network("vgg19", SMALL_VGG)
+    report = load_pretrained(network, there)
+    assert report.left == ("classifier.6.weight", "classifier.6.bias")
+    torch.testing.assert_close(network.classifier[3].weight, there["classifier.3.weight"])
+
+
+def test_lesion_search_without_gem_has_no_exponent_and_takes_the_average():
+    network = build_network("lesionsearch", {"width": "tiny", "pooling": "average"})
+    f = torch.rand(2, network.classifier.in_features, 4, 4)
+    torch.testing.assert_close(network.descriptor(f), f.mean(dim=(2, 3)))
+    assert not any(name.startswith("pool.") for name in network.state_dict())

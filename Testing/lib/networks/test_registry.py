@@ -11,6 +11,7 @@ from LesionLib.errors import BundleError
 from LesionLib.networks import ARCHITECTURES, EXAMPLE_INPUTS, LesionNet, build_network, sizes_of
 
 SMALL = {
+    "cnn3d": {"width": "tiny"},
     "dadrn": {"width": "tiny"},
     "dmrn": {"depth": 18, "width": "tiny"},
     "lesionsearch": {"width": "tiny"},
@@ -23,6 +24,7 @@ SMALL = {
     "shape": {"width": 4},
     "siamese": {"depth": 18, "width": "tiny"},
     "vae_encoder": {"width": "tiny"},
+    "vgg19": {"width": "tiny"},
 }
 
 
@@ -35,7 +37,7 @@ def patch(name: str) -> torch.Tensor:
     side = 96 if name == "orthopatch" else 64
     return (
         torch.rand(2, 1, 28, 28, 28)
-        if name in ("resnet3d", "shape")
+        if name in ("cnn3d", "resnet3d", "shape")
         else torch.rand(2, EXAMPLE_INPUTS[name][0], side, side)
     )
 

@@ -286,3 +286,31 @@ def test_the_volume_reaches_half_a_voxel_beyond_its_outermost_voxel_centres(ct, 
             to_ras = np.eye(4)
             to_ras[:3, 3] = transformed_points(ct.ijkToRAS, index)
             assert resample(ct, to_ras, (1, 1, 1))[1].item() is expected
+
+
+def scaled_lesion(edge_mm: float) -> tuple[CTVolume, LesionBox]:
+    """One picture, larger or smaller: HU depend on the place in the box alone, beyond the box they are the CT's own."""
+    voxel = edge_mm / 40
+    i = np.indices((9, 60, 60))[2] - 29.5
+    j = np.indices((9, 60, 60))[1] - 29.5
+    hu = 10.0 * np.abs(i) + 5.0 * j
+    ct = CTVolume(hu.astype(np.int16), np.diag([voxel, voxel, 1.0, 1.0]))
+    return ct, LesionBox([29.5 * voxel, 29.5 * voxel, 4.0], [edge_mm, 0.7 * edge_mm, 4.0])
+
+
+def test_a_fitted_box_fills_its_picture_and_tells_nothing_of_its_size():
+    spec = AxialStackSpec(size=32, fit_box=True)
+    small, large = (axial_stack(*scaled_lesion(edge), spec) for edge in (12.0, 90.0))
+    np.testing.assert_allclose(small.hu, large.hu, atol=1e-2)
+    assert small.region.all()
+    assert not (small.hu == spec.fill_hu).any()
+    framed = [axial_stack(*scaled_lesion(edge), AxialStackSpec(size=32, spacing_mm=1.0)) for edge in (12.0, 20.0)]
+    assert framed[0].region.sum() < framed[1].region.sum()  # a fixed spacing's frame tells
+
+
+def test_a_fitted_box_goes_from_edge_to_edge_of_its_picture():
+    ct, box = scaled_lesion(20.0)
+    stack = axial_stack(ct, box, AxialStackSpec(size=32, fit_box=True))
+    edges = transformed_points(stack.sampleToRAS, [[-0.5, -0.5, 0], [31.5, 31.5, 0]])
+    np.testing.assert_allclose(np.abs(np.diff(edges[:, :2], axis=0))[0], box.sizeMm[:2])
+    assert stack.pixel_mm == pytest.approx(20.0 / 32)

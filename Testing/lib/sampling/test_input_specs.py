@@ -32,6 +32,7 @@ from scipy import ndimage
 TWO_WINDOWS = ((-1000.0, 400.0), (-160.0, 240.0))
 SPECS = {
     "axial stack": AxialStackSpec(size=32, spacing_mm=1.0),
+    "fitted axial stack": AxialStackSpec(size=32, fit_box=True),
     "whole slice": SliceWithNeighboursSpec(size=64),
     "every whole slice": SliceWithNeighboursSpec(size=64, slices="every", windows_hu=TWO_WINDOWS),
     "box with neighbours": SliceWithNeighboursSpec(size=40, view="box", slices="every", spacing_mm=0.8),
@@ -39,6 +40,7 @@ SPECS = {
     "key slice": KeySliceSpec(size=40),
     "key slice at the CT's pixels": KeySliceSpec(size=40, spacing_mm=None),
     "filtered key slice": KeySliceSpec(size=40, frangi="blob"),
+    "key slice of lung or tissue": KeySliceSpec(size=40, air_windows_hu=((-1500.0, 500.0),)),
     "cube": IsotropicCubeSpec(edge_mm=32.0, voxels=32, windows_hu=TWO_WINDOWS),
     "shape": ShapeMaskSpec(edge_mm=32.0, voxels=16, interpolation="nearest"),
 }
@@ -275,3 +277,19 @@ def test_a_key_slice_goes_through_the_frangi_filter_window_by_window(mode):
 def test_an_unknown_frangi_mode_is_refused():
     with pytest.raises(BundleError, match="frangi"):
         spec_from_section({**section_from_spec(KeySliceSpec()), "frangi": "nicest"})
+
+
+@pytest.mark.parametrize(("around", "window"), [(-850.0, (-1500.0, 500.0)), (-100.0, (-160.0, 240.0))])
+def test_a_lesion_in_air_is_seen_in_the_window_for_air_and_another_in_its_own(around, window):
+    array = np.full((9, 60, 60), around, np.float32)
+    array[:, 26:34, 26:34] = 30.0
+    ct = CTVolume(array, np.eye(4))
+    spec = KeySliceSpec(size=40, spacing_mm=None, air_windows_hu=((-1500.0, 500.0),))
+    sample = crop_sample(ct, LesionBox([29.5, 29.5, 4.0], [8.0, 8.0, 3.0]), spec)
+    np.testing.assert_allclose(network_input(sample, spec), windowed(sample.hu[:, 0], (window,)))
+
+
+def test_as_many_windows_for_air_are_needed_as_for_tissue():
+    section = section_from_spec(KeySliceSpec(windows_hu=TWO_WINDOWS))
+    with pytest.raises(BundleError, match="air_windows_hu has 1 windows and windows_hu 2"):
+        spec_from_section({**section, "air_windows_hu": [[-1500.0, 500.0]]})

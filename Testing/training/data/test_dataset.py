@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from LesionLib.errors import BundleError, OutputError, VolumeError
-from LesionLib.io.boxes import boxes_from_label_array
+from LesionLib.io.boxes import MmBox, boxes_from_label_array
 from LesionLib.sampling.batches import crop_lesion
 from LesionLib.sampling.planes import KeySliceSpec
 from LesionLib.sampling.resample import AxialStackSpec
@@ -25,7 +25,7 @@ from lesiontraining.data.crops import (
 from lesiontraining.data.dataset import lesion_dataset
 from lesiontraining.data.lesions import LesionRow, LesionTable
 from lesiontraining.data.messages import TableError
-from lesiontraining.data.sources import MmBox, Photograph, StoredCube, VolumeSource
+from lesiontraining.data.sources import Photograph, StoredCube, VolumeSource
 from phantom_cases import write_cases
 from PIL import Image
 

@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from LesionLib.io.boxes import MM_COLUMNS, VOXEL_COLUMNS, MmBox, VoxelBox, read_box_locations
 from lesiontraining.data.lesions import COLUMNS, parse_csv, read_lesion_table, table_from_rows
 from lesiontraining.data.messages import TableError
-from lesiontraining.data.sources import MM_COLUMNS, VOXEL_COLUMNS, MmBox, Photograph, VolumeSource, VoxelBox
+from lesiontraining.data.sources import Photograph, VolumeSource
 
 ROW = {
     "volume": "ct/1.nii.gz", "center_x": "-61.5", "center_y": "14", "center_z": "-310", "size_x": "18", "size_y": "16",
@@ -227,3 +228,16 @@ def test_short_names_of_studies_count_within_their_patient_and_long_ones_stand(a
     rows = [{**ROW, "study": "1"}, {**ROW, "patient": "P2", "study": "1"}, {**ROW, "study": uid}, {**ROW, "study": ""}]
     table = read_lesion_table(a_table(*rows), label="diagnosis")
     assert table.studies.tolist() == ["P1/1", "P2/1", uid, "P1"]
+
+
+def test_a_decimal_comma_is_named_as_one(a_table):
+    text = str(problems_of(a_table({**ROW, "center_x": "-61,5"})))
+    assert "center_x is '-61,5'; write a number in mm with a decimal point, not a comma" in text
+
+
+def test_a_box_is_read_as_the_command_line_reads_it(a_table, tmp_path):
+    path = a_table(ROW)
+    box = {name: value for name, value in ROW.items() if name in (*MM_COLUMNS, "frame")}
+    (tmp_path / "boxes.csv").write_text(f"name,{','.join(box)}\nL1,{','.join(box.values())}\n")
+    ((_, location),) = read_box_locations(tmp_path / "boxes.csv")
+    assert read_lesion_table(path, label="diagnosis").rows[0].source.location == location

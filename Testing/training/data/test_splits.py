@@ -7,12 +7,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from lesiontraining.data.dataset import data_fingerprint
+from lesiontraining.data.lesions import LesionRow, LesionTable
 from lesiontraining.data.splits import (
     NO_FOLD,
     SplitError,
     class_counts,
     column_split,
     crossing_patients,
+    divided,
     fold_numbers,
     held_out_split,
     leaky_lesion_split,
@@ -137,6 +139,13 @@ def test_the_two_random_splits_are_by_patient_in_the_papers_ratios_and_not_the_s
 def test_the_leaky_split_crosses_patients(who):
     split = leaky_lesion_split(who["labels"], ratios=(3, 1, 1), seed=0)
     assert len(crossing_patients(split, who["patients"])) > 20
+
+
+def test_the_leaky_protocol_has_the_papers_138_46_and_46_of_230_lesions():
+    rows = [LesionRow(i, f"l{i}", f"p{i // 3}", None, label="ab"[i % 2]) for i in range(230)]
+    fold = divided(LesionTable(tuple(rows), ("a", "b"), "t"), "leaky_lesion_split", held_out=0, validation=0.1, seed=0)
+    assert [len(part) for part in (fold.split.train, fold.split.val, fold.split.test)] == [138, 46, 46]
+    assert fold.leaky
 
 
 def test_a_column_with_a_patient_on_two_sides_is_refused_by_name(who):

@@ -7,10 +7,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import SimpleITK as sitk
+from LesionLib.io.boxes import MmBox, VoxelBox
 from lesiontraining.data.checks import check_table, volume_without_voxels
 from lesiontraining.data.lesions import LesionRow, LesionTable
 from lesiontraining.data.messages import TableError
-from lesiontraining.data.sources import MmBox, Photograph, SlicesSource, VolumeSource, VoxelBox
+from lesiontraining.data.sources import Photograph, SlicesSource, VolumeSource
 from phantom_cases import write_cases, write_volume
 from PIL import Image
 

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 import numpy as np
 import pytest
 import torch
+import yaml
 from LesionLib.model.folder import golden_case
 from LesionLib.sampling.inputs import KINDS, crop_sample, network_input
+from lesiontraining import tasks
 from lesiontraining.data.augment import Augmentation, Augmenter
 from lesiontraining.data.crops import input_spec, photograph_input, value_range
 from lesiontraining.data.lesions import LesionDataset
 from lesiontraining.data.loading import FlatImages, training_loader
+from repository import ROOT
 
+CONFIGS = sorted((ROOT / "training" / "configs").glob("*/*.yaml"))
 FLIPS = Augmentation(flips=True)
 EVERYTHING = Augmentation(
     rotate_degrees=20.0, shift_pixels=3.0, zoom=0.1, brightness=0.3, contrast=0.4, blur_pixels=1.0
@@ -40,14 +44,18 @@ OTHERS = {
 
 def answering_pictures(name: str):
     """The input's spec and what a network is given of a lesion when it is asked, float32 (image, channel, ...)."""
-    section = {"kind": name.split(",", maxsplit=1)[0], **(OF_CT | OTHERS)[name]}
+    return pictures_of({"kind": name.split(",", maxsplit=1)[0], **(OF_CT | OTHERS)[name]})
+
+
+def pictures_of(section: dict):
+    """The same of a recipe's ``input`` section."""
     spec = input_spec(section)
-    if name in OF_CT:
+    if section["kind"] in KINDS:
         return spec, network_input(crop_sample(*golden_case(), spec), spec)
-    if name == "stored_cube":
+    if section["kind"] == "stored_cube":
         cube = np.random.default_rng(0).integers(0, 256, (16, 16, 16))
         return spec, cube[None, None].astype(np.float32) / 127.5 - 1.0
-    rgb = np.random.default_rng(0).integers(60, 256, (48, 60, 3)).astype(np.uint8)
+    rgb = np.random.default_rng(0).integers(120, 180, (48, 60, 3)).astype(np.uint8)
     return spec, photograph_input(rgb, spec)
 
 
@@ -83,6 +91,28 @@ def test_a_training_picture_without_a_drawn_change_is_the_answering_picture(name
     values = np.sort(pictures[:1], axis=None)
     for seed in range(6):
         assert np.array_equal(np.sort(training_pictures(lesions, FLIPS, seed=seed).numpy(), axis=None), values)
+
+
+def without_amounts(augmentation: Augmentation) -> Augmentation:
+    """Every change of the recipe is carried out, none of them by an amount that could be seen."""
+    amounts = {name: 1e-9 for name, value in asdict(augmentation).items() if type(value) is float and value}
+    return replace(augmentation, **amounts, flips=False, exchange_axes=False, roll_pixels=0)
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: f"{path.parent.name}/{path.stem}")
+def test_of_every_recipe_a_training_picture_without_a_drawn_change_is_the_answering_picture(path):
+    recipe = yaml.safe_load(path.read_text())
+    task = getattr(tasks, recipe["model"]["class_path"].removeprefix("lesiontraining.tasks."))
+    options = dict(recipe["model"]["init_args"])
+    if "augmentation" in options:
+        options["augmentation"] = Augmentation(**options["augmentation"])
+    with torch.device("meta"):
+        augmentation = task(class_names=["a", "b"], **options).augmentation
+    spec, pictures = pictures_of(recipe["data"]["input"])
+    lesions = one_lesion(spec, pictures[len(pictures) // 2 :][:1])
+    for seed in range(2):
+        shown = training_pictures(lesions, without_amounts(augmentation), seed=seed)
+        np.testing.assert_allclose(shown.numpy(), lesions.images[0], rtol=0, atol=1e-6)
 
 
 @pytest.mark.parametrize("name", [*OF_CT, *OTHERS])

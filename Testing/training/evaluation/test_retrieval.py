@@ -7,10 +7,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
+from LesionLib.metric import embeddings_of
 from lesiontraining.evaluation import retrieval
 from lesiontraining.evaluation.comparisons import RECALL_LEVELS, list_figures
 from lesiontraining.evaluation.intervals import PatientDraws, interval
 from lesiontraining.evaluation.retrieval import FIGURES, retrieve
+from lesiontraining.runs.inference import neighbour_probabilities
 from sklearn.metrics import average_precision_score
 
 hit_lists = hnp.arrays(bool, st.tuples(st.integers(1, 6), st.integers(1, 25)))
@@ -216,3 +218,31 @@ def test_nobody_to_ask_gives_no_figures_instead_of_an_error():
     assert len(got.query) == 0
     assert got.no_candidate == 3
     assert np.isnan(got.mean("p_at_k"))
+
+
+def test_classes_along_one_direction_are_found_by_distance_and_not_by_cosine():
+    """A scale of grades whose class is how far out a lesion lies: what a Siamese network without normalisation may learn."""
+    rng = np.random.default_rng(0)
+    labels = np.repeat(np.arange(4), 10)
+    points = np.outer(1.0 + labels, [0.6, 0.8]) + rng.normal(0, 0.05, (40, 2))
+    by_distance = retrieve(embeddings_of(points), labels, np.arange(40), metric="euclidean")
+    by_cosine = retrieve(points, labels, np.arange(40))
+    assert by_distance.mean("ap") == 1.0
+    assert by_cosine.mean("ap") < 0.6
+
+
+def test_distances_in_blocks_are_those_of_a_loop(monkeypatch):
+    monkeypatch.setattr(retrieval, "SIMILARITIES_AT_ONCE", 50)
+    rng = np.random.default_rng(1)
+    points, labels = rng.normal(size=(30, 5)) * rng.uniform(0.1, 9, (30, 1)), rng.integers(3, size=30)
+    got = retrieve(embeddings_of(points), labels, np.arange(30), metric="euclidean")
+    first = [np.linalg.norm(points - point, axis=1).argsort()[1] for point in points]
+    np.testing.assert_array_equal(got.per_query("p_at_1")[:], (labels[first] == labels)[got.query])
+
+
+def test_a_network_that_compares_by_distance_votes_by_distance():
+    known = embeddings_of(np.array([[1.0, 0.0], [5.0, 0.0], [5.2, 0.0]]))
+    p = neighbour_probabilities(
+        embeddings_of(np.array([[4.9, 0.0]])), known, np.array([0, 1, 1]), 2, k=1, metric="euclidean"
+    )
+    assert p[0, 1] > 0.6

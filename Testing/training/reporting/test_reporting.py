@@ -13,9 +13,12 @@ from lesiontraining.cli import main
 from lesiontraining.evaluation.baselines import MAJORITY, SIZE, SIZE_AND_HU, baseline_runs, size_as_angle
 from lesiontraining.evaluation.leaks import LeakReport
 from lesiontraining.evaluation.predictions import Predictions, PredictionsError
+from lesiontraining.reporting.charts import are_ordered, class_colors
+from lesiontraining.reporting.examples import frangi_chart
 from lesiontraining.reporting.figures import measure, search_rows
 from lesiontraining.reporting.report import ReportInput, conclude, write_report
 from lesiontraining.runs.inference import neighbour_probabilities
+from matplotlib.colors import to_rgb
 from sklearn.metrics import balanced_accuracy_score, f1_score, precision_score, recall_score, roc_auc_score
 
 
@@ -220,3 +223,50 @@ def test_retrieval_is_measured_from_the_command_line(tmp_path, capsys):
         ("all", "size alone"),
     ]
     assert "Secret" not in said + (tmp_path / "r.json").read_text()
+
+
+def test_every_class_and_every_method_stands_on_the_page(tmp_path):
+    names = ("grade 0", "grade 1", "grade 2")
+    model = predictions(classes=names)
+    methods = {"siamese": model, "cnn": with_skill(model, 0.5, 3), SIZE: with_skill(model, 0.1, 4)}
+    given = ReportInput("t", methods, LeakReport((), ("patient",)), {}, baselines=(SIZE,), size_baseline=SIZE)
+    write_report(given, tmp_path, draws=20)
+    drawn = {path.stem for path in (tmp_path / "pictures").iterdir()}
+    assert {"confusion", "confusion-2", "confusion-3", "embeddings", "embeddings-2"} <= drawn
+    assert "embeddings-3" not in drawn  # the size alone has no embedding to look at
+    page = (tmp_path / "report.html").read_text()
+    table = page[page.index("Class by class") : page.index("This model minus")]
+    metrics = json.loads((tmp_path / "metrics.json").read_text())
+    for method in methods:
+        assert table.count(f"<td>{method}</td>") == len(names)
+        for name in names:
+            assert f'<td class="n">{metrics["per_class"][method][name]["sensitivity"]:.3f}</td>' in table
+
+
+@pytest.mark.parametrize(
+    ("names", "ordered"),
+    [
+        (("0", "1", "2", "3", "4"), True), (("grade 1", "grade 2", "grade 10"), True), (("2", "1", "3"), False),
+        (("a", "b", "c"), False), (("0", "1"), False), (("grade 1", "stage 2", "grade 3"), False),
+    ],
+)  # fmt: skip
+def test_grades_have_the_colours_of_one_ramp_and_other_classes_colours_apart(names, ordered):
+    assert are_ordered(names) is ordered
+    colors = class_colors(names)
+    assert len(set(colors)) == len(names)
+    light = [sum(weight * part for weight, part in zip((0.3, 0.6, 0.1), to_rgb(c), strict=True)) for c in colors]
+    if ordered:
+        assert light == sorted(light)
+
+
+def test_a_filtered_picture_stands_below_its_original():
+    rng = np.random.default_rng(0)
+    examples = {
+        "original": rng.random((3, 8, 8)),
+        "filtered": rng.random((3, 8, 8)),
+        "lesion": np.array(["a", "b", "c"]),
+    }
+    axes = frangi_chart(examples).figure.axes
+    assert [one.get_title() for one in axes] == ["a", "b", "c", *["filtered"] * 3]
+    np.testing.assert_array_equal(axes[4].images[0].get_array(), examples["filtered"][1])
+    assert frangi_chart({}) is None

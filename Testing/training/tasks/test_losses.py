@@ -7,6 +7,7 @@ import pytest
 import torch
 from lesiontraining.losses import ViewLoss, all_pairs, contrastive_loss, negative_evidence, triplet_loss
 from lesiontraining.optim import LARS, parameter_groups
+from lesiontraining.tasks import OrthoPatchTask
 from torch import nn
 from torch.distributions import Normal, kl_divergence
 from torch.nn import functional
@@ -94,3 +95,18 @@ def test_lars_leaves_weights_that_are_zero_or_have_no_slope():
     weight.grad = torch.zeros(2, 2)
     optimizer.step()
     assert torch.isfinite(weight).all()
+
+
+def test_the_rate_is_halved_after_exactly_ten_epochs_without_gain_and_may_fall_to_its_floor():
+    task = OrthoPatchTask(class_names=["a", "b"], arguments={"width": "tiny"})
+    made = task.configure_optimizers()
+    schedule, rates = made["lr_scheduler"]["scheduler"], []
+    for _ in range(21):
+        schedule.step(0.8)  # the first is the best
+        rates.append(made["optimizer"].param_groups[0]["lr"])
+    assert rates[:10] == [1e-3] * 10
+    assert rates[10:20] == [5e-4] * 10
+    assert rates[20] == 2.5e-4
+    for _ in range(400):
+        schedule.step(0.8)
+    assert made["optimizer"].param_groups[0]["lr"] == 1e-10

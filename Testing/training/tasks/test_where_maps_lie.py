@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
+from LesionLib.explain.localisation import LocalisationCase, map_box
 from lesiontraining.commands.export import _localised
 from lesiontraining.data.lesions import LesionDataset
+from lesiontraining.reporting.examples import maps_chart
 from lesiontraining.tasks import DADRNTask
 from lesiontraining.tasks.base import TrainingError
 
+LABELS = ([0, 1, 1, 2, 2], [0, 0, 1, 1, 2, 2, 2])
 CLASSES = ["nothing", "rim"]
 SIZE = 48
 
@@ -40,6 +45,42 @@ def test_slices_without_a_lesion_are_no_case_and_chance_is_the_share_of_the_box(
     assert everything["pointing"]["n"] == 5
     assert lesions["pointing"]["n"] == lesions["gt_known_iou_50"]["n"] == 3
     assert lesions["pointing_by_chance"] == pytest.approx((12 / SIZE) ** 2)
+
+
+def test_every_lesion_class_has_its_own_share_and_slices_called_normal_have_none():
+    names = ["Normal", "rim", "spot"]
+    val, test = (replace(slices(labels, seed=seed), class_names=tuple(names)) for seed, labels in enumerate(LABELS))
+    made = DADRNTask(class_names=names, arguments={"width": "tiny"})
+    made.network.eval()
+    found = made.figures(val, test)["localisation"]
+    assert list(found["classes"]) == ["rim", "spot"]
+    for figure in ("gt_known_iou_50", "gt_known_iou_30", "top_1", "pointing"):
+        assert [of[figure]["n"] for of in found["classes"].values()] == [2, 3]
+        assert found[figure]["n"] == 5
+        assert found[figure]["hits"] == sum(of[figure]["hits"] for of in found["classes"].values())
+    shown = made.examples(test, {"localisation": found})
+    assert shown["label"].tolist() == ["rim", "spot", "rim", "spot", "spot"]
+    np.testing.assert_array_equal(shown["truth"], test.targets[shown["lesion"]])
+
+
+def test_the_box_of_a_map_stands_beside_the_truth_in_a_picture():
+    cam = np.zeros((6, 6), np.float32)
+    cam[1:3, 2:4] = 1.0
+    truth = np.zeros((48, 48), bool)
+    truth[8:24, 16:32] = True
+    low, high = map_box(LocalisationCase(cam, truth, "rim", "rim"), threshold=0.5)
+    assert low.tolist() == [8, 16]
+    assert high.tolist() == [24, 32]
+    of = {
+        "image": np.zeros((1, 48, 48)), "cam": cam[None], "truth": np.array([[8.0, 16, 16, 16]]),
+        "box": np.array([[*low, *(high - low)]], float), "label": np.array(["rim"]), "predicted": np.array(["rim"]),
+        "lesion": np.array(["line 2"]),
+    }  # fmt: skip
+    chart = maps_chart({"dadrn": of, "drn": {**of, "box": np.full((1, 4), np.nan)}})
+    picture, ours, theirs = chart.figure.axes
+    assert [len(axes.patches) for axes in (picture, ours, theirs)] == [1, 2, 1]
+    assert [p.get_bbox().bounds for p in ours.patches] == [(15.5, 7.5, 16.0, 16.0)] * 2
+    assert maps_chart({"dadrn": of, "drn": {**of, "lesion": np.array(["line 9"])}}) is None
 
 
 def test_a_class_that_there_is_not_is_refused():

@@ -8,17 +8,24 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
+from LesionLib.metric import EUCLIDEAN
 
+from lesiontraining.data.splits import TWO_RANDOM
 from lesiontraining.evaluation.baselines import SIZE, baseline_runs
 from lesiontraining.evaluation.leaks import Leak, LeakReport, check_leaks
-from lesiontraining.evaluation.predictions import Predictions, joined
+from lesiontraining.evaluation.predictions import Predictions, has_labelled_training, joined
+from lesiontraining.reporting.charts import Chart
 from lesiontraining.reporting.claim import ClaimRun
+from lesiontraining.reporting.examples import frangi_chart, maps_chart
 from lesiontraining.reporting.report import ReportInput, write_report
+from lesiontraining.reporting.two_splits import as_markdown, mean_of_splits
 from lesiontraining.runs.folder import FittedModel, FoldFolder, RunError, RunFolder
 from lesiontraining.runs.reliability import fold_reliability
 from lesiontraining.runs.settings import kept_settings
 
 REPORT_FOLDER = "report"
+MEAN = "mean_of_splits"
+_SPLITS = 2
 
 
 def evaluate(
@@ -31,7 +38,8 @@ def evaluate(
 ) -> Path:
     """Report on the test lesions of all finished folds of ``runs[0]``, the others beside it; returns the report's folder.
 
-    Folds whose test lesions are each other's (two random splits) are reported one by one, in folders of their own.
+    Folds whose test lesions are each other's (two random splits) are reported one by one, in folders of their own, and never
+    pooled; of both splits together there is the mean, as a paper prints it, in ``mean_of_splits.md`` and ``.json``.
     ``positive``: of two classes the one that is looked for (default: the second).
     Raises `RunError` where the runs did not answer the same lesions.
     """
@@ -41,13 +49,40 @@ def evaluate(
         msg = "two of the runs have the same name; give runs in folders of different names."
         raise RunError(msg)
     main = folds_of[runs[0].name]
-    overlap = _overlap(main)
+    overlap = _are_splits(main) or _overlap(main)
     for folds in [[fold] for fold in main] if overlap else [main]:
         numbers = {fold.number for fold in folds}
         chosen = {name: [fold for fold in of if fold.number in numbers] for name, of in folds_of.items()}
+        lacking = [name for name, of in chosen.items() if len(of) < len(folds)]
+        if lacking:
+            msg = (
+                f"{lacking[0]} has not finished the folds {sorted(numbers)} of {runs[0].name}; fit it on the same ones."
+            )
+            raise RunError(msg)
         where = folder / f"split-{folds[0].number}" if overlap else folder
         _report(chosen, where, draws=draws, positive=positive, progress=progress)
+    if _are_splits(main):
+        _write_mean(folds_of, folder)
     return folder
+
+
+def _are_splits(folds: Sequence[FoldFolder]) -> bool:
+    """Whether the protocol is two random splits, whose test lesions may be in both and are pooled in no case."""
+    return folds[0].facts["data"].get("folds") == TWO_RANDOM
+
+
+def _write_mean(folds_of: dict[str, list[FoldFolder]], folder: Path) -> None:
+    """The mean over the two splits; of one split alone there is none."""
+    whole = {name: folds for name, folds in folds_of.items() if len(folds) == _SPLITS}
+    if not whole:
+        return
+    maps = {
+        name: [found for fold in folds if isinstance(found := fold.facts.get("figures", {}).get("localisation"), dict)]
+        for name, folds in whole.items()
+    }
+    found = mean_of_splits({name: [_tested([fold]) for fold in folds] for name, folds in whole.items()}, maps)
+    (folder / f"{MEAN}.json").write_text(json.dumps(found, indent=2, allow_nan=False) + "\n", encoding="utf-8")
+    (folder / f"{MEAN}.md").write_text(as_markdown(found), encoding="utf-8")
 
 
 def _report(
@@ -74,15 +109,24 @@ def _report(
         title=first[0],
         methods=aligned | baselines,
         baselines=tuple(baselines),
-        size_baseline=SIZE,
+        size_baseline=SIZE if SIZE in baselines else None,
         leaks=_leaks(main),
         run=_run(main),
         curves={f"fold {fold.number}": fold.curves() for fold in main},
         extra=tuple(_extra(main)),
         notes=notes,
         claim=_claim(main, tuple(baselines), draws),
+        examples=tuple(_examples(folds_of)),
     )
     write_report(given, out, draws=draws, positive=positive, progress=progress)
+
+
+def _examples(folds_of: dict[str, list[FoldFolder]]) -> list[Chart]:
+    """Of the first fold: maps of every method that has some, and what the model's filter makes of a picture."""
+    kept = {name: folds[0].examples() for name, folds in folds_of.items() if folds}
+    model = next(iter(kept.values()))
+    maps = {name: of["maps"] for name, of in kept.items() if "maps" in of} if "maps" in model else {}
+    return [chart for chart in (maps_chart(maps), frangi_chart(model.get("frangi", {}))) if chart is not None]
 
 
 def _claim(folds: Sequence[FoldFolder], baselines: Sequence[str], draws: int) -> ClaimRun:
@@ -111,10 +155,19 @@ def _baselines(folds: Sequence[FoldFolder]) -> tuple[dict[str, Predictions], tup
 def _extra(folds: Sequence[FoldFolder]) -> list[str]:
     """What the recipe and the fold's reliability say beside the figures."""
     lines = []
-    if not folds[0].facts["classifies"]:
+    if not has_labelled_training(folds[0].predictions()):
+        lines.append(
+            "No training lesion has a label: the probabilities are equal shares, and the figures made of them say nothing. "
+            "What is measured is the search."
+        )
+    elif not folds[0].facts["classifies"]:
         lines.append(
             "This network knows no classes: its probabilities are the shares of the classes among the nine training lesions "
             "most similar to the one asked about, weighted by similarity."
+        )
+    if folds[0].predictions().metric == EUCLIDEAN:
+        lines.append(
+            "Lesions are compared by Euclidean distance, not by cosine; similarity is 1 / (1 + distance squared)."
         )
     for fold in folds:
         for name, value in fold.facts.get("figures", {}).items():

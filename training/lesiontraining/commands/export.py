@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from LesionLib.errors import LesionLensError, OutputError
 from LesionLib.io.swap import put_folder, staging_folder
+from LesionLib.metric import COSINE
 from LesionLib.model.bundle import (
     CLASS_NAME_PATTERN,
     SCHEMA_VERSION,
@@ -82,6 +83,7 @@ def write_bundle(
             "schema": SCHEMA_VERSION,
             **lesionlens,
             "input": section_from_spec(spec),
+            **({} if network.metric == COSINE else {"metric": network.metric}),
             "golden_logits": golden_logits(network, spec).round(5).tolist(),
             **({} if answer is None else {"golden_probabilities": answer.round(5).tolist()}),
             "files": {name: _sha256(folder / name) for name in (WEIGHTS, CARD, LICENSE)},
@@ -300,6 +302,12 @@ def export(run: Path, out: Path, plan: ExportPlan, *, fold: int | None = None) -
         msg = (
             f"images of kind {model.input['kind']} are no CT, and a model folder answers lesions on CT only; the run and its "
             "report can be used as they are."
+        )
+        raise ExportError(msg)
+    if model.facts["data"].get("organ_alone"):
+        msg = (
+            "it learned from CTs of which the organ alone was left (organ_mask), and a model folder answers on whole CTs: the "
+            "pictures would be others. The run and its report can be used as they are."
         )
         raise ExportError(msg)
     for name in model.class_names:

@@ -10,6 +10,7 @@ import warnings
 from argparse import ArgumentError
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -30,7 +31,7 @@ from lesiontraining.data.crops import input_section
 from lesiontraining.data.data_module import LesionDataModule
 from lesiontraining.data.dataset import data_fingerprint
 from lesiontraining.data.lesions import LesionDataset
-from lesiontraining.evaluation.predictions import Predictions
+from lesiontraining.evaluation.predictions import Predictions, has_labelled_training
 from lesiontraining.runs.folder import FittedModel, FoldFolder, RunError, RunFolder
 from lesiontraining.runs.inference import fit_temperature, lesion_features, lesion_probabilities
 from lesiontraining.runs.settings import keep_settings, kept_settings, require_same_settings, settings_of
@@ -105,6 +106,7 @@ def recipe_cli(arguments: Sequence[str], fold: FoldFolder) -> RecipeCLI:
         msg = f"the options do not fit: {_reason(str(error))}"
         raise OptionError(msg) from error
     _refuse_other_channels(cli)
+    cli.model.require_usable(cli.datamodule.train, cli.datamodule.val)
     return cli
 
 
@@ -245,6 +247,7 @@ def _fit_fold(cli: RecipeCLI, fold: FoldFolder, arguments: Sequence[str], notify
     _take_best(cli)
     predictions, model, network = _predictions_of(cli, arguments)
     predictions.save(fold.path / "predictions.npz")
+    fold.keep_examples(_examples_of(cli, model))
     model.save(fold.path, network)
     fold.finish({**model.facts, "seconds": round(time.monotonic() - start, 1)})
     notify(f"fold {fold.number}: {_one_line(predictions, model)}")
@@ -304,7 +307,8 @@ def _predictions_of(cli: RecipeCLI, arguments: Sequence[str]) -> tuple[Predictio
         parts = [(lesion_probabilities(network, of, temperature), e) for of, e in zip(logits, embeddings, strict=True)]
     else:
         parts = [task.answers(s) for s in sets.values()]
-    predictions = _predictions(sets, parts, {row.lesion_id: f"line {row.line}" for row in data.table.rows})
+    lines = {row.lesion_id: f"line {row.line}" for row in data.table.rows}
+    predictions = replace(_predictions(sets, parts, lines), metric=network.metric)
     model = FittedModel(
         architecture=architecture,
         arguments=dict(network_arguments),
@@ -318,6 +322,17 @@ def _predictions_of(cli: RecipeCLI, arguments: Sequence[str]) -> tuple[Predictio
     )
     model.facts["figures"] = task.figures(data.val, data.test)
     return predictions, model, network
+
+
+def _examples_of(cli: RecipeCLI, model: FittedModel) -> dict[str, dict[str, np.ndarray]]:
+    """Pictures for the report; lesions are named by their line, as in the predictions."""
+    data = cli.datamodule
+    found = {"maps": cli.model.examples(data.test, model.facts["figures"]), "frangi": data.filtered_examples()}
+    lines = {row.lesion_id: f"line {row.line}" for row in data.table.rows}
+    for of in found.values():
+        if of:
+            of["lesion"] = np.array([lines[str(data.test.lesion_ids[row])] for row in of["lesion"]])
+    return found
 
 
 def _training_content(data: LesionDataModule) -> dict[str, str]:
@@ -388,6 +403,8 @@ def _without_folder(argument: str) -> str:
 
 def _one_line(predictions: Predictions, model: FittedModel) -> str:
     test = predictions.at((predictions.split == "test") & (predictions.labels >= 0))
+    if not model.class_names and not has_labelled_training(predictions):
+        return f"finished; no training lesion has a label, so only the search among {len(test)} test lesions can be measured"
     right = (test.probabilities.argmax(axis=1) == test.labels).mean() if len(test) else float("nan")
     return f"{right:.1%} of {len(test)} test lesions right (temperature {model.temperature:.2f}); lesiontrain evaluate tells the rest"
 

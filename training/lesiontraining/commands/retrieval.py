@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 from LesionLib.inference.classifier import Classifier
+from LesionLib.metric import COSINE
 from LesionLib.model.bundle import Bundle
 
 from lesiontraining.data.lesions import LesionTable, ct_lesions
@@ -30,12 +31,12 @@ def embedded(table: LesionTable, bundle: Bundle, *, progress: Callable[[int, int
         measures.add(volume, box)
         if progress is not None:
             progress(done, len(table))
-    return table_predictions(table, measures, embeddings=np.stack(vectors))
+    return replace(table_predictions(table, measures, embeddings=np.stack(vectors)), metric=bundle.metric)
 
 
 def retrieval_rows(model: Predictions, name: str, *, draws: int = 2000, seed: int = 0) -> list[SearchRow]:
     """The model and the size alone, under every patient rule."""
-    size = replace(model, embeddings=size_as_angle(model.volume_mm3))
+    size = replace(model, embeddings=size_as_angle(model.volume_mm3), metric=COSINE)
     rows, _ = search_rows({name: model, SIZE: size}, draws=draws, seed=seed)
     return rows
 

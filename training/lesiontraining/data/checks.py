@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 from LesionLib.errors import LesionLensError
 from LesionLib.geometry import CTVolume, LesionBox, distance_outside_mm
+from LesionLib.io.boxes import MmBox
 from LesionLib.io.tables import doubtful_labels
 from LesionLib.io.volumes import volume_without_voxels
 
@@ -28,7 +29,6 @@ from lesiontraining.data.lesions import (
 )
 from lesiontraining.data.messages import SHOWN, Problem, TableError, notify, tracked
 from lesiontraining.data.sources import (
-    MmBox,
     Photograph,
     SlicesSource,
     StoredCube,
@@ -242,6 +242,9 @@ def _place_problems(row: LesionRow, volume: CTVolume) -> Iterator[Problem]:
     source: VolumeSource = row.source
     if source.mask is not None and not os.path.isfile(source.mask):
         yield Problem(row.line, f"the mask {source.mask} is missing")
+        return
+    if source.organ is not None and not os.path.exists(source.organ):
+        yield Problem(row.line, f"the organ's mask {source.organ} is missing")
         return
     try:
         around_mask = (

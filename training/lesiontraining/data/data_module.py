@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, Literal
 
 import numpy as np
 from LesionLib.errors import LesionLensError
+from LesionLib.sampling.planes import KeySliceSpec
 from lightning import LightningDataModule
 from lightning.pytorch.utilities import rank_zero_only
 from torch.utils.data import DataLoader
@@ -18,8 +20,10 @@ from lesiontraining.data.dataset import as_dataset, crop_lesions, data_fingerpri
 from lesiontraining.data.lesions import LesionDataset, LesionTable
 from lesiontraining.data.messages import notify
 from lesiontraining.data.readers.registry import read_with
-from lesiontraining.data.splits import LEAKY, TWO_RANDOM, class_counts, divided
+from lesiontraining.data.splits import PROTOCOLS, TYPED, class_counts, divided
 from lesiontraining.evaluation.leaks import LeakReport
+
+_EXAMPLES = 6
 
 
 class LeakError(LesionLensError):
@@ -137,8 +141,26 @@ class LesionDataModule(LightningDataModule):
                 name: len(np.unique(self.table.patients[getattr(split, name)])) for name in ("train", "val", "test")
             },
             "input": input_section(self.spec),
+            "organ_alone": any(getattr(row.source, "organ", None) for row in self.table.rows),
             "fingerprint": self.fingerprint(),
             "leaks": None if self.leaks is None else _without_examples(self.leaks),
+        }
+
+    def filtered_examples(self) -> dict[str, np.ndarray]:
+        """Some test lesions before and after the Frangi filter: ``original`` and ``filtered``, (n, row, column), ``lesion``, rows.
+
+        Empty where the input is not filtered.
+        """
+        if not isinstance(self.spec, KeySliceSpec) or self.spec.frangi is None or not len(self.test):
+            return {}
+        shown = np.arange(min(_EXAMPLES, len(self.test)))
+        of_lesion = {row.lesion_id: row for row in self.table.rows}
+        rows = tuple(of_lesion[str(self.test.lesion_ids[i])] for i in shown)
+        lesions = crop_lesions(replace(self.table, rows=rows), replace(self.spec, frangi=None), progress=False)
+        return {
+            "original": np.stack([lesion.images[0, 0] for lesion in lesions]),
+            "filtered": np.stack([self.test.images[i][0, 0] for i in shown]),
+            "lesion": shown,
         }
 
     def train_dataloader(self) -> DataLoader:
@@ -160,11 +182,11 @@ class LesionDataModule(LightningDataModule):
     def _check(self, table: LesionTable) -> None:
         folds = self.asked.folds
         is_number = isinstance(folds, int) or folds.isdecimal()
-        by_column = not is_number and folds not in (TWO_RANDOM, LEAKY)
+        column = "split" if folds == TYPED else None if is_number or folds in PROTOCOLS else folds
         check_table(
             table,
             folds=int(folds) if is_number else None,
-            split_column=folds if by_column else None,
+            split_column=column,
             labelled=self.asked.unlabelled != "keep",
             look_at_files=self.asked.check,
             progress=self.asked.progress,

@@ -7,6 +7,7 @@ Where the lesion is
                 in voxels: ``i_min, j_min, k_min, i_max, j_max, k_max``, first and last index that belong to it, from 0
     ``mask``    a label map of the lesion, on any lattice: instead of a box, or beside it; ``mask_value``: the lesion's label
                 in it (else all that is above 0)
+    ``organ_mask``  a label map of the organ, on any lattice: all else of the CT is taken for air
 
 What it is
     label       any column; its name is chosen when the table is read. An empty cell: not known
@@ -37,19 +38,11 @@ from typing import Any
 import numpy as np
 from LesionLib.errors import BoxError
 from LesionLib.geometry import CTVolume, LesionBox
+from LesionLib.io.boxes import MM_COLUMNS, VOXEL_COLUMNS, location_of
 from LesionLib.io.tables import TableTextError, doubtful_labels, spreadsheet_hint, table_text
 
 from lesiontraining.data.messages import Problem, one_problem, refuse
-from lesiontraining.data.sources import (
-    MM_COLUMNS,
-    TRAINING_MARGIN_MM,
-    VOXEL_COLUMNS,
-    Photograph,
-    SlicesSource,
-    Source,
-    VolumeSource,
-    location_of,
-)
+from lesiontraining.data.sources import TRAINING_MARGIN_MM, Photograph, SlicesSource, Source, VolumeSource
 
 UNKNOWN = -1
 
@@ -307,7 +300,7 @@ def _cell(value: Any) -> str:
 
 
 COLUMNS = (
-    "volume", "image", *MM_COLUMNS, "frame", *VOXEL_COLUMNS, "mask", "mask_value",
+    "volume", "image", *MM_COLUMNS, "frame", *VOXEL_COLUMNS, "mask", "mask_value", "organ_mask",
     "lesion", "patient", "study", "series", "split", "fold",
 )  # fmt: skip
 _SPLIT_NAMES = {"training": "train", "validation": "val", "testing": "test"}
@@ -445,6 +438,7 @@ def _source(values: Mapping[str, str], folder: Path) -> tuple[Source | None, lis
         return (None if path is None else Photograph(path)), problems
     volume = resolved(folder, values.get("volume", ""), "volume", problems)
     mask = resolved(folder, values["mask"], "mask", problems) if values.get("mask") else None
+    organ = resolved(folder, values["organ_mask"], "organ_mask", problems) if values.get("organ_mask") else None
     try:
         location = location_of(values)
     except BoxError as error:
@@ -458,7 +452,7 @@ def _source(values: Mapping[str, str], folder: Path) -> tuple[Source | None, lis
     if volume is None or problems:
         return None, problems
     series = values.get("series") or None
-    return VolumeSource(volume, location, mask, int(value) if value else None, series), []
+    return VolumeSource(volume, location, mask, int(value) if value else None, series, organ), []
 
 
 def resolved(folder: Path, text: str, column: str, problems: list[str]) -> Path | None:

@@ -3,125 +3,29 @@
 A source is a small frozen record that travels to worker processes. Those that are CTs have ``lesion()``, the others
 ``array()``. ``files()`` are what it depends on, ``group`` is what several lesions share and is read once for all.
 
-A table says where in a CT a lesion is by a box in millimetres or in voxels, to become a `LesionBox` of its volume.
+A table says where in a CT a lesion is by a box in millimetres or in voxels (`LesionLib.io.boxes`), to become a `LesionBox` of its
+volume.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from itertools import product
-from math import isfinite
 from pathlib import Path
 
 import numpy as np
 from LesionLib.errors import BoxError, VolumeError
-from LesionLib.geometry import CTVolume, LesionBox, transformed_points
-from LesionLib.io.boxes import boxes_from_label_array
+from LesionLib.geometry import CTVolume, LesionBox
+from LesionLib.io.boxes import BoxLocation, boxes_from_label_array
 from LesionLib.io.image_files import looks_like_dicom
 from LesionLib.io.segmentations import lattice_problem, read_label_map
 from LesionLib.io.volumes import read_ct
+from LesionLib.sampling.volumes import mask_on_lattice
 from PIL import Image, UnidentifiedImageError
 
-MM_COLUMNS = ("center_x", "center_y", "center_z", "size_x", "size_y", "size_z")
-VOXEL_COLUMNS = tuple(f"{axis}_{end}" for end, axis in product(("min", "max"), "ijk"))
 TRAINING_MARGIN_MM = 0.0  # models learn from the tight boxes of masks; their manifests say so
-_SIGN = {"RAS": (1.0, 1.0, 1.0), "LPS": (-1.0, -1.0, 1.0)}
-_FARTHEST = 1e6  # mm or voxels from the origin
-_MAX_VOXELS = 4096  # along an edge; larger is a mistake, not a lesion
-
-
-@dataclass(frozen=True)
-class MmBox:
-    """A box parallel to the body axes: ``center`` and full ``size`` in mm, ``frame`` "RAS" (3D Slicer) or "LPS" (DICOM)."""
-
-    frame: str
-    center: tuple[float, float, float]
-    size: tuple[float, float, float]
-
-    def box(self, _ijkToRAS: np.ndarray, *, name: str) -> LesionBox:
-        """As a box in RAS mm. Raises `BoxError` for one without size."""
-        return LesionBox(np.array(self.center) * _SIGN[self.frame], np.array(self.size), name=name)
-
-    def in_other_frame(self) -> MmBox:
-        """The same numbers read in the other frame: what somebody may have meant."""
-        return replace(self, frame="LPS" if self.frame == "RAS" else "RAS")
-
-
-@dataclass(frozen=True)
-class VoxelBox:
-    """A box parallel to the voxels: first and last index (i, j, k) that belong to it, counted from 0."""
-
-    first: tuple[int, int, int]
-    last: tuple[int, int, int]
-
-    def box(self, ijkToRAS: np.ndarray, *, name: str) -> LesionBox:
-        """As a box in RAS mm that holds those voxels whole."""
-        moved = np.array(ijkToRAS, dtype=float)
-        moved[:3, 3] = transformed_points(moved, self.first)
-        shape = tuple(b - a + 1 for a, b in zip(self.first[::-1], self.last[::-1], strict=True))
-        found = boxes_from_label_array(np.ones(shape, np.uint8), moved, {1: name})[0]
-        return replace(found, segment=None)
-
-
-BoxLocation = MmBox | VoxelBox
-
-
-def location_of(values: Mapping[str, str]) -> BoxLocation | None:
-    """The box that a row gives, None where it gives none. Raises `BoxError` with what stands there and what should."""
-    frame = values.get("frame", "").strip().upper()
-    has_mm = any(values.get(name, "").strip() for name in MM_COLUMNS)
-    has_voxels = any(values.get(name, "").strip() for name in VOXEL_COLUMNS)
-    if has_mm and has_voxels:
-        msg = "the row has a box in mm (center_x ...) and one in voxels (i_min ...); give one of them"
-        raise BoxError(msg)
-    if has_voxels:
-        return _voxel_box(values, frame)
-    return _mm_box(values, frame) if has_mm else None
-
-
-def _mm_box(values: Mapping[str, str], frame: str) -> MmBox:
-    if frame not in _SIGN:
-        msg = f"frame is {values.get('frame', '')!r}; a box in mm needs RAS (3D Slicer) or LPS (DICOM, ITK)"
-        raise BoxError(msg)
-    x, y, z, *size = (_number(values, name) for name in MM_COLUMNS)
-    location = MmBox(frame, (x, y, z), tuple(size))
-    location.box(np.eye(4), name="box")  # refuses a box without size
-    return location
-
-
-def _voxel_box(values: Mapping[str, str], frame: str) -> VoxelBox:
-    if frame not in ("", "IJK"):
-        msg = f"frame is {frame!r} beside a box in voxels (i_min ...); write IJK or leave it empty"
-        raise BoxError(msg)
-    numbers = [_number(values, name) for name in VOXEL_COLUMNS]
-    if any(number != int(number) for number in numbers):
-        msg = f"the voxel box {numbers} has fractions; give the first and last voxel index that belong to the lesion"
-        raise BoxError(msg)
-    first, last = tuple(map(int, numbers[:3])), tuple(map(int, numbers[3:]))
-    if any(b < a for a, b in zip(first, last, strict=True)):
-        msg = f"the voxel box ends at {last} before it begins at {first}; max is the last index that belongs to it"
-        raise BoxError(msg)
-    if any(b - a >= _MAX_VOXELS for a, b in zip(first, last, strict=True)):
-        msg = f"the voxel box from {first} to {last} is larger than any CT; are these millimetres?"
-        raise BoxError(msg)
-    return VoxelBox(first, last)
-
-
-def _number(values: Mapping[str, str], column: str) -> float:
-    text = values.get(column, "").strip()
-    try:
-        number = float(text)
-    except ValueError:
-        number = float("nan")
-    if not isfinite(number) or abs(number) > _FARTHEST:
-        msg = f"{column} is {text!r}; a number is needed, of mm or voxels"
-        raise BoxError(msg)
-    return number
-
-
+_AIR_HU = -1000
 DEEPLESION_ZERO = 32768  # what a DeepLesion pixel of 0 HU holds
 _MAX_PHOTOGRAPH = 200_000_000  # pixels
 
@@ -130,7 +34,8 @@ _MAX_PHOTOGRAPH = 200_000_000  # pixels
 class VolumeSource:
     """A lesion in a CT file or DICOM folder: by its box, its mask, or both (then the mask is the box's segment).
 
-    ``mask_value``: the label of the lesion in the mask file; None takes all that is above 0.
+    ``mask_value``: the label of the lesion in the mask file; None takes all that is above 0. ``organ``: a label map of the
+    organ, on any lattice; what lies outside it is -1000 HU when the CT is read.
     """
 
     volume: Path
@@ -138,19 +43,21 @@ class VolumeSource:
     mask: Path | None = None
     mask_value: int | None = None
     series: str | None = None
+    organ: Path | None = None
 
     @property
     def group(self) -> tuple[str, str]:
         """Lesions of one CT are cut together."""
-        return (str(self.volume), self.series or "")
+        return (str(self.volume), f"{self.series or ''} {self.organ or ''}".strip())
 
     def files(self) -> tuple[Path, ...]:
-        """The CT and the mask."""
-        return (self.volume,) if self.mask is None else (self.volume, self.mask)
+        """The CT and the masks."""
+        return tuple(path for path in (self.volume, self.mask, self.organ) if path is not None)
 
     def read(self) -> CTVolume:
-        """The CT. Raises `VolumeError`."""
-        return read_ct(self.volume, series=self.series if os.path.isdir(self.volume) else None)
+        """The CT, of the organ alone where its mask is given. Raises `VolumeError`."""
+        volume = read_ct(self.volume, series=self.series if os.path.isdir(self.volume) else None)
+        return volume if self.organ is None else _organ_alone(volume, self.organ)
 
     def lesion(self, volume: CTVolume, *, name: str, margin_mm: float = TRAINING_MARGIN_MM) -> LesionBox:
         """The box with its segment where there is a mask. Raises `BoxError`, `VolumeError`.
@@ -326,6 +233,19 @@ def mask_box(path: Path, value: int | None, *, name: str, volume: CTVolume | Non
             msg = f"the mask {path.name}: {problem}; export the mask on the image's own geometry."
             raise BoxError(msg)
     return boxes_from_label_array(chosen.astype(np.uint8), to_ras, {1: name})[0]
+
+
+def _organ_alone(volume: CTVolume, path: Path) -> CTVolume:
+    """The CT with air instead of all that is not the organ. Raises `VolumeError` for a mask that shows nothing of it."""
+    labels = read_label_map(path, value=None)
+    organ = CTVolume((labels.array > 0).astype(np.uint8), labels.ijkToRAS, name=path.name)
+    inside = mask_on_lattice(organ, volume.ijkToRAS, volume.sizeIJK, interpolation="nearest")
+    if not inside.any():
+        msg = f"the organ's mask {path.name} shows nothing of {volume.name}; give the mask of this CT."
+        raise VolumeError(msg)
+    return CTVolume(
+        np.where(inside, volume.array, _AIR_HU).astype(volume.array.dtype), volume.ijkToRAS, name=volume.name
+    )
 
 
 @lru_cache(maxsize=2)

@@ -14,6 +14,7 @@ from LesionLib.errors import LesionLensError
 from lesiontraining.data.lesions import SPLITS, UNKNOWN, LesionTable, natural
 
 DADRN_RATIOS = (639, 216, 236)  # slices of train, validation and test in each of the paper's two sets (papers 1.2)
+ORTHOPATCH_RATIOS = (138, 46, 46)  # lesions of train, validation and test (papers 1.3)
 NEXT_FOLD = "next"
 NO_FOLD = -1
 
@@ -128,6 +129,27 @@ def column_split(
     return _apart(Split(**rows), patients)
 
 
+def typed_split(
+    values: Sequence[str], *, patients: Sequence[str], labels: Sequence[int], validation: float | str, seed: int = 0
+) -> Split:
+    """Where types are known in the official validation and test parts only, as in DeepLesion as it is released.
+
+    Fitted on the labelled lesions of the official validation part (a share of its patients makes the choices), measured on
+    those of the official test part, as the authors' code does. ``values``: the official part of each row, (row,). The
+    official training part is in none of the three. Raises `SplitError`.
+    """
+    values, known = np.asarray(values, dtype=str), np.asarray(labels) >= 0
+    fitted, test = (np.flatnonzero((values == name) & known) for name in ("val", "test"))
+    if not (len(fitted) and len(test)):
+        msg = (
+            f"the protocol 'typed' fits on labelled lesions of the official validation part and measures on those of the test "
+            f"part; there are {len(fitted)} and {len(test)}. Give a table with the column split, or other folds."
+        )
+        raise SplitError(msg)
+    is_val = validation_rows(fitted, patients=patients, labels=labels, validation=validation, seed=seed)
+    return _apart(Split(fitted[~is_val], fitted[is_val], test), patients)
+
+
 def validation_rows(
     rows: np.ndarray, *, patients: Sequence[str], labels: Sequence[int], validation: float | str, seed: int
 ) -> np.ndarray:
@@ -236,6 +258,8 @@ def _apart(split: Split, patients: Sequence[str]) -> Split:
 
 TWO_RANDOM = "two_random_splits"
 LEAKY = "leaky_lesion_split"
+TYPED = "typed"
+PROTOCOLS = (TWO_RANDOM, LEAKY, TYPED)  # what `divided` knows by name; every other text is a column
 
 
 @dataclass(frozen=True, eq=False)
@@ -257,7 +281,7 @@ def divided(table: LesionTable, folds: int | str, *, held_out: int, validation: 
     The split of a table. Raises `SplitError`.
 
     ``folds``: a number (folds by patient, stratified); a column with train, val and test; a column with names of folds;
-    "two_random_splits" (DADRN: ``held_out`` 0 or 1 chooses); "leaky_lesion_split" (ablation only).
+    "two_random_splits" (DADRN: ``held_out`` 0 or 1 chooses); "leaky_lesion_split" (ablation only); "typed" (DeepLesion).
     ``held_out``: the place of the test fold among the folds in natural order, -1: none, all is learned from.
     """
     who = {"patients": table.patients, "labels": table.labels}
@@ -273,8 +297,11 @@ def divided(table: LesionTable, folds: int | str, *, held_out: int, validation: 
             raise SplitError(msg)
         return _single(two_random_splits(**who, seed=seed)[held_out], len(table), held_out, ("first", "second"))
     if folds == LEAKY:
-        split = leaky_lesion_split(table.labels, ratios=DADRN_RATIOS, seed=seed)
+        split = leaky_lesion_split(table.labels, ratios=ORTHOPATCH_RATIOS, seed=seed)
         return _single(split, len(table), 0, ("leaky",), leaky=True)
+    if folds == TYPED:
+        split = typed_split(table.column("split"), **who, validation=validation, seed=seed)
+        return _single(split, len(table), 0, ("test",))
     values = table.column(folds)
     if not any(values):
         msg = f"the table has no column {folds!r}, or nothing in it; give a number of folds, or a column of the table."

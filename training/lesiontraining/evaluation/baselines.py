@@ -9,6 +9,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
+from LesionLib.metric import COSINE
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
@@ -84,6 +85,8 @@ def baseline_runs(fold: Predictions) -> tuple[dict[str, Predictions], tuple[str,
     """
     train = fold.at((fold.split == "train") & (fold.labels >= 0))
     test = fold.at(fold.split == "test")
+    if not len(train):
+        return {}, ("The rows that know no image are missing: no training lesion has a label to fit them on.",)
     found = {MAJORITY: _majority(train, test)}
     notes = []
     ways: dict[str, Callable[[Predictions], np.ndarray]] = {
@@ -104,13 +107,13 @@ def _regression(train: Predictions, test: Predictions, features: Callable[[Predi
         msg = "not every lesion has a size and a density"
         raise ValueError(msg)
     probabilities = _balanced_regression(known, train.labels, asked, len(test.class_names))
-    return replace(test, probabilities=probabilities, embeddings=size_as_angle(test.volume_mm3))
+    return replace(test, probabilities=probabilities, embeddings=size_as_angle(test.volume_mm3), metric=COSINE)
 
 
 def _majority(train: Predictions, test: Predictions) -> Predictions:
     share = np.bincount(train.labels, minlength=len(test.class_names)) / max(len(train), 1)
     unit = np.tile([1.0, 0.0], (len(test), 1))
-    return replace(test, probabilities=np.tile(share, (len(test), 1)), embeddings=unit)
+    return replace(test, probabilities=np.tile(share, (len(test), 1)), embeddings=unit, metric=COSINE)
 
 
 def size_as_angle(volume_mm3: np.ndarray) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""What the five papers meant by their columns, where their printed numbers allow to tell; see ``REPRODUCTION.md``.
+"""What the five papers meant by their columns, where their printed numbers allow to tell.
 
 A model is compared with a paper's table only by the same reading of the same column name.
 """

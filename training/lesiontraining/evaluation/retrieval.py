@@ -1,7 +1,7 @@
 """How well embeddings retrieve lesions of the same class: every lesion asks, all others (or some of them) answer.
 
-Cosine similarity, in blocks of queries, so that the 32,735 lesions of DeepLesion fit into memory. A query is never in its
-own gallery. Which others are is the patient rule; the paper's three settings are all, same and cross.
+Cosine similarity or Euclidean distance, in blocks of queries, so that the 32,735 lesions of DeepLesion fit into memory. A
+query is never in its own gallery. Which others are is the patient rule; the paper's three settings are all, same and cross.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, fields
 
 import numpy as np
+from LesionLib.metric import COSINE, EUCLIDEAN, points_of
 from scipy.special import gammaln
 from scipy.stats import hypergeom
 
@@ -138,7 +139,7 @@ class Retrieval:
         return float(self.chance[name].mean()) if len(self.query) else float("nan")
 
 
-def retrieve(
+def retrieve(  # noqa: PLR0913
     embeddings: np.ndarray,
     labels: np.ndarray,
     patients: np.ndarray,
@@ -148,23 +149,27 @@ def retrieve(
     studies: np.ndarray | None = None,
     unanswerable: str = "drop",
     seed: int = 0,
+    metric: str = COSINE,
 ) -> Retrieval:
-    """Rank each lesion's gallery by cosine similarity and judge it: the same label is relevant.
+    """Rank each lesion's gallery and judge it: the same label is relevant.
 
-    ``embeddings``: (lesion, dimension), any length but zero; ``labels``, ``patients`` and ``studies``: (lesion,).
+    ``embeddings``: (lesion, dimension), any length but zero; ``metric``: by which they are compared, "cosine", or "euclidean"
+    for those of `LesionLib.metric.embeddings_of`; ``labels``, ``patients`` and ``studies``: (lesion,).
     ``rule``: "all" other lesions; "same" patient's; "cross": other patients' only, where ``studies`` are given also not
     those of the same study. ``unanswerable``: queries without a relevant candidate are dropped, as TREC and
     pytorch-metric-learning do, or count as "zero". Equal similarities are ordered by chance (``seed``), so that an
     embedding that collapsed scores chance level and not the order of the table.
     """
     unit = _normalised(embeddings)
+    points = points_of(unit) if metric == EUCLIDEAN else None
     columns = {"labels": labels, "patients": patients} | ({} if studies is None else {"studies": studies})
     codes = {name: _codes(name, values, len(unit)) for name, values in columns.items()}
     _check(rule, unanswerable, k)
     shuffled = np.random.default_rng(seed).permutation(len(unit))
     parts, queries, alone = [], [], 0
     for asking, gallery in _blocks(codes["patients"], shuffled, rule):
-        order, candidates = _ranked(unit, codes, asking, gallery, rule)
+        near = unit[asking] @ unit[gallery].T if points is None else -squared_distances(points[asking], points[gallery])
+        order, candidates = _ranked(near, codes, asking, gallery, rule)
         answered = candidates > 0
         alone += int((~answered).sum())
         hits = codes["labels"][gallery][order] == codes["labels"][asking][:, None]
@@ -188,15 +193,21 @@ def _blocks(patients: np.ndarray, shuffled: np.ndarray, rule: str) -> Iterator[t
             yield np.sort(gallery)[start : start + chunk], gallery
 
 
+def squared_distances(one: np.ndarray, other: np.ndarray) -> np.ndarray:
+    """Of each of the points ``one`` (n, d) to each of ``other`` (m, d), (n, m), not below 0."""
+    lengths = np.square(one).sum(axis=1)[:, None] + np.square(other).sum(axis=1)
+    return np.maximum(lengths - 2 * one @ other.T, 0.0)
+
+
 def _ranked(
-    unit: np.ndarray, codes: dict[str, np.ndarray], asking: np.ndarray, gallery: np.ndarray, rule: str
+    near: np.ndarray, codes: dict[str, np.ndarray], asking: np.ndarray, gallery: np.ndarray, rule: str
 ) -> tuple[np.ndarray, np.ndarray]:
     """Places in the gallery, nearest first, (query, rank), and how many of them are candidates; the rest is excluded."""
     excluded = gallery == asking[:, None]
     if rule == "cross":
         for name in {"patients", "studies"} & codes.keys():
             excluded |= codes[name][gallery] == codes[name][asking][:, None]
-    distance = -(unit[asking] @ unit[gallery].T)
+    distance = -near
     distance[excluded] = np.inf
     return np.argsort(distance, axis=1, kind="stable"), (~excluded).sum(axis=1)
 

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from matplotlib.cm import viridis
+from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 from sklearn.decomposition import PCA
 from sklearn.manifold import TSNE
@@ -34,7 +37,23 @@ class Chart:
     figure: Figure
 
 
-def confusion_chart(matrix: np.ndarray, names: Sequence[str], method: str) -> Chart:
+def class_colors(names: Sequence[str]) -> list[str]:
+    """A colour a class: steps of one ramp where the names are grades (0, 1, 2 or "grade 1", "grade 2"), else apart."""
+    if not are_ordered(names):
+        return _colors(len(names))
+    return [to_hex(viridis(share)) for share in np.linspace(0.0, 0.95, len(names))]
+
+
+def are_ordered(names: Sequence[str]) -> bool:
+    """Whether three classes or more are numbers that rise, with one text before them all or none."""
+    found = [re.fullmatch(r"(\D*?)(\d+(?:\.\d+)?)", name.strip()) for name in names]
+    if len(names) < 3 or not all(found):
+        return False
+    values = [float(match.group(2)) for match in found]
+    return len({match.group(1) for match in found}) == 1 and values == sorted(set(values))
+
+
+def confusion_chart(matrix: np.ndarray, names: Sequence[str], method: str, *, name: str = "confusion") -> Chart:
     """Rows: what the lesion is; columns: what was answered."""
     share = matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1)
     figure = Figure(figsize=(1.6 + 0.9 * len(names), 1.4 + 0.8 * len(names)), layout="constrained")
@@ -48,7 +67,7 @@ def confusion_chart(matrix: np.ndarray, names: Sequence[str], method: str) -> Ch
         color = "white" if share[row, column] > 0.55 else "black"
         axes.text(column, row, f"{count}\n{share[row, column]:.0%}", ha="center", va="center", color=color)
     caption = "How many lesions of each label (row) got each answer (column), and the share of the row."
-    return Chart("confusion", f"Confusion, {method}", caption, figure)
+    return Chart(name, f"Confusion, {method}", caption, figure)
 
 
 def roc_chart(methods: Mapping[str, Predictions]) -> Chart | None:
@@ -94,7 +113,7 @@ def reliability_chart(model: Predictions, name: str) -> Chart:
     return Chart("reliability", f"Reliability, {name}", caption, figure)
 
 
-def tsne_chart(model: Predictions, name: str) -> Chart | None:
+def tsne_chart(model: Predictions, method: str, *, name: str = "embeddings") -> Chart | None:
     """Embeddings in two dimensions: PCA to 50, then t-SNE; of one fold, for folds have networks of their own."""
     folds, counts = np.unique(model.folds, return_counts=True)
     part = model.at(model.folds == folds[counts.argmax()])
@@ -107,11 +126,9 @@ def tsne_chart(model: Predictions, name: str) -> Chart | None:
     perplexity = min(30.0, (len(part) - 1) / 3)
     points = TSNE(2, perplexity=perplexity, init="pca", random_state=0).fit_transform(reduced.astype(np.float32))
     figure, axes = _square()
-    for c, label in enumerate(part.class_names):
+    for c, (label, color) in enumerate(zip(part.class_names, class_colors(part.class_names), strict=True)):
         here = points[part.labels == c]
-        axes.scatter(
-            *here.T, s=16, color=PALETTE[c % len(PALETTE)], marker=_MARKS[c % len(_MARKS)], label=label, alpha=0.8
-        )
+        axes.scatter(*here.T, s=16, color=color, marker=_MARKS[c % len(_MARKS)], label=label, alpha=0.8)
     axes.set_xticks([])
     axes.set_yticks([])
     axes.legend(fontsize=8)
@@ -119,7 +136,7 @@ def tsne_chart(model: Predictions, name: str) -> Chart | None:
         f"Test lesions of fold {part.folds[0]}: near each other where the network sees them as alike. "
         "Distances and empty space say little."
     )
-    return Chart("embeddings", f"Embeddings (t-SNE), {name}", caption, figure)
+    return Chart(name, f"Embeddings (t-SNE), {method}", caption, figure)
 
 
 def hardest_chart(methods: Mapping[str, Predictions]) -> Chart | None:

@@ -90,7 +90,7 @@ class Measured:
             "figures": {name: {f: e.as_json() for f, e in row.items()} for name, row in self.rows.items()},
             "comparisons": {one.other: one.as_json() for one in self.comparisons},
             "confusion": {name: matrix.tolist() for name, matrix in self.confusions.items()},
-            "per_class": {name: _per_class(matrix, self.class_names) for name, matrix in self.confusions.items()},
+            "per_class": {name: class_figures(matrix, self.class_names) for name, matrix in self.confusions.items()},
             "subgroups": [row.as_json() for row in self.subgroups],
             "notes": list(self.notes),
         }
@@ -261,7 +261,8 @@ def _subgroups(
     return subgroup_table(groups, chosen, model.patients, draws=draws, seed=seed)
 
 
-def _per_class(matrix: np.ndarray, names: tuple[str, ...]) -> dict[str, dict[str, float | None]]:
+def class_figures(matrix: np.ndarray, names: tuple[str, ...]) -> dict[str, dict[str, float | None]]:
+    """Of each class, one against all others in a confusion matrix; None where it does not exist."""
     each = one_vs_rest(matrix)
     figures = {
         "sensitivity": each.sensitivity,
@@ -356,7 +357,7 @@ def _of_folds(predictions: Predictions, rule: str, k: int) -> list[Retrieval]:
         if len(part) > 1:
             labels = np.array(part.class_names)[part.labels]
             studies = part.studies if rule == "cross" else None
-            one = retrieve(part.embeddings, labels, part.patients, rule=rule, k=k, studies=studies)
+            one = retrieve(part.embeddings, labels, part.patients, rule=rule, k=k, studies=studies, metric=part.metric)
             found += [one] if len(one.query) else []
     return found
 

@@ -27,7 +27,15 @@ from lesiontraining.reporting.charts import (
     tsne_chart,
 )
 from lesiontraining.reporting.claim import ClaimRun, answered_share, as_markdown, claim_items
-from lesiontraining.reporting.figures import FIGURES, RULES, Measured, SearchRow, measure, search_rows
+from lesiontraining.reporting.figures import (
+    FIGURES,
+    RULES,
+    Measured,
+    SearchRow,
+    class_figures,
+    measure,
+    search_rows,
+)
 from lesiontraining.reporting.model_card import signed
 
 _ANY = {"auc": "AUC", "balanced_accuracy": "balanced accuracy", "accuracy": "accuracy"}
@@ -63,6 +71,8 @@ def page(
         title=title,
         m=measured,
         main=main_figures(measured.positive),
+        per_class=per_class(measured),
+        class_figures=_OF_TWO,
         trust=TRUST,
         rules=RULES,
         search=_grouped(search),
@@ -75,6 +85,12 @@ def page(
         p=_p,
         **texts,
     )
+
+
+def per_class(measured: Measured) -> dict[str, list[tuple[str, dict[str, float | None]]]]:
+    """By class, each method's sensitivity, specificity, precision and F1 of it against all others; None: not measured."""
+    found = {name: class_figures(matrix, measured.class_names) for name, matrix in measured.confusions.items()}
+    return {name: [(method, of[name]) for method, of in found.items()] for name in measured.class_names}
 
 
 def _grouped(rows: Sequence[SearchRow]) -> list[dict[str, object]]:
@@ -112,7 +128,8 @@ class ReportInput:
 
     ``baselines``: names of methods that know no image, of which ``size_baseline`` alone takes part in the search; ``run``: how it
     was made, by name; ``curves``: what was logged, by fold; ``extra``: what the recipe measured beside, in sentences;
-    ``notes``: what could not be measured; ``claim``: what the journals' checklist is answered from, where a run is reported.
+    ``notes``: what could not be measured; ``examples``: pictures of single lesions; ``claim``: what the journals' checklist is
+    answered from, where a run is reported.
     """
 
     title: str
@@ -125,6 +142,7 @@ class ReportInput:
     extra: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
     claim: ClaimRun | None = None
+    examples: tuple[Chart, ...] = ()
 
 
 def write_report(
@@ -223,12 +241,24 @@ def conclude(measured: Measured, baselines: Sequence[str]) -> str:
 
 def _charts(given: ReportInput, labelled: Mapping[str, Predictions], measured: Measured) -> list[Chart]:
     name, model = next(iter(labelled.items()))
+    of_networks = {other: p for other, p in labelled.items() if other not in given.baselines}
     found: list[Any] = [
         confusion_chart(measured.confusions[name], model.class_names, name),
         roc_chart(labelled),
         reliability_chart(model, name),
         tsne_chart(model, name),
+        *(
+            confusion_chart(measured.confusions[other], p.class_names, other, name=f"confusion-{number}")
+            for number, (other, p) in enumerate(labelled.items(), start=1)
+            if number > 1
+        ),
+        *(
+            tsne_chart(p, other, name=f"embeddings-{number}")
+            for number, (other, p) in enumerate(of_networks.items(), start=1)
+            if number > 1
+        ),
         hardest_chart(labelled),
+        *given.examples,
         curve_chart(given.curves),
     ]
     return [chart for chart in found if chart is not None]

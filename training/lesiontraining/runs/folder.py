@@ -5,11 +5,13 @@ from __future__ import annotations
 import csv
 import json
 import re
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 from zipfile import is_zipfile
 
+import numpy as np
 import torch
 from LesionLib.errors import BundleError, LesionLensError
 from LesionLib.networks import LesionNet, build_network
@@ -19,7 +21,7 @@ from safetensors.torch import load_file, save_file
 
 from lesiontraining.evaluation.predictions import Predictions
 
-WEIGHTS, DESCRIPTION = "network.safetensors", "network.json"
+WEIGHTS, DESCRIPTION, EXAMPLES = "network.safetensors", "network.json", "examples.npz"
 
 
 class FittedModelError(LesionLensError):
@@ -142,6 +144,27 @@ class FoldFolder:
             msg = f"{self.path} is not finished; run lesiontrain fit with the same options again, it goes on where it stopped."
             raise RunError(msg)
         return Predictions.load(self.path / "predictions.npz")
+
+    def keep_examples(self, examples: Mapping[str, Mapping[str, np.ndarray]]) -> None:
+        """What can be looked at of a few test lesions: arrays by kind and name, without pickle."""
+        arrays = {f"{kind}/{name}": array for kind, of in examples.items() for name, array in of.items()}
+        if arrays:
+            np.savez_compressed(self.path / EXAMPLES, **arrays)
+
+    def examples(self) -> dict[str, dict[str, np.ndarray]]:
+        """What `keep_examples` kept; empty for a fold of before. Raises `RunError` where the file is damaged."""
+        path, found = self.path / EXAMPLES, {}
+        if not path.is_file():
+            return {}
+        try:
+            with np.load(path, allow_pickle=False) as stored:
+                for name in stored.files:
+                    kind, _, part = name.partition("/")
+                    found.setdefault(kind, {})[part] = stored[name]
+        except Exception as error:  # zipfile, zlib and numpy raise many kinds for damaged bytes
+            msg = f"{path} is damaged; delete it, the report then goes without those pictures."
+            raise RunError(msg) from error
+        return found
 
     def curves(self) -> list[dict[str, float]]:
         """What was logged, row by row, over all goes of a run."""

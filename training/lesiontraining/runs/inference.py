@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 import torch
+from LesionLib.metric import COSINE, EUCLIDEAN, points_of, similarity_at
 from LesionLib.networks import LesionNet
 from LesionLib.networks.base import device_of
 from LesionLib.networks.dmrn import DMRN
@@ -22,6 +23,7 @@ from sklearn.svm import SVC
 from torch import Tensor
 
 from lesiontraining.data.lesions import LesionDataset
+from lesiontraining.evaluation.retrieval import squared_distances
 from lesiontraining.runs.uncertainty import best_temperature
 
 _IMAGES_AT_ONCE = 64
@@ -105,11 +107,18 @@ NEIGHBOURS = 9
 
 
 def neighbour_probabilities(
-    embeddings: np.ndarray, known: np.ndarray, labels: np.ndarray, classes: int, *, k: int = NEIGHBOURS
+    embeddings: np.ndarray,
+    known: np.ndarray,
+    labels: np.ndarray,
+    classes: int,
+    *,
+    k: int = NEIGHBOURS,
+    metric: str = COSINE,
 ) -> np.ndarray:
     """What a network that only compares says of a class: the share of it among the most similar training lesions.
 
-    Probabilities (n, class): each of the ``k`` most similar votes with 1 + cosine, and every class has one vote of 1 / k.
+    Probabilities (n, class): each of the ``k`` most similar votes with 1 + cosine (of a Euclidean ``metric`` with what is shown
+    as similarity, see `LesionLib.metric`), and every class has one vote of 1 / k.
 
     The last keeps a class that no neighbour has from being impossible. ``embeddings``: (n, d), ``known``: (m, d),
     L2-normalised; ``labels``: (m,), class indices. Equally similar ones come in the order given.
@@ -117,9 +126,12 @@ def neighbour_probabilities(
     if not len(known):
         msg = "no training lesion has a label; without one there is nothing to compare with"
         raise ValueError(msg)
-    similarity = embeddings @ known.T
+    if metric == EUCLIDEAN:
+        similarity = similarity_at(np.sqrt(squared_distances(points_of(embeddings), points_of(known))))
+    else:
+        similarity = 1.0 + embeddings @ known.T
     nearest = np.argsort(-similarity, axis=1, kind="stable")[:, :k]
-    weight = 1.0 + np.take_along_axis(similarity, nearest, axis=1)
+    weight = np.take_along_axis(similarity, nearest, axis=1)
     votes = np.full((len(embeddings), classes), 1.0 / k)
     for c in range(classes):
         votes[:, c] += np.where(labels[nearest] == c, weight, 0.0).sum(axis=1)
@@ -127,6 +139,15 @@ def neighbour_probabilities(
 
 
 _MAX_PARTS = 5
+
+
+def require_two_patients(train: LesionDataset) -> None:
+    """Raises ValueError where a class has lesions of fewer than two patients; all of ``train`` labelled."""
+    of_class = [len(np.unique(train.patients[train.labels == k])) for k in range(len(train.class_names))]
+    if min(of_class) < 2:
+        few = ", ".join(f"{name} {n}" for name, n in zip(train.class_names, of_class, strict=True) if n < 2)
+        msg = f"every class needs lesions of at least two patients in the training folds; there are of {few}"
+        raise ValueError(msg)
 
 
 def fit_support_vectors(network: DMRN, train: LesionDataset, *, c: float, class_weight: str | None) -> None:
@@ -140,10 +161,8 @@ def fit_support_vectors(network: DMRN, train: LesionDataset, *, c: float, class_
     counts = [len(images) for images in train.images]
     labels = np.repeat(train.labels, counts)
     patients = np.repeat(train.patients, counts)
+    require_two_patients(train)
     fewest = min(len(np.unique(train.patients[train.labels == k])) for k in np.unique(labels))
-    if fewest < 2 or len(np.unique(labels)) != len(np.unique(np.arange(labels.max() + 1))):
-        msg = "every class needs lesions of at least two patients in the training folds"
-        raise ValueError(msg)
     parts = StratifiedGroupKFold(min(_MAX_PARTS, fewest), shuffle=True, random_state=0)
     descriptors = np.concatenate(lesion_descriptors(network, train.images)).astype(np.float64)
     splits = list(parts.split(descriptors, labels, patients))

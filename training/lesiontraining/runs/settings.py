@@ -11,6 +11,8 @@ from lesiontraining.runs.folder import FoldFolder, RunError
 
 SETTINGS = "settings.json"
 _SHOWN = 6
+# Options that came later, with what they were before they could be given: folds of before go on as they were begun.
+_ADDED = {"model.init_args.localises": "false"}
 # Where a fold is fitted, not what: another number of workers or another screen gives the same network.
 _ELSEWHERE = (
     "config", "data.held_out", "data.workers", "data.cache", "data.progress", "data.check", "checkpoint.dirpath",
@@ -55,6 +57,7 @@ def require_same_settings(fold: FoldFolder, settings: Mapping[str, str]) -> None
     before = kept_settings(fold)
     if before is None:
         return
+    before, settings = _ADDED | before, _ADDED | settings
     names = [name for name in dict.fromkeys([*before, *settings]) if before.get(name) != settings.get(name)]
     if not names:
         return

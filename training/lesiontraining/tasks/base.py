@@ -73,6 +73,20 @@ class LesionTask(LightningModule):
     def loss(self, x: Tensor, y: Tensor) -> Tensor:
         """Of a batch: ``x`` (batch, member, channel, ...), ``y`` (batch, member)."""
 
+    def require_usable(self, train: LesionDataset, val: LesionDataset) -> None:
+        """Say before the first epoch what would be missing in it or after the last. Raises `TrainingError`."""
+        if not self.needs_labels:
+            return
+        for name, images, needed in (("training", train, 2), ("validation", val, 1)):
+            labels = images.labels[images.labels >= 0]
+            if len(np.unique(labels)) < needed:
+                msg = (
+                    f"{len(labels)} of {len(images)} {name} lesions have a label, of {len(np.unique(labels))} class(es); "
+                    f"{type(self).__name__} needs at least {needed} there. Fill the label column or divide the table otherwise "
+                    "(data.folds; for DeepLesion as released: typed), or take a recipe that needs none (lesionsearch-pretrain, vae)."
+                )
+                raise TrainingError(msg)
+
     def train_loader(self, images: LesionDataset, *, workers: int, seed: int) -> DataLoader:
         """Training batches of ``images``; lesions without a label are left out where the recipe needs one."""
         flat = FlatImages(self._usable(images))
@@ -125,7 +139,8 @@ class LesionTask(LightningModule):
     def answers(self, images: LesionDataset) -> tuple[np.ndarray, np.ndarray]:
         """Class probabilities (n, class) and embeddings (n, d), L2-normalised.
 
-        Of a network without classes: the share of each class among the nearest training lesions, weighted by similarity.
+        Of a network without classes: the share of each class among the nearest training lesions, weighted by similarity;
+        equal shares where no training lesion has a label.
         """
         logits, embeddings = lesion_features(self.network, images.images)
         if self.classifies:
@@ -133,14 +148,20 @@ class LesionTask(LightningModule):
         if self._train is None:
             msg = "fitted() comes before answers()"
             raise RuntimeError(msg)
-        _, known = lesion_features(self.network, self._train.images)
         labels = self._train.labels
+        if not (labels >= 0).any():
+            return np.full((len(embeddings), len(self.class_names)), 1 / max(1, len(self.class_names))), embeddings
+        _, known = lesion_features(self.network, self._train.images)
         return neighbour_probabilities(
-            embeddings, known[labels >= 0], labels[labels >= 0], len(self.class_names)
+            embeddings, known[labels >= 0], labels[labels >= 0], len(self.class_names), metric=self.network.metric
         ), embeddings
 
     def figures(self, val: LesionDataset, test: LesionDataset) -> dict[str, Any]:
         """What else the recipe measures on test lesions, with choices made on validation lesions; plain JSON."""
+        return {}
+
+    def examples(self, test: LesionDataset, figures: dict[str, Any]) -> dict[str, np.ndarray]:
+        """What can be looked at of a few test lesions, for the report: arrays of one length, with ``lesion``, rows of ``test``."""
         return {}
 
     def bundle_parts(self) -> tuple[str, dict[str, Any], LesionNet]:

@@ -5,19 +5,25 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
 from torch import Tensor
 from torch.nn import functional
 
 from lesiontraining.data.augment import Augmentation
+from lesiontraining.data.lesions import LesionDataset
 from lesiontraining.data.loading import FlatImages, Plan, balanced_images, every_image
 from lesiontraining.optim import adamw, sgd, with_cosine
+from lesiontraining.runs.localising import Localiser, classes_without_lesion
 from lesiontraining.tasks.base import LesionTask
 
 _AUGMENTATION = Augmentation(flips=True)
 
 
 class CrossEntropyTask(LesionTask):
-    """Pictures one by one. ``balanced``: each class as often (papers 4.5: the control to beat)."""
+    """Pictures one by one. ``balanced``: each class as often (papers 4.5: the control to beat).
+
+    ``localises``: where its Grad-CAM lies is measured as DADRN's is, for a comparator on whole slices.
+    """
 
     def __init__(
         self,
@@ -35,12 +41,14 @@ class CrossEntropyTask(LesionTask):
         weight_decay: float = 1e-4,
         warmup_epochs: int = 0,
         augmentation: Augmentation = _AUGMENTATION,
+        localises: bool = False,
     ) -> None:
         super().__init__(
             class_names=class_names, network=network, arguments=arguments or {}, weights=weights,
             batch_size=batch_size, epoch_size=epoch_size, augmentation=augmentation,
         )  # fmt: skip
         self.balanced, self.label_smoothing = balanced, label_smoothing
+        self.localises = localises
         self.optimizer_name, self.lr, self.weight_decay, self.warmup_epochs = optimizer, lr, weight_decay, warmup_epochs
 
     def plan(self, flat: FlatImages) -> Plan:
@@ -58,3 +66,14 @@ class CrossEntropyTask(LesionTask):
         make = adamw if self.optimizer_name == "adamw" else sgd
         optimizer = make(self.network, lr=self.lr, weight_decay=self.weight_decay)
         return with_cosine(optimizer, self.trainer, warmup_epochs=self.warmup_epochs)
+
+    def figures(self, val: LesionDataset, test: LesionDataset) -> dict[str, Any]:
+        """Where its map lies, where that is asked for."""
+        return self._localiser().figures(val, test) if self.localises else {}
+
+    def examples(self, test: LesionDataset, figures: dict[str, Any]) -> dict[str, np.ndarray]:
+        """Slices with their maps."""
+        return self._localiser().examples(test, figures) if self.localises else {}
+
+    def _localiser(self) -> Localiser:
+        return Localiser(self.network, self.class_names, classes_without_lesion(self.class_names, None))

@@ -14,8 +14,8 @@ from lesiontraining.data.lesions import LesionDataset
 from lesiontraining.data.loading import FlatImages, Plan, balanced_images, pairs
 from lesiontraining.losses import all_pairs, contrastive_loss
 from lesiontraining.optim import sgd, with_cosine
-from lesiontraining.runs.inference import fit_support_vectors
-from lesiontraining.tasks.base import LesionTask
+from lesiontraining.runs.inference import fit_support_vectors, require_two_patients
+from lesiontraining.tasks.base import LesionTask, TrainingError
 
 _AUGMENTATION = Augmentation(flips=True, rotate_degrees=15.0)
 
@@ -50,6 +50,15 @@ class DMRNTask(LesionTask):
         )  # fmt: skip
         self.pairs, self.margin, self.lr, self.weight_decay = pairs, margin, lr, weight_decay
         self.svm_c, self.svm_class_weight = svm_c, svm_class_weight
+
+    def require_usable(self, train: LesionDataset, val: LesionDataset) -> None:
+        """What the support vector machine will need, too."""
+        super().require_usable(train, val)
+        try:
+            require_two_patients(train.at(train.labels >= 0))
+        except ValueError as error:
+            msg = f"the support vector machine cannot be fitted after the training: {error}; give more lesions, or fewer folds."
+            raise TrainingError(msg) from error
 
     def plan(self, flat: FlatImages) -> Plan:
         """Pairs, or images of which the batch makes all pairs."""

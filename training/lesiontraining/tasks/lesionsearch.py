@@ -8,6 +8,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
@@ -15,12 +16,21 @@ from torch.utils.data import DataLoader
 
 from lesiontraining.data.augment import Augmentation
 from lesiontraining.data.lesions import LesionDataset
-from lesiontraining.data.loading import FlatImages, Plan, balanced_images, every_image, training_loader, triplets
+from lesiontraining.data.loading import (
+    FlatImages,
+    Plan,
+    balanced_images,
+    every_image,
+    lesion_loader,
+    training_loader,
+    triplets,
+)
 from lesiontraining.losses import ViewLoss, triplet_loss
 from lesiontraining.optim import LARS, parameter_groups, sgd, with_cosine
-from lesiontraining.tasks.base import LesionTask
+from lesiontraining.tasks.base import LesionTask, TrainingError
 
 _PROJECTION = 128
+_COMPARED_AT_ONCE = 64  # validation lesions that triplets are made of: of a few there may be none
 _VIEWS = Augmentation(flips=True, shift_pixels=4.0, zoom=0.2, brightness=0.2, contrast=0.4, blur_pixels=1.0)
 
 _AUGMENTATION = Augmentation(flips=True)
@@ -127,6 +137,17 @@ class LesionSearchTask(LesionTask):
         self.classifies = objective == "types"
         self.margin, self.lr, self.weight_decay = margin, lr, weight_decay
 
+    def require_usable(self, train: LesionDataset, val: LesionDataset) -> None:
+        """Whether validation lesions make a triplet, too: the best epoch is chosen by them."""
+        super().require_usable(train, val)
+        counts = np.bincount(val.labels[val.labels >= 0])
+        if not self.classifies and (counts.max() < 2 or (counts > 0).sum() < 2):
+            msg = (
+                f"the {int(counts.sum())} validation lesions make no triplet: two of one class and one of another are needed; "
+                "set more aside (data.validation)."
+            )
+            raise TrainingError(msg)
+
     def plan(self, flat: FlatImages) -> Plan:
         """Triplets, or images with each type as often."""
         if self.classifies:
@@ -159,8 +180,9 @@ class LesionSearchTask(LesionTask):
         """For triplets in a shuffled order, always the same: neighbours in a table are often of one class."""
         if self.classifies:
             return super().val_loader(images, workers=workers)
-        order = torch.randperm(len(images), generator=torch.Generator().manual_seed(0)).numpy()
-        return super().val_loader(images.at(order), workers=workers)
+        known = self._usable(images)
+        order = torch.randperm(len(known), generator=torch.Generator().manual_seed(0)).numpy()
+        return lesion_loader(known.at(order), lesions_at_once=_COMPARED_AT_ONCE, workers=workers)
 
     def configure_optimizers(self) -> dict[str, Any]:
         """SGD, cosine."""

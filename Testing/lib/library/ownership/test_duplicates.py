@@ -7,7 +7,7 @@ import pytest
 from LesionLib.errors import CaseLibraryError
 from LesionLib.geometry import CTVolume, LesionBox
 from LesionRetrievalLib.library.cases import Case, CaseEntry, ModelIdentity
-from LesionRetrievalLib.library.duplicates import require_new, same_lesion, without_repeats
+from LesionRetrievalLib.library.duplicates import LesionDigests, Repeats, require_new, same_lesion
 from LesionRetrievalLib.library.patches import lesion_patch
 from LesionRetrievalLib.library.store import CaseLibrary
 
@@ -64,9 +64,12 @@ def test_an_empty_library_holds_nothing_twice(tmp_path):
         assert same_lesion(empty, entry("a", [1, 0, 0]), model_sha256=MODEL.sha256) is None
 
 
-def test_of_a_stream_of_lesions_repeats_are_left_out_and_told():
-    notified = []
+def test_of_lesions_in_their_order_one_that_comes_again_is_told_from_new_ones():
+    repeats, found = Repeats(), {}
     given = [entry("a", [1, 0, 0]), entry("b", [0, 1, 0], ct=1), entry("c", [1, 0, 0]), entry("d", [0, 1, 0], ct=2)]
-    kept = list(without_repeats(given, lambda *ids: notified.append(ids)))
-    assert [e.case.case_id for e in kept] == ["a", "b", "d"]
-    assert notified == [("c", "a")]
+    for one in given:
+        digests = LesionDigests.of(one)
+        found[one.case.case_id] = repeats.earlier(digests)
+        if found[one.case.case_id] is None:
+            repeats.take(one.case.case_id, digests)
+    assert found == {"a": None, "b": None, "c": "a", "d": None}

@@ -74,7 +74,9 @@ def _with_slices(rows: list[LesionRow], root: Path, source: str) -> list[LesionR
     there = [row for row in rows if os.path.isfile(row.source.path(row.source.key))]
     if rows and not there:
         sought = rows[0].source.path(rows[0].source.key)
-        raise one_problem(source, f"of its {len(rows)} lesions not one has its key slice under {root}, such as {sought}")
+        raise one_problem(
+            source, f"of its {len(rows)} lesions not one has its key slice under {root}, such as {sought}"
+        )
     return there
 
 

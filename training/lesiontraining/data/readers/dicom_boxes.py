@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from LesionLib.io.boxes import MM_COLUMNS, VOXEL_COLUMNS
+
 from lesiontraining.data.lesions import LesionTable, Rows, read_rows, table_from_rows
 from lesiontraining.data.messages import Problem, one_problem, refuse
-from lesiontraining.data.sources import MM_COLUMNS, VOXEL_COLUMNS
 
 LICENCE = "Your own CTs and boxes: their licence and source are what you give as credit."
 _ALIASES = {

@@ -13,10 +13,10 @@ from pathlib import Path
 
 import numpy as np
 from LesionLib.geometry import LesionBox
+from LesionLib.io.boxes import MmBox
 from LesionLib.io.reader_ratings import RATINGS, kind_of_ratings
 
 from lesiontraining.data.messages import one_problem
-from lesiontraining.data.sources import MmBox
 
 SUMMARY = "nodule_summary_train.csv"
 ATTRIBUTES = ("spiculation", "lobulation", "margin", "sphericity", "subtlety", "texture", "calcification")

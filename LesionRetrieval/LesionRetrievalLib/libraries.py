@@ -21,6 +21,7 @@ from LesionRetrievalLib.library.cases import (
     require_same_margin,
 )
 from LesionRetrievalLib.library.ownership import KEY_PROPERTY, key_of
+from LesionRetrievalLib.library.patches import HuPatch
 from LesionRetrievalLib.server.connection import ServerUnreachableError, is_server_address
 
 
@@ -44,6 +45,16 @@ CASES_AT_ONCE = 100
 _FIRST_WAIT_S = 0.5
 _LONGEST_WAIT_S = 8.0
 _Result = TypeVar("_Result")
+
+
+class Source(CaseStore, Protocol):
+    """A library that cases are copied from: what they show is asked for many at once."""
+
+    def thumbnails_of(self, case_ids: Sequence[str]) -> dict[str, dict[str, np.ndarray]]:
+        """The pictures of several cases, by case id."""
+
+    def patches_of(self, case_ids: Sequence[str]) -> dict[str, HuPatch | None]:
+        """The CTs around the lesions of several cases, by case id."""
 
 
 class Target(CaseStore, Protocol):
@@ -76,7 +87,7 @@ class Transferred:
 
 
 def transfer(
-    source: CaseStore,
+    source: Source,
     target: Target,
     plan: TransferPlan | None = None,
     *,
@@ -162,7 +173,7 @@ def _same_cases(cases: dict[str, Case], source: CaseStore, target: CaseStore, sh
 
 
 def _add(
-    source: CaseStore, target: Target, batch: Sequence[Case], plan: TransferPlan, sha256: str, created: dict[str, str]
+    source: Source, target: Target, batch: Sequence[Case], plan: TransferPlan, sha256: str, created: dict[str, str]
 ) -> None:
     ids = [case.case_id for case in batch]
     vectors = source.vectors(ids, model_sha256=sha256)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from hashlib import sha256
@@ -44,7 +44,6 @@ from LesionRetrievalLib.library.search import (
 from LesionRetrievalLib.server.connection import (
     FILTER_FIELDS,
     ServerAddress,
-    ServerUnreachableError,
     cases_of,
     connected,
     create_library,
@@ -62,13 +61,15 @@ from LesionRetrievalLib.server.records import (
     PICTURE,
     PIECES_AT_ONCE,
     Collection,
+    batches,
     ids_in,
     patch_from,
     pictures_from,
     pieces_of_case,
+    problems_of,
     quoted,
 )
-from LesionRetrievalLib.server.search import IDS_AT_ONCE, MAX_ANSWERS, MilvusSearch, batches, case_columns
+from LesionRetrievalLib.server.search import IDS_AT_ONCE, MAX_ANSWERS, MilvusSearch, case_columns
 
 _CASES_OF_PIECES = 50
 
@@ -188,11 +189,13 @@ class MilvusReading:
 
     def thumbnails_of(self, case_ids: Sequence[str]) -> dict[str, dict[str, np.ndarray]]:
         """The pictures of several cases, by case id; one question for all, for each takes the server a moment."""
-        return {i: pictures_from(i, rows) for i, rows in self._pieces_by_case(case_ids, PICTURE).items()}
+        return {
+            i: pictures_from(i, rows) for i, rows in self._pieces.of_cases(self._require(case_ids), PICTURE).items()
+        }
 
     def patches_of(self, case_ids: Sequence[str]) -> dict[str, HuPatch | None]:
         """The CTs around the lesions of several cases, by case id."""
-        return {i: patch_from(i, rows) for i, rows in self._pieces_by_case(case_ids, PATCH).items()}
+        return {i: patch_from(i, rows) for i, rows in self._pieces.of_cases(self._require(case_ids), PATCH).items()}
 
     def vector(self, case_id: str, *, model_sha256: str) -> np.ndarray:
         """The case's vector by one model, float32, of length 1."""
@@ -215,12 +218,12 @@ class MilvusReading:
         problems: list[str] = []
         rows = {row["case_id"]: row for row in self._cases.all([*CASE_COLUMNS, "pieces"])}
         for row in rows.values():
-            problems += _problems_of(lambda _, row=row: _as_case(row), [row["case_id"]])
+            problems += problems_of(lambda _, row=row: _as_case(row), [row["case_id"]])
         embedded: set[str] = set()
         for model in self.models():
             sha256 = model.identity.sha256
             for ids in batches(sorted(rows), IDS_AT_ONCE):
-                problems += _problems_of(lambda part, of=sha256: self.vectors(part, model_sha256=of), ids)
+                problems += problems_of(lambda part, of=sha256: self.vectors(part, model_sha256=of), ids)
                 embedded.update(self._vectors(sha256).having(ids))
         problems += [f"case {case_id}: it has no vector" for case_id in sorted(rows.keys() - embedded)]
         for ids in batches(sorted(rows), _CASES_OF_PIECES):
@@ -231,7 +234,7 @@ class MilvusReading:
                 if len(own) != rows[case_id]["pieces"]:
                     problems.append(f"case {case_id}: a part of its pictures or of its patch is missing")
                 for read in (pictures_from, patch_from):
-                    problems += _problems_of(lambda _, read=read, i=case_id, own=own: read(i, own), [case_id])
+                    problems += problems_of(lambda _, read=read, i=case_id, own=own: read(i, own), [case_id])
         return tuple(dict.fromkeys(problems))
 
     def search(self, vector: Any, *, k: int = 9, model_sha256: str, **filters: Any) -> list[Neighbour]:
@@ -277,16 +280,11 @@ class MilvusReading:
                 found[name.removeprefix(_MARGIN)] = _margin_mm(value, self.address)
         return found
 
-    def _pieces_by_case(self, case_ids: Sequence[str], kind: str) -> dict[str, list[dict[str, Any]]]:
-        """The pieces of a kind, of cases that have to be there."""
+    def _require(self, case_ids: Sequence[str]) -> list[str]:
         missing = set(case_ids) - {case.case_id for case in self._whole(case_ids)}
         if missing:
             raise unknown_case(min(missing))
-        found: dict[str, list[dict[str, Any]]] = {case_id: [] for case_id in case_ids}
-        for ids in batches(list(found), _CASES_OF_PIECES):
-            for piece in self._pieces.of_cases(ids, kind):
-                found[piece["case_id"]].append(piece)
-        return found
+        return list(case_ids)
 
     def _whole(self, ids: Sequence[str]) -> list[Case]:
         return [_as_case(row) for row in self._cases.get(ids, list(CASE_COLUMNS))]
@@ -336,20 +334,6 @@ def _dimension(row: Mapping[str, Any]) -> int:
 
 def _identity(row: Mapping[str, Any], margins: Mapping[str, float], metric: str = COSINE) -> ModelIdentity:
     return ModelIdentity(row["name"], row["version"], row["sha256"], margins.get(row["sha256"]), metric=metric)
-
-
-def _problems_of(read: Callable[[list[str]], object], case_ids: list[str]) -> list[str]:
-    """What is wrong with these cases when they are read: asked for together, and by halves where something is."""
-    try:
-        read(case_ids)
-    except ServerUnreachableError:
-        raise
-    except CaseLibraryError as error:
-        if len(case_ids) == 1:
-            return [str(error)]
-        middle = len(case_ids) // 2
-        return [problem for half in (case_ids[:middle], case_ids[middle:]) for problem in _problems_of(read, half)]
-    return []
 
 
 def _as_case(row: Mapping[str, Any]) -> Case:

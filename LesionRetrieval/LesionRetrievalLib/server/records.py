@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import base64
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +18,13 @@ from LesionLib.errors import CaseLibraryError
 from LesionRetrievalLib.library.arrays import PackedArrayError, packed, unpacked
 from LesionRetrievalLib.library.cases import MAX_THUMBNAIL_SIDE, PLANES, is_picture_shape
 from LesionRetrievalLib.library.patches import HuPatch, box_row, decoded_patch, part_rows
-from LesionRetrievalLib.server.connection import TEXT_BYTES, ServerAddress, plain_server_errors, row_without_vector
+from LesionRetrievalLib.server.connection import (
+    TEXT_BYTES,
+    ServerAddress,
+    ServerUnreachableError,
+    plain_server_errors,
+    row_without_vector,
+)
 
 if TYPE_CHECKING:
     from pymilvus import MilvusClient
@@ -112,6 +118,7 @@ def _damaged(case_id: str) -> CaseLibraryError:
 _MESSAGE_BYTES = 24 << 20  # the server takes 64 MB a message
 _ROWS_AT_ONCE = 2_000
 PIECES_AT_ONCE = 200  # of 64 KB each
+_CASES_AT_ONCE = 50  # whose pieces are read together
 _TIMEOUT_S = 60.0
 
 
@@ -165,10 +172,15 @@ class Collection:
         """Which of these keys there are."""
         return [row[self.key] for row in self.get(keys, [self.key])]
 
-    def of_cases(self, case_ids: Sequence[str], kind: str) -> list[dict[str, Any]]:
-        """The pieces of these cases, of the kinds that begin so."""
-        condition = f"{ids_in('case_id', case_ids)} and kind like {quoted(kind + '%')}"
-        return self.where(condition, ["case_id", "kind", "about", "place", "data"], page=PIECES_AT_ONCE)
+    def of_cases(self, case_ids: Sequence[str], kind: str) -> dict[str, list[dict[str, Any]]]:
+        """The pieces of each of these cases, of the kinds that begin so; fifty cases a question."""
+        found: dict[str, list[dict[str, Any]]] = {case_id: [] for case_id in case_ids}
+        ids = list(found)
+        for start in range(0, len(ids), _CASES_AT_ONCE):
+            condition = f"{ids_in('case_id', ids[start : start + _CASES_AT_ONCE])} and kind like {quoted(kind + '%')}"
+            for row in self.where(condition, ["case_id", "kind", "about", "place", "data"], page=PIECES_AT_ONCE):
+                found[row["case_id"]].append(row)
+        return found
 
     def all(self, fields: list[str]) -> list[dict[str, Any]]:
         return self.where("", fields)
@@ -228,3 +240,22 @@ def _bites(rows: Sequence[dict[str, Any]]) -> list[list[dict[str, Any]]]:
         bites[-1].append(row)
         size += weight
     return bites
+
+
+def problems_of(read: Callable[[list[str]], object], case_ids: list[str]) -> list[str]:
+    """What is wrong with these cases when they are read: asked for together, and by halves where something is."""
+    try:
+        read(case_ids)
+    except ServerUnreachableError:
+        raise
+    except CaseLibraryError as error:
+        if len(case_ids) == 1:
+            return [str(error)]
+        middle = len(case_ids) // 2
+        return [problem for half in (case_ids[:middle], case_ids[middle:]) for problem in problems_of(read, half)]
+    return []
+
+
+def batches(ids: list[str], size: int) -> list[list[str]]:
+    """Ids in lists of so many."""
+    return [ids[start : start + size] for start in range(0, len(ids), size)]

@@ -11,7 +11,7 @@ from LesionLib.metric import COSINE, EUCLIDEAN, least_cosine_within, points_of
 
 from LesionRetrievalLib.library.cases import CASE_COLUMNS, Neighbour, case_fields, loaded_vector
 from LesionRetrievalLib.library.search import SearchFilter, attribute_columns, distant_neighbour, euclidean_distances
-from LesionRetrievalLib.server.records import Collection, ids_in, quoted
+from LesionRetrievalLib.server.records import Collection, batches, ids_in, quoted
 
 MAX_ANSWERS = 16_000  # the server gives 16,384 at most, some of which are needed to tell ties apart
 IDS_AT_ONCE = 5_000
@@ -87,8 +87,3 @@ class MilvusSearch:
 def case_columns(row: Mapping[str, Any]) -> tuple:
     """A case's row as a library in a file has it."""
     return tuple(row[name] for name in CASE_COLUMNS)
-
-
-def batches(ids: list[str], size: int) -> list[list[str]]:
-    """The ids in lists of at most ``size``."""
-    return [ids[start : start + size] for start in range(0, len(ids), size)]

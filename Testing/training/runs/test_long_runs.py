@@ -108,7 +108,7 @@ def test_out_of_memory_says_what_to_lower(table, tmp_path, capsys, monkeypatch):
         (["--model.init_args.speed", "1"], "speed"),
         (["--model.init_args.arguments.channels", "1"], "the images have 3 channels, the network takes 1"),
         (["--folds", "first"], "--folds is 'first'"),
-        (["--config", "tiny/nothing"], "there is no recipe 'tiny/nothing'; give a YAML file, or one of"),
+        (["--config", "quux"], "there is no recipe 'quux'; give a YAML file, or one of"),
     ],
 )
 def test_a_wrong_option_is_named_before_anything_is_fitted(more, said, table, tmp_path, capsys):

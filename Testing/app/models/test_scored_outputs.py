@@ -46,7 +46,7 @@ def test_the_sentence_is_printed_and_stands_in_every_output(ran):
 def test_the_page_draws_each_score_on_its_scale_and_says_where_a_reader_is_better(ran):
     _done, out = ran
     page = (out / "report.html").read_text(encoding="utf-8")
-    rows = re.findall(r'<tr(?: class="(worse)")?[^>]*><td>(\w+)<small>.*?</tr>', page, re.DOTALL)
+    rows = re.findall(r'<tr(?: class="(worse)")?[^>]*><td[^>]*>(\w+)<small>.*?</tr>', page, re.DOTALL)
     assert [name for _, name in rows] == [entry["name"] for entry in SCORES]
     assert [name for worse, name in rows if worse] == ["lobulation"]
     (scores,) = json.loads((out / "results.json").read_text())["results"]

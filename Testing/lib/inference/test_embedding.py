@@ -105,6 +105,7 @@ def test_requests_and_embeddings_survive_the_wire(request_, embedding):
     again = reply_from_frame(reply_to_frame(embedding), request_)
     assert np.array_equal(again.vector, embedding.vector)
     assert again.same_embedding_as == embedding.same_embedding_as
+    assert reply_from_frame(reply_to_frame(replace(embedding, metric="euclidean")), request_).metric == "euclidean"
     assert (again.info, again.heat_map, again.warnings) == (embedding.info, None, ())
     assert (dict(again.probabilities), again.class_colors) == (embedding.probabilities, embedding.class_colors)
     assert dict(again.scores) == {}
@@ -117,6 +118,7 @@ def test_requests_and_embeddings_survive_the_wire(request_, embedding):
         "warnings",
         "scores",
         "same_embedding_as",
+        "metric",
     }
     assert {field.name for field in fields(Embedding)} == crossing
 

@@ -132,6 +132,6 @@ def test_float32_is_the_network_itself():
 
 def test_the_shipped_model_keeps_its_weights_in_float32_when_it_is_probed():
     bundle = load_bundle("lung-nodule-malignancy")
-    choose_precision(bundle.network, torch.zeros(1, 3, 64, 64))
+    choose_precision(bundle.network, torch.zeros(1, 2, 84, 84, 84))
     assert {p.dtype for p in bundle.network.parameters()} == {torch.float32}
     assert chosen_device("cpu").type == "cpu"

@@ -304,7 +304,7 @@ def export(run: Path, out: Path, plan: ExportPlan, *, fold: int | None = None) -
             "report can be used as they are."
         )
         raise ExportError(msg)
-    if model.facts["data"].get("organ_alone"):
+    if model.facts.get("data", {}).get("organ_alone"):
         msg = (
             "it learned from CTs of which the organ alone was left (organ_mask), and a model folder answers on whole CTs: the "
             "pictures would be others. The run and its report can be used as they are."

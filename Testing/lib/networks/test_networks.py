@@ -125,5 +125,7 @@ def test_arguments_mobilenet_does_not_take_are_refused_in_one_line(arguments):
 
 
 def test_an_unknown_architecture_is_refused_with_those_that_are_known():
-    with pytest.raises(BundleError, match=r"unknown architecture 'vgg'; this version knows dadrn, .*mobilenet_v2"):
+    with pytest.raises(
+        BundleError, match=r"unknown architecture 'vgg'; this version knows cnn3d, dadrn, .*mobilenet_v2"
+    ):
         build_network("vgg", {})

@@ -22,6 +22,11 @@ class DisplayWindow:
     width: float
     level: float
 
+    @property
+    def range_hu(self) -> tuple[float, float]:
+        """Black and white."""
+        return self.level - self.width / 2, self.level + self.width / 2
+
     def __str__(self) -> str:
         """As it is printed under a picture."""
         return f"{self.name} window, W {self.width:g} L {self.level:g}"

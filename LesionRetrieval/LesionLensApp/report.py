@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 
 import numpy as np
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
-from LesionLib.geometry import CTVolume
+from LesionLib.geometry import CTVolume, LesionBox, lattice_corners, transformed_points
 from LesionLib.inference.messages import ModelDescription
 from LesionLib.inference.results import NO_ANSWER, RGB, LesionResult, RunInfo, color_by_class, css_color, heat_map_file
 from LesionLib.io.private_files import write_private
@@ -18,6 +18,8 @@ from LesionLib.model.card import figure_sentences, heat_sentence
 from LesionLib.model.explanation import METHOD_NAMES
 from LesionLib.model.folder import CARD
 from LesionRetrievalLib.library.cases import MAY_BE_THE_LESION, CaseStore
+from LesionRetrievalLib.library.patches import plane_picture
+from PIL import Image, ImageDraw
 from slicer import vtkMRMLMarkupsROINode, vtkMRMLScalarVolumeNode
 
 from LesionLensApp.display_windows import DisplayWindow, window_around
@@ -27,6 +29,8 @@ from LesionLensApp.slice_views import SliceRenderer
 
 PLANES = ("Axial", "Coronal", "Sagittal")
 _SURROUNDINGS_MM = 30.0
+_MOST_SLICES, _STRIP_PX, _OVERVIEW_PX = 11, 120, 240
+_FRAME_RGB = (255, 205, 0)
 _OF_SLICES = 0.999  # cosine: the picture's plane is a slice of the CT
 
 
@@ -48,12 +52,25 @@ class PlaneImage:
 
 
 @dataclass(frozen=True)
+class StripSlice:
+    """An axial picture on the way through a box (a data URI), and its height in RAS mm."""
+
+    image: str
+    heightMm: float
+
+
+@dataclass(frozen=True)
 class LesionImages:
-    """The planes of one lesion, and the window that they are shown with. ``diameters``: of its segment, in words; "" of a box."""
+    """The planes of one lesion, and the window that they are shown with. ``diameters``: of its segment, in words; "" of a box.
+
+    ``overview``: where it lies in the whole slice (a data URI); ``strip``: slices through its box, from above.
+    """
 
     planes: tuple[PlaneImage, ...]
     window: DisplayWindow
     diameters: str = ""
+    overview: str = ""
+    strip: tuple[StripSlice, ...] = ()
 
 
 def lesion_images(
@@ -101,7 +118,48 @@ def lesion_images(
                 round(100 * scale_mm / fieldOfViewMm, 2),
             )
         )
-    return LesionImages(tuple(images), shown, _diameters_text(volume, result, details))
+    return LesionImages(
+        tuple(images),
+        shown,
+        _diameters_text(volume, result, details),
+        png_data_uri(overview_picture(volume, result.box, shown)),
+        slices_through(volume, result.box, shown, widthMm=fieldOfViewMm),
+    )
+
+
+def overview_picture(volume: CTVolume, box: LesionBox, window: DisplayWindow) -> np.ndarray:
+    """The whole CT at the height of the box, axial, with a frame around it: uint8 (240, 240, 3), the patient's right on the left."""
+    corners = transformed_points(volume.ijkToRAS, lattice_corners(volume.sizeIJK, beyond=0.5))
+    low, high = corners[:, :2].min(axis=0), corners[:, :2].max(axis=0)
+    widthMm = float((high - low).max())
+    middle = np.array([*(low + high) / 2, box.centerRAS[2]])
+    seen = replace(box, centerRAS=middle, segment=None)
+    grey = plane_picture(
+        volume, seen, "axial", extent_mm=widthMm, window_hu=window.range_hu, side=_OVERVIEW_PX
+    )  # fmt: skip
+    picture = Image.fromarray(np.repeat(grey[..., None], 3, axis=2))
+    # A column further is nearer to the patient's left, a row further nearer to the back: both against RAS.
+    at = (middle[:2] - box.cornersRAS[:, :2]) * (_OVERVIEW_PX / widthMm) + (_OVERVIEW_PX - 1) / 2
+    frame = [*(at.min(axis=0) - 2), *(at.max(axis=0) + 2)]
+    ImageDraw.Draw(picture).rectangle([float(round(edge)) for edge in frame], outline=_FRAME_RGB, width=2)
+    return np.asarray(picture)
+
+
+def slices_through(
+    volume: CTVolume, box: LesionBox, window: DisplayWindow, *, widthMm: float
+) -> tuple[StripSlice, ...]:
+    """Axial pictures ``widthMm`` wide through the box, from above: at most eleven, and no more than the CT has slices there."""
+    low, high = box.cornersRAS[:, 2].min(), box.cornersRAS[:, 2].max()
+    count = int(np.clip(round((high - low) / volume.sliceDistanceMm), 1, _MOST_SLICES))
+    heights = high - (np.arange(count) + 0.5) * (high - low) / count
+    found = []
+    for height in heights:
+        seen = replace(box, centerRAS=[*box.centerRAS[:2], height], segment=None)
+        grey = plane_picture(
+            volume, seen, "axial", extent_mm=widthMm, window_hu=window.range_hu, side=_STRIP_PX
+        )  # fmt: skip
+        found.append(StripSlice(png_data_uri(grey), float(height)))
+    return tuple(found)
 
 
 def field_of_view_mm(result: LesionResult) -> float:
@@ -235,6 +293,8 @@ def write_report(  # noqa: PLR0913 - the last three by name and optional
             "pictures": images[number - 1].planes,
             "window": str(images[number - 1].window),
             "diameters": images[number - 1].diameters,
+            "overview": images[number - 1].overview,
+            "strip": images[number - 1].strip,
             "bars": [(name, p, colors[name]) for name, p in result.shown_probabilities.items()],
             "similar": similar[number - 1],
             # Found by the same features: where the model has no answer, they have none either.

@@ -138,7 +138,7 @@ def similar_cases(
     """
     patches = [_patch_of(library, neighbour.case_id) for neighbour in neighbours]
     extent_mm = _extent_mm(result.box, [patch for patch in patches if patch is not None])
-    hu = (window.level - window.width / 2, window.level + window.width / 2)
+    hu = window.range_hu
     scale_mm = scale_bar_mm(extent_mm)
     own = plane_picture(volume, result.box, "axial", extent_mm=extent_mm, window_hu=hu, side=_SIDE_PX)
     return SimilarCases(

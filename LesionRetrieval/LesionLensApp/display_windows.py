@@ -11,6 +11,7 @@ from LesionLib.geometry import CTVolume, LesionBox, voxels_around
 AUTO = "auto"
 _AROUND_MM = 15.0
 _LUNG_HU = (-950.0, -500.0)
+_SOFT_HU, _SOFT_SHARE = -160.0, 0.05
 _LUNG_SHARE, _BONE_HU, _BONE_SHARE = 0.2, 300.0, 0.4
 
 
@@ -65,3 +66,13 @@ def window_around(volume: CTVolume, box: LesionBox) -> DisplayWindow:
     if ((around > _LUNG_HU[0]) & (around < _LUNG_HU[1])).mean() >= _LUNG_SHARE:
         return WINDOWS["lung"]
     return WINDOWS["bone" if (around > _BONE_HU).mean() >= _BONE_SHARE else "soft-tissue"]
+
+
+def paired_window(volume: CTVolume, box: LesionBox, shown: DisplayWindow) -> DisplayWindow | None:
+    """The other one of lung and soft tissue, where a box has both in and around it; None where one window shows all."""
+    around, inside = voxels_around(volume, box.grown(_AROUND_MM)), voxels_around(volume, box)
+    if shown.name not in ("lung", "soft-tissue") or not inside.size:
+        return None
+    is_lung = ((around > _LUNG_HU[0]) & (around < _LUNG_HU[1])).mean() >= _LUNG_SHARE
+    is_soft = (inside > _SOFT_HU).mean() >= _SOFT_SHARE
+    return WINDOWS["soft-tissue" if shown.name == "lung" else "lung"] if is_lung and is_soft else None

@@ -22,7 +22,7 @@ from LesionRetrievalLib.library.patches import plane_picture
 from PIL import Image, ImageDraw
 from slicer import vtkMRMLMarkupsROINode, vtkMRMLScalarVolumeNode
 
-from LesionLensApp.display_windows import DisplayWindow, window_around
+from LesionLensApp.display_windows import DisplayWindow, paired_window, window_around
 from LesionLensApp.output import NOTICE
 from LesionLensApp.similar_cases import SimilarCases, png_data_uri, scale_bar_mm
 from LesionLensApp.slice_views import SliceRenderer
@@ -63,7 +63,8 @@ class StripSlice:
 class LesionImages:
     """The planes of one lesion, and the window that they are shown with. ``diameters``: of its segment, in words; "" of a box.
 
-    ``overview``: where it lies in the whole slice (a data URI); ``strip``: slices through its box, from above.
+    ``overview``: where it lies in the whole slice (a data URI); ``strip``: slices through its box, from above; ``paired``: its
+    axial slice in a second window, and that window, where one alone does not show all.
     """
 
     planes: tuple[PlaneImage, ...]
@@ -71,6 +72,7 @@ class LesionImages:
     diameters: str = ""
     overview: str = ""
     strip: tuple[StripSlice, ...] = ()
+    paired: tuple[str, DisplayWindow] | None = None
 
 
 def lesion_images(
@@ -124,7 +126,17 @@ def lesion_images(
         _diameters_text(volume, result, details),
         png_data_uri(overview_picture(volume, result.box, shown)),
         slices_through(volume, result.box, shown, widthMm=fieldOfViewMm),
+        _paired(volume, result.box, shown, fieldOfViewMm),
     )
+
+
+def _paired(volume: CTVolume, box: LesionBox, shown: DisplayWindow, widthMm: float) -> tuple[str, DisplayWindow] | None:
+    second = paired_window(volume, box, shown)
+    if second is None:
+        return None
+    seen = replace(box, segment=None)
+    grey = plane_picture(volume, seen, "axial", extent_mm=widthMm, window_hu=second.range_hu, side=_OVERVIEW_PX)
+    return png_data_uri(grey), second
 
 
 def overview_picture(volume: CTVolume, box: LesionBox, window: DisplayWindow) -> np.ndarray:
@@ -295,6 +307,7 @@ def write_report(  # noqa: PLR0913 - the last three by name and optional
             "diameters": images[number - 1].diameters,
             "overview": images[number - 1].overview,
             "strip": images[number - 1].strip,
+            "paired": images[number - 1].paired,
             "bars": [(name, p, colors[name]) for name, p in result.shown_probabilities.items()],
             "similar": similar[number - 1],
             # Found by the same features: where the model has no answer, they have none either.

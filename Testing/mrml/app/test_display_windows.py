@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from LesionClassifierLib.headless import startHeadlessSlicer
 from LesionClassifierLib.scene.volumes import addVolumeNode
-from LesionLensApp.display_windows import WINDOWS, parsed_window, window_around
+from LesionLensApp.display_windows import WINDOWS, paired_window, parsed_window, window_around
 from LesionLensApp.slice_views import SliceRenderer
 from LesionLib.errors import LesionLensError
 from LesionLib.geometry import CTVolume, LesionBox
@@ -30,6 +30,20 @@ def filled(hu, lesion_hu=40.0):
 )
 def test_the_window_fits_what_lies_around_the_lesion(around, lesion, name):
     assert window_around(*filled(around, lesion)) is WINDOWS[name]
+
+
+@pytest.mark.parametrize(
+    ("around", "lesion", "shown", "pair"),
+    [
+        (-850, 40, "lung", "soft-tissue"),
+        (-850, 40, "soft-tissue", "lung"),
+        (-850, -600, "lung", None),  # nothing of it is seen in a soft-tissue window
+        (60, 20, "soft-tissue", None),
+        (-850, 40, "bone", None),
+    ],
+)
+def test_a_second_window_is_shown_where_one_does_not_show_all(around, lesion, shown, pair):
+    assert paired_window(*filled(around, lesion), WINDOWS[shown]) is WINDOWS.get(pair)
 
 
 def test_a_box_at_the_rim_or_outside_has_a_window_too():

@@ -6,15 +6,17 @@ import argparse
 import json
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from LesionLib.errors import BundleError
 from LesionLib.model.folder import installed_bundles
 from LesionLib.model.scores import ScoreSpec
 from LesionLib.terminal import notify
-from rich.console import Console
-from rich.table import Table
 
-from LesionLensApp.output import NOTICE, cell
+from LesionLensApp.output import NOTICE, cell, new_console, new_table
+
+if TYPE_CHECKING:
+    from rich.table import Table
 
 # LesionLib.model.bundle is imported where it is used: it brings torch, and a mistyped option should be answered at once.
 
@@ -43,7 +45,7 @@ def _list(options: argparse.Namespace) -> None:
     if options.json:
         notify(json.dumps(models, indent=2, ensure_ascii=False))
         return
-    table = Table(caption=NOTICE)
+    table = new_table(caption=NOTICE)
     # A name is typed as it stands: it is never cut, however narrow the terminal is.
     table.add_column("model", no_wrap=True, min_width=max((len(model["name"]) for model in models), default=0))
     for heading in ("version", "answers", "folder"):
@@ -51,7 +53,7 @@ def _list(options: argparse.Namespace) -> None:
     for model in models:
         answers = f"cannot be used: {model['error']}" if model["error"] else model["description"]
         table.add_row(*map(cell, (model["name"], model["version"] or "-", answers, model["folder"])))
-    Console(highlight=False).print(table)
+    new_console().print(table)
 
 
 def _listed(name: str, folder: Path) -> dict[str, str]:
@@ -72,13 +74,13 @@ def _show(options: argparse.Namespace) -> None:
     bundle = load_bundle(options.model)
     notify((bundle.folder / CARD).read_text(encoding="utf-8"))
     if bundle.scores:
-        Console(highlight=False).print(_score_table(bundle.scores))
+        new_console().print(_score_table(bundle.scores))
     notify(json.dumps({"input": bundle.manifest["lesionlens"]["input"], "sha256": bundle.sha256}, indent=2))
 
 
 def _score_table(scores: Sequence[ScoreSpec]) -> Table:
     """The scales, and how far model and readers are off on them."""
-    table = Table(title="Scores", caption="Mean absolute error of the model, and of one reader against the others.")
+    table = new_table(title="Scores", caption="Mean absolute error of the model, and of one reader against the others.")
     table.add_column("score", no_wrap=True)
     for heading in ("scale", "model", "one reader"):
         table.add_column(heading)
@@ -105,14 +107,14 @@ def _verify(options: argparse.Namespace) -> None:
 def _architectures(_options: argparse.Namespace) -> None:
     from LesionLib.networks import ARCHITECTURES, EXAMPLE_INPUTS, sizes_of
 
-    table = Table(caption="With the arguments they have by default. Shapes without the batch.")
+    table = new_table(caption="With the arguments they have by default. Shapes without the batch.")
     for heading in ("architecture", "parameters", "input", "map", "descriptor"):
         table.add_column(heading, justify="left" if heading == "architecture" else "right")
     for name in ARCHITECTURES:
         sizes = sizes_of(name)
         shapes = (" x ".join(map(str, shape)) for shape in (EXAMPLE_INPUTS[name], sizes.map, sizes.descriptor))
         table.add_row(name, f"{sizes.parameters:,}", *shapes)
-    Console(highlight=False).print(table)
+    new_console().print(table)
 
 
 def _install(options: argparse.Namespace) -> None:

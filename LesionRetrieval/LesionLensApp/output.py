@@ -22,12 +22,12 @@ from LesionLib.model.scores import ScoreSpec
 from LesionLib.terminal import printable
 from LesionRetrievalLib.library.cases import MAY_BE_THE_LESION, NEARLY_THE_SAME
 from LesionRetrievalLib.server.connection import is_server_address
-from rich.console import Console
-from rich.table import Table
-from rich.text import Text
 
-if TYPE_CHECKING:
+if TYPE_CHECKING:  # late: a command that is refused draws nothing
+    from rich.console import Console
     from rich.progress import Progress
+    from rich.table import Table
+    from rich.text import Text
 
 NOTICE = "Research use only, not for diagnosis."
 _SHOWN_WARNINGS = 8
@@ -37,7 +37,23 @@ _T = TypeVar("_T")
 
 def cell(text: object) -> Text:
     """A cell of a table, or a line, as rich draws it."""
+    from rich.text import Text
+
     return Text(printable(text))
+
+
+def new_console(*, stderr: bool = False, quiet: bool = False) -> Console:
+    """Where tables and progress are drawn."""
+    from rich.console import Console
+
+    return Console(stderr=stderr, highlight=False, quiet=quiet)
+
+
+def new_table(*, title: str | Text | None = None, caption: str = "", show_header: bool = True) -> Table:
+    """A table without columns yet."""
+    from rich.table import Table
+
+    return Table(title=title, caption=caption or None, show_header=show_header)
 
 
 def library_file(text: str) -> Path:
@@ -62,7 +78,7 @@ class Steps:
     quiet: ClassVar[bool] = False  # whether those made from now on say nothing
 
     def __init__(self) -> None:
-        self._console = Console(stderr=True, highlight=False, quiet=self.quiet)
+        self._console = new_console(stderr=True, quiet=self.quiet)
         self._start = time.monotonic()
 
     def begin(self, what: str) -> None:
@@ -100,7 +116,6 @@ class Steps:
             yield lambda done, total: progress.update(task, completed=done, total=total)
 
     def _drawn(self) -> Progress:
-        # Late: a command that is refused draws no bar.
         from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
         columns = [TextColumn("         "), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()]
@@ -136,8 +151,8 @@ def _duration(seconds: float) -> str:
 
 def print_results(results: Sequence[LesionResult], out: Path, *, scores: Sequence[ScoreSpec] = ()) -> None:
     """The table of answers, what the model's ``scores`` say of each lesion in a sentence, and where to look."""
-    console = Console(highlight=False)
-    table = Table(title="LesionLens", caption=NOTICE)
+    console = new_console()
+    table = new_table(title="LesionLens", caption=NOTICE)
     for heading in ("lesion", "answer", "probabilities", "most similar cases", "warnings"):
         table.add_column(heading)
     for result in results:

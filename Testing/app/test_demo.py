@@ -47,7 +47,8 @@ def test_the_report_stands_alone(demo):
     assert not re.findall(r"""(?:src|href)\s*=\s*["'](?!data:|#)""", page)
     assert "Content-Security-Policy" in page
     assert page.count('class="card"') == 5 * 9
-    assert page.count("<figure>") == 5 * 3 + len(ANSWERED) * 3
+    assert len(re.findall("<figcaption>(?:Axial|Coronal|Sagittal),", page)) == 5 * 3 + len(ANSWERED) * 3
+    assert page.count("<figcaption>in the whole slice") == page.count('class="strip"') == 5
     assert page.count("Research use only, not for diagnosis") >= 2
 
 

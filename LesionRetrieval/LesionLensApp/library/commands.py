@@ -16,7 +16,6 @@ from LesionLib.model.folder import find_bundle
 from LesionLib.terminal import notify
 from LesionRetrievalLib.libraries import library_location, open_store
 from LesionRetrievalLib.library.cases import Case
-from LesionRetrievalLib.library.store import CaseLibrary
 
 from LesionLensApp.library.contents import (
     LISTED,
@@ -25,7 +24,6 @@ from LesionLensApp.library.contents import (
     print_case,
     print_contents,
 )
-from LesionLensApp.library.upkeep import pull, push, reindex_library, verify_library
 from LesionLensApp.options import (
     BOXES_HELP,
     add_code_option,
@@ -504,6 +502,8 @@ def _ask_to_remove(cases: Sequence[Case], location: Path | str) -> None:
 
 
 def _verify(options: argparse.Namespace) -> None:
+    from LesionLensApp.library.upkeep import verify_library
+
     notify(verify_library(options.library))
 
 
@@ -527,6 +527,7 @@ def _key(options: argparse.Namespace) -> None:
 
 def _export(options: argparse.Namespace) -> None:
     from LesionRetrievalLib.library.file import ExportPlan
+    from LesionRetrievalLib.library.store import CaseLibrary
 
     plan = ExportPlan(thumbnails=options.pictures, patches=options.patches, notes=not options.without_notes)
     with CaseLibrary.open(options.library) as library:
@@ -541,16 +542,22 @@ def _export(options: argparse.Namespace) -> None:
 
 
 def _reindex(options: argparse.Namespace) -> None:
+    from LesionLensApp.library.upkeep import reindex_library
+
     steps = Steps()
     model = _asked(options, steps)
     notify(reindex_library(options.library, model, steps, by=code_of(options)))
 
 
 def _push(options: argparse.Namespace) -> None:
+    from LesionLensApp.library.upkeep import push
+
     notify(push(options))
 
 
 def _pull(options: argparse.Namespace) -> None:
+    from LesionLensApp.library.upkeep import pull
+
     notify(pull(options))
 
 

@@ -14,10 +14,8 @@ from LesionLib.terminal import notify
 from LesionRetrievalLib.libraries import open_store
 from LesionRetrievalLib.library.attributes import attribute_pairs
 from LesionRetrievalLib.library.cases import ADDED, CREDIT_PROPERTY, Case, CaseStore, Change, IndexedModel
-from rich.console import Console
-from rich.table import Table
 
-from LesionLensApp.output import NOTICE, cell
+from LesionLensApp.output import NOTICE, cell, new_console, new_table
 
 LISTED = 50
 
@@ -72,7 +70,7 @@ def _counts(values: Iterable[str]) -> str:
 
 def print_contents(path: Path | str, *, limit: int = LISTED) -> None:
     """``lesionlens library list``: a summary, and one line a case for the first ``limit`` of them (0: all)."""
-    console = Console(highlight=False)
+    console = new_console()
     with open_store(path) as library:
         inventory = Inventory.of(library)
     first, *others = inventory.summary()
@@ -80,7 +78,7 @@ def print_contents(path: Path | str, *, limit: int = LISTED) -> None:
         console.print(cell(line))
     cases = inventory.cases
     shown = cases[: limit or None] if limit >= 0 else cases
-    table = Table(caption=NOTICE)
+    table = new_table(caption=NOTICE)
     for heading in _HEADINGS:
         table.add_column(heading)
     for case in shown:
@@ -156,8 +154,8 @@ def print_case(path: Path | str, case_id: str, *, as_json: bool = False) -> None
     if as_json:
         notify(json.dumps(_as_json(case, inventory), indent=2, ensure_ascii=False))
         return
-    console = Console(highlight=False)
-    table = Table(title=cell(f"Case {case_id}"), caption=NOTICE, show_header=False)
+    console = new_console()
+    table = new_table(title=cell(f"Case {case_id}"), caption=NOTICE, show_header=False)
     rows = [("answer", case.label), ("established by", case.label_source), ("organ", case.organ), ("note", case.note)]
     rows += attribute_pairs(case.attributes)
     rows.append(("with", ", ".join(stored)))

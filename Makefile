@@ -20,7 +20,7 @@ help:
 	@echo "make fuzz     10,000 damaged files for every reader (up to 15 minutes on 2 cores)"
 	@echo "make chaos    100 kills of every writer, a full disk, a read-only folder (some minutes)"
 	@echo "make pictures draw the README's pictures of the panel and the slice views again"
-	@echo "make docs     the reference of all functions, as pages in docs-out/ (some seconds)"
+	@echo "make docs     the reference of all functions, as pages in docs-out/ (about a minute)"
 	@echo "make train MODEL=lung-nodule-kind DATA=folder READERS=folder IMAGENET=file    build a shipped model again"
 	@echo "make clean    remove .venv, demo-out and docs-out"
 

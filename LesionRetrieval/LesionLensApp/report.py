@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
@@ -134,8 +134,9 @@ def _paired(volume: CTVolume, box: LesionBox, shown: DisplayWindow, widthMm: flo
     second = paired_window(volume, box, shown)
     if second is None:
         return None
-    seen = replace(box, segment=None)
-    grey = plane_picture(volume, seen, "axial", extent_mm=widthMm, window_hu=second.range_hu, side=_OVERVIEW_PX)
+    grey = plane_picture(
+        volume, box.centerRAS, "axial", extent_mm=widthMm, window_hu=second.range_hu, side=_OVERVIEW_PX
+    )
     return png_data_uri(grey), second
 
 
@@ -145,10 +146,7 @@ def overview_picture(volume: CTVolume, box: LesionBox, window: DisplayWindow) ->
     low, high = corners[:, :2].min(axis=0), corners[:, :2].max(axis=0)
     widthMm = float((high - low).max())
     middle = np.array([*(low + high) / 2, box.centerRAS[2]])
-    seen = replace(box, centerRAS=middle, segment=None)
-    grey = plane_picture(
-        volume, seen, "axial", extent_mm=widthMm, window_hu=window.range_hu, side=_OVERVIEW_PX
-    )  # fmt: skip
+    grey = plane_picture(volume, middle, "axial", extent_mm=widthMm, window_hu=window.range_hu, side=_OVERVIEW_PX)
     picture = Image.fromarray(np.repeat(grey[..., None], 3, axis=2))
     # A column further is nearer to the patient's left, a row further nearer to the back: both against RAS.
     at = (middle[:2] - box.cornersRAS[:, :2]) * (_OVERVIEW_PX / widthMm) + (_OVERVIEW_PX - 1) / 2
@@ -166,10 +164,8 @@ def slices_through(
     heights = high - (np.arange(count) + 0.5) * (high - low) / count
     found = []
     for height in heights:
-        seen = replace(box, centerRAS=[*box.centerRAS[:2], height], segment=None)
-        grey = plane_picture(
-            volume, seen, "axial", extent_mm=widthMm, window_hu=window.range_hu, side=_STRIP_PX
-        )  # fmt: skip
+        middle = np.array([*box.centerRAS[:2], height])
+        grey = plane_picture(volume, middle, "axial", extent_mm=widthMm, window_hu=window.range_hu, side=_STRIP_PX)
         found.append(StripSlice(png_data_uri(grey), float(height)))
     return tuple(found)
 

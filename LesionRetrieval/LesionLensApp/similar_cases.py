@@ -140,7 +140,7 @@ def similar_cases(
     extent_mm = _extent_mm(result.box, [patch for patch in patches if patch is not None])
     hu = window.range_hu
     scale_mm = scale_bar_mm(extent_mm)
-    own = plane_picture(volume, result.box, "axial", extent_mm=extent_mm, window_hu=hu, side=_SIDE_PX)
+    own = plane_picture(volume, result.box.centerRAS, "axial", extent_mm=extent_mm, window_hu=hu, side=_SIDE_PX)
     return SimilarCases(
         tuple(
             _card(neighbour, library, patch, extent_mm, hu)
@@ -172,7 +172,9 @@ def _card(
     neighbour: Neighbour, library: CaseStore, patch: HuPatch | None, extent_mm: float, hu: tuple[float, float]
 ) -> CaseCard:
     if patch is not None:
-        image = plane_picture(patch.volume, patch.box, "axial", extent_mm=extent_mm, window_hu=hu, side=_SIDE_PX)
+        image = plane_picture(
+            patch.volume, patch.box.centerRAS, "axial", extent_mm=extent_mm, window_hu=hu, side=_SIDE_PX
+        )
     else:
         image = library.thumbnails(neighbour.case_id).get("axial")
     return CaseCard(

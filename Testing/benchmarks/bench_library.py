@@ -25,17 +25,28 @@ ORGANS = ("bone", "abdomen", "mediastinum", "liver", "lung", "kidney", "soft tis
 BARE = "bare numpy: product, argpartition"
 
 
-def main() -> None:
-    """Print one table: milliseconds, and how many times the bare way goes into it."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+def size_parser(about: str) -> argparse.ArgumentParser:
+    """How large a library is measured; ``about``: the text whose first line says what is."""
+    parser = argparse.ArgumentParser(description=about.splitlines()[0])
     parser.add_argument("--cases", type=int, default=32_735, help="how many (default: DeepLesion's 32735)")
     parser.add_argument("--dimension", type=int, default=512, help="numbers a vector (default: 512)")
-    parser.add_argument("--rounds", type=int, default=50, help="turns, of which the median counts (default: 50)")
-    chosen = parser.parse_args()
+    return parser
+
+
+def vectors_and_queries(chosen: argparse.Namespace) -> tuple[np.ndarray, np.ndarray]:
+    """The library's vectors, of length 1, and those that are asked for, float32 (number, dimension) each."""
     rng = np.random.default_rng(0)
     matrix = rng.standard_normal((chosen.cases, chosen.dimension), dtype=np.float32)
     matrix /= np.linalg.norm(matrix, axis=1, keepdims=True)
-    queries = rng.standard_normal((chosen.rounds, chosen.dimension)).astype(np.float32)
+    return matrix, rng.standard_normal((chosen.rounds, chosen.dimension)).astype(np.float32)
+
+
+def main() -> None:
+    """Print one table: milliseconds, and how many times the bare way goes into it."""
+    parser = size_parser(__doc__)
+    parser.add_argument("--rounds", type=int, default=50, help="turns, of which the median counts (default: 50)")
+    chosen = parser.parse_args()
+    matrix, queries = vectors_and_queries(chosen)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "cases.lesionlib"
         started = perf_counter()

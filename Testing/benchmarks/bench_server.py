@@ -8,7 +8,6 @@ filters. The first search of each is left out: the file's reads all vectors into
 
 from __future__ import annotations
 
-import argparse
 import importlib.util
 import platform
 import sys
@@ -22,7 +21,7 @@ from time import perf_counter
 from types import ModuleType
 
 import numpy as np
-from bench_library import MODEL, K, cases, fill, seconds
+from bench_library import MODEL, K, cases, fill, seconds, size_parser, vectors_and_queries
 from LesionRetrievalLib.library.cases import CaseEntry, CaseStore, Neighbour
 from LesionRetrievalLib.library.store import CaseLibrary
 from LesionRetrievalLib.server.library import MAX_CASES_AT_ONCE, MilvusLibrary
@@ -40,16 +39,11 @@ FILTERS = {
 
 def main() -> None:
     """Print one table: milliseconds of both libraries under each filter."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--cases", type=int, default=32_735, help="how many (default: DeepLesion's 32735)")
-    parser.add_argument("--dimension", type=int, default=512, help="numbers a vector (default: 512)")
+    parser = size_parser(__doc__)
     parser.add_argument("--rounds", type=int, default=200, help="searches under each filter at most (default: 200)")
     parser.add_argument("--seconds", type=float, default=60.0, help="for each filter, after 20 searches (default: 60)")
     chosen = parser.parse_args()
-    rng = np.random.default_rng(0)
-    matrix = rng.standard_normal((chosen.cases, chosen.dimension), dtype=np.float32)
-    matrix /= np.linalg.norm(matrix, axis=1, keepdims=True)
-    queries = rng.standard_normal((chosen.rounds, chosen.dimension)).astype(np.float32)
+    matrix, queries = vectors_and_queries(chosen)
     print(f"{chosen.cases} cases of {chosen.dimension} numbers, best {K}; {machine()}")
     with tempfile.TemporaryDirectory() as folder, running_server(Path(folder) / "milvus") as address:
         path = Path(folder) / "cases.lesionlib"

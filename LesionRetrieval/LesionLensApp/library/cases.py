@@ -154,16 +154,16 @@ def build_library(
     digests = {case_id: _row_digest(shared, case_id, row) for case_id, row in numbered}
     identity = ModelIdentity.of_model(who)
     with started_build(out, identity, overwrite=overwrite, total=len(rows)) as build:
-        todo = sum(not build.is_done(*pair) for pair in digests.items())
-        if todo < len(rows):
-            done = f"{len(rows) - todo} of {len(rows)} cases are embedded already, by a build that was broken off"
+        remaining = sum(not build.is_done(*pair) for pair in digests.items())
+        if remaining < len(rows):
+            done = f"{len(rows) - remaining} of {len(rows)} cases are embedded already, by a build that was broken off"
             steps.note(f"{done}; it goes on with the others.")
         entries = (
             _entry(row, case_id, column, model, plan, key, steps)
             for case_id, row in numbered
             if not build.confirms(case_id, digests[case_id])
         )
-        for entry in steps.each(entries, f"Embedding {todo} cases with {who.name} {who.version}", total=todo):
+        for entry in steps.each(entries, f"Embedding {remaining} cases with {who.name} {who.version}", total=remaining):
             build.take(entry, digests[entry.case.case_id])
         properties = {KEY_PROPERTY: key.fingerprint} | ({CREDIT_PROPERTY: plan.credit} if plan.credit else {})
         count = build.finish(properties, by=by)

@@ -45,19 +45,28 @@ def case_thumbnails(
     10 mm around it. ``window_hu`` runs from black to white.
     """
     extent_mm = room_for(box)
-    return {plane: plane_picture(volume, box, plane, extent_mm=extent_mm, window_hu=window_hu) for plane in _PLANES}
+    return {
+        plane: plane_picture(volume, box.centerRAS, plane, extent_mm=extent_mm, window_hu=window_hu)
+        for plane in _PLANES
+    }
 
 
 def plane_picture(
-    volume: CTVolume, box: LesionBox, plane: str, *, extent_mm: float, window_hu: tuple[float, float], side: int = SIDE
+    volume: CTVolume,
+    centerRAS: np.ndarray,
+    plane: str,
+    *,
+    extent_mm: float,
+    window_hu: tuple[float, float],
+    side: int = SIDE,
 ) -> np.ndarray:
-    """One of them, uint8 grey (side, side), ``extent_mm`` wide: of several lesions all at one scale."""
+    """One of them, uint8 grey (side, side), ``extent_mm`` wide around a place: of several lesions all at one scale."""
     pixel_mm = extent_mm / side
     column, row = _PLANES[plane]
     to_ras = np.eye(4)
     to_ras[:3, 0], to_ras[:3, 1] = np.array(column) * pixel_mm, np.array(row) * pixel_mm
     to_ras[:3, 2] = np.cross(column, row)
-    to_ras[:3, 3] = box.centerRAS - (to_ras[:3, 0] + to_ras[:3, 1]) * (side - 1) / 2
+    to_ras[:3, 3] = centerRAS - (to_ras[:3, 0] + to_ras[:3, 1]) * (side - 1) / 2
     hu, inside = resample(volume, to_ras, (side, side, 1))
     grey = np.clip((hu[0] - window_hu[0]) / (window_hu[1] - window_hu[0]), 0, 1) * 255
     return np.where(inside[0], grey, 0).astype(np.uint8)

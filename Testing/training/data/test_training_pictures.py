@@ -10,14 +10,12 @@ import torch
 import yaml
 from LesionLib.model.folder import golden_case
 from LesionLib.sampling.inputs import KINDS, crop_sample, network_input
-from lesiontraining import tasks
 from lesiontraining.data.augment import Augmentation, Augmenter
 from lesiontraining.data.crops import input_spec, photograph_input, value_range
 from lesiontraining.data.lesions import LesionDataset
 from lesiontraining.data.loading import FlatImages, training_loader
-from repository import ROOT
+from recipe_tasks import CONFIGS, task_of
 
-CONFIGS = sorted((ROOT / "training" / "configs").glob("*/*.yaml"))
 FLIPS = Augmentation(flips=True)
 EVERYTHING = Augmentation(
     rotate_degrees=20.0, shift_pixels=3.0, zoom=0.1, brightness=0.3, contrast=0.4, blur_pixels=1.0
@@ -102,12 +100,7 @@ def without_amounts(augmentation: Augmentation) -> Augmentation:
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: f"{path.parent.name}/{path.stem}")
 def test_of_every_recipe_a_training_picture_without_a_drawn_change_is_the_answering_picture(path):
     recipe = yaml.safe_load(path.read_text())
-    task = getattr(tasks, recipe["model"]["class_path"].removeprefix("lesiontraining.tasks."))
-    options = dict(recipe["model"]["init_args"])
-    if "augmentation" in options:
-        options["augmentation"] = Augmentation(**options["augmentation"])
-    with torch.device("meta"):
-        augmentation = task(class_names=["a", "b"], **options).augmentation
+    augmentation = task_of(recipe, ["a", "b"]).augmentation
     spec, pictures = pictures_of(recipe["data"]["input"])
     lesions = one_lesion(spec, pictures[len(pictures) // 2 :][:1])
     for seed in range(2):

@@ -118,7 +118,7 @@ def test_its_figures_stand_beside_its_answers_as_the_card_has_them(bundle):
     ("name", "classes", "scores", "sha256"),
     [
         ("lung-nodule-kind", ("calcified", "solid", "subsolid"), 0,
-         "f0b9e9f9b5579e97af695a293d1c474564620b9902b725ef22ee9323a591387e"),
+         "72d21ae59150095600c2ccbea5188afe62efe2b88c71b91b76d8f667890ce1f7"),
         ("lung-nodule-description", ("calcified", "solid", "subsolid"), 7,
          "8a5f89465b3704e82594ff9499392965cbf172dfc26d2910f8789ce5d6d9f472"),
     ],

@@ -9,7 +9,7 @@ from LesionLib.model.card import figure_sentences, heat_sentence
 from LesionLib.model.folder import CARD, WEIGHTS, find_bundle, golden_case
 
 NAME = "lung-nodule-malignancy"
-SHA256 = "c595e690290522e8e100a12a7726ad31986c901b0b42d957ef854f1b44f3b22b"
+SHA256 = "f57ad919e0331fa64a24217da9c97eb36714b7ef9aec23350a54c1a8bcaab175"
 WEIGHTS_SHA256 = "84c057267d0935dc2991375d774b824c4e609d046f31fc3c8139e9b5d2bc1112"
 AUC = {
     "all nodules": {

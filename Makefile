@@ -10,11 +10,12 @@ TORCH := 2.13.0
 TORCH_CPU_INDEX := https://download.pytorch.org/whl/cpu
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test bench bench-server fuzz chaos pictures docs train clean help
+.PHONY: demo test test-all bench bench-server fuzz chaos pictures docs train clean help
 
 help:
 	@echo "make demo     install into .venv, then classify a phantom into demo-out/"
-	@echo "make test     install into .venv, then run all checks"
+	@echo "make test     install into .venv, then run the checks"
+	@echo "make test-all    the same with what takes long: every recipe whole, killed runs, a cluster (ten minutes more on 2 cores)"
 	@echo "make bench    how fast lesions are answered, beside the usual way (some minutes)"
 	@echo "make bench-server    how fast a library on a Milvus server answers, beside one in a file (some minutes)"
 	@echo "make fuzz     10,000 damaged files for every reader (up to 15 minutes on 2 cores)"
@@ -48,6 +49,9 @@ test: $(STAMP)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/pytest -n auto --dist loadfile
+
+test-all: $(STAMP)
+	$(BIN)/pytest -n auto --dist loadfile --all
 
 bench: $(STAMP)
 	$(BIN)/python Testing/benchmarks/bench_frangi.py

@@ -26,6 +26,7 @@ ARCHITECTURES: Mapping[str, tuple[str, str]] = {
     "se_resnet50": ("resnet", "SEResNet50"),
     "shape": ("resnet", "ShapeNet"),
     "siamese": ("siamese", "SiameseNet"),
+    "single_cnn": ("siamese", "SingleCNN"),
     "vae_encoder": ("vae", "VAEEncoder"),
     "vgg19": ("dmrn", "VGG19"),
 }
@@ -44,6 +45,7 @@ EXAMPLE_INPUTS: Mapping[str, tuple[int, ...]] = {
     "se_resnet50": (3, 224, 224),
     "shape": (1, 28, 28, 28),
     "siamese": (3, 224, 224),
+    "single_cnn": (3, 224, 224),
     "vae_encoder": (1, 64, 64),
     "vgg19": (3, 224, 224),
 }

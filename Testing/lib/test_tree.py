@@ -102,7 +102,8 @@ WALLS = {
         "tasks": "data evaluation runs losses optim",
         "commands": "data evaluation reporting runs tasks",
         "nodules": "commands data evaluation reporting runs",
-        "cli": "commands data runs nodules",
+        "reproduce": "commands data evaluation reporting runs",
+        "cli": "commands data runs nodules reproduce",
     },
 }
 # Where training meets the case library.

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import atexit
 import gc
 import os
+import shutil
+import tempfile
 from collections.abc import Iterator
 from typing import Any
 
@@ -23,6 +26,13 @@ else:
     # system and taken again at every answer, they cost as much as the answer itself.
     os.environ.setdefault("MALLOC_MMAP_THRESHOLD_", str(1 << 30))
     os.environ.setdefault("MALLOC_TRIM_THRESHOLD_", str(1 << 30))
+
+# What is measured of this machine is kept for the other processes of the run, and not in the user's folder; nothing is converted
+# for an accelerator but where a test asks for it.
+if "XDG_DATA_HOME" not in os.environ:
+    os.environ["XDG_DATA_HOME"] = tempfile.mkdtemp(prefix="lesionlens-tests-")
+    atexit.register(shutil.rmtree, os.environ["XDG_DATA_HOME"], ignore_errors=True)
+os.environ.setdefault("LESIONLENS_ACCELERATOR", "off")
 
 # Folders whose files share what takes long to start: one worker has them all. The server's ports are fixed, too.
 TOGETHER = ("Testing/server/", "Testing/gui/test_")

@@ -48,6 +48,8 @@ class LesionNet(nn.Module, ABC):
     """How two descriptors are compared; see `LesionLib.metric`."""
     mapped_channels: int | None = None
     """How many of the map's channels, the first, belong to places; the others say what belongs to none. None: all."""
+    costly: str = "features"
+    """The method that takes most of the time, one tensor in, one or several out; another engine may compute it."""
 
     @abstractmethod
     def features(self, x: Tensor) -> Tensor:

@@ -70,6 +70,7 @@ class NoduleNet(LesionNet):
         self.classifier = nn.Linear(self.numbers, classes + scores) if classes + scores else None
 
     mapped_channels = 2 * 3 * sum(_DEPTHS.values())
+    costly = "depth_maps"
 
     @property
     def numbers(self) -> int:
@@ -98,6 +99,15 @@ class NoduleNet(LesionNet):
         f[:, start:] = 0.0
         f[:, start:, 0, 0, 0] = _measures(hu, lesion, edges, self.edge_mm) - self.center[start:]
         return f
+
+    def depth_maps(self, planes: Tensor) -> tuple[Tensor, ...]:
+        """(batch * plane, 3, 112, 112) -> the maps after blocks 3, 6, 13 and 17: (batch * plane, channel, h, w) each."""
+        h, found = planes, []
+        for index, block in enumerate(self.features_):
+            h = block(h)
+            if index in _DEPTHS:
+                found.append(h)
+        return tuple(found)
 
     def head(self, f: Tensor) -> Tensor:
         """Logits (batch, class), then the scores; the descriptor where it only compares."""
@@ -129,15 +139,11 @@ class NoduleNet(LesionNet):
     def _weighted(self, hu: Tensor, box: Tensor, lesion: Tensor, edges: Tensor):
         """For each depth and region: maps (batch * plane, channel, h, w), and weights that add up to 1 in each plane."""
         planes, in_box, in_lesion = (_planes(part, edges) for part in (hu, box, lesion))
-        h = torch.stack([((planes - a) * (2.0 / (b - a)) - 1.0).clamp(-1.0, 1.0) for a, b in _WINDOWS_HU], dim=1)
-        h = h.contiguous(memory_format=torch.channels_last)
-        for index, block in enumerate(self.features_):
-            h = block(h)
-            if index not in _DEPTHS:
-                continue
+        seen = torch.stack([((planes - a) * (2.0 / (b - a)) - 1.0).clamp(-1.0, 1.0) for a, b in _WINDOWS_HU], dim=1)
+        for maps in self.depth_maps(seen.contiguous(memory_format=torch.channels_last)):
             for region in (in_lesion, in_box, torch.ones_like(in_box)):
-                weights = functional.adaptive_avg_pool2d(region[:, None], h.shape[2:]) + _EPS
-                yield h, weights / weights.sum(dim=(2, 3), keepdim=True)
+                weights = functional.adaptive_avg_pool2d(region[:, None], maps.shape[2:]) + _EPS
+                yield maps, weights / weights.sum(dim=(2, 3), keepdim=True)
 
 
 MEASURES = (

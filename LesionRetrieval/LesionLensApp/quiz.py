@@ -33,6 +33,9 @@ def add_quiz_commands(commands: argparse._SubParsersAction, *, default_model: st
     score.add_argument("quiz", type=Path, help="the quiz file")
     score.add_argument("answers", type=Path, help="folder with the learners' files (attempt-CODE.jsonl)")
     score.add_argument("--out", type=Path, required=True, help="folder for score.csv and summary.html")
+    score.add_argument(
+        "--moodle", action="store_true", help="moodle.csv too: grades for Moodle's gradebook, the code as ID number"
+    )
     score.add_argument("--overwrite", action="store_true", help="replace an earlier score in --out")
     score.set_defaults(command=_score)
 
@@ -273,7 +276,8 @@ def _score(options: argparse.Namespace) -> None:
     require_unsealed(quiz)
     score = score_of(quiz, read_attempts(quiz, options.answers))
     check_output(options.out, overwrite=options.overwrite)
-    write_score(options.out, quiz, score.rows, score.summary)
+    graded = score.learners if options.moodle else None
+    write_score(options.out, quiz, score.rows, score.summary, moodle_learners=graded)
     if score.summary is None:
         notify(f"Nobody of {len(score.learners)} has answered a case yet; {options.out / SHEET} has no rows.")
         return

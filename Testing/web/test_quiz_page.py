@@ -68,13 +68,13 @@ def at_step(page: Any, step: str, position: int) -> None:
 def begin(page: Any, learner: str) -> None:
     page.fill("#learner", learner)
     page.keyboard.press("Enter")
-    page.wait_for_function("quizPage.session && !document.getElementById('work').hidden && quizPage.shown")
+    page.wait_for_function("() => quizPage.session && !document.getElementById('work').hidden && quizPage.shown")
 
 
 def drag_box(page: Any, box: dict[str, list[float]]) -> None:
     """Two drags by mouse: the rectangle on the axial slice through its middle, its depth in the coronal plane."""
     center, half = np.array(box["centerRAS"]), np.array(box["sizeMm"]) / 2
-    page.evaluate("ras => viewer.goTo(ras)".replace("viewer", "quizPage.viewer"), center.tolist())
+    page.evaluate("ras => quizPage.viewer.goTo(ras)", center.tolist())
     stage = page.locator(".stage")
     for plane, low, high in (
         ("axial", center - half * [1, 1, 0], center + half * [1, 1, 0]),
@@ -193,14 +193,14 @@ def test_what_was_answered_is_there_when_the_page_is_closed_in_the_middle(quiz_p
     page = quiz_page(quiz, context=context)
     page.get_by_role("button", name="Go on as L07").click()
     at_step(page, "reveal", 1)
-    page.wait_for_function("quizPage.viewer.overlay !== null")
+    page.wait_for_function("() => quizPage.viewer.overlay !== null")
     assert "Welcome back" in page.locator("#welcome").inner_text()
     assert "The model says" in page.locator("#body").inner_text()
     page.click("#pause")
-    page.wait_for_function("quizPage.session.isPaused && !quizPage.viewer.hasVolume")
+    page.wait_for_function("() => quizPage.session.isPaused && !quizPage.viewer.hasVolume")
     assert page.locator(".gallery").count() == 0
     page.click("#go-on")
-    page.wait_for_function("!quizPage.session.isPaused && quizPage.viewer.hasVolume && !quizPage.busy")
+    page.wait_for_function("() => !quizPage.session.isPaused && quizPage.viewer.hasVolume && !quizPage.busy")
     path = saved(page, tmp_path / "answers", "#save")
     (attempt,) = read_attempts(quiz, path.parent)
     assert (attempt.step, attempt.records[0].interruptions) == (Step.REVEAL, 2)

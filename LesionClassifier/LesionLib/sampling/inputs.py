@@ -123,8 +123,9 @@ def reach_of(spec: Spec) -> Reach | None:
         return Reach(spec.edge_mm, max(spec.margin_mm or (0.0,)))
     if isinstance(spec, ShapeMaskSpec):
         return Reach(spec.edge_mm, 0.0)
-    pixels = max(spec.rows, spec.columns) if isinstance(spec, OrthogonalPlanesSpec) else spec.size
-    return Reach(pixels * spec.spacing_mm, spec.margin_mm)
+    return Reach(
+        0.0, 0.0 if isinstance(spec, AxialStackSpec) and spec.fit_box else spec.margin_mm
+    )  # the rest is padding
 
 
 def network_input(sample: Sample, spec: Spec) -> np.ndarray:

@@ -59,7 +59,9 @@ class Guard:
     is none of ours; and it has no token. ``cors`` is nowhere allowed.
     """
 
-    def __init__(self, app: ASGIApp, *, token: str, names: Iterable[str], on_error: Callable[[BaseException], None]):
+    def __init__(
+        self, app: ASGIApp, *, token: str, names: Iterable[str], on_error: Callable[[BaseException], None]
+    ) -> None:
         self._app, self._token, self._on_error = app, token.encode(), on_error
         self._names = {name.lower() for name in names}
 

@@ -15,10 +15,9 @@ from typing import Any
 from LesionClassifierLib.dicom_results import REPORT_FILE, SEGMENTATION_FILE, DicomOutput, write_dicom
 from LesionClassifierLib.scene.volumes import addScalarVolume, writeVolumeFile
 from LesionLib.geometry import require_overlap
-from LesionLib.inference.messages import MapChoice, ModelDescription, RunOptions, RunRequest, RunResponse
+from LesionLib.inference.messages import MapChoice, RunOptions, RunRequest, RunResponse
 from LesionLib.inference.results import LesionResult, RunInfo, color_by_class, css_color, heat_map_file
 from LesionLib.io.private_files import private_folder, write_private
-from LesionLib.model.folder import installed_bundles
 from LesionRetrievalLib.libraries import open_store
 from LesionRetrievalLib.library.cases import CaseStore, ModelIdentity, Neighbour, indexed_as
 from LesionRetrievalLib.library.neighbours import find_similar
@@ -29,6 +28,7 @@ from LesionLensApp.display_windows import window_around
 from LesionLensApp.reading import warnings_of_box, with_reader_warnings
 from LesionLensApp.serve.access import ApiError
 from LesionLensApp.serve.jobs import Job, Queue
+from LesionLensApp.serve.served_models import ServedModels
 from LesionLensApp.serve.sessions import DrawnBox, OpenCT
 from LesionLensApp.similar_cases import SIMILAR_CSV, SimilarCases, similar_cases, similar_columns, similar_csv
 
@@ -139,34 +139,9 @@ def _similar_to_json(similar: SimilarCases) -> dict[str, Any]:
 class Answers:
     """Answers sessions with the models that are installed, and the one library of this server (None: there is none)."""
 
-    def __init__(self, queue: Queue, *, library: Path | str | None, key: Path | None) -> None:
-        self._queue, self._location, self._key = queue, library, key
-        self._described: dict[str, ModelDescription] = {}
+    def __init__(self, queue: Queue, models: ServedModels, *, library: Path | str | None, key: Path | None) -> None:
+        self._queue, self._models, self._location, self._key = queue, models, library, key
         self._library: CaseStore | None = None
-
-    def models(self) -> list[str]:
-        """Their names."""
-        return sorted(installed_bundles())
-
-    def folder_of(self, name: str) -> Path:
-        """Only a name, never a path. Raises `ApiError`."""
-        found = installed_bundles().get(name)
-        if found is None:
-            raise ApiError(
-                404, f"there is no model {name[:80]!r} here; there are {', '.join(self.models())}.", error="BundleError"
-            )
-        return found
-
-    def describe(self, _job: Job, name: str) -> ModelDescription:
-        """Load a model and say who it is; on the thread of the jobs. A folder that changed is loaded anew by the runner."""
-        folder = self.folder_of(name)
-        if name not in self._described:
-            self._described[name] = self._queue.describe(folder)
-        return self._described[name]
-
-    def known(self, name: str) -> ModelDescription | None:
-        """Who it is, where that is known already."""
-        return self._described.get(name)
 
     def classify(self, job: Job, asked: Asked, ct: OpenCT, drawn: Sequence[DrawnBox], out: Path) -> Answer:
         """Answer the boxes and leave tables in ``out``, which is deleted where it fails. Raises a `LesionLensError`."""
@@ -177,7 +152,7 @@ class Answers:
             raise
 
     def _classified(self, job: Job, asked: Asked, ct: OpenCT, drawn: Sequence[DrawnBox], out: Path) -> Answer:
-        model, library = self.describe(job, asked.model), self._opened()
+        model, library = self._models.describe(job, asked.model), self._opened()
         boxes = [one.box for one in drawn]
         for box in boxes:
             require_overlap(ct.volume, box)

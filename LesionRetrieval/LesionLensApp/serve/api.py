@@ -5,10 +5,11 @@ from __future__ import annotations
 import secrets
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
+from concurrent.futures import Future
 from dataclasses import dataclass, replace
 from pathlib import Path
 from threading import Lock
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from LesionLib.inference.messages import (
@@ -28,17 +29,19 @@ from LesionLib.inference.remote_messages import (
 )
 from LesionLib.io.nifti import nifti_bytes, nifti_parts
 from LesionLib.sampling.inputs import reach_of
+from starlette.concurrency import run_in_threadpool
 from starlette.responses import FileResponse, Response, StreamingResponse
 
-from LesionLensApp.serve import opening
 from LesionLensApp.serve.access import AllowedFolder, ApiError
-from LesionLensApp.serve.answers import Answer, Answers, Asked
 from LesionLensApp.serve.jobs import Job, JobState, Queue
 from LesionLensApp.serve.openapi import BINARY, Asking, Operation
+from LesionLensApp.serve.served_models import ServedModels
 from LesionLensApp.serve.sessions import Session, Sessions
 
+if TYPE_CHECKING:  # they load Slicer's libraries: the page is up before
+    from LesionLensApp.serve.answers import Answer, Answers
+
 _PIECE = 4 * 1024**2
-_LOADED_S = 300.0
 _MAX_RUNS, _IDLE_RUN_S = 64, 60.0
 _FILES = {
     "results.json": "application/json",
@@ -72,7 +75,7 @@ _BOXES = {
     "type": "object",
     "additionalProperties": False,
     "required": ["boxes"],
-    "properties": {"boxes": {"type": "array", "items": _BOX, "maxItems": opening.MAX_BOXES}},
+    "properties": {"boxes": {"type": "array", "items": _BOX, "maxItems": 200}},
 }
 _OPEN = {
     "type": "object",
@@ -159,13 +162,16 @@ class Runs:
 
 @dataclass(frozen=True, eq=False)
 class Api:
-    """The handlers. ``folder``: whose files may be opened (None: only what is dropped). ``model``: what is asked where a session
-    names none.
+    """The handlers.
+
+    ``loading``: the module `opening` and what answers, which take seconds to load. ``folder``: whose files may be opened (None:
+    only what is dropped). ``model``: what is asked where a session names none.
     """
 
     queue: Queue
     sessions: Sessions
-    answers: Answers
+    models: ServedModels
+    loading: Future[tuple[Any, Answers]]
     folder: AllowedFolder | None
     model: str
     max_upload: int
@@ -249,7 +255,7 @@ class Api:
 
     def about(self, _asking: Asking) -> dict[str, Any]:
         return {
-            "model": self.model, "models": self.answers.models(), "hasFolder": self.folder is not None,
+            "model": self.model, "models": self.models.names(), "hasFolder": self.folder is not None,
             "hasLibrary": self.has_library, "maxUploadBytes": self.max_upload, "notice": "Research use only, not for diagnosis.",
         }  # fmt: skip
 
@@ -260,22 +266,11 @@ class Api:
         return {"entries": [{"name": e.name, "path": e.path, "isFolder": e.is_folder} for e in entries]}
 
     def list_models(self, _asking: Asking) -> dict[str, Any]:
-        return {"models": [{"name": name} for name in self.answers.models()]}
+        return {"models": [{"name": name} for name in self.models.names()]}
 
     def model_card(self, asking: Asking) -> dict[str, Any]:
         name = asking.path("model")
-        self.answers.folder_of(name)
-        described = self.answers.known(name)
-        if described is None:
-            job = self.queue.put(Job("models", lambda job: self.answers.describe(job, name)))
-            if not job.ended.wait(_LOADED_S):
-                self.queue.cancel(job)
-                raise ApiError(503, f"{name} could not be loaded in time; try again in a minute.")
-            if job.error is not None:
-                raise job.error
-            described = job.value
-        if described is None:
-            raise ApiError(503, "the server is closing.")
+        described = self.models.described(name)
         return {
             "name": name, "version": described.version, "sha256": described.sha256,
             "reach": reach_to_json(reach_of(described.spec)),
@@ -283,6 +278,14 @@ class Api:
         }  # fmt: skip
 
     # --- sessions
+
+    @property
+    def _opening(self) -> Any:
+        return self.loading.result()[0]
+
+    @property
+    def _answers(self) -> Answers:
+        return self.loading.result()[1]
 
     def begin(self, _asking: Asking) -> dict[str, Any]:
         return {"id": self.sessions.create().id}
@@ -296,37 +299,38 @@ class Api:
 
     async def drop(self, asking: Asking) -> dict[str, Any]:
         session = self._session(asking)
+        opening, _ = await run_in_threadpool(self.loading.result)
         content: AsyncIterator[bytes] = asking.request.stream()
         return await opening.take_upload(session, asking.path("name"), content, most=self.max_upload)
 
     def forget(self, asking: Asking) -> None:
         session = self._session(asking)
         with session.lock:
-            opening.forget_uploads(session)
+            self._opening.forget_uploads(session)
 
     def _source(self, session: Session, path: str | None) -> tuple[Path, str | None]:
         """Where the CT lies, and what to call it."""
         if path is None:
-            return opening.uploaded(session)
+            return self._opening.uploaded(session)
         if self.folder is None:
             raise ApiError(403, "this server opens no files of its own computer (--folder); drop yours into the page.")
         return self.folder.openable(path), None
 
     def list_series(self, asking: Asking) -> dict[str, Any]:
         path, _ = self._source(self._session(asking), asking.request.query_params.get("path"))
-        return {"series": opening.list_series(path)}
+        return {"series": self._opening.list_series(path)}
 
     def open(self, asking: Asking) -> dict[str, Any]:
         session = self._session(asking)
         path, name = self._source(session, asking.body.get("path"))
-        ct = opening.read(path, series=asking.body.get("series"), name=name)
+        ct = self._opening.read(path, series=asking.body.get("series"), name=name)
         with session.lock:
             self._stop_job(session)
             session.ct, session.boxes, session.answer = ct, [], None
-        return opening.ct_to_json(ct)
+        return self._opening.ct_to_json(ct)
 
     def show_ct(self, asking: Asking) -> dict[str, Any]:
-        return opening.ct_to_json(self._session(asking).require_ct())
+        return self._opening.ct_to_json(self._session(asking).require_ct())
 
     def voxels(self, asking: Asking) -> Response:
         volume = self._session(asking).require_ct().volume
@@ -335,16 +339,16 @@ class Api:
         return StreamingResponse(_pieces(header, voxels), media_type=BINARY, headers={"content-length": size})
 
     def show_boxes(self, asking: Asking) -> dict[str, Any]:
-        return {"boxes": [opening.box_to_json(box) for box in self._session(asking).boxes]}
+        return {"boxes": [self._opening.box_to_json(box) for box in self._session(asking).boxes]}
 
     def put_boxes(self, asking: Asking) -> dict[str, Any]:
         session = self._session(asking)
         with session.lock:
-            session.boxes = opening.boxes_from_json(asking.body["boxes"], session.boxes)
+            session.boxes = self._opening.boxes_from_json(asking.body["boxes"], session.boxes)
         return self.show_boxes(asking)
 
     def save_boxes(self, asking: Asking) -> Response:
-        text = opening.markups_text(self._session(asking).boxes)
+        text = self._opening.markups_text(self._session(asking).boxes)
         return _attached(text.encode(), "application/json", "boxes.mrk.json")
 
     def load_boxes(self, asking: Asking) -> dict[str, Any]:
@@ -354,18 +358,20 @@ class Api:
         except UnicodeDecodeError as error:
             raise ApiError(400, "this is no file of boxes: it is not UTF-8 text.") from error
         with session.lock:
-            session.boxes = opening.boxes_from_file(session, text)
+            session.boxes = self._opening.boxes_from_file(session, text)
         return self.show_boxes(asking)
 
     # --- answers
 
     def classify(self, asking: Asking) -> dict[str, Any]:
         session, given = self._session(asking), asking.body
+        from LesionLensApp.serve.answers import Asked
+
         asked = Asked(
             given.get("model") or self.model, given.get("similar", 9), given.get("boxJitter", 0), given.get("answerAnyway", False),
             given.get("map"),
         )  # fmt: skip
-        self.answers.folder_of(asked.model)
+        self.models.folder_of(asked.model)
         with session.lock:
             ct, drawn = session.require_ct(), list(session.boxes)
             if not drawn:
@@ -375,7 +381,7 @@ class Api:
             out = session.folder / f"answer-{secrets.token_hex(4)}"
 
             def work(job: Job) -> Answer:
-                answer = self.answers.classify(job, asked, ct, drawn, out)
+                answer = self._answers.classify(job, asked, ct, drawn, out)
                 with session.lock:
                     if session.job is job and not job.is_unwanted:
                         session.answer = answer
@@ -439,7 +445,7 @@ class Api:
             request = question_from_bytes(content)
         except WireError as error:
             raise ApiError(400, f"the message cannot be read: {error}.") from error
-        folder = self.answers.folder_of(str(request.model))
+        folder = self.models.folder_of(str(request.model))
         request = replace(request, model=str(folder))
         total = 1 if isinstance(request, EmbeddingRequest) else len(request.boxes)
         owner = secrets.token_hex(8)

@@ -5,9 +5,12 @@ from __future__ import annotations
 import asyncio
 import sys
 from collections.abc import AsyncIterator, Sequence
+from concurrent.futures import Future
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from threading import Thread
+from typing import Any
 
 from LesionLib.errors import LesionLensError
 from LesionLib.faults import details_of
@@ -22,9 +25,10 @@ from starlette.responses import JSONResponse, Response
 
 from LesionLensApp.serve.access import LOOPBACK_NAMES, AllowedFolder, ApiError, Guard
 from LesionLensApp.serve.api import Api, Runs
-from LesionLensApp.serve.jobs import Job, Queue
+from LesionLensApp.serve.jobs import Queue
 from LesionLensApp.serve.openapi import document, routes
 from LesionLensApp.serve.pages import page_routes
+from LesionLensApp.serve.served_models import ServedModels
 from LesionLensApp.serve.sessions import Sessions
 
 _SWEEP_S = 5.0
@@ -54,22 +58,32 @@ class Service:
     """All that the app works with; made when it starts, gone when it ends."""
 
     def __init__(self, settings: Settings, *, runner: WorkerRunner | None = None) -> None:
-        from LesionLensApp.serve.answers import Answers  # late: it takes a second, and the page is up before
-
         self.settings = settings
         self.queue = Queue(runner or WorkerRunner(), device=settings.device, on_error=report)
         self.sessions = Sessions(self.queue, idle_s=settings.idle_s, most=settings.max_sessions)
-        self.answers = Answers(self.queue, library=settings.library, key=settings.key)
-        self.runs = Runs(self.queue)
+        self.models, self.runs = ServedModels(self.queue), Runs(self.queue)
+        self.loading: Future[tuple[Any, Any]] = Future()
         self.api = Api(
-            self.queue, self.sessions, self.answers, AllowedFolder(settings.folder) if settings.folder else None,
+            self.queue, self.sessions, self.models, self.loading, AllowedFolder(settings.folder) if settings.folder else None,
             settings.model, settings.max_upload, self.runs, has_library=settings.library is not None,
         )  # fmt: skip
 
     def warm(self) -> None:
-        """Load the model that is asked, so that the first answer comes soon; what goes wrong is told by the first request."""
-        with suppress(ApiError):
-            self.queue.put(Job("server", lambda job: self.answers.describe(job, self.settings.model)))
+        """Load what answers, and the model that is asked, while the page is up already."""
+        Thread(target=self._load, name="LesionLens loading", daemon=True).start()
+        with suppress(ApiError):  # what goes wrong is told by the first request
+            self.models.queued(self.settings.model)
+
+    def _load(self) -> None:
+        try:
+            from LesionLensApp.serve import opening
+            from LesionLensApp.serve.answers import Answers
+
+            settings = self.settings
+            answers = Answers(self.queue, self.models, library=settings.library, key=settings.key)
+            self.loading.set_result((opening, answers))
+        except Exception as error:  # for whoever waits
+            self.loading.set_exception(error)
 
     async def sweep(self) -> None:
         """End what nobody uses any more, again and again."""
@@ -84,7 +98,13 @@ class Service:
         self.sessions.end_all()
 
 
-def build_app(settings: Settings, *, runner: WorkerRunner | None = None) -> Guard:
+class ServedApp(Guard):
+    """The app, and the ``service`` that it works with."""
+
+    service: Service
+
+
+def build_app(settings: Settings, *, runner: WorkerRunner | None = None) -> ServedApp:
     """The app; ``runner`` is for tests. Raises `BundleError` for a model that is not there."""
     find_bundle(settings.model)
     service = Service(settings, runner=runner)
@@ -109,8 +129,10 @@ def build_app(settings: Settings, *, runner: WorkerRunner | None = None) -> Guar
         lifespan=lifespan,
         exception_handlers={HTTPException: _http_error},
     )
-    app.state.max_frame, app.state.service = settings.max_upload, service
-    return Guard(app, token=settings.token, names=(*LOOPBACK_NAMES, *settings.names), on_error=report)
+    app.state.max_frame = settings.max_upload
+    guarded = ServedApp(app, token=settings.token, names=(*LOOPBACK_NAMES, *settings.names), on_error=report)
+    guarded.service = service
+    return guarded
 
 
 async def _http_error(_request: Request, error: Exception) -> Response:

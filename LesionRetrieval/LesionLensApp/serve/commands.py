@@ -108,7 +108,10 @@ def _serve(options: argparse.Namespace) -> None:
     notify(f"{scheme}://{shown}:{port}/#token={settings.token}")
     notify(f"Open this address in a browser, or give it to Slicer; Ctrl-C ends the server. {NOTICE}")
     sys.stdout.flush()
-    uvicorn.Server(config).run(sockets=[listening])
+    try:
+        uvicorn.Server(config).run(sockets=[listening])
+    except KeyboardInterrupt:  # the server has ended all sessions by now
+        notify("lesionlens: the server has ended; nothing of its sessions is left.", sys.stderr)
 
 
 def _require_options(options: argparse.Namespace) -> None:

@@ -130,7 +130,7 @@ def box_to_json(drawn: DrawnBox) -> dict[str, Any]:
     """As `boxes_from_json` takes it."""
     box = drawn.box
     return {
-        "name": box.name, "centerRAS": box.centerRAS.tolist(), "sizeMm": box.sizeMm.tolist(), "axesRAS": box.axesRAS.tolist()
+        "name": box.name, "centerRAS": box.centerRAS.tolist(), "sizeMm": box.sizeMm.tolist(), "axesRAS": (box.axesRAS + 0.0).tolist(),
     }  # fmt: skip
 
 

@@ -17,6 +17,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 API = "/api/"
 LOOPBACK_NAMES = ("127.0.0.1", "localhost", "[::1]")
+FAILED = "the server failed; its owner finds the place in its output."
 _MAX_ENTRIES = 20_000
 _MAX_DEPTH = 32
 CONTENT_POLICY = (
@@ -90,9 +91,7 @@ class Guard:
             # Never to the log of the server: what it prints of an error may name a file, and with it a patient.
             self._on_error(error)
             if not started:
-                await _respond(
-                    with_headers, ApiError(500, "the server failed; its owner finds the place in its output.")
-                )
+                await _respond(with_headers, ApiError(500, FAILED))
 
     def _refusal(self, scope: Scope) -> ApiError | None:
         headers = dict(scope["headers"])

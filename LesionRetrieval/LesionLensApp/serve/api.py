@@ -35,8 +35,10 @@ from starlette.responses import FileResponse, Response, StreamingResponse
 from LesionLensApp.serve.access import AllowedFolder, ApiError
 from LesionLensApp.serve.jobs import Job, JobState, Queue
 from LesionLensApp.serve.openapi import BINARY, Asking, Operation
+from LesionLensApp.serve.pages import missing_viewer
 from LesionLensApp.serve.served_models import ServedModels
 from LesionLensApp.serve.sessions import Session, Sessions
+from LesionLensApp.web.viewer import viewer_windows
 
 if TYPE_CHECKING:  # they load Slicer's libraries: the page is up before
     from LesionLensApp.serve.answers import Answer, Answers
@@ -256,7 +258,8 @@ class Api:
     def about(self, _asking: Asking) -> dict[str, Any]:
         return {
             "model": self.model, "models": self.models.names(), "hasFolder": self.folder is not None,
-            "hasLibrary": self.has_library, "maxUploadBytes": self.max_upload, "notice": "Research use only, not for diagnosis.",
+            "hasLibrary": self.has_library, "maxUploadBytes": self.max_upload, "viewerMissing": missing_viewer(),
+            "windowsHU": viewer_windows(), "notice": "Research use only, not for diagnosis.",
         }  # fmt: skip
 
     def list_folder(self, asking: Asking) -> dict[str, Any]:

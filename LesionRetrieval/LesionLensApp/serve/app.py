@@ -23,7 +23,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from LesionLensApp.serve.access import LOOPBACK_NAMES, AllowedFolder, ApiError, Guard
+from LesionLensApp.serve.access import FAILED, LOOPBACK_NAMES, AllowedFolder, ApiError, Guard
 from LesionLensApp.serve.api import Api, Runs
 from LesionLensApp.serve.jobs import Queue
 from LesionLensApp.serve.openapi import document, routes
@@ -127,7 +127,7 @@ def build_app(settings: Settings, *, runner: WorkerRunner | None = None) -> Serv
     app = Starlette(
         routes=[*routes(operations), *page_routes(openapi, operations)],
         lifespan=lifespan,
-        exception_handlers={HTTPException: _http_error},
+        exception_handlers={HTTPException: _http_error, Exception: _unforeseen},
     )
     app.state.max_frame = settings.max_upload
     guarded = ServedApp(app, token=settings.token, names=(*LOOPBACK_NAMES, *settings.names), on_error=report)
@@ -141,6 +141,11 @@ async def _http_error(_request: Request, error: Exception) -> Response:
     text = {404: "there is nothing at this address.", 405: "this cannot be asked in this way."}
     headers = error.headers if isinstance(error, HTTPException) else None
     return JSONResponse(ApiError(status, text.get(status, "refused.")).to_json(), status, headers=headers)
+
+
+async def _unforeseen(_request: Request, _error: Exception) -> Response:
+    """What Starlette answers before it raises the error again, for `Guard` to report."""
+    return JSONResponse(ApiError(500, FAILED).to_json(), 500)
 
 
 def report(error: BaseException) -> None:

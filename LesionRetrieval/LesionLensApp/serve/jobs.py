@@ -26,7 +26,7 @@ from LesionLib.inference.messages import (
 )
 from LesionLib.inference.runner import WorkerRunner
 
-from LesionLensApp.serve.access import ApiError
+from LesionLensApp.serve.access import FAILED, ApiError
 
 _MAX_WAITING, _MAX_OF_ONE = 64, 8
 
@@ -170,7 +170,7 @@ class Queue:
             self._on_error(error)
             state, job.error = (
                 JobState.FAILED,
-                RunnerError("the server failed; its owner finds the place in its output."),
+                RunnerError(FAILED),
             )
         job.seconds = time.monotonic() - started
         job.work = None  # with all that it holds

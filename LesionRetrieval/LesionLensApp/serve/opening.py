@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import re
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
 from LesionClassifierLib.scene.lesions import statesFrame
-from LesionLib.errors import BoxError
+from LesionLib.errors import BoxError, InputWarning, LesionLensError
 from LesionLib.geometry import LesionBox
 from LesionLib.io.boxes import FrameSource, read_boxes_csv
+from LesionLib.io.image_headers import readable_name
 from LesionLib.io.private_files import open_private, private_folder
 from LesionRetrievalLib.scene.annotations import Annotation, annotations_text, parse_annotations
 
-from LesionLensApp.display_windows import WINDOWS
 from LesionLensApp.reading import frame_source
 from LesionLensApp.serve.access import ApiError
 from LesionLensApp.serve.sessions import DrawnBox, OpenCT, Session
@@ -86,16 +87,21 @@ def uploaded(session: Session) -> tuple[Path, str]:
 
 
 def read(path: Path, *, series: str | None, name: str | None) -> OpenCT:
-    """Read a CT; ``name``: what to call it (None: as its file). Raises a `LesionLensError`."""
-    from dataclasses import replace
-
+    """Read a CT; ``name``: what to call it (None: as its file). Raises a `LesionLensError` that names no folder of this computer."""
     from LesionLib.io.series_details import series_details
     from LesionLib.io.volumes import read_ct, series_at
 
-    found = series_at(path, series)
-    volume = read_ct(path, series=found or series)
-    if name is not None:
-        volume = replace(volume, name=name)
+    def renamed(text: str) -> str:
+        shown = name or readable_name(path)
+        return text.replace(str(path), shown).replace(path.name, shown)
+
+    try:
+        found = series_at(path, series)
+        volume = read_ct(path, series=found or series)
+    except LesionLensError as error:
+        raise type(error)(renamed(str(error))) from error
+    warnings = tuple(InputWarning(w.name, renamed(w)) for w in volume.warnings)
+    volume = replace(volume, name=name or volume.name, warnings=warnings)
     return OpenCT(volume, found, None if found is None else series_details(found))
 
 
@@ -122,7 +128,6 @@ def ct_to_json(ct: OpenCT) -> dict[str, Any]:
         "warnings": [str(warning) for warning in volume.warnings],
         "series": None if ct.series is None else {"modality": ct.series.modality, "images": len(ct.series.slices)},
         "details": None if ct.details is None else ct.details.to_json(identifying=False),
-        "windowsHU": {window.name: list(window.range_hu) for window in WINDOWS.values()},
     }
 
 

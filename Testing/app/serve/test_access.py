@@ -26,6 +26,15 @@ def idle_worker() -> WorkerRunner:
     return WorkerRunner(arguments=("-c", "import sys; sys.stdin.read()"))
 
 
+@pytest.fixture(autouse=True)
+def no_session_stays(request):
+    yield
+    if "small" in request.fixturenames:
+        sessions = request.getfixturevalue("small").service.sessions
+        for name in list(sessions._sessions):
+            sessions.end(name)
+
+
 @pytest.fixture(scope="module")
 def small(shelf):
     """A server with narrow limits, which answers no model."""
@@ -140,7 +149,8 @@ def test_a_server_without_a_folder_opens_no_file_of_its_disk():
     ("name", "shown"),
     [
         ("../../etc/passwd", "passwd"), ("..\\..\\boot.ini", "boot.ini"), ("a\x1b[31m\n.nrrd", "a\ufffd[31m\ufffd.nrrd"),
-        ("<img src=x onerror=alert(1)>.nii", "<img src=x onerror=alert(1)>.nii"), ("", "upload"), ("\u202egnp.nrrd", "\ufffdgnp.nrrd"),
+        ("<img src=x onerror=alert(1)>.nii", "<img src=x onerror=alert(1)>.nii"), ("", "upload"),
+        ("\u202egnp.nrrd", "\ufffdgnp.nrrd"),
         ("x" * 500, "x" * 200), ("..", ".."),
     ],
 )  # fmt: skip
@@ -148,11 +158,10 @@ def test_a_hostile_file_name_is_shown_and_never_used(name, shown):
     assert shown_name(name) == shown
 
 
-@pytest.mark.parametrize(
-    "name", ["../../../tmp/evil.nrrd", "..", "a\0b.nrrd", "%2e%2e%2fevil", "CON.nrrd", "a" * 300, "é\u202e.nii"]
-)
+@pytest.mark.parametrize("name", ["..", "a\0b.nrrd", "%2e%2e%2fevil", "CON.nrrd", "a" * 300, "é\u202e.nii"])
 def test_a_dropped_file_stays_in_its_session_whatever_it_is_called(small, name):
     visitor = small.session()
+    assert visitor.ask("PUT", "files/..%2F..%2Fevil.nrrd", b"x")[0] == 404  # a folder is no name
     status, told = visitor.ask("PUT", f"files/{quote(name, safe='')}", b"NRRD0004\n")
     session = small.service.sessions.get(visitor.id)
     assert status == 200
@@ -176,7 +185,9 @@ def test_archives_and_headers_without_voxels_are_refused(small, name):
 
 def test_a_header_that_points_to_a_file_of_the_server_is_refused(small):
     visitor = small.session()
-    head = "NRRD0004\ntype: uchar\ndimension: 3\nsizes: 2 2 2\nencoding: raw\ndata file: /etc/passwd\n\n"
+    head = (
+        "NRRD0004\ntype: uchar\ndimension: 3\nsizes: 2 2 2\nencoding: raw\nspacings: 1 1 1\ndata file: /etc/passwd\n\n"
+    )
     visitor.got("PUT", "files/a.nrrd", head.encode())
     status, refused = visitor.ask("PUT", "ct", {})
     assert status == 422
@@ -265,9 +276,11 @@ def test_what_nobody_foresaw_tells_the_owner_the_place_and_nobody_the_patient(sm
     monkeypatch.setattr(small.service.sessions, "create", fails)
     status, refused, _ = small.ask("POST", "/api/sessions")
     assert status == 500
-    printed = capsys.readouterr()
-    assert "builtins.KeyError" in printed.err
-    assert "Doe" not in json.dumps(refused) + printed.err + printed.out
+    printed = ""
+    while "builtins.KeyError" not in printed:  # the answer comes first
+        time.sleep(0.01)
+        printed += "".join(capsys.readouterr())
+    assert "Doe" not in json.dumps(refused) + printed
 
 
 def test_ten_at_once_are_answered_each_with_its_own(served, box):

@@ -91,7 +91,8 @@ WALLS = {
         "batch": "output loaded_model reading case_table",
         "library": "options output loaded_model reading case_table classify",
         "demo": "output loaded_model classify library",
-        "cli": "options output loaded_model reading classify batch demo library models quiz",
+        "serve": "options output reading classify display_windows similar_cases web",
+        "cli": "options output loaded_model reading classify batch demo library models quiz serve",
     },
     "lesiontraining": {
         "losses": "",

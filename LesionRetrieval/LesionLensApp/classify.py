@@ -225,16 +225,17 @@ def _drawn(
         steps.begin("Saving the scene")
         saveScene(running.scene, folder / "scene.mrb")
         pairs = list(zip(lesions, neighbours, strict=True))
-        for lesion, found in steps.each(pairs, "Drawing the report's pictures"):
-            job, result, volume = lesion.job, lesion.result, volumes[id(lesion.job)]
-            images = lesion_images(
-                renderer, job.volumeNode, lesion.roiNode, lesion.heatMapNode, result,
-                volume=volume, window=job.window, details=job.details,
-            )  # fmt: skip
-            similar = SimilarCases()
-            if library is not None and found:
-                similar = similar_cases(result, found, library, volume, window=images.window)
-            drawn.append((images, similar))
+        with renderer.hiddenRois():
+            for lesion, found in steps.each(pairs, "Drawing the report's pictures"):
+                job, result, volume = lesion.job, lesion.result, volumes[id(lesion.job)]
+                images = lesion_images(
+                    renderer, job.volumeNode, lesion.roiNode, lesion.heatMapNode, result,
+                    volume=volume, window=job.window, details=job.details,
+                )  # fmt: skip
+                similar = SimilarCases()
+                if library is not None and found:
+                    similar = similar_cases(result, found, library, volume, window=images.window)
+                drawn.append((images, similar))
     return drawn
 
 

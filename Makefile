@@ -10,12 +10,13 @@ TORCH := 2.13.0
 TORCH_CPU_INDEX := https://download.pytorch.org/whl/cpu
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test bench bench-server fuzz chaos pictures docs train clean help
+.PHONY: demo test bench bench-gpu bench-server fuzz chaos pictures docs train clean help
 
 help:
 	@echo "make demo     install into .venv, then classify a phantom into demo-out/"
 	@echo "make test     install into .venv, then run all checks"
-	@echo "make bench    how fast lesions are answered, beside the usual way (some minutes)"
+	@echo "make bench    all ratios with their peers: bench.json, and BENCHMARKS.md made from it (some ten minutes)"
+	@echo "make bench-gpu    lesions on a GPU, where there is one (under four minutes)"
 	@echo "make bench-server    how fast a library on a Milvus server answers, beside one in a file (some minutes)"
 	@echo "make fuzz     10,000 damaged files for every reader (up to 15 minutes on 2 cores)"
 	@echo "make chaos    100 kills of every writer, a full disk, a read-only folder (some minutes)"
@@ -50,9 +51,10 @@ test: $(STAMP)
 	$(BIN)/pytest -n auto --dist loadfile
 
 bench: $(STAMP)
-	$(BIN)/python Testing/benchmarks/bench_frangi.py
-	$(BIN)/python Testing/benchmarks/bench_library.py
-	$(BIN)/python Testing/benchmarks/bench_classify.py
+	$(BIN)/python Testing/benchmarks/bench.py --json bench.json --page BENCHMARKS.md
+
+bench-gpu: $(STAMP)
+	$(BIN)/python Testing/benchmarks/bench_gpu.py
 
 bench-server: $(STAMP)
 	$(BIN)/python Testing/benchmarks/bench_server.py

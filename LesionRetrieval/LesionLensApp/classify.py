@@ -343,7 +343,7 @@ def classify_files(options: argparse.Namespace, model: ModelSession, steps: Step
             )
         running = startHeadlessSlicer()
         running.scene.Clear(False)  # one process may run several commands
-        volumeNode = addVolumeNode(running.scene, volume)
+        volumeNode = addVolumeNode(running.scene, volume, isShared=True)
         volumeNode.SetName(options.name or volume.name)
         if options.boxes:
             roiNodes = addBoxes(running.scene, options.boxes, ijkToRAS=volume.ijkToRAS)

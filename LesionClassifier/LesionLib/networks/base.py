@@ -63,6 +63,12 @@ class LesionNet(nn.Module, ABC):
     def descriptor(self, f: Tensor) -> Tensor:
         """What is compared in retrieval, (batch, d), from a feature map; not normalised."""
 
+    def training_likeness(self, f: Tensor, descriptor: Tensor) -> Tensor:
+        """What is compared with the lesions of the training to tell what is unlike them, (batch, n), not normalised: the
+        ``descriptor`` of ``f``, unless that holds too little.
+        """
+        return descriptor
+
     def features_of_lesions(self, x: Tensor, counts: Sequence[int]) -> Tensor:
         """`features` of the patches of several lesions, ``counts[i]`` of the i-th; for networks that must tell them apart."""
         return self.features(x)

@@ -36,7 +36,8 @@ _EPS = 1e-4
 class NoduleNet(LesionNet):
     """``classes`` logits and ``scores`` numbers from one cube; descriptor: ``space`` numbers, a linear map of what is seen.
 
-    With neither classes nor scores it only compares lesions.
+    With neither classes nor scores it only compares lesions. ``likeness``: numbers of another linear map, by which lesions unlike
+    those of the training are told where the descriptor is too short for that; 0: by the descriptor.
 
     ``edge_mm``: of the cube; ``low_hu``, ``high_hu``: its window. The map is (batch, feature, 14, 14, 14): what each place
     adds to each average, spread along the normal of its plane within the box; its sum over the places is what the head
@@ -50,12 +51,13 @@ class NoduleNet(LesionNet):
         classes: int = 2,
         scores: int = 0,
         space: int = 32,
+        likeness: int = 0,
         edge_mm: float = 42.0,
         low_hu: float = -1000.0,
         high_hu: float = 1600.0,
     ) -> None:
         super().__init__()
-        if min(classes, scores) < 0 or space < 1 or not (edge_mm > 0 and high_hu > low_hu):
+        if min(classes, scores, likeness) < 0 or space < 1 or not (edge_mm > 0 and high_hu > low_hu):
             msg = f"space must be at least 1, edge_mm and the window above 0; not {space}, {edge_mm} and {low_hu} to {high_hu}"
             raise ValueError(msg)
         self.classes, self.scores, self.edge_mm = classes, scores, edge_mm
@@ -64,6 +66,7 @@ class NoduleNet(LesionNet):
         self.requires_grad_(requires_grad=False)
         self.register_buffer("center", torch.zeros(self.numbers))
         self.projection = nn.Linear(self.numbers, space)
+        self.likeness = nn.Linear(self.numbers, likeness) if likeness else None
         self.classifier = nn.Linear(self.numbers, classes + scores) if classes + scores else None
 
     mapped_channels = 2 * 3 * sum(_DEPTHS.values())
@@ -114,6 +117,10 @@ class NoduleNet(LesionNet):
     def descriptor(self, f: Tensor) -> Tensor:
         """(batch, space)."""
         return self.projection(f.sum(dim=(2, 3, 4)))
+
+    def training_likeness(self, f: Tensor, descriptor: Tensor) -> Tensor:
+        """(batch, ``likeness``), or the descriptor."""
+        return descriptor if self.likeness is None else self.likeness(f.sum(dim=(2, 3, 4)))
 
     def probabilities(self, logits: Tensor, temperature: float = 1.0) -> Tensor:
         """Of the classes alone; the scores are no logits."""

@@ -26,7 +26,15 @@ class BasicBlock(nn.Module):
 
     expansion = 1
 
-    def __init__(self, inputs: int, planes: int, *, dimensions: int, stride: int, downsample: nn.Module | None) -> None:
+    def __init__(
+        self,
+        inputs: int,
+        planes: int,
+        *,
+        dimensions: int = 2,
+        stride: int = 1,
+        downsample: nn.Module | None = None,
+    ) -> None:
         super().__init__()
         convolution, norm = _CONVOLUTIONS[dimensions], _NORMS[dimensions]
         self.conv1 = convolution(inputs, planes, 3, padding=1, stride=stride, bias=False)
@@ -48,7 +56,15 @@ class Bottleneck(nn.Module):
 
     expansion = 4
 
-    def __init__(self, inputs: int, planes: int, *, dimensions: int, stride: int, downsample: nn.Module | None) -> None:
+    def __init__(
+        self,
+        inputs: int,
+        planes: int,
+        *,
+        dimensions: int = 2,
+        stride: int = 1,
+        downsample: nn.Module | None = None,
+    ) -> None:
         super().__init__()
         convolution, norm = _CONVOLUTIONS[dimensions], _NORMS[dimensions]
         self.conv1 = convolution(inputs, planes, 1, bias=False)
@@ -151,17 +167,18 @@ def resnet_trunk(
     stem: str = "imagenet",
     spatial_dims: int = 2,
     stem_stride: int | None = None,
+    block: type[BasicBlock | Bottleneck] | None = None,
 ) -> ResidualTrunk:
-    """A ResNet without its classifier. ``stem_stride`` replaces the stem's own. Raises ValueError."""
+    """A ResNet without its classifier. ``stem_stride`` replaces the stem's own, ``block`` the depth's. Raises ValueError."""
     chosen(depth, _DEPTHS, "depth")
     chosen(width, WIDTH_DIVISORS, "width")
     chosen(output_stride, (32, 16, 8), "output_stride")
     chosen(stem, _STEMS, "stem")
-    block, layers = _DEPTHS[depth]
+    own_block, layers = _DEPTHS[depth]
     kernel, own_stride, pooled = _STEMS[stem]
     stride = stem_stride or own_stride
     trunk = ResidualTrunk(
-        block,
+        block or own_block,
         layers,
         [planes // WIDTH_DIVISORS[width] for planes in _PLANES],
         dimensions=spatial_dims,

@@ -1,0 +1,1 @@
+"""Pages with slices of a CT: NiiVue, the viewer on it, and the quiz in one file."""

@@ -172,7 +172,10 @@ def run_jobs(
             nodes = zip(job.roiNodes, shown.heatMapNodes, reported, strict=True)
             lesions += [_Lesion(job, roiNode, heatMapNode, result) for roiNode, heatMapNode, result in nodes]
         form = jobs[0].heatMapFormat
-        _write_tables(folder, run, results, lesions, others, form)
+        write_tables(
+            folder, run, results, of_lesions=[lesion.job.details for lesion in lesions], others=others,
+            withSeries=jobs[0].withSeries, heatMapFormat=form,
+        )  # fmt: skip
         if library is not None:
             columns = similar_columns(results, neighbours, run)
             write_private(folder / SIMILAR_CSV, similar_csv(columns))
@@ -200,11 +203,6 @@ class _Lesion:
     roiNode: vtkMRMLMarkupsROINode
     heatMapNode: vtkMRMLScalarVolumeNode | None
     result: LesionResult
-
-    @property
-    def instance(self) -> int | None:
-        """Which image of its DICOM series its middle lies in; None where it is not known."""
-        return None if self.job.details is None else self.job.details.instance_at(self.result.box.centerRAS)
 
 
 def _drawn(
@@ -279,22 +277,30 @@ def _classified(job: Job) -> tuple[RunInfo, list[LesionResult]]:
     return response.info, with_reader_warnings(response.results, job.extraWarnings, ofBoxes)
 
 
-def _write_tables(
+def write_tables(
     folder: Path,
     run: RunInfo,
-    results: list[LesionResult],
-    lesions: Sequence[_Lesion],
-    others: Sequence[Sequence[OtherAnswer]],
-    heatMapFormat: str,
+    results: Sequence[LesionResult],
+    *,
+    of_lesions: Sequence[SeriesDetails | None],
+    others: Sequence[Sequence[OtherAnswer]] = (),
+    withSeries: bool = False,
+    heatMapFormat: str = "nrrd",
 ) -> None:
+    """``results.json`` and ``results.csv``. ``of_lesions``: for each result the details of its CT's series; ``others``: for each
+    what other models say of it. ``withSeries``: see `Job`.
+    """
     content = as_json(run, results, heat_map_format=heatMapFormat)
-    for written, lesion, beside in zip(content["results"], lesions, others, strict=True):
+    for written, result, details, beside in zip(
+        content["results"], results, of_lesions, others or [()] * len(results), strict=True
+    ):
         if beside:
             written["otherModels"] = [answer.to_json() for answer in beside]
-        if lesion.instance is not None:
-            written["instanceNumber"] = lesion.instance
-    if (details := lesions[0].job.details) is not None:
-        content["series"] = details.to_json(identifying=lesions[0].job.withSeries)
+        instance = None if details is None else details.instance_at(result.box.centerRAS)
+        if instance is not None:
+            written["instanceNumber"] = instance
+    if (details := of_lesions[0]) is not None:
+        content["series"] = details.to_json(identifying=withSeries)
     text = json.dumps(content, indent=2, ensure_ascii=False)
     write_private(folder / "results.json", text + "\n")
     write_private(folder / "results.csv", as_csv(run, results, heat_map_format=heatMapFormat))
@@ -353,7 +359,7 @@ def classify_files(options: argparse.Namespace, model: ModelSession, steps: Step
         for box in boxes:
             require_overlap(volume, box)
         frame = frame_source(options.boxes)
-        patient, note = _patient_hash(options, series, library) if library is not None else (None, "")
+        patient, note = patient_hash(options.key, series, library) if library is not None else (None, "")
         job = Job(
             running,
             volumeNode,
@@ -395,10 +401,8 @@ def wanted_output(options: argparse.Namespace, series: DicomSeries | None) -> Di
     return DicomOutput(series.files, options.dicom_sr, options.dicom_seg, options.dicom_map)
 
 
-def _patient_hash(
-    options: argparse.Namespace, series: DicomSeries | None, library: CaseStore
-) -> tuple[str | None, str]:
+def patient_hash(key_path: Path | None, series: DicomSeries | None, library: CaseStore) -> tuple[str | None, str]:
     """The pseudonym of the patient on a DICOM CT, where the library's key is at hand; and what is to be said without."""
-    key, state = key_for_search(library, options.key)
+    key, state = key_for_search(library, key_path)
     patient = key.hash(series.patient_id) if key is not None and series is not None and series.patient_id else None
     return patient, own_cases_note(library, state, patient)

@@ -1,4 +1,4 @@
-"""The command line: ``lesionlens demo | classify | library | models | quiz``."""
+"""The command line: ``lesionlens demo | classify | library | models | quiz | serve``."""
 
 from __future__ import annotations
 
@@ -28,6 +28,7 @@ from LesionLensApp.options import (
 )
 from LesionLensApp.output import NOTICE, Steps, check_output, print_results
 from LesionLensApp.quiz.commands import add_quiz_commands
+from LesionLensApp.serve.commands import add_serve
 
 _SHOWN_FAILURES = 8
 
@@ -67,6 +68,7 @@ def build_parser() -> argparse.ArgumentParser:
     add_library_commands(commands, default_model=default_model())
     add_models_commands(commands)
     add_quiz_commands(commands, default_model=default_model())
+    add_serve(commands)
     return finished(parser)
 
 

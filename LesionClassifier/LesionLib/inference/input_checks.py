@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -11,11 +12,13 @@ from LesionLib.geometry import CTVolume, LesionBox
 from LesionLib.inference.results import TRAINING_LESION_TEXT
 from LesionLib.io.boxes import segment_margins_mm
 from LesionLib.io.segmentations import parts_warning
-from LesionLib.model.bundle import Bundle
 from LesionLib.sampling.inputs import Sample
 from LesionLib.sampling.resample import AxialStack, AxialStackSpec
 from LesionLib.sampling.statistics import lesion_statistics
 from LesionLib.sampling.volumes import IsotropicCubeSpec, ShapeMaskSpec
+
+if TYPE_CHECKING:  # it imports torch
+    from LesionLib.model.bundle import Bundle
 
 _MAX_OUTSIDE = 0.02
 _SAMPLED_VOXELS = 200_000

@@ -24,7 +24,7 @@ from LesionLib.explain.heat_map import HeatMap
 from LesionLib.geometry import CTVolume, LesionBox
 from LesionLib.inference.results import RGB, LesionResult, RunInfo
 from LesionLib.metric import COSINE
-from LesionLib.model.scores import ScoreSpec
+from LesionLib.model.scores import ScoreSpec, scores_from_json
 from LesionLib.sampling.diameters import Diameters
 from LesionLib.sampling.statistics import LesionStatistics
 from LesionLib.uncertainty.reliability import Reliability
@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 
 Device = str  # "auto", "cpu", "cuda", or one of several GPUs: "cuda:1"
 PrecisionChoice = Literal["auto", "float32"]
+AcceleratorChoice = Literal["auto", "off"]
 MapChoice = Literal["grad_cam", "occlusion", "none"]
 MAP_CHOICES: tuple[MapChoice, ...] = ("grad_cam", "occlusion", "none")
 Progress = Callable[[int, int, str], None]
@@ -57,6 +58,8 @@ class RunOptions:
     name the likeliest class, and explain it, also where the model abstains; without it such a lesion has no label.
     ``device``: "auto" is the GPU where there is one. ``precision``: "auto" measures once whether bfloat16 pays on this CPU,
     "float32" never does; None is the runner's own default ("auto" in a worker, "float32" in the process itself).
+    ``accelerator``: "auto" has OpenVINO compute the costly part of a network on the CPU, where it is installed and has converted the
+    model; "off" never does; None is the runner's own default, as for the precision.
     ``map_method``: how the map is made (None: as the model chose; "none": no map). Occlusion takes up to a minute a lesion.
     """
 
@@ -66,6 +69,7 @@ class RunOptions:
     box_jitter: int = 0
     answer_anyway: bool = False
     map_method: MapChoice | None = None
+    accelerator: AcceleratorChoice | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -97,12 +101,16 @@ class EmbeddingRequest:
 
 @dataclass(frozen=True)
 class Precision:
-    """What a network computes in, and why. The times are milliseconds for one batch; None where not measured."""
+    """What a network computes in, and why. The times are milliseconds for one batch; None where not measured.
+
+    ``accelerator``: what computes its costly part, "" where torch does; why not, where it should, is said by the reason.
+    """
 
     name: Literal["float32", "bfloat16"]
     reason: str
     float32_ms: float | None = None
     bfloat16_ms: float | None = None
+    accelerator: str = ""
 
 
 @dataclass(frozen=True, eq=False)
@@ -156,6 +164,43 @@ class Embedding:
     scores: Mapping[str, float] = field(default_factory=dict)
     same_embedding_as: tuple[str, ...] = ()
     metric: str = COSINE
+
+
+def description_to_json(description: ModelDescription) -> dict[str, Any]:
+    """A model without what its manifest says anyway."""
+    return {
+        "name": description.name,
+        "version": description.version,
+        "sha256": description.sha256,
+        "class_names": description.class_names,
+        "class_colors": description.class_colors,
+        "manifest": description.manifest,
+        "folder": str(description.folder),
+        "device": description.device,
+        "scores": [spec.to_json() for spec in description.scores],
+    }
+
+
+def description_from_json(values: Mapping[str, Any]) -> ModelDescription:
+    """The inverse of `description_to_json`. Raises `RunnerError` for what is none."""
+    from LesionLib.sampling.inputs import spec_from_section  # needs jsonschema
+
+    try:
+        return ModelDescription(
+            name=values["name"],
+            version=values["version"],
+            sha256=values["sha256"],
+            class_names=tuple(values["class_names"]),
+            class_colors=tuple(tuple(color) for color in values["class_colors"]),
+            spec=spec_from_section(values["manifest"]["lesionlens"]["input"]),
+            manifest=values["manifest"],
+            folder=Path(values["folder"]),
+            device=values["device"],
+            scores=scores_from_json(values["scores"]),
+        )
+    except (LookupError, TypeError, ValueError) as error:
+        msg = f"what the worker says of the model cannot be read ({type(error).__name__}: {error}); please report this."
+        raise RunnerError(msg) from error
 
 
 def describing_request(model: str, options: RunOptions | None = None) -> EmbeddingRequest:

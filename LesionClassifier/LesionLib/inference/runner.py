@@ -25,6 +25,7 @@ from LesionLib.inference.messages import (
     RunOptions,
     RunRequest,
     RunResponse,
+    description_from_json,
     error_from_json,
     question_to_frame,
     reply_from_frame,
@@ -169,6 +170,12 @@ class WorkerRunner:
         """Wait until what `start` asked for is done. Raises what went wrong there."""
         with _Turn(self._busy):
             self._ask(None, None)
+
+    def describe(self, model: str | Path, options: RunOptions | None = None) -> ModelDescription:
+        """Load ``model`` there, and say who it is; waits for it. Raises `BundleError` or `RunnerError`."""
+        with _Turn(self._busy):
+            header = {"kind": "describe", "model": _resolved(model), "options": asdict(options or RunOptions())}
+            return description_from_json(self._ask(Frame(header, []), None).header["model"])
 
     def run(
         self, request: RunRequest | EmbeddingRequest, *, progress: Progress | None = None

@@ -103,6 +103,31 @@ def crop_sample(volume: CTVolume, box: LesionBox, spec: Spec) -> Sample:
     return kind.crop(volume, box, spec, mask=box.segment) if kind.takes_mask else kind.crop(volume, box, spec)
 
 
+@dataclass(frozen=True)
+class Reach:
+    """How far a model looks: never beyond a cube around the middle of the box, however it is turned, whose edge is ``edge_mm``,
+    or the box's longest edge with ``margin_mm`` on either side.
+    """
+
+    edge_mm: float
+    margin_mm: float
+
+
+def reach_of(spec: Spec) -> Reach | None:
+    """How far a model with this input looks; None for one that looks at whole slices, or whose pixels are the CT's own."""
+    if isinstance(spec, SliceWithNeighboursSpec) and spec.view == "slice":
+        return None
+    if isinstance(spec, KeySliceSpec):
+        return None if spec.spacing_mm is None else Reach(spec.size * spec.spacing_mm, 0.0)
+    if isinstance(spec, IsotropicCubeSpec):
+        return Reach(spec.edge_mm, max(spec.margin_mm or (0.0,)))
+    if isinstance(spec, ShapeMaskSpec):
+        return Reach(spec.edge_mm, 0.0)
+    return Reach(
+        0.0, 0.0 if isinstance(spec, AxialStackSpec) and spec.fit_box else spec.margin_mm
+    )  # the rest is padding
+
+
 def network_input(sample: Sample, spec: Spec) -> np.ndarray:
     """What the network gets: float32, (patch, channel, row, column), or (1, channel, slice, row, column) for a cube.
 

@@ -1,0 +1,188 @@
+"""How a CT comes into a session: a file or DICOM folder of this computer, or what the user drops into the page."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import AsyncIterator
+from dataclasses import replace
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import numpy as np
+from LesionClassifierLib.scene.lesions import statesFrame
+from LesionLib.errors import BoxError, InputWarning, LesionLensError
+from LesionLib.geometry import LesionBox
+from LesionLib.io.boxes import FrameSource, read_boxes_csv
+from LesionLib.io.image_headers import readable_name
+from LesionLib.io.private_files import open_private, private_folder
+from LesionRetrievalLib.scene.annotations import Annotation, annotations_text, parse_annotations
+
+from LesionLensApp.reading import frame_source
+from LesionLensApp.serve.access import ApiError
+from LesionLensApp.serve.sessions import DrawnBox, OpenCT, Session
+
+# Files that hold all of a CT themselves; a header whose voxels lie in another file is not taken.
+_ENDINGS = (".nii.gz", ".nii", ".nrrd", ".mha", ".dcm", ".ima", ".img.dcm", "")
+_STEERS = re.compile(r"[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069]")
+_MAX_FILES, MAX_BOXES, MAX_NAME = 5000, 200, 200
+_UPLOADS = "uploads"
+
+
+def shown_name(name: str) -> str:
+    """The name of a user's file as it is shown and written into results: no folder, nothing that steers a terminal or a page."""
+    last = PurePosixPath(name.replace("\\", "/")).name
+    return _STEERS.sub("\ufffd", last).strip()[:MAX_NAME] or "upload"
+
+
+async def take_upload(session: Session, name: str, content: AsyncIterator[bytes], *, most: int) -> dict[str, Any]:
+    """Keep a dropped file under a name of our own. ``most``: bytes of all files of a session. Raises `ApiError`."""
+    shown = shown_name(name)
+    lower = shown.lower()
+    if lower.endswith((".zip", ".mrb", ".7z", ".rar", ".tar", ".tgz", ".tar.gz")):
+        raise ApiError(415, f"{shown} is an archive; unpack it and drop the files, or the folder, themselves.")
+    if lower.endswith((".mhd", ".nhdr", ".hdr")):
+        raise ApiError(415, f"{shown} has its voxels in another file; save it as one file (.nrrd, .nii.gz or .mha).")
+    ending = next((end for end in _ENDINGS if end and lower.endswith(end)), "")
+    with session.lock:
+        if len(session.uploads) >= _MAX_FILES:
+            raise ApiError(413, f"more than {_MAX_FILES} files; drop the files of one series.")
+        key = shown
+        while key in session.uploads:  # two folders of a disc have files of the same names
+            key = f"{len(session.uploads)}-{shown}"
+        path = private_folder(session.folder / _UPLOADS) / f"{len(session.uploads):05d}{ending}"
+        session.uploads[key] = path
+    size = 0
+    try:
+        with open_private(path) as file:
+            async for part in content:
+                size += len(part)
+                session.uploaded_bytes += len(part)
+                if session.uploaded_bytes > most:
+                    raise ApiError(413, f"the files are larger than {most // 1024**2} MB together; crop the CT first.")
+                file.write(part)
+    except BaseException:
+        path.unlink(missing_ok=True)
+        session.uploads.pop(key, None)
+        session.uploaded_bytes -= size
+        raise
+    return {"name": key, "bytes": size}
+
+
+def forget_uploads(session: Session) -> None:
+    """The next CT is another one."""
+    for path in session.uploads.values():
+        path.unlink(missing_ok=True)
+    session.uploads.clear()
+    session.uploaded_bytes = 0
+
+
+def uploaded(session: Session) -> tuple[Path, str]:
+    """What was dropped, a file or a folder of files, and what to call it. Raises `ApiError`."""
+    if not session.uploads:
+        raise ApiError(409, "nothing was dropped yet.")
+    if len(session.uploads) == 1:
+        ((name, path),) = session.uploads.items()
+        return path, name
+    return session.folder / _UPLOADS, "dropped files"
+
+
+def read(path: Path, *, series: str | None, name: str | None) -> OpenCT:
+    """Read a CT; ``name``: what to call it (None: as its file). Raises a `LesionLensError` that names no folder of this computer."""
+    from LesionLib.io.series_details import series_details
+    from LesionLib.io.volumes import read_ct, series_at
+
+    def renamed(text: str) -> str:
+        shown = name or readable_name(path)
+        return text.replace(str(path), shown).replace(path.name, shown)
+
+    try:
+        found = series_at(path, series)
+        volume = read_ct(path, series=found or series)
+    except LesionLensError as error:
+        raise type(error)(renamed(str(error))) from error
+    warnings = tuple(InputWarning(w.name, renamed(w)) for w in volume.warnings)
+    volume = replace(volume, name=name or volume.name, warnings=warnings)
+    return OpenCT(volume, found, None if found is None else series_details(found))
+
+
+def list_series(path: Path) -> list[dict[str, Any]]:
+    """The series of a folder, as a list to choose from; empty for a file. Names nobody. Raises a `LesionLensError`."""
+    from LesionLib.io.volumes import find_series
+
+    if not path.is_dir():
+        return []
+    return [
+        {"number": str(number), "modality": one.modality, "images": len(one.slices), "summary": one.summary}
+        for number, one in enumerate(find_series(path), start=1)
+    ]
+
+
+def ct_to_json(ct: OpenCT) -> dict[str, Any]:
+    """What is known of a CT but for whose it is."""
+    volume = ct.volume
+    return {
+        "name": volume.name,
+        "sizeIJK": list(volume.sizeIJK),
+        "spacingMm": np.round(volume.spacingMm, 6).tolist(),
+        "ijkToRAS": volume.ijkToRAS.tolist(),
+        "warnings": [str(warning) for warning in volume.warnings],
+        "series": None if ct.series is None else {"modality": ct.series.modality, "images": len(ct.series.slices)},
+        "details": None if ct.details is None else ct.details.to_json(identifying=False),
+    }
+
+
+def box_to_json(drawn: DrawnBox) -> dict[str, Any]:
+    """As `boxes_from_json` takes it."""
+    box = drawn.box
+    return {
+        "name": box.name, "centerRAS": box.centerRAS.tolist(), "sizeMm": box.sizeMm.tolist(), "axesRAS": (box.axesRAS + 0.0).tolist(),
+    }  # fmt: skip
+
+
+def boxes_from_json(values: list[dict[str, Any]], earlier: list[DrawnBox]) -> list[DrawnBox]:
+    """Boxes of the page; one that was loaded and not moved keeps how it came to its frame. Raises `BoxError`."""
+    frames = {(one.box.name, *one.box.centerRAS.tolist()): one.frame for one in earlier}
+    boxes = [
+        LesionBox(
+            np.array(value["centerRAS"]), np.array(value["sizeMm"]), np.array(value.get("axesRAS", np.eye(3))),
+            name=value["name"],
+        )
+        for value in values
+    ]  # fmt: skip
+    return _different(
+        [DrawnBox(box, frames.get((box.name, *box.centerRAS.tolist()), FrameSource.SAVED)) for box in boxes]
+    )
+
+
+def boxes_from_file(session: Session, text: str) -> list[DrawnBox]:
+    """Of a Slicer markups file (.mrk.json) or a CSV of boxes. Raises `BoxError` or `ApiError`."""
+    is_json = text.lstrip("\ufeff \r\n\t").startswith("{")
+    path = session.folder / f"boxes{'.mrk.json' if is_json else '.csv'}"
+    try:
+        with open_private(path, "w", encoding="utf-8", newline="") as file:
+            file.write(text)
+        if is_json:
+            boxes = [one.box for one in parse_annotations(text, source="The file")]
+            frame = FrameSource.SAVED if statesFrame(path) else FrameSource.GUESSED
+        else:
+            boxes, frame = read_boxes_csv(path, ijkToRAS=session.require_ct().volume.ijkToRAS), frame_source(path)
+    finally:
+        path.unlink(missing_ok=True)
+    return _different([DrawnBox(box, frame) for box in boxes])
+
+
+def _different(drawn: list[DrawnBox]) -> list[DrawnBox]:
+    names = [one.box.name for one in drawn]
+    if len(drawn) > MAX_BOXES:
+        msg = f"{len(drawn)} boxes are more than {MAX_BOXES}; classify them in several goes."
+        raise BoxError(msg)
+    twice = next((name for name in names if names.count(name) > 1), None)
+    if twice is not None:
+        msg = f"two boxes are named {twice!r}; give each its own name."
+        raise BoxError(msg)
+    return drawn
+
+
+def markups_text(drawn: list[DrawnBox]) -> str:
+    """The boxes as a .mrk.json file, which Slicer opens. Raises `BoxError` where there is none."""
+    return annotations_text([Annotation(one.box) for one in drawn])

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from LesionRetrievalLib.quiz.making import QuizCaseSource
 
 
-MAX_PAGE_MB, FEW_SLICES = 8, 8
+FEW_SLICES = 8
 
 # What is heavy is imported where it is used: a mistyped option should be answered at once.
 
@@ -277,14 +277,20 @@ def _seal(options: argparse.Namespace) -> None:
 def _page(options: argparse.Namespace) -> None:
     from LesionRetrievalLib.quiz.file import load_quiz
 
-    from LesionLensApp.web.quiz_page import write_quiz_page
+    from LesionLensApp.web.quiz_page import MAX_PAGE, write_quiz_page
 
     quiz = load_quiz(options.quiz)
-    write_quiz_page(quiz, options.out, truth=not options.without_truth, overwrite=options.overwrite)
-    size = options.out.stat().st_size / 1e6
-    notify(f"{options.out}: {len(quiz.cases)} cases, {size:.1f} MB; score the learners' files with {options.quiz}.")
-    if size > MAX_PAGE_MB:
-        notify(f"It is larger than {MAX_PAGE_MB} MB; a smaller --margin-mm or fewer cases make it smaller.")
+    margin = write_quiz_page(quiz, options.out, truth=not options.without_truth, overwrite=options.overwrite)
+    size = options.out.stat().st_size
+    notify(
+        f"{options.out}: {len(quiz.cases)} cases, {size / 1e6:.1f} MB; score the learners' files with {options.quiz}."
+    )
+    if margin is not None:
+        notify(
+            f"It shows {margin:g} mm of CT around each box, less than the quiz has: a page is to stay below {MAX_PAGE / 1e6:g} MB."
+        )
+    if size > MAX_PAGE:
+        notify("It is larger all the same; fewer cases make it smaller.")
 
 
 def _score(options: argparse.Namespace) -> None:

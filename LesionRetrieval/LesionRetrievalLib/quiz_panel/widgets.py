@@ -197,7 +197,8 @@ def endText(score: Score, quiz: Quiz) -> str:
     head = _("{0}: all {1} cases of {2} are done. Thank you.").format(
         html.escape(name), len(quiz.cases), html.escape(quiz.title)
     )
-    return f"<b>{head}</b><table>{table}</table>"
+    again = _("You may take it once more: start it with another code, such as {0}.2").format(html.escape(name))
+    return f"<b>{head}</b><table>{table}</table>" + (again if quiz.repeat else "")
 
 
 def _answered(answer: LearnerAnswer, isRight: bool) -> str:

@@ -15,7 +15,7 @@ from LesionLib.geometry import CTVolume
 from LesionRetrievalLib.library.patches import case_thumbnails
 from LesionRetrievalLib.quiz.attempt import Step, order_for, read_attempts
 from LesionRetrievalLib.quiz.file import load_quiz, quiz_sha256
-from LesionRetrievalLib.quiz.model import Quiz, box_overlap
+from LesionRetrievalLib.quiz.model import Quiz, QuizError, box_overlap
 from LesionRetrievalLib.quiz.questions import Question, Teaching
 from LesionRetrievalLib.quiz.report import png_data_uri, score_of
 from LesionRetrievalLib.quiz.session import QuizSession
@@ -316,6 +316,14 @@ def test_twelve_cases_of_thin_slices_stay_below_eight_megabytes_and_keep_ten_sli
     assert all(min(case.volume.array.shape) >= 10 for case in shown.cases)
     text = (tmp_path / "quiz.html").read_text(encoding="utf-8")
     assert f'"quiz":"{quiz_sha256(quiz)}"' in text  # answers belong to the teacher's quiz
+
+
+def test_only_a_quiz_page_is_ever_overwritten(placed, tmp_path):
+    write_quiz_page(placed, tmp_path / "quiz.html")
+    write_quiz_page(placed, tmp_path / "quiz.html", overwrite=True)
+    (tmp_path / "quiz.html").write_text("<!doctype html><title>My thesis</title>")
+    with pytest.raises(QuizError, match="not a quiz page"):
+        write_quiz_page(placed, tmp_path / "quiz.html", overwrite=True)
 
 
 def test_a_quiz_of_an_earlier_version_becomes_a_page(tmp_path):

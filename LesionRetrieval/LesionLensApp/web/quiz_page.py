@@ -95,6 +95,9 @@ def write_quiz_page(quiz: Quiz, out: Path, *, truth: bool = True, overwrite: boo
     if os.path.exists(out) and not overwrite:
         msg = f"{out} exists; give another name, or --overwrite to replace the page."
         raise QuizError(msg)
+    if os.path.exists(out) and not _looks_like_a_page(out):
+        msg = f"{out} is not a quiz page; it is not overwritten. Give another name."
+        raise QuizError(msg)
     require_unsealed(quiz)
     shown, margin = fitted(quiz)
     text = quiz_page(shown, truth=truth, fingerprint=quiz_sha256(quiz))
@@ -112,6 +115,14 @@ def write_quiz_page(quiz: Quiz, out: Path, *, truth: bool = True, overwrite: boo
         msg = f"{out} cannot be written ({error.strerror}); choose another place."
         raise QuizError(msg) from error
     return margin
+
+
+def _looks_like_a_page(path: Path) -> bool:
+    try:
+        with path.open(encoding="utf-8") as file:
+            return "<title>LesionLens quiz: " in file.read(1000)
+    except (OSError, UnicodeDecodeError):
+        return False
 
 
 def _json(content: Any) -> str:

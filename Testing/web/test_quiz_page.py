@@ -17,7 +17,7 @@ from LesionRetrievalLib.quiz.attempt import Step, order_for, read_attempts
 from LesionRetrievalLib.quiz.file import load_quiz, quiz_sha256
 from LesionRetrievalLib.quiz.model import Quiz, QuizError, box_overlap
 from LesionRetrievalLib.quiz.questions import Question, Teaching
-from LesionRetrievalLib.quiz.report import png_data_uri, score_of
+from LesionRetrievalLib.quiz.report import png_data_uri, score_of, write_score
 from LesionRetrievalLib.quiz.session import QuizSession
 from quiz_cases import phantom_quiz
 from repository import ROOT
@@ -330,3 +330,16 @@ def test_a_quiz_of_an_earlier_version_becomes_a_page(tmp_path):
     quiz = load_quiz(ROOT / "Testing" / "fixtures" / "v0_1" / "quiz.json")
     assert write_quiz_page(quiz, tmp_path / "quiz.html") is None
     assert quiz_sha256(quiz) in (tmp_path / "quiz.html").read_text(encoding="utf-8")
+
+
+def test_the_score_page_is_usable_at_400_pixels_and_printed_without_what_scrolls(
+    placed, open_page, accessibility, tmp_path
+):
+    through_session(placed, tmp_path / "answers", "L1")
+    score = score_of(placed, read_attempts(placed, tmp_path / "answers"))
+    write_score(tmp_path / "score", placed, score.rows, score.summary)
+    page = open_page(tmp_path / "score" / "summary.html", width=400)
+    assert page.evaluate("document.documentElement.scrollWidth") <= 400
+    assert accessibility(page) == []
+    page.emulate_media(media="print")
+    assert page.evaluate("getComputedStyle(document.querySelector('section')).overflowX") == "visible"

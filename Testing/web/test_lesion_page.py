@@ -218,7 +218,11 @@ def tab_to(page: Any, text: str) -> None:
 
 
 def test_at_400_pixels_nothing_is_cut_off(visit, nodule, accessibility):
-    page = answered(with_box(opened(visit(width=400, height=800)), nodule[1]))
+    page = opened(visit(width=400, height=800))
+    page.evaluate("ras => lesionPage.viewer.goTo(ras)", nodule[1].centerRAS.tolist())
+    page.get_by_role("button", name="Add a box").click()
+    page.keyboard.press("b")
+    answered(page)
     assert page.evaluate("document.documentElement.scrollWidth") <= 400
     assert accessibility(page) == []
 

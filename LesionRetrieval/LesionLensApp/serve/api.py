@@ -320,8 +320,8 @@ class Api:
         return self.folder.openable(path), None
 
     def list_series(self, asking: Asking) -> dict[str, Any]:
-        path, _ = self._source(self._session(asking), asking.request.query_params.get("path"))
-        return {"series": self._opening.list_series(path)}
+        path, name = self._source(self._session(asking), asking.request.query_params.get("path"))
+        return {"series": self._opening.list_series(path, name=name)}
 
     def open(self, asking: Asking) -> dict[str, Any]:
         session = self._session(asking)

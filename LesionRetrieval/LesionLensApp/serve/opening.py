@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -86,34 +87,44 @@ def uploaded(session: Session) -> tuple[Path, str]:
     return session.folder / _UPLOADS, "dropped files"
 
 
-def read(path: Path, *, series: str | None, name: str | None) -> OpenCT:
-    """Read a CT; ``name``: what to call it (None: as its file). Raises a `LesionLensError` that names no folder of this computer."""
-    from LesionLib.io.series_details import series_details
-    from LesionLib.io.volumes import read_ct, series_at
+@contextmanager
+def _naming(path: Path, name: str | None) -> Iterator[Callable[[str], str]]:
+    """What is said of a file names it as its user does, and no folder of this computer."""
+    shown = name or readable_name(path)
 
     def renamed(text: str) -> str:
-        shown = name or readable_name(path)
         return text.replace(str(path), shown).replace(path.name, shown)
 
     try:
-        found = series_at(path, series)
-        volume = read_ct(path, series=found or series)
+        yield renamed
     except LesionLensError as error:
         raise type(error)(renamed(str(error))) from error
+
+
+def read(path: Path, *, series: str | None, name: str | None) -> OpenCT:
+    """Read a CT; ``name``: what to call it (None: as its file). Raises a `LesionLensError`."""
+    from LesionLib.io.series_details import series_details
+    from LesionLib.io.volumes import read_ct, series_at
+
+    with _naming(path, name) as renamed:
+        found = series_at(path, series)
+        volume = read_ct(path, series=found or series)
     warnings = tuple(InputWarning(w.name, renamed(w)) for w in volume.warnings)
     volume = replace(volume, name=name or volume.name, warnings=warnings)
     return OpenCT(volume, found, None if found is None else series_details(found))
 
 
-def list_series(path: Path) -> list[dict[str, Any]]:
+def list_series(path: Path, *, name: str | None) -> list[dict[str, Any]]:
     """The series of a folder, as a list to choose from; empty for a file. Names nobody. Raises a `LesionLensError`."""
     from LesionLib.io.volumes import find_series
 
     if not path.is_dir():
         return []
+    with _naming(path, name):
+        found = find_series(path)
     return [
         {"number": str(number), "modality": one.modality, "images": len(one.slices), "summary": one.summary}
-        for number, one in enumerate(find_series(path), start=1)
+        for number, one in enumerate(found, start=1)
     ]
 
 

@@ -11,11 +11,12 @@ TORCH_CPU_INDEX := https://download.pytorch.org/whl/cpu
 STAMP := $(VENV)/.installed
 NIIVUE := node_modules/@niivue/niivue/dist/niivue.umd.js
 
-.PHONY: demo test test-web bench bench-server fuzz chaos pictures docs train clean help
+.PHONY: demo test test-all test-web bench bench-server fuzz chaos pictures docs train clean help
 
 help:
 	@echo "make demo     install into .venv, then classify a phantom into demo-out/"
-	@echo "make test     install into .venv, then run all checks"
+	@echo "make test     install into .venv, then run the checks"
+	@echo "make test-all    the same with what takes long: every recipe whole, killed runs, a cluster (ten minutes more on 2 cores)"
 	@echo "make test-web the pages in a real browser (needs Chromium; also a part of make test)"
 	@echo "make bench    how fast lesions are answered, beside the usual way (some minutes)"
 	@echo "make bench-server    how fast a library on a Milvus server answers, beside one in a file (some minutes)"
@@ -57,6 +58,9 @@ test: $(STAMP) $(NIIVUE)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/pytest -n auto --dist loadfile
+
+test-all: $(STAMP) $(NIIVUE)
+	$(BIN)/pytest -n auto --dist loadfile --all
 
 test-web: $(STAMP) $(NIIVUE)
 	$(BIN)/pytest Testing/web

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import atexit
 import gc
 import os
+import shutil
+import tempfile
 from collections.abc import Iterator
 from typing import Any
 
@@ -24,6 +27,13 @@ else:
     os.environ.setdefault("MALLOC_MMAP_THRESHOLD_", str(1 << 30))
     os.environ.setdefault("MALLOC_TRIM_THRESHOLD_", str(1 << 30))
 
+# What is measured of this machine is kept for the other processes of the run, and not in the user's folder; nothing is converted
+# for an accelerator but where a test asks for it.
+if "XDG_DATA_HOME" not in os.environ:
+    os.environ["XDG_DATA_HOME"] = tempfile.mkdtemp(prefix="lesionlens-tests-")
+    atexit.register(shutil.rmtree, os.environ["XDG_DATA_HOME"], ignore_errors=True)
+os.environ.setdefault("LESIONLENS_ACCELERATOR", "off")
+
 # Folders whose files share what takes long to start: one worker has them all. The server's ports are fixed, too.
 TOGETHER = ("Testing/server/", "Testing/gui/test_")
 # What takes longest comes first: at the end only short files are left to be shared out.
@@ -31,6 +41,7 @@ FIRST = (
     *TOGETHER, "Testing/training/tasks/", "Testing/training/runs/", "Testing/app/", "Testing/lib/inference/",
     "Testing/mrml/", "Testing/training/", "Testing/lib/test_fuzz", "Testing/lib/model/", "Testing/lib/library/",
 )  # fmt: skip
+LONG = ROOT / "Testing" / "long_tests.txt"
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -77,11 +88,26 @@ def pytest_collection() -> Iterator[None]:
     gc.freeze()
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--all", action="store_true", help=f"also the tests of {LONG.name}: some ten minutes more")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     def place(item: pytest.Item) -> int:
         return next((place for place, start in enumerate(FIRST) if item.nodeid.startswith(start)), len(FIRST))
 
     items.sort(key=place)
+    if config.getoption("--all") or any("::" in argument for argument in config.args):  # one that is named is wanted
+        return
+    long = long_tests()
+    config.hook.pytest_deselected(items=[item for item in items if item.nodeid.startswith(long)])
+    items[:] = [item for item in items if not item.nodeid.startswith(long)]
+
+
+def long_tests() -> tuple[str, ...]:
+    """The beginnings of the ids of what takes long."""
+    lines = LONG.read_text(encoding="utf-8").splitlines()
+    return tuple(line for line in lines if line and not line.startswith("#"))
 
 
 @pytest.hookimpl(optionalhook=True)

@@ -40,6 +40,10 @@ _NEEDED = (
 )
 
 
+_OPTIONAL = Missing("openvino", "answers sooner on the processor", "60 MB")
+_OPTIONAL_REQUIREMENT = "openvino>=2025.0"
+
+
 def missingPackages(isThere: Callable[[str], bool] | None = None) -> list[Missing]:
     """What is not installed; finds out without importing anything."""
     isThere = isThere or (lambda name: importlib.util.find_spec(name) is not None)
@@ -81,6 +85,28 @@ def install(missing: list[Missing], *, requirements: Path, wheelFolder: Path | N
     if still:
         msg = f"still missing after the installation: {', '.join(still)}. Restart Slicer and open this module again."
         raise SetupError(msg)
+
+
+def offerAccelerator(isThere: Callable[[str], bool] | None = None) -> str:
+    """Offer what makes answers faster and is needed for none; what became of it in one line, "" where there is nothing to offer.
+
+    Slicer's packaging asks before it installs. torch, numpy and SimpleITK stay as they are; nothing that goes wrong is raised.
+    """
+    isThere = isThere or (lambda name: importlib.util.find_spec(name) is not None)
+    if isThere(_OPTIONAL.name) or not isThere("torch"):
+        return ""
+    try:
+        import slicer.packaging
+
+        slicer.packaging.pip_ensure([_OPTIONAL_REQUIREMENT], constraints=_constraints(), requester="LesionClassifier")
+    except Exception as error:  # it is a matter of speed only
+        return _("{name} was not installed ({error}); lesions are answered without it.").format(
+            name=_OPTIONAL.name, error=str(error).strip().split("\n")[0]
+        )
+    importlib.invalidate_caches()
+    return _("{name} is installed: {purpose}, from the second answer of a model on.").format(
+        name=_OPTIONAL.name, purpose=_OPTIONAL.purpose
+    )
 
 
 def _notInstalled(error: Exception) -> str:

@@ -25,7 +25,7 @@ from pathlib import Path
 
 from LesionLib.errors import LesionLensError, OutputError
 from LesionLib.geometry import require_overlap
-from LesionLib.inference.messages import RunOptions, RunRequest
+from LesionLib.inference.messages import AcceleratorChoice, RunOptions, RunRequest
 from LesionLib.inference.results import as_csv
 from LesionLib.io.csv_cells import csv_text
 from LesionLib.io.private_files import open_private, private_folder, write_private
@@ -40,7 +40,7 @@ from LesionLensApp.case_table import (
     lesions_of,
     read_batch,
 )
-from LesionLensApp.loaded_model import ModelSession
+from LesionLensApp.loaded_model import ModelSession, accelerator_of
 from LesionLensApp.output import Steps
 from LesionLensApp.reading import (
     frame_source,
@@ -126,7 +126,7 @@ def _outcomes(
         jobs,
         multiprocessing.get_context("spawn"),
         initializer=_begin,
-        initargs=(str(options.model), options.device, threads),
+        initargs=(str(options.model), options.device, threads, accelerator_of(options)),
     ) as pool:
         waiting = {pool.submit(_answered_there, case, reading): case for case in cases}
         try:
@@ -160,7 +160,8 @@ def _by_ray(
             _Answering
         )
         jobs = max(1, min(options.jobs, len(cases)))
-        pool = ActorPool([actor.remote(str(options.model), options.device, options.threads) for _ in range(jobs)])
+        given = (str(options.model), options.device, options.threads, accelerator_of(options))
+        pool = ActorPool([actor.remote(*given) for _ in range(jobs)])
         yield from pool.map_unordered(lambda there, case: there.answer.remote(case, reading), cases)
     except ray.exceptions.RayError as error:
         msg = (
@@ -182,8 +183,8 @@ def _require_somebody(address: str) -> None:
 class _Answering:
     """A process of a Ray cluster."""
 
-    def __init__(self, model: str, device: str, threads: int | None) -> None:
-        self._session = ModelSession(model, device=device, threads=threads)
+    def __init__(self, model: str, device: str, threads: int | None, accelerator: AcceleratorChoice) -> None:
+        self._session = ModelSession(model, device=device, threads=threads, accelerator=accelerator)
 
     def answer(self, case: BatchCase, reading: Reading) -> tuple[BatchCase, str, str]:
         return case, *_answered(case, self._session, reading)
@@ -192,9 +193,9 @@ class _Answering:
 _of_this_process: dict[str, ModelSession] = {}
 
 
-def _begin(model: str, device: str, threads: int) -> None:
+def _begin(model: str, device: str, threads: int, accelerator: AcceleratorChoice) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the process that waits for this one
-    _of_this_process["session"] = ModelSession(model, device=device, threads=threads)
+    _of_this_process["session"] = ModelSession(model, device=device, threads=threads, accelerator=accelerator)
 
 
 def _answered_there(case: BatchCase, reading: Reading) -> tuple[str, str]:

@@ -12,6 +12,7 @@ import numpy as np
 from LesionLib.errors import InputWarning, WarningName
 from LesionLib.geometry import CTVolume, LesionBox
 from LesionLib.inference.messages import (
+    AcceleratorChoice,
     Embedding,
     EmbeddingRequest,
     ModelDescription,
@@ -30,18 +31,26 @@ class ModelSession:
     Raises what `load_bundle` raises.
     """
 
-    def __init__(self, model: str | Path, *, device: str = "auto", threads: int | None = None) -> None:
+    def __init__(
+        self,
+        model: str | Path,
+        *,
+        device: str = "auto",
+        threads: int | None = None,
+        accelerator: AcceleratorChoice = "off",
+    ) -> None:
         if threads is not None:
             import torch  # late: a command's options are refused without it
 
             torch.set_num_threads(threads)
         self._runner, self._options = InProcessRunner(), RunOptions(device=device)
+        self._accelerator = accelerator
         self.described: ModelDescription = self._runner.describe(model, self._options)
 
     @classmethod
     def of(cls, options: argparse.Namespace) -> ModelSession:
-        """As the command line names it: ``model``, ``device``, ``threads``."""
-        return cls(options.model, device=options.device, threads=options.threads)
+        """As the command line names it: ``model``, ``device``, ``threads``, ``accelerator``."""
+        return cls(options.model, device=options.device, threads=options.threads, accelerator=accelerator_of(options))
 
     def classify(
         self, volume: CTVolume, box: LesionBox, *, box_jitter: int = 0, answer_anyway: bool = False
@@ -72,7 +81,7 @@ class ModelSession:
 
     def run(self, request: RunRequest | EmbeddingRequest) -> RunResponse | Embedding:
         """Ask; the device is this model's to choose. Raises `LesionLensError`."""
-        options = replace(request.options, device=self._options.device)
+        options = replace(request.options, device=self._options.device, accelerator=self._accelerator)
         response = self._runner.run(replace(request, options=options))
         parts = [response] if isinstance(response, Embedding) else response.results
         warned = [w for part in parts for w in part.warnings if getattr(w, "name", None) is WarningName.GPU_MEMORY]
@@ -80,3 +89,9 @@ class ModelSession:
             self._options = RunOptions(device="cpu")  # else every lesion would try, and load the model, twice
             notify(f"lesionlens: {warned[0]}", sys.stderr)
         return response
+
+
+def accelerator_of(options: argparse.Namespace) -> AcceleratorChoice:
+    """What the command line asks for; where it says nothing, only a batch answers enough lesions to load it for."""
+    chosen = getattr(options, "accelerator", None)
+    return chosen or ("auto" if getattr(options, "batch", None) else "off")

@@ -57,6 +57,7 @@ def _list(options: argparse.Namespace) -> None:
 
 
 def _listed(name: str, folder: Path) -> dict[str, str]:
+    from LesionLib.inference.accelerator import accelerator_state
     from LesionLib.model.bundle import read_manifest
 
     try:
@@ -64,7 +65,13 @@ def _listed(name: str, folder: Path) -> dict[str, str]:
     except BundleError as error:
         return {"name": name, "version": "", "description": "", "folder": str(folder), "error": str(error)}
     about = {key: manifest[key] for key in ("version", "description")}
-    return {"name": name, **about, "folder": str(folder), "error": ""}
+    return {
+        "name": name,
+        **about,
+        "folder": str(folder),
+        "error": "",
+        "accelerator": accelerator_state(manifest["sha256"]),
+    }
 
 
 def _show(options: argparse.Namespace) -> None:

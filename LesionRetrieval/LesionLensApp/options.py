@@ -62,7 +62,7 @@ def _commands_of(parser: argparse.ArgumentParser) -> Iterator[argparse.ArgumentP
 
 
 def add_machine_options(parser: argparse.ArgumentParser) -> None:
-    """On what a model computes: ``device`` and ``threads``."""
+    """On what a model computes: ``device``, ``threads`` and ``accelerator``."""
     parser.add_argument(
         "--device",
         default="auto",
@@ -70,6 +70,11 @@ def add_machine_options(parser: argparse.ArgumentParser) -> None:
         help="where the model computes (default: auto, a GPU if any)",
     )
     parser.add_argument("--threads", type=_threads, metavar="N", help="processor threads at most (default: all cores)")
+    parser.add_argument(
+        "--accelerator", choices=("auto", "off"),
+        help="auto: OpenVINO computes the network on the processor, where it is installed and has converted the model, which it does "
+        "after the first answer (default: auto for a batch, else off)",
+    )  # fmt: skip
 
 
 def add_code_option(parser: argparse.ArgumentParser) -> None:

@@ -1,4 +1,4 @@
-"""``lesionlens quiz make | score``: a quiz for a class, and what the class made of it."""
+"""``lesionlens quiz make | edit | seal | page | score``: a quiz for a class, and what the class made of it."""
 
 from __future__ import annotations
 
@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from LesionRetrievalLib.quiz.making import QuizCaseSource
 
 
+MAX_PAGE_MB = 8
+
 # What is heavy is imported where it is used: a mistyped option should be answered at once.
 
 
@@ -26,12 +28,42 @@ def add_quiz_commands(commands: argparse._SubParsersAction, *, default_model: st
     """Add the ``quiz`` commands to the command line."""
     quiz = commands.add_parser("quiz", help="a quiz for teaching").add_subparsers(required=True, metavar="COMMAND")
     _add_make(quiz, default_model)
+    _add_for_learners(quiz)
     score = quiz.add_parser("score", help="score sheet and summary page of all learners")
     score.add_argument("quiz", type=Path, help="the quiz file")
     score.add_argument("answers", type=Path, help="folder with the learners' files (attempt-CODE.jsonl)")
     score.add_argument("--out", type=Path, required=True, help="folder for score.csv and summary.html")
+    score.add_argument(
+        "--moodle", action="store_true", help="moodle.csv too: grades for Moodle's gradebook, the code as ID number"
+    )
     score.add_argument("--overwrite", action="store_true", help="replace an earlier score in --out")
     score.set_defaults(command=_score)
+
+
+def _add_for_learners(quiz: argparse._SubParsersAction) -> None:
+    edit = quiz.add_parser("edit", help="put a teacher's own questions, texts, links and pictures into a quiz")
+    edit.add_argument("quiz", type=Path, help="the quiz file")
+    edit.add_argument(
+        "--with", dest="teaching", type=Path, required=True, help="what to put in (.json, see the README)"
+    )
+    edit.add_argument("--out", type=Path, required=True, help="the quiz file to write (.json)")
+    edit.add_argument("--overwrite", action="store_true", help="replace an existing quiz")
+    edit.set_defaults(command=_edit)
+    seal = quiz.add_parser("seal", help="a quiz for learners in Slicer: its answers cannot be read in an editor")
+    seal.add_argument("quiz", type=Path, help="the teacher's quiz file")
+    seal.add_argument("--out", type=Path, required=True, help="the quiz file for learners to write (.json)")
+    seal.add_argument("--overwrite", action="store_true", help="replace an existing quiz")
+    seal.set_defaults(command=_seal)
+    page = quiz.add_parser("page", help="the quiz as one page for any browser, without a network and without Slicer")
+    page.add_argument("quiz", type=Path, help="the teacher's quiz file")
+    page.add_argument("--out", type=Path, required=True, help="the page to write (.html)")
+    page.add_argument(
+        "--without-truth",
+        action="store_true",
+        help="what the cases turned out to be stays in the quiz file: no feedback",
+    )
+    page.add_argument("--overwrite", action="store_true", help="replace an existing page")
+    page.set_defaults(command=_page)
 
 
 def _add_make(quiz: argparse._SubParsersAction, model: str) -> None:
@@ -202,15 +234,50 @@ def _source(options: argparse.Namespace, model: ModelDescription, library: CaseL
     return with_context(cases, options.min_slices) if options.min_slices else cases
 
 
+def _edit(options: argparse.Namespace) -> None:
+    from LesionRetrievalLib.quiz.editing import edited_quiz
+    from LesionRetrievalLib.quiz.file import load_quiz, require_free_path, require_unsealed, save_quiz
+
+    require_free_path(options.out, overwrite=options.overwrite)
+    quiz = load_quiz(options.quiz)
+    require_unsealed(quiz)
+    edited = edited_quiz(quiz, options.teaching)
+    save_quiz(edited, options.out, overwrite=options.overwrite)
+    notify(f"{options.out}: {len(edited.cases)} cases, {len(edited.questions)} questions of your own.")
+
+
+def _seal(options: argparse.Namespace) -> None:
+    from LesionRetrievalLib.quiz.file import load_quiz, save_learner_quiz
+
+    quiz = load_quiz(options.quiz)
+    save_learner_quiz(quiz, options.out, overwrite=options.overwrite)
+    notify(f"{options.out}: for learners; score their answers with {options.quiz}.")
+
+
+def _page(options: argparse.Namespace) -> None:
+    from LesionRetrievalLib.quiz.file import load_quiz
+
+    from LesionLensApp.web.quiz_page import write_quiz_page
+
+    quiz = load_quiz(options.quiz)
+    write_quiz_page(quiz, options.out, truth=not options.without_truth, overwrite=options.overwrite)
+    size = options.out.stat().st_size / 1e6
+    notify(f"{options.out}: {len(quiz.cases)} cases, {size:.1f} MB; score the learners' files with {options.quiz}.")
+    if size > MAX_PAGE_MB:
+        notify(f"It is larger than {MAX_PAGE_MB} MB; a smaller --margin-mm or fewer cases make it smaller.")
+
+
 def _score(options: argparse.Namespace) -> None:
     from LesionRetrievalLib.quiz.attempt import read_attempts
-    from LesionRetrievalLib.quiz.file import load_quiz
+    from LesionRetrievalLib.quiz.file import load_quiz, require_unsealed
     from LesionRetrievalLib.quiz.report import PAGE, SHEET, score_of, write_score
 
     quiz = load_quiz(options.quiz)
+    require_unsealed(quiz)
     score = score_of(quiz, read_attempts(quiz, options.answers))
     check_output(options.out, overwrite=options.overwrite)
-    write_score(options.out, quiz, score.rows, score.summary)
+    graded = score.learners if options.moodle else None
+    write_score(options.out, quiz, score.rows, score.summary, moodle_learners=graded)
     if score.summary is None:
         notify(f"Nobody of {len(score.learners)} has answered a case yet; {options.out / SHEET} has no rows.")
         return

@@ -183,6 +183,7 @@ class SliceView:
         grabber = vtk.vtkWindowToImageFilter()
         grabber.SetInput(self._window)
         grabber.ReadFrontBufferOff()
+        grabber.ShouldRerenderOff()  # it was just drawn
         grabber.Update()
         for layer in self._layers:
             layer.DrawOff()

@@ -36,7 +36,7 @@ from LesionRetrievalLib.library.store import CaseLibrary
 from LesionRetrievalLib.logic import dicomDatabase, patientHash
 from LesionRetrievalLib.practice import make_practice_quiz, practice_files
 from LesionRetrievalLib.quiz.attempt import CASE_STEPS, Step, read_attempts
-from LesionRetrievalLib.quiz.file import load_quiz
+from LesionRetrievalLib.quiz.file import load_quiz, require_unsealed
 from LesionRetrievalLib.quiz.making import LabelledLesion, choose_per_label
 from LesionRetrievalLib.quiz.model import NOBODY, Quiz, QuizError
 from LesionRetrievalLib.quiz.report import Score, score_of, write_score
@@ -263,7 +263,7 @@ class QuizLogic:
     def ownScore(self) -> Score:
         """What the learner of this session has done so far."""
         session = self._running()
-        return score_of(session.quiz, [session.attempt])
+        return score_of(session.answered_quiz, [session.attempt])
 
     def writeScore(
         self, quiz: Quiz | str | Path, folder: str | Path, out: str | Path, *, learners: Sequence[str] | None = None
@@ -274,6 +274,7 @@ class QuizLogic:
         """
         if not isinstance(quiz, Quiz):
             quiz = load_quiz(quiz)
+        require_unsealed(quiz)
         attempts = read_attempts(quiz, folder)
         there = {attempt.learner for attempt in attempts}
         if missing := sorted(set(learners or ()) - there):

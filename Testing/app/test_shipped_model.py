@@ -9,7 +9,7 @@ from LesionLib.model.card import figure_sentences, heat_sentence
 from LesionLib.model.folder import CARD, WEIGHTS, find_bundle, golden_case
 
 NAME = "lung-nodule-malignancy"
-SHA256 = "c595e690290522e8e100a12a7726ad31986c901b0b42d957ef854f1b44f3b22b"
+SHA256 = "f57ad919e0331fa64a24217da9c97eb36714b7ef9aec23350a54c1a8bcaab175"
 WEIGHTS_SHA256 = "84c057267d0935dc2991375d774b824c4e609d046f31fc3c8139e9b5d2bc1112"
 AUC = {
     "all nodules": {
@@ -118,9 +118,9 @@ def test_its_figures_stand_beside_its_answers_as_the_card_has_them(bundle):
     ("name", "classes", "scores", "sha256"),
     [
         ("lung-nodule-kind", ("calcified", "solid", "subsolid"), 0,
-         "f0b9e9f9b5579e97af695a293d1c474564620b9902b725ef22ee9323a591387e"),
+         "72d21ae59150095600c2ccbea5188afe62efe2b88c71b91b76d8f667890ce1f7"),
         ("lung-nodule-description", ("calcified", "solid", "subsolid"), 7,
-         "8a5f89465b3704e82594ff9499392965cbf172dfc26d2910f8789ce5d6d9f472"),
+         "6bf961ff563275fba08ee42c13f8bdd19bf2aa21cad7e91f91f6b85f98bac192"),
     ],
 )  # fmt: skip
 def test_the_other_nodule_models_are_the_very_ones_that_were_measured(name, classes, scores, sha256):

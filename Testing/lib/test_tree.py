@@ -13,6 +13,7 @@ import LesionLib
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
+LONG_TESTS = ROOT / "Testing" / "long_tests.txt"
 ROOMS = {
     "LesionLib": ROOT / "LesionClassifier" / "LesionLib",
     "LesionClassifierLib": ROOT / "LesionClassifier" / "LesionClassifierLib",
@@ -103,7 +104,8 @@ WALLS = {
         "tasks": "data evaluation runs losses optim",
         "commands": "data evaluation reporting runs tasks",
         "nodules": "commands data evaluation reporting runs",
-        "cli": "commands data runs nodules",
+        "reproduce": "commands data evaluation reporting runs",
+        "cli": "commands data runs nodules reproduce",
     },
 }
 # Where training meets the case library.
@@ -368,3 +370,9 @@ def test_every_stop_of_the_journeys_is_there():
     modules = {path.stem for path in SOURCES} | {path.parent.name for path in SOURCES}
     assert len(stops) > 30
     assert stops - modules - set(re.findall(r"^\s*(?:class|def) (\w+)", code, flags=re.M)) == set()
+
+
+@pytest.mark.parametrize("start", [line for line in LONG_TESTS.read_text().splitlines() if line and line[0] != "#"])
+def test_what_is_left_out_as_long_is_there(start):
+    file, _, name = start.partition("::")
+    assert f"def {name.partition('[')[0]}(" in (ROOT / file).read_text(encoding="utf-8")

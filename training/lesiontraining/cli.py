@@ -58,6 +58,7 @@ def build_parser() -> argparse.ArgumentParser:
     _add_lung_nodules(commands)
     _add_build(commands)
     _add_phantom(commands)
+    _add_reproduce(commands)
     _add_annotate(commands)
     _add_box_margin(commands)
     return parser
@@ -226,6 +227,28 @@ def _add_phantom(commands: argparse._SubParsersAction) -> None:
     knobs.add_argument("--alike", type=float, help="share of the lesions whose pattern is half as strong, 0 to 1")
     knobs.add_argument("--size-confound", type=float, help="share of the lesions whose size tells the class, 0 to 1")
     phantom.set_defaults(command=_phantom)
+
+
+def _add_reproduce(commands: argparse._SubParsersAction) -> None:
+    again = commands.add_parser(
+        "reproduce", help="the published claims tested on phantoms and public data, and their page"
+    )
+    again.add_argument(
+        "--suite", choices=("phantom", "real"), help="computed lesions, or real ones; none: the page alone"
+    )
+    again.add_argument(
+        "--budget", choices=("small", "full"), default="small", help="two cores or a GPU (default: small)"
+    )
+    again.add_argument(
+        "--data", type=Path, help="folder that holds lung_nodules, lidc_readers and fundus, for --suite real"
+    )
+    again.add_argument("--weights", type=Path, help="published weights, for what starts from them")
+    again.add_argument("--only", nargs="+", default=(), metavar="CLAIM", help="claims by a part of their name")
+    again.add_argument("--hours", type=float, help="begin no run after so many; the same command goes on")
+    again.add_argument("--work", type=Path, default=Path("runs/reproduce"), help="folder of all that is large")
+    again.add_argument("--results", type=Path, help="folder of the results (default: training/reproduction/results)")
+    again.add_argument("--page", type=Path, help="the page (default: training/REPRODUCTION.md)")
+    again.set_defaults(command=_reproduce)
 
 
 def _add_probe_outputs(parser: argparse.ArgumentParser) -> None:
@@ -493,6 +516,24 @@ def _phantom(options: argparse.Namespace) -> None:
     given = {name: getattr(options, name) for name in ("patients", "seed", *_KNOBS)}
     table = write_phantom_table(options.out, harder(BENCHMARK[options.variant], **given))
     notify(f"{table}: computed lesions, no patient. Research use only, not for diagnosis.")
+
+
+def _reproduce(options: argparse.Namespace) -> None:
+    from lesiontraining.reproduce.command import reproduce
+
+    page = reproduce(
+        suite=options.suite,
+        budget=options.budget,
+        work=options.work,
+        data=options.data,
+        weights=options.weights,
+        only=options.only,
+        hours=options.hours,
+        results=options.results,
+        page=options.page,
+        notify=_Clock(),
+    )
+    print(f"{page}: what was claimed, and what was found. Research use only, not for diagnosis.")
 
 
 def _build(options: argparse.Namespace) -> None:

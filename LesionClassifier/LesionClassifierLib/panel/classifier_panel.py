@@ -22,7 +22,7 @@ from LesionClassifierLib.panel.lesions import LesionsPanel
 from LesionClassifierLib.panel.observers import offerOnlyCts
 from LesionClassifierLib.panel.results import ExplanationPanel, ResultPanel
 from LesionClassifierLib.scene.lesions import addLesionAt, isDrawn, segmentationOfParts
-from LesionClassifierLib.setup import install, missingPackages
+from LesionClassifierLib.setup import install, missingPackages, offerAccelerator
 
 
 class RunPanel(PanelRun[RunResponse]):
@@ -373,9 +373,12 @@ class ClassifierPanel(ModulePanel):
             install(self._missing(), requirements=self._requirements, wheelFolder=wheelFolder)
         except LesionLensError as error:
             self._showError(str(error))
+        offered = offerAccelerator() if wheelFolder is None else ""
         self.checkSetup()
         self.warmUp()
         self.update()
+        if offered:
+            self._ui.statusLabel.text = offered
 
     def _showError(self, text: str) -> None:
         """Once: the pop-up says it, no label repeats it."""

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
+from subprocess import Popen
 from typing import NoReturn
 
 import numpy as np
@@ -21,11 +22,21 @@ from LesionLib.explain.heat_map import HeatMap, resample_to_ct
 from LesionLib.explain.localisation import energy_share
 from LesionLib.explain.saliency import similarity_map
 from LesionLib.geometry import CTVolume, LesionBox, require_overlap
+from LesionLib.inference.accelerator import (
+    AcceleratorError,
+    accelerated,
+    accelerator_version,
+    golden_patches,
+    is_converted,
+    is_switched_off,
+    start_conversion,
+)
 from LesionLib.inference.devices import chosen_device, device_name
 from LesionLib.inference.input_checks import box_warnings, volume_warnings
 from LesionLib.inference.lesion_maps import MapPlan, Watch, lesion_maps
 from LesionLib.inference.messages import (
     MAP_CHOICES,
+    AcceleratorChoice,
     Embedding,
     EmbeddingRequest,
     MapChoice,
@@ -43,7 +54,7 @@ from LesionLib.inference.precision import choose_precision, in_precision
 from LesionLib.inference.results import LesionResult, RunInfo, abstention_codes, color_by_class
 from LesionLib.model.bundle import Bundle, load_bundle
 from LesionLib.model.explanation import METHOD_NAMES
-from LesionLib.model.folder import MANIFEST, WEIGHTS, find_bundle, golden_case, same_embedding_as
+from LesionLib.model.folder import MANIFEST, WEIGHTS, find_bundle, same_embedding_as
 from LesionLib.model.scores import named_scores
 from LesionLib.networks.base import device_of, parted_output
 from LesionLib.sampling.batches import Lesion, batches, crop_lesion, stacked
@@ -124,18 +135,18 @@ class Classifier:
 
     def embed(self, box: LesionBox) -> np.ndarray:
         """The L2-normalised embedding of a lesion, float32, shape (d,)."""
-        return self._embedding_of(crop_lesion(self.volume, box, self.bundle.spec))
+        return self._directions_of(crop_lesion(self.volume, box, self.bundle.spec))[0]
 
     def embed_checked(self, box: LesionBox) -> tuple[np.ndarray, tuple[InputWarning, ...]]:
         """The same, and what is unusual about the lesion: all that is said beside an answer but of its heat map."""
         lesion = crop_lesion(self.volume, box, self.bundle.spec)
-        embedding = self._embedding_of(lesion)
-        return embedding, self._warnings(lesion, embedding, volume_warnings(self.volume))
+        embedding, likeness = self._directions_of(lesion)
+        return embedding, self._warnings(lesion, likeness, volume_warnings(self.volume))
 
-    def _embedding_of(self, lesion: Lesion) -> np.ndarray:
+    def _directions_of(self, lesion: Lesion) -> tuple[np.ndarray, np.ndarray]:
         features = self._features([lesion])
         with torch.no_grad():
-            return self._embedding(features)
+            return self._directions(features)
 
     def probabilities(self, box: LesionBox) -> np.ndarray:
         """The class probabilities of a lesion alone, float32, shape (class,)."""
@@ -166,7 +177,7 @@ class Classifier:
             probabilities = network.probabilities(logits, self.bundle.temperature)
             parts = zip(features.split(counts), probabilities.split(counts), scores.split(counts), strict=True)
             return [
-                _Prediction(f, p.mean(dim=0).cpu().numpy(), self._embedding(f), self._named_scores(s))
+                _Prediction(f, p.mean(dim=0).cpu().numpy(), *self._directions(f), self._named_scores(s))
                 for f, p, s in parts
             ]
 
@@ -178,19 +189,23 @@ class Classifier:
         with torch.no_grad():
             return network.features_of_lesions(stacked(batch, device_of(network)), counts)
 
-    def _embedding(self, features: Tensor) -> np.ndarray:
-        """Of one lesion: the mean of its patches' directions, normalised."""
-        directions = functional.normalize(self.bundle.network.descriptor(features), dim=1)
-        return functional.normalize(directions.mean(dim=0), dim=0).cpu().numpy()
+    def _directions(self, features: Tensor) -> tuple[np.ndarray, np.ndarray]:
+        """Of one lesion: its embedding, and what its likeness to the training lesions is told by."""
+        descriptor = self.bundle.network.descriptor(features)
+        embedding = _mean_direction(descriptor)
+        if self.bundle.ood is None:
+            return embedding, embedding
+        likeness = self.bundle.network.training_likeness(features, descriptor)
+        return embedding, embedding if likeness is descriptor else _mean_direction(likeness)
 
     def _abstains(self, lesion: Lesion, prediction: _Prediction) -> bool:
-        return bool(abstention_codes(self._warnings(lesion, prediction.embedding, ())))
+        return bool(abstention_codes(self._warnings(lesion, prediction.likeness, ())))
 
     def _result(
         self, lesion: Lesion, prediction: _Prediction, heat_map: HeatMap | None, shared: Iterable[InputWarning]
     ) -> LesionResult:
         names = self.bundle.class_names
-        warnings = self._warnings(lesion, prediction.embedding, shared)
+        warnings = self._warnings(lesion, prediction.likeness, shared)
         if heat_map is not None and heat_map.is_empty:
             method = METHOD_NAMES[heat_map.method]
             text = f"The {method} is empty: nothing in the box speaks for {heat_map.class_name!r}."
@@ -211,10 +226,10 @@ class Classifier:
         )
 
     def _warnings(
-        self, lesion: Lesion, embedding: np.ndarray, shared: Iterable[InputWarning]
+        self, lesion: Lesion, likeness: np.ndarray, shared: Iterable[InputWarning]
     ) -> tuple[InputWarning, ...]:
         warnings = (*shared, *box_warnings(self.volume, lesion.box, lesion.sample, self.bundle))
-        if (strange := self.bundle.ood and self.bundle.ood.warning(embedding)) is not None:
+        if (strange := self.bundle.ood and self.bundle.ood.warning(likeness)) is not None:
             warnings += (InputWarning(WarningName.OUT_OF_DISTRIBUTION, strange),)
         return warnings
 
@@ -225,7 +240,7 @@ class Classifier:
         return Reliability(
             prediction_set=None if in_set is None else tuple(self.bundle.class_names[c] for c in in_set),
             target_coverage=None if conformal is None else 1.0 - conformal.alpha,
-            distance=None if ood is None else ood.score(prediction.embedding),
+            distance=None if ood is None else ood.score(prediction.likeness),
             distance_threshold=None if ood is None else ood.threshold,
             energy_inside=None if heat_map is None or heat_map.is_empty else energy_share(heat_map, box.segment or box),
         )
@@ -237,6 +252,11 @@ class Classifier:
         return replace(result, reliability=replace(result.reliability, spread=spread))
 
 
+def _mean_direction(of_patches: Tensor) -> np.ndarray:
+    """The mean of the patches' directions, normalised."""
+    return functional.normalize(functional.normalize(of_patches, dim=1).mean(dim=0), dim=0).cpu().numpy()
+
+
 def _statistics(volume: CTVolume, box: LesionBox) -> LesionStatistics | None:
     """None where a segment lies beside the CT: the box is answered all the same."""
     with suppress(BoxError):
@@ -246,11 +266,14 @@ def _statistics(volume: CTVolume, box: LesionBox) -> LesionStatistics | None:
 
 @dataclass(frozen=True, eq=False)
 class _Prediction:
-    """``features``: of the lesion's patches. ``probabilities``: (class,). ``embedding``: L2-normalised, (d,). ``scores``: by name."""
+    """``features``: of the lesion's patches. ``probabilities``: (class,). ``embedding``, ``likeness`` (to the training lesions):
+    L2-normalised, (d,) and (n,). ``scores``: by name.
+    """
 
     features: Tensor
     probabilities: np.ndarray
     embedding: np.ndarray
+    likeness: np.ndarray
     scores: dict[str, float]
 
 
@@ -275,9 +298,15 @@ class ModelCache:
 
     def __init__(self) -> None:
         self._models: OrderedDict[tuple, dict[str, LoadedModel]] = OrderedDict()
+        self._conversions: dict[str, Popen[bytes] | None] = {}  # by the model's hash
 
-    def get(self, model: str | Path, device: torch.device, precision: PrecisionChoice) -> LoadedModel:
-        """The model ``model`` on ``device``; loaded once for both precisions. Raises `BundleError` as `load_bundle` does."""
+    def get(
+        self, model: str | Path, device: torch.device, precision: PrecisionChoice, *, accelerate: bool = False
+    ) -> LoadedModel:
+        """The model ``model`` on ``device``; loaded once for all its forms. Raises `BundleError` as `load_bundle` does.
+
+        ``accelerate``: with its costly part computed by the accelerator, where there is a conversion of it.
+        """
         folder = find_bundle(model)
         key = (str(folder.resolve()), _state(folder), str(device))
         if key not in self._models:
@@ -288,7 +317,24 @@ class ModelCache:
         forms = self._models[key]
         if precision == "auto" and precision not in forms:
             forms[precision] = _in_measured_precision(forms["float32"])
-        return forms[precision if precision == "auto" else "float32"]
+        form = precision if precision == "auto" else "float32"
+        if not accelerate or device.type != "cpu" or accelerator_version() is None or is_switched_off():
+            return forms[form]
+        with_accelerator = f"{form} accelerated"
+        if with_accelerator not in forms and is_converted(forms[form].bundle.sha256):
+            forms[with_accelerator] = _with_accelerator(forms["float32"].bundle, forms[form])
+        return forms.get(with_accelerator, forms[form])
+
+    def convert_soon(self, model: LoadedModel) -> None:
+        """Have the model converted for the accelerator by a process that nobody waits for, where that was not done yet."""
+        sha256 = model.bundle.sha256
+        if model.device.type != "cpu" or sha256 in self._conversions or is_switched_off():
+            return
+        if accelerator_version() is None or is_converted(sha256):
+            return
+        self._conversions[sha256] = None
+        with suppress(OSError, RunnerError):
+            self._conversions[sha256] = start_conversion(model.bundle.folder)
 
     def clear(self) -> None:
         """Forget all models and give the GPU's memory back."""
@@ -299,13 +345,25 @@ class ModelCache:
 def _in_measured_precision(model: LoadedModel) -> LoadedModel:
     """The model in the precision that pays here; in float32 with the very network of ``model``."""
     bundle = model.bundle
-    patches = torch.from_numpy(crop_lesion(*golden_case(), bundle.spec).patches)
-    precision = choose_precision(bundle.network, patches, scores=len(bundle.scores))
+    patches = golden_patches(bundle)
+    precision = choose_precision(bundle.network, patches, scores=len(bundle.scores), kept_as=bundle.sha256)
     network = in_precision(
         bundle.network, precision,
         dimensions=patches.ndim, temperature=bundle.temperature, scores=len(bundle.scores),
     )  # fmt: skip
     return LoadedModel(replace(bundle, network=network), model.device, precision)
+
+
+def _with_accelerator(exact: Bundle, model: LoadedModel) -> LoadedModel:
+    """The model with its costly part computed by the accelerator; as it is, with the reason why not, where that fails."""
+    precision = model.precision
+    try:
+        network = accelerated(exact, precision)
+    except AcceleratorError as error:
+        return replace(model, precision=replace(precision, reason=f"{precision.reason}; {error}"))
+    name = f"OpenVINO {accelerator_version()}"
+    told = replace(precision, reason=f"{precision.reason}; {name} computes the network", accelerator=name)
+    return LoadedModel(replace(exact, network=network), model.device, told)
 
 
 def _state(folder: Path) -> tuple[tuple[int, int], ...]:
@@ -325,9 +383,9 @@ class Engine:
     Keeps models warm and answers with them. One request at a time: not safe for several threads.
     """
 
-    def __init__(self, *, default_precision: PrecisionChoice) -> None:
+    def __init__(self, *, default_precision: PrecisionChoice, default_accelerator: AcceleratorChoice = "off") -> None:
         self._models = ModelCache()
-        self._default_precision = default_precision
+        self._default_precision, self._default_accelerator = default_precision, default_accelerator
 
     def warm(self, model: str, options: RunOptions) -> None:
         """Load a model now, so that the first request finds it. Raises what `load_bundle` raises, or `RunnerError`."""
@@ -389,6 +447,8 @@ class Engine:
             else:
                 model, warnings = self._on_cpu(request.model, request.options), (_OUT_OF_GPU_MEMORY,)
         _report(progress, total, total, "")
+        if self._accelerates(request.options):
+            self._models.convert_soon(model)
         return _response(request, model, results)
 
     def embed(
@@ -400,7 +460,7 @@ class Engine:
     ) -> Embedding:
         """Where the model sees the lesion among others, in float32. Progress, memory and errors as for `run`."""
         require_overlap(request.volume, request.box)
-        options = replace(request.options, precision="float32")
+        options = replace(request.options, precision="float32", accelerator="off")
         model, warnings = self._model(request.model, options)
         _report(progress, 0, 1, request.box.name)
         if is_cancelled():
@@ -424,12 +484,16 @@ class Engine:
         precision = options.precision or self._default_precision
         # Out of the except block before the CPU is tried: a traceback would keep the GPU's tensors alive.
         with suppress(torch.OutOfMemoryError):
-            return self._models.get(name, chosen_device(options.device), precision), ()
+            device, accelerate = chosen_device(options.device), self._accelerates(options)
+            return self._models.get(name, device, precision, accelerate=accelerate), ()
         return self._on_cpu(name, options), (_OUT_OF_GPU_MEMORY,)
 
     def _on_cpu(self, name: str, options: RunOptions) -> LoadedModel:
         self._models.clear()
         return self._models.get(name, torch.device("cpu"), options.precision or self._default_precision)
+
+    def _accelerates(self, options: RunOptions) -> bool:
+        return (options.accelerator or self._default_accelerator) == "auto"
 
 
 def _refuse_further(done: int, total: int) -> NoReturn:
@@ -527,13 +591,18 @@ def _response(request: RunRequest, model: LoadedModel, results: list[LesionResul
 
 
 def _info(request: RunRequest | EmbeddingRequest, model: LoadedModel) -> RunInfo:
-    bundle, suffix = model.bundle, ", bfloat16" if model.precision.name == "bfloat16" else ""
+    bundle = model.bundle
+    named = [
+        device_name(model.device),
+        "bfloat16" if model.precision.name == "bfloat16" else "",
+        model.precision.accelerator,
+    ]
     return RunInfo(
         volume=request.volume.name,
         model_name=bundle.name,
         model_version=bundle.version,
         model_sha256=bundle.sha256,
-        device=device_name(model.device) + suffix,
+        device=", ".join(filter(None, named)),
         software=software_versions(),
         scores=bundle.scores,
         finding_site=bundle.finding_site,

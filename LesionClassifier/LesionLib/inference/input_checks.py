@@ -9,6 +9,7 @@ import numpy as np
 
 from LesionLib.errors import InputWarning, WarningName
 from LesionLib.geometry import CTVolume, LesionBox
+from LesionLib.inference.results import TRAINING_LESION_TEXT
 from LesionLib.io.boxes import segment_margins_mm
 from LesionLib.io.segmentations import parts_warning
 from LesionLib.sampling.inputs import Sample
@@ -138,8 +139,4 @@ def _phantom(volume: CTVolume, box: LesionBox, bundle: Bundle) -> tuple[InputWar
 def _training_lesion(volume: CTVolume, box: LesionBox, bundle: Bundle) -> InputWarning | None:
     if bundle.training_content is None or not bundle.training_content.holds(volume, box):
         return None
-    text = (
-        "The model learned from this lesion, or from one at its edge: that it answers well here says nothing of how it answers "
-        "lesions that it does not know."
-    )
-    return InputWarning(WarningName.TRAINING_LESION, text)
+    return InputWarning(WarningName.TRAINING_LESION, TRAINING_LESION_TEXT)

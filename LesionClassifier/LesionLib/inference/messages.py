@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 
 Device = str  # "auto", "cpu", "cuda", or one of several GPUs: "cuda:1"
 PrecisionChoice = Literal["auto", "float32"]
+AcceleratorChoice = Literal["auto", "off"]
 MapChoice = Literal["grad_cam", "occlusion", "none"]
 MAP_CHOICES: tuple[MapChoice, ...] = ("grad_cam", "occlusion", "none")
 Progress = Callable[[int, int, str], None]
@@ -57,6 +58,8 @@ class RunOptions:
     name the likeliest class, and explain it, also where the model abstains; without it such a lesion has no label.
     ``device``: "auto" is the GPU where there is one. ``precision``: "auto" measures once whether bfloat16 pays on this CPU,
     "float32" never does; None is the runner's own default ("auto" in a worker, "float32" in the process itself).
+    ``accelerator``: "auto" has OpenVINO compute the costly part of a network on the CPU, where it is installed and has converted the
+    model; "off" never does; None is the runner's own default, as for the precision.
     ``map_method``: how the map is made (None: as the model chose; "none": no map). Occlusion takes up to a minute a lesion.
     """
 
@@ -66,6 +69,7 @@ class RunOptions:
     box_jitter: int = 0
     answer_anyway: bool = False
     map_method: MapChoice | None = None
+    accelerator: AcceleratorChoice | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -97,12 +101,16 @@ class EmbeddingRequest:
 
 @dataclass(frozen=True)
 class Precision:
-    """What a network computes in, and why. The times are milliseconds for one batch; None where not measured."""
+    """What a network computes in, and why. The times are milliseconds for one batch; None where not measured.
+
+    ``accelerator``: what computes its costly part, "" where torch does; why not, where it should, is said by the reason.
+    """
 
     name: Literal["float32", "bfloat16"]
     reason: str
     float32_ms: float | None = None
     bfloat16_ms: float | None = None
+    accelerator: str = ""
 
 
 @dataclass(frozen=True, eq=False)

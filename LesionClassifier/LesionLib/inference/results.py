@@ -29,6 +29,10 @@ RGB = tuple[float, float, float]
 # With one of these there is no answer: of such lesions the model's training and its figures say nothing.
 ABSTENTION_CODES = (WarningName.BOX_SIZE, WarningName.OUT_OF_DISTRIBUTION)
 NO_ANSWER = "no answer"
+TRAINING_LESION_TEXT = (
+    "The model learned from this lesion, or from one at its edge: that it answers well here says nothing of how it answers "
+    "lesions that it does not know."
+)
 _REASONS = {
     WarningName.BOX_SIZE: "its size is outside what the model was trained on",
     WarningName.OUT_OF_DISTRIBUTION: "it looks unlike the lesions the model learned from",

@@ -78,7 +78,7 @@ class Inbox:
 def main() -> None:
     """Serve until the input ends."""
     requests, replies = _take_over_pipes()
-    Thread(target=_end_with_parent, name="LesionLens parent", daemon=True).start()
+    Thread(target=end_with_parent, name="LesionLens parent", daemon=True).start()
     inbox = Inbox(requests)
     engine = _engine()
     write_frame(replies, {"kind": "ready", "id": 0})
@@ -91,7 +91,7 @@ def main() -> None:
             return
 
 
-def _end_with_parent() -> None:
+def end_with_parent() -> None:
     """End this process soon after the one that started it; also where the interpreter is held and no thread can run."""
     named = os.environ.get(PARENT_VARIABLE, "")
     parent, first = int(named) if named.isdecimal() else None, os.getppid()
@@ -135,7 +135,7 @@ def _engine() -> Engine:
     from LesionLib.inference.process import worker_threads
 
     torch.set_num_threads(worker_threads())
-    return Engine(default_precision="auto")
+    return Engine(default_precision="auto", default_accelerator="auto")
 
 
 def _reply(engine: Engine, inbox: Inbox, frame: Frame, replies: RawIOBase) -> tuple[dict[str, Any], list]:

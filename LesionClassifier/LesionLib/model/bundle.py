@@ -222,9 +222,9 @@ def load_bundle(model: str | Path, *, device: torch.device | str = "cpu") -> Bun
         raise BundleError(msg)
     with _naming(folder):
         temperature = _temperature(tensors)
-        descriptor_size = _checked_golden(network, spec, temperature, ours)
+        likeness_size = _checked_golden(network, spec, temperature, ours)
         conformal = ConformalQuantile.from_tensors(tensors, classes=len(ours["classes"]))
-        ood = OutOfDistribution.from_tensors(tensors, size=descriptor_size)
+        ood = OutOfDistribution.from_tensors(tensors, size=likeness_size)
         training_content = TrainingContent.from_manifest(ours.get("training_content"))
     return Bundle(
         name=manifest["name"],
@@ -422,7 +422,7 @@ class _GoldenAnswer:
     reference: np.ndarray
     probabilities: np.ndarray | None
     scores: np.ndarray | None
-    descriptor_size: int
+    likeness_size: int
 
 
 def _golden_output(
@@ -433,16 +433,19 @@ def _golden_output(
     with torch.inference_mode():
         features = network.features(patches.to(device_of(network)))
         reference, descriptor = network.reference_values(features), network.descriptor(features)
+        likeness = network.training_likeness(features, descriptor)
         probabilities = values = None
         if temperature is not None:
             logits, values = parted_output(network.head(features), scores)
             probabilities = network.probabilities(logits, temperature).mean(dim=0).float().cpu().numpy()
             values = values.mean(dim=0).float().cpu().numpy()
-    return _GoldenAnswer(reference.float().cpu().numpy(), probabilities, values, descriptor.shape[1])
+    return _GoldenAnswer(reference.float().cpu().numpy(), probabilities, values, likeness.shape[1])
 
 
 def _checked_golden(network: LesionNet, spec: Spec, temperature: float, ours: Mapping[str, Any]) -> int:
-    """The size of a descriptor, where the network answers its golden case as it should, before and after the temperature."""
+    """How many numbers tell likeness to the training, where the network answers its golden case as it should, before and after
+    the temperature.
+    """
     classes, scores = len(ours["classes"]), len(ours.get("scores", ()))
     try:
         here = _golden_output(network, spec, temperature if classes else None, scores=scores)
@@ -469,7 +472,7 @@ def _checked_golden(network: LesionNet, spec: Spec, temperature: float, ours: Ma
                 "update LesionLens or get the model again."
             )
             raise BundleError(msg)
-    return here.descriptor_size
+    return here.likeness_size
 
 
 def _array(listed: list) -> np.ndarray:

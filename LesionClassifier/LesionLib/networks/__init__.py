@@ -14,6 +14,7 @@ from LesionLib.networks.base import LesionNet
 
 # Name -> file of this folder and class in it. Imported when asked for: some need MONAI, which takes seconds.
 ARCHITECTURES: Mapping[str, tuple[str, str]] = {
+    "arl": ("dmrn", "ARL"),
     "cnn3d": ("dmrn", "CNN3D"),
     "dadrn": ("dadrn", "DADRN"),
     "dmrn": ("dmrn", "DMRN"),
@@ -21,17 +22,21 @@ ARCHITECTURES: Mapping[str, tuple[str, str]] = {
     "mobilenet_v2": ("mobilenet_v2", "MobileNetV2"),
     "nodule": ("nodule", "NoduleNet"),
     "orthopatch": ("orthopatch", "OrthoPatch"),
+    "ra_resnet50": ("dadrn", "RAResNet50"),
     "resnet": ("resnet", "ResNet"),
     "resnet3d": ("resnet", "ResNet3D"),
+    "sdl": ("dmrn", "SDL"),
     "se_resnet50": ("resnet", "SEResNet50"),
     "shape": ("resnet", "ShapeNet"),
     "siamese": ("siamese", "SiameseNet"),
+    "single_cnn": ("siamese", "SingleCNN"),
     "vae_encoder": ("vae", "VAEEncoder"),
     "vgg19": ("dmrn", "VGG19"),
 }
 
 # What each is made for; (channel, row, column) or (channel, slice, row, column).
 EXAMPLE_INPUTS: Mapping[str, tuple[int, ...]] = {
+    "arl": (3, 224, 224),
     "cnn3d": (1, 64, 64, 64),
     "dadrn": (3, 224, 224),
     "dmrn": (3, 224, 224),
@@ -39,11 +44,14 @@ EXAMPLE_INPUTS: Mapping[str, tuple[int, ...]] = {
     "mobilenet_v2": (3, 224, 224),
     "nodule": (2, 84, 84, 84),
     "orthopatch": (3, 252, 210),
+    "ra_resnet50": (3, 224, 224),
     "resnet": (3, 224, 224),
     "resnet3d": (1, 28, 28, 28),
+    "sdl": (3, 224, 224),
     "se_resnet50": (3, 224, 224),
     "shape": (1, 28, 28, 28),
     "siamese": (3, 224, 224),
+    "single_cnn": (3, 224, 224),
     "vae_encoder": (1, 64, 64),
     "vgg19": (3, 224, 224),
 }

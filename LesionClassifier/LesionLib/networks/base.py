@@ -48,6 +48,8 @@ class LesionNet(nn.Module, ABC):
     """How two descriptors are compared; see `LesionLib.metric`."""
     mapped_channels: int | None = None
     """How many of the map's channels, the first, belong to places; the others say what belongs to none. None: all."""
+    costly: str = "features"
+    """The method that takes most of the time, one tensor in, one or several out; another engine may compute it."""
 
     @abstractmethod
     def features(self, x: Tensor) -> Tensor:
@@ -60,6 +62,12 @@ class LesionNet(nn.Module, ABC):
     @abstractmethod
     def descriptor(self, f: Tensor) -> Tensor:
         """What is compared in retrieval, (batch, d), from a feature map; not normalised."""
+
+    def training_likeness(self, f: Tensor, descriptor: Tensor) -> Tensor:
+        """What is compared with the lesions of the training to tell what is unlike them, (batch, n), not normalised: the
+        ``descriptor`` of ``f``, unless that holds too little.
+        """
+        return descriptor
 
     def features_of_lesions(self, x: Tensor, counts: Sequence[int]) -> Tensor:
         """`features` of the patches of several lesions, ``counts[i]`` of the i-th; for networks that must tell them apart."""

@@ -3,15 +3,25 @@
 DRN-A-50 (Yu et al., CVPR 2017: ResNet-50 with output stride 8, 2048 x 28 x 28 for 224 x 224), attention on its last map,
 global average, linear. The names of the paper: SADRN is ``attention="spatial"`` and CADRN "channel", -A with
 ``normalise="sigmoid"`` and -B "softmax"; DADRN is "dual" with sigmoid, -A with ``fusion="sum"`` and -B (proposed)
-"concat"; DRN50 is "none".
+"concat"; DRN50 is "none". Beside it the residual attention network of its tables.
 """
 
 from __future__ import annotations
 
+from monai.networks.nets.resnet import ResNetBottleneck
 from torch import Tensor, nn
+from torch.nn import functional
 
 from LesionLib.networks.attention import Attention
-from LesionLib.networks.resnet import WIDTH_DIVISORS, PooledNet, chosen, last_map, resnet_trunk, stage_channels
+from LesionLib.networks.resnet import (
+    WIDTH_DIVISORS,
+    PooledNet,
+    chosen,
+    last_map,
+    resnet_trunk,
+    stage_channels,
+    stages_of,
+)
 
 
 class DADRN(PooledNet):
@@ -63,3 +73,57 @@ def _at_least_8(channels: int) -> int:
         msg = f"reduce must leave at least 8 channels for the spatial attention's eighth, not {channels}"
         raise ValueError(msg)
     return channels
+
+
+class AttentionModule(nn.Module):
+    """Wang et al., "Residual attention network for image classification", CVPR 2017.
+
+    H = (1 + M) T: the trunk of two residual units, and a mask that sees ``halvings`` coarser maps; a unit before and after."""
+
+    def __init__(self, channels: int, *, halvings: int) -> None:
+        super().__init__()
+        self.first, self.last = _unit(channels), _unit(channels)
+        self.trunk = nn.Sequential(_unit(channels), _unit(channels))
+        self.down = nn.ModuleList(_unit(channels) for _ in range(halvings))
+        self.up = nn.ModuleList(_unit(channels) for _ in range(halvings))
+        self.mask = nn.Sequential(
+            nn.BatchNorm2d(channels), nn.ReLU(), nn.Conv2d(channels, channels, 1, bias=False),
+            nn.BatchNorm2d(channels), nn.ReLU(), nn.Conv2d(channels, channels, 1), nn.Sigmoid(),
+        )  # fmt: skip
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Of the shape of ``x``."""
+        x = self.first(x)
+        return self.last((1 + self.mask(self._coarse(x, 0))) * self.trunk(x))
+
+    def _coarse(self, x: Tensor, level: int) -> Tensor:
+        """Halved, changed, and seen at the size of ``x`` again; what lies between two halvings is added."""
+        if level == len(self.down) or min(x.shape[2:]) < 2:
+            return x
+        half = self.down[level](functional.max_pool2d(x, 3, stride=2, padding=1))
+        inner = half + self._coarse(half, level + 1) if level + 1 < len(self.down) else half
+        return functional.interpolate(self.up[level](inner), size=x.shape[2:], mode="bilinear", align_corners=False)
+
+
+class RAResNet50(PooledNet):
+    """ResNet-50 with an attention module after each of its first three stages, of 3, 2 and 1 halvings. ``output_stride``: 32."""
+
+    def __init__(self, *, classes: int = 5, channels: int = 3, width: str = "full", dropout: float = 0.0) -> None:
+        sizes = stage_channels(50, width)
+        super().__init__(sizes[-1], classes, dropout)
+        self.trunk = resnet_trunk(depth=50, channels=channels, width=width)
+        self.attention = nn.ModuleList(
+            AttentionModule(size, halvings=3 - number) for number, size in enumerate(sizes[:3])
+        )
+
+    def features(self, x: Tensor) -> Tensor:
+        """(batch, channel, row, column) -> (batch, 2048, row / 32, column / 32)."""
+        x = self.trunk.maxpool(self.trunk.act(self.trunk.bn1(self.trunk.conv1(x))))
+        *early, last = stages_of(self.trunk)
+        for stage, attention in zip(early, self.attention, strict=True):
+            x = attention(stage(x))
+        return last(x)
+
+
+def _unit(channels: int) -> nn.Module:
+    return ResNetBottleneck(channels, max(1, channels // ResNetBottleneck.expansion), spatial_dims=2)

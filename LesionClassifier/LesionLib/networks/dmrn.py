@@ -3,17 +3,26 @@
 A ResNet learned from pairs: at each of its four stages a residual pooling unit makes a descriptor, and a contrastive loss
 compares the pair's descriptors there (paper, eq. 1 to 5). The answer comes from a linear support vector machine on the
 last descriptor. "Combining" the scales (paper, eq. 2) is read as the sum of the four losses; the concatenated descriptor
-is a variant. Beside it the two networks of its tables that stand nowhere else: VGG-19, and a CNN of 3-D convolutions.
+is a variant. Beside it the networks of its tables that stand nowhere else: VGG-19, a CNN of 3-D convolutions, ARL and SDL.
 """
 
 from __future__ import annotations
 
 import torch
+from monai.networks.nets.resnet import ResNetBottleneck
 from torch import Tensor, nn
 from torch.nn import functional
 
 from LesionLib.networks.base import LesionNet
-from LesionLib.networks.resnet import WIDTH_DIVISORS, chosen, last_map, resnet_trunk, stage_channels, stage_maps
+from LesionLib.networks.resnet import (
+    WIDTH_DIVISORS,
+    PooledNet,
+    chosen,
+    last_map,
+    resnet_trunk,
+    stage_channels,
+    stage_maps,
+)
 from LesionLib.networks.svm import LinearSVM
 
 _STAGES = 4
@@ -219,3 +228,75 @@ class CNN3D(LesionNet):
     def head(self, f: Tensor) -> Tensor:
         """Logits (batch, class)."""
         return self.classifier[-1](self.descriptor(f))
+
+
+class AttentionResidualBlock(ResNetBottleneck):
+    """Zhang, Xie, Xia and Shen, "Attention residual learning for skin lesion classification", IEEE TMI 2019.
+
+    y = ReLU(x + F(x) + alpha x R(F(x)) x x), R the softmax over the places of each channel; alpha is learned. One parameter more than
+    the block of ResNet-50. R is multiplied by the number of places, so that it is about 1 wherever the map is large or small;
+    alpha takes up the factor.
+    """
+
+    def __init__(self, *arguments: object, **options: object) -> None:
+        super().__init__(*arguments, **options)
+        self.alpha = nn.Parameter(torch.tensor(0.001))  # small at first; how small is ours
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(batch, channel, row, column) -> (batch, 4 x planes, row / stride, column / stride)."""
+        f = self.act(self.bn1(self.conv1(x)))
+        f = self.bn3(self.conv3(self.act(self.bn2(self.conv2(f)))))
+        x = x if self.downsample is None else self.downsample(x)
+        places = f.shape[2] * f.shape[3]
+        attention = f.flatten(2).softmax(dim=2).view_as(f) * places
+        return self.act(x + f + self.alpha * attention * x)
+
+
+class ARL(PooledNet):
+    """ResNet-50 of attention residual blocks. ``width``: "full" or "tiny"."""
+
+    def __init__(self, *, classes: int = 5, channels: int = 3, width: str = "full", dropout: float = 0.0) -> None:
+        super().__init__(stage_channels(50, width)[-1], classes, dropout)
+        self.trunk = resnet_trunk(depth=50, channels=channels, width=width, block=AttentionResidualBlock)
+
+    def features(self, x: Tensor) -> Tensor:
+        """(batch, channel, row, column) -> (batch, 2048, row / 32, column / 32)."""
+        return last_map(self.trunk, x)
+
+
+class SDL(LesionNet):
+    """Two ResNet-50 that learn side by side, and a synergic network that tells whether their two pictures are of one class.
+
+    Zhang, Xie, Wu and Xia, "Medical image classification using synergic deep learning", Med Image Anal 2019. An answer is the mean of
+    both softmaxes. ``synergic_logit`` serves the training alone.
+    """
+
+    def __init__(self, *, classes: int = 5, channels: int = 3, depth: int = 50, width: str = "full") -> None:
+        super().__init__()
+        size = stage_channels(depth, width)[-1]
+        self.trunks = nn.ModuleList(resnet_trunk(depth=depth, channels=channels, width=width) for _ in range(2))
+        self.classifiers = nn.ModuleList(nn.Linear(size, classes) for _ in range(2))
+        hidden = max(8, size // 2)
+        self.synergic = nn.Sequential(nn.Linear(2 * size, hidden), nn.ReLU(), nn.Linear(hidden, 1))  # its width is ours
+
+    def features(self, x: Tensor) -> Tensor:
+        """(batch, channel, row, column) -> (batch, 2 x 2048, row / 32, column / 32): both maps, one after the other."""
+        return torch.cat([last_map(trunk, x) for trunk in self.trunks], dim=1)
+
+    def descriptor(self, f: Tensor) -> Tensor:
+        """Both averages, (batch, 2 x 2048)."""
+        return f.flatten(2).mean(dim=2)
+
+    def head(self, f: Tensor) -> Tensor:
+        """(batch, class), whose softmax is the mean of the two networks' softmaxes."""
+        each = zip(self.classifiers, self.descriptor(f).chunk(2, dim=1), strict=True)
+        logs = torch.stack([functional.log_softmax(of(average), dim=1) for of, average in each])
+        return torch.logsumexp(logs, dim=0) - torch.log(torch.tensor(2.0, device=f.device))
+
+    def training_logits(self, first: Tensor, second: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Logits of the first network of ``first`` and of the second of ``second``, (batch, class), and whether both are of one
+        class, (batch,)."""
+        pairs = zip(self.trunks, (first, second), strict=True)
+        averages = [last_map(trunk, x).flatten(2).mean(dim=2) for trunk, x in pairs]
+        one, other = (of(average) for of, average in zip(self.classifiers, averages, strict=True))
+        return one, other, self.synergic(torch.cat(averages, dim=1))[:, 0]

@@ -36,7 +36,8 @@ _EPS = 1e-4
 class NoduleNet(LesionNet):
     """``classes`` logits and ``scores`` numbers from one cube; descriptor: ``space`` numbers, a linear map of what is seen.
 
-    With neither classes nor scores it only compares lesions.
+    With neither classes nor scores it only compares lesions. ``likeness``: numbers of another linear map, by which lesions unlike
+    those of the training are told where the descriptor is too short for that; 0: by the descriptor.
 
     ``edge_mm``: of the cube; ``low_hu``, ``high_hu``: its window. The map is (batch, feature, 14, 14, 14): what each place
     adds to each average, spread along the normal of its plane within the box; its sum over the places is what the head
@@ -50,12 +51,13 @@ class NoduleNet(LesionNet):
         classes: int = 2,
         scores: int = 0,
         space: int = 32,
+        likeness: int = 0,
         edge_mm: float = 42.0,
         low_hu: float = -1000.0,
         high_hu: float = 1600.0,
     ) -> None:
         super().__init__()
-        if min(classes, scores) < 0 or space < 1 or not (edge_mm > 0 and high_hu > low_hu):
+        if min(classes, scores, likeness) < 0 or space < 1 or not (edge_mm > 0 and high_hu > low_hu):
             msg = f"space must be at least 1, edge_mm and the window above 0; not {space}, {edge_mm} and {low_hu} to {high_hu}"
             raise ValueError(msg)
         self.classes, self.scores, self.edge_mm = classes, scores, edge_mm
@@ -64,9 +66,11 @@ class NoduleNet(LesionNet):
         self.requires_grad_(requires_grad=False)
         self.register_buffer("center", torch.zeros(self.numbers))
         self.projection = nn.Linear(self.numbers, space)
+        self.likeness = nn.Linear(self.numbers, likeness) if likeness else None
         self.classifier = nn.Linear(self.numbers, classes + scores) if classes + scores else None
 
     mapped_channels = 2 * 3 * sum(_DEPTHS.values())
+    costly = "depth_maps"
 
     @property
     def numbers(self) -> int:
@@ -96,6 +100,15 @@ class NoduleNet(LesionNet):
         f[:, start:, 0, 0, 0] = _measures(hu, lesion, edges, self.edge_mm) - self.center[start:]
         return f
 
+    def depth_maps(self, planes: Tensor) -> tuple[Tensor, ...]:
+        """(batch * plane, 3, 112, 112) -> the maps after blocks 3, 6, 13 and 17: (batch * plane, channel, h, w) each."""
+        h, found = planes, []
+        for index, block in enumerate(self.features_):
+            h = block(h)
+            if index in _DEPTHS:
+                found.append(h)
+        return tuple(found)
+
     def head(self, f: Tensor) -> Tensor:
         """Logits (batch, class), then the scores; the descriptor where it only compares."""
         seen = f.sum(dim=(2, 3, 4))
@@ -104,6 +117,10 @@ class NoduleNet(LesionNet):
     def descriptor(self, f: Tensor) -> Tensor:
         """(batch, space)."""
         return self.projection(f.sum(dim=(2, 3, 4)))
+
+    def training_likeness(self, f: Tensor, descriptor: Tensor) -> Tensor:
+        """(batch, ``likeness``), or the descriptor."""
+        return descriptor if self.likeness is None else self.likeness(f.sum(dim=(2, 3, 4)))
 
     def probabilities(self, logits: Tensor, temperature: float = 1.0) -> Tensor:
         """Of the classes alone; the scores are no logits."""
@@ -122,15 +139,11 @@ class NoduleNet(LesionNet):
     def _weighted(self, hu: Tensor, box: Tensor, lesion: Tensor, edges: Tensor):
         """For each depth and region: maps (batch * plane, channel, h, w), and weights that add up to 1 in each plane."""
         planes, in_box, in_lesion = (_planes(part, edges) for part in (hu, box, lesion))
-        h = torch.stack([((planes - a) * (2.0 / (b - a)) - 1.0).clamp(-1.0, 1.0) for a, b in _WINDOWS_HU], dim=1)
-        h = h.contiguous(memory_format=torch.channels_last)
-        for index, block in enumerate(self.features_):
-            h = block(h)
-            if index not in _DEPTHS:
-                continue
+        seen = torch.stack([((planes - a) * (2.0 / (b - a)) - 1.0).clamp(-1.0, 1.0) for a, b in _WINDOWS_HU], dim=1)
+        for maps in self.depth_maps(seen.contiguous(memory_format=torch.channels_last)):
             for region in (in_lesion, in_box, torch.ones_like(in_box)):
-                weights = functional.adaptive_avg_pool2d(region[:, None], h.shape[2:]) + _EPS
-                yield h, weights / weights.sum(dim=(2, 3), keepdim=True)
+                weights = functional.adaptive_avg_pool2d(region[:, None], maps.shape[2:]) + _EPS
+                yield maps, weights / weights.sum(dim=(2, 3), keepdim=True)
 
 
 MEASURES = (

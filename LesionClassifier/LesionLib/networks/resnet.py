@@ -53,17 +53,18 @@ def resnet_trunk(
     stem: str = "imagenet",
     spatial_dims: int = 2,
     stem_stride: int | None = None,
+    block: type | None = None,
 ) -> MonaiResNet:
-    """MONAI's ResNet without its classifier. ``stem_stride`` replaces the stem's own. Raises ValueError."""
+    """MONAI's ResNet without its classifier. ``stem_stride`` replaces the stem's own, ``block`` the depth's. Raises ValueError."""
     chosen(depth, _DEPTHS, "depth")
     chosen(width, WIDTH_DIVISORS, "width")
     chosen(output_stride, (32, 16, 8), "output_stride")
     chosen(stem, _STEMS, "stem")
-    block, layers = _DEPTHS[depth]
+    own_block, layers = _DEPTHS[depth]
     kernel, own_stride, pooled = _STEMS[stem]
     stride = stem_stride or own_stride
     trunk = MonaiResNet(
-        block=block,
+        block=block or own_block,
         layers=layers,
         block_inplanes=[planes // WIDTH_DIVISORS[width] for planes in _PLANES],
         spatial_dims=spatial_dims,

@@ -13,7 +13,7 @@
    viewer.setBoxes([{...box, color: "#fc3", label: "the lesion"}]);        boxes to look at
    viewer.startDrawing(box or null); viewer.stopDrawing();    a box to draw, move and pull; one at a time
    viewer.drawnBox;                                           {centerRAS, sizeMm, axesRAS}, or null as long as none is drawn
-   viewer.setDrawnBox(box or null);
+   viewer.setDrawnBox(box or null); viewer.placeBoxHere();    20 mm at the crosshair
    viewer.startMeasuring(); viewer.stopMeasuring();           a line whose length is written beside it
    viewer.goTo(centerRAS); viewer.positionRAS;                where the three planes meet
    viewer.setPlanes("all" | "axial" | "coronal" | "sagittal");
@@ -740,7 +740,7 @@
       };
       if (this._mode === "draw") {
         Object.assign(actions, {
-          b: () => this._boxHere(), "[": () => this._deepen(-1), "]": () => this._deepen(1), Delete: () => this.setDrawnBox(null),
+          b: () => this.placeBoxHere(), "[": () => this._deepen(-1), "]": () => this._deepen(1), Delete: () => this.setDrawnBox(null),
         });
       }
       if (!(event.key in actions)) return false;
@@ -760,7 +760,7 @@
       this.setWindow(this._windows[names[(names.indexOf(this._windowSelect.value) + 1) % names.length]]);
     }
 
-    _boxHere() {
+    placeBoxHere() {
       this._drawnIn = this._plane;
       this.setDrawnBox({ centerRAS: this.positionRAS, sizeMm: [DEFAULT_MM, DEFAULT_MM, DEFAULT_MM] });
     }

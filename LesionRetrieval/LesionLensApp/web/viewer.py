@@ -41,12 +41,12 @@ def niivue_script() -> str:
     Raises `ViewerMissingError`.
     """
     licence = (_HERE / "NIIVUE_LICENSE").read_text(encoding="utf-8")
-    return f"/*! NiiVue {VERSION}\n{licence}*/\n{_inlined(niivue_path())}"
+    return f"/*! NiiVue {VERSION}\n{licence}*/\n{script_text(niivue_path())}"
 
 
 def viewer_script() -> str:
     """Our viewer on it as the text of a plain script; it defines the global ``LesionViewer``."""
-    return _inlined(_HERE / "viewer.js")
+    return script_text(_HERE / "viewer.js")
 
 
 def viewer_style() -> str:
@@ -59,7 +59,7 @@ def viewer_windows() -> dict[str, list[float]]:
     return {window.name: list(window.range_hu) for window in WINDOWS.values()}
 
 
-def _inlined(path: Path) -> str:
+def script_text(path: Path) -> str:
     """A script that can stand inside a page: nothing in it ends the element."""
     text = path.read_text(encoding="utf-8")
     return text.replace("</script", "<\\/script").replace("<!--", "<\\!--")

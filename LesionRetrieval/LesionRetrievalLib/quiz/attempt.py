@@ -25,9 +25,10 @@ from LesionRetrievalLib.quiz.model import (
     EVENT_SCHEMA,
     Quiz,
     QuizError,
-    checked_json,
     checked_learner,
 )
+from LesionRetrievalLib.quiz.questions import checked_answers
+from LesionRetrievalLib.quiz.schema import checked_json
 
 
 class Step(StrEnum):
@@ -69,10 +70,14 @@ class LearnerAnswer:
 
 @dataclass(eq=False)
 class CaseRecord:
-    """One case of one learner. ``box``: the learner's own, None where the teacher's was taken. ``seconds``: per step done."""
+    """One case of one learner. ``box``: the learner's own, None where the teacher's was taken. ``seconds``: per step done.
+
+    ``answers``: to the teacher's own questions, by their ids.
+    """
 
     case_id: str
     box: LesionBox | None = None
+    answers: dict[str, str | list[str]] = field(default_factory=dict)
     first: LearnerAnswer | None = None
     second: LearnerAnswer | None = None
     seconds: dict[Step, float] = field(default_factory=dict)
@@ -133,6 +138,7 @@ class Attempt:
             record.box = box_from_json(event["box"], name=f"{record.case_id} by {self.learner}")
         elif step is Step.FIRST_ANSWER:
             record.first = LearnerAnswer(event["label"], float(event["confidence"]))
+            record.answers = dict(event.get("answers", {}))
         elif step is Step.SECOND_ANSWER:
             record.second = LearnerAnswer(event["label"], float(event["confidence"]))
 
@@ -141,6 +147,12 @@ class Attempt:
             self.step = Step.DONE
         else:
             self.records.append(CaseRecord(self.order[len(self.records)]))
+
+
+def order_for(quiz: Quiz, learner: str) -> tuple[str, ...]:
+    """The cases in the order for this learner."""
+    ids = [case.case_id for case in quiz.cases]
+    return tuple(ids) if quiz.order == "fixed" else order_of(ids, seed=quiz.seed, learner=learner)
 
 
 def order_of(case_ids: Sequence[str], *, seed: int, learner: str) -> tuple[str, ...]:
@@ -225,7 +237,7 @@ def read_attempts(quiz: Quiz, folder: str | Path) -> list[Attempt]:
 
 
 def _new_log(quiz: Quiz, path: Path, learner: str) -> AttemptLog:
-    order = order_of([case.case_id for case in quiz.cases], seed=quiz.seed, learner=learner)
+    order = order_for(quiz, learner)
     header = {
         "format": ATTEMPT_FORMAT,
         "version": ATTEMPT_VERSION,
@@ -281,10 +293,18 @@ def require_class(event: Mapping[str, Any], quiz: Quiz) -> None:
         raise QuizError(msg)
 
 
+def require_answers(event: Mapping[str, Any], quiz: Quiz) -> None:
+    """Refuse a first answer without those to the teacher's own questions, and others that have some (`QuizError`)."""
+    is_first = event.get("step") == Step.FIRST_ANSWER.value
+    checked_answers(quiz.questions_of(event["case"]) if is_first else (), event.get("answers", {}))
+
+
 def _apply(attempt: Attempt, event: Mapping[str, Any], quiz: Quiz, where: str) -> None:
     try:
         require_class(event, quiz)
         attempt.apply(event)
+        if "interrupted" not in event:
+            require_answers(event, quiz)
     except LesionLensError as error:
         msg = f"{where}: {error}"
         raise QuizError(msg) from error

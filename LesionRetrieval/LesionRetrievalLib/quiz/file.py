@@ -17,7 +17,8 @@ from typing import Any
 import numpy as np
 from LesionLib.errors import LesionLensError
 from LesionLib.explain.heat_map import HeatMap
-from LesionLib.geometry import CTVolume
+from LesionLib.geometry import CTVolume, LesionBox
+from LesionLib.inference.description import score_rows
 from LesionLib.io.boxes import box_from_json, box_to_json
 from LesionLib.model.scores import ScoreSpec, scores_from_json
 from LesionLib.uncertainty.reliability import Reliability
@@ -25,9 +26,12 @@ from LesionLib.uncertainty.reliability import Reliability
 from LesionRetrievalLib.library.arrays import PackedArrayError, array_bytes, packed, unpacked
 from LesionRetrievalLib.quiz.model import (
     FORMAT,
+    KNOWN_SCHEMA,
+    LEARNER_SCHEMA,
     MAX_PIXELS,
     MAX_VOXELS,
     NOTICE,
+    PREDICTION_SCHEMA,
     QUIZ_SCHEMA,
     SCHEMA_VERSION,
     Diagnosis,
@@ -37,7 +41,17 @@ from LesionRetrievalLib.quiz.model import (
     QuizClass,
     QuizError,
     QuizNeighbour,
-    checked_json,
+    confidence_levels,
+    require_sound,
+)
+from LesionRetrievalLib.quiz.questions import Question, Teaching
+from LesionRetrievalLib.quiz.schema import checked_json
+from LesionRetrievalLib.quiz.sealing import (
+    LEARNER_FORMAT,
+    LEARNER_VERSION,
+    SealedCase,
+    reveal_secret,
+    sealed_part,
 )
 
 Pack = Callable[[np.ndarray], dict[str, Any]]
@@ -72,17 +86,30 @@ _MAX_FILE = 1024**3
 
 
 def quiz_sha256(quiz: Quiz) -> str:
-    """The quiz's fingerprint: its content, whichever way it was packed. A learner's answers belong to it."""
+    """The quiz's fingerprint: its content, whichever way it was packed. A learner's answers belong to it.
+
+    Of a quiz for learners: that of the teacher's, which the answers to both belong to.
+    """
+    if quiz.sealed_from:
+        return quiz.sealed_from
     text = json.dumps(_document(quiz, digest_array), sort_keys=True, separators=(",", ":"), allow_nan=False)
     return hashlib.sha256(text.encode()).hexdigest()
 
 
 def save_quiz(quiz: Quiz, path: str | Path, *, overwrite: bool = False) -> None:
     """Write the quiz to ``path``; the file appears when it is whole. Raises `QuizError`."""
-    path = Path(path)
+    _save(_document(quiz, pack_array), QUIZ_SCHEMA, Path(path), overwrite=overwrite)
+
+
+def save_learner_quiz(quiz: Quiz, path: str | Path, *, overwrite: bool = False) -> None:
+    """Write the quiz for learners to ``path``: the same, its answers sealed. Raises `QuizError`."""
+    _save(learner_document(quiz), LEARNER_SCHEMA, Path(path), overwrite=overwrite)
+
+
+def _save(document: Mapping[str, Any], schema: dict[str, Any], path: Path, *, overwrite: bool) -> None:
     require_free_path(path, overwrite=overwrite)
-    text = json.dumps(_document(quiz, pack_array), indent=1, ensure_ascii=False, allow_nan=False) + "\n"
-    checked_json(text, QUIZ_SCHEMA, where="the quiz")
+    text = json.dumps(document, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+    checked_json(text, schema, where="the quiz")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         descriptor, partial = tempfile.mkstemp(prefix=f".{path.name}-", dir=path.parent)
@@ -122,7 +149,8 @@ def load_quiz(path: str | Path) -> Quiz:
         reason = getattr(error, "strerror", None) or "it is not text"
         msg = f"{path} cannot be read ({reason}); give a quiz that `lesionlens quiz make` wrote."
         raise QuizError(msg) from error
-    document = checked_json(text, QUIZ_SCHEMA, where=path.name)
+    is_sealed = f'"{LEARNER_FORMAT}"' in text[:200]
+    document = checked_json(text, LEARNER_SCHEMA if is_sealed else QUIZ_SCHEMA, where=path.name)
     try:
         return _from_document(document)
     except LesionLensError as error:
@@ -131,9 +159,64 @@ def load_quiz(path: str | Path) -> Quiz:
 
 
 def _document(quiz: Quiz, pack: Pack) -> dict[str, Any]:
+    require_unsealed(quiz)
     return {
         "format": FORMAT,
         "schema": SCHEMA_VERSION,
+        **_common_document(quiz),
+        "cases": [_case_document(case, pack) for case in quiz.cases],
+    }
+
+
+def require_unsealed(quiz: Quiz) -> None:
+    """Refuse a quiz for learners where the teacher's is needed (`QuizError`)."""
+    if quiz.sealed_from:
+        msg = f"The quiz {quiz.title!r} is the one for learners, its answers sealed; give the teacher's quiz."
+        raise QuizError(msg)
+
+
+def learner_document(quiz: Quiz, *, truth: bool = True) -> dict[str, Any]:
+    """The quiz for learners as JSON, see `sealing`. ``truth``: whether it is in there, sealed, or stays with the teacher."""
+    require_unsealed(quiz)
+    sha256 = quiz_sha256(quiz)
+    return {
+        "format": LEARNER_FORMAT,
+        "version": LEARNER_VERSION,
+        "quiz": sha256,
+        **_common_document(quiz),
+        "confidence": confidence_levels(len(quiz.classes)),
+        "cases": [_sealed_document(case, quiz, sha256, truth=truth) for case in quiz.cases],
+    }
+
+
+def _sealed_document(case: QuizCase, quiz: Quiz, sha256: str, *, truth: bool) -> dict[str, Any]:
+    whole = _case_document(case, pack_array)
+    # Where the learner has to find the lesion, the box is part of what is told later.
+    hidden = {"box": whole["box"]} if quiz.boxes == "placed" else {}
+    content = {"answer": whole["answer"], "similar": whole["similar"], "shown": _shown(case, quiz), **hidden}
+    secret, names = reveal_secret(sha256, case.case_id), quiz.class_names
+    model, key = sealed_part(content, secret=secret, labels=names, context=f"{case.case_id} model")
+    sealed = {"id": case.case_id, "patch": whole["patch"], "model": model}
+    if not hidden:
+        sealed["box"] = whole["box"]
+    if truth:
+        sealed["truth"], _ = sealed_part(whole["known"], secret=key, labels=names, context=f"{case.case_id} truth")
+    return sealed
+
+
+def _shown(case: QuizCase, quiz: Quiz) -> dict[str, Any]:
+    """What a panel makes of the answer, in words: a page has only these."""
+    answer = case.prediction
+    rows = score_rows(quiz.scores, answer.scores, answer.reliability.spread) if answer.label else ()
+    return {
+        "messages": list(answer.reliability.messages(quiz.class_names)) if answer.label else [],
+        "notes": [row.spec.note for row in rows if row.spec.note],
+        "scores": [[row.spec.name, row.dots_text, f"{row.level_text} ({row.value:.1f})"] for row in rows],
+    }
+
+
+def _common_document(quiz: Quiz) -> dict[str, Any]:
+    return {
         "notice": NOTICE,
         "title": quiz.title,
         "instructions": quiz.instructions,
@@ -145,8 +228,10 @@ def _document(quiz: Quiz, pack: Pack) -> dict[str, Any]:
             {"name": c.name, "description": c.description, "colorRGB": [float(v) for v in c.color]}
             for c in quiz.classes
         ],
-        "cases": [_case_document(case, pack) for case in quiz.cases],
         **({"scores": [spec.to_json() for spec in quiz.scores]} if quiz.scores else {}),
+        **({"questions": [question.to_json() for question in quiz.questions]} if quiz.questions else {}),
+        **({"order": quiz.order} if quiz.order != "random" else {}),
+        **({"repeat": True} if quiz.repeat else {}),
     }
 
 
@@ -162,6 +247,8 @@ def _case_document(case: QuizCase, pack: Pack) -> dict[str, Any]:
             "organ": known.organ,
             "attributes": dict(known.attributes),
             **({"feedback": known.feedback} if known.feedback else {}),
+            **known.teaching.to_json(),
+            **({"answers": dict(known.answers)} if known.answers else {}),
         },
         "answer": {
             "label": case.prediction.label,
@@ -203,6 +290,7 @@ def _similar_document(neighbour: QuizNeighbour, pack: Pack) -> dict[str, Any]:
 
 
 def _from_document(document: Mapping[str, Any]) -> Quiz:
+    sealed = document["format"] == LEARNER_FORMAT
     return Quiz(
         title=document["title"],
         instructions=document["instructions"],
@@ -211,8 +299,12 @@ def _from_document(document: Mapping[str, Any]) -> Quiz:
         window_hu=tuple(document["windowHU"]),
         model=tuple(document["model"][key] for key in ("name", "version", "sha256")),
         classes=tuple(QuizClass(c["name"], c["description"], tuple(c["colorRGB"])) for c in document["classes"]),
-        cases=tuple(_case(case) for case in document["cases"]),
+        cases=tuple(_sealed_case(case, document) if sealed else _case(case) for case in document["cases"]),
+        sealed_from=document["quiz"] if sealed else "",
         scores=_scales(document.get("scores", ())),
+        questions=tuple(Question.from_json(one) for one in document.get("questions", ())),
+        order=document.get("order", "random"),
+        repeat=document.get("repeat", False),
     )
 
 
@@ -224,19 +316,54 @@ def _scales(entries: Sequence[Mapping[str, Any]]) -> tuple[ScoreSpec, ...]:
         raise QuizError(msg) from error
 
 
-def _case(document: Mapping[str, Any]) -> QuizCase:
-    case_id, known, patch = document["id"], document["known"], document["patch"]
-    where = f"case {case_id}"
+def _sealed_case(document: Mapping[str, Any], quiz: Mapping[str, Any]) -> SealedCase:
+    case_id, where = document["id"], f"case {document['id']}"
+    names, scales = tuple(one["name"] for one in quiz["classes"]), _scales(quiz.get("scores", ()))
+    if "truth" not in document:
+        msg = f"{where}: the truth is not in this quiz, which was made for a page; give one that `quiz seal` wrote."
+        raise QuizError(msg)
+    volume = _volume(document, where)
+    box = box_from_json(document["box"], name=case_id) if "box" in document else None
+
+    def read_prediction(content: Mapping[str, Any]) -> tuple[ModelPrediction, LesionBox | None]:
+        checked = checked_json(json.dumps(content), PREDICTION_SCHEMA, where=where)
+        hidden = box_from_json(checked["box"], name=case_id) if "box" in checked else box
+        prediction = _prediction(checked["answer"], checked["similar"], where)
+        label = prediction.label or names[0]
+        require_sound(
+            QuizCase(case_id, volume, hidden, Diagnosis(label, "sealed", "sealed"), prediction), names, scales
+        )
+        return prediction, hidden
+
+    def read_known(content: Mapping[str, Any]) -> Diagnosis:
+        return _diagnosis(checked_json(json.dumps(content), KNOWN_SCHEMA, where=where))
+
+    return SealedCase(case_id, volume, quiz["quiz"], document, read_prediction, read_known, box)
+
+
+def _volume(document: Mapping[str, Any], where: str) -> CTVolume:
+    patch = document["patch"]
     hu = unpack_array(patch["hu"], most=MAX_VOXELS, where=f"{where}, patch")
+    return CTVolume(hu, np.array(patch["ijkToRAS"]), name=document["id"])
+
+
+def _case(document: Mapping[str, Any]) -> QuizCase:
+    case_id, known = document["id"], document["known"]
+    where = f"case {case_id}"
     return QuizCase(
         case_id=case_id,
-        volume=CTVolume(hu, np.array(patch["ijkToRAS"]), name=case_id),
+        volume=_volume(document, where),
         box=box_from_json(document["box"], name=case_id),
-        known=Diagnosis(
-            known["label"], known["labelSource"], known["organ"], known["attributes"], known.get("feedback", "")
-        ),
+        known=_diagnosis(known),
         prediction=_prediction(document["answer"], document["similar"], where),
     )
+
+
+def _diagnosis(known: Mapping[str, Any]) -> Diagnosis:
+    return Diagnosis(
+        known["label"], known["labelSource"], known["organ"], known["attributes"], known.get("feedback", ""),
+        Teaching.from_json(known), known.get("answers", {}),
+    )  # fmt: skip
 
 
 def _prediction(document: Mapping[str, Any], similar: Sequence[Mapping[str, Any]], where: str) -> ModelPrediction:
@@ -278,6 +405,7 @@ def _neighbour(document: Mapping[str, Any], where: str) -> QuizNeighbour:
 def _looks_like_a_quiz(path: Path) -> bool:
     try:
         with path.open(encoding="utf-8") as file:
-            return f'"format": "{FORMAT}"' in file.read(200)
+            start = file.read(200)
+        return any(f'"format": "{name}"' in start for name in (FORMAT, LEARNER_FORMAT))
     except (OSError, UnicodeDecodeError):
         return False

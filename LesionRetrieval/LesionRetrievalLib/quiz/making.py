@@ -28,7 +28,6 @@ from LesionRetrievalLib.library.patches import LUNG_WINDOW_HU
 from LesionRetrievalLib.library.phantoms import phantom_nodule
 from LesionRetrievalLib.library.store import CaseLibrary
 from LesionRetrievalLib.quiz.model import (
-    LONGEST_TEXT,
     LONGEST_TITLE,
     MAX_CASES,
     MAX_SIMILAR,
@@ -42,6 +41,7 @@ from LesionRetrievalLib.quiz.model import (
     QuizError,
     QuizNeighbour,
 )
+from LesionRetrievalLib.quiz.schema import LONGEST_TEXT
 
 PHANTOM_NOTE = (
     "The nodules here are computed; the model learned from real ones, so that its answers are examples, not evidence."

@@ -6,21 +6,43 @@ two boxes agree.
 
 from __future__ import annotations
 
-import json
-import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-from LesionLib.errors import LesionLensError
 from LesionLib.explain.heat_map import HeatMap
 from LesionLib.geometry import CTVolume, LesionBox, require_overlap
 from LesionLib.model.scores import MAX_SCORES, SCORES_SCHEMA, ScoreSpec
 from LesionLib.uncertainty.reliability import Reliability
 
 from LesionRetrievalLib.library.cases import Case, Scalar
+from LesionRetrievalLib.quiz.questions import (
+    ANSWERS_SCHEMA,
+    QUESTIONS_SCHEMA,
+    TEACHING_SCHEMA,
+    Answers,
+    Question,
+    Teaching,
+    require_questions,
+)
+from LesionRetrievalLib.quiz.schema import (
+    CODE,
+    MAX_CLASSES,
+    NAME,
+    NUMBER,
+    SCALAR,
+    SECONDS,
+    SHA256,
+    SHARE,
+    TEXT,
+    QuizError,
+    list_of,
+    object_of,
+    or_null,
+)
+from LesionRetrievalLib.quiz.sealing import LEARNER_FORMAT, LEARNER_VERSION, SealedCase, sealed_part_schema
 
 _PARALLEL = 1 - 1e-9  # cosine
 _THIN = 1e-6  # of the smallest edge: what is thinner has no volume worth counting
@@ -67,217 +89,199 @@ def _turned(a: LesionBox, b: LesionBox) -> float:
 
 FORMAT, SCHEMA_VERSION = "lesionlens-quiz", 1
 ATTEMPT_FORMAT, ATTEMPT_VERSION = "lesionlens-quiz-attempt", 1
+ORDERS = ("random", "fixed")
 NOTICE = "Research use only, not for diagnosis."
 
-MAX_CASES, MAX_SIMILAR, MAX_CLASSES = 500, 50, 200
-LONGEST_TITLE, LONGEST_TEXT = 200, 2000
+MAX_CASES, MAX_SIMILAR = 500, 50
+LEVELS = 6  # of confidence that can be chosen
+LONGEST_TITLE = 200
 MAX_VOXELS, MAX_PIXELS = 16 * 1024**2, 512**2  # of one patch or heat map; of one picture
 MAX_VOXELS_TOGETHER = 128 * 1024**2
 _CHARACTERS = 4  # base64 of an int16, with room for what zlib adds to values that it cannot shorten
 
-# Names start with a letter or digit: a spreadsheet takes what starts with = + - @ for a formula.
-_NAME = {"type": "string", "pattern": r"^\w[^\x00-\x1f\x7f]{0,99}$"}
-_TEXT = {"type": "string", "maxLength": LONGEST_TEXT}
-_CODE = {"type": "string", "pattern": r"^[A-Za-z0-9][A-Za-z0-9._-]{0,31}$"}
-_SHA256 = {"type": "string", "pattern": "^[0-9a-f]{64}$"}
-_NUMBER = {"type": "number", "minimum": -1e12, "maximum": 1e12}
-_SHARE = {"type": "number", "minimum": 0, "maximum": 1 + 1e-6}  # float32 rounds
-_SECONDS = {"type": "number", "minimum": 0, "maximum": 1e8}
-_SCALAR = {"type": ["string", "number", "boolean", "null"], "maxLength": 200}
-
-
-def _object(required: dict[str, Any], **optional: Any) -> dict[str, Any]:
-    properties = {**required, **optional}
-    return {"type": "object", "additionalProperties": False, "required": list(required), "properties": properties}
-
-
-def _or_null(schema: dict[str, Any]) -> dict[str, Any]:
-    return {"anyOf": [{"type": "null"}, schema]}
-
-
-def _list(items: dict[str, Any], *, low: int = 0, high: int) -> dict[str, Any]:
-    return {"type": "array", "items": items, "minItems": low, "maxItems": high}
-
 
 def _numbers(count: int) -> dict[str, Any]:
-    return _list({"type": "number", "minimum": -1e6, "maximum": 1e6}, low=count, high=count)
+    return list_of({"type": "number", "minimum": -1e6, "maximum": 1e6}, low=count, high=count)
 
 
 def packed_schema(dtype: str, dimensions: int, most: int) -> dict[str, Any]:
     """The schema of an array packed by `file.pack_array`: ``most`` bounds its sides, and the text that holds it."""
     side = {"type": "integer", "minimum": 1, "maximum": most}
     data = {"type": "string", "maxLength": _CHARACTERS * most + 64}
-    return _object({"dtype": {"const": dtype}, "shape": _list(side, low=dimensions, high=dimensions), "zlib": data})
+    return object_of({"dtype": {"const": dtype}, "shape": list_of(side, low=dimensions, high=dimensions), "zlib": data})
 
 
-_MATRIX = _list(_numbers(4), low=4, high=4)
-BOX_SCHEMA = _object(
-    {"centerRAS": _numbers(3), "sizeMm": _numbers(3), "axesRAS": _list(_numbers(3), low=3, high=3)},
+_MATRIX = list_of(_numbers(4), low=4, high=4)
+BOX_SCHEMA = object_of(
+    {"centerRAS": _numbers(3), "sizeMm": _numbers(3), "axesRAS": list_of(_numbers(3), low=3, high=3)},
 )
-_ATTRIBUTES = {"type": "object", "maxProperties": 100, "additionalProperties": _SCALAR}
+_ATTRIBUTES = {"type": "object", "maxProperties": 100, "additionalProperties": SCALAR}
 _PICTURES = {
     "type": "object",
     "propertyNames": {"enum": ["axial", "coronal", "sagittal"]},
     "additionalProperties": packed_schema("uint8", 2, MAX_PIXELS),
 }
-_HEAT_MAP = _object(
+_HEAT_MAP = object_of(
     {
         "values": packed_schema("uint8", 3, MAX_VOXELS),
         "ijkToRAS": _MATRIX,
-        "peak": _NUMBER,
-        "className": _NAME,
+        "peak": NUMBER,
+        "className": NAME,
     }
 )
 _WHOLE = {"type": "integer", "minimum": 0, "maximum": 100_000}
-_SHARES = _list(_or_null(_SHARE), low=2, high=MAX_CLASSES)
-_SPREAD = _object(
+_SHARES = list_of(or_null(SHARE), low=2, high=MAX_CLASSES)
+_SPREAD = object_of(
     {
         **dict.fromkeys(("mean", "minimum", "maximum", "sd"), _SHARES),
         **dict.fromkeys(("label", "keeping", "answered", "skipped"), _WHOLE),
-        **dict.fromkeys(("shift_mm", "size_mm"), _NUMBER),
+        **dict.fromkeys(("shift_mm", "size_mm"), NUMBER),
     },
-    **dict.fromkeys(("score_minimum", "score_maximum"), _list(_or_null(_NUMBER), high=MAX_SCORES)),
+    **dict.fromkeys(("score_minimum", "score_maximum"), list_of(or_null(NUMBER), high=MAX_SCORES)),
 )
-_RELIABILITY = _object(
+_RELIABILITY = object_of(
     {
-        "predictionSet": _or_null(_list(_NAME, high=MAX_CLASSES)),
-        "promisedCoverage": _or_null(_SHARE),
-        "distance": _or_null(_NUMBER),
-        "usualDistance": _or_null(_NUMBER),
-        "heatInside": _or_null(_SHARE),
-        "boxSpread": _or_null(_SPREAD),
+        "predictionSet": or_null(list_of(NAME, high=MAX_CLASSES)),
+        "promisedCoverage": or_null(SHARE),
+        "distance": or_null(NUMBER),
+        "usualDistance": or_null(NUMBER),
+        "heatInside": or_null(SHARE),
+        "boxSpread": or_null(_SPREAD),
     }
 )
-_ANSWER = _object(
+_ANSWER = object_of(
     {
-        "label": {"anyOf": [_NAME, {"const": ""}]},
-        "probabilities": {"type": "object", "additionalProperties": _SHARE, "minProperties": 2},
+        "label": {"anyOf": [NAME, {"const": ""}]},
+        "probabilities": {"type": "object", "additionalProperties": SHARE, "minProperties": 2},
         "reliability": _RELIABILITY,
-        "warnings": _list(_TEXT, high=50),
-        "heatMap": _or_null(_HEAT_MAP),
+        "warnings": list_of(TEXT, high=50),
+        "heatMap": or_null(_HEAT_MAP),
     },
-    scores={"type": "object", "additionalProperties": _NUMBER, "maxProperties": MAX_SCORES},
-    sentence=_TEXT,
+    scores={"type": "object", "additionalProperties": NUMBER, "maxProperties": MAX_SCORES},
+    sentence=TEXT,
 )
-_SIMILAR = _object(
+_SIMILAR = object_of(
     {
         "caseId": {"type": "string", "pattern": r"^[A-Za-z0-9_-][A-Za-z0-9._-]{0,63}$"},
-        "label": _NAME,
+        "label": NAME,
         "similarity": {"type": "number", "minimum": -1.001, "maximum": 1.001},
-        "labelSource": _TEXT,
-        "organ": _TEXT,
+        "labelSource": TEXT,
+        "organ": TEXT,
         "attributes": _ATTRIBUTES,
         "pictures": _PICTURES,
     }
 )
-_CASE = _object(
+_CASE = object_of(
     {
-        "id": _CODE,
-        "patch": _object({"hu": packed_schema("int16", 3, MAX_VOXELS), "ijkToRAS": _MATRIX}),
+        "id": CODE,
+        "patch": object_of({"hu": packed_schema("int16", 3, MAX_VOXELS), "ijkToRAS": _MATRIX}),
         "box": BOX_SCHEMA,
-        "known": _object(
-            {"label": _NAME, "labelSource": _TEXT, "organ": _TEXT, "attributes": _ATTRIBUTES},
-            feedback={**_TEXT, "minLength": 1},
+        "known": object_of(
+            {"label": NAME, "labelSource": TEXT, "organ": TEXT, "attributes": _ATTRIBUTES},
+            feedback={**TEXT, "minLength": 1},
+            **TEACHING_SCHEMA,
         ),
         "answer": _ANSWER,
-        "similar": _list(_SIMILAR, high=MAX_SIMILAR),
+        "similar": list_of(_SIMILAR, high=MAX_SIMILAR),
     }
 )
-_CLASS = _object(
+_CLASS = object_of(
     {
-        "name": _NAME,
-        "description": _TEXT,
-        "colorRGB": _list(_SHARE, low=3, high=3),
+        "name": NAME,
+        "description": TEXT,
+        "colorRGB": list_of(SHARE, low=3, high=3),
     }
 )
-QUIZ_SCHEMA = _object(
+_COMMON = {
+    "title": {"type": "string", "minLength": 1, "maxLength": LONGEST_TITLE},
+    "instructions": TEXT,
+    "boxes": {"enum": ["given", "placed", "free"]},
+    "seed": {"type": "integer", "minimum": 0, "maximum": 2**63},
+    "windowHU": _numbers(2),
+    "model": object_of({"name": NAME, "version": NAME, "sha256": SHA256}),
+    "classes": list_of(_CLASS, low=2, high=MAX_CLASSES),
+    "notice": {"const": NOTICE},
+}
+_OPTIONAL = {
+    "scores": SCORES_SCHEMA,
+    "questions": QUESTIONS_SCHEMA,
+    "order": {"enum": list(ORDERS)},
+    "repeat": {"const": True},
+}
+QUIZ_SCHEMA = object_of(
     {
         "format": {"const": FORMAT},
         "schema": {"const": SCHEMA_VERSION},
-        "title": {"type": "string", "minLength": 1, "maxLength": LONGEST_TITLE},
-        "instructions": _TEXT,
-        "boxes": {"enum": ["given", "placed", "free"]},
-        "seed": {"type": "integer", "minimum": 0, "maximum": 2**63},
-        "windowHU": _numbers(2),
-        "model": _object({"name": _NAME, "version": _NAME, "sha256": _SHA256}),
-        "classes": _list(_CLASS, low=2, high=MAX_CLASSES),
-        "cases": _list(_CASE, low=1, high=MAX_CASES),
-        "notice": {"const": NOTICE},
+        "cases": list_of(_CASE, low=1, high=MAX_CASES),
+        **_COMMON,
     },
-    scores=SCORES_SCHEMA,
+    **_OPTIONAL,
 )
-ATTEMPT_SCHEMA = _object(
+# What is sealed in a quiz for learners, as JSON once it is open.
+PREDICTION_SCHEMA = object_of(
+    {"answer": _ANSWER, "similar": _CASE["properties"]["similar"]}, box=BOX_SCHEMA, shown={"type": "object"}
+)
+KNOWN_SCHEMA = _CASE["properties"]["known"]
+LEARNER_SCHEMA = object_of(
+    {
+        "format": {"const": LEARNER_FORMAT},
+        "version": {"const": LEARNER_VERSION},
+        "quiz": SHA256,
+        "cases": list_of(
+            object_of(
+                {"id": CODE, "patch": _CASE["properties"]["patch"], "model": sealed_part_schema()},
+                box=BOX_SCHEMA,
+                truth=sealed_part_schema(),
+            ),
+            low=1,
+            high=MAX_CASES,
+        ),
+        **_COMMON,
+    },
+    confidence=list_of({"type": "integer", "minimum": 0, "maximum": 100}, low=2, high=LEVELS),
+    **_OPTIONAL,
+)
+ATTEMPT_SCHEMA = object_of(
     {
         "format": {"const": ATTEMPT_FORMAT},
         "version": {"const": ATTEMPT_VERSION},
-        "quiz": _SHA256,
-        "learner": _CODE,
+        "quiz": SHA256,
+        "learner": CODE,
         "started": {"type": "string", "maxLength": 40},
-        "order": _list(_CODE, low=1, high=MAX_CASES),
+        "order": list_of(CODE, low=1, high=MAX_CASES),
     }
 )
-_EVENT = {"case": _CODE, "seconds": _SECONDS}
+_EVENT = {"case": CODE, "seconds": SECONDS}
 EVENT_SCHEMA = {
     "oneOf": [
-        _object({"interrupted": {"const": True}}),
-        _object({**_EVENT, "step": {"enum": ["look", "reveal", "feedback"]}}),
-        _object({**_EVENT, "step": {"const": "box"}, "box": _or_null(BOX_SCHEMA)}),
-        _object(
+        object_of({"interrupted": {"const": True}}),
+        object_of({**_EVENT, "step": {"enum": ["look", "reveal", "feedback"]}}),
+        object_of({**_EVENT, "step": {"const": "box"}, "box": or_null(BOX_SCHEMA)}),
+        object_of(
             {
                 **_EVENT,
                 "step": {"enum": ["first answer", "second answer"]},
-                "label": _NAME,
-                "confidence": _SHARE,
-            }
+                "label": NAME,
+                "confidence": SHARE,
+            },
+            answers=ANSWERS_SCHEMA,
         ),
     ]
 }
 
 
-class QuizError(LesionLensError):
-    """A quiz, a learner's answers or a step of it is not what it should be; the text says what to do."""
-
-
-def checked_json(text: str, schema: dict[str, Any], *, where: str) -> dict[str, Any]:
-    """``text`` as JSON, with finite numbers and as ``schema`` says. Raises `QuizError`, naming ``where`` and the place."""
-    try:
-        import jsonschema  # not at file scope: a panel may open before it is installed
-    except ImportError as error:
-        msg = (
-            "The package jsonschema, which checks quizzes, is not installed; set it up in Lesion Classifier, or by pip."
-        )
-        raise QuizError(msg) from error
-    try:
-        content = json.loads(text, parse_float=_finite, parse_constant=_finite)
-        jsonschema.Draft202012Validator(schema).validate(content)
-    except (ValueError, RecursionError) as error:
-        msg = f"{where} cannot be read as JSON ({_short(error)}); it was damaged or is another kind of file."
-        raise QuizError(msg) from error
-    except jsonschema.ValidationError as error:
-        msg = f"{where} is not as it should be at {error.json_path}: {_short(error.message)}."
-        raise QuizError(msg) from error
-    return content
+def confidence_levels(classes: int) -> list[int]:
+    """Per cent from a guess among so many classes up to certain, in six steps; whole numbers, none twice."""
+    lowest = 100 / classes
+    return [round(lowest + (100 - lowest) * level / (LEVELS - 1)) for level in range(LEVELS)]
 
 
 def checked_learner(learner: object) -> str:
     """``learner`` if it may be a learner's code. Raises `QuizError`."""
-    if not isinstance(learner, str) or not re.fullmatch(_CODE["pattern"].rstrip("$"), learner):
+    if not isinstance(learner, str) or not re.fullmatch(CODE["pattern"].rstrip("$"), learner):
         msg = f"The learner's code is {str(learner)[:40]!r}; give 1 to 32 of A-Z a-z 0-9 . _ - beginning with a letter or digit."
         raise QuizError(msg)
     return learner
-
-
-def _finite(text: str) -> float:
-    value = float(text)
-    if not math.isfinite(value):
-        msg = f"the number {text[:20]} is not finite"
-        raise ValueError(msg)
-    return value
-
-
-def _short(problem: object) -> str:
-    lines = str(problem).strip().splitlines() or [type(problem).__name__]
-    return lines[0][:200].rstrip(".")
 
 
 NOBODY = "0" * 32  # in the place of a patient's hash: a quiz knows none
@@ -296,7 +300,8 @@ class QuizClass:
 class Diagnosis:
     """What a case turned out to be, and how that was established. ``attributes``: as a case library holds them.
 
-    ``feedback``: what the teacher tells the learner at the end of the case, up to 2000 characters.
+    ``feedback``: what the teacher tells the learner at the end of the case, up to 2000 characters; ``teaching``: a link and a
+    picture with it. ``answers``: what is right for the teacher's own questions, by their ids, as far as it is known.
     """
 
     label: str
@@ -304,6 +309,8 @@ class Diagnosis:
     organ: str
     attributes: Mapping[str, Scalar] = field(default_factory=dict, hash=False)
     feedback: str = ""
+    teaching: Teaching = field(default_factory=Teaching)
+    answers: Answers = field(default_factory=dict, hash=False)
 
     def __post_init__(self) -> None:
         """Refuse what a case library would refuse (`CaseLibraryError`): nothing may lead back to a patient."""
@@ -361,6 +368,9 @@ class Quiz:
     """A quiz. ``boxes``: "given" by the teacher, "placed" by the learner, or "free", as the learner likes.
 
     ``model``: name, version and SHA-256 of the model that answered; ``scores``: the scales on which it scored the cases.
+    ``questions``: the teacher's own, asked with the first answer. ``order``: "random" for each learner, or "fixed" as the cases
+    stand here; ``repeat``: whether a learner may begin it once more at its end. ``sealed_from``: of a quiz for learners, whose
+    cases are `sealing.SealedCase`, the fingerprint of the teacher's; answers belong to that one.
     Make one with `making.make_quiz`, read one with `file.load_quiz`.
     Raises `QuizError` for cases that do not fit together or that would name a patient.
     """
@@ -372,8 +382,12 @@ class Quiz:
     window_hu: tuple[float, float]
     model: tuple[str, str, str]
     classes: tuple[QuizClass, ...]
-    cases: tuple[QuizCase, ...]
+    cases: tuple[QuizCase | SealedCase, ...]
     scores: tuple[ScoreSpec, ...] = ()
+    questions: tuple[Question, ...] = ()
+    order: str = "random"
+    repeat: bool = False
+    sealed_from: str = ""
 
     def __post_init__(self) -> None:
         """Check what a schema cannot see."""
@@ -385,16 +399,22 @@ class Quiz:
         if not self.window_hu[0] < self.window_hu[1]:
             msg = f"The window runs from {self.window_hu[0]:g} to {self.window_hu[1]:g} HU; give the lower value first."
             raise QuizError(msg)
-        for case in self.cases:
-            _require_sound(case, self.class_names)
-            _require_scales_of(case, self.scores)
+        whole = [case for case in self.cases if isinstance(case, QuizCase)]  # a sealed one is checked when it is opened
+        truths = {case.case_id: case.known.answers for case in whole}
+        require_questions(self.questions, {c.case_id: truths.get(c.case_id, {}) for c in self.cases})
+        for case in whole:
+            require_sound(case, self.class_names, self.scores)
 
     @property
     def class_names(self) -> tuple[str, ...]:
         """The answers that can be given."""
         return tuple(c.name for c in self.classes)
 
-    def case(self, case_id: str) -> QuizCase:
+    def questions_of(self, case_id: str) -> tuple[Question, ...]:
+        """The teacher's own questions for a case."""
+        return tuple(one for one in self.questions if not one.cases or case_id in one.cases)
+
+    def case(self, case_id: str) -> QuizCase | SealedCase:
         """The case of this id. Raises `QuizError`."""
         for case in self.cases:
             if case.case_id == case_id:
@@ -411,7 +431,8 @@ def _plain_attributes(case_id: str, entry: Diagnosis | QuizNeighbour) -> Mapping
     ).attributes
 
 
-def _require_sound(case: QuizCase, class_names: tuple[str, ...]) -> None:
+def require_sound(case: QuizCase, class_names: tuple[str, ...], scores: Sequence[ScoreSpec]) -> None:
+    """Refuse a case that does not fit the classes and scales of its quiz (`QuizError`)."""
     answer, where = case.prediction, f"case {case.case_id}"
     if case.volume.array.dtype != np.int16 or case.volume.array.size > MAX_VOXELS:
         msg = (
@@ -428,6 +449,7 @@ def _require_sound(case: QuizCase, class_names: tuple[str, ...]) -> None:
         raise QuizError(msg)
     _require_spread_of(answer.reliability, len(class_names), where)
     require_overlap(case.volume, case.box)
+    _require_scales_of(case, scores)
 
 
 def _require_scales_of(case: QuizCase, scores: Sequence[ScoreSpec]) -> None:

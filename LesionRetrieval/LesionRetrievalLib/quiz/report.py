@@ -23,6 +23,15 @@ from LesionLib.io.private_files import private_folder, write_private
 from LesionRetrievalLib.library.attributes import attribute_pairs
 from LesionRetrievalLib.library.patches import case_thumbnails
 from LesionRetrievalLib.quiz.attempt import CASE_STEPS, Attempt
+from LesionRetrievalLib.quiz.items import (
+    FEWEST_LEARNERS,
+    items,
+    learned_cases,
+    moodle_csv,
+    question_shares,
+    questions_csv,
+    reliance,
+)
 from LesionRetrievalLib.quiz.model import NOTICE, Quiz
 from LesionRetrievalLib.quiz.scoring import Change, ScoreRow, Side, Summary, score_csv, score_rows, summarise
 
@@ -84,6 +93,7 @@ def summary_page(quiz: Quiz, summary: Summary) -> str:
     if len(shown) > 1:
         shown = [summary.everyone, *shown[:_MAX_ROWS_OF_A_CHART]]
     by_case = {group.name: group for group in summary.cases}
+    by_item = items(summary.rows)
     return (
         _environment()
         .get_template("quiz_summary.html.j2")
@@ -96,11 +106,16 @@ def summary_page(quiz: Quiz, summary: Summary) -> str:
             change_colors=_CHANGE_COLORS,
             step_colors=_STEP_COLORS,
             ticks=_round_ticks(max(sum(group.median_seconds.values()) for group in shown) or 1.0),
+            reliance=reliance(summary.rows),
+            learned=learned_cases(quiz),
+            questions=question_shares(quiz, summary.rows),
+            fewest_learners=FEWEST_LEARNERS,
             confusion=lambda side: _confusion(side, quiz),
             cases=[
                 {
                     "case": case,
                     "group": by_case.get(case.case_id),
+                    "item": by_item.get(case.case_id),
                     "picture": png_data_uri(case_thumbnails(case.volume, case.box, window_hu=quiz.window_hu)["axial"]),
                     "attributes": ", ".join(
                         f"{name} {text}" for name, text in attribute_pairs(case.known.attributes)[:_SHOWN_ATTRIBUTES]
@@ -140,7 +155,7 @@ def _round_ticks(highest: float) -> list[float]:
     return [step * count for count in range(math.ceil(highest / step) + 1)]
 
 
-SHEET, PAGE = "score.csv", "summary.html"
+SHEET, PAGE, QUESTIONS, MOODLE = "score.csv", "summary.html", "questions.csv", "moodle.csv"
 
 
 @dataclass(frozen=True)
@@ -159,12 +174,24 @@ def score_of(quiz: Quiz, attempts: Iterable[Attempt]) -> Score:
     return Score(learners, tuple(rows), summarise(rows, cases_per_learner=len(quiz.cases), learners=learners))
 
 
-def write_score(out: Path, quiz: Quiz, rows: Sequence[ScoreRow], summary: Summary | None) -> None:
+def write_score(
+    out: Path,
+    quiz: Quiz,
+    rows: Sequence[ScoreRow],
+    summary: Summary | None,
+    *,
+    moodle_learners: Sequence[str] | None = None,
+) -> None:
     """Write ``score.csv`` and, where somebody has answered and jinja2 is there, ``summary.html`` to the folder ``out``.
 
+    ``questions.csv`` where the quiz has a teacher's own questions; ``moodle.csv`` with the grades of ``moodle_learners``.
     An earlier score there is replaced, other files stay as they are. Raises `OutputError`.
     """
     contents = {SHEET: score_csv(quiz, rows)}
+    if quiz.questions:
+        contents[QUESTIONS] = questions_csv(quiz, rows)
+    if moodle_learners is not None:
+        contents[MOODLE] = moodle_csv(quiz, rows, moodle_learners)
     if summary is not None and page_can_be_made():
         contents[PAGE] = summary_page(quiz, summary)
     try:
@@ -172,7 +199,7 @@ def write_score(out: Path, quiz: Quiz, rows: Sequence[ScoreRow], summary: Summar
         with tempfile.TemporaryDirectory(prefix=".score-", dir=out) as staging:
             for name, text in contents.items():
                 write_private(Path(staging, name), text)
-            for name in (SHEET, PAGE):  # an earlier page beside a new sheet would contradict it
+            for name in (SHEET, PAGE, QUESTIONS, MOODLE):  # an earlier page beside a new sheet would contradict it
                 (out / name).unlink(missing_ok=True)
             for name in contents:
                 os.replace(Path(staging, name), out / name)

@@ -10,7 +10,7 @@ import csv
 import io
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 
 import numpy as np
@@ -19,6 +19,7 @@ from LesionLib.uncertainty.conformal import Proportion, proportion
 
 from LesionRetrievalLib.quiz.attempt import CASE_STEPS, Attempt, CaseRecord, Step
 from LesionRetrievalLib.quiz.model import Quiz, QuizCase, box_overlap
+from LesionRetrievalLib.quiz.questions import Answers
 
 
 class Change(StrEnum):
@@ -36,7 +37,7 @@ class ScoreRow:
     """One case that a learner has answered twice. ``box_overlap``: IoU with the teacher's box, None where it was taken.
 
     ``confidence``: as stated, 0 … 1; ``model_probability``: of the model's answer; ``seconds``: per step, those done. ``model``
-    is empty, and its probability None, where the model has no answer.
+    is empty, and its probability None, where the model has no answer. ``answers``: to the teacher's own questions.
     """
 
     learner: str
@@ -52,6 +53,7 @@ class ScoreRow:
     box_overlap: float | None
     seconds: Mapping[Step, float]
     interruptions: int
+    answers: Answers = field(default_factory=dict)
 
     @property
     def first_is_right(self) -> bool:
@@ -115,6 +117,7 @@ def _row(learner: str, position: int, record: CaseRecord, case: QuizCase) -> Sco
         box_overlap=None if record.box is None else box_overlap(record.box, case.box),
         seconds=dict(record.seconds),
         interruptions=record.interruptions,
+        answers=dict(record.answers),
     )
 
 
@@ -220,6 +223,7 @@ class Summary:
     learners: tuple[Group, ...]
     cases: tuple[Group, ...]
     unfinished: dict[str, int]
+    rows: tuple[ScoreRow, ...] = ()
 
 
 def summarise(rows: Sequence[ScoreRow], *, cases_per_learner: int, learners: Sequence[str]) -> Summary | None:
@@ -231,6 +235,7 @@ def summarise(rows: Sequence[ScoreRow], *, cases_per_learner: int, learners: Seq
         everyone=group("everyone", rows),
         learners=tuple(group(name, [row for row in rows if row.learner == name]) for name in learners if done[name]),
         cases=tuple(group(case, [r for r in rows if r.case_id == case]) for case in sorted({r.case_id for r in rows})),
+        rows=tuple(rows),
         unfinished={name: cases_per_learner - done[name] for name in learners if done[name] < cases_per_learner},
     )
 

@@ -18,13 +18,17 @@ from LesionRetrievalLib.quiz.attempt import (
     CASE_STEPS,
     Attempt,
     AttemptLog,
+    CaseRecord,
     LearnerAnswer,
     Step,
     open_log,
+    require_answers,
     require_class,
 )
 from LesionRetrievalLib.quiz.file import load_quiz, save_quiz
 from LesionRetrievalLib.quiz.model import Diagnosis, ModelPrediction, Quiz, QuizCase, QuizError, box_overlap
+from LesionRetrievalLib.quiz.questions import Answers, Question
+from LesionRetrievalLib.quiz.sealing import SealedCase
 
 __all__ = ["Feedback", "LearnerAnswer", "Quiz", "QuizError", "QuizSession", "Step", "load_quiz", "save_quiz"]
 
@@ -153,19 +157,19 @@ class QuizSession:
     def teacher_box(self) -> LesionBox:
         """The box that the model was asked about; to be seen from the reveal on."""
         self._require_from(Step.REVEAL, "The teacher's box")
-        return self._case().box
+        return self._opened().box
 
     @property
     def model_prediction(self) -> ModelPrediction:
         """Probabilities, reliability, Grad-CAM and similar cases; to be seen from the reveal on."""
         self._require_from(Step.REVEAL, "What the model says")
-        return self._case().prediction
+        return self._opened().prediction
 
     @property
     def feedback(self) -> Feedback:
         """The truth and how the learner did; to be seen when both answers are given."""
         self._require_from(Step.FEEDBACK, "The truth")
-        case, record = self._case(), self._log.attempt.record
+        case, record = self._opened(), self._log.attempt.record
         overlap = None if record.box is None else box_overlap(record.box, case.box)
         return Feedback(case.known, record.first, record.second, case.prediction.label, overlap)
 
@@ -194,8 +198,16 @@ class QuizSession:
         require_overlap(self._case().volume, box)
         self._finish(Step.BOX, box=box_to_json(box))
 
-    def answer(self, label: str, confidence: float) -> None:
-        """Give the first or the second answer. ``confidence``: how probable it is that the answer is right, 0 … 1."""
+    @property
+    def questions(self) -> tuple[Question, ...]:
+        """The teacher's own questions of the case at hand, to be answered with the first answer."""
+        return self.quiz.questions_of(self._log.attempt.record.case_id)
+
+    def answer(self, label: str, confidence: float, answers: Answers | None = None) -> None:
+        """Give the first or the second answer. ``confidence``: how probable it is that the answer is right, 0 … 1.
+
+        ``answers``: with the first one, to `questions`, by their ids.
+        """
         if self.step not in (Step.FIRST_ANSWER, Step.SECOND_ANSWER):
             self._require(Step.FIRST_ANSWER)
         if isinstance(confidence, bool) or not isinstance(confidence, int | float | np.integer | np.floating):
@@ -209,7 +221,8 @@ class QuizSession:
         if not isinstance(label, str):
             msg = f"The answer is {label!r}; give one of {', '.join(self.quiz.class_names)}."
             raise QuizError(msg)
-        self._finish(self.step, label=label, confidence=float(confidence))
+        own = {"answers": dict(answers)} if answers else {}
+        self._finish(self.step, label=label, confidence=float(confidence), **own)
 
     def finish_reveal(self) -> None:
         """The learner has seen what the model says and goes on to the second answer."""
@@ -220,8 +233,21 @@ class QuizSession:
         self._finish(Step.FEEDBACK)
         return self.step
 
-    def _case(self) -> QuizCase:
+    @property
+    def answered_quiz(self) -> Quiz:
+        """The quiz, of a sealed one with the answered cases opened: what `report.score_of` counts."""
+        for record in self._log.attempt.records:
+            _open(self.quiz.case(record.case_id), record)
+        return self.quiz
+
+    def _case(self) -> QuizCase | SealedCase:
         return self.quiz.case(self._log.attempt.record.case_id)
+
+    def _opened(self) -> QuizCase | SealedCase:
+        """The case at hand, of a sealed one as much as is due opened."""
+        case = self._case()
+        _open(case, self._log.attempt.record)
+        return case
 
     def _finish(self, step: Step, **event: Any) -> None:
         self._require(step)
@@ -230,6 +256,7 @@ class QuizSession:
         seconds = max(0.0, now - self._began)
         complete = {"case": self._log.attempt.record.case_id, "step": step.value, "seconds": round(seconds, 3), **event}
         require_class(complete, self.quiz)
+        require_answers(complete, self.quiz)
         self._log.append(complete)
         self._began = now
 
@@ -245,3 +272,11 @@ class QuizSession:
         if self.step is Step.DONE or CASE_STEPS.index(self.step) < CASE_STEPS.index(first):
             msg = f"{what} can be seen from step {first.value!r} on; the quiz is at {self.step.value!r}: {self.step.advice}."
             raise QuizError(msg)
+
+
+def _open(case: QuizCase | SealedCase, record: CaseRecord) -> None:
+    if isinstance(case, SealedCase):
+        if record.second is not None:
+            case.open_known(record.first.label, record.second.label)
+        elif record.first is not None:
+            case.open_prediction(record.first.label)

@@ -17,19 +17,20 @@ from LesionRetrievalLib.library.cases import Neighbour
 from LesionRetrievalLib.panel.cards import CaseCard
 from LesionRetrievalLib.panel.results import CARDS, labelColors
 from LesionRetrievalLib.quiz.attempt import Step
-from LesionRetrievalLib.quiz.model import NOBODY, ModelPrediction, Quiz, QuizClass, QuizNeighbour, checked_learner
+from LesionRetrievalLib.quiz.model import (
+    NOBODY,
+    ModelPrediction,
+    Quiz,
+    QuizClass,
+    QuizNeighbour,
+    checked_learner,
+    confidence_levels,
+)
 from LesionRetrievalLib.quiz.session import QuizSession
 from LesionRetrievalLib.quiz_logic import QuizLogic
 from LesionRetrievalLib.quiz_panel.widgets import connectFile, connectFolder, endText, feedbackText, goOnText, stepText
 
-_LEVELS = 6
 _KEYS = 9
-
-
-def confidenceLevels(classes: int) -> list[int]:
-    """Per cent from a guess among so many classes up to certain, in six steps; whole numbers, none twice."""
-    lowest = 100 / classes
-    return [round(lowest + (100 - lowest) * level / (_LEVELS - 1)) for level in range(_LEVELS)]
 
 
 class AnswerForm:
@@ -65,7 +66,7 @@ class AnswerForm:
             button.deleteLater()
         self._names = [one.name for one in classes]
         self._classes = [self._classButton(number, one) for number, one in enumerate(classes)]
-        self._percents = confidenceLevels(len(classes))
+        self._percents = confidence_levels(len(classes))
         self._levels = [self._levelButton(percent) for percent in self._percents]
 
     def clear(self) -> None:

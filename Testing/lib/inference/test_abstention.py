@@ -68,6 +68,17 @@ def test_a_lesion_unlike_those_of_training_gets_no_answer(strict):
     )
 
 
+def test_what_is_unlike_is_told_by_the_numbers_that_the_network_has_for_it(bundle, monkeypatch):
+    """A short embedding that hits the middle of the training lesions hides nothing, and one far from it accuses nobody."""
+    volume, box = golden_case()
+    embedding, usual = Classifier(bundle, volume).embed_checked(box)
+    monkeypatch.setattr(type(bundle.network), "training_likeness", lambda self, f, descriptor: -descriptor)
+    turned, unlike = Classifier(bundle, volume).embed_checked(box)
+    np.testing.assert_array_equal(embedding, turned)
+    assert WarningName.OUT_OF_DISTRIBUTION in [warning.name for warning in unlike]
+    assert WarningName.OUT_OF_DISTRIBUTION not in [warning.name for warning in usual]
+
+
 def test_a_usual_lesion_is_answered_as_before(bundle):
     volume, box = golden_case()
     result = Classifier(bundle, volume).classify(box)

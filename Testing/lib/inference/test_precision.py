@@ -50,7 +50,7 @@ def measured(monkeypatch):
 
     def say(float32_ms: float, bfloat16_ms: float) -> list:
         calls = []
-        monkeypatch.setattr(precision, "_interleaved_ms", lambda *_: calls.append(1) or (float32_ms, bfloat16_ms))
+        monkeypatch.setattr(precision, "interleaved_ms", lambda *_: calls.append(1) or (float32_ms, bfloat16_ms))
         return calls
 
     return say

@@ -71,6 +71,18 @@ def test_without_classes_it_only_compares():
     assert not [name for name in compares.state_dict() if name.startswith("classifier")]
 
 
+def test_likeness_is_told_by_the_descriptor_or_by_numbers_of_its_own(network):
+    torch.manual_seed(2)
+    apart = build_network("nodule", {"classes": 0, "space": 4, "likeness": 6})
+    with torch.inference_mode():
+        f = apart.features(cube())
+        descriptor = apart.descriptor(f)
+        likeness = apart.training_likeness(f, descriptor)
+        torch.testing.assert_close(likeness, apart.likeness(apart.seen(cube())), rtol=1e-4, atol=1e-4)
+        assert (descriptor.shape, likeness.shape) == ((1, 4), (1, 6))
+        assert network.training_likeness(f, descriptor) is descriptor
+
+
 def test_a_lesion_s_answer_does_not_depend_on_its_neighbours_in_the_batch(network):
     x = torch.cat([cube(), cube(3.0), cube(1.0, 1.5)])
     with torch.inference_mode():
@@ -123,7 +135,7 @@ def test_a_map_tells_of_places_only(network):
 
 
 @pytest.mark.parametrize(
-    "arguments", [{"classes": -1}, {"space": 0}, {"edge_mm": 0.0}, {"low_hu": 10.0, "high_hu": 10.0}]
+    "arguments", [{"classes": -1}, {"space": 0}, {"likeness": -1}, {"edge_mm": 0.0}, {"low_hu": 10.0, "high_hu": 10.0}]
 )
 def test_arguments_without_sense_are_refused(arguments):
     with pytest.raises(BundleError, match="does not take the arguments"):

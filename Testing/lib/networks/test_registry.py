@@ -11,6 +11,7 @@ from LesionLib.errors import BundleError
 from LesionLib.networks import ARCHITECTURES, EXAMPLE_INPUTS, LesionNet, build_network, sizes_of
 
 SMALL = {
+    "arl": {"width": "tiny"},
     "cnn3d": {},
     "dadrn": {"width": "tiny"},
     "dmrn": {"depth": 18, "width": "tiny"},
@@ -18,11 +19,14 @@ SMALL = {
     "mobilenet_v2": {"width": 0.25},
     "nodule": {"space": 8},
     "orthopatch": {"width": "tiny"},
+    "ra_resnet50": {"width": "tiny"},
     "resnet": {"depth": 18, "width": "tiny"},
     "resnet3d": {"width": "tiny", "stem_stride": 2},
+    "sdl": {"width": "tiny"},
     "se_resnet50": {"width": "tiny"},
     "shape": {"width": 4},
     "siamese": {"depth": 18, "width": "tiny"},
+    "single_cnn": {"depth": 18, "width": "tiny"},
     "vae_encoder": {"width": "tiny"},
     "vgg19": {"width": "tiny"},
 }

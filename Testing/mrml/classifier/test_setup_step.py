@@ -12,7 +12,7 @@ import pytest
 import slicer
 import slicer.util
 from LesionClassifierLib import setup as setup_step
-from LesionClassifierLib.setup import SetupError, explain, install, missingPackages
+from LesionClassifierLib.setup import SetupError, explain, install, missingPackages, offerAccelerator
 from repository import ROOT
 
 REQUIREMENTS = ROOT / "LesionClassifier" / "Resources" / "requirements.txt"
@@ -115,6 +115,26 @@ def test_what_is_still_missing_afterwards_is_named(packaging, monkeypatch):
     monkeypatch.setattr(setup_step, "missingPackages", lambda: WITHOUT_TORCH)
     with pytest.raises(SetupError, match="still missing after the installation: torch"):
         install(WITHOUT_WHEELS, requirements=REQUIREMENTS)
+
+
+def test_an_accelerator_is_offered_after_the_rest_and_moves_nothing(packaging):
+    assert "openvino is installed" in offerAccelerator(lambda name: name != "openvino")
+    ((requirements, constraints, _requester),) = packaging.calls
+    assert requirements == ["openvino>=2025.0"]
+    assert set(constraints) == {f"{name}=={version(name)}" for name in ("torch", "numpy", "SimpleITK")}
+
+
+def test_an_accelerator_that_is_there_or_declined_is_no_error(packaging, monkeypatch):
+    assert offerAccelerator(lambda _name: True) == ""
+    assert offerAccelerator(lambda _name: False) == ""
+    assert packaging.calls == []
+
+    def decline(*_args, **_given):
+        raise RuntimeError("User declined package installation")
+
+    monkeypatch.setattr(packaging, "pip_ensure", decline)
+    said = offerAccelerator(lambda name: name != "openvino")
+    assert said == "openvino was not installed (User declined package installation); lesions are answered without it."
 
 
 def test_nothing_heavy_is_imported_at_file_scope_by_what_slicer_loads_first():

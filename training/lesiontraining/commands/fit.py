@@ -308,7 +308,7 @@ def _predictions_of(cli: RecipeCLI, arguments: Sequence[str]) -> tuple[Predictio
     else:
         parts = [task.answers(s) for s in sets.values()]
     lines = {row.lesion_id: f"line {row.line}" for row in data.table.rows}
-    predictions = replace(_predictions(sets, parts, lines), metric=network.metric)
+    predictions = replace(predictions_of_sets(sets, parts, lines), metric=network.metric)
     model = FittedModel(
         architecture=architecture,
         arguments=dict(network_arguments),
@@ -341,9 +341,10 @@ def _training_content(data: LesionDataModule) -> dict[str, str]:
     return content_of_rows(row for row in data.table.rows if row.lesion_id in known).to_manifest()
 
 
-def _predictions(
+def predictions_of_sets(
     sets: dict[str, LesionDataset], parts: Sequence[tuple[np.ndarray, np.ndarray]], lesions: dict[str, str]
 ) -> Predictions:
+    """All rows of the ``sets`` (train, val, test) with their probabilities and embeddings; ``lesions``: the line of each, by name."""
     together = {
         name: np.concatenate([getattr(s, name) for s in sets.values()])
         for name in ("folds", "labels", "size_mm", "volume_mm3", "mean_hu", "spacing_mm")

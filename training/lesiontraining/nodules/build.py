@@ -125,8 +125,9 @@ def build(
     )
     finished = _filled(network, answered)
     notify("fitting what tells how far to rely on an answer")
-    ood, warned = _unlike(answered.space, described, folds, plan.quantile)
-    strange = _elsewhere(network, answered.space, ood, described, elsewhere, plan.seed + 1)
+    likeness = answered.likeness or answered.space
+    ood, warned = _unlike(likeness, described, folds, plan.quantile)
+    strange = _elsewhere(network, likeness, ood, described, elsewhere, plan.seed + 1)
     checks = None
     if plan.classes:
         notify("measuring where the heat maps lie, and what they are worth")
@@ -164,7 +165,9 @@ class Given:
 
 @dataclass(frozen=True, eq=False)
 class Answered:
-    """What one question comes to. ``head``: on what is seen less ``space.mean``, the classes' logits, then the scores."""
+    """What one question comes to. ``head``: on what is seen less ``space.mean``, the classes' logits, then the scores.
+    ``likeness``: in which unlike lesions are told, with the same mean; None: in ``space``.
+    """
 
     figures: Figures
     head: Linear | None
@@ -173,6 +176,7 @@ class Answered:
     conformal: ConformalQuantile | None
     chosen: Sequence[Mapping[str, float]]
     scores: Sequence[Mapping[str, Any]] = ()
+    likeness: ComparisonSpace | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -285,6 +289,8 @@ def _retrieval(plan: NodulePlan, nodules: Nodules, measuring: Measuring, given: 
         ComparisonSpace(answers.final.space.mean, descriptor, unit(vectors[MODEL])),
         None,
         answers.chosen,
+        # Nine numbers that readers gave say too little of what is no nodule at all.
+        likeness=_comparison(answers.final.space, nodules.described),
     )
 
 
@@ -298,11 +304,14 @@ _ASKED: dict[str, Callable[[NodulePlan, Nodules, Measuring, Given], Answered]] =
 
 def _filled(network: NoduleNet, answered: Answered) -> NoduleNet:
     """A network with the frozen weights of ``network`` and the fitted layers."""
-    linear, head = answered.space.linear, answered.head
+    linear, head, likeness = answered.space.linear, answered.head, answered.likeness
     arguments = {"classes": answered.classes, "scores": len(answered.scores), "space": linear.weight.shape[1]}
+    if likeness is not None:
+        arguments["likeness"] = likeness.linear.weight.shape[1]
     filled = build_network("nodule", arguments)
     filled.features_.load_state_dict(network.features_.state_dict())
     layers = [(filled.projection, linear)] + ([] if head is None else [(filled.classifier, head)])
+    layers += [] if likeness is None else [(filled.likeness, likeness.linear)]
     with torch.no_grad():
         filled.center.copy_(torch.from_numpy(answered.space.mean).float())
         for layer, values in layers:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from textwrap import indent
 from typing import Any
 
+from LesionLib.networks.nodule import NoduleNet
+
 from lesiontraining.commands.export import bundle_section
 from lesiontraining.commands.probe_card import manifest_head
 from lesiontraining.data.contents import content_of_rows
@@ -84,13 +86,19 @@ def card(plan: NodulePlan, built: Built) -> str:
     ).as_markdown()
 
 
+def _arguments(network: NoduleNet) -> dict[str, int]:
+    """What builds it again."""
+    given = {"classes": network.classes, "scores": network.scores, "space": network.projection.out_features}
+    return given if network.likeness is None else {**given, "likeness": network.likeness.out_features}
+
+
 def nodule_manifest(plan: NodulePlan, built: Built) -> tuple[dict[str, Any], dict[str, Any]]:
     """MONAI's bundle keys, and our section without what the export adds."""
     network, figures = built.network, built.figures
     there = None if built.elsewhere is None else proportion_as_json(built.elsewhere)
     section = bundle_section(
         architecture="nodule",
-        arguments={"classes": network.classes, "scores": network.scores, "space": network.projection.out_features},
+        arguments=_arguments(network),
         classes=[
             {"name": one.name, "description": one.description, "colorRGB": list(one.color)} for one in plan.classes
         ],

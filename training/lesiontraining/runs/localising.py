@@ -18,6 +18,7 @@ from LesionLib.explain.localisation import (
     LocalisationCase,
     choose_threshold,
     localisation,
+    localised,
     map_box,
 )
 from LesionLib.explain.saliency import grad_cam
@@ -59,6 +60,12 @@ class Localiser:
                 "classes": {name: _shares(of, beside.classes[name]) for name, of in found.classes.items()},
             }
         }
+
+    def hits(self, images: LesionDataset, *, threshold: float) -> dict[int, bool]:
+        """Whether the map of a lesion's class lies on it at IoU .5, by row of ``images``; of labelled lesions with a known box."""
+        cases = self._cases(images)
+        found = localised([case for _, case in cases], threshold=threshold) if cases else ()
+        return {row: bool(hit) for (row, _), hit in zip(cases, found, strict=True)}
 
     def examples(self, test: LesionDataset, figures: dict[str, Any]) -> dict[str, np.ndarray]:
         """Slices with their map, the box of it and that of the lesion, each class in turn; empty where nothing was measured.

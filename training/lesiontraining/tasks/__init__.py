@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from lesiontraining.tasks.comparators import SDLTask, SupConTask
 from lesiontraining.tasks.cross_entropy import CrossEntropyTask
 from lesiontraining.tasks.dadrn import DADRNTask
 from lesiontraining.tasks.dmrn import DMRNTask
@@ -18,7 +19,9 @@ __all__ = [
     "LesionSearchTask",
     "LinearProbeTask",
     "OrthoPatchTask",
+    "SDLTask",
     "SiameseTask",
     "SimCLRTask",
+    "SupConTask",
     "VAETask",
 ]

@@ -1,0 +1,305 @@
+"""OpenVINO computes the costly part of a network on the CPU, where it is installed; all that follows stays torch's.
+
+Which part that is, a network says (`LesionNet.costly`); heads, Grad-CAM, descriptors and probabilities are the very ones of the
+network without it. A model is converted once a machine, by a process of its own that nobody waits for, and the conversion is
+kept among the user's data under the hash of the model. Before it is used, it answers the golden case beside the network
+itself: where the two differ by more than rounding does, or OpenVINO is not there, the network computes alone and one line says why.
+
+OpenVINO's wheel brings a package that reports its use to its makers; it is kept from being loaded.
+"""
+
+from __future__ import annotations
+
+import copy
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from contextlib import suppress
+from importlib.metadata import PackageNotFoundError, version
+from importlib.util import find_spec
+from pathlib import Path
+from tempfile import mkdtemp
+from threading import Thread
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from LesionLib import __version__
+from LesionLib.errors import LesionLensError
+from LesionLib.explain.saliency import grad_cam
+from LesionLib.inference.messages import Precision
+from LesionLib.inference.precision import Bfloat16Features, interleaved_ms
+from LesionLib.inference.process import worker_environment, worker_python
+from LesionLib.inference.worker import end_with_parent
+from LesionLib.io.private_files import private_folder
+from LesionLib.model.bundle import Bundle, load_bundle
+from LesionLib.model.folder import golden_case, user_data_folder
+from LesionLib.networks import LesionNet
+from LesionLib.networks.base import parted_output
+from LesionLib.sampling.batches import crop_lesion, in_channels_last
+
+if TYPE_CHECKING:
+    from openvino import CompiledModel
+
+SWITCH = "LESIONLENS_ACCELERATOR"  # "off" in the environment: never
+MAX_CHANGE, MIN_MAP_CORRELATION, MIN_COSINE = 0.005, 0.99, 0.9995
+_MAX_ROUNDED_CHANGE, _MIN_ROUNDED_COSINE = 0.02, 0.995  # where the probe chose bfloat16
+_WORTH_IT = 1.1  # times faster
+_MAX_SCORE_CHANGE = 0.05  # of a score, in levels
+_MODEL, _REFUSED = "model.xml", "refused.txt"
+_OF_A_CONVERSION = "-m", "LesionLib.inference.accelerator"
+
+
+class AcceleratorError(LesionLensError):
+    """The accelerator cannot be used for this model; the text says why."""
+
+
+def accelerator_version() -> str | None:
+    """The version of OpenVINO that is installed, None where none is; nothing is imported."""
+    try:
+        return version("openvino") if find_spec("openvino") is not None else None
+    except PackageNotFoundError:
+        return None
+
+
+def is_switched_off() -> bool:
+    """Whether the environment forbids it."""
+    return os.environ.get(SWITCH, "").lower() == "off"
+
+
+def conversion_folder(sha256: str) -> Path:
+    """Where the conversion of the model with that hash is kept, for the versions that are installed here."""
+    return user_data_folder() / "accelerated" / f"{sha256[:32]}-{__version__}-openvino-{accelerator_version()}"
+
+
+def is_converted(sha256: str) -> bool:
+    """Whether there is a conversion, or the answer that there can be none."""
+    folder = conversion_folder(sha256)
+    return (folder / _MODEL).is_file() or (folder / _REFUSED).is_file()
+
+
+def accelerator_state(sha256: str) -> str:
+    """What the accelerator is to the model with that hash, in a few words."""
+    if accelerator_version() is None:
+        return "OpenVINO is not installed"
+    if is_switched_off():
+        return f"switched off by {SWITCH}"
+    folder = conversion_folder(sha256)
+    if (folder / _REFUSED).is_file():
+        return (folder / _REFUSED).read_text(encoding="utf-8").strip()
+    return "converted" if (folder / _MODEL).is_file() else "not converted yet"
+
+
+def start_conversion(model: Path) -> subprocess.Popen[bytes]:
+    """Convert a model folder in a process of its own, with little of the processor; it ends with this one. Raises `OSError`."""
+    environment = {**worker_environment(), "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
+    apart = {"creationflags": subprocess.CREATE_NO_WINDOW} if os.name == "nt" else {}
+    nowhere = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.DEVNULL)
+    return subprocess.Popen([str(worker_python()), *_OF_A_CONVERSION, str(model)], env=environment, **nowhere, **apart)
+
+
+def convert(bundle: Bundle) -> Path:
+    """Convert the costly part of a bundle's network and keep it; where it went. Raises `AcceleratorError`."""
+    folder = conversion_folder(bundle.sha256)
+    private_folder(folder.parent)
+    partial = Path(mkdtemp(prefix=".partial-", dir=folder.parent))
+    try:
+        _write_conversion(bundle, partial)
+        shutil.rmtree(folder, ignore_errors=True)
+        with suppress(OSError):  # another process was faster
+            partial.rename(folder)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+    return folder
+
+
+def accelerated(bundle: Bundle, precision: Precision) -> LesionNet:
+    """The network of ``bundle`` (float32) with its costly part computed by its conversion, checked on the golden case.
+
+    In bfloat16 where that is the ``precision`` that was chosen here, with close calls in float32 as without it. Raises
+    `AcceleratorError`: no OpenVINO, no conversion, or one that answers differently (which is deleted).
+    """
+    folder, is_rounded = conversion_folder(bundle.sha256), precision.name == "bfloat16"
+    if (folder / _REFUSED).is_file():
+        raise AcceleratorError((folder / _REFUSED).read_text(encoding="utf-8").strip())
+    try:
+        patches = in_channels_last(golden_patches(bundle))
+        network = with_part(bundle.network, _part(folder / _MODEL))
+        reason = difference(bundle, network, patches)
+        if not reason and is_rounded:
+            network = Bfloat16Features(
+                network, dimensions=patches.ndim, temperature=bundle.temperature, scores=len(bundle.scores),
+                rounded=with_part(bundle.network, _part(folder / _MODEL, precision="bf16")),
+            )  # fmt: skip
+            reason = difference(
+                bundle, network, patches, max_change=_MAX_ROUNDED_CHANGE, min_cosine=_MIN_ROUNDED_COSINE
+            )
+    except (RuntimeError, ImportError, OSError) as error:
+        msg = f"OpenVINO could not compute this model: {_first_line(error)}"
+        raise AcceleratorError(msg) from error
+    if reason:
+        shutil.rmtree(folder, ignore_errors=True)
+        msg = f"OpenVINO is not used, for it answers the test case differently: {reason}"
+        raise AcceleratorError(msg)
+    return network
+
+
+def with_part(network: LesionNet, part: Callable[[Tensor], Any]) -> LesionNet:
+    """The network with ``part`` in place of its costly method: the same weights, the same everything else."""
+    other = copy.copy(network)
+    other.__dict__[network.costly] = part
+    return other
+
+
+def golden_patches(bundle: Bundle) -> Tensor:
+    """The network input of the golden case."""
+    return torch.from_numpy(crop_lesion(*golden_case(), bundle.spec).patches)
+
+
+def difference(
+    bundle: Bundle,
+    other: LesionNet,
+    patches: Tensor,
+    *,
+    max_change: float = MAX_CHANGE,
+    min_cosine: float = MIN_COSINE,
+) -> str:
+    """How ``other`` answers ``patches``, one lesion's, differently from the bundle's network by more than rounding; "" where not."""
+    network = bundle.network
+    with torch.no_grad():
+        here, there = network.features(patches), other.features(patches)
+        if here.shape != there.shape:
+            return f"its map has the shape {tuple(there.shape)}, not {tuple(here.shape)}"
+        cosine = float(functional.cosine_similarity(network.descriptor(here), network.descriptor(there)).min())
+    if not cosine >= min_cosine:  # written so that a NaN is refused too
+        return f"the cosine of the embeddings is {cosine:.5f}"
+    return _answer_difference(bundle, here, there, max_change) if bundle.class_names else ""
+
+
+def _answer_difference(bundle: Bundle, here: Tensor, there: Tensor, max_change: float) -> str:
+    network = bundle.network
+    with torch.no_grad():
+        outputs = [parted_output(network.head(f), len(bundle.scores)) for f in (here, there)]
+        p, q = (network.probabilities(logits, bundle.temperature).mean(dim=0) for logits, _ in outputs)
+        a, b = (scores.mean(dim=0) for _, scores in outputs)
+    change, score_change = float((p - q).abs().max()), float((a - b).abs().max()) if len(a) else 0.0
+    if p.argmax() != q.argmax() or not change <= max_change:
+        return f"a probability moves by {change:.4f}"
+    if not score_change <= _MAX_SCORE_CHANGE:
+        return f"a score moves by {score_change:.4f}"
+    maps = torch.stack([grad_cam(network, f, int(p.argmax())).flatten() for f in (here, there)])
+    correlation = float(torch.corrcoef(maps)[0, 1]) if float(maps.std(dim=1).min()) > 0 else 1.0
+    return "" if correlation >= MIN_MAP_CORRELATION else f"the maps correlate by {correlation:.3f} only"
+
+
+def _write_conversion(bundle: Bundle, folder: Path) -> None:
+    patches = golden_patches(bundle)
+    try:
+        openvino = _openvino()
+        example = _input_of_part(bundle.network, patches)
+        with torch.no_grad():
+            model = openvino.convert_model(_Costly(bundle.network), example_input=example)
+        # As many patches as there are, of the one size that this model takes: known sizes compute faster.
+        model.reshape(openvino.PartialShape([-1, *example.shape[1:]]))
+        openvino.save_model(model, folder / _MODEL, compress_to_fp16=False)
+        network = with_part(bundle.network, _part(folder / _MODEL))
+        # Two lesions at once: a conversion may have taken the number of patches for a constant.
+        reason = difference(bundle, network, in_channels_last(torch.cat([patches, patches.flip(-1)])))
+        reason = reason or _slowness(bundle.network, network, in_channels_last(patches))
+    except Exception as error:  # whatever the converter raises: this model is not one for it
+        reason = f"{type(error).__name__}: {_first_line(error)}"
+    if reason:
+        for file in folder.iterdir():
+            file.unlink()
+        text = f"OpenVINO cannot compute this model ({reason})"
+        (folder / _REFUSED).write_text(text, encoding="utf-8")
+
+
+def _slowness(network: LesionNet, other: LesionNet, patches: Tensor) -> str:
+    """Why ``other`` is not worth it; "" where it is."""
+    with torch.no_grad():
+        alone, together = interleaved_ms(lambda: network.features(patches), lambda: other.features(patches))
+    return "" if alone >= _WORTH_IT * together else f"it takes {together:.1f} ms, torch {alone:.1f} ms"
+
+
+class _Costly(nn.Module):
+    def __init__(self, network: LesionNet) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, x: Tensor) -> Any:
+        return getattr(self.network, self.network.costly)(x)
+
+
+def _input_of_part(network: LesionNet, patches: Tensor) -> Tensor:
+    """What the costly part is given for these patches."""
+    given, method = [], getattr(network, network.costly)
+
+    def part(x: Tensor) -> Any:
+        given.append(x)
+        return method(x)
+
+    with torch.no_grad():
+        with_part(network, part).features(in_channels_last(patches))
+    return given[0].contiguous()
+
+
+def _part(path: Path, *, precision: str = "f32") -> Callable[[Tensor], Any]:
+    compiled = _compiled(path, precision)
+    single = len(compiled.outputs) == 1
+
+    def part(x: Tensor) -> Any:
+        found = compiled(x.contiguous().numpy())
+        maps = tuple(torch.from_numpy(found[index]) for index in range(len(compiled.outputs)))
+        return maps[0] if single else maps
+
+    return part
+
+
+def _compiled(path: Path, precision: str) -> CompiledModel:
+    openvino = _openvino()
+    core = openvino.Core()
+    core.set_property({"ENABLE_MMAP": False})  # a file that is replaced meanwhile would end the process
+    options = {
+        "INFERENCE_PRECISION_HINT": precision,
+        "INFERENCE_NUM_THREADS": torch.get_num_threads(),
+        "ENABLE_CPU_PINNING": False,  # the threads are not alone here
+        "PERFORMANCE_HINT": "LATENCY",
+    }
+    return core.compile_model(core.read_model(path), "CPU", options)
+
+
+def _openvino() -> Any:
+    """The package, without that which reports its use."""
+    if "openvino" not in sys.modules and "openvino_telemetry" not in sys.modules:
+        sys.modules["openvino_telemetry"] = None  # importing it fails, and OpenVINO then does without
+        try:
+            import openvino
+        finally:
+            del sys.modules["openvino_telemetry"]
+        return openvino
+    import openvino
+
+    return openvino
+
+
+def _first_line(error: object) -> str:
+    return str(error).strip().splitlines()[0][:200] if str(error).strip() else type(error).__name__
+
+
+def main() -> None:
+    """Convert the model folder that is named; for `start_conversion`."""
+    Thread(target=end_with_parent, daemon=True).start()
+    if hasattr(os, "nice"):
+        os.nice(19)
+    bundle = load_bundle(Path(sys.argv[1]))
+    if not is_converted(bundle.sha256):
+        convert(bundle)
+
+
+if __name__ == "__main__":
+    main()

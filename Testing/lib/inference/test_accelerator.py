@@ -1,0 +1,203 @@
+"""An accelerator computes the costly part of a network and changes nothing else; without it, nothing changes at all."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import replace
+from time import monotonic, sleep
+
+import numpy as np
+import pytest
+import torch
+from LesionLib.geometry import LesionBox
+from LesionLib.inference import accelerator, classifier
+from LesionLib.inference.accelerator import (
+    MAX_CHANGE,
+    MIN_COSINE,
+    AcceleratorError,
+    accelerated,
+    accelerator_state,
+    accelerator_version,
+    conversion_folder,
+    convert,
+    difference,
+    golden_patches,
+    is_converted,
+    start_conversion,
+    with_part,
+)
+from LesionLib.inference.classifier import Engine
+from LesionLib.inference.messages import EmbeddingRequest, Precision, RunOptions, RunRequest
+from LesionLib.model.bundle import load_bundle
+from LesionLib.model.folder import golden_case
+
+MODEL, FLOAT32, BFLOAT16 = "phantom-adrenal5", Precision("float32", "asked for"), Precision("bfloat16", "asked for")
+needs_openvino = pytest.mark.skipif(accelerator_version() is None, reason="OpenVINO is not installed")
+
+
+@pytest.fixture(scope="module")
+def bundle():
+    return load_bundle(MODEL)
+
+
+@pytest.fixture(autouse=True)
+def switched_on(monkeypatch):
+    monkeypatch.setenv(accelerator.SWITCH, "auto")
+
+
+@pytest.fixture(scope="module")
+def converted(bundle, tmp_path_factory):
+    """A data folder that holds a conversion of the model."""
+    if accelerator_version() is None:
+        pytest.skip("OpenVINO is not installed")
+    folder = tmp_path_factory.mktemp("data")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_DATA_HOME", str(folder))
+        patch.setattr(accelerator, "_WORTH_IT", 0.0)  # whether it pays is this machine's business
+        convert(bundle)
+    return folder
+
+
+@pytest.fixture
+def kept(converted, monkeypatch):
+    monkeypatch.setenv("XDG_DATA_HOME", str(converted))
+
+
+def asked(engine: Engine, **options) -> object:
+    volume, box = golden_case()
+    boxes = [box, LesionBox(box.centerRAS + 1.0, box.sizeMm, box.axesRAS, "other")]
+    return engine.run(RunRequest(MODEL, volume, boxes, RunOptions(answer_anyway=True, **options)))
+
+
+def test_answers_maps_and_embeddings_are_those_of_the_network_alone(kept):
+    alone, fast = (asked(Engine(default_precision="float32", default_accelerator=a)) for a in ("off", "auto"))
+    assert fast.info.device == f"cpu, OpenVINO {accelerator_version()}"
+    assert fast.precision.accelerator in fast.precision.reason
+    for here, there in zip(alone.results, fast.results, strict=True):
+        assert here.label == there.label
+        assert (
+            max(abs(here.probabilities[name] - there.probabilities[name]) for name in here.probabilities) <= MAX_CHANGE
+        )
+        assert float(here.embedding @ there.embedding) >= MIN_COSINE
+        assert np.corrcoef(here.heat_map.array.ravel(), there.heat_map.array.ravel())[0, 1] > 0.99
+
+
+def test_what_reports_the_use_of_openvino_is_not_loaded(bundle, kept):
+    accelerated(bundle, FLOAT32)
+    assert "openvino" in sys.modules
+    assert not [name for name in sys.modules if name.startswith("openvino_telemetry")]
+
+
+def test_any_number_of_patches_goes_through_a_conversion(bundle, kept):
+    fast, patches = accelerated(bundle, FLOAT32), golden_patches(bundle)
+    with torch.no_grad():
+        for count in (1, 3, 2):
+            many = torch.cat([patches + 0.01 * number for number in range(count)])
+            assert torch.allclose(fast.features(many), bundle.network.features(many), atol=1e-3)
+
+
+def test_a_model_that_bfloat16_was_chosen_for_keeps_its_close_calls_in_float32(bundle, kept):
+    fast = accelerated(bundle, BFLOAT16)
+    with torch.no_grad():
+        assert difference(bundle, fast, golden_patches(bundle), max_change=0.02, min_cosine=0.99) == ""
+
+
+def test_what_it_is_to_a_model_is_said(bundle, kept, monkeypatch):
+    assert accelerator_state(bundle.sha256) == "converted"
+    assert accelerator_state("0" * 64) == "not converted yet"
+    monkeypatch.setenv(accelerator.SWITCH, "off")
+    assert accelerator_state(bundle.sha256) == "switched off by LESIONLENS_ACCELERATOR"
+
+
+def test_an_embedding_for_a_library_is_the_network_s_own_to_the_last_bit(kept, monkeypatch):
+    engine = Engine(default_precision="float32", default_accelerator="auto")
+    asked(engine)
+    vector = engine.embed(EmbeddingRequest(MODEL, *golden_case())).vector
+    monkeypatch.setenv(accelerator.SWITCH, "off")
+    alone = Engine(default_precision="float32").embed(EmbeddingRequest(MODEL, *golden_case())).vector
+    assert np.array_equal(vector, alone)
+
+
+@pytest.mark.parametrize("why", ["the environment", "the options", "no OpenVINO", "no conversion"])
+def test_without_it_nothing_changes(kept, monkeypatch, tmp_path, why):
+    started = []
+    monkeypatch.setattr(classifier, "start_conversion", started.append)
+    if why == "the environment":
+        monkeypatch.setenv(accelerator.SWITCH, "off")
+    elif why == "no OpenVINO":
+        monkeypatch.setattr(classifier, "accelerator_version", lambda: None)
+    elif why == "no conversion":
+        monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path))
+    options = {"accelerator": "off"} if why == "the options" else {}
+    engine = Engine(default_precision="float32", default_accelerator="auto")
+    responses = [asked(engine, **options), asked(engine, **options)]
+    for response in responses:
+        assert (response.info.device, response.precision.accelerator) == ("cpu", "")
+        assert "OpenVINO" not in response.precision.reason
+    assert len(started) == (1 if why == "no conversion" else 0)  # once, after the first answer
+
+
+def test_a_conversion_that_answers_differently_is_not_used_and_says_so_in_one_line(bundle, kept, monkeypatch):
+    part = accelerator._part
+
+    def wrong(path, **options):
+        return lambda x: part(path, **options)(x) * 1.5 + 0.5
+
+    monkeypatch.setattr(accelerator, "_part", wrong)
+    monkeypatch.setattr(accelerator.shutil, "rmtree", lambda *_a, **_k: None)  # other tests use it, too
+    response = asked(Engine(default_precision="float32", default_accelerator="auto"))
+    assert "OpenVINO is not used, for it answers the test case differently" in response.precision.reason
+    assert "\n" not in response.precision.reason
+    assert (response.info.device, response.precision.accelerator) == ("cpu", "")
+
+
+def test_a_damaged_conversion_is_not_used_and_says_so(bundle, converted, monkeypatch, tmp_path):
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path))
+    folder = conversion_folder(bundle.sha256)
+    folder.mkdir(parents=True)
+    (folder / "model.xml").write_text("<net", encoding="utf-8")
+    with pytest.raises(AcceleratorError, match=r"could not compute this model"):
+        accelerated(bundle, FLOAT32)
+
+
+@needs_openvino
+def test_a_network_that_cannot_be_converted_is_refused_once(bundle, monkeypatch, tmp_path):
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path))
+
+    def of_as_many_as_when_it_was_converted(x):
+        return bundle.network.features(x)[: int(x.shape[0])]
+
+    convert(replace(bundle, network=with_part(bundle.network, of_as_many_as_when_it_was_converted)))
+    assert is_converted(bundle.sha256)
+    with pytest.raises(AcceleratorError, match="OpenVINO cannot compute this model"):
+        accelerated(bundle, FLOAT32)
+    assert accelerator_state(bundle.sha256).startswith("OpenVINO cannot compute this model")
+    assert sorted(path.name for path in conversion_folder(bundle.sha256).iterdir()) == ["refused.txt"]
+
+
+@needs_openvino
+def test_the_nodule_network_converts_its_maps_of_planes():
+    nodule = load_bundle("lung-nodule-malignancy")
+    example = accelerator._input_of_part(nodule.network, golden_patches(nodule))
+    assert tuple(example.shape) == (5, 3, 112, 112)
+    seen = []
+
+    def counted(x):
+        seen.append(len(x))
+        return nodule.network.depth_maps(x)
+
+    patches = golden_patches(nodule)
+    with torch.no_grad():
+        assert torch.equal(with_part(nodule.network, counted).features(patches), nodule.network.features(patches))
+    assert seen == [5]
+
+
+@needs_openvino
+def test_a_process_of_its_own_converts_a_model(bundle, monkeypatch, tmp_path):
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path))
+    started = monotonic()
+    process = start_conversion(bundle.folder)
+    while process.poll() is None and monotonic() - started < 200:
+        sleep(0.1)
+    assert process.returncode == 0
+    assert is_converted(bundle.sha256)

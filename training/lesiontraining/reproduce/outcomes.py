@@ -1,0 +1,167 @@
+"""What became of the claims, and by that of every printed number: rules, no judgement.
+
+A published claim is *shown* on a table where the whole 95 % interval of its paired difference lies above zero (of "as well as": above
+minus the margin) and the p-value, adjusted for all published claims of its paper that were measured (Holm), is at most .05.
+"""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from lesiontraining.evaluation.intervals import holm
+from lesiontraining.reproduce.plan import BUDGETS, SUITES, Claim, Plan, ReproductionError, Run
+from lesiontraining.reproduce.runs import Results, claim_key, system_key
+
+SHOWN = {"phantom": "shown on phantom", "real": "shown on real data"}
+NOT_SUPPORTED = "claim not supported here"
+PRIVATE = "not reproducible: private data"
+NEEDS_GPU = "not run: needs GPU"
+BUDGET = "not run: budget"
+STATUSES = (*SHOWN.values(), NOT_SUPPORTED, PRIVATE, NEEDS_GPU, BUDGET)
+_LEVEL = 0.05
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """A claim on one of its tables. ``found``: the comparison as it was kept, None where it was not made, for ``reason``.
+
+    ``p_holm``: None for what is only reported and for "as well as". ``shown``: None where nothing was claimed or measured.
+    """
+
+    claim: Claim
+    place: str
+    suite: str
+    found: Mapping[str, Any] | None
+    reason: str = ""
+    p_holm: float | None = None
+    shown: bool | None = None
+
+
+def outcomes(plan: Plan, results: Results) -> list[Outcome]:
+    """Of all claims and tables, in the plan's order."""
+    kept = [_looked_up(plan, results, claim, place, suite) for suite in SUITES for claim, place in plan.places(suite)]
+    order = {claim.id: number for number, claim in enumerate(plan.claims)}
+    kept.sort(key=lambda one: (order[one.claim.id], SUITES.index(one.suite)))
+    adjusted: dict[int, float] = {}
+    for paper in {one.claim.paper for one in kept}:
+        family = [i for i, one in enumerate(kept) if one.claim.paper == paper and _is_tested(one)]
+        p_values = [kept[i].found["difference"]["p_value"] for i in family]
+        adjusted |= dict(zip(family, map(float, holm(p_values)), strict=True)) if family else {}
+    return [_judged(one, adjusted.get(i)) for i, one in enumerate(kept)]
+
+
+def _looked_up(plan: Plan, results: Results, claim: Claim, place: str, suite: str) -> Outcome:
+    """The comparison of the largest budget that was made; else why there is none."""
+    reason = NEEDS_GPU
+    for budget in reversed(BUDGETS):
+        sides = plan.sides(claim, place, budget)
+        if sides is None:
+            continue
+        found = results.read("claim", claim_key(claim, sides, plan))
+        if found is not None:
+            return Outcome(claim, place, suite, found)
+        reason = BUDGET if budget == BUDGETS[0] else reason
+    return Outcome(claim, place, suite, None, reason)
+
+
+def _is_tested(one: Outcome) -> bool:
+    """Whether it counts among the tests of its paper."""
+    published = one.claim.published and not one.claim.report and not one.claim.margin
+    return published and one.found is not None and one.found["difference"]["p_value"] is not None
+
+
+def _judged(one: Outcome, p_holm: float | None) -> Outcome:
+    if one.found is None or one.claim.report:
+        return one
+    low = one.found["difference"]["low"]
+    shown = low is not None and low > -one.claim.margin
+    if not one.claim.margin and one.claim.published:
+        shown = shown and p_holm is not None and p_holm <= _LEVEL
+    return Outcome(one.claim, one.place, one.suite, one.found, "", p_holm, shown)
+
+
+@dataclass(frozen=True)
+class Number:
+    """A printed number. ``corrected``: what it should be, with ``why``; ``why`` alone: how its column is read.
+
+    ``system``, ``figure``: what of ours stands beside it; ``claim``: whose outcome it follows; none: ``reason`` says why.
+    """
+
+    paper: str
+    table: str
+    method: str
+    group: str
+    metric: str
+    printed: str
+    corrected: str
+    why: str
+    system: str
+    figure: str
+    claim: str
+    reason: str
+
+
+def read_numbers(path: Path, plan: Plan) -> list[Number]:
+    """The table of the published numbers. Raises `ReproductionError` for one that follows no claim and has no reason."""
+    with path.open(encoding="utf-8", newline="") as handle:
+        numbers = [Number(**row) for row in csv.DictReader(handle)]
+    claims = {claim.id for claim in plan.claims}
+    for line, number in enumerate(numbers, start=2):
+        if number.claim not in claims and number.reason not in STATUSES:
+            msg = f"{path.name}, line {line}: the number follows no claim of the plan and has no reason for it."
+            raise ReproductionError(msg)
+    return numbers
+
+
+def status_of(number: Number, found: Sequence[Outcome]) -> str:
+    """Exactly one of `STATUSES`: shown on real data where it is, else on a phantom, else what was measured, else why nothing was."""
+    own = [one for one in found if one.claim.id == number.claim]
+    if not own:
+        return number.reason
+    for suite in reversed(SUITES):
+        if any(one.shown for one in own if one.suite == suite):
+            return SHOWN[suite]
+    if any(one.found is not None for one in own):
+        return NOT_SUPPORTED
+    return BUDGET if any(one.reason == BUDGET for one in own) else NEEDS_GPU
+
+
+@dataclass(frozen=True)
+class Ours:
+    """A figure of ours beside a printed one, with the table it was measured on and the budget."""
+
+    table: str
+    budget: str
+    value: Mapping[str, Any]
+
+    def __str__(self) -> str:
+        v = self.value
+        among = f"n {v['lesions']}, {self.table}"
+        low, high = v["low"], v["high"]
+        return f"{v['value']:.3f} ({low:.3f}-{high:.3f}), {among}" if low is not None else f"{v['value']:.3f}, {among}"
+
+
+def ours_beside(number: Number, plan: Plan, results: Results) -> dict[str, Ours]:
+    """By suite: the figure of the number's system on the first table of its claim on which it was measured."""
+    claim = next((one for one in plan.claims if one.id == number.claim), None)
+    found: dict[str, Ours] = {}
+    for place in claim.where if claim is not None and number.system in plan.systems else ():
+        table = plan.tables[claim.tables(place)[1]]
+        kept = kept_figures(number.system, table.name, plan, results)
+        if kept is not None and number.figure in kept[1] and kept[1][number.figure]["value"] is not None:
+            found.setdefault(table.suite, Ours(table.name, kept[0], kept[1][number.figure]))
+    return found
+
+
+def kept_figures(system: str, table: str, plan: Plan, results: Results) -> tuple[str, Mapping[str, Any]] | None:
+    """Budget and figures of a system on a table over all seeds, of the largest budget; None where there are none."""
+    for budget in reversed(BUDGETS):
+        runs: list[Run] = plan.runs_of(system, table, budget)
+        kept = results.read("system", system_key(runs, plan)) if runs else None
+        if kept is not None:
+            return budget, kept["figures"]
+    return None

@@ -326,10 +326,14 @@ class Api:
     def open(self, asking: Asking) -> dict[str, Any]:
         session = self._session(asking)
         path, name = self._source(session, asking.body.get("path"))
-        ct = self._opening.read(path, series=asking.body.get("series"), name=name)
+        boxes: list = []
+        if path.suffix.lower() == ".mrb" and path.is_file():
+            ct, boxes = self._opening.read_scene(path)
+        else:
+            ct = self._opening.read(path, series=asking.body.get("series"), name=name)
         with session.lock:
             self._stop_job(session)
-            session.ct, session.boxes, session.answer = ct, [], None
+            session.ct, session.boxes, session.answer = ct, boxes, None
         return self._opening.ct_to_json(ct)
 
     def show_ct(self, asking: Asking) -> dict[str, Any]:

@@ -7,11 +7,15 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
+from threading import Lock
 from typing import Any
 
 import numpy as np
-from LesionClassifierLib.scene.lesions import statesFrame
-from LesionLib.errors import BoxError, InputWarning, LesionLensError
+import slicer.util
+from LesionClassifierLib.headless import startHeadlessSlicer
+from LesionClassifierLib.scene.lesions import lesionsFromNodes, statesFrame
+from LesionClassifierLib.scene.volumes import firstVolume, nodesOfClass, volumeFromNode
+from LesionLib.errors import BoxError, InputWarning, LesionLensError, VolumeError
 from LesionLib.geometry import LesionBox
 from LesionLib.io.boxes import FrameSource, read_boxes_csv
 from LesionLib.io.image_headers import readable_name
@@ -27,6 +31,7 @@ _ENDINGS = (".nii.gz", ".nii", ".nrrd", ".mha", ".dcm", ".ima", ".img.dcm", "")
 _STEERS = re.compile(r"[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069]")
 _MAX_FILES, MAX_BOXES, MAX_NAME = 5000, 200, 200
 _UPLOADS = "uploads"
+_SCENE = Lock()  # there is one scene a process
 
 
 def shown_name(name: str) -> str:
@@ -112,6 +117,29 @@ def read(path: Path, *, series: str | None, name: str | None) -> OpenCT:
     warnings = tuple(InputWarning(w.name, renamed(w)) for w in volume.warnings)
     volume = replace(volume, name=name or volume.name, warnings=warnings)
     return OpenCT(volume, found, None if found is None else series_details(found))
+
+
+def read_scene(path: Path) -> tuple[OpenCT, list[DrawnBox]]:
+    """The CT of a scene that was saved in Slicer (.mrb), and its ROIs as boxes. Raises a `LesionLensError`."""
+    with _SCENE, _naming(path, None):
+        scene = startHeadlessSlicer().scene
+        scene.Clear(False)
+        try:
+            slicer.util.loadScene(str(path))
+            node = firstVolume(scene)
+            if node is None:
+                msg = f"{path.name} holds no CT; save the scene with it, or open the CT itself."
+                raise VolumeError(msg)
+            seen = volumeFromNode(node)
+            volume = replace(seen, array=seen.array.copy())  # the node goes with the scene
+            rois = nodesOfClass(scene, "vtkMRMLMarkupsROINode")
+            boxes = [DrawnBox(replace(box, segment=None)) for box in lesionsFromNodes(rois)]
+        except RuntimeError as error:
+            msg = f"{path.name} cannot be read as a scene of Slicer; save it again as .mrb."
+            raise VolumeError(msg) from error
+        finally:
+            scene.Clear(False)
+    return OpenCT(volume), _different(boxes)
 
 
 def list_series(path: Path, *, name: str | None) -> list[dict[str, Any]]:

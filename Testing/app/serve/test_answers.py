@@ -82,6 +82,29 @@ def test_the_viewer_gets_the_voxels_where_they_lie(visitor, shelf, tmp_path, box
     assert np.linalg.norm(middle[:3] - box["centerRAS"]) < 15
 
 
+def test_a_scene_of_slicer_brings_its_ct_and_its_boxes(visitor, shelf, lesion):
+    from LesionClassifierLib.headless import startHeadlessSlicer
+    from LesionClassifierLib.scene.lesions import addRoiNode
+    from LesionClassifierLib.scene.tree import saveScene
+    from LesionClassifierLib.scene.volumes import addVolumeNode
+
+    scene, volume = startHeadlessSlicer().scene, read_ct(shelf / "patch.nrrd")
+    scene.Clear(False)
+    addVolumeNode(scene, volume)
+    addRoiNode(scene, lesion)
+    saveScene(scene, shelf / "saved.mrb")
+    scene.Clear(False)
+    told = visitor.got("PUT", "ct", {"path": "saved.mrb"})
+    assert told["sizeIJK"] == list(volume.sizeIJK)
+    (box,) = visitor.got("GET", "boxes")["boxes"]
+    assert box["centerRAS"] == pytest.approx(lesion.centerRAS.tolist())
+    (shelf / "broken.mrb").write_bytes(b"no zip")
+    status, refused = visitor.ask("PUT", "ct", {"path": "broken.mrb"})
+    assert status == 422
+    assert "broken.mrb" in refused["message"]
+    assert str(shelf) not in refused["message"]
+
+
 @pytest.mark.parametrize("ending", [".nii.gz", ".mha", ".nrrd"])
 def test_a_file_that_is_dropped_is_read_as_one_of_the_disk(visitor, shelf, tmp_path, ending):
     path = tmp_path / f"dropped{ending}"

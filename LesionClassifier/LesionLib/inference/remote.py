@@ -31,10 +31,10 @@ from LesionLib.inference.messages import (
     RunRequest,
     RunResponse,
     WireError,
-    description_from_json,
     error_from_json,
     reply_from_frame,
 )
+from LesionLib.inference.model_description import description_from_json
 from LesionLib.inference.remote_messages import (
     API_HEADER,
     API_VERSION,

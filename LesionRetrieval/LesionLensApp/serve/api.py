@@ -16,9 +16,9 @@ from LesionLib.inference.messages import (
     MAP_CHOICES,
     EmbeddingRequest,
     WireError,
-    description_to_json,
     reply_to_frame,
 )
+from LesionLib.inference.model_description import description_to_json
 from LesionLib.inference.remote import reach_to_json
 from LesionLib.inference.remote_messages import (
     DIGEST_HEADER,

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import re
+import zipfile
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -31,6 +33,7 @@ _ENDINGS = (".nii.gz", ".nii", ".nrrd", ".mha", ".dcm", ".ima", ".img.dcm", "")
 _STEERS = re.compile(r"[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069]")
 _MAX_FILES, MAX_BOXES, MAX_NAME = 5000, 200, 200
 _UPLOADS = "uploads"
+_MAX_SCENE = 16 * 1024**3
 _SCENE = Lock()  # there is one scene a process
 
 
@@ -119,9 +122,37 @@ def read(path: Path, *, series: str | None, name: str | None) -> OpenCT:
     return OpenCT(volume, found, None if found is None else series_details(found))
 
 
+@contextmanager
+def _staying_here() -> Iterator[None]:
+    """Slicer unpacks a scene by going into a folder, and after a damaged one it stays there."""
+    here = os.getcwd()
+    try:
+        yield
+    finally:
+        os.chdir(here)
+
+
+def _require_zip(path: Path) -> None:
+    """Refuse what is no archive, or one whose files would be unpacked elsewhere. Raises `VolumeError`."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            names = archive.namelist()
+            size = sum(entry.file_size for entry in archive.infolist())
+    except (zipfile.BadZipFile, OSError, NotImplementedError) as error:
+        msg = f"{path.name} cannot be read as a scene of Slicer; save it again as .mrb."
+        raise VolumeError(msg) from error
+    outside = [
+        name for name in names if name.startswith(("/", "\\")) or ".." in PurePosixPath(name).parts or ":" in name
+    ]
+    if outside or size > _MAX_SCENE:
+        msg = f"{path.name} is no scene as Slicer saves it, or larger than any; save it again as .mrb."
+        raise VolumeError(msg)
+
+
 def read_scene(path: Path) -> tuple[OpenCT, list[DrawnBox]]:
     """The CT of a scene that was saved in Slicer (.mrb), and its ROIs as boxes. Raises a `LesionLensError`."""
-    with _SCENE, _naming(path, None):
+    with _SCENE, _naming(path, None), _staying_here():
+        _require_zip(path)
         scene = startHeadlessSlicer().scene
         scene.Clear(False)
         try:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import gzip
 import json
+import os
+import zipfile
 
 import numpy as np
 import pytest
@@ -98,11 +100,20 @@ def test_a_scene_of_slicer_brings_its_ct_and_its_boxes(visitor, shelf, lesion):
     assert told["sizeIJK"] == list(volume.sizeIJK)
     (box,) = visitor.got("GET", "boxes")["boxes"]
     assert box["centerRAS"] == pytest.approx(lesion.centerRAS.tolist())
-    (shelf / "broken.mrb").write_bytes(b"no zip")
+
+
+@pytest.mark.parametrize("inside", [None, "../../out.mrml", "/tmp/out.mrml", "empty.mrml"])
+def test_a_scene_that_is_damaged_or_unpacks_elsewhere_is_refused(visitor, shelf, inside):
+    here = os.getcwd()
+    with zipfile.ZipFile(shelf / "broken.mrb", "w") as archive:
+        archive.writestr(inside or "a", "<MRML/>")
+    if inside is None:
+        (shelf / "broken.mrb").write_bytes(b"no zip")
     status, refused = visitor.ask("PUT", "ct", {"path": "broken.mrb"})
     assert status == 422
     assert "broken.mrb" in refused["message"]
     assert str(shelf) not in refused["message"]
+    assert os.getcwd() == here
 
 
 @pytest.mark.parametrize("ending", [".nii.gz", ".mha", ".nrrd"])

@@ -169,7 +169,7 @@
     try {
       const ct = await json("PUT", here("ct"), source);
       $("series").hidden = true;
-      await show(ct, []);
+      await show(ct, (await json("GET", here("boxes"))).boxes); // a scene brings its own
     } finally {
       $("opening").textContent = "";
     }

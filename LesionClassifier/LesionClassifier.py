@@ -10,10 +10,10 @@ from pathlib import Path
 import slicer
 import vtk
 from LesionClassifierLib.logic import RunnerLogic
-from LesionLib.inference.remote import SwitchableRunner
 from LesionLib.inference.results import LesionResult
 from LesionLib.inference.runner import InferenceRunner, SharedRunner
 from LesionLib.model.folder import DEFAULT_MODEL
+from LesionLib.remote.runner import SwitchableRunner
 from slicer.i18n import tr as _
 from slicer.i18n import translate
 from slicer.ScriptedLoadableModule import (

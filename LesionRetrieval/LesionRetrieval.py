@@ -7,8 +7,8 @@ import unittest
 
 import slicer
 import vtk
-from LesionLib.inference.remote import SwitchableRunner
 from LesionLib.inference.runner import SharedRunner
+from LesionLib.remote.runner import SwitchableRunner
 from LesionRetrievalLib.logic import RetrievalLogic
 from slicer.i18n import tr as _
 from slicer.i18n import translate

@@ -10,8 +10,8 @@ import slicer
 from LesionClassifierLib.scene.lesions import addRoiNode, markAsLesion
 from LesionClassifierLib.scene.results import storedResult
 from LesionClassifierLib.scene.volumes import addVolumeNode
-from LesionLib.inference.remote import SwitchableRunner
 from LesionLib.model.folder import golden_case
+from LesionLib.remote.runner import SwitchableRunner
 from scored_model import NAME, small_model
 from served import TOKEN, serving
 

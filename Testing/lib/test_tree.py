@@ -43,6 +43,7 @@ WALLS = {
         "explain": "errors geometry networks sampling uncertainty",
         "model": "errors geometry io metric networks sampling uncertainty",
         "inference": "errors geometry io metric networks sampling uncertainty explain model",
+        "remote": "errors geometry io model sampling inference",
         "phantom": "geometry sampling",
     },
     "LesionClassifierLib": {

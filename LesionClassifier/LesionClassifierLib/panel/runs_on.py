@@ -6,8 +6,8 @@ from collections.abc import Callable
 
 import qt
 from LesionLib.errors import LesionLensError
-from LesionLib.inference.remote import RemoteRunner, SwitchableRunner
 from LesionLib.inference.runner import InferenceRunner
+from LesionLib.remote.runner import RemoteRunner, SwitchableRunner
 from slicer.i18n import tr as _
 
 from LesionClassifierLib.background import BackgroundRun

@@ -19,15 +19,15 @@ from LesionLib.inference.messages import (
     reply_to_frame,
 )
 from LesionLib.inference.model_description import description_to_json
-from LesionLib.inference.remote import reach_to_json
-from LesionLib.inference.remote_messages import (
+from LesionLib.io.nifti import nifti_bytes, nifti_parts
+from LesionLib.remote.messages import (
     DIGEST_HEADER,
     FRAME_TYPE,
     bytes_of_frame,
     digest_of,
     question_from_bytes,
 )
-from LesionLib.io.nifti import nifti_bytes, nifti_parts
+from LesionLib.remote.runner import reach_to_json
 from LesionLib.sampling.inputs import reach_of
 from starlette.concurrency import run_in_threadpool
 from starlette.responses import FileResponse, Response, StreamingResponse

@@ -6,8 +6,8 @@ import json
 
 import jsonschema
 import pytest
-from LesionLib.inference.remote_messages import FRAME_TYPE
 from LesionLib.inference.runner import WorkerRunner
+from LesionLib.remote.messages import FRAME_TYPE
 from served import TOKEN, serving
 
 MODEL = "lung-nodule-malignancy"

@@ -35,7 +35,9 @@ from LesionLib.inference.messages import (
     reply_from_frame,
 )
 from LesionLib.inference.model_description import description_from_json
-from LesionLib.inference.remote_messages import (
+from LesionLib.inference.runner import InferenceRunner
+from LesionLib.model.folder import find_bundle, is_model_path, unchecked_manifest
+from LesionLib.remote.messages import (
     API_HEADER,
     API_VERSION,
     DIGEST_HEADER,
@@ -46,8 +48,6 @@ from LesionLib.inference.remote_messages import (
     question_to_bytes,
     with_warnings_of,
 )
-from LesionLib.inference.runner import InferenceRunner
-from LesionLib.model.folder import find_bundle, is_model_path, unchecked_manifest
 from LesionLib.sampling.inputs import Reach
 
 _CONNECT_S, _ANSWER_S = 10.0, 60.0

@@ -11,14 +11,15 @@ TORCH_CPU_INDEX := https://download.pytorch.org/whl/cpu
 STAMP := $(VENV)/.installed
 NIIVUE := node_modules/@niivue/niivue/dist/niivue.umd.js
 
-.PHONY: demo test test-all test-web bench bench-server fuzz chaos pictures docs train clean help
+.PHONY: demo test test-all test-web bench bench-gpu bench-server fuzz chaos pictures docs train clean help
 
 help:
 	@echo "make demo     install into .venv, then classify a phantom into demo-out/"
 	@echo "make test     install into .venv, then run the checks"
 	@echo "make test-all    the same with what takes long: every recipe whole, killed runs, a cluster (ten minutes more on 2 cores)"
 	@echo "make test-web the pages in a real browser (needs Chromium; also a part of make test)"
-	@echo "make bench    how fast lesions are answered, beside the usual way (some minutes)"
+	@echo "make bench    all ratios with their peers: bench.json, and BENCHMARKS.md made from it (some ten minutes)"
+	@echo "make bench-gpu    lesions on a GPU, where there is one (under four minutes)"
 	@echo "make bench-server    how fast a library on a Milvus server answers, beside one in a file (some minutes)"
 	@echo "make fuzz     10,000 damaged files for every reader (up to 15 minutes on 2 cores)"
 	@echo "make chaos    100 kills of every writer, a full disk, a read-only folder (some minutes)"
@@ -66,9 +67,10 @@ test-web: $(STAMP) $(NIIVUE)
 	$(BIN)/pytest Testing/web
 
 bench: $(STAMP)
-	$(BIN)/python Testing/benchmarks/bench_frangi.py
-	$(BIN)/python Testing/benchmarks/bench_library.py
-	$(BIN)/python Testing/benchmarks/bench_classify.py
+	$(BIN)/python Testing/benchmarks/bench.py --json bench.json --page BENCHMARKS.md
+
+bench-gpu: $(STAMP)
+	$(BIN)/python Testing/benchmarks/bench_gpu.py
 
 bench-server: $(STAMP)
 	$(BIN)/python Testing/benchmarks/bench_server.py

@@ -158,18 +158,24 @@ class LesionBox:
         )
 
 
+def is_outside(volume: CTVolume, box: LesionBox) -> bool:
+    """Whether the box shares no point with the volume."""
+    if _holds(volume, box.centerRAS):
+        return False
+    origin, edges = _corner_and_edges(volume)
+    return _are_apart(box.axesRAS * box.sizeMm, edges, box.centerRAS - origin - edges.sum(axis=1) / 2)
+
+
 def distance_outside_mm(volume: CTVolume, box: LesionBox) -> float:
     """How far the box lies from the volume; 0 where they overlap or touch.
 
     The closest pair of points of two parallelepipeds is a bounded linear least-squares problem in six unknowns.
     """
-    size = np.array(volume.sizeIJK)
-    if _holds(volume, box.centerRAS):
+    if not is_outside(volume, box):
         return 0.0
     from scipy.optimize import lsq_linear  # half a second to import, and only a box gone astray needs it
 
-    origin = transformed_points(volume.ijkToRAS, [-0.5, -0.5, -0.5])
-    edges = volume.ijkToRAS[:3, :3] * size
+    origin, edges = _corner_and_edges(volume)
     solution = lsq_linear(
         np.hstack([box.axesRAS, -edges]),
         origin - box.centerRAS,
@@ -177,6 +183,24 @@ def distance_outside_mm(volume: CTVolume, box: LesionBox) -> float:
     )
     distance = float(np.sqrt(2 * solution.cost))
     return 0.0 if distance < 1e-3 else distance
+
+
+def _corner_and_edges(volume: CTVolume) -> tuple[np.ndarray, np.ndarray]:
+    """Of the volume as a parallelepiped: the outer corner of its first voxel, RAS mm, and its edges in the columns, (3, 3)."""
+    origin = transformed_points(volume.ijkToRAS, [-0.5, -0.5, -0.5])
+    return origin, volume.ijkToRAS[:3, :3] * np.array(volume.sizeIJK)
+
+
+def _are_apart(first: np.ndarray, second: np.ndarray, between: np.ndarray) -> bool:
+    """Whether a plane separates two parallelepipeds: edges in the columns, (3, 3), and ``between`` their middles, (3,).
+
+    Where one does, one of these does: parallel to a face of either, or to an edge of each (separating axis theorem).
+    """
+    pairs = [(edges[:, a], edges[:, b]) for edges in (first, second) for a, b in ((0, 1), (0, 2), (1, 2))]
+    pairs += [(a, b) for a in first.T for b in second.T]
+    normals = np.array([np.cross(a, b) for a, b in pairs])
+    reach = (np.abs(normals @ first) + np.abs(normals @ second)).sum(axis=1) / 2
+    return bool((np.abs(normals @ between) > reach * (1 + 1e-12)).any())
 
 
 def _holds(volume: CTVolume, pointRAS: np.ndarray) -> bool:

@@ -223,16 +223,17 @@ def _drawn(
         steps.begin("Saving the scene")
         saveScene(running.scene, folder / "scene.mrb")
         pairs = list(zip(lesions, neighbours, strict=True))
-        for lesion, found in steps.each(pairs, "Drawing the report's pictures"):
-            job, result, volume = lesion.job, lesion.result, volumes[id(lesion.job)]
-            images = lesion_images(
-                renderer, job.volumeNode, lesion.roiNode, lesion.heatMapNode, result,
-                volume=volume, window=job.window, details=job.details,
-            )  # fmt: skip
-            similar = SimilarCases()
-            if library is not None and found:
-                similar = similar_cases(result, found, library, volume, window=images.window)
-            drawn.append((images, similar))
+        with renderer.hiddenRois():
+            for lesion, found in steps.each(pairs, "Drawing the report's pictures"):
+                job, result, volume = lesion.job, lesion.result, volumes[id(lesion.job)]
+                images = lesion_images(
+                    renderer, job.volumeNode, lesion.roiNode, lesion.heatMapNode, result,
+                    volume=volume, window=job.window, details=job.details,
+                )  # fmt: skip
+                similar = SimilarCases()
+                if library is not None and found:
+                    similar = similar_cases(result, found, library, volume, window=images.window)
+                drawn.append((images, similar))
     return drawn
 
 
@@ -348,7 +349,7 @@ def classify_files(options: argparse.Namespace, model: ModelSession, steps: Step
             )
         running = startHeadlessSlicer()
         running.scene.Clear(False)  # one process may run several commands
-        volumeNode = addVolumeNode(running.scene, volume)
+        volumeNode = addVolumeNode(running.scene, volume, isShared=True)
         volumeNode.SetName(options.name or volume.name)
         if options.boxes:
             roiNodes = addBoxes(running.scene, options.boxes, ijkToRAS=volume.ijkToRAS)

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Collection
-from contextlib import ExitStack
+from collections.abc import Collection, Iterator
+from contextlib import ExitStack, contextmanager
 
 import numpy as np
 import slicer
@@ -78,6 +78,13 @@ class SliceRenderer:
                 _showWindow(afterwards, volumeNode, *window)
             _showRois(afterwards, rois, visibleRois, names)
             return view.grab()
+
+    @contextmanager
+    def hiddenRois(self) -> Iterator[None]:
+        """Hide all boxes meanwhile: of many boxes each picture then shows its own, instead of hiding all others once more."""
+        with ExitStack() as afterwards:
+            _showRois(afterwards, nodesOfClass(self._headless.scene, "vtkMRMLMarkupsROINode"), (), False)
+            yield
 
     def place(self, *, centerRAS: np.ndarray, fieldOfViewMm: float) -> None:
         """Put ``centerRAS`` (RAS mm) into the middle of all three views, for a scene that is to open there."""
@@ -170,7 +177,8 @@ class SliceView:
         """Show a scale bar, or none, until ``afterwards`` ends."""
         node = self.sliceNode
         _set(afterwards, node, "RulerType", node.RulerTypeThin if shown else node.RulerTypeNone)
-        _set(afterwards, node, "RulerColor", node.RulerColorYellow)
+        if shown:
+            _set(afterwards, node, "RulerColor", node.RulerColorYellow)
 
     def grab(self) -> np.ndarray:
         """Draw, and return the pixels (height, width, 3), top row first."""
@@ -230,7 +238,7 @@ def _windowFor(headless: HeadlessSlicer, size: tuple[int, int]) -> vtk.vtkRender
     _requireOpenGL()
     window = vtk.vtkRenderWindow()
     window.SetOffScreenRendering(1)
-    window.SetMultiSamples(4)
+    window.SetMultiSamples(2)  # without a GPU, four take as long as all the rest of a picture
     window.SetAlphaBitPlanes(1)
     window.SetSize(*size)
     window.SetNumberOfLayers(2)
@@ -335,7 +343,9 @@ def _showRois(
 
 
 def _set(afterwards: ExitStack, node: vtkMRMLNode, name: str, value: object) -> None:
-    """Set one property of a node and have it set back afterwards."""
-    setter = getattr(node, f"Set{name}")
-    afterwards.callback(setter, getattr(node, f"Get{name}")())
+    """Set one property of a node and have it set back afterwards. One that is so already is left alone: all views would follow."""
+    setter, before = getattr(node, f"Set{name}"), getattr(node, f"Get{name}")()
+    if before == value:
+        return
+    afterwards.callback(setter, before)
     setter(value)

@@ -117,9 +117,14 @@ def example_pictures(ct: CTVolume, box: LesionBox) -> torch.Tensor:
     return in_channels_last(torch.from_numpy(crop_lesion(ct, box, SPEC).patches))
 
 
-def our_way(bundle: Bundle, ct: CTVolume, boxes: list[LesionBox], precision: Precision) -> Measured:
-    """Median of several runs through `Classifier.classify_all`, everything included that a user waits for."""
-    network = in_precision(bundle.network, precision, dimensions=4, temperature=1.0)
+def our_way(
+    bundle: Bundle, ct: CTVolume, boxes: list[LesionBox], precision: Precision, *, network: LesionNet | None = None
+) -> Measured:
+    """Median of several runs through `Classifier.classify_all`, everything included that a user waits for.
+
+    ``network``: what computes in place of the bundle's own.
+    """
+    network = network or in_precision(bundle.network, precision, dimensions=4, temperature=1.0)
     classifier = Classifier(replace(bundle, network=network), ct)
     classifier.classify(boxes[0])
     runs = [timed(lambda: list(classifier.classify_all(boxes))) for _ in range(_REPEATS)]

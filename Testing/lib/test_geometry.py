@@ -7,7 +7,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from LesionLib.errors import BoxError, VolumeError
-from LesionLib.geometry import CTVolume, LesionBox, distance_outside_mm, require_overlap, transformed_points
+from LesionLib.geometry import (
+    CTVolume,
+    LesionBox,
+    distance_outside_mm,
+    is_outside,
+    require_overlap,
+    transformed_points,
+)
 from scipy.spatial import cKDTree
 
 
@@ -217,3 +224,20 @@ def test_jitter_moves_and_turns_along_the_box_s_own_axes():
     assert moved.name == "L1"
     still = box.jittered(np.random.default_rng(1))
     np.testing.assert_array_equal(still.cornersRAS, box.cornersRAS)
+
+
+def test_a_box_is_outside_just_where_its_distance_says_so():
+    ct, rng = volume(), np.random.default_rng(5)
+    outside = []
+    for _ in range(150):
+        box = LesionBox(rng.uniform(-20, 60, 3), rng.uniform(1, 40, 3), name="L").jittered(rng, turn_degrees=90)
+        outside.append(is_outside(ct, box))
+        axes, edges = box.axesRAS * box.sizeMm, ct.ijkToRAS[:3, :3] * np.array(ct.sizeIJK)
+        start = transformed_points(ct.ijkToRAS, [-0.5, -0.5, -0.5])
+        shares = rng.uniform(-0.5, 0.5, (4000, 3)) @ axes.T + box.centerRAS
+        inside = (
+            (np.linalg.solve(edges, (shares - start).T) >= 0) & (np.linalg.solve(edges, (shares - start).T) <= 1)
+        ).all(axis=0)
+        assert not (outside[-1] and inside.any())
+        assert (distance_outside_mm(ct, box) > 0) == outside[-1]
+    assert 20 < sum(outside) < 130

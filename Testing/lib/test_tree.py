@@ -83,7 +83,7 @@ WALLS = {
         "similar_cases": "display_windows",
         "report": "output slice_views display_windows similar_cases",
         "models": "output",
-        "quiz": "options output loaded_model web",
+        "quiz": "options output loaded_model case_table library web",
         "web": "display_windows",
         "reading": "",
         "case_table": "reading classify",

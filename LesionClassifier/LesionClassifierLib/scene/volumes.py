@@ -18,7 +18,7 @@ from slicer import (
     vtkMRMLVolumeArchetypeStorageNode,
     vtkMRMLVolumeNode,
 )
-from vtk.util.numpy_support import vtk_to_numpy
+from vtk.util.numpy_support import numpy_to_vtk, vtk_to_numpy
 
 HEAT_MAP_ATTRIBUTE = "LesionLens.HeatMap"
 
@@ -66,13 +66,19 @@ def volumeFromNode(volumeNode: vtkMRMLVolumeNode) -> CTVolume:
 
 
 def addVolumeNode(
-    scene: vtkMRMLScene, volume: CTVolume, *, windowHU: float = 1500.0, levelHU: float = -600.0
+    scene: vtkMRMLScene,
+    volume: CTVolume,
+    *,
+    windowHU: float = 1500.0,
+    levelHU: float = -600.0,
+    isShared: bool = False,
 ) -> vtkMRMLScalarVolumeNode:
     """A CT as a new volume node, shown with a window (lung by default; width and centre in HU).
 
     The voxel type is kept, int16 stays int16. What the reader of the file noticed becomes the node's description.
+    ``isShared``: the node shows the very memory of the array, which nobody may change afterwards.
     """
-    node = addScalarVolume(scene, volume.array, volume.ijkToRAS, name=volume.name)
+    node = addScalarVolume(scene, volume.array, volume.ijkToRAS, name=volume.name, isShared=isShared)
     node.SetDescription(" ".join(volume.warnings))
     display = node.GetDisplayNode()
     display.SetAndObserveColorNodeID("vtkMRMLColorTableNodeGrey")
@@ -82,16 +88,30 @@ def addVolumeNode(
 
 
 def addScalarVolume(
-    scene: vtkMRMLScene, array: np.ndarray, ijkToRAS: np.ndarray, *, name: str
+    scene: vtkMRMLScene, array: np.ndarray, ijkToRAS: np.ndarray, *, name: str, isShared: bool = False
 ) -> vtkMRMLScalarVolumeNode:
-    """A volume node with default display from an array (k, j, i), which is copied, and its 4x4 to RAS mm."""
+    """A volume node with default display from an array (k, j, i), which is copied unless ``isShared``, and its 4x4 to RAS mm."""
     node = scene.AddNewNodeByClass("vtkMRMLScalarVolumeNode")
     node.SetName(name)
     dtype = _WIDENED.get(array.dtype, array.dtype.newbyteorder("="))
-    slicer.util.updateVolumeFromArray(node, np.ascontiguousarray(array, dtype=dtype))
+    voxels = np.ascontiguousarray(array, dtype=dtype)
+    if isShared:
+        node.SetAndObserveImageData(_imageOn(voxels))
+    else:
+        slicer.util.updateVolumeFromArray(node, voxels)
     node.SetIJKToRASMatrix(slicer.util.vtkMatrixFromArray(ijkToRAS))
     node.CreateDefaultDisplayNodes()
     return node
+
+
+def _imageOn(array: np.ndarray) -> vtk.vtkImageData:
+    """An image whose scalars are the memory of a contiguous array (k, j, i), which they keep alive."""
+    image = vtk.vtkImageData()
+    image.SetDimensions(array.shape[::-1])
+    scalars = numpy_to_vtk(array.reshape(-1), deep=False)
+    scalars.keptArray = array  # VTK keeps what Python hangs on its object as long as the object lives
+    image.GetPointData().SetScalars(scalars)
+    return image
 
 
 def parentToWorld(node: vtkMRMLTransformableNode, errorClass: type[LesionLensError]) -> np.ndarray:

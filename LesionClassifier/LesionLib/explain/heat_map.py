@@ -108,18 +108,32 @@ def _touched_voxels(volume: CTVolume, pane: _Pane) -> tuple[np.ndarray, np.ndarr
 
 def _resampled(pane: _Pane, ijk_to_ras: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
     """The pane's map on the first slice of a lattice, ``shape`` = (j, i); 0 outside the pane's region."""
-    from scipy import ndimage  # not when Slicer starts, nor in a quiz
-
     points = lattice_points((shape[1], shape[0], 1))[0]
     index = transformed_points(np.linalg.inv(pane.toRAS) @ ijk_to_ras, points)[..., ::-1]
     samples = np.array(pane.region.shape)
     # Centres of cells that are several samples wide: (x + 0.5) * cells / samples - 0.5.
     cells = (index + 0.5) * (np.array(pane.map.shape) / samples) - 0.5
-    values = ndimage.map_coordinates(pane.map, np.moveaxis(cells, -1, 0), order=1, mode="nearest")
+    values = _interpolated(pane.map, cells)
     nearest = np.floor(index + 0.5 + 1e-6).astype(int)
     inside = ((index >= -0.5 - 1e-6) & (index <= samples - 0.5 + 1e-6)).all(axis=-1)
     slice_, row, column = np.moveaxis(np.clip(nearest, 0, samples - 1), -1, 0)
     return np.where(inside & pane.region[slice_, row, column], values, 0.0)
+
+
+def _interpolated(values: np.ndarray, at: np.ndarray) -> np.ndarray:
+    """``values`` (k, j, i) at ``at`` (..., 3), linear between them and constant beyond: `scipy.ndimage.map_coordinates`, whose
+    import takes longer than all maps of a CT.
+    """
+    last = np.array(values.shape) - 1
+    at = np.clip(at, 0, last)
+    low = np.minimum(np.floor(at).astype(int), np.maximum(last - 1, 0))
+    high, share = np.minimum(low + 1, last), at - low
+    found = np.zeros(at.shape[:-1])
+    for corner in range(8):
+        upper = np.array([corner >> axis & 1 for axis in range(3)], dtype=bool)
+        weight = np.where(upper, share, 1 - share).prod(axis=-1)
+        found += weight * values[tuple(np.moveaxis(np.where(upper, high, low), -1, 0))]
+    return found
 
 
 def _moved(ijk_to_ras: np.ndarray, first: np.ndarray) -> np.ndarray:

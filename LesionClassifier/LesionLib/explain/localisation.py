@@ -18,7 +18,6 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from scipy import ndimage
 from torch import Tensor, nn
 
 from LesionLib.explain.heat_map import HeatMap
@@ -191,6 +190,8 @@ def _boxes(hot: np.ndarray, which: str) -> Iterator[tuple[np.ndarray, np.ndarray
     if which == "whole":
         yield _around(hot)
         return
+    from scipy import ndimage  # a second to import, and no answer needs it
+
     parts, count = ndimage.label(hot, structure=np.ones([3] * hot.ndim))
     largest = int(np.bincount(parts.ravel())[1:].argmax()) + 1
     for part in range(1, count + 1) if which == "any" else [largest]:
@@ -209,6 +210,8 @@ def _upsampled(case: LocalisationCase) -> np.ndarray:
         for coarse, fine in zip(case.cam.shape, case.truth.shape, strict=True)
     ]
     where = np.meshgrid(*axes, indexing="ij")
+    from scipy import ndimage
+
     return ndimage.map_coordinates(case.cam.astype(np.float64), where, order=1, mode="nearest")
 
 

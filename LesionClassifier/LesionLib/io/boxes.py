@@ -25,7 +25,7 @@ from LesionLib.errors import BoxError, InputWarning, LesionLensError, WarningNam
 from LesionLib.geometry import (
     CTVolume,
     LesionBox,
-    distance_outside_mm,
+    is_outside,
     label_mask,
     transformed_points,
     voxels_around,
@@ -269,7 +269,7 @@ def frame_warning(volume: CTVolume, box: LesionBox, frame: FrameSource) -> Input
         return None
     other = replace(box, centerRAS=box.centerRAS * [-1, -1, 1])
     here, there = (", ".join(f"{v:.1f}" for v in one.centerRAS) for one in (box, other))
-    fits = distance_outside_mm(volume, other) == 0
+    fits = not is_outside(volume, other)
     if frame is FrameSource.GUESSED:
         also = "which lies in this CT, too" if fits else "which lies outside this CT"
         text = (

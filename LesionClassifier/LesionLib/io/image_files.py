@@ -123,9 +123,20 @@ def _rescaled(array: np.ndarray, slope: float, intercept: float) -> np.ndarray:
         return array
     is_whole = array.dtype.kind in "iu" and slope.is_integer() and intercept.is_integer() and array.dtype.itemsize <= 4
     if is_whole and abs(slope) * 2.0 ** (8 * array.dtype.itemsize) + abs(intercept) < 2**62:
-        return array.astype(np.int64) * int(slope) + int(intercept)
+        ends = [int(array.min()) * int(slope), int(array.max()) * int(slope)] if array.size else [0, 0]
+        reached = [*ends, *(end + int(intercept) for end in ends), int(slope), int(intercept)]
+        found = array.astype(_holding(min(reached), max(reached)), copy=False)
+        found *= int(slope)  # in place: of a long CT a second copy does not fit everywhere
+        found += int(intercept)
+        return found
     kind = np.float32 if array.dtype.itemsize <= 2 else np.float64
     return array.astype(kind) * kind(slope) + kind(intercept)
+
+
+def _holding(low: int, high: int) -> type[np.integer]:
+    """The smallest of the signed integers that hold both."""
+    kinds = (np.int16, np.int32, np.int64)
+    return next(kind for kind in kinds if np.iinfo(kind).min <= low and high <= np.iinfo(kind).max)
 
 
 def smallest_integers(array: np.ndarray) -> np.ndarray:

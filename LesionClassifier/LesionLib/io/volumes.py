@@ -9,15 +9,13 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
-import pydicom
 import SimpleITK as sitk
-from pydicom.errors import InvalidDicomError
 
 from LesionLib.errors import InputWarning, VolumeError, WarningName
 from LesionLib.geometry import LPS_TO_RAS, CTVolume
-from LesionLib.io.dicom_pixels import read_multiframe, read_series_pixels
 from LesionLib.io.image_files import (
     MAX_VOXELS,
     looks_like_dicom,
@@ -27,6 +25,11 @@ from LesionLib.io.image_files import (
     smallest_integers,
 )
 from LesionLib.io.image_headers import readable_name, require_volume
+
+if TYPE_CHECKING:
+    import pydicom
+
+# pydicom, and what reads pixels by it, are imported where a DICOM file is read: half a second that an image file needs not.
 
 
 def ijk_to_ras(image: sitk.Image) -> np.ndarray:
@@ -289,6 +292,8 @@ def read_series(series: DicomSeries, *, name: str) -> CTVolume:
         raise VolumeError(msg)
     if len(series.slices) == 1 and _count(series.slices[0].header, "NumberOfFrames", name) > 1:
         return _multiframe(series, name)
+    from LesionLib.io.dicom_pixels import read_series_pixels
+
     slices, positions = _sorted_slices(series, name)
     try:
         array = read_series_pixels([s.path for s in slices], [s.header for s in slices], name=name)
@@ -309,6 +314,8 @@ def read_series(series: DicomSeries, *, name: str) -> CTVolume:
 
 
 def _multiframe(series: DicomSeries, name: str) -> CTVolume:
+    from LesionLib.io.dicom_pixels import read_multiframe
+
     header = series.slices[0].header
     _require_sensible(header, name)
     array, to_lps = read_multiframe(series.slices[0].path, name=name)
@@ -341,6 +348,9 @@ def _left_out(series: DicomSeries) -> tuple[InputWarning, ...]:
 
 def _header(path: Path) -> pydicom.Dataset | None:
     """The header, every element of it readable that is needed for the voxels; None for a damaged file."""
+    import pydicom
+    from pydicom.errors import InvalidDicomError
+
     try:
         with path.open("rb") as handle:
             is_marked = handle.read(132)[128:] == b"DICM"

@@ -8,13 +8,13 @@ global average, linear. The names of the paper: SADRN is ``attention="spatial"``
 
 from __future__ import annotations
 
-from monai.networks.nets.resnet import ResNetBottleneck
 from torch import Tensor, nn
 from torch.nn import functional
 
 from LesionLib.networks.attention import Attention
 from LesionLib.networks.resnet import (
     WIDTH_DIVISORS,
+    Bottleneck,
     PooledNet,
     chosen,
     last_map,
@@ -126,4 +126,4 @@ class RAResNet50(PooledNet):
 
 
 def _unit(channels: int) -> nn.Module:
-    return ResNetBottleneck(channels, max(1, channels // ResNetBottleneck.expansion), spatial_dims=2)
+    return Bottleneck(channels, max(1, channels // Bottleneck.expansion))

@@ -9,13 +9,13 @@ is a variant. Beside it the networks of its tables that stand nowhere else: VGG-
 from __future__ import annotations
 
 import torch
-from monai.networks.nets.resnet import ResNetBottleneck
 from torch import Tensor, nn
 from torch.nn import functional
 
 from LesionLib.networks.base import LesionNet
 from LesionLib.networks.resnet import (
     WIDTH_DIVISORS,
+    Bottleneck,
     PooledNet,
     chosen,
     last_map,
@@ -230,7 +230,7 @@ class CNN3D(LesionNet):
         return self.classifier[-1](self.descriptor(f))
 
 
-class AttentionResidualBlock(ResNetBottleneck):
+class AttentionResidualBlock(Bottleneck):
     """Zhang, Xie, Xia and Shen, "Attention residual learning for skin lesion classification", IEEE TMI 2019.
 
     y = ReLU(x + F(x) + alpha x R(F(x)) x x), R the softmax over the places of each channel; alpha is learned. One parameter more than

@@ -1,29 +1,143 @@
 """ResNet and SE-ResNet with the published parameter names, dense enough for small lesions; in 3-D ResNet-18 and one for shapes.
 
-He et al., CVPR 2016; Hu et al., CVPR 2018. Blocks are MONAI's, whose ResNet takes the published ImageNet files as they
-are. Strides beyond ``output_stride`` are left out and replaced by dilation (Yu et al., CVPR 2017): same weights, and at
-every k-th position the same numbers, but a finer map.
+He et al., CVPR 2016; Hu et al., CVPR 2018. Published ImageNet files load as they are. Names and numbers are those of
+``monai.networks.nets.resnet.ResNet``, which a test holds them to; MONAI itself takes seconds to import, and only the SE-ResNet is
+made of its blocks. Strides beyond ``output_stride`` are left out and replaced by dilation (Yu et al., CVPR 2017): same weights,
+and at every k-th position the same numbers, but a finer map.
 """
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 
 import torch
-from monai.networks.nets.resnet import ResNet as MonaiResNet
-from monai.networks.nets.senet import SENet as MonaiSENet
 from torch import Tensor, nn
 
 from LesionLib.networks.base import LesionNet
 
+_CONVOLUTIONS = {2: nn.Conv2d, 3: nn.Conv3d}
+_NORMS = {2: nn.BatchNorm2d, 3: nn.BatchNorm3d}
+_POOLS = {2: nn.MaxPool2d, 3: nn.MaxPool3d}
+
+
+class BasicBlock(nn.Module):
+    """Two 3 x 3 convolutions and what was there before."""
+
+    expansion = 1
+
+    def __init__(
+        self,
+        inputs: int,
+        planes: int,
+        *,
+        dimensions: int = 2,
+        stride: int = 1,
+        downsample: nn.Module | None = None,
+    ) -> None:
+        super().__init__()
+        convolution, norm = _CONVOLUTIONS[dimensions], _NORMS[dimensions]
+        self.conv1 = convolution(inputs, planes, 3, padding=1, stride=stride, bias=False)
+        self.bn1 = norm(planes)
+        self.act = nn.ReLU(inplace=True)
+        self.conv2 = convolution(planes, planes, 3, padding=1, bias=False)
+        self.bn2 = norm(planes)
+        self.downsample = downsample
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(batch, inputs, ...) -> (batch, planes, ...)."""
+        out = self.bn2(self.conv2(self.act(self.bn1(self.conv1(x)))))
+        out += x if self.downsample is None else self.downsample(x)
+        return self.act(out)
+
+
+class Bottleneck(nn.Module):
+    """1 x 1, 3 x 3 and 1 x 1 convolutions, the stride in the middle one, and what was there before."""
+
+    expansion = 4
+
+    def __init__(
+        self,
+        inputs: int,
+        planes: int,
+        *,
+        dimensions: int = 2,
+        stride: int = 1,
+        downsample: nn.Module | None = None,
+    ) -> None:
+        super().__init__()
+        convolution, norm = _CONVOLUTIONS[dimensions], _NORMS[dimensions]
+        self.conv1 = convolution(inputs, planes, 1, bias=False)
+        self.bn1 = norm(planes)
+        self.conv2 = convolution(planes, planes, 3, stride=stride, padding=1, bias=False)
+        self.bn2 = norm(planes)
+        self.conv3 = convolution(planes, planes * self.expansion, 1, bias=False)
+        self.bn3 = norm(planes * self.expansion)
+        self.act = nn.ReLU(inplace=True)
+        self.downsample = downsample
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(batch, inputs, ...) -> (batch, 4 x planes, ...)."""
+        out = self.act(self.bn1(self.conv1(x)))
+        out = self.bn3(self.conv3(self.act(self.bn2(self.conv2(out)))))
+        out += x if self.downsample is None else self.downsample(x)
+        return self.act(out)
+
+
+class ResidualTrunk(nn.Module):
+    """The stem and four stages. ``planes`` and ``layers``: channels and blocks of each stage; ``kernel``, ``stride``: the stem's."""
+
+    def __init__(
+        self,
+        block: type[BasicBlock | Bottleneck],
+        layers: Sequence[int],
+        planes: Sequence[int],
+        *,
+        dimensions: int,
+        channels: int,
+        kernel: int,
+        stride: int,
+        pooled: bool,
+    ) -> None:
+        super().__init__()
+        convolution, norm = _CONVOLUTIONS[dimensions], _NORMS[dimensions]
+        self.dimensions, self.inputs, self.pooled = dimensions, planes[0], pooled
+        self.conv1 = convolution(channels, planes[0], kernel, stride=stride, padding=kernel // 2, bias=False)
+        self.bn1 = norm(planes[0])
+        self.act = nn.ReLU(inplace=True)
+        self.maxpool = _POOLS[dimensions](3, stride=2, padding=1)
+        self.layer1 = self._stage(block, planes[0], layers[0], stride=1)
+        self.layer2 = self._stage(block, planes[1], layers[1], stride=2)
+        self.layer3 = self._stage(block, planes[2], layers[2], stride=2)
+        self.layer4 = self._stage(block, planes[3], layers[3], stride=2)
+        for module in self.modules():
+            if isinstance(module, convolution):
+                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+
+    def _stage(self, block: type[BasicBlock | Bottleneck], planes: int, count: int, *, stride: int) -> nn.Sequential:
+        outputs, downsample, blocks = planes * block.expansion, None, []
+        if stride != 1 or self.inputs != outputs:
+            convolution = _CONVOLUTIONS[self.dimensions](self.inputs, outputs, 1, stride=stride, bias=False)
+            downsample = nn.Sequential(convolution, _NORMS[self.dimensions](outputs))
+        for number in range(count):
+            first = number == 0
+            blocks.append(
+                block(
+                    self.inputs, planes,
+                    dimensions=self.dimensions, stride=stride if first else 1, downsample=downsample if first else None,
+                )
+            )  # fmt: skip
+            self.inputs = outputs
+        return nn.Sequential(*blocks)
+
+
 # depth -> block, blocks per stage (He et al., table 1)
 _DEPTHS = {
-    18: ("basic", [2, 2, 2, 2]),
-    34: ("basic", [3, 4, 6, 3]),
-    50: ("bottleneck", [3, 4, 6, 3]),
-    101: ("bottleneck", [3, 4, 23, 3]),
-    152: ("bottleneck", [3, 8, 36, 3]),
+    18: (BasicBlock, [2, 2, 2, 2]),
+    34: (BasicBlock, [3, 4, 6, 3]),
+    50: (Bottleneck, [3, 4, 6, 3]),
+    101: (Bottleneck, [3, 4, 23, 3]),
+    152: (Bottleneck, [3, 8, 36, 3]),
 }
 _PLANES = (64, 128, 256, 512)
 WIDTH_DIVISORS = {"full": 1, "tiny": 16}  # tiny: all layers of the full network, a sixteenth of its channels
@@ -40,7 +154,7 @@ def chosen(value: object, allowed: Iterable[object], name: str) -> None:
 
 def stage_channels(depth: int, width: str) -> tuple[int, int, int, int]:
     """Channels of the four stages' maps: 256, 512, 1024, 2048 for ResNet-50 and deeper."""
-    expansion = 4 if _DEPTHS[depth][0] == "bottleneck" else 1
+    expansion = _DEPTHS[depth][0].expansion
     return tuple(planes // WIDTH_DIVISORS[width] * expansion for planes in _PLANES)
 
 
@@ -53,9 +167,9 @@ def resnet_trunk(
     stem: str = "imagenet",
     spatial_dims: int = 2,
     stem_stride: int | None = None,
-    block: type | None = None,
-) -> MonaiResNet:
-    """MONAI's ResNet without its classifier. ``stem_stride`` replaces the stem's own, ``block`` the depth's. Raises ValueError."""
+    block: type[BasicBlock | Bottleneck] | None = None,
+) -> ResidualTrunk:
+    """A ResNet without its classifier. ``stem_stride`` replaces the stem's own, ``block`` the depth's. Raises ValueError."""
     chosen(depth, _DEPTHS, "depth")
     chosen(width, WIDTH_DIVISORS, "width")
     chosen(output_stride, (32, 16, 8), "output_stride")
@@ -63,17 +177,15 @@ def resnet_trunk(
     own_block, layers = _DEPTHS[depth]
     kernel, own_stride, pooled = _STEMS[stem]
     stride = stem_stride or own_stride
-    trunk = MonaiResNet(
-        block=block or own_block,
-        layers=layers,
-        block_inplanes=[planes // WIDTH_DIVISORS[width] for planes in _PLANES],
-        spatial_dims=spatial_dims,
-        n_input_channels=channels,
-        conv1_t_size=kernel,
-        conv1_t_stride=stride,
-        no_max_pool=not pooled,
-        feed_forward=False,
-        bias_downsample=False,
+    trunk = ResidualTrunk(
+        block or own_block,
+        layers,
+        [planes // WIDTH_DIVISORS[width] for planes in _PLANES],
+        dimensions=spatial_dims,
+        channels=channels,
+        kernel=kernel,
+        stride=stride,
+        pooled=pooled,
     )
     replace_strides(stages_of(trunk), stride_so_far=stride * (2 if pooled else 1), output_stride=output_stride)
     return trunk
@@ -84,16 +196,16 @@ def stages_of(trunk: nn.Module) -> list[nn.Sequential]:
     return [trunk.layer1, trunk.layer2, trunk.layer3, trunk.layer4]
 
 
-def stage_maps(trunk: MonaiResNet, x: Tensor) -> Iterator[Tensor]:
+def stage_maps(trunk: ResidualTrunk, x: Tensor) -> Iterator[Tensor]:
     """The maps after the four stages, first to last; each is computed when it is asked for."""
     x = trunk.act(trunk.bn1(trunk.conv1(x)))
-    x = x if trunk.no_max_pool else trunk.maxpool(x)
+    x = trunk.maxpool(x) if trunk.pooled else x
     for stage in stages_of(trunk):
         x = stage(x)
         yield x
 
 
-def last_map(trunk: MonaiResNet, x: Tensor) -> Tensor:
+def last_map(trunk: ResidualTrunk, x: Tensor) -> Tensor:
     """The map after the fourth stage."""
     return deque(stage_maps(trunk, x), maxlen=1).pop()  # earlier maps are let go as soon as they are used
 
@@ -162,27 +274,28 @@ class ResNet(PooledNet):
         return last_map(self.trunk, x)
 
 
-class _SENet(MonaiSENet):
+def _se_trunk(channels: int, divisor: int) -> nn.Module:
     """MONAI's SE-ResNet-50 whose stages can be narrow: its own constructor fixes their channels."""
+    from monai.networks.nets.senet import SENet  # takes five seconds, and no other network needs it
 
-    def __init__(self, channels: int, divisor: int) -> None:
-        self.divisor = divisor
-        super().__init__(
-            spatial_dims=2,
-            in_channels=channels,
-            block="se_resnet_bottleneck",
-            layers=_DEPTHS[50][1],
-            groups=1,
-            reduction=16,
-            dropout_prob=None,
-            inplanes=64 // divisor,
-            downsample_kernel_size=1,
-            input_3x3=False,
-        )
-        del self.last_linear, self.adaptive_avg_pool
+    class NarrowSENet(SENet):
+        def _make_layer(self, block: type, planes: int, blocks: int, **arguments: int) -> nn.Sequential:
+            return super()._make_layer(block, planes // divisor, blocks, **arguments)
 
-    def _make_layer(self, block: type, planes: int, blocks: int, **arguments: int) -> nn.Sequential:
-        return super()._make_layer(block, planes // self.divisor, blocks, **arguments)
+    trunk = NarrowSENet(
+        spatial_dims=2,
+        in_channels=channels,
+        block="se_resnet_bottleneck",
+        layers=_DEPTHS[50][1],
+        groups=1,
+        reduction=16,
+        dropout_prob=None,
+        inplanes=64 // divisor,
+        downsample_kernel_size=1,
+        input_3x3=False,
+    )
+    del trunk.last_linear, trunk.adaptive_avg_pool
+    return trunk
 
 
 class SEResNet50(PooledNet):
@@ -200,7 +313,7 @@ class SEResNet50(PooledNet):
         chosen(width, WIDTH_DIVISORS, "width")
         chosen(output_stride, (32, 16, 8), "output_stride")
         super().__init__(stage_channels(50, width)[-1], classes, dropout)
-        self.trunk = _SENet(channels, WIDTH_DIVISORS[width])
+        self.trunk = _se_trunk(channels, WIDTH_DIVISORS[width])
         replace_strides(stages_of(self.trunk), stride_so_far=4, output_stride=output_stride)
 
     def features(self, x: Tensor) -> Tensor:

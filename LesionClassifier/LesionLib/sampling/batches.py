@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
@@ -36,8 +37,22 @@ def crop_lesion(volume: CTVolume, box: LesionBox, spec: Spec) -> Lesion:
 def batches(
     volume: CTVolume, boxes: Iterable[LesionBox], spec: Spec, *, device: torch.device, max_lesions: int | None = None
 ) -> Iterator[list[Lesion]]:
-    """The boxes in their order, as many in a batch as ``device`` takes well at once, and at least one."""
+    """The boxes in their order, as many in a batch as ``device`` takes well at once, and at least one.
+
+    While one batch is with whoever asked for it, a thread cuts the next; what goes wrong there is raised in its turn.
+    """
     max_patches = _MAX_PATCHES.get(device.type, _MAX_PATCHES["cpu"])
+    cut = _batches(volume, boxes, spec, max_patches=max_patches, max_lesions=max_lesions)
+    with ThreadPoolExecutor(1, thread_name_prefix="LesionLens boxes") as thread:
+        coming = thread.submit(next, cut, None)
+        while (batch := coming.result()) is not None:
+            coming = thread.submit(next, cut, None)
+            yield batch
+
+
+def _batches(
+    volume: CTVolume, boxes: Iterable[LesionBox], spec: Spec, *, max_patches: int, max_lesions: int | None
+) -> Iterator[list[Lesion]]:
     batch: list[Lesion] = []
     for box in boxes:
         lesion = crop_lesion(volume, box, spec)

@@ -108,7 +108,7 @@ def test_mobilenet_v2_has_the_published_size_and_a_finer_map_on_demand():
 def test_a_network_without_monai_does_not_load_it():
     code = """import sys
 from LesionLib.networks import build_network
-build_network("mobilenet_v2", {})
+build_network("mobilenet_v2", {}), build_network("dmrn", {"depth": 18, "width": "tiny"})
 print("monai" in sys.modules)"""
     ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
     assert ran.stdout.strip() == "False"

@@ -7,7 +7,7 @@ import torch
 from LesionLib.explain.saliency import grad_cam
 from LesionLib.networks.dadrn import DADRN
 from LesionLib.networks.dmrn import DMRN
-from LesionLib.networks.resnet import ResNet, ResNet3D, SEResNet50
+from LesionLib.networks.resnet import ResNet, ResNet3D, SEResNet50, last_map, resnet_trunk, stages_of
 from LesionLib.networks.siamese import SiameseNet
 from torch.nn import functional
 
@@ -36,6 +36,30 @@ def parameters(network) -> int:
 def test_a_resnet_for_1000_classes_has_the_published_number_of_parameters(depth, count):
     with torch.device("meta"):
         assert parameters(ResNet(depth=depth, classes=1000)) == count
+
+
+@pytest.mark.parametrize(
+    ("depth", "name", "dimensions", "stem"), [(18, "basic", 3, "small"), (50, "bottleneck", 2, "imagenet")]
+)
+def test_a_trunk_is_monai_s_in_names_drawn_weights_and_numbers(depth, name, dimensions, stem):
+    from monai.networks.nets.resnet import ResNet as MonaiResNet
+
+    torch.manual_seed(1)
+    ours = resnet_trunk(depth=depth, channels=1, width="tiny", stem=stem, spatial_dims=dimensions)
+    torch.manual_seed(1)
+    kernel, stride, pooled = (7, 2, True) if stem == "imagenet" else (3, 1, False)
+    theirs = MonaiResNet(
+        block=name, layers=[len(stage) for stage in stages_of(ours)], block_inplanes=[4, 8, 16, 32],
+        spatial_dims=dimensions, n_input_channels=1, conv1_t_size=kernel, conv1_t_stride=stride,
+        no_max_pool=not pooled, feed_forward=False, bias_downsample=False,
+    )  # fmt: skip
+    mine, other = ours.state_dict(), theirs.state_dict()
+    assert list(mine) == list(other)
+    assert all(torch.equal(mine[key], other[key]) for key in mine)
+    x = torch.rand(2, 1, *[24] * dimensions)
+    with torch.no_grad():
+        pooled_map = last_map(unsettled(ours), x).flatten(2).mean(dim=2)
+        assert torch.allclose(pooled_map, unsettled(theirs)(x), atol=1e-5)
 
 
 def test_se_resnet50_has_the_published_number_of_parameters():

@@ -1,0 +1,263 @@
+"""All ratios with their peers, in one run: ``python Testing/benchmarks/bench.py``.
+
+Every row is one of our ways beside the usual one, measured in turns on this machine: how many times as fast (or as small) ours is.
+A peer that is not installed is "not measured". Absolute times drift with the machine; the ratios are what to quote.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import resource
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from statistics import median
+
+import numpy as np
+import torch
+
+sys.path.insert(0, str(Path(__file__).parent))
+import bench_classify
+import bench_frangi
+import bench_library
+import bench_memory
+from LesionLib.inference.accelerator import AcceleratorError, accelerated, accelerator_version, convert, golden_patches
+from LesionLib.inference.messages import Precision
+from LesionLib.inference.precision import choose_precision, interleaved_ms, machine
+from LesionLib.model.bundle import Bundle, load_bundle
+from LesionLib.model.folder import shipped_bundles
+from LesionLib.sampling.batches import crop_lesion, in_channels_last
+
+NOT_MEASURED = "not measured"
+FLOAT32 = Precision("float32", "asked for")
+
+
+@dataclass(frozen=True)
+class Row:
+    """``ours`` and ``peer`` in ``unit``, None where not measured; ``ratio``: how many times ours goes into the peer's."""
+
+    part: str
+    what: str
+    beside: str
+    ours: float | None
+    peer: float | None
+    unit: str
+    note: str = ""
+
+    @property
+    def ratio(self) -> float | None:
+        return self.peer / self.ours if self.ours and self.peer else None
+
+    @property
+    def cells(self) -> list[str]:
+        """As the table has them."""
+        numbers = [NOT_MEASURED if n is None else f"{n:.4g} {self.unit}" for n in (self.ours, self.peer)]
+        return [
+            self.what,
+            *numbers,
+            self.beside,
+            NOT_MEASURED if self.ratio is None else f"{self.ratio:.2f}",
+            self.note,
+        ]
+
+
+def main() -> None:
+    """Measure, print, write ``bench.json`` and the page made from it."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--parts", nargs="+", choices=PARTS, default=list(PARTS), help="which (default: all)")
+    parser.add_argument("--boxes", type=int, nargs="+", default=[1, 20], help="how many boxes (default: 1 20)")
+    parser.add_argument("--slices", type=int, default=bench_memory.SIZE_IJK[2], help="of the long CT (default: 2000)")
+    parser.add_argument("--json", type=Path, default=Path("bench.json"), help="where the numbers go")
+    parser.add_argument("--page", type=Path, help="write this page from the numbers, as BENCHMARKS.md")
+    options = parser.parse_args()
+    os.environ["XDG_DATA_HOME"] = tempfile.mkdtemp(prefix="lesionlens-bench-")  # nothing measured before counts
+    os.environ.pop("LESIONLENS_ACCELERATOR", None)
+    rows = []
+    for name in options.parts:
+        print(f"{name}:", flush=True)
+        for row in PARTS[name](options):
+            rows.append(row)
+            print("  " + "  ".join(cell for cell in row.cells if cell), flush=True)
+    content = {
+        "date": datetime.now(UTC).strftime("%Y-%m-%d"),
+        "machine": machine().split("; ")[0].split(" flags")[0].removeprefix("model name").lstrip("\t :"),
+        "system": f"{platform.system()} {platform.machine()}, Python {platform.python_version()}",
+        "threads": torch.get_num_threads(),
+        "load": round(os.getloadavg()[0], 1) if hasattr(os, "getloadavg") else None,
+        "versions": {name: versions_of(name) for name in ("torch", "numpy", "monai", "openvino", "faiss-cpu")},
+        "rows": [{**asdict(row), "ratio": row.ratio} for row in rows],
+    }
+    options.json.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+    if options.page:
+        options.page.write_text(page(content), encoding="utf-8")
+
+
+def versions_of(name: str) -> str:
+    """Of a package, or that it is not there."""
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return "not installed"
+
+
+def page(content: dict) -> str:
+    """The numbers for people, in Markdown."""
+    versions = ", ".join(f"{name} {number}" for name, number in content["versions"].items())
+    lines = [
+        "# Benchmarks", "",
+        "Made by `make bench` from `bench.json`; not written by hand. A ratio says how many times as fast, or as small, ours is as",
+        "its peer, both measured in turns in one run. Times are this machine's, the ratios are what to quote.", "",
+        f"{content['date']}: {content['machine']}, {content['threads']} threads, load {content['load']};",
+        f"{content['system']}; {versions}.",
+        "",
+    ]  # fmt: skip
+    for part in dict.fromkeys(row["part"] for row in content["rows"]):
+        lines += [f"## {part}", "", "| what | ours | peer | beside | ratio | |", "|---|---|---|---|---|---|"]
+        for row in content["rows"]:
+            if row["part"] == part:
+                cells = Row(**{key: value for key, value in row.items() if key != "ratio"}).cells
+                lines.append("| " + " | ".join(cells) + " |")
+        lines.append("")
+    return "\n".join(lines)
+
+
+def answers(options: argparse.Namespace) -> Iterator[Row]:
+    """Whole answers with Grad-CAM of a ResNet-50, beside the usual way."""
+    ct, boxes = bench_classify.phantom_ct(max(options.boxes))
+    bundle = bench_classify.resnet50_bundle(ct, boxes)
+    chosen = choose_precision(bundle.network, bench_classify.example_pictures(ct, boxes[0]))
+    ways = {"float32": (FLOAT32, None)} | ({} if chosen.name == "float32" else {chosen.name: (chosen, None)})
+    network, note = of_accelerator(bundle)
+    ways["OpenVINO, float32"] = (FLOAT32, network)
+    for count in options.boxes:
+        usual = bench_classify.usual_way(bundle, ct, boxes[:count])
+        for name, (precision, replaced) in ways.items():
+            what, beside = (
+                f"{count} boxes of 16 slices, ResNet-50, {name}",
+                "whole CT resampled, slice by slice, MONAI GradCAM",
+            )
+            if name.startswith("OpenVINO") and replaced is None:
+                yield Row("Answers", what, beside, None, usual.seconds, "s", note)
+                continue
+            ours = bench_classify.our_way(bundle, ct, boxes[:count], precision, network=replaced)
+            yield Row("Answers", what, beside, ours.seconds, usual.seconds, "s", bench_classify.agreement(usual, ours))
+
+
+def of_accelerator(bundle: Bundle) -> tuple[torch.nn.Module | None, str]:
+    """The network computed by OpenVINO, or why there is none."""
+    if accelerator_version() is None:
+        return None, "OpenVINO is not installed"
+    try:
+        convert(bundle)
+        return accelerated(bundle, FLOAT32), ""
+    except AcceleratorError as error:
+        return None, str(error)
+
+
+def crops(_options: argparse.Namespace) -> Iterator[Row]:
+    """One box cut out of a CT, beside the whole CT resampled."""
+    ct, boxes = bench_classify.phantom_ct(1)
+    ours = median(bench_classify.timed(lambda: crop_lesion(ct, boxes[0], bench_classify.SPEC))[0] for _ in range(5))
+    whole = bench_classify.timed(lambda: bench_classify.resampled(ct))[0]
+    yield Row("Input", "a box of 16 slices of 224 x 224", "whole-volume resampling", 1e3 * ours, 1e3 * whole, "ms")
+
+
+def networks(_options: argparse.Namespace) -> Iterator[Row]:
+    """The features of the models that ship, beside eager float32."""
+    for name in sorted(shipped_bundles()):
+        bundle = load_bundle(name)
+        fast, note = of_accelerator(bundle)
+        for count in (1, 20):
+            patches = in_channels_last(torch.cat([golden_patches(bundle)] * count))
+            with torch.no_grad():
+                eager, ours = interleaved_ms(
+                    lambda p=patches, b=bundle: b.network.features(p),
+                    lambda p=patches, n=fast or bundle.network: n.features(p),
+                )
+            what = f"{name}, {count} lesion{'s' if count > 1 else ''}, OpenVINO float32"
+            yield Row(
+                "Networks that ship", what, "eager float32", ours if fast else None, eager, "ms of processor", note
+            )
+
+
+def frangi(_options: argparse.Namespace) -> Iterator[Row]:
+    """The filter of one picture, beside the usual ones."""
+    times = bench_frangi.milliseconds(bench_frangi.lung_like(16), 5)
+    times.setdefault("scikit-image", None)
+    for name, peer in times.items():
+        if name not in (bench_frangi.OURS, bench_frangi.FLOOR):
+            yield Row("Frangi", "41 scales on 64 x 64, batch of 16", name, times[bench_frangi.OURS], peer, "ms")
+
+
+def library(_options: argparse.Namespace) -> Iterator[Row]:
+    """The nine most similar of DeepLesion's number of cases, beside bare products."""
+    matrix, queries = bench_library.vectors_and_queries(argparse.Namespace(cases=32_735, dimension=512, rounds=30))
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "cases.lesionlib"
+        bench_library.fill(path, matrix)
+        times = bench_library.compared(path, matrix, queries, also={"faiss flat": of_faiss(matrix)})
+    for name, peer in (
+        (bench_library.BARE, times[bench_library.BARE]),
+        ("faiss flat", times.get("faiss flat")),
+        ("Milvus", None),
+    ):
+        for way in (way for way in times if way.startswith("library")):
+            note = "make bench-server" if name == "Milvus" else ""
+            yield Row(
+                "Search", f"32,735 x 512, best 9: {way.removeprefix('library, ')}", name, times[way], peer, "ms", note
+            )
+
+
+def of_faiss(matrix: np.ndarray) -> Callable[[np.ndarray], object] | None:
+    """An exact search by faiss; None where it is not installed."""
+    try:
+        import faiss
+    except ImportError:
+        return None
+    index = faiss.IndexFlatIP(matrix.shape[1])
+    index.add(matrix)
+    return lambda query: index.search(query[None], bench_library.K)
+
+
+def start(_options: argparse.Namespace) -> Iterator[Row]:
+    """The first answer of the command line on a small CT, beside torch alone, in time of the processor."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        ct = bench_memory.write_ct(folder / "ct.nii", bench_memory.SMALL_SLICES)
+        ours = min(processor_s(lambda n=n: bench_memory.of_command(ct, n, folder)) for n in range(3))
+        torch_s = min(
+            processor_s(lambda: subprocess.run([sys.executable, "-c", "import torch"], check=True)) for _ in range(3)
+        )
+    yield Row("Start", "classify one box, report and scene included", "import torch", ours, torch_s, "s of processor")
+
+
+def processor_s(call: Callable[[], object]) -> float:
+    """What the processes took that a call started and waited for."""
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    call()
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+
+
+def memory(options: argparse.Namespace) -> Iterator[Row]:
+    """What the voxels of a long CT take, as multiples of their array."""
+    for name, times, peak_mb in bench_memory.measured(options.slices):
+        what = f"one box on 512 x 512 x {options.slices}, {name}"
+        yield Row("Memory", what, "the array itself", times, 1.0, "x", f"peak of all processes {peak_mb:.0f} MB")
+
+
+PARTS: dict[str, Callable[[argparse.Namespace], Iterator[Row]]] = {
+    "start": start, "crops": crops, "networks": networks, "answers": answers, "library": library, "frangi": frangi,
+    "memory": memory,
+}  # fmt: skip
+
+if __name__ == "__main__":
+    main()

@@ -90,7 +90,7 @@ def test_a_library_survives_the_way_to_a_server_that_is_killed_on_the_way_and_ba
 def test_another_case_of_the_same_id_is_refused_before_anything_is_written(server, local, entries):
     with MilvusLibrary.create(server.address("refused"), model=OTHER, dimension=5) as target:
         first = local(3)
-        first.add_vectors({f"c{i:04}": np.ones(5) for i in range(3)}, model=OTHER)
+        first.add_vectors({f"c{i:04}": np.arange(5.0) + i for i in range(3)}, model=OTHER)
         assert transfer(first, target, ALL) == Transferred(3, 0)
         before = target.cases()
         source = local(3, name="other.lesionlib", seed=9)

@@ -153,7 +153,7 @@ def test_the_page_is_made_of_the_results_and_says_what_held_up(plan, tmp_path):
     assert all(paper.not_run in page(plan, papers, numbers, results) for paper in papers)
     claim = plan.claims[0]
     kept = {"value": 0.2, "low": 0.1, "high": 0.3, "lesions": 90, "patients": 40, "failed_draws": 0, "p_value": 0.002}
-    values = {"difference": kept, "first": kept, "second": kept, "seeds": 3, "budget": "small"}
+    values = {"difference": kept, "first": kept, "second": kept, "seeds": 3, "budget": "small", "figure": claim.figure}
     results.keep("claim", claim_key(claim, plan.sides(claim, claim.where[0], "small"), plan), values)
     text = page(plan, papers, numbers, results)
     assert papers[0].shown in text
@@ -200,6 +200,23 @@ def test_an_interval_above_zero_is_not_enough_where_many_claims_were_tried(plan,
     judged = {one.claim.id: one for one in outcomes(plan, results) if one.found is not None}
     assert judged[own[0].id].shown
     assert not any(judged[claim.id].shown for claim in own[1:])
+
+
+def test_a_system_that_learned_nothing_says_nothing_of_its_claim(plan, tmp_path):
+    results, claim = Results(tmp_path), plan.claims[0]
+    sides = plan.sides(claim, "adrenal5", "small")
+    results.keep("run", sides[0][0].hash, {"counts": {"train": dict.fromkeys("abcde", 9)}})
+    d = {"value": -0.3, "low": -0.4, "high": -0.2, "lesions": 90, "patients": 40, "p_value": 0.001}
+    for low, status in ((0.2, "not run: budget"), (0.25, NOT_SUPPORTED)):
+        values = {
+            "difference": d,
+            "first": {"value": 0.3, "low": low, "high": 0.4},
+            "second": d,
+            "figure": claim.figure,
+        }
+        results.keep("claim", claim_key(claim, sides, plan), {**values, "seeds": 3, "budget": "small"})
+        number = Number("DMRN", "T2", "DMRN", "overall", "Acc", "89.52", "", "", "dmrn", "accuracy", claim.id, "")
+        assert status_of(number, outcomes(plan, results)) == status
 
 
 def predictions(labels: np.ndarray, right: np.ndarray) -> Predictions:

@@ -21,13 +21,16 @@ NOT_SUPPORTED = "claim not supported here"
 PRIVATE = "not reproducible: private data"
 NEEDS_GPU = "not run: needs GPU"
 BUDGET = "not run: budget"
+UNLEARNED = "no better than chance at this budget"
 STATUSES = (*SHOWN.values(), NOT_SUPPORTED, PRIVATE, NEEDS_GPU, BUDGET)
 _LEVEL = 0.05
+_ROUNDING = 1e-4  # results keep four digits
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """A claim on one of its tables. ``found``: the comparison as it was kept, None where it was not made, for ``reason``.
+    """A claim on one of its tables. ``found``: the comparison as it was kept, None where it was not made, for ``reason``; one that
+    says nothing where the reason is `UNLEARNED`.
 
     ``p_holm``: None for what is only reported and for "as well as". ``shown``: None where nothing was claimed or measured.
     """
@@ -63,19 +66,32 @@ def _looked_up(plan: Plan, results: Results, claim: Claim, place: str, suite: st
             continue
         found = results.read("claim", claim_key(claim, sides, plan))
         if found is not None:
-            return Outcome(claim, place, suite, found)
+            return Outcome(
+                claim, place, suite, found, _unlearned(results, sides[0], found) if budget == BUDGETS[0] else ""
+            )
         reason = BUDGET if budget == BUDGETS[0] else reason
     return Outcome(claim, place, suite, None, reason)
+
+
+def _unlearned(results: Results, runs: Sequence[Run], found: Mapping[str, Any]) -> str:
+    """`UNLEARNED` where the interval of what is to be better reaches down to chance: a system that was trained too little to answer
+    at all says nothing of its claim. Known for balanced accuracy and AUC; "" otherwise."""
+    kept = results.read("run", runs[0].hash) if runs else None
+    if kept is None or found["first"]["low"] is None:
+        return ""
+    classes = {name for part in kept["counts"].values() for name in part} - {"not known"}
+    chance = {"balanced_accuracy": 1 / max(len(classes), 1), "auc": 0.5}.get(found["figure"])
+    return UNLEARNED if chance is not None and found["first"]["low"] <= chance + _ROUNDING else ""
 
 
 def _is_tested(one: Outcome) -> bool:
     """Whether it counts among the tests of its paper."""
     published = one.claim.published and not one.claim.report and not one.claim.margin
-    return published and one.found is not None and one.found["difference"]["p_value"] is not None
+    return published and one.found is not None and not one.reason and one.found["difference"]["p_value"] is not None
 
 
 def _judged(one: Outcome, p_holm: float | None) -> Outcome:
-    if one.found is None or one.claim.report:
+    if one.found is None or one.claim.report or one.reason:
         return one
     low = one.found["difference"]["low"]
     shown = low is not None and low > -one.claim.margin
@@ -125,9 +141,9 @@ def status_of(number: Number, found: Sequence[Outcome]) -> str:
     for suite in reversed(SUITES):
         if any(one.shown for one in own if one.suite == suite):
             return SHOWN[suite]
-    if any(one.found is not None for one in own):
+    if any(one.shown is not None for one in own):
         return NOT_SUPPORTED
-    return BUDGET if any(one.reason == BUDGET for one in own) else NEEDS_GPU
+    return BUDGET if any(one.reason in (BUDGET, UNLEARNED) for one in own) else NEEDS_GPU
 
 
 @dataclass(frozen=True)

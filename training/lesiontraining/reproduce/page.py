@@ -19,7 +19,8 @@ _ABOUT_NUMBERS = (
 _HOW = (
     "A comparison is the mean over {seeds} seeds on the same test lesions, with the 95 % interval of {draws} bootstrap samples that "
     "draw patients and seeds. A published claim is shown where the interval lies above zero (of *as well as*: above minus the "
-    "margin) and the p-value, adjusted for all measured claims of its paper (Holm), is at most .05."
+    "margin) and the p-value, adjusted for all measured claims of its paper (Holm), is at most .05. Where a system of the small "
+    "budget itself does no better than chance, it was trained too little to say anything of its claim, and counts as not run."
 )
 _SMALL = (
     "**The small budget is small**: networks of a sixteenth of the published channels, from random weights, on pictures of 32 to 84 "
@@ -95,7 +96,7 @@ def _outcome_in_words(headline: Sequence[Outcome]) -> str:
     says = headline[0].claim.says
     words = []
     for one in headline:
-        if one.found is None:
+        if one.reason:
             words.append(f"{one.reason} on {one.place}")
         else:
             d = one.found["difference"]
@@ -106,7 +107,7 @@ def _outcome_in_words(headline: Sequence[Outcome]) -> str:
 
 
 def _advice(paper: Paper, headline: Sequence[Outcome]) -> str:
-    if not any(one.found is not None for one in headline):
+    if not any(one.shown is not None for one in headline):
         return paper.not_run
     return paper.shown if any(one.shown for one in headline) else paper.not_shown
 
@@ -169,7 +170,7 @@ def _claims(found: Sequence[Outcome]) -> str:
 def _controls(found: Sequence[Outcome]) -> str:
     rows = []
     for one in (one for one in found if not one.claim.published):
-        verdict = one.reason if one.found is None else "reported" if one.claim.report else "yes" if one.shown else "no"
+        verdict = one.reason or ("reported" if one.claim.report else "yes" if one.shown else "no")
         rows.append([one.claim.id, one.claim.says, one.place, *_measured(one), verdict])
     heads = [
         "comparison",

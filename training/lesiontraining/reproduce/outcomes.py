@@ -141,9 +141,9 @@ def status_of(number: Number, found: Sequence[Outcome]) -> str:
     for suite in reversed(SUITES):
         if any(one.shown for one in own if one.suite == suite):
             return SHOWN[suite]
-    if any(one.shown is not None for one in own):
+    if any(one.shown is not None or one.reason == UNLEARNED for one in own):
         return NOT_SUPPORTED
-    return BUDGET if any(one.reason in (BUDGET, UNLEARNED) for one in own) else NEEDS_GPU
+    return BUDGET if any(one.reason == BUDGET for one in own) else NEEDS_GPU
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,7 @@ _HOW = (
     "A comparison is the mean over {seeds} seeds on the same test lesions, with the 95 % interval of {draws} bootstrap samples that "
     "draw patients and seeds. A published claim is shown where the interval lies above zero (of *as well as*: above minus the "
     "margin) and the p-value, adjusted for all measured claims of its paper (Holm), is at most .05. Where a system of the small "
-    "budget itself does no better than chance, it was trained too little to say anything of its claim, and counts as not run."
+    "budget itself does no better than chance, it was trained too little to say anything against its claim either; it is marked so."
 )
 _SMALL = (
     "**The small budget is small**: networks of a sixteenth of the published channels, from random weights, on pictures of 32 to 84 "

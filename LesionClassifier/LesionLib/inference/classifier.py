@@ -26,10 +26,10 @@ from LesionLib.inference.accelerator import (
     AcceleratorError,
     accelerated,
     accelerator_version,
+    conversion_of,
     golden_patches,
     is_converted,
     is_switched_off,
-    start_conversion,
 )
 from LesionLib.inference.devices import chosen_device, device_name
 from LesionLib.inference.input_checks import box_warnings, volume_warnings
@@ -326,15 +326,9 @@ class ModelCache:
         return forms.get(with_accelerator, forms[form])
 
     def convert_soon(self, model: LoadedModel) -> None:
-        """Have the model converted for the accelerator by a process that nobody waits for, where that was not done yet."""
-        sha256 = model.bundle.sha256
-        if model.device.type != "cpu" or sha256 in self._conversions or is_switched_off():
-            return
-        if accelerator_version() is None or is_converted(sha256):
-            return
-        self._conversions[sha256] = None
-        with suppress(OSError, RunnerError):
-            self._conversions[sha256] = start_conversion(model.bundle.folder)
+        """Have the model converted for the accelerator, unless that was asked for or done before."""
+        if model.device.type == "cpu" and model.bundle.sha256 not in self._conversions:
+            self._conversions[model.bundle.sha256] = conversion_of(model.bundle)
 
     def clear(self) -> None:
         """Forget all models and give the GPU's memory back."""

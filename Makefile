@@ -83,7 +83,7 @@ chaos: $(STAMP)
 
 pictures: $(STAMP)
 	LESIONLENS_TEST_ARTEFACTS=Resources/Screenshots $(BIN)/pytest -q Testing/gui/test_tutorial.py Testing/gui/test_retrieval_tutorial.py Testing/mrml/app/test_prediction_views.py \
-	  Testing/gui/test_quiz_panel.py::test_a_case_goes_from_looking_to_feedback
+	  Testing/gui/quiz/test_quiz_panel.py::test_a_case_goes_from_looking_to_feedback
 
 # Left out: what only Slicer can import, and the panels.
 docs: $(STAMP)

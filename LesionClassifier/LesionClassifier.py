@@ -13,6 +13,7 @@ from LesionClassifierLib.logic import RunnerLogic
 from LesionLib.inference.results import LesionResult
 from LesionLib.inference.runner import InferenceRunner, SharedRunner
 from LesionLib.model.folder import DEFAULT_MODEL
+from LesionLib.remote.runner import SwitchableRunner
 from slicer.i18n import tr as _
 from slicer.i18n import translate
 from slicer.ScriptedLoadableModule import (
@@ -73,7 +74,7 @@ class LesionClassifierWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self.layout.addWidget(uiWidget)
         self.ui = slicer.util.childWidgetVariables(uiWidget)
         uiWidget.setMRMLScene(slicer.mrmlScene)
-        self.logic = LesionClassifierLogic(runner=self._runner or SharedRunner())
+        self.logic = LesionClassifierLogic(runner=self._runner or SwitchableRunner(SharedRunner()))
         self.panel = ClassifierPanel(self.ui, self.logic, requirements=self.resourcePath("requirements.txt"))
         self.addObserver(slicer.mrmlScene, slicer.mrmlScene.StartCloseEvent, self.onSceneStartClose)
         self.addObserver(slicer.mrmlScene, slicer.mrmlScene.EndCloseEvent, self.onSceneEndClose)

@@ -8,6 +8,7 @@ import unittest
 import slicer
 import vtk
 from LesionLib.inference.runner import SharedRunner
+from LesionLib.remote.runner import SwitchableRunner
 from LesionRetrievalLib.logic import RetrievalLogic
 from slicer.i18n import tr as _
 from slicer.i18n import translate
@@ -85,7 +86,7 @@ class LesionRetrievalWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self.layout.addWidget(uiWidget)
         self.ui = slicer.util.childWidgetVariables(uiWidget)
         uiWidget.setMRMLScene(slicer.mrmlScene)
-        self.logic = LesionRetrievalLogic(runner=self._runner or SharedRunner())
+        self.logic = LesionRetrievalLogic(runner=self._runner or SwitchableRunner(SharedRunner()))
         self.panel = RetrievalPanel(self.ui, self.logic)
         self.quiz = QuizPanel(container=self.ui.teachingRoomPlace)
         self.addObserver(slicer.mrmlScene, slicer.mrmlScene.StartCloseEvent, self.onSceneStartClose)

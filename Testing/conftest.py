@@ -35,7 +35,7 @@ if "XDG_DATA_HOME" not in os.environ:
 os.environ.setdefault("LESIONLENS_ACCELERATOR", "off")
 
 # Folders whose files share what takes long to start: one worker has them all. The server's ports are fixed, too.
-TOGETHER = ("Testing/server/", "Testing/gui/test_")
+TOGETHER = ("Testing/server/", "Testing/gui/test_", "Testing/gui/quiz/")
 # What takes longest comes first: at the end only short files are left to be shared out.
 FIRST = (
     *TOGETHER, "Testing/training/tasks/", "Testing/training/runs/", "Testing/app/", "Testing/lib/inference/",
@@ -50,20 +50,20 @@ def shipped_models_once() -> Iterator[None]:
 
     `load_bundle` itself loads whenever it is called, and so does a runner for any other folder, or for changed files.
     """
-    from LesionLib.inference import classifier
+    from LesionLib.inference import loaded_models
 
-    load, loaded = classifier.load_bundle, {}
+    load, loaded = loaded_models.load_bundle, {}
 
     def load_once(folder: Any, **options: Any) -> Any:
         if folder.resolve().parent != ROOT / "Resources" / "Models":
             return load(folder, **options)
-        key = (folder.resolve(), classifier._state(folder), str(options))
+        key = (folder.resolve(), loaded_models._state(folder), str(options))
         if key not in loaded:
             loaded[key] = load(folder, **options)
         return loaded[key]
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(classifier, "load_bundle", load_once)
+        patch.setattr(loaded_models, "load_bundle", load_once)
         yield
 
 

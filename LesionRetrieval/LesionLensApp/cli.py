@@ -27,7 +27,7 @@ from LesionLensApp.options import (
     model_for,
 )
 from LesionLensApp.output import NOTICE, Steps, check_output, print_results
-from LesionLensApp.quiz import add_quiz_commands
+from LesionLensApp.quiz.commands import add_quiz_commands
 from LesionLensApp.serve.commands import add_serve
 
 _SHOWN_FAILURES = 8

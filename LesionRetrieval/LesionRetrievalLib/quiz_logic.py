@@ -39,6 +39,7 @@ from LesionRetrievalLib.quiz.attempt import CASE_STEPS, Step, read_attempts
 from LesionRetrievalLib.quiz.file import load_quiz, require_unsealed
 from LesionRetrievalLib.quiz.making import LabelledLesion, choose_per_label
 from LesionRetrievalLib.quiz.model import NOBODY, Quiz, QuizError
+from LesionRetrievalLib.quiz.questions import Answers
 from LesionRetrievalLib.quiz.report import Score, score_of, write_score
 from LesionRetrievalLib.quiz.requests import LibraryCases, QuizRequest, quiz_of_request
 from LesionRetrievalLib.quiz.session import Feedback, QuizSession
@@ -212,9 +213,9 @@ class QuizLogic:
         self._running().place_box(self.display.placedBox() if roiNode is None else boxFromRoi(roiNode))
         self.show()
 
-    def answer(self, label: str, confidence: float) -> None:
-        """The first or second answer; after the first one the reveal is shown."""
-        self._running().answer(label, confidence)
+    def answer(self, label: str, confidence: float, answers: Answers | None = None) -> None:
+        """The first or second answer; after the first one the reveal is shown. ``answers``: to the teacher's own questions."""
+        self._running().answer(label, confidence, answers)
         self.show()
 
     def finishReveal(self) -> None:

@@ -9,9 +9,13 @@ import re
 from xml.etree import ElementTree
 
 import pytest
+from LesionLensApp.web.viewer import niivue_script
+from LesionLib.geometry import LesionBox
+from LesionLib.phantom.nodules import nodule_patch
 from LesionRetrievalLib.quiz.attempt import Step
 from LesionRetrievalLib.quiz.file import load_quiz
 from LesionRetrievalLib.quiz.session import QuizSession
+from repository import ROOT
 
 pytestmark = pytest.mark.usefixtures("asks_malignancy")
 
@@ -258,3 +262,108 @@ def test_a_library_without_the_ct_and_no_source_at_all_are_refused(run, library,
     assert (ran.code, "no case with its CT" in ran.err) == (2, True)
     ran = run("quiz", "make", "--cases", 2, "--out", tmp_path / "q.json")
     assert (ran.code, "Where do the cases come from" in ran.err) == (2, True)
+
+
+# --- whole CTs, learners' files, a teacher's own questions
+
+
+@pytest.fixture
+def ct_table(tmp_path, write_dicom, write_boxes):
+    """Two DICOM folders of one lesion each, and the table that names them."""
+    lines = ["name,volume,boxes,label,feedback,grade"]
+    for number, (kind, label) in enumerate((("round", "benign"), ("spiculated", "malignant")), start=1):
+        volume, nodule = nodule_patch(kind=kind, diameter_mm=12.0, seed=number, size_mm=60.0)
+        write_dicom(tmp_path / f"ct{number}", volume, series=f"1.2.826.0.1.3680043.8.498.{number}")
+        write_boxes(tmp_path / f"b{number}.csv", LesionBox(nodule.box.centerRAS, nodule.box.sizeMm, name="L1"))
+        lines.append(f"c{number},ct{number},b{number}.csv,{label},Look at its margin.,G{number}")
+    (tmp_path / "cases.csv").write_text("\n".join(lines) + "\n")
+    return tmp_path / "cases.csv"
+
+
+def test_whole_dicom_cts_become_a_quiz_without_identifiers(run, ct_table, tmp_path):
+    out = tmp_path / "q.json"
+    ran = run("quiz", "make", "--table", ct_table, "--cases", 2, "--keep", "grade", "--organ", "lung", "--out", out)
+    assert ran.code == 0, ran.err
+    assert "warning" not in ran.out
+    quiz = load_quiz(out)
+    assert sorted((case.known.label, case.known.feedback) for case in quiz.cases) == [
+        ("benign", "Look at its margin."),
+        ("malignant", "Look at its margin."),
+    ]
+    assert {case.known.attributes["grade"] for case in quiz.cases} == {"G1", "G2"}
+    text = out.read_text()
+    assert not [secret for secret in ("Doe^Jane", "HOSPITAL-4711", "3680043.8.498") if secret in text]
+
+
+def test_a_case_with_fewer_than_eight_slices_is_warned_of(run, ct_table, tmp_path):
+    out = tmp_path / "q.json"
+    ran = run("quiz", "make", "--table", ct_table, "--cases", 2, "--margin-mm", 0, "--out", out)
+    depth = min(min(case.volume.array.shape) for case in load_quiz(out).cases)
+    assert ("fewer than 8 slices" in ran.out) == (depth < 8)
+    ran = run("quiz", "make", "--table", _thin(ct_table, tmp_path), "--cases", 1, "--out", tmp_path / "thin.json")
+    assert ran.code == 0, ran.err
+    assert "warning: fewer than 8 slices to look through in case-01" in ran.out
+
+
+def _thin(table, folder):
+    """The table's first row, its CT cut to five slices."""
+    for path in sorted((folder / "ct1").iterdir()):
+        if not 22 <= int(path.stem.split("-")[1]) < 27:
+            path.unlink()
+    (folder / "thin.csv").write_text("\n".join(table.read_text().splitlines()[:2]) + "\n")
+    return folder / "thin.csv"
+
+
+def test_a_row_that_names_its_patient_or_no_class_or_no_lesion_is_refused(run, ct_table, tmp_path):
+    text = ct_table.read_text()
+    for change, reason in (
+        (("Look at its margin.", "HOSPITAL-4711 had it"), "number or date of the patient"),
+        (("benign", "cyst"), "'cyst'"),
+        (("label,feedback,grade", "label,feedback,box"), "one lesion is needed"),
+    ):
+        ct_table.write_text(text.replace(*change))
+        ran = run("quiz", "make", "--table", ct_table, "--cases", 2, "--out", tmp_path / "bad.json")
+        assert (ran.code, reason in ran.err) == (2, True), ran.err
+        assert not (tmp_path / "bad.json").exists()
+
+
+def test_edit_seal_page_and_score_go_together(run, quiz_path, tmp_path):
+    if not (ROOT / "node_modules" / "@niivue").is_dir():
+        pytest.skip("NiiVue is not there: run npm ci.")
+    teaching = {
+        "questions": [{"id": "sure", "text": "Sure?", "kind": "single", "options": ["yes", "no"], "optional": True}]
+    }
+    (tmp_path / "t.json").write_text(json.dumps(teaching))
+    teacher, learners, page = (tmp_path / name for name in ("teacher.json", "learners.json", "quiz.html"))
+    for arguments in (
+        ("edit", quiz_path, "--with", tmp_path / "t.json", "--out", teacher),
+        ("seal", teacher, "--out", learners),
+        ("page", teacher, "--out", page),
+    ):
+        ran = run("quiz", *arguments)
+        assert ran.code == 0, ran.err
+        again = run("quiz", *arguments)
+        assert (again.code, "--overwrite" in again.err) == (2, True)
+    learn(load_quiz(learners), tmp_path / "answers", "L1")
+    ran = run("quiz", "score", learners, tmp_path / "answers", "--out", tmp_path / "score")
+    assert (ran.code, "the one for learners" in ran.err) == (2, True)
+    ran = run("quiz", "score", teacher, tmp_path / "answers", "--out", tmp_path / "score", "--moodle")
+    assert ran.code == 0, ran.err
+    assert {p.name for p in (tmp_path / "score").iterdir()} == {
+        "score.csv",
+        "summary.html",
+        "questions.csv",
+        "moodle.csv",
+    }
+    assert sheet(tmp_path / "score")[0]["learner"] == "L1"
+    assert page.stat().st_size < 8e6
+
+
+def test_without_the_viewer_a_page_is_refused_with_what_to_do(run, quiz_path, tmp_path, monkeypatch):
+    monkeypatch.setattr("LesionLensApp.web.viewer._BUNDLED", tmp_path / "none.js")
+    monkeypatch.setattr("LesionLensApp.web.viewer._LOCKED", tmp_path / "none.js")
+    niivue_script.cache_clear()
+    ran = run("quiz", "page", quiz_path, "--out", tmp_path / "quiz.html")
+    niivue_script.cache_clear()
+    assert (ran.code, "npm ci" in ran.err, ran.err.count("\n")) == (2, True, 1)
+    assert not (tmp_path / "quiz.html").exists()

@@ -43,6 +43,7 @@ WALLS = {
         "explain": "errors geometry networks sampling uncertainty",
         "model": "errors geometry io metric networks sampling uncertainty",
         "inference": "errors geometry io metric networks sampling uncertainty explain model",
+        "remote": "errors geometry io model sampling inference",
         "phantom": "geometry sampling",
     },
     "LesionClassifierLib": {
@@ -83,7 +84,7 @@ WALLS = {
         "similar_cases": "display_windows",
         "report": "output slice_views display_windows similar_cases",
         "models": "output",
-        "quiz": "options output loaded_model web",
+        "quiz": "options output loaded_model case_table library web",
         "web": "display_windows",
         "reading": "",
         "case_table": "reading classify",

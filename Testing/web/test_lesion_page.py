@@ -179,7 +179,8 @@ def test_the_token_is_taken_out_of_the_address_and_a_reload_goes_on_where_it_was
     page.reload()
     page.locator("#answer").wait_for()
     assert page.evaluate("lesionPage.state.boxes.length") == 1
-    page.get_by_role("button", name="End and delete").click()
+    with page.expect_navigation():
+        page.get_by_role("button", name="End and delete").click()
     until(page, "globalThis.lesionPage && !lesionPage.viewer.hasVolume")
     assert "None is open" in page.locator("#ct").inner_text()
 
@@ -210,7 +211,9 @@ def test_all_of_it_by_keys_alone(visit, nodule):
 def tab_to(page: Any, text: str) -> None:
     for _ in range(80):
         page.keyboard.press("Tab")
-        now = page.evaluate("document.activeElement.getAttribute('aria-label') || document.activeElement.textContent")
+        now = page.evaluate(
+            "(at => at === document.body ? '' : at.getAttribute('aria-label') || at.textContent)(document.activeElement)"
+        )
         if text in now:
             return
     msg = f"the keyboard does not reach {text!r}"
@@ -218,7 +221,11 @@ def tab_to(page: Any, text: str) -> None:
 
 
 def test_at_400_pixels_nothing_is_cut_off(visit, nodule, accessibility):
-    page = answered(with_box(opened(visit(width=400, height=800)), nodule[1]))
+    page = opened(visit(width=400, height=800))
+    page.evaluate("ras => lesionPage.viewer.goTo(ras)", nodule[1].centerRAS.tolist())
+    page.get_by_role("button", name="Add a box").click()
+    page.keyboard.press("b")
+    answered(page)
     assert page.evaluate("document.documentElement.scrollWidth") <= 400
     assert accessibility(page) == []
 

@@ -9,14 +9,18 @@ from typing import Any
 
 import numpy as np
 import pytest
-from LesionLensApp.web.quiz_page import POLICY, write_quiz_page
+from LesionLensApp.web.quiz_page import POLICY, fitted, write_quiz_page
+from LesionLensApp.web.viewer import ViewerMissingError, niivue_path
+from LesionLib.geometry import CTVolume
 from LesionRetrievalLib.library.patches import case_thumbnails
 from LesionRetrievalLib.quiz.attempt import Step, order_for, read_attempts
-from LesionRetrievalLib.quiz.model import Quiz, box_overlap
+from LesionRetrievalLib.quiz.file import load_quiz, quiz_sha256
+from LesionRetrievalLib.quiz.model import Quiz, QuizError, box_overlap
 from LesionRetrievalLib.quiz.questions import Question, Teaching
-from LesionRetrievalLib.quiz.report import png_data_uri, score_of
+from LesionRetrievalLib.quiz.report import png_data_uri, score_of, write_score
 from LesionRetrievalLib.quiz.session import QuizSession
 from quiz_cases import phantom_quiz
+from repository import ROOT
 
 QUESTIONS = (
     Question("rads", "Which Lung-RADS?", "rating", ("2", "3", "4A", "4B")),
@@ -44,6 +48,15 @@ def taught_quiz(boxes: str) -> Quiz:
 @pytest.fixture(scope="module")
 def placed() -> Quiz:
     return taught_quiz("placed")
+
+
+@pytest.fixture(autouse=True)
+def viewer_is_there() -> None:
+    """A page holds NiiVue."""
+    try:
+        niivue_path()
+    except ViewerMissingError as error:
+        pytest.skip(f"No page can be made here: {error}")
 
 
 @pytest.fixture
@@ -277,3 +290,56 @@ def test_the_file_holds_no_answer_in_the_open_and_forbids_every_connection(place
     assert "eval" not in POLICY.replace("unsafe-inline", "")
     assert own.count("</script") == 2  # what the title says ends nothing
     assert len(text.encode()) < 8e6
+
+
+def noisy_quiz(cases: int) -> Quiz:
+    """Cases as thin slices of a real CT make them: noise that hardly packs, 12 mm lesions with 30 mm around."""
+    chance = np.random.default_rng(0)
+    quiz = phantom_quiz()
+    noise = chance.normal(-700, 30, (56, 112, 112)).astype(np.int16)
+    to_ras = np.diag([-0.7, -0.7, 1.25, 1.0])
+    to_ras[:3, 3] = quiz.cases[0].box.centerRAS - to_ras[:3, :3] @ (56, 56, 28)
+    one = quiz.cases[0]
+    made = (
+        replace(one, case_id=f"case-{n:02d}", volume=CTVolume(noise + np.int16(n), to_ras, name=f"case-{n:02d}"))
+        for n in range(cases)
+    )
+    return replace(quiz, cases=tuple(made))
+
+
+def test_twelve_cases_of_thin_slices_stay_below_eight_megabytes_and_keep_ten_slices(tmp_path):
+    quiz = noisy_quiz(12)
+    margin = write_quiz_page(quiz, tmp_path / "quiz.html")
+    assert 10 <= margin < 25
+    assert 5e6 < (tmp_path / "quiz.html").stat().st_size < 8e6
+    shown, _ = fitted(quiz)
+    assert all(min(case.volume.array.shape) >= 10 for case in shown.cases)
+    text = (tmp_path / "quiz.html").read_text(encoding="utf-8")
+    assert f'"quiz":"{quiz_sha256(quiz)}"' in text  # answers belong to the teacher's quiz
+
+
+def test_only_a_quiz_page_is_ever_overwritten(placed, tmp_path):
+    write_quiz_page(placed, tmp_path / "quiz.html")
+    write_quiz_page(placed, tmp_path / "quiz.html", overwrite=True)
+    (tmp_path / "quiz.html").write_text("<!doctype html><title>My thesis</title>")
+    with pytest.raises(QuizError, match="not a quiz page"):
+        write_quiz_page(placed, tmp_path / "quiz.html", overwrite=True)
+
+
+def test_a_quiz_of_an_earlier_version_becomes_a_page(tmp_path):
+    quiz = load_quiz(ROOT / "Testing" / "fixtures" / "v0_1" / "quiz.json")
+    assert write_quiz_page(quiz, tmp_path / "quiz.html") is None
+    assert quiz_sha256(quiz) in (tmp_path / "quiz.html").read_text(encoding="utf-8")
+
+
+def test_the_score_page_is_usable_at_400_pixels_and_printed_without_what_scrolls(
+    placed, open_page, accessibility, tmp_path
+):
+    through_session(placed, tmp_path / "answers", "L1")
+    score = score_of(placed, read_attempts(placed, tmp_path / "answers"))
+    write_score(tmp_path / "score", placed, score.rows, score.summary)
+    page = open_page(tmp_path / "score" / "summary.html", width=400)
+    assert page.evaluate("document.documentElement.scrollWidth") <= 400
+    assert accessibility(page) == []
+    page.emulate_media(media="print")
+    assert page.evaluate("getComputedStyle(document.querySelector('section')).overflowX") == "visible"

@@ -17,6 +17,7 @@ from slicer.i18n import tr as _
 from LesionClassifierLib.background import BackgroundRun, Outcome
 from LesionClassifierLib.panel.models import ModelsPanel
 from LesionClassifierLib.panel.observers import SceneWatch
+from LesionClassifierLib.panel.runs_on import RunsOnPanel
 from LesionClassifierLib.scene.placing import BoxPlacing
 from LesionClassifierLib.setup import explain, missingPackages
 
@@ -145,6 +146,7 @@ class ModulePanel(ABC):
         self.scene: vtkMRMLScene | None = None
         self._isEntered = False
         self.models = ModelsPanel(ui, onChosen=self._modelChosen, onError=self._showError)
+        self.runsOn = RunsOnPanel(ui, logic.runner, onChanged=self._runsElsewhere, onError=self._showError)
         self.watch = SceneWatch(self._sceneChanged)
         self.placing = BoxPlacing()
         ui.placeButton.connect("clicked()", self._place)
@@ -154,12 +156,12 @@ class ModulePanel(ABC):
 
     @property
     def isSetUp(self) -> bool:
-        """Whether all that models need is there."""
-        return not self._missing()
+        """Whether all that models need is there: on this computer, or on the server that is asked."""
+        return self.runsOn.isServer or not self._missing()
 
     def checkSetup(self) -> None:
         """Show the set-up step where something is missing."""
-        missing = self._missing()
+        missing = [] if self.runsOn.isServer else self._missing()
         self._ui.setupFrame.visible = bool(missing)
         if missing:
             self._ui.setupLabel.text = explain(missing, user_model_root())
@@ -176,6 +178,7 @@ class ModulePanel(ABC):
         """The module goes away: end what runs."""
         self.watch.setScene(None)
         self.placing.stop()
+        self.runsOn.stop()
         self.run.stop()
 
     @abstractmethod
@@ -214,6 +217,12 @@ class ModulePanel(ABC):
     def _modelChosen(self, model: str, device: str) -> None:
         if self.parameters is not None:
             self.parameters.model, self.parameters.device = model, device
+        self.warmUp()
+        self.update()
+
+    def _runsElsewhere(self) -> None:
+        """The models run on another computer now, or here again."""
+        self.checkSetup()
         self.warmUp()
         self.update()
 

@@ -31,7 +31,7 @@ from torch.nn import functional
 from LesionLib import __version__
 from LesionLib.errors import LesionLensError
 from LesionLib.explain.saliency import grad_cam
-from LesionLib.inference.messages import Precision, RunnerError
+from LesionLib.inference.messages import Precision
 from LesionLib.inference.precision import Bfloat16Features, interleaved_ms
 from LesionLib.inference.process import worker_environment, worker_python
 from LesionLib.inference.worker import end_with_parent
@@ -100,15 +100,6 @@ def start_conversion(model: Path) -> subprocess.Popen[bytes]:
     apart = {"creationflags": subprocess.CREATE_NO_WINDOW} if os.name == "nt" else {}
     nowhere = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.DEVNULL)
     return subprocess.Popen([str(worker_python()), *_OF_A_CONVERSION, str(model)], env=environment, **nowhere, **apart)
-
-
-def conversion_of(bundle: Bundle) -> subprocess.Popen[bytes] | None:
-    """A process that converts the model and that nobody waits for; None where that was done or cannot be."""
-    if is_switched_off() or accelerator_version() is None or is_converted(bundle.sha256):
-        return None
-    with suppress(OSError, RunnerError):
-        return start_conversion(bundle.folder)
-    return None
 
 
 def convert(bundle: Bundle) -> Path:

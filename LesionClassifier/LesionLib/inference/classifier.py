@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import platform
-from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from pathlib import Path
-from subprocess import Popen
 from typing import NoReturn
 
 import numpy as np
@@ -22,18 +19,10 @@ from LesionLib.explain.heat_map import HeatMap, resample_to_ct
 from LesionLib.explain.localisation import energy_share
 from LesionLib.explain.saliency import similarity_map
 from LesionLib.geometry import CTVolume, LesionBox, require_overlap
-from LesionLib.inference.accelerator import (
-    AcceleratorError,
-    accelerated,
-    accelerator_version,
-    conversion_of,
-    golden_patches,
-    is_converted,
-    is_switched_off,
-)
 from LesionLib.inference.devices import chosen_device, device_name
 from LesionLib.inference.input_checks import box_warnings, volume_warnings
 from LesionLib.inference.lesion_maps import MapPlan, Watch, lesion_maps
+from LesionLib.inference.loaded_models import LoadedModel, ModelCache
 from LesionLib.inference.messages import (
     MAP_CHOICES,
     AcceleratorChoice,
@@ -41,7 +30,6 @@ from LesionLib.inference.messages import (
     EmbeddingRequest,
     MapChoice,
     ModelDescription,
-    Precision,
     PrecisionChoice,
     Progress,
     RunnerCancelled,
@@ -50,11 +38,10 @@ from LesionLib.inference.messages import (
     RunRequest,
     RunResponse,
 )
-from LesionLib.inference.precision import choose_precision, in_precision
 from LesionLib.inference.results import LesionResult, RunInfo, abstention_codes, color_by_class
-from LesionLib.model.bundle import Bundle, load_bundle
+from LesionLib.model.bundle import Bundle
 from LesionLib.model.explanation import METHOD_NAMES
-from LesionLib.model.folder import MANIFEST, WEIGHTS, find_bundle, same_embedding_as
+from LesionLib.model.folder import same_embedding_as
 from LesionLib.model.scores import named_scores
 from LesionLib.networks.base import device_of, parted_output
 from LesionLib.sampling.batches import Lesion, batches, crop_lesion, stacked
@@ -275,94 +262,6 @@ class _Prediction:
     embedding: np.ndarray
     likeness: np.ndarray
     scores: dict[str, float]
-
-
-_KEPT = 3
-_NOT_ASKED = Precision("float32", "bfloat16 was not asked for")
-
-
-@dataclass(frozen=True, eq=False)
-class LoadedModel:
-    """A model that is ready to answer, where it is, and what it computes in."""
-
-    bundle: Bundle
-    device: torch.device
-    precision: Precision
-
-
-class ModelCache:
-    """Models that stay loaded: the last few, each verified and in the precision that was chosen for it.
-
-    A folder whose files changed is loaded and verified again.
-    """
-
-    def __init__(self) -> None:
-        self._models: OrderedDict[tuple, dict[str, LoadedModel]] = OrderedDict()
-        self._conversions: dict[str, Popen[bytes] | None] = {}  # by the model's hash
-
-    def get(
-        self, model: str | Path, device: torch.device, precision: PrecisionChoice, *, accelerate: bool = False
-    ) -> LoadedModel:
-        """The model ``model`` on ``device``; loaded once for all its forms. Raises `BundleError` as `load_bundle` does.
-
-        ``accelerate``: with its costly part computed by the accelerator, where there is a conversion of it.
-        """
-        folder = find_bundle(model)
-        key = (str(folder.resolve()), _state(folder), str(device))
-        if key not in self._models:
-            self._models[key] = {"float32": LoadedModel(load_bundle(folder, device=device), device, _NOT_ASKED)}
-        self._models.move_to_end(key)
-        while len(self._models) > _KEPT:
-            self._models.popitem(last=False)
-        forms = self._models[key]
-        if precision == "auto" and precision not in forms:
-            forms[precision] = _in_measured_precision(forms["float32"])
-        form = precision if precision == "auto" else "float32"
-        if not accelerate or device.type != "cpu" or accelerator_version() is None or is_switched_off():
-            return forms[form]
-        with_accelerator = f"{form} accelerated"
-        if with_accelerator not in forms and is_converted(forms[form].bundle.sha256):
-            forms[with_accelerator] = _with_accelerator(forms["float32"].bundle, forms[form])
-        return forms.get(with_accelerator, forms[form])
-
-    def convert_soon(self, model: LoadedModel) -> None:
-        """Have the model converted for the accelerator, unless that was asked for or done before."""
-        if model.device.type == "cpu" and model.bundle.sha256 not in self._conversions:
-            self._conversions[model.bundle.sha256] = conversion_of(model.bundle)
-
-    def clear(self) -> None:
-        """Forget all models and give the GPU's memory back."""
-        self._models.clear()
-        torch.cuda.empty_cache()
-
-
-def _in_measured_precision(model: LoadedModel) -> LoadedModel:
-    """The model in the precision that pays here; in float32 with the very network of ``model``."""
-    bundle = model.bundle
-    patches = golden_patches(bundle)
-    precision = choose_precision(bundle.network, patches, scores=len(bundle.scores), kept_as=bundle.sha256)
-    network = in_precision(
-        bundle.network, precision,
-        dimensions=patches.ndim, temperature=bundle.temperature, scores=len(bundle.scores),
-    )  # fmt: skip
-    return LoadedModel(replace(bundle, network=network), model.device, precision)
-
-
-def _with_accelerator(exact: Bundle, model: LoadedModel) -> LoadedModel:
-    """The model with its costly part computed by the accelerator; as it is, with the reason why not, where that fails."""
-    precision = model.precision
-    try:
-        network = accelerated(exact, precision)
-    except AcceleratorError as error:
-        return replace(model, precision=replace(precision, reason=f"{precision.reason}; {error}"))
-    name = f"OpenVINO {accelerator_version()}"
-    told = replace(precision, reason=f"{precision.reason}; {name} computes the network", accelerator=name)
-    return LoadedModel(replace(exact, network=network), model.device, told)
-
-
-def _state(folder: Path) -> tuple[tuple[int, int], ...]:
-    stats = [(folder / name).stat() for name in (MANIFEST, WEIGHTS) if (folder / name).exists()]
-    return tuple((stat.st_mtime_ns, stat.st_size) for stat in stats)
 
 
 _OUT_OF_GPU_MEMORY = InputWarning(

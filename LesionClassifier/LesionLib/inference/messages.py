@@ -24,7 +24,7 @@ from LesionLib.explain.heat_map import HeatMap
 from LesionLib.geometry import CTVolume, LesionBox
 from LesionLib.inference.results import RGB, LesionResult, RunInfo
 from LesionLib.metric import COSINE
-from LesionLib.model.scores import ScoreSpec, scores_from_json
+from LesionLib.model.scores import ScoreSpec
 from LesionLib.sampling.diameters import Diameters
 from LesionLib.sampling.statistics import LesionStatistics
 from LesionLib.uncertainty.reliability import Reliability
@@ -161,43 +161,6 @@ class Embedding:
     scores: Mapping[str, float] = field(default_factory=dict)
     same_embedding_as: tuple[str, ...] = ()
     metric: str = COSINE
-
-
-def description_to_json(description: ModelDescription) -> dict[str, Any]:
-    """A model without what its manifest says anyway."""
-    return {
-        "name": description.name,
-        "version": description.version,
-        "sha256": description.sha256,
-        "class_names": description.class_names,
-        "class_colors": description.class_colors,
-        "manifest": description.manifest,
-        "folder": str(description.folder),
-        "device": description.device,
-        "scores": [spec.to_json() for spec in description.scores],
-    }
-
-
-def description_from_json(values: Mapping[str, Any]) -> ModelDescription:
-    """The inverse of `description_to_json`. Raises `RunnerError` for what is none."""
-    from LesionLib.sampling.inputs import spec_from_section  # needs jsonschema
-
-    try:
-        return ModelDescription(
-            name=values["name"],
-            version=values["version"],
-            sha256=values["sha256"],
-            class_names=tuple(values["class_names"]),
-            class_colors=tuple(tuple(color) for color in values["class_colors"]),
-            spec=spec_from_section(values["manifest"]["lesionlens"]["input"]),
-            manifest=values["manifest"],
-            folder=Path(values["folder"]),
-            device=values["device"],
-            scores=scores_from_json(values["scores"]),
-        )
-    except (LookupError, TypeError, ValueError) as error:
-        msg = f"what the worker says of the model cannot be read ({type(error).__name__}: {error}); please report this."
-        raise RunnerError(msg) from error
 
 
 def describing_request(model: str, options: RunOptions | None = None) -> EmbeddingRequest:

@@ -25,11 +25,11 @@ from LesionLib.inference.messages import (
     RunOptions,
     RunRequest,
     RunResponse,
-    description_from_json,
     error_from_json,
     question_to_frame,
     reply_from_frame,
 )
+from LesionLib.inference.model_description import description_from_json
 from LesionLib.inference.process import WORKER_ARGUMENTS, WorkerGoneError, WorkerProcess
 from LesionLib.model.folder import is_model_path
 

@@ -27,13 +27,13 @@ from LesionLib.inference.messages import (
     ReusedMemory,
     RunnerCancelled,
     RunOptions,
-    description_to_json,
     error_to_json,
     question_from_frame,
     read_frame,
     reply_to_frame,
     write_frame,
 )
+from LesionLib.inference.model_description import description_to_json
 
 if TYPE_CHECKING:
     from LesionLib.inference.classifier import Engine

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from LesionLib import __version__
-from LesionLib.inference.remote_messages import API_HEADER, API_VERSION, VERSION_HEADER
+from LesionLib.remote.messages import API_HEADER, API_VERSION, VERSION_HEADER
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 API = "/api/"

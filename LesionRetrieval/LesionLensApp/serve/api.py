@@ -16,18 +16,18 @@ from LesionLib.inference.messages import (
     MAP_CHOICES,
     EmbeddingRequest,
     WireError,
-    description_to_json,
     reply_to_frame,
 )
-from LesionLib.inference.remote import reach_to_json
-from LesionLib.inference.remote_messages import (
+from LesionLib.inference.model_description import description_to_json
+from LesionLib.io.nifti import nifti_bytes, nifti_parts
+from LesionLib.remote.messages import (
     DIGEST_HEADER,
     FRAME_TYPE,
     bytes_of_frame,
     digest_of,
     question_from_bytes,
 )
-from LesionLib.io.nifti import nifti_bytes, nifti_parts
+from LesionLib.remote.runner import reach_to_json
 from LesionLib.sampling.inputs import reach_of
 from starlette.concurrency import run_in_threadpool
 from starlette.responses import FileResponse, Response, StreamingResponse
@@ -320,16 +320,20 @@ class Api:
         return self.folder.openable(path), None
 
     def list_series(self, asking: Asking) -> dict[str, Any]:
-        path, _ = self._source(self._session(asking), asking.request.query_params.get("path"))
-        return {"series": self._opening.list_series(path)}
+        path, name = self._source(self._session(asking), asking.request.query_params.get("path"))
+        return {"series": self._opening.list_series(path, name=name)}
 
     def open(self, asking: Asking) -> dict[str, Any]:
         session = self._session(asking)
         path, name = self._source(session, asking.body.get("path"))
-        ct = self._opening.read(path, series=asking.body.get("series"), name=name)
+        boxes: list = []
+        if path.suffix.lower() == ".mrb" and path.is_file():
+            ct, boxes = self._opening.read_scene(path)
+        else:
+            ct = self._opening.read(path, series=asking.body.get("series"), name=name)
         with session.lock:
             self._stop_job(session)
-            session.ct, session.boxes, session.answer = ct, [], None
+            session.ct, session.boxes, session.answer = ct, boxes, None
         return self._opening.ct_to_json(ct)
 
     def show_ct(self, asking: Asking) -> dict[str, Any]:

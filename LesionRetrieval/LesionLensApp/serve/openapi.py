@@ -11,7 +11,7 @@ import jsonschema
 from LesionLib import __version__
 from LesionLib.errors import LesionLensError
 from LesionLib.inference.messages import error_to_json
-from LesionLib.inference.remote_messages import DIGEST_HEADER, FRAME_TYPE
+from LesionLib.remote.messages import DIGEST_HEADER, FRAME_TYPE
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response

@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import os
 import re
-from collections.abc import AsyncIterator
+import zipfile
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
+from threading import Lock
 from typing import Any
 
 import numpy as np
-from LesionClassifierLib.scene.lesions import statesFrame
-from LesionLib.errors import BoxError, InputWarning, LesionLensError
+import slicer.util
+from LesionClassifierLib.headless import startHeadlessSlicer
+from LesionClassifierLib.scene.lesions import lesionsFromNodes, statesFrame
+from LesionClassifierLib.scene.volumes import firstVolume, nodesOfClass, volumeFromNode
+from LesionLib.errors import BoxError, InputWarning, LesionLensError, VolumeError
 from LesionLib.geometry import LesionBox
 from LesionLib.io.boxes import FrameSource, read_boxes_csv
 from LesionLib.io.image_headers import readable_name
@@ -26,6 +33,8 @@ _ENDINGS = (".nii.gz", ".nii", ".nrrd", ".mha", ".dcm", ".ima", ".img.dcm", "")
 _STEERS = re.compile(r"[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069]")
 _MAX_FILES, MAX_BOXES, MAX_NAME = 5000, 200, 200
 _UPLOADS = "uploads"
+_MAX_SCENE = 16 * 1024**3
+_SCENE = Lock()  # there is one scene a process
 
 
 def shown_name(name: str) -> str:
@@ -86,34 +95,95 @@ def uploaded(session: Session) -> tuple[Path, str]:
     return session.folder / _UPLOADS, "dropped files"
 
 
-def read(path: Path, *, series: str | None, name: str | None) -> OpenCT:
-    """Read a CT; ``name``: what to call it (None: as its file). Raises a `LesionLensError` that names no folder of this computer."""
-    from LesionLib.io.series_details import series_details
-    from LesionLib.io.volumes import read_ct, series_at
+@contextmanager
+def _naming(path: Path, name: str | None) -> Iterator[Callable[[str], str]]:
+    """What is said of a file names it as its user does, and no folder of this computer."""
+    shown = name or readable_name(path)
 
     def renamed(text: str) -> str:
-        shown = name or readable_name(path)
         return text.replace(str(path), shown).replace(path.name, shown)
 
     try:
-        found = series_at(path, series)
-        volume = read_ct(path, series=found or series)
+        yield renamed
     except LesionLensError as error:
         raise type(error)(renamed(str(error))) from error
+
+
+def read(path: Path, *, series: str | None, name: str | None) -> OpenCT:
+    """Read a CT; ``name``: what to call it (None: as its file). Raises a `LesionLensError`."""
+    from LesionLib.io.series_details import series_details
+    from LesionLib.io.volumes import read_ct, series_at
+
+    with _naming(path, name) as renamed:
+        found = series_at(path, series)
+        volume = read_ct(path, series=found or series)
     warnings = tuple(InputWarning(w.name, renamed(w)) for w in volume.warnings)
     volume = replace(volume, name=name or volume.name, warnings=warnings)
     return OpenCT(volume, found, None if found is None else series_details(found))
 
 
-def list_series(path: Path) -> list[dict[str, Any]]:
+@contextmanager
+def _staying_here() -> Iterator[None]:
+    """Slicer unpacks a scene by going into a folder, and after a damaged one it stays there."""
+    here = os.getcwd()
+    try:
+        yield
+    finally:
+        os.chdir(here)
+
+
+def _require_zip(path: Path) -> None:
+    """Refuse what is no archive, or one whose files would be unpacked elsewhere. Raises `VolumeError`."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            names = archive.namelist()
+            size = sum(entry.file_size for entry in archive.infolist())
+    except (zipfile.BadZipFile, OSError, NotImplementedError) as error:
+        msg = f"{path.name} cannot be read as a scene of Slicer; save it again as .mrb."
+        raise VolumeError(msg) from error
+    outside = [
+        name for name in names if name.startswith(("/", "\\")) or ".." in PurePosixPath(name).parts or ":" in name
+    ]
+    if outside or size > _MAX_SCENE:
+        msg = f"{path.name} is no scene as Slicer saves it, or larger than any; save it again as .mrb."
+        raise VolumeError(msg)
+
+
+def read_scene(path: Path) -> tuple[OpenCT, list[DrawnBox]]:
+    """The CT of a scene that was saved in Slicer (.mrb), and its ROIs as boxes. Raises a `LesionLensError`."""
+    with _SCENE, _naming(path, None), _staying_here():
+        _require_zip(path)
+        scene = startHeadlessSlicer().scene
+        scene.Clear(False)
+        try:
+            slicer.util.loadScene(str(path))
+            node = firstVolume(scene)
+            if node is None:
+                msg = f"{path.name} holds no CT; save the scene with it, or open the CT itself."
+                raise VolumeError(msg)
+            seen = volumeFromNode(node)
+            volume = replace(seen, array=seen.array.copy())  # the node goes with the scene
+            rois = nodesOfClass(scene, "vtkMRMLMarkupsROINode")
+            boxes = [DrawnBox(replace(box, segment=None)) for box in lesionsFromNodes(rois)]
+        except RuntimeError as error:
+            msg = f"{path.name} cannot be read as a scene of Slicer; save it again as .mrb."
+            raise VolumeError(msg) from error
+        finally:
+            scene.Clear(False)
+    return OpenCT(volume), _different(boxes)
+
+
+def list_series(path: Path, *, name: str | None) -> list[dict[str, Any]]:
     """The series of a folder, as a list to choose from; empty for a file. Names nobody. Raises a `LesionLensError`."""
     from LesionLib.io.volumes import find_series
 
     if not path.is_dir():
         return []
+    with _naming(path, name):
+        found = find_series(path)
     return [
         {"number": str(number), "modality": one.modality, "images": len(one.slices), "summary": one.summary}
-        for number, one in enumerate(find_series(path), start=1)
+        for number, one in enumerate(found, start=1)
     ]
 
 

@@ -8,7 +8,8 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from LesionRetrievalLib.quiz.file import learner_document
+from LesionRetrievalLib.quiz.file import learner_document, pack_array, quiz_sha256, require_unsealed
+from LesionRetrievalLib.quiz.making import with_less_around
 from LesionRetrievalLib.quiz.model import NOTICE, Quiz, QuizError
 from LesionRetrievalLib.quiz.sealing import ROUNDS
 
@@ -21,6 +22,9 @@ from LesionLensApp.web.viewer import (
     viewer_windows,
 )
 
+MAX_PAGE = 8_000_000  # bytes: goes by mail, opens at once
+_OWN_CODE = 150_000
+_MARGINS_MM = (25.0, 20.0, 16.0, 13.0, 10.0)
 _HERE = Path(__file__).resolve().parent
 # Nothing may be connected to: the quiz is in the page, pictures are data, and a link is the learner's own click.
 POLICY = (
@@ -29,8 +33,9 @@ POLICY = (
 )
 
 
-def quiz_page(quiz: Quiz, *, truth: bool = True) -> str:
-    """The page as text. ``truth``: whether it is in there, sealed, or stays with the teacher's quiz.
+def quiz_page(quiz: Quiz, *, truth: bool = True, fingerprint: str = "") -> str:
+    """The page as text. ``truth``: whether it is in there, sealed, or stays with the teacher's quiz; ``fingerprint``: see
+    `learner_document`.
 
     Raises `QuizError`, and `ViewerMissingError` where NiiVue is not there.
     """
@@ -48,7 +53,7 @@ def quiz_page(quiz: Quiz, *, truth: bool = True) -> str:
         policy=POLICY,
         niivue=VERSION,
         style=viewer_style() + (_HERE / "quiz.css").read_text(encoding="utf-8"),
-        document=_json(learner_document(quiz, truth=truth)),
+        document=_json(learner_document(quiz, truth=truth, fingerprint=fingerprint)),
         settings=_json(settings),
         niivue_script=niivue_script(),
         viewer_script=viewer_script(),
@@ -56,12 +61,46 @@ def quiz_page(quiz: Quiz, *, truth: bool = True) -> str:
     )
 
 
-def write_quiz_page(quiz: Quiz, out: Path, *, truth: bool = True, overwrite: bool = False) -> None:
-    """Write the page to ``out``; the file appears when it is whole. Raises `QuizError` as `quiz_page` does."""
+def fitted(quiz: Quiz) -> tuple[Quiz, float | None]:
+    """The quiz with no more CT around its boxes than a page of `MAX_PAGE` bytes takes, and the margin, mm; None: all of it fits.
+
+    The least margin is taken where even that is too much.
+    """
+    room = MAX_PAGE - len(niivue_script().encode()) - _OWN_CODE
+    kept, margin = quiz, None
+    for narrower in _MARGINS_MM:
+        if _packed_size(kept) <= room:
+            break
+        kept, margin = with_less_around(quiz, narrower), narrower
+    return kept, margin
+
+
+def _packed_size(quiz: Quiz) -> int:
+    """Bytes of the cases in a page, without what is sealed of them: that is cut to the box already."""
+    thumbnails = (
+        picture for case in quiz.cases for one in case.prediction.similar for picture in one.thumbnails.values()
+    )
+    sealed = sum(
+        picture.size for picture in thumbnails
+    )  # packed to some half, and written by four characters for three bytes
+    pictures = sum(len(case.known.teaching.picture) for case in quiz.cases) * 2
+    return sum(len(pack_array(case.volume.array)["zlib"]) for case in quiz.cases) + sealed + pictures
+
+
+def write_quiz_page(quiz: Quiz, out: Path, *, truth: bool = True, overwrite: bool = False) -> float | None:
+    """Write the page to ``out``; the file appears when it is whole. Returns the margin of `fitted`.
+
+    Raises `QuizError` as `quiz_page` does.
+    """
     if os.path.exists(out) and not overwrite:
         msg = f"{out} exists; give another name, or --overwrite to replace the page."
         raise QuizError(msg)
-    text = quiz_page(quiz, truth=truth)
+    if os.path.exists(out) and not _looks_like_a_page(out):
+        msg = f"{out} is not a quiz page; it is not overwritten. Give another name."
+        raise QuizError(msg)
+    require_unsealed(quiz)
+    shown, margin = fitted(quiz)
+    text = quiz_page(shown, truth=truth, fingerprint=quiz_sha256(quiz))
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
         descriptor, partial = tempfile.mkstemp(prefix=f".{out.name}-", dir=out.parent)
@@ -75,6 +114,15 @@ def write_quiz_page(quiz: Quiz, out: Path, *, truth: bool = True, overwrite: boo
     except OSError as error:
         msg = f"{out} cannot be written ({error.strerror}); choose another place."
         raise QuizError(msg) from error
+    return margin
+
+
+def _looks_like_a_page(path: Path) -> bool:
+    try:
+        with path.open(encoding="utf-8") as file:
+            return "<title>LesionLens quiz: " in file.read(1000)
+    except (OSError, UnicodeDecodeError):
+        return False
 
 
 def _json(content: Any) -> str:

@@ -175,10 +175,13 @@ def require_unsealed(quiz: Quiz) -> None:
         raise QuizError(msg)
 
 
-def learner_document(quiz: Quiz, *, truth: bool = True) -> dict[str, Any]:
-    """The quiz for learners as JSON, see `sealing`. ``truth``: whether it is in there, sealed, or stays with the teacher."""
+def learner_document(quiz: Quiz, *, truth: bool = True, fingerprint: str = "") -> dict[str, Any]:
+    """The quiz for learners as JSON, see `sealing`. ``truth``: whether it is in there, sealed, or stays with the teacher.
+
+    ``fingerprint``: of the teacher's quiz, where ``quiz`` is that with less CT around the lesions.
+    """
     require_unsealed(quiz)
-    sha256 = quiz_sha256(quiz)
+    sha256 = fingerprint or quiz_sha256(quiz)
     return {
         "format": LEARNER_FORMAT,
         "version": LEARNER_VERSION,

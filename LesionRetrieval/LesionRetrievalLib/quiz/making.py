@@ -392,6 +392,21 @@ def _case(
     )
 
 
+def with_less_around(quiz: Quiz, margin_mm: float) -> Quiz:
+    """The same cases with at most so much CT around each box, unevenly where the learner has to find the lesion."""
+    plan = QuizPlan(quiz.title, boxes=quiz.boxes, seed=quiz.seed, margin_mm=margin_mm)
+    cases = (
+        replace(
+            case,
+            volume=crop_patch(
+                case.volume, _aimed_at(case.volume, case.box, plan), margin_mm=margin_mm, name=case.case_id
+            ),
+        )
+        for case in quiz.cases
+    )
+    return replace(quiz, cases=tuple(cases))
+
+
 def _aimed_at(volume: CTVolume, box: LesionBox, plan: QuizPlan) -> LesionBox:
     """What the patch is cut around: the box, or where the learner has to find the lesion a place beside it.
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -35,13 +35,17 @@ __all__ = ["Feedback", "LearnerAnswer", "Quiz", "QuizError", "QuizSession", "Ste
 
 @dataclass(frozen=True)
 class Feedback:
-    """What the learner is told at the end of a case. ``box_overlap``: IoU with the teacher's box, None where it was taken."""
+    """What the learner is told at the end of a case. ``box_overlap``: IoU with the teacher's box, None where it was taken.
+
+    ``answers``: the learner's to the teacher's own questions.
+    """
 
     known: Diagnosis
     first: LearnerAnswer
     second: LearnerAnswer
     predicted_label: str
     box_overlap: float | None
+    answers: Answers = field(default_factory=dict)
 
     @property
     def first_is_right(self) -> bool:
@@ -171,7 +175,7 @@ class QuizSession:
         self._require_from(Step.FEEDBACK, "The truth")
         case, record = self._opened(), self._log.attempt.record
         overlap = None if record.box is None else box_overlap(record.box, case.box)
-        return Feedback(case.known, record.first, record.second, case.prediction.label, overlap)
+        return Feedback(case.known, record.first, record.second, case.prediction.label, overlap, record.answers)
 
     def finish_looking(self) -> None:
         """The learner has seen the case and goes on to the box."""

@@ -28,6 +28,7 @@ from LesionRetrievalLib.quiz.model import (
 )
 from LesionRetrievalLib.quiz.session import QuizSession
 from LesionRetrievalLib.quiz_logic import QuizLogic
+from LesionRetrievalLib.quiz_panel.questions import QuestionForm
 from LesionRetrievalLib.quiz_panel.widgets import connectFile, connectFolder, endText, feedbackText, goOnText, stepText
 
 _KEYS = 9
@@ -280,6 +281,7 @@ class LearnerPanel:
     def __init__(self, ui, logic: QuizLogic, *, onChanged: Callable[[], None], onError: Callable[[str], None]) -> None:
         self._ui, self._logic, self._onChanged, self._onError = ui, logic, onChanged, onError
         self.answers = AnswerForm(ui, onChanged=self._updateGoOn, onGoOn=self.goOn)
+        self.questions = QuestionForm(ui, onChanged=self._updateGoOn)
         self.reveal = RevealPanel(ui, logic)
         self._showing: tuple | None = None
         connectFile(
@@ -392,9 +394,12 @@ class LearnerPanel:
         ui.answerFrame.visible = isShown and step in _ANSWERING
         isNotified = isShown and step is Step.FEEDBACK
         ui.feedbackLabel.visible = isNotified
-        ui.feedbackLabel.text = feedbackText(session.feedback) if isNotified else ""
+        ui.feedbackLabel.openExternalLinks = True
+        ui.feedbackLabel.text = feedbackText(session.feedback, session.questions) if isNotified else ""
         now = (session.position, step)
         if now != self._showing:
+            self.questions.show(())
+            self.questions.show(session.questions if step is Step.FIRST_ANSWER else ())
             self.answers.clear()
         self._showing = now
         if isShown and step in _REVEALED:
@@ -419,7 +424,9 @@ class LearnerPanel:
             return ""
         if not self.answers.label:
             return _("Choose what it is: click, or press its number.")
-        return _("Say how sure you are: click, or press + or -.") if self.answers.confidence is None else ""
+        if self.answers.confidence is None:
+            return _("Say how sure you are: click, or press + or -.")
+        return _("Answer: {0}").format(self.questions.missing) if self.questions.missing else ""
 
     def _remembered(self):
         """Which quiz and which folder, so that whoever comes back needs only the code."""
@@ -447,7 +454,7 @@ class LearnerPanel:
         self._ui.quizInfoLabel.text = html.escape(reason)
 
     def _answer(self) -> None:
-        self._logic.answer(self.answers.label, self.answers.confidence)
+        self._logic.answer(self.answers.label, self.answers.confidence, self.questions.answers)
 
     def _place(self) -> None:
         if self._try(self._logic.startPlacing):

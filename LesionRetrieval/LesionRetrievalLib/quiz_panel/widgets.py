@@ -6,6 +6,7 @@ to do at a step, what a case was, how the learner did: rich text, escaped here.
 
 from __future__ import annotations
 
+import base64
 import html
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -17,6 +18,7 @@ from slicer.i18n import tr as _
 
 from LesionRetrievalLib.quiz.attempt import LearnerAnswer, Step
 from LesionRetrievalLib.quiz.model import Quiz
+from LesionRetrievalLib.quiz.questions import FREE_TEXT, Question
 from LesionRetrievalLib.quiz.report import Score
 from LesionRetrievalLib.quiz.session import Feedback, QuizSession
 
@@ -126,8 +128,11 @@ def goOnText(session: QuizSession) -> str:
     }[session.step]
 
 
-def feedbackText(feedback: Feedback) -> str:
-    """The truth, how it is known, both answers and the model's, the box, and what the teacher says."""
+_PICTURE_PX = 320
+
+
+def feedbackText(feedback: Feedback, questions: Sequence[Question] = ()) -> str:
+    """The truth, how it is known, both answers and the model's, the box, the teacher's questions, and what the teacher says."""
     known = feedback.known
     lines = [
         _("It is <b>{0}</b> (known by: {1}).").format(html.escape(known.label), html.escape(known.label_source)),
@@ -141,9 +146,35 @@ def feedbackText(feedback: Feedback) -> str:
         lines.append(
             _("Your box shares {0:.0%} with the teacher's (intersection over union).").format(feedback.box_overlap)
         )
+    lines += [
+        _questionLine(question, feedback)
+        for question in questions
+        if question.question_id in feedback.answers or question.question_id in known.answers
+    ]
     if known.feedback:
         lines.append(f"<br>{_lines(known.feedback)}")
+    teaching = known.teaching
+    if teaching.picture:
+        data = base64.b64encode(teaching.picture).decode("ascii")
+        lines.append(f"<img width={_PICTURE_PX} src='data:image/{teaching.kind};base64,{data}'>")
+        lines.append(f"<i>{_lines(teaching.description)}</i>")
+    if teaching.link:
+        lines.append(f"<a href='{html.escape(teaching.link)}'>{_('Read more')}</a>")
     return "<br>".join(lines)
+
+
+def _questionLine(question: Question, feedback: Feedback) -> str:
+    given, right = feedback.answers.get(question.question_id), feedback.known.answers.get(question.question_id)
+    line = _("{0} You: {1}.").format(html.escape(question.text), _written(given) if given else _("no answer"))
+    if right is None:
+        return line
+    line += _(" Teacher: {0}.").format(_written(right))
+    isJudged = given is not None and question.kind != FREE_TEXT
+    return f"{line} {_verdict(question.is_right(given, right))}" if isJudged else line
+
+
+def _written(value: str | Sequence[str]) -> str:
+    return html.escape(value if isinstance(value, str) else ", ".join(value))
 
 
 def endText(score: Score, quiz: Quiz) -> str:
@@ -166,7 +197,8 @@ def endText(score: Score, quiz: Quiz) -> str:
     head = _("{0}: all {1} cases of {2} are done. Thank you.").format(
         html.escape(name), len(quiz.cases), html.escape(quiz.title)
     )
-    return f"<b>{head}</b><table>{table}</table>"
+    again = _("You may take it once more: start it with another code, such as {0}.2").format(html.escape(name))
+    return f"<b>{head}</b><table>{table}</table>" + (again if quiz.repeat else "")
 
 
 def _answered(answer: LearnerAnswer, isRight: bool) -> str:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import gzip
 import json
+import os
+import zipfile
 
 import numpy as np
 import pytest
@@ -80,6 +82,38 @@ def test_the_viewer_gets_the_voxels_where_they_lie(visitor, shelf, tmp_path, box
     heat = read_image_file(path)
     middle = heat.header.ijkToRAS @ [*(np.array(heat.array.shape[::-1]) / 2), 1]
     assert np.linalg.norm(middle[:3] - box["centerRAS"]) < 15
+
+
+def test_a_scene_of_slicer_brings_its_ct_and_its_boxes(visitor, shelf, lesion):
+    from LesionClassifierLib.headless import startHeadlessSlicer
+    from LesionClassifierLib.scene.lesions import addRoiNode
+    from LesionClassifierLib.scene.tree import saveScene
+    from LesionClassifierLib.scene.volumes import addVolumeNode
+
+    scene, volume = startHeadlessSlicer().scene, read_ct(shelf / "patch.nrrd")
+    scene.Clear(False)
+    addVolumeNode(scene, volume)
+    addRoiNode(scene, lesion)
+    saveScene(scene, shelf / "saved.mrb")
+    scene.Clear(False)
+    told = visitor.got("PUT", "ct", {"path": "saved.mrb"})
+    assert told["sizeIJK"] == list(volume.sizeIJK)
+    (box,) = visitor.got("GET", "boxes")["boxes"]
+    assert box["centerRAS"] == pytest.approx(lesion.centerRAS.tolist())
+
+
+@pytest.mark.parametrize("inside", [None, "../../out.mrml", "/tmp/out.mrml", "empty.mrml"])
+def test_a_scene_that_is_damaged_or_unpacks_elsewhere_is_refused(visitor, shelf, inside):
+    here = os.getcwd()
+    with zipfile.ZipFile(shelf / "broken.mrb", "w") as archive:
+        archive.writestr(inside or "a", "<MRML/>")
+    if inside is None:
+        (shelf / "broken.mrb").write_bytes(b"no zip")
+    status, refused = visitor.ask("PUT", "ct", {"path": "broken.mrb"})
+    assert status == 422
+    assert "broken.mrb" in refused["message"]
+    assert str(shelf) not in refused["message"]
+    assert os.getcwd() == here
 
 
 @pytest.mark.parametrize("ending", [".nii.gz", ".mha", ".nrrd"])

@@ -14,7 +14,6 @@ from http.server import BaseHTTPRequestHandler
 import numpy as np
 import pytest
 from LesionLib.errors import BoxError, BundleError
-from LesionLib.inference import remote
 from LesionLib.inference.messages import (
     EmbeddingRequest,
     RunnerCancelled,
@@ -22,9 +21,10 @@ from LesionLib.inference.messages import (
     RunOptions,
     RunRequest,
 )
-from LesionLib.inference.remote import RemoteRunner, ServerAddress
 from LesionLib.inference.runner import InProcessRunner, WorkerRunner
 from LesionLib.phantom.nodules import nodule_patch
+from LesionLib.remote import runner as remote
+from LesionLib.remote.runner import RemoteRunner, ServerAddress
 from scored_model import NAME, small_model
 from served import self_signed, serving
 

@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 import torch
 from LesionLib.errors import BoxError, BundleError, WarningName
-from LesionLib.inference.classifier import Classifier, Engine, ModelCache
+from LesionLib.inference.classifier import Classifier, Engine
+from LesionLib.inference.loaded_models import ModelCache
 from LesionLib.inference.messages import (
     Embedding,
     EmbeddingRequest,
@@ -184,8 +185,8 @@ def test_a_restarted_worker_is_another_one_and_answers(worker, request_):
 def test_a_model_without_classes_embeds_all_the_same(in_process, request_, embedding, monkeypatch):
     loaded = ModelCache.get
 
-    def without_classes(cache, *given):
-        model = loaded(cache, *given)
+    def without_classes(cache, *given, **options):
+        model = loaded(cache, *given, **options)
         return replace(model, bundle=replace(model.bundle, class_names=(), class_colors=()))
 
     monkeypatch.setattr(ModelCache, "get", without_classes)

@@ -35,6 +35,7 @@ def reproduce(  # noqa: PLR0913
     plan = read_plan(folder / PLAN)
     kept = Results(results or folder / RESULTS)
     target = page or folder.parent / PAGE
+    write_page(folder, kept, target)  # what is wrong with plan or numbers is said before hours of training
     if suite is not None:
         carried = Reproduction(plan, suite, budget, kept, work, data, weights, notify, only)
         carried.concluded = lambda: write_page(folder, kept, target)

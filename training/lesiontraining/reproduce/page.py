@@ -81,13 +81,11 @@ def _head(papers: Sequence[Paper], found: Sequence[Outcome]) -> list[str]:
         shown = [one for one in measured if one.shown]
         lines.append(f"**{paper.title}.** {_outcome_in_words(headline)} {_advice(paper, headline)}")
         if measured:
+            claims, tried = (len({one.claim.id for one in some}) for some in (own, measured))
             lines[-1] += (
-                f" Of its {len({one.claim.id for one in own})} claims {len({o.claim.id for o in measured})} were measured on "
+                f" Of its {claims} claims measured so far: {tried}, in {len(measured)} comparisons; held up: {len(shown)}"
             )
-            lines[-1] += (
-                f"{len({one.place for one in measured})} sets of lesions, {len(measured)} comparisons; {len(shown)} held up"
-            )
-            lines[-1] += f": {', '.join(f'{o.claim.says} ({o.place})' for o in shown)}." if shown else "."
+            lines[-1] += f" ({', '.join(f'{o.claim.says} ({o.place})' for o in shown)})." if shown else "."
     return lines
 
 
@@ -104,7 +102,7 @@ def _outcome_in_words(headline: Sequence[Outcome]) -> str:
             words.append(
                 f"{'held up' if one.shown else 'did not hold up'} on {one.place} ({_difference(d)}, n {d['lesions']})"
             )
-    return f"Its main claim, that {says[0].lower() if says[1:2].islower() else says[0]}{says[1:]}: {'; '.join(words)}."
+    return f"Its main claim, that {says}: {'; '.join(words)}."
 
 
 def _advice(paper: Paper, headline: Sequence[Outcome]) -> str:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -132,12 +133,8 @@ class Plan:
         if not asked:
             return None
         first = self.run(of.starts_from, table, seed, budget) if of.starts_from else None
-        recipe = recipe_file(asked["recipe"])
-        if recipe is None:
-            msg = f"the plan's system {system} names the recipe {asked['recipe']!r}, which there is not."
-            raise ReproductionError(msg)
         decides = {
-            "recipe": yaml.safe_load(recipe.read_text(encoding="utf-8")),
+            "recipe": _recipe(asked["recipe"]),
             **({"classical": asked["classical"]} if "classical" in asked else {}),
             "options": {**on.options, **asked.get("options", {})},
             "table": {"make": on.make, **getattr(on, budget)},
@@ -178,6 +175,16 @@ class Plan:
                     if one is not None:
                         found.setdefault(one.hash, one)
         return list(found.values())
+
+
+@cache
+def _recipe(name: str) -> Mapping[str, Any]:
+    """What the recipe holds; read once, for every run is asked for its hash again and again."""
+    path = recipe_file(name)
+    if path is None:
+        msg = f"the plan names the recipe {name!r}, which there is not."
+        raise ReproductionError(msg)
+    return yaml.safe_load(path.read_text(encoding="utf-8"))
 
 
 def short_hash(value: Any) -> str:

@@ -78,6 +78,7 @@
       history.replaceState(null, "", location.pathname); // not in a screenshot, not in a bookmark
     }
     state.server = await json("GET", "/api/server");
+    $("main").hidden = false;
     if (state.server.viewerMissing) throw new Error(state.server.viewerMissing);
     for (const name of state.server.models) $("model").append(made("option", { value: name, textContent: name }));
     $("model").value = state.server.model;
@@ -169,7 +170,7 @@
     try {
       const ct = await json("PUT", here("ct"), source);
       $("series").hidden = true;
-      await show(ct, []);
+      await show(ct, (await json("GET", here("boxes"))).boxes); // a scene brings its own
     } finally {
       $("opening").textContent = "";
     }

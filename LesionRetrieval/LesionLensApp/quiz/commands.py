@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from LesionRetrievalLib.quiz.making import QuizCaseSource
 
 
-MAX_PAGE_MB = 8
+FEW_SLICES = 8
 
 # What is heavy is imported where it is used: a mistyped option should be answered at once.
 
@@ -70,6 +70,10 @@ def _add_make(quiz: argparse._SubParsersAction, model: str) -> None:
     make = quiz.add_parser("make", help="a quiz file with its own CT patches and the model's answers")
     where = make.add_mutually_exclusive_group()
     where.add_argument("--from", dest="folder", type=Path, help="folder with one CSV table, image/ and mask/")
+    where.add_argument(
+        "--table", type=Path,
+        help="whole CTs: a CSV with the columns name, volume, label and, in each row, one of boxes, segmentation, mask",
+    )  # fmt: skip
     where.add_argument("--phantom", action="store_true", help="computed nodules, without any data")
     where.add_argument(
         "--case", dest="case_ids", action="append", metavar="ID", help="this case of --library; repeatable"
@@ -130,8 +134,8 @@ def _make(options: argparse.Namespace) -> None:
     from LesionRetrievalLib.quiz.model import MAX_CASES, QuizError
 
     require_free_path(options.out, overwrite=options.overwrite)
-    if not (options.folder or options.phantom or options.library):
-        msg = "Where do the cases come from? Give --from FOLDER, --phantom, or --library LIBRARY."
+    if not (options.folder or options.table or options.phantom or options.library):
+        msg = "Where do the cases come from? Give --from FOLDER, --table TABLE, --phantom, or --library LIBRARY."
         raise QuizError(msg)
     if not (1 <= options.cases <= MAX_CASES and options.seed >= 0 and 0 <= options.box_jitter <= 100):
         msg = (
@@ -178,8 +182,13 @@ def _make(options: argparse.Namespace) -> None:
         )
     save_quiz(quiz, options.out, overwrite=options.overwrite)
     size = options.out.stat().st_size / 1e6
+    if few := [case.case_id for case in quiz.cases if min(case.volume.array.shape) < FEW_SLICES]:
+        notify(
+            f"warning: fewer than {FEW_SLICES} slices to look through in {', '.join(few)}; give CTs that reach further around "
+            "the lesions (--table takes whole ones)."
+        )
     notify(
-        f"{options.out}: {len(quiz.cases)} cases, {size:.1f} MB. It holds the answers: keep it from curious learners."
+        f"{options.out}: {len(quiz.cases)} cases, {size:.1f} MB. It holds the answers: learners get `quiz page` or `quiz seal`."
     )
 
 
@@ -201,7 +210,7 @@ def _source(options: argparse.Namespace, model: ModelDescription, library: CaseL
 
     if options.phantom:
         return PhantomNodules(options.cases, seed=options.seed, class_names=model.class_names)
-    if options.folder is None:
+    if options.folder is None and options.table is None:
         return LibraryCases(
             library,
             class_names=model.class_names,
@@ -220,6 +229,17 @@ def _source(options: argparse.Namespace, model: ModelDescription, library: CaseL
         owner = Pseudonymiser.load(key)
         require_key(library, owner)
         hashing = owner.hash
+    if options.table is not None:
+        from LesionLensApp.quiz.table import TableCases
+
+        return TableCases(
+            options.table,
+            class_names=model.class_names,
+            defaults=options,
+            patient_hash=hashing,
+            margin_mm=segment_margin_of(model.manifest),
+            keep=kept_names(options.keep),
+        )
     cases = CaseFolder(
         options.folder,
         class_names=model.class_names,
@@ -257,14 +277,20 @@ def _seal(options: argparse.Namespace) -> None:
 def _page(options: argparse.Namespace) -> None:
     from LesionRetrievalLib.quiz.file import load_quiz
 
-    from LesionLensApp.web.quiz_page import write_quiz_page
+    from LesionLensApp.web.quiz_page import MAX_PAGE, write_quiz_page
 
     quiz = load_quiz(options.quiz)
-    write_quiz_page(quiz, options.out, truth=not options.without_truth, overwrite=options.overwrite)
-    size = options.out.stat().st_size / 1e6
-    notify(f"{options.out}: {len(quiz.cases)} cases, {size:.1f} MB; score the learners' files with {options.quiz}.")
-    if size > MAX_PAGE_MB:
-        notify(f"It is larger than {MAX_PAGE_MB} MB; a smaller --margin-mm or fewer cases make it smaller.")
+    margin = write_quiz_page(quiz, options.out, truth=not options.without_truth, overwrite=options.overwrite)
+    size = options.out.stat().st_size
+    notify(
+        f"{options.out}: {len(quiz.cases)} cases, {size / 1e6:.1f} MB; score the learners' files with {options.quiz}."
+    )
+    if margin is not None:
+        notify(
+            f"It shows {margin:g} mm of CT around each box, less than the quiz has: a page is to stay below {MAX_PAGE / 1e6:g} MB."
+        )
+    if size > MAX_PAGE:
+        notify("It is larger all the same; fewer cases make it smaller.")
 
 
 def _score(options: argparse.Namespace) -> None:

@@ -10,14 +10,14 @@ from LesionLib.errors import InputWarning, VolumeError, WarningName
 from LesionLib.geometry import CTVolume, LesionBox
 from LesionLib.inference.input_checks import volume_warnings
 from LesionLib.inference.messages import EmbeddingRequest, RunOptions, RunRequest, WireError
-from LesionLib.inference.remote_messages import (
+from LesionLib.inference.runner import InProcessRunner
+from LesionLib.remote.messages import (
     bytes_of_frame,
     digest_of,
     frame_of_bytes,
     question_from_bytes,
     question_to_bytes,
 )
-from LesionLib.inference.runner import InProcessRunner
 from LesionLib.sampling.content_hash import window_hashes
 from LesionLib.sampling.inputs import crop_sample, reach_of
 from LesionLib.sampling.planes import KeySliceSpec, OrthogonalPlanesSpec, SliceWithNeighboursSpec
@@ -126,7 +126,7 @@ def test_a_ct_larger_than_any_is_refused_before_memory_is_asked_for(volume):
 
 
 def test_a_whole_answer_by_the_part_is_the_one_by_the_ct_but_for_what_is_said_of_the_ct(volume):
-    from LesionLib.inference.remote_messages import with_warnings_of
+    from LesionLib.remote.messages import with_warnings_of
 
     odd = replace(volume, array=volume.array + np.int16(3000), warnings=(InputWarning(WarningName.MODALITY, "MR."),))
     request = RunRequest(small_model(), odd, [box_at(odd, (90, 95, 55), (12, 9, 15))], RunOptions(answer_anyway=True))

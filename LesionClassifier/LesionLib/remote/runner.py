@@ -31,11 +31,13 @@ from LesionLib.inference.messages import (
     RunRequest,
     RunResponse,
     WireError,
-    description_from_json,
     error_from_json,
     reply_from_frame,
 )
-from LesionLib.inference.remote_messages import (
+from LesionLib.inference.model_description import description_from_json
+from LesionLib.inference.runner import InferenceRunner
+from LesionLib.model.folder import find_bundle, is_model_path, unchecked_manifest
+from LesionLib.remote.messages import (
     API_HEADER,
     API_VERSION,
     DIGEST_HEADER,
@@ -46,7 +48,6 @@ from LesionLib.inference.remote_messages import (
     question_to_bytes,
     with_warnings_of,
 )
-from LesionLib.model.folder import find_bundle, is_model_path, unchecked_manifest
 from LesionLib.sampling.inputs import Reach
 
 _CONNECT_S, _ANSWER_S = 10.0, 60.0
@@ -221,6 +222,61 @@ class RemoteRunner:
     def _stop_if_cancelled(self) -> None:
         if self._stop.is_set():
             raise RunnerCancelled(_CANCELLED)
+
+
+class SwitchableRunner:
+    """A runner that asks ``here``, or the server that `use` names; an `InferenceRunner` like any other.
+
+    Switching cancels what runs. ``here`` is kept, and closed with this one.
+    """
+
+    def __init__(self, here: InferenceRunner) -> None:
+        self._here, self._server = here, None
+
+    @property
+    def server(self) -> RemoteRunner | None:
+        """Where it asks; None: on this computer."""
+        return self._server
+
+    def use(self, server: RemoteRunner | None) -> None:
+        """Ask there from now on; None: here again."""
+        before, self._server = self._server, server
+        self._here.cancel()
+        if before is not None:
+            before.close()
+
+    def start(self, model: str | Path | None = None, options: RunOptions | None = None) -> None:
+        """See `InferenceRunner.start`."""
+        self._now.start(model, options)
+
+    def run(
+        self, request: RunRequest | EmbeddingRequest, *, progress: Progress | None = None
+    ) -> RunResponse | Embedding:
+        """See `InferenceRunner.run`."""
+        return self._now.run(request, progress=progress)
+
+    def cancel(self) -> bool:
+        """See `InferenceRunner.cancel`."""
+        return self._now.cancel()
+
+    def restart(self) -> None:
+        """See `InferenceRunner.restart`."""
+        self._now.restart()
+
+    def close(self) -> None:
+        """Both."""
+        if self._server is not None:
+            self._server.close()
+        self._here.close()
+
+    @property
+    def pid(self) -> int | None:
+        """Process id of the worker of this computer, None where there is none."""
+        return getattr(self._here, "pid", None)
+
+    @property
+    def _now(self) -> InferenceRunner:
+        return self._server or self._here
 
 
 def _name_of(model: str | Path) -> str:

@@ -1,0 +1,1 @@
+"""The command line of the teaching room, and whole CTs as its cases."""

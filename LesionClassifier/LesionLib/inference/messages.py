@@ -101,10 +101,7 @@ class EmbeddingRequest:
 
 @dataclass(frozen=True)
 class Precision:
-    """What a network computes in, and why. The times are milliseconds for one batch; None where not measured.
-
-    ``accelerator``: what computes its costly part, "" where torch does; why not, where it should, is said by the reason.
-    """
+    """What a network computes in, and why (milliseconds a batch, None where not measured); ``accelerator``: "" where torch does."""
 
     name: Literal["float32", "bfloat16"]
     reason: str

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import takewhile
+from threading import Event
 
 import numpy as np
 import torch
@@ -42,12 +44,18 @@ def batches(
     While one batch is with whoever asked for it, a thread cuts the next; what goes wrong there is raised in its turn.
     """
     max_patches = _MAX_PATCHES.get(device.type, _MAX_PATCHES["cpu"])
-    cut = _batches(volume, boxes, spec, max_patches=max_patches, max_lesions=max_lesions)
-    with ThreadPoolExecutor(1, thread_name_prefix="LesionLens boxes") as thread:
+    given_up = Event()
+    wanted = takewhile(lambda _box: not given_up.is_set(), boxes)
+    cut = _batches(volume, wanted, spec, max_patches=max_patches, max_lesions=max_lesions)
+    thread = ThreadPoolExecutor(1, thread_name_prefix="LesionLens boxes")
+    try:
         coming = thread.submit(next, cut, None)
         while (batch := coming.result()) is not None:
             coming = thread.submit(next, cut, None)
             yield batch
+    finally:  # whoever cancels does not wait for what nobody wants any more
+        given_up.set()
+        thread.shutdown(wait=False, cancel_futures=True)
 
 
 def _batches(

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 from LesionLib.geometry import LesionBox
-from LesionLib.inference import accelerator, classifier
+from LesionLib.inference import accelerator, loaded_models
 from LesionLib.inference.accelerator import (
     MAX_CHANGE,
     MIN_COSINE,
@@ -121,11 +121,11 @@ def test_an_embedding_for_a_library_is_the_network_s_own_to_the_last_bit(kept, m
 @pytest.mark.parametrize("why", ["the environment", "the options", "no OpenVINO", "no conversion"])
 def test_without_it_nothing_changes(kept, monkeypatch, tmp_path, why):
     started = []
-    monkeypatch.setattr(classifier, "start_conversion", started.append)
+    monkeypatch.setattr(loaded_models, "start_conversion", started.append)
     if why == "the environment":
         monkeypatch.setenv(accelerator.SWITCH, "off")
     elif why == "no OpenVINO":
-        monkeypatch.setattr(classifier, "accelerator_version", lambda: None)
+        monkeypatch.setattr(loaded_models, "accelerator_version", lambda: None)
     elif why == "no conversion":
         monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path))
     options = {"accelerator": "off"} if why == "the options" else {}

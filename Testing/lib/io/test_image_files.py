@@ -12,6 +12,7 @@ import pytest
 import SimpleITK as sitk
 from LesionLib.errors import VolumeError, WarningName
 from LesionLib.geometry import transformed_points
+from LesionLib.io.image_files import _rescaled
 from LesionLib.io.volumes import read_image, read_volume
 from pydicom.dataset import FileDataset, FileMetaDataset
 from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, RLELossless
@@ -297,3 +298,15 @@ def test_nothing_that_names_the_patient_leaves_the_reader(write_series, hu):
     assert {w.name for w in volume.warnings} == {WarningName.MODALITY, WarningName.UNEVEN_SLICES}
     assert volume.name == "ct"
     assert not any(secret in f"{volume!r} {volume.warnings}" for secret in SECRETS)
+
+
+@pytest.mark.parametrize(
+    ("slope", "intercept", "kind"), [(1.0, -1024.0, np.int16), (2.0, -50.0, np.int16), (30.0, 0.0, np.int32)]
+)
+def test_whole_numbers_are_rescaled_in_the_smallest_integers_that_hold_them(slope, intercept, kind):
+    stored = np.array([[[0, 1024, 3000], [-5, 7, 4000]]], np.int16)
+    expected = stored.astype(np.int64) * int(slope) + int(intercept)
+    found = _rescaled(stored, slope, intercept)
+    assert found.dtype == kind
+    assert np.array_equal(found, expected)
+    assert np.shares_memory(found, stored) == (kind is np.int16)  # a long CT is in memory once

@@ -142,6 +142,19 @@ def test_the_outline_of_a_box_under_a_transform_is_that_of_the_box_read_from_it(
     _assertOutline(_isRoi(picture), boxFromRoi(roi), _pixelsRAS(renderer, "Axial"))
 
 
+def test_boxes_hidden_for_many_pictures_are_seen_one_at_a_time_and_shown_again(scene, renderer, a_cube):
+    ct, center = a_cube()
+    volume = addVolumeNode(scene, ct)
+    first, other = (addRoiNode(scene, LesionBox(center + at, [12, 12, 12]), colorRGB=ROI_COLOR) for at in (0, 3))
+    arguments = {"orientation": "Axial", "centerRAS": center, "fieldOfViewMm": 50, "volumeNode": volume}
+    alone, both = renderer.render(**arguments, visibleRois=[first]), renderer.render(**arguments)
+    with renderer.hiddenRois():
+        assert np.array_equal(renderer.render(**arguments, visibleRois=[first]), alone)
+        assert not np.array_equal(renderer.render(**arguments, visibleRois=[other]), alone)
+        assert not _isRoi(renderer.render(**arguments, visibleRois=[])).any()
+    assert np.array_equal(renderer.render(**arguments), both)
+
+
 def test_the_ct_inside_a_box_stays_as_it_is(scene, renderer, a_cube):
     ct, center = a_cube()
     volume = addVolumeNode(scene, ct)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 
 import numpy as np
@@ -22,6 +23,17 @@ from LesionClassifierLib.scene.volumes import HEAT_MAP_ATTRIBUTE, addVolumeNode,
 from LesionLib.errors import OutputError, VolumeError
 from LesionLib.geometry import CTVolume, transformed_points
 from LesionRetrievalLib.scene.identity import identityOfVolume
+
+
+def test_a_shared_volume_takes_no_memory_of_its_own_and_outlives_the_array_s_name(scene, an_oblique_ct):
+    ct = an_oblique_ct()
+    expected, address = ct.array.copy(), ct.array.__array_interface__["data"][0]
+    node = addVolumeNode(scene, ct, isShared=True)
+    del ct
+    gc.collect()
+    shown = volumeFromNode(node).array
+    assert shown.__array_interface__["data"][0] == address
+    assert np.array_equal(shown, expected)
 
 
 @pytest.mark.parametrize("leftHanded", [False, True])

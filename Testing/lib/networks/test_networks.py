@@ -126,6 +126,6 @@ def test_arguments_mobilenet_does_not_take_are_refused_in_one_line(arguments):
 
 def test_an_unknown_architecture_is_refused_with_those_that_are_known():
     with pytest.raises(
-        BundleError, match=r"unknown architecture 'vgg'; this version knows cnn3d, dadrn, .*mobilenet_v2"
+        BundleError, match=r"unknown architecture 'vgg'; this version knows arl, cnn3d, dadrn, .*mobilenet_v2"
     ):
         build_network("vgg", {})

@@ -82,6 +82,7 @@ def main() -> None:
     inbox = Inbox(requests)
     engine = _engine()
     write_frame(replies, {"kind": "ready", "id": 0})
+    Thread(target=_import_what_answers_need, name="LesionLens imports", daemon=True).start()
     while True:
         frame = inbox.requests.get()
         header, arrays = _reply(engine, inbox, frame, replies)
@@ -89,6 +90,12 @@ def main() -> None:
             write_frame(replies, {**header, "id": frame.header["id"]}, arrays)
         except OSError:  # nobody listens any more
             return
+
+
+def _import_what_answers_need() -> None:
+    """While the user still draws: the command line imports it late, and a first answer that waited for it could not be cancelled."""
+    import scipy.ndimage
+    import scipy.spatial  # noqa: F401
 
 
 def end_with_parent() -> None:

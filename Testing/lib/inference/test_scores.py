@@ -251,7 +251,7 @@ def test_a_rounded_network_that_moves_a_score_is_not_used(monkeypatch):
     network = scored_network()
     with torch.no_grad():
         network.classifier[1].weight[3:] *= 1000
-    monkeypatch.setattr(precision, "_interleaved_ms", lambda *_: (10.0, 1.0))
+    monkeypatch.setattr(precision, "interleaved_ms", lambda *_, **__: (10.0, 1.0))
     patches = torch.rand(2, 3, 32, 32, generator=torch.Generator().manual_seed(1))
     choice = choose_precision(network, patches, scores=4)
     assert choice.name == "float32"

@@ -46,7 +46,7 @@ def test_residual_attention_adds_its_modules_to_resnet_50_and_keeps_its_map():
 
 def test_attention_of_nothing_leaves_a_residual_block_as_it_is_and_attention_weighs_the_input():
     torch.manual_seed(0)
-    block = AttentionResidualBlock(32, 8, spatial_dims=2).eval()
+    block = AttentionResidualBlock(32, 8).eval()
     x = torch.rand(2, 32, 6, 6)
     with torch.no_grad():
         small = block(x)

@@ -15,6 +15,7 @@ import os
 import shutil
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
@@ -51,6 +52,7 @@ _MAX_ROUNDED_CHANGE, _MIN_ROUNDED_COSINE = 0.02, 0.995  # where the probe chose 
 _WORTH_IT = 1.1  # times faster
 _MAX_SCORE_CHANGE = 0.05  # of a score, in levels
 _MODEL, _REFUSED = "model.xml", "refused.txt"
+_ASKED_AGAIN_S = 7 * 24 * 3600
 _OF_A_CONVERSION = "-m", "LesionLib.inference.accelerator"
 
 
@@ -79,7 +81,15 @@ def conversion_folder(sha256: str) -> Path:
 def is_converted(sha256: str) -> bool:
     """Whether there is a conversion, or the answer that there can be none."""
     folder = conversion_folder(sha256)
-    return (folder / _MODEL).is_file() or (folder / _REFUSED).is_file()
+    return (folder / _MODEL).is_file() or _is_refused(folder)
+
+
+def _is_refused(folder: Path) -> bool:
+    """Whether it was found of no use lately; a busy computer may have made it look slow, so that is asked again."""
+    try:
+        return time.time() - (folder / _REFUSED).stat().st_mtime < _ASKED_AGAIN_S
+    except OSError:
+        return False
 
 
 def accelerator_state(sha256: str) -> str:
@@ -89,7 +99,7 @@ def accelerator_state(sha256: str) -> str:
     if is_switched_off():
         return f"switched off by {SWITCH}"
     folder = conversion_folder(sha256)
-    if (folder / _REFUSED).is_file():
+    if _is_refused(folder):
         return (folder / _REFUSED).read_text(encoding="utf-8").strip()
     return "converted" if (folder / _MODEL).is_file() else "not converted yet"
 
@@ -124,7 +134,7 @@ def accelerated(bundle: Bundle, precision: Precision) -> LesionNet:
     `AcceleratorError`: no OpenVINO, no conversion, or one that answers differently (which is deleted).
     """
     folder, is_rounded = conversion_folder(bundle.sha256), precision.name == "bfloat16"
-    if (folder / _REFUSED).is_file():
+    if _is_refused(folder):
         raise AcceleratorError((folder / _REFUSED).read_text(encoding="utf-8").strip())
     try:
         patches = in_channels_last(golden_patches(bundle))

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from dataclasses import replace
-from time import monotonic, sleep
+from time import monotonic, sleep, time
 
 import numpy as np
 import pytest
@@ -161,7 +162,7 @@ def test_a_damaged_conversion_is_not_used_and_says_so(bundle, converted, monkeyp
 
 
 @needs_openvino
-def test_a_network_that_cannot_be_converted_is_refused_once(bundle, monkeypatch, tmp_path):
+def test_a_network_that_cannot_be_converted_is_refused_once_a_week(bundle, monkeypatch, tmp_path):
     monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path))
 
     def of_as_many_as_when_it_was_converted(x):
@@ -173,6 +174,10 @@ def test_a_network_that_cannot_be_converted_is_refused_once(bundle, monkeypatch,
         accelerated(bundle, FLOAT32)
     assert accelerator_state(bundle.sha256).startswith("OpenVINO cannot compute this model")
     assert sorted(path.name for path in conversion_folder(bundle.sha256).iterdir()) == ["refused.txt"]
+    long_ago = time() - 8 * 24 * 3600  # it may have been a busy computer
+    os.utime(conversion_folder(bundle.sha256) / "refused.txt", (long_ago, long_ago))
+    assert not is_converted(bundle.sha256)
+    assert accelerator_state(bundle.sha256) == "not converted yet"
 
 
 @needs_openvino

@@ -198,14 +198,14 @@ def test_scores_carry_the_readers_errors_and_stand_on_their_scales(make):
 
 
 def test_a_plan_s_finding_site_stands_in_the_manifest(make):
-    site = load_bundle(make("description")).finding_site
+    site = load_bundle(make("kind")).finding_site
     assert (site.scheme, site.value, site.meaning) == ("SCT", "39607008", "Lung")
 
 
 def test_what_the_network_saw_is_kept_for_the_next_model(make, cache):
-    make("malignancy")
-    before = {path: path.stat().st_mtime_ns for path in cache.glob("*given.npy")}
     make("kind")
+    before = {path: path.stat().st_mtime_ns for path in cache.glob("*given.npy")}
+    make("retrieval")
     assert before
     assert {path: path.stat().st_mtime_ns for path in cache.glob("*given.npy")} == before
 

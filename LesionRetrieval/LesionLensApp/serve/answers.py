@@ -152,7 +152,7 @@ class Answers:
             raise
 
     def _classified(self, job: Job, asked: Asked, ct: OpenCT, drawn: Sequence[DrawnBox], out: Path) -> Answer:
-        model, library = self._models.describe(job, asked.model), self._opened()
+        model, library = self._models.describe(asked.model), self._opened()
         boxes = [one.box for one in drawn]
         for box in boxes:
             require_overlap(ct.volume, box)

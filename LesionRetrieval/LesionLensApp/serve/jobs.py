@@ -168,10 +168,7 @@ class Queue:
             state, job.error = JobState.FAILED, error
         except Exception as error:
             self._on_error(error)
-            state, job.error = (
-                JobState.FAILED,
-                RunnerError(FAILED),
-            )
+            state, job.error = JobState.FAILED, RunnerError(FAILED)
         job.seconds = time.monotonic() - started
         job.work = None  # with all that it holds
         job.state = JobState.CANCELLED if job.is_unwanted else state

@@ -33,7 +33,7 @@ class ServedModels:
             raise ApiError(404, msg, error="BundleError")
         return found
 
-    def describe(self, _job: Job, name: str) -> ModelDescription:
+    def describe(self, name: str) -> ModelDescription:
         """Load it and say who it is; on the thread of the jobs. Raises `BundleError` or `RunnerError`."""
         if name not in self._described:
             self._described[name] = self._queue.describe(self.folder_of(name))
@@ -56,4 +56,4 @@ class ServedModels:
 
     def queued(self, name: str) -> Job:
         """Let the worker load it when its turn comes. Raises `ApiError`."""
-        return self._queue.put(Job("models", lambda job: self.describe(job, name)))
+        return self._queue.put(Job("models", lambda _job: self.describe(name)))

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import json
-import os
-import tempfile
 from pathlib import Path
 from typing import Any
 
-from LesionRetrievalLib.quiz.file import learner_document, pack_array, quiz_sha256, require_unsealed
+from LesionRetrievalLib.quiz.file import (
+    learner_document,
+    pack_array,
+    quiz_sha256,
+    require_replaceable,
+    require_unsealed,
+    write_for_a_class,
+)
 from LesionRetrievalLib.quiz.making import with_less_around
-from LesionRetrievalLib.quiz.model import NOTICE, Quiz, QuizError
+from LesionRetrievalLib.quiz.model import NOTICE, Quiz
 from LesionRetrievalLib.quiz.sealing import ROUNDS
 
 from LesionLensApp.web.viewer import (
@@ -80,9 +85,8 @@ def _packed_size(quiz: Quiz) -> int:
     thumbnails = (
         picture for case in quiz.cases for one in case.prediction.similar for picture in one.thumbnails.values()
     )
-    sealed = sum(
-        picture.size for picture in thumbnails
-    )  # packed to some half, and written by four characters for three bytes
+    # Packed to some half, and written by four characters for three bytes.
+    sealed = sum(picture.size for picture in thumbnails)
     pictures = sum(len(case.known.teaching.picture) for case in quiz.cases) * 2
     return sum(len(pack_array(case.volume.array)["zlib"]) for case in quiz.cases) + sealed + pictures
 
@@ -92,28 +96,10 @@ def write_quiz_page(quiz: Quiz, out: Path, *, truth: bool = True, overwrite: boo
 
     Raises `QuizError` as `quiz_page` does.
     """
-    if os.path.exists(out) and not overwrite:
-        msg = f"{out} exists; give another name, or --overwrite to replace the page."
-        raise QuizError(msg)
-    if os.path.exists(out) and not _looks_like_a_page(out):
-        msg = f"{out} is not a quiz page; it is not overwritten. Give another name."
-        raise QuizError(msg)
+    require_replaceable(out, _looks_like_a_page, overwrite=overwrite, whole="the page", kind="a quiz page")
     require_unsealed(quiz)
     shown, margin = fitted(quiz)
-    text = quiz_page(shown, truth=truth, fingerprint=quiz_sha256(quiz))
-    try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        descriptor, partial = tempfile.mkstemp(prefix=f".{out.name}-", dir=out.parent)
-        try:
-            with os.fdopen(descriptor, "w", encoding="utf-8", newline="\n") as file:
-                file.write(text)
-            Path(partial).chmod(0o644)  # mkstemp keeps it to its owner; a class opens it
-            os.replace(partial, out)
-        finally:
-            Path(partial).unlink(missing_ok=True)
-    except OSError as error:
-        msg = f"{out} cannot be written ({error.strerror}); choose another place."
-        raise QuizError(msg) from error
+    write_for_a_class(out, quiz_page(shown, truth=truth, fingerprint=quiz_sha256(quiz)))
     return margin
 
 

@@ -110,6 +110,11 @@ def _save(document: Mapping[str, Any], schema: dict[str, Any], path: Path, *, ov
     require_free_path(path, overwrite=overwrite)
     text = json.dumps(document, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
     checked_json(text, schema, where="the quiz")
+    write_for_a_class(path, text)
+
+
+def write_for_a_class(path: Path, text: str) -> None:
+    """Write what a class opens; the file appears when it is whole. Raises `QuizError`."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         descriptor, partial = tempfile.mkstemp(prefix=f".{path.name}-", dir=path.parent)
@@ -127,11 +132,18 @@ def _save(document: Mapping[str, Any], schema: dict[str, Any], path: Path, *, ov
 
 def require_free_path(path: Path, *, overwrite: bool) -> None:
     """Refuse early what could not be written later (`QuizError`); only a quiz is ever overwritten."""
+    require_replaceable(path, _looks_like_a_quiz, overwrite=overwrite, whole="the quiz", kind="a quiz")
+
+
+def require_replaceable(
+    path: Path, looks_right: Callable[[Path], bool], *, overwrite: bool, whole: str, kind: str
+) -> None:
+    """Refuse a path that is taken: without ``overwrite`` of ``whole``, and by what is not of this ``kind`` (`QuizError`)."""
     if os.path.exists(path) and not overwrite:
-        msg = f"{path} exists; give another name, or --overwrite to replace the quiz."
+        msg = f"{path} exists; give another name, or --overwrite to replace {whole}."
         raise QuizError(msg)
-    if os.path.exists(path) and not _looks_like_a_quiz(path):
-        msg = f"{path} is not a quiz; it is not overwritten. Give another name."
+    if os.path.exists(path) and not looks_right(path):
+        msg = f"{path} is not {kind}; it is not overwritten. Give another name."
         raise QuizError(msg)
 
 

@@ -5,14 +5,12 @@ With it the sheets beside the score: the answers to a teacher's own questions, a
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from LesionLib.inference.results import TRAINING_LESION_TEXT
-from LesionLib.io.csv_cells import csv_cell
+from LesionLib.io.csv_cells import csv_text
 from LesionLib.uncertainty.conformal import Proportion, proportion
 
 from LesionRetrievalLib.quiz.model import Quiz
@@ -142,9 +140,4 @@ def _written(value: object) -> str:
 
 
 def _sheet(columns: Sequence[str], lines: Iterable[Mapping[str, object]]) -> str:
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow([csv_cell(column) for column in columns])
-    for line in lines:
-        writer.writerow([csv_cell(line[column]) for column in columns])
-    return text.getvalue()
+    return csv_text([columns, *([line[column] for column in columns] for line in lines)])

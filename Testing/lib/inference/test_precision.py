@@ -102,6 +102,16 @@ def test_a_network_is_measured_once(measured):
     assert len(calls) == 1
 
 
+def test_what_was_measured_is_kept_for_the_next_process_under_the_model_s_hash(measured, monkeypatch, tmp_path):
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path))
+    calls = measured(60.0, 20.0)
+    first = choose_precision(SmallNet(), patches(), kept_as="ab" * 32)
+    assert choose_precision(SmallNet(), patches(), kept_as="ab" * 32) == first  # as another process would ask
+    assert len(calls) == 1
+    choose_precision(SmallNet(), patches(), kept_as="cd" * 32)
+    assert len(calls) == 2
+
+
 def test_the_class_of_every_lesion_is_that_of_float32():
     exact = SmallNet(gain=20.0)
     fast = in_precision(exact, precision.Precision("bfloat16", "test"), dimensions=4, temperature=1.0)

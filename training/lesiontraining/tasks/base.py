@@ -13,7 +13,7 @@ from LesionLib.errors import LesionLensError
 from LesionLib.networks import LesionNet, build_network
 from LesionLib.networks.weights import load_pretrained
 from lightning import LightningModule
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from lesiontraining.data.augment import Augmentation
@@ -173,3 +173,26 @@ class LesionTask(LightningModule):
 
     def _usable(self, images: LesionDataset) -> LesionDataset:
         return images.at(images.labels >= 0) if self.needs_labels else images
+
+
+class TwoViewsTask(LesionTask):
+    """A recipe whose loss compares two changed views of each picture, by a `projection` that is thrown away afterwards."""
+
+    copies = 2
+    projection: nn.Module
+
+    def val_loader(self, images: LesionDataset, *, workers: int) -> DataLoader:
+        """Two views of validation pictures too: the loss has no other meaning."""
+        flat = FlatImages(self._usable(images))
+        return training_loader(
+            flat, self.plan(flat), batch_size=self.batch_size, workers=workers, seed=0,
+            augmentation=self.augmentation, copies=2,
+        )  # fmt: skip
+
+    def validation_step(self, batch: dict[str, Any], index: int) -> None:
+        """The same loss."""
+        self._log_validation(self.loss(batch["x"], batch["y"]), len(batch["y"]))
+
+    def projected(self, x: Tensor) -> Tensor:
+        """(batch, 2, channel, ...) -> (2 x batch, n), both views of a picture one after the other."""
+        return self.projection(self.network.descriptor(self.network.features(x.flatten(0, 1))))

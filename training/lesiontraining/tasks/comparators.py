@@ -8,14 +8,13 @@ from typing import Any
 from pytorch_metric_learning.losses import SupConLoss
 from torch import Tensor, nn
 from torch.nn import functional
-from torch.utils.data import DataLoader
 
 from lesiontraining.data.augment import Augmentation
 from lesiontraining.data.lesions import LesionDataset
-from lesiontraining.data.loading import FlatImages, Plan, balanced_images, pairs, training_loader
+from lesiontraining.data.loading import FlatImages, Plan, balanced_images, pairs
 from lesiontraining.optim import adamw, sgd, with_cosine
 from lesiontraining.runs.inference import lesion_descriptors
-from lesiontraining.tasks.base import LesionTask
+from lesiontraining.tasks.base import LesionTask, TwoViewsTask
 from lesiontraining.tasks.linear_probe import STRENGTHS, fit_head
 
 _AUGMENTATION = Augmentation(flips=True, rotate_degrees=15.0)
@@ -63,14 +62,12 @@ class SDLTask(LesionTask):
         return with_cosine(sgd(self.network, lr=self.lr, weight_decay=self.weight_decay), self.trainer)
 
 
-class SupConTask(LesionTask):
+class SupConTask(TwoViewsTask):
     """Supervised contrastive learning (Khosla et al., NeurIPS 2020): two views of class-balanced pictures, then a linear head.
 
     Every picture of a class attracts every other of the batch. The head is fitted by scikit-learn on the descriptors of the training
     lesions, as `LinearProbeTask` does; the projection is thrown away.
     """
-
-    copies = 2
 
     def __init__(
         self,
@@ -99,22 +96,9 @@ class SupConTask(LesionTask):
         """Each class as often."""
         return balanced_images(flat.labels, count=self.epoch_size)
 
-    def val_loader(self, images: LesionDataset, *, workers: int) -> DataLoader:
-        """Two views of validation pictures too: the loss has no other meaning."""
-        flat = FlatImages(self._usable(images))
-        return training_loader(
-            flat, self.plan(flat), batch_size=self.batch_size, workers=workers, seed=0,
-            augmentation=self.augmentation, copies=2,
-        )  # fmt: skip
-
     def loss(self, x: Tensor, y: Tensor) -> Tensor:
         """Of the projections of all views of the batch."""
-        descriptors = self.network.descriptor(self.network.features(x.flatten(0, 1)))
-        return self.views(self.projection(descriptors), y.flatten())
-
-    def validation_step(self, batch: dict[str, Any], index: int) -> None:
-        """The same loss."""
-        self._log_validation(self.loss(batch["x"], batch["y"]), len(batch["y"]))
+        return self.views(self.projected(x), y.flatten())
 
     def configure_optimizers(self) -> dict[str, Any]:
         """AdamW, cosine."""

@@ -22,12 +22,11 @@ from lesiontraining.data.loading import (
     balanced_images,
     every_image,
     lesion_loader,
-    training_loader,
     triplets,
 )
 from lesiontraining.losses import ViewLoss, triplet_loss
 from lesiontraining.optim import LARS, parameter_groups, sgd, with_cosine
-from lesiontraining.tasks.base import LesionTask, TrainingError
+from lesiontraining.tasks.base import LesionTask, TrainingError, TwoViewsTask
 
 _PROJECTION = 128
 _COMPARED_AT_ONCE = 64  # validation lesions that triplets are made of: of a few there may be none
@@ -36,7 +35,7 @@ _VIEWS = Augmentation(flips=True, shift_pixels=4.0, zoom=0.2, brightness=0.2, co
 _AUGMENTATION = Augmentation(flips=True)
 
 
-class SimCLRTask(LesionTask):
+class SimCLRTask(TwoViewsTask):
     """Without labels: two changed views of an image attract, all others of the batch repel; LARS, cosine.
 
     ``lr_scaling``: the rate times the root of the batch ("sqrt"), times batch / 256 ("linear"), or as it is. The
@@ -45,7 +44,6 @@ class SimCLRTask(LesionTask):
 
     classifies = False
     needs_labels = False
-    copies = 2
 
     def __init__(
         self,
@@ -85,23 +83,10 @@ class SimCLRTask(LesionTask):
         """All images."""
         return every_image(len(flat))
 
-    def val_loader(self, images: LesionDataset, *, workers: int) -> DataLoader:
-        """Two views of validation images too: the loss has no other meaning."""
-        flat = FlatImages(images)
-        return training_loader(
-            flat, self.plan(flat), batch_size=self.batch_size, workers=workers, seed=0,
-            augmentation=self.augmentation, copies=2,
-        )  # fmt: skip
-
     def loss(self, x: Tensor, y: Tensor) -> Tensor:
         """NT-Xent of the projections; ``y`` is not looked at."""
-        descriptors = self.network.descriptor(self.network.features(x.flatten(0, 1)))
-        first, second = self.projection(descriptors).view(len(x), 2, -1).unbind(dim=1)
+        first, second = self.projected(x).view(len(x), 2, -1).unbind(dim=1)
         return self.views(first, second)
-
-    def validation_step(self, batch: dict[str, Any], index: int) -> None:
-        """The same loss."""
-        self._log_validation(self.loss(batch["x"], batch["y"]), len(batch["y"]))
 
     def configure_optimizers(self) -> dict[str, Any]:
         """LARS, cosine after a warm-up."""

@@ -149,6 +149,8 @@ def test_a_reader_that_goes_away_is_no_fault():
 
 
 # Tests that run in the background of a shell ignore Ctrl-C, and their children would, too.
+# Of tests that run below nohup.
+NOT_IGNORED = "import signal; signal.signal(signal.SIGHUP, signal.SIG_DFL)\n"
 WRITER = """
 import signal, sys, time
 signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -177,7 +179,10 @@ def test_a_signal_cleans_up_like_ctrl_c(name, tmp_path):
     out.mkdir()
     (out / "results.json").write_text("old")
     with subprocess.Popen(
-        [sys.executable, "-c", WRITER, str(out)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        [sys.executable, "-c", NOT_IGNORED + WRITER, str(out)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
     ) as process:
         assert process.stdout.readline() == "half\n"
         process.send_signal(number)

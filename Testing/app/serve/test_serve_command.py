@@ -9,6 +9,7 @@ import socket
 import subprocess
 import sys
 import time
+from contextlib import closing
 from urllib.parse import urlsplit
 
 import pytest
@@ -71,9 +72,9 @@ def test_a_process_serves_from_its_first_line_and_leaves_nothing_when_it_is_ende
         assert "not for diagnosis" in process.stdout.readline()
 
         def asked(method: str, path: str, body: bytes | None = None) -> int:
-            connection = http.client.HTTPConnection("127.0.0.1", address.port, timeout=60)
-            connection.request(method, path, body, {"Authorization": f"Bearer {token}"})
-            return connection.getresponse().status
+            with closing(http.client.HTTPConnection("127.0.0.1", address.port, timeout=60)) as connection:
+                connection.request(method, path, body, {"Authorization": f"Bearer {token}"})
+                return connection.getresponse().status
 
         for _ in range(600):
             try:

@@ -15,6 +15,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
@@ -29,11 +30,16 @@ import bench_classify
 import bench_frangi
 import bench_library
 import bench_memory
+import bench_training
+from LesionLib.geometry import LesionBox
 from LesionLib.inference.accelerator import AcceleratorError, accelerated, accelerator_version, convert, golden_patches
-from LesionLib.inference.messages import Precision
+from LesionLib.inference.classifier import Classifier
+from LesionLib.inference.messages import Precision, RunOptions, RunRequest
 from LesionLib.inference.precision import choose_precision, interleaved_ms, machine
+from LesionLib.inference.runner import WorkerRunner
+from LesionLib.io.volumes import read_ct
 from LesionLib.model.bundle import Bundle, load_bundle
-from LesionLib.model.folder import shipped_bundles
+from LesionLib.model.folder import DEFAULT_MODEL, shipped_bundles
 from LesionLib.sampling.batches import crop_lesion, in_channels_last
 
 NOT_MEASURED = "not measured"
@@ -239,6 +245,59 @@ def start(_options: argparse.Namespace) -> Iterator[Row]:
     yield Row("Start", "classify one box, report and scene included", "import torch", ours, torch_s, "s of processor")
 
 
+def worker(_options: argparse.Namespace) -> Iterator[Row]:
+    """The answer of a warm worker for one box with the model that is offered first, beside the classifier in the same process."""
+    with tempfile.TemporaryDirectory() as name:
+        volume = read_ct(bench_memory.write_ct(Path(name) / "ct.nii", bench_memory.SMALL_SLICES))
+    options = RunOptions(precision="float32", accelerator="off", answer_anyway=True)
+    box = LesionBox([float(x) for x in bench_memory.middle_mm()], [16.0, 16.0, 16.0], name="L1")
+    here = Classifier(load_bundle(DEFAULT_MODEL), volume)
+    with closing(WorkerRunner()) as runner:
+        runner.start(DEFAULT_MODEL, options)
+        runner.wait_until_warm()
+        request = RunRequest(DEFAULT_MODEL, volume, [box], options)
+        ways = {"worker": lambda: runner.run(request), "here": lambda: here.classify(box)}
+        for way in ways.values():
+            way()
+        times = {name: min(bench_classify.timed(way)[0] for _ in range(9)) for name, way in ways.items()}
+    what = f"one box, {DEFAULT_MODEL}, float32, a worker that is warm (goal: 100 ms)"
+    yield Row("Start", what, "the classifier alone", 1e3 * times["worker"], 1e3 * times["here"], "ms")
+
+
+def batch(_options: argparse.Namespace) -> Iterator[Row]:
+    """Three CTs in one batch, beside one: the start is paid once."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        bench_memory.write_ct(folder / "ct.nii", bench_memory.SMALL_SLICES)
+        center = ",".join(bench_memory.middle_mm())
+        (folder / "boxes.csv").write_text(
+            f"name,frame,center_x,center_y,center_z,size_x,size_y,size_z\nL1,RAS,{center},16,16,16\n"
+        )
+        times = {}
+        for count in (1, 5):
+            table = folder / f"cases{count}.csv"
+            table.write_text("name,volume,boxes\n" + "".join(f"c{n},ct.nii,boxes.csv\n" for n in range(count)))
+            command = [sys.executable, "-c", bench_memory.COMMAND, "classify", "--batch", str(table)]
+            command += ["--out", str(folder / f"out{count}"), "--answer-anyway", "--accelerator", "off"]
+            times[count] = processor_s(lambda command=command: subprocess.run(command, check=True, capture_output=True))
+    yield Row(
+        "Start", "each further CT of a batch", "the first, start included", (times[5] - times[1]) / 4, times[1],
+        "s of processor",
+    )  # fmt: skip
+
+
+def training(_options: argparse.Namespace) -> Iterator[Row]:
+    """A step of every public recipe as it is trained, beside eager float32 on data that are there."""
+    bench_training.be_quiet()
+    for each in bench_training.measured():
+        note = f"{each.waiting:.0%} of the time is waiting for data"
+        whole = each.step + each.loading
+        yield Row(
+            "Training", f"{each.recipe}, an item with its data", "the step alone, eager float32", whole, each.step,
+            "ms of processor", note,
+        )  # fmt: skip
+
+
 def processor_s(call: Callable[[], object]) -> float:
     """What the processes took that a call started and waited for."""
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
@@ -255,8 +314,8 @@ def memory(options: argparse.Namespace) -> Iterator[Row]:
 
 
 PARTS: dict[str, Callable[[argparse.Namespace], Iterator[Row]]] = {
-    "start": start, "crops": crops, "networks": networks, "answers": answers, "library": library, "frangi": frangi,
-    "memory": memory,
+    "start": start, "worker": worker, "batch": batch, "crops": crops, "networks": networks, "answers": answers,
+    "library": library, "frangi": frangi, "memory": memory, "training": training,
 }  # fmt: skip
 
 if __name__ == "__main__":

@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 
 SIZE_IJK, SMALL_SLICES, SPACING_MM = (512, 512, 2000), 100, (0.8, 0.8, 0.8)
-_COMMAND = """
+COMMAND = """
 import sys
 from LesionLensApp.cli import main
 code = main(sys.argv[1:])
@@ -104,7 +104,7 @@ def of_command(ct: Path, slices: int, folder: Path) -> float:
         "name,frame,center_x,center_y,center_z,size_x,size_y,size_z\nL1,RAS," + ",".join(middle_mm()) + ",16,16,16\n"
     )
     arguments = ["classify", str(ct), "--boxes", str(boxes), "--out", str(folder / f"out{slices}"), "--answer-anyway"]
-    return peak_mb([sys.executable, "-c", _COMMAND, *arguments])
+    return peak_mb([sys.executable, "-c", COMMAND, *arguments])
 
 
 def of_worker(ct: Path, _slices: int, _folder: Path) -> float:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from math import radians
 
 import torch
+from monai.data import get_track_meta, set_track_meta
 from monai.transforms import (
     Compose,
     RandAffine,
@@ -64,7 +65,12 @@ class Augmenter:
     def __call__(self, image: Tensor, seed: int) -> Tensor:
         """The changed image, of the same shape, within ``value_range``."""
         self.transform.set_random_state(seed=seed)
-        changed = torch.as_tensor(self.transform(image), dtype=torch.float32)
+        tracked = get_track_meta()
+        set_track_meta(False)  # where an image lies in a patient is known elsewhere: keeping track takes longer than the change
+        try:
+            changed = torch.as_tensor(self.transform(image), dtype=torch.float32)
+        finally:
+            set_track_meta(tracked)
         if self.value_range is not None:
             changed = changed.clamp(*self.value_range)
         return changed.as_subclass(Tensor)

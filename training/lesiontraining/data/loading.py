@@ -8,6 +8,7 @@ same items, so that a training that was interrupted goes on as if it had not bee
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -202,6 +203,22 @@ class Lesions(Dataset):
         return torch.from_numpy(self.set.images[index]), int(self.set.labels[index])
 
 
+class AheadLoader(DataLoader):
+    """Makes the next batch, without worker processes in a thread, while the network learns from this one. The batches are the same."""
+
+    def __iter__(self) -> Iterator[Any]:
+        batches = super().__iter__()  # now: it draws from torch's own numbers
+        return batches if self.num_workers else _one_ahead(batches)
+
+
+def _one_ahead(batches: Iterator[Any]) -> Iterator[Any]:
+    with ThreadPoolExecutor(1, thread_name_prefix="lesiontrain batches") as thread:
+        coming = thread.submit(next, batches, None)
+        while (batch := coming.result()) is not None:
+            coming = thread.submit(next, batches, None)
+            yield batch
+
+
 def training_loader(
     flat: FlatImages,
     plan: Plan,
@@ -214,7 +231,7 @@ def training_loader(
 ) -> DataLoader:
     """Batches of ``batch_size`` items, drawn anew every epoch; the last, smaller one is left out where there are others."""
     sampler = EpochSampler(plan, seed=seed)
-    return DataLoader(
+    return AheadLoader(
         Items(flat, augmentation, copies=copies),
         batch_size=batch_size,
         sampler=sampler,

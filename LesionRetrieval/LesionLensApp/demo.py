@@ -19,10 +19,10 @@ from LesionLib.inference.results import LesionResult
 from LesionLib.model.folder import segment_margin_of
 from LesionLib.phantom.chest import chest_phantom
 from LesionRetrievalLib.library.cases import CaseEntry, ModelIdentity
-from LesionRetrievalLib.library.intake import NewCase, Owner, case_entry
+from LesionRetrievalLib.library.intake import NewCase, Owner, case_entry, write_library
 from LesionRetrievalLib.library.phantoms import BOX_MARGIN_MM, TOTAL, phantom_cases
 from LesionRetrievalLib.library.pseudonyms import Pseudonymiser
-from LesionRetrievalLib.library.store import CaseLibrary, write_library
+from LesionRetrievalLib.library.store import CaseLibrary
 from LesionRetrievalLib.quiz.making import CaseFolder, choose_cases
 
 from LesionLensApp.classify import Job, run_jobs

@@ -33,7 +33,8 @@ from LesionLib.faults import guarded  # noqa: E402
 from LesionLib.io.leftovers import leftovers  # noqa: E402
 from LesionLib.model.folder import CARD, LICENSE, MANIFEST, WEIGHTS  # noqa: E402
 from LesionRetrievalLib.library.cases import Case, CaseEntry, ModelIdentity  # noqa: E402
-from LesionRetrievalLib.library.store import CaseLibrary, write_library  # noqa: E402
+from LesionRetrievalLib.library.intake import write_library  # noqa: E402
+from LesionRetrievalLib.library.store import CaseLibrary  # noqa: E402
 from LesionRetrievalLib.quiz.attempt import open_log  # noqa: E402
 from LesionRetrievalLib.quiz.file import load_quiz, save_quiz  # noqa: E402
 

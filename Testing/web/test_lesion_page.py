@@ -17,9 +17,9 @@ from LesionLib.inference.messages import EmbeddingRequest, RunOptions
 from LesionLib.inference.runner import WorkerRunner
 from LesionLib.phantom.nodules import nodule_patch
 from LesionRetrievalLib.library.cases import ModelIdentity
+from LesionRetrievalLib.library.intake import write_library
 from LesionRetrievalLib.library.phantoms import phantom_cases
 from LesionRetrievalLib.library.pseudonyms import Pseudonymiser
-from LesionRetrievalLib.library.store import write_library
 from phantom_cases import write_volume
 from PIL import Image
 

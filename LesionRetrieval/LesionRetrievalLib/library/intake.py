@@ -12,13 +12,15 @@ import secrets
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import nullcontext, suppress
 from dataclasses import dataclass, field, replace
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
-from LesionLib.errors import CaseLibraryError
+from LesionLib.errors import CaseLibraryError, OutputError
 from LesionLib.geometry import CTVolume, LesionBox
 from LesionLib.inference.messages import Embedding, ModelDescription
 from LesionLib.io.boxes import CaseRow, CaseTableError
+from LesionLib.io.private_files import private_folder
 from LesionLib.io.reader_ratings import kinds_by_file
 from LesionLib.io.tables import doubtful_labels
 from LesionLib.model.folder import segment_margin_of
@@ -34,6 +36,7 @@ from LesionRetrievalLib.library.cases import (
     is_same_margin,
 )
 from LesionRetrievalLib.library.duplicates import require_new
+from LesionRetrievalLib.library.file import discard, only_builder, put_in_place
 from LesionRetrievalLib.library.patches import LUNG_WINDOW_HU, case_thumbnails, lesion_patch
 from LesionRetrievalLib.library.pseudonyms import Pseudonymiser, forms_of
 from LesionRetrievalLib.library.store import CaseLibrary
@@ -501,3 +504,50 @@ def add_case(
     require_new(library, [entry], model_sha256=sha256)
     library.add(entry.case, entry.vector, model_sha256=sha256, thumbnails=entry.thumbnails, patch=entry.patch)
     return entry.case.case_id
+
+
+def write_library(
+    out: Path,
+    model: ModelIdentity,
+    entries: Iterator[CaseEntry],
+    *,
+    properties: Mapping[str, str] | None = None,
+    overwrite: bool = True,
+) -> int:
+    """A new library from cases as they come: the file appears when it is whole.
+
+    Write the entries to a new library beside ``out`` and move it there when all are in; returns how many. ``properties``:
+    what is noted of the library as a whole. Raises `CaseLibraryError` where there is no entry, or another program builds the
+    same library; `OutputError` where the file cannot be written, or is there and may not be replaced.
+    """
+    partial = out.with_name(f".{out.name}.partial")
+    try:
+        private_folder(out.parent)
+        with only_builder(out):
+            if not overwrite and out.exists():  # another program may have been done a moment ago
+                msg = f"{out} exists; give another name, or ask for it to be overwritten."
+                raise OutputError(msg)
+            try:
+                return _written(partial, out, model, entries, properties or {})
+            finally:
+                discard(partial)
+    except OSError as error:
+        msg = f"{out} cannot be written ({error.strerror}); choose another place."
+        raise OutputError(msg) from error
+
+
+def _written(
+    partial: Path, out: Path, model: ModelIdentity, entries: Iterator[CaseEntry], properties: Mapping[str, str]
+) -> int:
+    first = next(entries, None)
+    if first is None:
+        msg = f"there is no case to put into {out}."
+        raise CaseLibraryError(msg)
+    discard(partial)
+    with CaseLibrary.create(partial, model=model, dimension=len(first.vector)) as library:
+        for name, value in properties.items():
+            library.set_property(name, value)
+        # As they come: with the CT around each lesion they would not all fit into memory.
+        count = library.add_many(chain([first], entries), model_sha256=model.sha256)
+    put_in_place(partial, out)
+    return count

@@ -9,10 +9,9 @@ import numpy as np
 from LesionLib.geometry import CTVolume, LesionBox
 
 from LesionRetrievalLib.library.cases import CREDIT_PROPERTY, CaseEntry, ModelIdentity
-from LesionRetrievalLib.library.intake import NewCase, Owner, case_entry
+from LesionRetrievalLib.library.intake import NewCase, Owner, case_entry, write_library
 from LesionRetrievalLib.library.ownership import KEY_PROPERTY
 from LesionRetrievalLib.library.pseudonyms import Pseudonymiser
-from LesionRetrievalLib.library.store import write_library
 
 BOX_MARGIN_MM = 1.5
 # The same sizes for every kind: size is not to tell the answer.

@@ -237,6 +237,11 @@ class SearchIndex(_Filtering):
         """How many cases."""
         return len(self.rows)
 
+    @property
+    def dimension(self) -> int:
+        """How many numbers a vector has."""
+        return self.matrix.shape[1]
+
     def nearest(self, query: np.ndarray, k: int, rows: np.ndarray, *, metric: str = COSINE) -> list[Neighbour]:
         """Return the ``k`` of ``rows`` nearest to ``query`` by ``metric``, best first.
 

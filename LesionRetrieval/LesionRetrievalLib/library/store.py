@@ -8,13 +8,11 @@ import sqlite3
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
-from itertools import chain
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from LesionLib.errors import CaseLibraryError, OutputError
-from LesionLib.io.private_files import private_folder
+from LesionLib.errors import CaseLibraryError
 from LesionLib.metric import COSINE
 
 from LesionRetrievalLib.library.arrays import array_bytes, array_from_bytes
@@ -49,14 +47,11 @@ from LesionRetrievalLib.library.file import (
     INSERT_PROPERTY,
     ExportPlan,
     connect,
-    discard,
     export_library,
     model_statements,
     models_statement,
-    only_builder,
     plain_errors,
     problems_of,
-    put_in_place,
     write_new,
 )
 from LesionRetrievalLib.library.patches import (
@@ -529,8 +524,8 @@ class CaseLibrary(LibraryReading):
             return self._found(vector, k, wanted, model_sha256, metric)
 
     def _found(self, vector: Any, k: int, wanted: SearchFilter, sha256: str, metric: str) -> list[Neighbour]:
-        query = unit_vector(vector, self._dimension(sha256))
         index = self._fresh_index(sha256, takes_rounded=self._takes_rounded and metric == COSINE)
+        query = unit_vector(vector, index.dimension)
         with plain_errors(self.path):
             return index.nearest(query, k, index.allowed(wanted), metric=metric)
 
@@ -585,50 +580,3 @@ def _entry(entry: object) -> CaseEntry:
     except TypeError as error:
         msg = f"A {type(entry).__name__} was given; give (case, vector[, pictures[, patch]])."
         raise CaseLibraryError(msg) from error
-
-
-def write_library(
-    out: Path,
-    model: ModelIdentity,
-    entries: Iterator[CaseEntry],
-    *,
-    properties: Mapping[str, str] | None = None,
-    overwrite: bool = True,
-) -> int:
-    """A new library from cases as they come: the file appears when it is whole.
-
-    Write the entries to a new library beside ``out`` and move it there when all are in; returns how many. ``properties``:
-    what is noted of the library as a whole. Raises `CaseLibraryError` where there is no entry, or another program builds the
-    same library; `OutputError` where the file cannot be written, or is there and may not be replaced.
-    """
-    partial = out.with_name(f".{out.name}.partial")
-    try:
-        private_folder(out.parent)
-        with only_builder(out):
-            if not overwrite and out.exists():  # another program may have been done a moment ago
-                msg = f"{out} exists; give another name, or ask for it to be overwritten."
-                raise OutputError(msg)
-            try:
-                return _written(partial, out, model, entries, properties or {})
-            finally:
-                discard(partial)
-    except OSError as error:
-        msg = f"{out} cannot be written ({error.strerror}); choose another place."
-        raise OutputError(msg) from error
-
-
-def _written(
-    partial: Path, out: Path, model: ModelIdentity, entries: Iterator[CaseEntry], properties: Mapping[str, str]
-) -> int:
-    first = next(entries, None)
-    if first is None:
-        msg = f"there is no case to put into {out}."
-        raise CaseLibraryError(msg)
-    discard(partial)
-    with CaseLibrary.create(partial, model=model, dimension=len(first.vector)) as library:
-        for name, value in properties.items():
-            library.set_property(name, value)
-        # As they come: with the CT around each lesion they would not all fit into memory.
-        count = library.add_many(chain([first], entries), model_sha256=model.sha256)
-    put_in_place(partial, out)
-    return count

@@ -13,7 +13,8 @@ import pytest
 from LesionLib.errors import CaseLibraryError, OutputError
 from LesionRetrievalLib.library.cases import Case, CaseEntry, ModelIdentity
 from LesionRetrievalLib.library.file import only_builder
-from LesionRetrievalLib.library.store import CaseLibrary, write_library
+from LesionRetrievalLib.library.intake import write_library
+from LesionRetrievalLib.library.store import CaseLibrary
 
 MODEL = ModelIdentity("tested", "1.0.0", "a" * 64)
 ENDINGS = ("-journal", "-wal", "-shm")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+import time
 from dataclasses import replace
 
 import numpy as np
@@ -10,6 +12,7 @@ import torch
 from lesiontraining.data.augment import Augmentation, Augmenter
 from lesiontraining.data.lesions import LesionDataset
 from lesiontraining.data.loading import (
+    AheadLoader,
     EpochSampler,
     FlatImages,
     balanced_images,
@@ -19,6 +22,7 @@ from lesiontraining.data.loading import (
     training_loader,
     triplets,
 )
+from torch.utils.data import DataLoader, Dataset
 
 # DMRN's slices by class (papers 1.1).
 DMRN_SLICES = np.repeat(np.arange(5), [1707, 245, 1047, 350, 716])
@@ -154,3 +158,46 @@ def test_validation_lesions_come_whole_and_in_order():
 def test_a_set_with_other_labels_is_still_the_same_pictures():
     images = lesion_dataset([1, 1], [0, 1])
     assert FlatImages(replace(images, labels=np.array([1, 0]))).labels.tolist() == [1, 0]
+
+
+def test_the_next_batch_is_made_while_the_network_learns_and_is_the_same():
+    class Slow(Dataset):
+        def __init__(self):
+            self.threads = []
+
+        def __len__(self):
+            return 6
+
+        def __getitem__(self, index):
+            self.threads.append(threading.current_thread())
+            return torch.rand(2), index
+
+    torch.manual_seed(0)
+    plain = [(float(x.sum()), y.tolist()) for x, y in DataLoader(Slow(), batch_size=2)]
+    torch.manual_seed(0)
+    batches = iter(AheadLoader(data := Slow(), batch_size=2))
+    data.threads.clear()
+    found = [next(batches)]
+    ends = time.monotonic() + 10
+    while len(data.threads) < 4 and time.monotonic() < ends:  # nobody has asked for the second one yet
+        time.sleep(0.01)
+    assert len(data.threads) == 4
+    assert threading.main_thread() not in data.threads
+    found += batches
+    assert [(float(x.sum()), y.tolist()) for x, y in found] == plain
+
+
+def test_what_goes_wrong_with_a_batch_is_raised_where_it_is_asked_for():
+    class Broken(Dataset):
+        def __len__(self):
+            return 2
+
+        def __getitem__(self, index):
+            if index:
+                raise ValueError("image 1")
+            return torch.zeros(1)
+
+    batches = iter(AheadLoader(Broken(), batch_size=1))
+    next(batches)
+    with pytest.raises(ValueError, match="image 1"):
+        next(batches)

@@ -15,10 +15,9 @@ from LesionLib.inference.classifier import Classifier
 from LesionLib.model.bundle import Bundle
 from LesionRetrievalLib.library.attributes import predicted_attributes
 from LesionRetrievalLib.library.cases import CaseEntry, ModelIdentity
-from LesionRetrievalLib.library.intake import NewCase, Owner, case_entry
+from LesionRetrievalLib.library.intake import NewCase, Owner, case_entry, write_library
 from LesionRetrievalLib.library.ownership import KEY_PROPERTY
 from LesionRetrievalLib.library.pseudonyms import Pseudonymiser
-from LesionRetrievalLib.library.store import write_library
 
 from lesiontraining.data.lesions import LesionRow, LesionTable
 from lesiontraining.data.sources import SlicesSource, VolumeSource

@@ -204,7 +204,7 @@ class Lesions(Dataset):
 
 
 class AheadLoader(DataLoader):
-    """Makes the next batch, without worker processes in a thread, while the network learns from this one. The batches are the same."""
+    """Makes the next batch while the network learns from this one; without worker processes, in a thread."""
 
     def __iter__(self) -> Iterator[Any]:
         batches = super().__iter__()  # now: it draws from torch's own numbers

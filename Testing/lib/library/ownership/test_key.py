@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from LesionLib.errors import CaseLibraryError
 from LesionRetrievalLib.library.cases import Case, ModelIdentity
+from LesionRetrievalLib.library.intake import write_library
 from LesionRetrievalLib.library.ownership import (
     KEY_PROPERTY,
     KeyState,
@@ -27,7 +28,7 @@ from LesionRetrievalLib.library.ownership import (
 )
 from LesionRetrievalLib.library.pseudonyms import Pseudonymiser, forms_of
 from LesionRetrievalLib.library.search import SearchPlan
-from LesionRetrievalLib.library.store import CaseLibrary, write_library
+from LesionRetrievalLib.library.store import CaseLibrary
 from repository import FILES_OF_0_1
 
 MODEL = ModelIdentity("tested", "1.0.0", "a" * 64)

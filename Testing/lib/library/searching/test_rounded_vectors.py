@@ -10,8 +10,9 @@ import pytest
 from LesionLib.errors import CaseLibraryError
 from LesionRetrievalLib.library import search, store
 from LesionRetrievalLib.library.cases import Case, ModelIdentity
+from LesionRetrievalLib.library.intake import write_library
 from LesionRetrievalLib.library.search import RoundedIndex, SearchIndex, vector_file_of
-from LesionRetrievalLib.library.store import CaseLibrary, write_library
+from LesionRetrievalLib.library.store import CaseLibrary
 
 MODEL = ModelIdentity("embedder", "1", "a" * 64)
 COUNT, SIZE = 2500, 33  # an odd size: the last word of a vector is half empty

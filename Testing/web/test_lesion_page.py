@@ -293,7 +293,7 @@ def test_a_worker_that_is_killed_in_the_middle_is_said_and_the_next_answer_comes
     page.get_by_role("button", name="Classify").click()
     page.get_by_role("button", name="Cancel").wait_for()
     until(page, "document.getElementById('state').textContent.startsWith('Lesion')")
-    served.service.queue._runner._process.kill()
+    served.service.queue.runners[0]._process.kill()
     page.locator("#problem").wait_for()
     assert "stopped in the middle" in page.locator("#problem").inner_text()
     page.get_by_role("button", name="Classify").click()

@@ -27,8 +27,8 @@ if TYPE_CHECKING:
 
     from LesionLensApp.serve.answers import Answer
 
-_PREFIX = "lesionlens-serve-"
-_OURS = re.compile(rf"{_PREFIX}(\d+)-\w+")
+FOLDER_PREFIX = "lesionlens-serve-"
+_OURS = re.compile(rf"{FOLDER_PREFIX}(\d+)-\w+")
 
 
 @dataclass(frozen=True, eq=False)
@@ -87,7 +87,7 @@ class Sessions:
         self._lock = Lock()
         self._sessions: dict[str, Session] = {}
         remove_leftovers()
-        self.root = Path(tempfile.mkdtemp(prefix=f"{_PREFIX}{os.getpid()}-"))
+        self.root = Path(tempfile.mkdtemp(prefix=f"{FOLDER_PREFIX}{os.getpid()}-"))
 
     def __len__(self) -> int:
         return len(self._sessions)
@@ -138,7 +138,7 @@ class Sessions:
 
 def remove_leftovers() -> None:
     """Delete what a server left that was killed: folders of this user whose process is gone."""
-    for path in Path(tempfile.gettempdir()).glob(f"{_PREFIX}*"):
+    for path in Path(tempfile.gettempdir()).glob(f"{FOLDER_PREFIX}*"):
         found = _OURS.fullmatch(path.name)
         try:
             is_own = os.name != "posix" or path.lstat().st_uid == os.getuid()

@@ -335,7 +335,7 @@ def test_a_worker_that_is_killed_in_the_middle_is_said_and_the_next_job_is_answe
     visitor.got("POST", "job", {"map": "occlusion", "boxJitter": 32})
     while visitor.got("GET", "job")["state"] != "running":
         time.sleep(0.01)
-    served.service.queue._runner._process.kill()
+    served.service.queue.runners[0]._process.kill()
     job = visitor.waited()
     assert job["state"] == "failed"
     assert "stopped in the middle" in job["error"]["message"]

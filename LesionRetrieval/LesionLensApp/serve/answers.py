@@ -89,6 +89,11 @@ class Answer:
             "similar": _similar_to_json(self.similar[index]) if self.similar else None,
         }
 
+    def remove(self) -> None:
+        """Delete its files; nobody wants it any more."""
+        with _WRITING:
+            shutil.rmtree(self.folder, ignore_errors=True)
+
     def result(self, number: int) -> LesionResult:
         """The n-th, counted from 1. Raises `ApiError`."""
         if not 1 <= number <= len(self.results):

@@ -69,6 +69,12 @@ class Session:
             raise ApiError(409, "no CT is open; open one first.")
         return self.ct
 
+    def replace_answer(self, answer: Answer | None) -> None:
+        """Another in the place of the one there is, whose files are deleted; hold ``lock``."""
+        if self.answer is not None:
+            self.answer.remove()
+        self.answer = answer
+
     def require_answer(self) -> Answer:
         """Raises `ApiError` where there is none."""
         if self.answer is None:

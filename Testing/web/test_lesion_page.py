@@ -173,6 +173,22 @@ def test_from_a_file_to_the_answer_with_its_map_and_similar_cases(visit, nodule,
     assert not page.locator("#beside").is_visible()
 
 
+def test_the_numbers_are_there_before_the_map(visit, nodule):
+    page, held = with_box(opened(visit()), nodule[1]), []
+
+    def hold(route: Any) -> None:
+        held.append(route)
+
+    page.route("**/map.nii", hold)
+    answered(page)
+    page.locator("#lesion .bars").wait_for()
+    assert "%" in page.locator("#lesion").inner_text()
+    assert len(held) == 1
+    assert page.evaluate("lesionPage.viewer.overlay") is None
+    held[0].continue_()
+    until(page, "lesionPage.viewer.overlay !== null")
+
+
 def test_the_token_is_taken_out_of_the_address_and_a_reload_goes_on_where_it_was(visit, nodule):
     page = answered(with_box(opened(visit()), nodule[1]))
     assert "token" not in page.url

@@ -6,6 +6,7 @@ They are laid back whatever kind of input they belong to. Knows no torch.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import product
 
 import numpy as np
 
@@ -109,31 +110,40 @@ def _touched_voxels(volume: CTVolume, pane: _Pane) -> tuple[np.ndarray, np.ndarr
 def _resampled(pane: _Pane, ijk_to_ras: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
     """The pane's map on the first slice of a lattice, ``shape`` = (j, i); 0 outside the pane's region."""
     points = lattice_points((shape[1], shape[0], 1))[0]
-    index = transformed_points(np.linalg.inv(pane.toRAS) @ ijk_to_ras, points)[..., ::-1]
-    samples = np.array(pane.region.shape)
+    index = np.moveaxis(transformed_points(np.linalg.inv(pane.toRAS) @ ijk_to_ras, points)[..., ::-1], -1, 0)
+    samples = pane.region.shape
+    seen = np.logical_and.reduce(
+        [(x >= -0.5 - 1e-6) & (x <= n - 0.5 + 1e-6) for x, n in zip(index, samples, strict=True)]
+    )
+    index = index[:, seen]
+    nearest = [np.clip(np.floor(x + 0.5 + 1e-6).astype(int), 0, n - 1) for x, n in zip(index, samples, strict=True)]
+    in_region = pane.region[tuple(nearest)]
+    seen[seen] = in_region
     # Centres of cells that are several samples wide: (x + 0.5) * cells / samples - 0.5.
-    cells = (index + 0.5) * (np.array(pane.map.shape) / samples) - 0.5
-    values = _interpolated(pane.map, cells)
-    nearest = np.floor(index + 0.5 + 1e-6).astype(int)
-    inside = ((index >= -0.5 - 1e-6) & (index <= samples - 0.5 + 1e-6)).all(axis=-1)
-    slice_, row, column = np.moveaxis(np.clip(nearest, 0, samples - 1), -1, 0)
-    return np.where(inside & pane.region[slice_, row, column], values, 0.0)
+    wide = np.array(pane.map.shape) / np.array(samples)
+    found = np.zeros(shape)
+    found[seen] = _interpolated(pane.map, (index[:, in_region] + 0.5) * wide[:, None] - 0.5)
+    return found
 
 
 def _interpolated(values: np.ndarray, at: np.ndarray) -> np.ndarray:
-    """``values`` (k, j, i) at ``at`` (..., 3), linear between them and constant beyond: `scipy.ndimage.map_coordinates`, whose
+    """``values`` (k, j, i) at ``at`` (3, n), linear between them and constant beyond: `scipy.ndimage.map_coordinates`, whose
     import takes longer than all maps of a CT.
     """
-    last = np.array(values.shape) - 1
-    at = np.clip(at, 0, last)
-    low = np.minimum(np.floor(at).astype(int), np.maximum(last - 1, 0))
-    high, share = np.minimum(low + 1, last), at - low
-    found = np.zeros(at.shape[:-1])
-    for corner in range(8):
-        upper = np.array([corner >> axis & 1 for axis in range(3)], dtype=bool)
-        weight = np.where(upper, share, 1 - share).prod(axis=-1)
-        found += weight * values[tuple(np.moveaxis(np.where(upper, high, low), -1, 0))]
+    found = np.zeros(at.shape[1])
+    for (i, of_i), (j, of_j), (k, of_k) in product(*map(_neighbours, at[::-1], values.shape[::-1])):
+        found += of_k * of_j * of_i * values[k, j, i]
     return found
+
+
+def _neighbours(at: np.ndarray, count: int) -> list[tuple[np.ndarray, np.ndarray]]:
+    """The two cells of an axis on either side of each place, with their weights; one where the axis has one."""
+    if count == 1:
+        return [(np.zeros(len(at), dtype=int), np.ones(len(at)))]
+    at = np.clip(at, 0, count - 1)
+    low = np.minimum(at.astype(int), count - 2)
+    share = at - low
+    return [(low, 1 - share), (low + 1, share)]
 
 
 def _moved(ijk_to_ras: np.ndarray, first: np.ndarray) -> np.ndarray:

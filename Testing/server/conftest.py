@@ -37,6 +37,8 @@ class Server:
         config.set("proxy.timeTickInterval", 20)  # a query waits for the next tick
         config.set("common.session.ttl", 5)  # one that was killed counts as there for so long, and nothing is loaded
         config.set("queryCoord.distPullInterval", 100)
+        config.set("rootCoord.dmlChannelNum", 2)  # each of 16 would be told of every tick
+        config.set("log.level", "warn")
         with warnings.catch_warnings():
             warnings.simplefilter(
                 "ignore", ResourceWarning
@@ -125,8 +127,21 @@ def pytest_runtest_teardown(nextitem: pytest.Item | None) -> None:
 
 
 @pytest.fixture(scope="session")
-def server(start_server) -> Server:
-    return start_server()
+def shared_server(start_server) -> Callable[[], Server]:
+    """The server of most tests: started once, and again only for a test that comes after one with a server of its own."""
+    made: list[Server] = []
+
+    def up() -> Server:
+        if not made:
+            made.append(start_server())
+        return made[0] if made[0] in running else start_server(made[0])
+
+    return up
+
+
+@pytest.fixture
+def server(shared_server) -> Server:
+    return shared_server()
 
 
 @pytest.fixture(autouse=True)

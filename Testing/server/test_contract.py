@@ -27,7 +27,7 @@ def place(request, tmp_path_factory):
     if request.param == "file":
         path = tmp_path_factory.mktemp("file") / "contract.lesionlib"
         return lambda: CaseLibrary.create(path, model=MODEL, dimension=12)
-    server = request.getfixturevalue("server")
+    server = request.getfixturevalue("shared_server")()
     return lambda: MilvusLibrary.create(server.address("contract"), model=MODEL, dimension=12)
 
 
@@ -199,7 +199,7 @@ def by_distance(request, tmp_path_factory, entries, points):
         address = tmp_path_factory.mktemp("file") / "euclidean.lesionlib"
         make, reopen = CaseLibrary.create, CaseLibrary.open
     else:
-        address = request.getfixturevalue("server").address("euclidean")
+        address = request.getfixturevalue("shared_server")().address("euclidean")
         make, reopen = MilvusLibrary.create, MilvusLibrary.open
     given = [CaseEntry(e.case, v) for e, v in zip(entries(DISTANT), embeddings_of(points), strict=True)]
     with make(address, model=BY_DISTANCE, dimension=5) as library:

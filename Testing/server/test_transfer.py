@@ -148,10 +148,7 @@ def test_an_address_that_is_none_or_holds_credentials_is_refused_without_repeati
     assert "geheim" not in str(error.value)
 
 
-def test_who_asks_comes_from_the_environment_and_a_wrong_password_is_in_no_error(
-    start_server, server, monkeypatch, request
-):
-    request.addfinalizer(lambda: start_server(server))
+def test_who_asks_comes_from_the_environment_and_a_wrong_password_is_in_no_error(start_server, monkeypatch):
     guarded = start_server(authorised=True)
     with pytest.raises(CaseLibraryError, match="set LESIONLENS_SERVER_TOKEN") as nobody:
         MilvusLibrary.open(guarded.address("cases"))

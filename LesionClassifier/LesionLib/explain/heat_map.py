@@ -6,6 +6,7 @@ They are laid back whatever kind of input they belong to. Knows no torch.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import product
 
 import numpy as np
 
@@ -119,20 +120,22 @@ def _resampled(pane: _Pane, ijk_to_ras: np.ndarray, shape: tuple[int, int, int])
     along = np.abs(to_sample[:3, :3]) > _PARALLEL * np.abs(to_sample[:3, :3]).max()
     if (along.sum(axis=0) == 1).all() and (along.sum(axis=1) == 1).all():
         return _along_axes(pane, to_sample, along.argmax(axis=1), shape)
-    index = transformed_points(to_sample, lattice_points(shape[::-1]))[..., ::-1]
-    samples = np.array(pane.region.shape)
-    values = _interpolated(pane.map, _in_cells(index, np.array(pane.map.shape), samples))
-    nearest, inside = _nearest(index, samples)
-    slice_, row, column = np.moveaxis(nearest, -1, 0)
-    return np.where(inside.all(axis=-1) & pane.region[slice_, row, column], values, 0.0)
+    index = np.moveaxis(transformed_points(to_sample, lattice_points(shape[::-1]))[..., ::-1], -1, 0)
+    samples = pane.region.shape
+    nearest, inside = zip(*map(_nearest, index, samples), strict=True)
+    seen = np.logical_and.reduce(inside)
+    seen[seen] = pane.region[tuple(part[seen] for part in nearest)]
+    found = np.zeros(shape)
+    found[seen] = _interpolated(pane.map, np.stack([*map(_in_cells, index[:, seen], pane.map.shape, samples)]))
+    return found
 
 
-def _in_cells(index: np.ndarray, cells: np.ndarray | int, samples: np.ndarray | int) -> np.ndarray:
+def _in_cells(index: np.ndarray, cells: int, samples: int) -> np.ndarray:
     """From indices of samples to those of cells, which are several samples wide: by their centres."""
     return (index + 0.5) * (cells / samples) - 0.5
 
 
-def _nearest(index: np.ndarray, samples: np.ndarray | int) -> tuple[np.ndarray, np.ndarray]:
+def _nearest(index: np.ndarray, samples: int) -> tuple[np.ndarray, np.ndarray]:
     """Which sample an index lies in, and whether it lies in one at all."""
     nearest = np.clip(np.floor(index + 0.5 + 1e-6).astype(int), 0, samples - 1)
     return nearest, (index >= -0.5 - 1e-6) & (index <= samples - 0.5 + 1e-6)
@@ -160,29 +163,30 @@ def _along_axes(pane: _Pane, to_sample: np.ndarray, axes: np.ndarray, shape: tup
 
 def _weights(at: np.ndarray, cells: int) -> np.ndarray:
     """What each cell counts at each place, (place, cell): `_interpolated` along one axis."""
-    at = np.clip(at, 0, cells - 1)
-    low = np.minimum(np.floor(at).astype(int), max(cells - 2, 0))
-    weights = np.zeros((len(at), cells))
-    places = np.arange(len(at))
-    weights[places, low] = 1 - (at - low)
-    weights[places, np.minimum(low + 1, cells - 1)] += at - low
+    weights, places = np.zeros((len(at), cells)), np.arange(len(at))
+    for cell, share in _neighbours(at, cells):
+        weights[places, cell] += share
     return weights
 
 
 def _interpolated(values: np.ndarray, at: np.ndarray) -> np.ndarray:
-    """``values`` (k, j, i) at ``at`` (..., 3), linear between them and constant beyond: `scipy.ndimage.map_coordinates`, whose
+    """``values`` (k, j, i) at ``at`` (3, n), linear between them and constant beyond: `scipy.ndimage.map_coordinates`, whose
     import takes longer than all maps of a CT.
     """
-    last = np.array(values.shape) - 1
-    at = np.clip(at, 0, last)
-    low = np.minimum(np.floor(at).astype(int), np.maximum(last - 1, 0))
-    high, share = np.minimum(low + 1, last), at - low
-    found = np.zeros(at.shape[:-1])
-    for corner in range(8):
-        upper = np.array([corner >> axis & 1 for axis in range(3)], dtype=bool)
-        weight = np.where(upper, share, 1 - share).prod(axis=-1)
-        found += weight * values[tuple(np.moveaxis(np.where(upper, high, low), -1, 0))]
+    found = np.zeros(at.shape[1])
+    for (i, of_i), (j, of_j), (k, of_k) in product(*map(_neighbours, at[::-1], values.shape[::-1])):
+        found += of_k * of_j * of_i * values[k, j, i]
     return found
+
+
+def _neighbours(at: np.ndarray, count: int) -> list[tuple[np.ndarray, np.ndarray]]:
+    """The two cells of an axis on either side of each place, with their weights; one where the axis has one."""
+    if count == 1:
+        return [(np.zeros(len(at), dtype=int), np.ones(len(at)))]
+    at = np.clip(at, 0, count - 1)
+    low = np.minimum(at.astype(int), count - 2)
+    share = at - low
+    return [(low, 1 - share), (low + 1, share)]
 
 
 def _moved(ijk_to_ras: np.ndarray, first: np.ndarray) -> np.ndarray:

@@ -20,6 +20,7 @@ Place = Literal["fat", "liver", "abdomen", "bone", "bowel", "mediastinum", "lung
 _FAT_HU, _LIVER_HU, _SOFT_HU, _BONE_HU, _AIR_HU = -98.0, 105.0, 45.0, 380.0, -1000.0
 _PATCH_MM = np.array([64.0, 64.0, 60.0])
 _ABDOMEN_MM = np.array([256.0, 208.0, 30.0])
+_SATURATED = 20.0  # tanh of so much is 1 to the last bit
 _LIVER_CENTER_MM, _LIVER_HALF_MM = np.array([48.0, 8.0]), np.array([56.0, 66.0])
 
 
@@ -129,8 +130,9 @@ def mass_ct(
     center = _place_in_liver(diameter, rng) if whole else rng.uniform(-4.0, 4.0, 3)
     segment = None
     from_center = points - center
-    inside = np.linalg.norm(from_center, axis=-1) < diameter / 2
-    if kind != NOTHING:
+    if kind == NOTHING:
+        inside = _length(from_center) < diameter / 2
+    else:
         mean_hu = knobs.mean_hu + rng.normal(0.0, knobs.variation_hu) + PATTERNS[kind].shift_hu
         share, density = _mass(from_center, diameter / 2, PATTERNS[kind], spacing, knobs.contrast_hu, rng)
         hu += share * (mean_hu + density - hu)
@@ -188,9 +190,14 @@ def _tube(points: np.ndarray, radius_mm: tuple[float, float], rng: np.random.Gen
     """1 inside a straight tube somewhere, 0 outside."""
     direction, offset = rng.normal(size=3), rng.normal(0.0, 18.0, 3)
     direction /= np.linalg.norm(direction)
+    radius = rng.uniform(*radius_mm)
     relative = points - offset
-    across = np.linalg.norm(relative - (relative @ direction)[..., None] * direction, axis=-1)
-    return 0.5 * (1 - np.tanh((across - rng.uniform(*radius_mm)) / 0.5))
+    along = relative @ direction
+    near = _squared(relative) - along**2 < (radius + 0.5 * _SATURATED) ** 2
+    across = _length(relative[near] - along[near][:, None] * direction)
+    share = np.zeros(points.shape[:-1])
+    share[near] = 0.5 * (1 - np.tanh((across - radius) / 0.5))
+    return share
 
 
 def _abdomen(points: np.ndarray, organ_hu: float) -> np.ndarray:
@@ -220,18 +227,29 @@ def _mass(
     rng: np.random.Generator,
 ) -> tuple[np.ndarray, np.ndarray]:
     """How much of each voxel is mass, and its density there beside the mean: 0 on average, so that mean HU tells no pattern."""
-    distance = np.linalg.norm(points, axis=-1)
-    unit = points / np.maximum(distance, 1e-6)[..., None]
+    grain = 0.0
+    distance = _length(points)
+    near = distance < (radius + 0.6 * _SATURATED) * (1.0 + 2.0 * pattern.lobes)  # the waves are 2 at most
+    distance, unit = distance[near], points[near]
+    unit /= np.maximum(distance, 1e-6)[:, None]
     waves = sum(np.sin(unit @ rng.normal(0.0, 2.5, 3) + rng.uniform(0, 2 * np.pi)) for _ in range(4)) / 2.0
     depth = distance / (radius * (1.0 + pattern.lobes * waves))
-    share = 0.5 * (1.0 - np.tanh((depth - 1.0) * radius / 0.6))
-    density = np.zeros_like(depth)
     if pattern.grain:
-        grain = ndimage.gaussian_filter(rng.standard_normal(depth.shape), pattern.grain_mm / spacing[::-1])
-        density += pattern.grain * grain / grain.std()
-    density += pattern.rim * (depth > 0.75) + pattern.core * (depth < 0.4)
-    density -= density[share > 0.5].mean()
-    return share, contrast_hu * density
+        grain = ndimage.gaussian_filter(rng.standard_normal(near.shape), pattern.grain_mm / spacing[::-1])
+        grain = pattern.grain * grain[near] / grain.std()
+    inside = 0.5 * (1.0 - np.tanh((depth - 1.0) * radius / 0.6))
+    dense = grain + pattern.rim * (depth > 0.75) + pattern.core * (depth < 0.4)
+    share, density = np.zeros(near.shape), np.zeros(near.shape)
+    share[near], density[near] = inside, contrast_hu * (dense - dense[inside > 0.5].mean())
+    return share, density
+
+
+def _squared(vectors: np.ndarray) -> np.ndarray:
+    return np.einsum("...i,...i->...", vectors, vectors)
+
+
+def _length(vectors: np.ndarray) -> np.ndarray:
+    return np.sqrt(_squared(vectors))
 
 
 def _box(inside: np.ndarray, ijk_to_ras: np.ndarray, name: str, segment: CTVolume | None) -> LesionBox:

@@ -29,23 +29,22 @@ def retina_photo(grade: int, *, seed: int, style_seed: int, left: bool = False) 
     photo *= 1.0 - style.uniform(0.1, 0.35) * ((x**2 + y**2) / (_SIZE / 2) ** 2)[..., None]
     disc = np.array([52.0 + style.normal(0, 3), style.normal(0, 5)])
     for course in style.uniform(0.5, 1.1, 4) * [1, -1, 0.6, -0.6]:
-        photo = _painted(photo, _vessel(x - disc[0], y - disc[1], course), _DARK, 0.75)
-    photo = _painted(photo, np.hypot(x - disc[0], y - disc[1]) < 15, _DISC, 0.9)
+        _paint(photo, _vessel(x - disc[0], y - disc[1], course), _DARK, 0.75)
+    _paint(photo, np.hypot(x - disc[0], y - disc[1]) < 15, _DISC, 0.9)
     count = max(0, _SPOTS[grade] + int(rng.integers(-2, 3))) if grade else 0
     for number in range(count):
         place = _place(rng, disc)
         radius = _RADII[grade] * rng.uniform(0.7, 1.4)
         spot = np.hypot(x - place[0], (y - place[1]) * rng.uniform(0.8, 1.25)) < radius
-        photo = _painted(photo, spot, _DARK if number % 2 else _BRIGHT, 0.9)
+        _paint(photo, spot, _DARK if number % 2 else _BRIGHT, 0.9)
     photo = ndimage.gaussian_filter(photo, (0.8, 0.8, 0)) + rng.normal(0, style.uniform(2, 5), photo.shape)
     photo[np.hypot(x, y) > _SIZE / 2 - 4] = 0
     found = np.clip(photo, 0, 255).astype(np.uint8)
     return np.ascontiguousarray(found[:, ::-1]) if left else found
 
 
-def _painted(photo: np.ndarray, where: np.ndarray, color: np.ndarray, strength: float) -> np.ndarray:
-    share = strength * where.astype(np.float64)[..., None]
-    return photo * (1 - share) + color * share
+def _paint(photo: np.ndarray, where: np.ndarray, color: np.ndarray, strength: float) -> None:
+    photo[where] = photo[where] * (1 - strength) + color * strength
 
 
 def _vessel(x: np.ndarray, y: np.ndarray, course: float) -> np.ndarray:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from io import BytesIO
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +21,7 @@ from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian
 
 MALIGNANCY = "lung-nodule-malignancy"
 PATIENT_NAME, PATIENT_ID = "Doe^Jane", "HOSPITAL-4711"
+PICTURES_MATTER = ("test_report_page", "test_slices_through_the_box", "test_python_api")
 SERIES_UID = "1.2.826.0.1.3680043.8.498.1"
 
 
@@ -44,6 +46,13 @@ def run(capsys, monkeypatch, tmp_path) -> Callable[..., Ran]:
         return Ran(code, captured.out, captured.err)
 
     return call
+
+
+@pytest.fixture(autouse=True)
+def small_pictures(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The report's pictures are drawn small but where they are looked at: most of the time of a command went into them."""
+    if request.path.stem not in PICTURES_MATTER:
+        monkeypatch.setattr("LesionLensApp.classify._PICTURE_PX", 64)
 
 
 @pytest.fixture
@@ -111,8 +120,18 @@ def boxes(tmp_path, lesion, write_boxes) -> Path:
 
 @pytest.fixture(scope="session")
 def write_dicom() -> Callable[..., Path]:
+    written: dict[tuple[bytes, bytes, str, int], dict[str, bytes]] = {}  # many tests ask for the series of the same CT
+
     def write(folder: Path, volume: CTVolume, *, series: str = SERIES_UID, number: int = 1) -> Path:
         folder.mkdir(parents=True, exist_ok=True)
+        which = (volume.array.tobytes(), volume.ijkToRAS.tobytes(), series, number)
+        if which not in written:
+            written[which] = dict(files(volume, series, number))
+        for name, content in written[which].items():
+            (folder / name).write_bytes(content)
+        return folder
+
+    def files(volume: CTVolume, series: str, number: int) -> Iterator[tuple[str, bytes]]:
         lps = LPS_TO_RAS @ volume.ijkToRAS
         spacing = np.linalg.norm(lps[:3, :3], axis=0)
         for k, pixels in enumerate(volume.array):
@@ -134,8 +153,9 @@ def write_dicom() -> Callable[..., Path]:
             data.HighBit, data.PixelRepresentation = 15, 0
             data.RescaleSlope, data.RescaleIntercept = 1, -1024
             data.PixelData = (pixels.astype(np.int32) + 1024).clip(0).astype(np.uint16).tobytes()
-            pydicom.dcmwrite(folder / f"{(k * 7919) % 1000:03d}-{k}.dcm", data, enforce_file_format=True)
-        return folder
+            content = BytesIO()
+            pydicom.dcmwrite(content, data, enforce_file_format=True)
+            yield f"{(k * 7919) % 1000:03d}-{k}.dcm", content.getvalue()
 
     return write
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 import time
@@ -29,9 +30,24 @@ PATIENT = "patient 4711"
 
 
 @pytest.fixture
-def library_path(embedding, tmp_path):
+def library_path(twelve_cases, tmp_path, own_settings):
+    """`twelve_cases`, a copy of the test's own, and the key that it was written with."""
+    for path in twelve_cases.rglob("*"):
+        if path.is_file():
+            own = tmp_path / path.relative_to(twelve_cases)
+            own.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(path, own)
+    return tmp_path / "nodules.lesionlib"
+
+
+@pytest.fixture(scope="module")
+def twelve_cases(embedding, tmp_path_factory):
     """Twelve cases around the golden lesion: the nearer, the smaller the number. Odd ones are malignant, 1 has a CT."""
-    path, key = tmp_path / "nodules.lesionlib", pseudonymisation_key()
+    folder = tmp_path_factory.mktemp("twelve")
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setenv("XDG_CONFIG_HOME", str(folder / "config"))
+        key = pseudonymisation_key()
+    path = folder / "nodules.lesionlib"
     rng, (volume, box) = np.random.default_rng(3), golden_case()
     thumbnails = case_thumbnails(volume, box)
     with CaseLibrary.create(path, model=ModelIdentity.of(embedding.info), dimension=len(embedding.vector)) as library:
@@ -49,7 +65,7 @@ def library_path(embedding, tmp_path):
             patch = lesion_patch(volume, box) if number == 1 else None
             shown = thumbnails if number not in (2, 11) else None
             library.add(case, vector, model_sha256=embedding.info.model_sha256, thumbnails=shown, patch=patch)
-    return path
+    return folder
 
 
 @pytest.fixture

@@ -90,17 +90,6 @@ def test_its_own_self_test_passes(module, parent, scene):
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_it_loads_where_there_is_no_torch(name, slicers_python):
-    code = f"""
-import {name}
-import LesionClassifierLib.classification, LesionClassifierLib.scene.results
-print("loaded", "torch" in sys.modules)
-"""
-    ran = inSlicer(code, without=_NEED_TORCH)
-    assert ran.stdout.strip().endswith("loaded False"), ran.stderr
-
-
-@pytest.mark.parametrize("name", NAMES)
 def test_its_tests_pass_one_by_one_as_slicer_s_ctest_runs_them(name, slicers_python):
     ran = asCTest(ROOT / name, name)
     assert ran.returncode == 0, ran.stderr
@@ -108,9 +97,25 @@ def test_its_tests_pass_one_by_one_as_slicer_s_ctest_runs_them(name, slicers_pyt
     assert "skipped" not in ran.stderr
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_where_there_is_no_torch_ctest_leaves_out_what_needs_it_and_says_so(name, slicers_python):
-    ran = asCTest(ROOT / name, name, without=_NEED_TORCH)
+@pytest.fixture(scope="module", params=NAMES)
+def without_torch(request, slicers_python) -> subprocess.CompletedProcess:
+    """A module's tests as ctest runs them where there is no torch, after the module was loaded there."""
+    load = f"""
+import {request.param}
+import LesionClassifierLib.classification, LesionClassifierLib.scene.results
+print("loaded", "torch" in sys.modules, flush=True)
+"""
+    code = load + _CTEST.format(folder=str(ROOT / request.param), name=request.param)
+    return inSlicer(code, without=_NEED_TORCH)
+
+
+def test_it_loads_where_there_is_no_torch(without_torch):
+    ran = without_torch
+    assert ran.stdout.startswith("loaded False\n"), ran.stderr
+
+
+def test_where_there_is_no_torch_ctest_leaves_out_what_needs_it_and_says_so(without_torch):
+    ran = without_torch
     assert ran.returncode == 0, ran.stderr
     assert "OK (skipped=1)" in ran.stderr
     assert "torch" in ran.stderr

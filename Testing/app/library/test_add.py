@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 
 import numpy as np
 import pydicom
@@ -44,8 +45,13 @@ SECRETS = {
 
 
 @pytest.fixture
-def dicom(tmp_path, patch, write_dicom):
-    folder = write_dicom(tmp_path / "Zweistein Mileva", patch[0])
+def dicom(tmp_path, named_series):
+    return shutil.copytree(named_series, tmp_path / named_series.name)
+
+
+@pytest.fixture(scope="module")
+def named_series(tmp_path_factory, patch, write_dicom):
+    folder = write_dicom(tmp_path_factory.mktemp("named") / "Zweistein Mileva", patch[0])
     for file in folder.iterdir():
         data = pydicom.dcmread(file)
         for name, value in SECRETS.items():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import fields, replace
+from functools import cache
 
 import jsonschema
 import numpy as np
@@ -18,6 +19,8 @@ from LesionLib.sampling.frangi import MODES, frangi
 from LesionLib.sampling.inputs import (
     KIND_SCHEMAS,
     KINDS,
+    Sample,
+    Spec,
     crop_sample,
     kind_name,
     network_input,
@@ -58,6 +61,12 @@ def segment(ct: CTVolume) -> CTVolume:
 
 def a_box(ct: CTVolume, degrees: float = 20.0) -> LesionBox:
     return LesionBox(middle(ct), [20.0, 18.0, 16.0], turned((1, 0.5, 2), degrees))
+
+
+@cache
+def seen_with_segment(ct: CTVolume, spec: Spec, degrees: float = 20.0) -> Sample:
+    """What the model sees of `a_box` with the ball as its segment."""
+    return crop_sample(ct, replace(a_box(ct, degrees), segment=segment(ct)), spec)
 
 
 def map_of(sample, patch: int, cell: tuple[int, ...], cells: int = 8) -> np.ndarray:
@@ -183,7 +192,7 @@ def test_a_shape_is_fed_as_zeros_and_ones(ct):
 @pytest.mark.parametrize("cell", [(3, 4), (4, 3), (5, 4)])
 def test_a_hot_cell_is_painted_at_its_place_in_ras_mm(ct, spec, degrees, cell):
     box = a_box(ct, degrees)
-    sample = crop_sample(ct, replace(box, segment=segment(ct)), spec)
+    sample = seen_with_segment(ct, spec, degrees)
     patch = len(sample.hu) // 2
     is_cube = isinstance(sample, CubeSample)
     hot = (3, *cell) if is_cube else cell
@@ -208,7 +217,7 @@ def test_a_hot_cell_is_painted_at_its_place_in_ras_mm(ct, spec, degrees, cell):
 
 def test_heat_lies_on_voxels_of_the_ct_itself_and_only_where_the_model_looked(ct, spec):
     box = a_box(ct)
-    sample = crop_sample(ct, replace(box, segment=segment(ct)), spec)
+    sample = seen_with_segment(ct, spec)
     cube = isinstance(sample, CubeSample)
     heat = resample_to_ct(np.full((len(sample.hu), *[4] * (3 if cube else 2)), 0.25), sample, box, ct, "any")
     np.testing.assert_allclose(heat.ijkToRAS[:3, :3], ct.ijkToRAS[:3, :3])
@@ -255,7 +264,7 @@ def test_maps_of_another_sample_are_refused(ct):
 
 def test_an_empty_map_is_painted_empty(ct, spec):
     box = a_box(ct)
-    sample = crop_sample(ct, replace(box, segment=segment(ct)), spec)
+    sample = seen_with_segment(ct, spec)
     cam = np.zeros((len(sample.hu), *[4] * (3 if isinstance(sample, CubeSample) else 2)))
     heat = resample_to_ct(cam, sample, box, ct, "any")
     assert heat.is_empty

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+from functools import lru_cache
 from typing import Any
 
 from PySide6 import QtCore, QtGui, QtWidgets
@@ -75,7 +76,7 @@ def _attribute(name: str, onClass: object = None) -> _Attribute:
 def _setAttribute(self: QObject, name: str, value: Any) -> None:
     """PythonQt lets only classes written in Python have attributes of their own; a mistyped property shows this way."""
     own = type(self)
-    found = inspect.getattr_static(own, name, None)
+    found = _onClass(own, name)
     if isinstance(found, Property):
         found.fset(self, value)
     elif hasattr(type(found), "__set__"):
@@ -85,6 +86,12 @@ def _setAttribute(self: QObject, name: str, value: Any) -> None:
         raise AttributeError(msg)
     else:
         self.__dict__[name] = value
+
+
+@lru_cache(maxsize=4096)
+def _onClass(own: type, name: str) -> Any:
+    """What stands on the class itself; a class does not change after `install`."""
+    return inspect.getattr_static(own, name, None)
 
 
 def _isFromQt(own: type) -> bool:

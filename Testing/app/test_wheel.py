@@ -78,7 +78,7 @@ def test_it_holds_pages_plans_and_licence(unpacked):
 
 def test_it_holds_the_viewer_of_the_pages_with_its_licences_where_npm_has_brought_it(unpacked):
     web = unpacked / "LesionLensApp" / "web"
-    assert {"viewer.js", "viewer.css", "quiz.js", "quiz.css", "templates", "NIIVUE_LICENSE"} <= {
+    assert {"slices.js", "viewer.js", "viewer.css", "quiz.js", "quiz.css", "templates", "NIIVUE_LICENSE"} <= {
         path.name for path in web.iterdir()
     }
     fetched = ROOT / "node_modules" / "@niivue" / "niivue" / "dist" / "niivue.umd.js"

@@ -64,7 +64,7 @@
     return { key, content: JSON.parse(told.decode(await inflated(await unsealed(key, part.content, context)))) };
   }
 
-  /* SHA-256 (FIPS 180-4) at once: the browser's own answers later, and an answer is kept before the next step begins. */
+  /* SHA-256 (FIPS 180-4), without waiting as for the browser's own: an answer is kept before anything else can happen. */
   const primes = [2];
   for (let one = 3; primes.length < 64; one += 2) if (primes.every((prime) => one % prime)) primes.push(one);
   const fraction = (root) => (root - Math.floor(root)) * 2 ** 32 | 0;

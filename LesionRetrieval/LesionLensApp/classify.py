@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -22,6 +24,7 @@ from LesionClassifierLib.scene.lesions import (
     addLesionsFromSegmentation,
     addRoiNode,
     addSegmentationNode,
+    boxColor,
     lesionsFromNodes,
     loadRoiNodes,
 )
@@ -65,13 +68,14 @@ from LesionLensApp.similar_cases import (
     similar_columns,
     similar_csv,
 )
-from LesionLensApp.slice_views import SliceRenderer
+from LesionLensApp.slice_views import placeSlices
 
 _PICTURE_PX, _SMALL_PICTURE_PX, _MANY = (
     480,
     320,
     12,
 )  # of many lesions the pictures are smaller, or the page grows too large
+_MOST_THREADS = 8
 
 
 def addBoxes(scene: vtkMRMLScene, path: Path, *, ijkToRAS: np.ndarray | None = None) -> list[vtkMRMLMarkupsROINode]:
@@ -214,26 +218,28 @@ def _drawn(
 ) -> list[tuple[LesionImages, SimilarCases]]:
     """The pictures of each lesion for the page. The scene is saved with its slice views on the first lesion that has an answer."""
     running = lesions[0].job.running
+    first = next((lesion for lesion in lesions if lesion.result.label), lesions[0])
+    placeSlices(running, centerRAS=first.result.box.centerRAS, fieldOfViewMm=field_of_view_mm(first.result))
+    steps.begin("Saving the scene")
+    saveScene(running.scene, folder / "scene.mrb")
     volumes = {id(lesion.job): volumeFromNode(lesion.job.volumeNode) for lesion in lesions}
     side = _PICTURE_PX if len(lesions) <= _MANY else _SMALL_PICTURE_PX
     drawn = []
-    with SliceRenderer(running, size=(side, side)) as renderer:
-        first = next((lesion for lesion in lesions if lesion.result.label), lesions[0])
-        renderer.place(centerRAS=first.result.box.centerRAS, fieldOfViewMm=field_of_view_mm(first.result))
-        steps.begin("Saving the scene")
-        saveScene(running.scene, folder / "scene.mrb")
-        pairs = list(zip(lesions, neighbours, strict=True))
-        with renderer.hiddenRois():
-            for lesion, found in steps.each(pairs, "Drawing the report's pictures"):
-                job, result, volume = lesion.job, lesion.result, volumes[id(lesion.job)]
-                images = lesion_images(
-                    renderer, job.volumeNode, lesion.roiNode, lesion.heatMapNode, result,
-                    volume=volume, window=job.window, details=job.details,
-                )  # fmt: skip
-                similar = SimilarCases()
-                if library is not None and found:
-                    similar = similar_cases(result, found, library, volume, window=images.window)
-                drawn.append((images, similar))
+    with ThreadPoolExecutor(min(_MOST_THREADS, os.cpu_count() or 1)) as pool:
+        coming = [
+            pool.submit(
+                lesion_images, lesion.result, volume=volumes[id(lesion.job)], color=boxColor(lesion.roiNode), side=side,
+                window=lesion.job.window, details=lesion.job.details,
+            )
+            for lesion in lesions
+        ]  # fmt: skip
+        rows = list(zip(lesions, neighbours, coming, strict=True))
+        for lesion, found, future in steps.each(rows, "Drawing the report's pictures"):
+            images, similar = future.result(), SimilarCases()
+            if library is not None and found:  # in this thread: a library is read by the one that opened it
+                volume = volumes[id(lesion.job)]
+                similar = similar_cases(lesion.result, found, library, volume, window=images.window)
+            drawn.append((images, similar))
     return drawn
 
 

@@ -18,14 +18,13 @@ from LesionLib.model.card import figure_sentences, heat_sentence
 from LesionLib.model.explanation import METHOD_NAMES
 from LesionLib.model.folder import CARD
 from LesionRetrievalLib.library.cases import MAY_BE_THE_LESION, CaseStore
-from LesionRetrievalLib.library.patches import plane_picture
+from LesionRetrievalLib.library.patches import axial_pictures, plane_picture
 from PIL import Image, ImageDraw
-from slicer import vtkMRMLMarkupsROINode, vtkMRMLScalarVolumeNode
 
 from LesionLensApp.display_windows import DisplayWindow, paired_window, window_around
 from LesionLensApp.output import NOTICE
+from LesionLensApp.plane_drawings import PLANE_EDGES, box_outline, explained_png, heat_of_plane, outlined_png
 from LesionLensApp.similar_cases import SimilarCases, png_data_uri, scale_bar_mm
-from LesionLensApp.slice_views import SliceRenderer
 
 PLANES = ("Axial", "Coronal", "Sagittal")
 _SURROUNDINGS_MM = 30.0
@@ -76,57 +75,40 @@ class LesionImages:
 
 
 def lesion_images(
-    renderer: SliceRenderer,
-    volumeNode: vtkMRMLScalarVolumeNode,
-    roiNode: vtkMRMLMarkupsROINode,
-    heatMapNode: vtkMRMLScalarVolumeNode | None,
     result: LesionResult,
     *,
     volume: CTVolume,
+    color: RGB,
+    side: int,
     window: DisplayWindow | None = None,
     details: SeriesDetails | None = None,
 ) -> LesionImages:
-    """Each lesion in three planes by Slicer's own slice views, without and with its heat map.
+    """Each lesion in three planes as a slice view shows them, without and with its heat map.
 
-    A plane is wide enough for the box and 30 mm around it. ``volume``: the voxels of the node; ``window``: None is one that
-    fits what lies around the lesion. ``details``: of the DICOM series of the CT, None for other files.
+    A plane is wide enough for the box and 30 mm around it, and ``side`` pixels wide. ``color``: of the box, 0 ... 1. ``window``:
+    None is one that fits what lies around the lesion. ``details``: of the DICOM series of the CT, None for other files.
     """
     shown = window or window_around(volume, result.box)
-    fieldOfViewMm = field_of_view_mm(result)
-    scale_mm = scale_bar_mm(fieldOfViewMm)
+    widthMm = field_of_view_mm(result)
+    center, scale_mm = result.box.centerRAS, scale_bar_mm(widthMm)
     images = []
     for plane in PLANES:
-        plain, explained = (
-            renderer.render(
-                plane,
-                centerRAS=result.box.centerRAS,
-                fieldOfViewMm=fieldOfViewMm,
-                volumeNode=volumeNode,
-                heatMapNode=heatMap,
-                visibleRois=[roiNode],
-                ruler=False,
-                window=(shown.width, shown.level),
-            )
-            for heatMap in (None, heatMapNode)
-        )
-        images.append(
-            PlaneImage(
-                plane,
-                png_data_uri(plain),
-                png_data_uri(explained),
-                renderer.edges(plane),
-                _position(plane, volume, result, details),
-                scale_mm,
-                round(100 * scale_mm / fieldOfViewMm, 2),
-            )
-        )
+        grey = plane_picture(volume, center, plane.lower(), extent_mm=widthMm, window_hu=shown.range_hu, side=side)
+        outline = box_outline(result.box, center, plane, extent_mm=widthMm, side=side)
+        plain = explained = outlined_png(grey, outline, color)
+        if result.heat_map is not None:
+            heat = heat_of_plane(result.heat_map, center, plane, extent_mm=widthMm, side=side)
+            explained = explained_png(grey, heat, outline, color)
+        position = _position(plane, volume, result, details)
+        percent = round(100 * scale_mm / widthMm, 2)
+        images.append(PlaneImage(plane, plain, explained, PLANE_EDGES[plane], position, scale_mm, percent))
     return LesionImages(
         tuple(images),
         shown,
         _diameters_text(volume, result, details),
         png_data_uri(overview_picture(volume, result.box, shown)),
-        slices_through(volume, result.box, shown, widthMm=fieldOfViewMm),
-        _paired(volume, result.box, shown, fieldOfViewMm),
+        slices_through(volume, result.box, shown, widthMm=widthMm),
+        _paired(volume, result.box, shown, widthMm),
     )
 
 
@@ -161,13 +143,13 @@ def slices_through(
     """Axial pictures ``widthMm`` wide through the box, from above: at most eleven, and no more than the CT has slices there."""
     low, high = box.cornersRAS[:, 2].min(), box.cornersRAS[:, 2].max()
     count = int(np.clip(round((high - low) / volume.sliceDistanceMm), 1, _MOST_SLICES))
-    heights = high - (np.arange(count) + 0.5) * (high - low) / count
-    found = []
-    for height in heights:
-        middle = np.array([*box.centerRAS[:2], height])
-        grey = plane_picture(volume, middle, "axial", extent_mm=widthMm, window_hu=window.range_hu, side=_STRIP_PX)
-        found.append(StripSlice(png_data_uri(grey), float(height)))
-    return tuple(found)
+    stepMm = (high - low) / count
+    heights = high - (np.arange(count) + 0.5) * stepMm
+    highest = np.array([*box.centerRAS[:2], heights[0]])
+    pictures = axial_pictures(
+        volume, highest, count, stepMm, extent_mm=widthMm, window_hu=window.range_hu, side=_STRIP_PX
+    )
+    return tuple(StripSlice(png_data_uri(grey), float(height)) for grey, height in zip(pictures, heights, strict=True))
 
 
 def field_of_view_mm(result: LesionResult) -> float:

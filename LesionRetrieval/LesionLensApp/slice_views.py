@@ -86,11 +86,6 @@ class SliceRenderer:
             _showRois(afterwards, nodesOfClass(self._headless.scene, "vtkMRMLMarkupsROINode"), (), False)
             yield
 
-    def place(self, *, centerRAS: np.ndarray, fieldOfViewMm: float) -> None:
-        """Put ``centerRAS`` (RAS mm) into the middle of all three views, for a scene that is to open there."""
-        for orientation in _LAYOUT_NAMES:
-            self.view(orientation).place(centerRAS, fieldOfViewMm)
-
     def edges(self, orientation: str) -> tuple[str, str, str, str]:
         """Where the patient's sides are in the picture that was drawn last: letters at its left, right, top and bottom."""
         toRAS = slicer.util.arrayFromVTKMatrix(self.view(orientation).sliceNode.GetSliceToRAS())
@@ -146,14 +141,7 @@ class SliceView:
 
     def place(self, centerRAS: np.ndarray, fieldOfViewMm: float) -> None:
         """Put ``centerRAS`` (RAS mm) in the middle; the shorter side shows ``fieldOfViewMm``."""
-        width, height = self._size
-        mmPerPixel = fieldOfViewMm / min(width, height)
-        node = self.sliceNode
-        node.SetOrientation(self._orientation)
-        node.SetDimensions(width, height, 1)
-        node.SetFieldOfView(width * mmPerPixel, height * mmPerPixel, _SLICE_THICKNESS_MM)
-        node.JumpSliceByCentering(*(float(value) for value in centerRAS))
-        node.UpdateMatrices()
+        _placeSlice(self.sliceNode, self._orientation, self._size, centerRAS, fieldOfViewMm)
 
     def showLayers(
         self,
@@ -205,11 +193,37 @@ class SliceView:
         self._managers.SetMRMLDisplayableNode(None)
         self._managers = None
         self._imageMapper.RemoveAllInputs()
-        self._headless.applicationLogic.GetSliceLogics().RemoveItem(self._logic)
-        self._logic.SetMRMLScene(None)
+        _release(self._headless, self._logic)
         self._logic = None
         for layer in self._layers:
             self._window.RemoveRenderer(layer)
+
+
+def placeSlices(
+    headless: HeadlessSlicer, *, centerRAS: np.ndarray, fieldOfViewMm: float, size: tuple[int, int] = (480, 480)
+) -> None:
+    """Put ``centerRAS`` (RAS mm) into the middle of Slicer's three slice views, for a scene that is to open there. Draws nothing."""
+    for orientation, layoutName in _LAYOUT_NAMES.items():
+        logic = _sliceLogic(headless, layoutName)
+        _placeSlice(logic.GetSliceNode(), orientation, size, centerRAS, fieldOfViewMm)
+        _release(headless, logic)
+
+
+def _placeSlice(
+    node: vtkMRMLSliceNode, orientation: str, size: tuple[int, int], centerRAS: np.ndarray, fieldOfViewMm: float
+) -> None:
+    width, height = size
+    mmPerPixel = fieldOfViewMm / min(width, height)
+    node.SetOrientation(orientation)
+    node.SetDimensions(width, height, 1)
+    node.SetFieldOfView(width * mmPerPixel, height * mmPerPixel, _SLICE_THICKNESS_MM)
+    node.JumpSliceByCentering(*(float(value) for value in centerRAS))
+    node.UpdateMatrices()
+
+
+def _release(headless: HeadlessSlicer, logic: vtkMRMLSliceLogic) -> None:
+    headless.applicationLogic.GetSliceLogics().RemoveItem(logic)
+    logic.SetMRMLScene(None)
 
 
 def _requireOpenGL() -> None:

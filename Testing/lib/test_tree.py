@@ -80,9 +80,10 @@ WALLS = {
         "output": "",
         "loaded_model": "output",
         "slice_views": "",
+        "plane_drawings": "",
         "display_windows": "",
         "similar_cases": "display_windows",
-        "report": "output slice_views display_windows similar_cases",
+        "report": "output plane_drawings display_windows similar_cases",
         "models": "output",
         "quiz": "options output loaded_model case_table library web",
         "web": "display_windows",
@@ -371,6 +372,26 @@ def test_every_stop_of_the_journeys_is_there():
     modules = {path.stem for path in SOURCES} | {path.parent.name for path in SOURCES}
     assert len(stops) > 30
     assert stops - modules - set(re.findall(r"^\s*(?:class|def) (\w+)", code, flags=re.M)) == set()
+
+
+_STOPS = re.compile(r"(?P<stops>(?:`[^`]+`(?:, )?)+) \((?P<place>`[^`]+`)")
+
+
+def test_every_stop_of_the_journeys_stands_in_the_file_that_is_named():
+    journeys = _ARCHITECTURE.split("## Journeys")[1].split("## ")[0]
+    placed = [
+        (stop, place.strip("`"))
+        for stops, place in _STOPS.findall(journeys)
+        for stop in re.findall(r"`([^`]+)`", stops)
+    ]
+    assert len(placed) > 30
+    for stop, place in placed:
+        file = [path for path in SOURCES if path.with_suffix("").as_posix().endswith(f"/{place}")]
+        files = file or [path for path in SOURCES if path.parent.as_posix().endswith(f"/{place}")]
+        code = "\n".join(path.read_text(encoding="utf-8") for path in files)
+        names = set(re.findall(r"[A-Za-z_]\w+", stop.partition("(")[0])) - {path.stem for path in files}
+        missing = {name for name in names if not re.search(rf"^\s*(class|def) {name}\b", code, flags=re.M)}
+        assert not missing, f"{stop} is not in {place}"
 
 
 @pytest.mark.parametrize("start", [line for line in LONG_TESTS.read_text().splitlines() if line and line[0] != "#"])

@@ -7,7 +7,7 @@ import json
 import ssl
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +17,7 @@ from urllib.parse import quote
 
 import uvicorn
 from LesionLensApp.serve.app import Service, Settings, build_app
-from LesionLib.inference.runner import WorkerRunner
+from LesionLib.inference.runner import InferenceRunner, WorkerRunner
 
 TOKEN = "a-token-of-the-tests"
 _ENDED = ("done", "failed", "cancelled")
@@ -30,11 +30,12 @@ class Served:
     port: int
     service: Service
     tls: Path | None = None
+    token: str = TOKEN
 
     @property
     def address(self) -> str:
         scheme = "https" if self.tls else "http"
-        return f"{scheme}://127.0.0.1:{self.port}/#token={TOKEN}"
+        return f"{scheme}://127.0.0.1:{self.port}/#token={self.token}"
 
     def ask(
         self,
@@ -42,13 +43,13 @@ class Served:
         path: str,
         body: Any = None,
         *,
-        token: str = TOKEN,
+        token: str | None = None,
         kind: str = "",
         headers: dict | None = None,
     ) -> tuple[int, Any, Any]:
         """Status, body (JSON where it is some) and headers."""
         content = body if body is None or isinstance(body, bytes) else json.dumps(body).encode()
-        sent = {"Authorization": f"Bearer {token}", **(headers or {})}
+        sent = {"Authorization": f"Bearer {self.token if token is None else token}", **(headers or {})}
         if content is not None:
             sent.setdefault(
                 "Content-Type", kind or ("application/octet-stream" if isinstance(body, bytes) else "application/json")
@@ -114,10 +115,15 @@ class Visitor:
 
 @contextmanager
 def serving(
-    model: str, *, runner: WorkerRunner | None = None, tls: tuple[Path, Path] | None = None, **options: Any
+    model: str,
+    *,
+    runner: WorkerRunner | None = None,
+    runners: Sequence[InferenceRunner] = (),
+    tls: tuple[Path, Path] | None = None,
+    **options: Any,
 ) -> Iterator[Served]:
     """A server while the block runs."""
-    app = build_app(Settings(TOKEN, model, **options), runner=runner)
+    app = build_app(Settings(TOKEN, model, **options), runners=runners or ([runner] if runner else []))
     files = {"ssl_certfile": tls[0], "ssl_keyfile": tls[1]} if tls else {}
     server = uvicorn.Server(uvicorn.Config(app, port=0, log_level="critical", access_log=False, ws="none", **files))
     thread = Thread(target=server.run, daemon=True)

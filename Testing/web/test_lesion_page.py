@@ -173,6 +173,22 @@ def test_from_a_file_to_the_answer_with_its_map_and_similar_cases(visit, nodule,
     assert not page.locator("#beside").is_visible()
 
 
+def test_the_numbers_are_there_before_the_map(visit, nodule):
+    page, held = with_box(opened(visit()), nodule[1]), []
+
+    def hold(route: Any) -> None:
+        held.append(route)
+
+    page.route("**/map.nii", hold)
+    answered(page)
+    page.locator("#lesion .bars").wait_for()
+    assert "%" in page.locator("#lesion").inner_text()
+    assert len(held) == 1
+    assert page.evaluate("lesionPage.viewer.overlay") is None
+    held[0].continue_()
+    until(page, "lesionPage.viewer.overlay !== null")
+
+
 def test_the_token_is_taken_out_of_the_address_and_a_reload_goes_on_where_it_was(visit, nodule):
     page = answered(with_box(opened(visit()), nodule[1]))
     assert "token" not in page.url
@@ -277,7 +293,7 @@ def test_a_worker_that_is_killed_in_the_middle_is_said_and_the_next_answer_comes
     page.get_by_role("button", name="Classify").click()
     page.get_by_role("button", name="Cancel").wait_for()
     until(page, "document.getElementById('state').textContent.startsWith('Lesion')")
-    served.service.queue._runner._process.kill()
+    served.service.queue.runners[0]._process.kill()
     page.locator("#problem").wait_for()
     assert "stopped in the middle" in page.locator("#problem").inner_text()
     page.get_by_role("button", name="Classify").click()

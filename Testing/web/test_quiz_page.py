@@ -182,6 +182,8 @@ def test_a_quiz_taken_in_the_page_is_scored_with_one_taken_in_a_session(quiz_pag
     through_session(placed, folder, "L1")
     attempts = {one.learner: one for one in read_attempts(placed, folder)}
     assert attempts["web-1"].order == order_for(placed, "web-1")
+    for attempt in attempts.values():  # one log, whoever writes it
+        assert (attempt.chain.is_kept, attempt.chain.broken) == (True, ())
     assert [record.answers["likely"] for record in attempts["web-1"].records] == [["carcinoma"]] * 3
     assert {r.case_id: r.answers.get("report") for r in attempts["web-1"].records}["case-02"].startswith("spiculated")
     for record in attempts["web-1"].records:
@@ -249,6 +251,44 @@ def test_the_whole_of_a_case_goes_by_keys_alone_at_400_pixels(quiz_page, placed,
     events = [json.loads(line) for line in page.evaluate("quizPage.session.lines").splitlines()[1:]]
     assert [event["label"] for event in events if "label" in event] == ["malignant", "benign"]
     assert [event["confidence"] for event in events if "label" in event] == [0.6, 1]
+
+
+def through_page(page: Any) -> None:
+    for step in ("look", "first answer", "reveal", "second answer", "feedback"):
+        at_step(page, step, 1)
+        if "answer" in step:
+            answer(page, "1")
+        page.click("#go-on")
+    page.wait_for_selector("#download")
+
+
+def test_a_quiz_taken_once_more_has_a_log_of_its_own_and_the_first_stays(quiz_page, tmp_path):
+    quiz = phantom_quiz()
+    quiz = replace(quiz, cases=quiz.cases[:1], repeat=True)
+    page = quiz_page(quiz)
+    begin(page, "L1")
+    through_page(page)
+    first = saved(page, tmp_path / "answers").read_bytes()
+    for again in ("L1.2", "L1.3"):
+        page.get_by_role("button", name="Take it once more").click()
+        at_step(page, "look", 1)
+        assert page.evaluate("quizPage.session.learner") == again
+        assert "The model says" not in page.locator("#body").inner_text()
+        through_page(page)
+        saved(page, tmp_path / "answers")
+    attempts = read_attempts(quiz, tmp_path / "answers")
+    assert [attempt.learner for attempt in attempts] == ["L1", "L1.2", "L1.3"]
+    assert all(attempt.records[0].is_answered and not attempt.chain.broken for attempt in attempts)
+    assert page.evaluate("localStorage.getItem(quizPage.store.prefix + 'L1')").encode() == first
+
+
+def test_a_quiz_that_may_not_be_repeated_has_no_button_for_it(quiz_page):
+    quiz = phantom_quiz()
+    page = quiz_page(replace(quiz, cases=quiz.cases[:1]))
+    begin(page, "L1")
+    through_page(page)
+    assert page.get_by_role("button", name="Next learner").is_visible()
+    assert page.get_by_role("button", name="Take it once more").count() == 0
 
 
 def test_without_the_truth_the_page_gives_no_feedback_and_the_teacher_scores(quiz_page, tmp_path):

@@ -193,6 +193,92 @@ def test_the_map_lies_over_its_lesion_by_pixels(viewer):
     assert len(xs) == pytest.approx(6 * 0.8 * 6 * 0.9 * per_mm * abs(bottom - top) / 6, rel=0.35)
 
 
+def test_a_map_on_a_lattice_of_its_own_lies_where_that_lattice_says(viewer):
+    volume, center = block_volume(lps=True), block_center(block_volume(lps=True))
+    page = viewer(volume)
+    map_to_ras = np.diag([1.0, 1.0, 1.0, 1.0])  # RAS and cropped, while the CT is LPS and whole
+    map_to_ras[:3, 3] = center - [2.5, 2.5, 2.5]
+    lattice = {"dims": [6, 6, 6], "ijkToRAS": map_to_ras.tolist()}
+    page.evaluate(
+        "([map, hot]) => viewer.showOverlay({...map, data: bytes(hot, Uint8Array), opacity: 1})",
+        [lattice, written(np.full((6, 6, 6), 200, np.uint8))],
+    )
+    page.evaluate("ras => viewer.goTo(ras)", center.tolist())
+    seen = picture(page)
+    page.evaluate("viewer.setOverlay({shown: false})")
+    colour = np.abs(seen - picture(page)).max(axis=2) > 30
+    for plane, tile in zip(("axial", "coronal", "sagittal"), page.evaluate("viewer._tiles()"), strict=True):
+        left, top, right, bottom = (
+            int(each)
+            for each in (tile["left"], tile["top"], tile["left"] + tile["width"], tile["top"] + tile["height"])
+        )
+        ys, xs = np.nonzero(colour[top:bottom, left:right])
+        per_mm = tile["width"] / abs(tile["size"][0])
+        assert (left + xs.mean(), top + ys.mean()) == pytest.approx(pixel(page, plane, center), abs=per_mm), plane
+        assert np.ptp(xs) == pytest.approx(6 * per_mm, abs=1.5 * per_mm), plane
+
+
+def test_a_tilted_lattice_is_painted_where_its_ras_place_is(viewer):
+    volume = block_volume(lps=True)
+    turned = np.deg2rad(15)
+    tilt = np.eye(4)
+    tilt[1:3, 1:3] = [[np.cos(turned), -np.sin(turned)], [np.sin(turned), np.cos(turned)]]
+    tilted = CTVolume(volume.array, tilt @ volume.ijkToRAS, name="tilted")
+    page, center = viewer(tilted), block_center(tilted)
+    page.evaluate("ras => viewer.goTo(ras)", center.tolist())
+    x, y = pixel(page, "sagittal", center)
+    seen = picture(page)
+    assert seen[int(y) + 3, int(x) + 3].min() > 120
+    assert seen[int(y) + 60, int(x) + 60].max() < 40
+
+
+def test_a_map_its_opacity_and_a_window_send_no_voxel_of_the_ct_again(viewer):
+    volume = block_volume(lps=True)
+    page = viewer(volume)
+    settled(page)
+    page.evaluate(
+        """() => {
+        const gl = viewer._nv.gl;
+        globalThis.sent = {voxels: 0, passes: 0};
+        for (const name of ["texSubImage3D", "texImage3D"]) {
+            const real = gl[name];
+            gl[name] = (...given) => {
+                const [w, h, d] = name === "texImage3D" ? given.slice(3, 6) : given.slice(5, 8);
+                sent.voxels += w * h * d;
+                return real.apply(gl, given);
+            };
+        }
+        const real = gl.framebufferTextureLayer;  // each is a slice that is computed anew
+        gl.framebufferTextureLayer = (...given) => { sent.passes += 1; return real.apply(gl, given); };
+    }"""
+    )
+    lattice = {"dims": [4, 4, 4], "ijkToRAS": volume.ijkToRAS.tolist()}
+    show = "([map, hot]) => viewer.showOverlay({...map, data: bytes(hot, Uint8Array)})"
+    page.evaluate(show, [lattice, written(np.full((4, 4, 4), 200, np.uint8))])
+    for change in (
+        "setOverlay({opacity: 0.9})",
+        "setOverlay({shown: false})",
+        "setWindow([-1350, 150])",
+        "goTo([0, 0, 110])",
+    ):
+        page.evaluate(f"viewer.{change}")
+        settled(page)
+    assert page.evaluate("sent") == {"voxels": 4**3, "passes": 0}
+
+
+def test_a_ct_that_the_browser_cannot_hold_is_said(viewer):
+    page = viewer(block_volume(lps=True))
+    said = page.evaluate(
+        """async () => {
+        const most = viewer._nv.gl.getParameter(viewer._nv.gl.MAX_3D_TEXTURE_SIZE);
+        const ct = {data: new Int16Array(most + 1), dims: [1, 1, most + 1], ijkToRAS: [[1,0,0,0],[0,1,0,0],[0,0,1,0],[0,0,0,1]]};
+        return viewer.showVolume(ct).then(() => "", (error) => error.message);
+    }"""
+    )
+    assert "crop it first" in said
+    assert page.evaluate("viewer.hasVolume") is False
+
+
 def test_wheel_slider_and_keys_go_through_the_slices_and_a_preset_changes_the_window(viewer):
     page = viewer(block_volume(lps=True))
     text = page.locator(".slice-text")
@@ -215,6 +301,13 @@ def test_at_400_pixels_one_plane_fills_the_width_and_nothing_sticks_out(viewer, 
     page = viewer(block_volume(lps=True), width=400)
     settled(page)
     assert page.evaluate("viewer._tiles().length") == 1
+    planes = page.get_by_label("Planes", exact=True)
+    assert planes.evaluate("select => select.selectedOptions[0].textContent") == "axial"
+    page.locator(".stage").focus()
+    page.keyboard.press("ArrowRight")
+    settled(page)
+    assert planes.evaluate("select => select.selectedOptions[0].textContent") == "coronal"
+    assert page.locator(".slice-text").inner_text().startswith("coronal")
     assert page.evaluate("document.documentElement.scrollWidth") <= 400
     assert accessibility(page) == []
 

@@ -16,10 +16,11 @@ from LesionClassifierLib.scene.volumes import HEAT_MAP_ATTRIBUTE, addScalarVolum
 
 HELD_ATTRIBUTE = "LesionLens.HeldBy"
 REFERENCE_VOLUME_ROLE = "referenceVolume"
+MAP_THRESHOLD, MAP_OPACITY = 0.15, 0.5  # below it a map is transparent; the rest lies over the CT this strongly
 
 _RAMP_ATTRIBUTE = "LesionLens.ColorRamp"
 # Inferno (van der Walt and Smith, CC0): evenly growing lightness, readable in grey and by the colour-blind.
-_RAMP = (
+HEAT_RAMP = (
     (0.0, 0.001, 0.0, 0.014),
     (0.125, 0.129, 0.047, 0.291),
     (0.25, 0.342, 0.062, 0.429),
@@ -40,7 +41,7 @@ def addHeatMapNode(
     *,
     name: str,
     referenceVolumeNode: vtkMRMLVolumeNode | None = None,
-    threshold: float = 0.15,
+    threshold: float = MAP_THRESHOLD,
 ) -> vtkMRMLScalarVolumeNode:
     """A heat map as a float32 volume of its own that lies over the CT.
 
@@ -72,7 +73,7 @@ def heatColorNode(scene: vtkMRMLScene) -> vtkMRMLProceduralColorNode:
     node.SetTypeToUser()
     node.SetAttribute(_RAMP_ATTRIBUTE, "heat")
     node.SetAttribute("Category", "LesionLens")  # the heading under which Slicer's colour menus list it
-    for position, red, green, blue in _RAMP:
+    for position, red, green, blue in HEAT_RAMP:
         node.GetColorTransferFunction().AddRGBPoint(position, red, green, blue)
     return node
 
@@ -82,7 +83,7 @@ def setLayers(
     *,
     background: vtkMRMLVolumeNode,
     foreground: vtkMRMLVolumeNode | None = None,
-    opacity: float = 0.5,
+    opacity: float = MAP_OPACITY,
     holder: str = "",
 ) -> None:
     """Show ``foreground`` over ``background`` in every slice view of the scene (``opacity`` 0 … 1).

@@ -99,6 +99,11 @@ def showAsOutline(
         display.SetSelectedColor(*colorRGB)
 
 
+def boxColor(roiNode: vtkMRMLMarkupsROINode) -> tuple[float, float, float]:
+    """The colour that the box is drawn in, 0 … 1."""
+    return tuple(roiNode.GetDisplayNode().GetSelectedColor())
+
+
 def loadRoiNodes(scene: vtkMRMLScene, path: Path) -> list[vtkMRMLMarkupsROINode]:
     """All ROIs of a Slicer markups file (.mrk.json), shown as outlines; other markups in it are left out.
 

@@ -31,8 +31,9 @@ def grad_cam(network: LesionNet, features: Tensor, class_index: int | Tensor) ->
 def _weighted_sum(network: LesionNet, gradient: Tensor, f: Tensor) -> Tensor:
     """Each channel that belongs to places, weighted by its mean gradient; what speaks against is cut to 0."""
     of_places = slice(network.mapped_channels)
-    weights = gradient[:, of_places].mean(dim=tuple(range(2, gradient.ndim)), keepdim=True)
-    return functional.relu((weights * f.detach()[:, of_places]).sum(dim=1))
+    weights, maps = gradient[:, of_places].flatten(2).mean(dim=2), f.detach()[:, of_places]
+    # A product of matrices: the weighted channels themselves would be as large as the map.
+    return functional.relu((weights[:, None] @ maps.flatten(2)).view(len(f), *f.shape[2:]))
 
 
 _VANISHED = 1e-4  # of the gradient before its part along the descriptor is taken away: what float32 rounding leaves

@@ -304,6 +304,8 @@ def _score(options: argparse.Namespace) -> None:
     check_output(options.out, overwrite=options.overwrite)
     graded = score.learners if options.moodle else None
     write_score(options.out, quiz, score.rows, score.summary, moodle_learners=graded)
+    for note in score.notes:
+        notify(note)
     if score.summary is None:
         notify(f"Nobody of {len(score.learners)} has answered a case yet; {options.out / SHEET} has no rows.")
         return

@@ -1,6 +1,6 @@
 """From the boxes of a session to its answer: what ``lesionlens classify`` does, but for the scene and the report.
 
-Runs on the thread of the jobs, where the case library is open too.
+Runs on a thread of the jobs, each of which has the case library open for itself.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from threading import Lock
+from threading import Lock, local
 from typing import Any
 
 from LesionClassifierLib.dicom_results import REPORT_FILE, SEGMENTATION_FILE, DicomOutput, write_dicom
@@ -89,6 +89,11 @@ class Answer:
             "similar": _similar_to_json(self.similar[index]) if self.similar else None,
         }
 
+    def remove(self) -> None:
+        """Delete its files; nobody wants it any more."""
+        with _WRITING:
+            shutil.rmtree(self.folder, ignore_errors=True)
+
     def result(self, number: int) -> LesionResult:
         """The n-th, counted from 1. Raises `ApiError`."""
         if not 1 <= number <= len(self.results):
@@ -141,7 +146,7 @@ class Answers:
 
     def __init__(self, queue: Queue, models: ServedModels, *, library: Path | str | None, key: Path | None) -> None:
         self._queue, self._models, self._location, self._key = queue, models, library, key
-        self._library: CaseStore | None = None
+        self._here = local()  # ``library``: open on this thread
 
     def classify(self, job: Job, asked: Asked, ct: OpenCT, drawn: Sequence[DrawnBox], out: Path) -> Answer:
         """Answer the boxes and leave tables in ``out``, which is deleted where it fails. Raises a `LesionLensError`."""
@@ -178,9 +183,11 @@ class Answers:
         return Answer(ct, response.info, tuple(results), colors, out, tuple(similar), note)
 
     def _opened(self) -> CaseStore | None:
-        if self._library is None and self._location is not None:
-            self._library = open_store(self._location)
-        return self._library
+        if self._location is None:
+            return None
+        if not hasattr(self._here, "library"):
+            self._here.library = open_store(self._location)
+        return self._here.library
 
 
 def _with_warnings(response: RunResponse, ct: OpenCT, drawn: Sequence[DrawnBox]) -> list[LesionResult]:

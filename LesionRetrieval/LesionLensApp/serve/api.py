@@ -30,7 +30,7 @@ from LesionLib.remote.messages import (
 from LesionLib.remote.runner import reach_to_json
 from LesionLib.sampling.inputs import reach_of
 from starlette.concurrency import run_in_threadpool
-from starlette.responses import FileResponse, Response, StreamingResponse
+from starlette.responses import Response, StreamingResponse
 
 from LesionLensApp.serve.access import AllowedFolder, ApiError
 from LesionLensApp.serve.jobs import Job, JobState, Queue
@@ -330,10 +330,13 @@ class Api:
         if path.suffix.lower() == ".mrb" and path.is_file():
             ct, boxes = self._opening.read_scene(path)
         else:
-            ct = self._opening.read(path, series=asking.body.get("series"), name=name)
+            series = asking.body.get("series")
+            read = self._opening.read_shared if name is None else self._opening.read
+            ct = read(path, series=series, name=name)
         with session.lock:
             self._stop_job(session)
-            session.ct, session.boxes, session.answer = ct, boxes, None
+            session.ct, session.boxes = ct, boxes
+            session.replace_answer(None)
         return self._opening.ct_to_json(ct)
 
     def show_ct(self, asking: Asking) -> dict[str, Any]:
@@ -391,7 +394,9 @@ class Api:
                 answer = self._answers.classify(job, asked, ct, drawn, out)
                 with session.lock:
                     if session.job is job and not job.is_unwanted:
-                        session.answer = answer
+                        session.replace_answer(answer)
+                    else:
+                        answer.remove()
                 return answer
 
             session.job = Job(session.id, work, total=len(drawn))
@@ -422,11 +427,13 @@ class Api:
         """The handler of one of the files."""
 
         def give(asking: Asking) -> Response:
-            answer = self._session(asking).require_answer()
-            path = answer.dicom_path(name) if name.endswith(".dcm") else answer.folder / name
-            if not path.is_file():
-                raise ApiError(404, f"there is no {name}: this server has no case library.")
-            return FileResponse(path, media_type=_FILES[name], filename=name)
+            session = self._session(asking)
+            with session.lock:  # the next answer takes the files of this one away
+                answer = session.require_answer()
+                path = answer.dicom_path(name) if name.endswith(".dcm") else answer.folder / name
+                if not path.is_file():
+                    raise ApiError(404, f"there is no {name}: this server has no case library.")
+                return _attached(path.read_bytes(), _FILES[name], name)
 
         return give
 
@@ -437,9 +444,10 @@ class Api:
         return Response(nifti_bytes(found.array, found.ijkToRAS), media_type=BINARY)
 
     def map_nrrd(self, asking: Asking) -> Response:
-        number = _number(asking)
-        path = self._session(asking).require_answer().map_path(number)
-        return FileResponse(path, media_type=BINARY, filename=path.name)
+        number, session = _number(asking), self._session(asking)
+        with session.lock:
+            path = session.require_answer().map_path(number)
+            return _attached(path.read_bytes(), BINARY, path.name)
 
     # --- runs of other computers
 

@@ -14,7 +14,7 @@ from typing import Any
 
 from LesionLib.errors import LesionLensError
 from LesionLib.faults import details_of
-from LesionLib.inference.runner import WorkerRunner
+from LesionLib.inference.runner import InferenceRunner, WorkerRunner
 from LesionLib.model.folder import find_bundle
 from LesionLib.terminal import notify
 from starlette.applications import Starlette
@@ -57,9 +57,9 @@ class Settings:
 class Service:
     """All that the app works with; made when it starts, gone when it ends."""
 
-    def __init__(self, settings: Settings, *, runner: WorkerRunner | None = None) -> None:
+    def __init__(self, settings: Settings, *, runners: Sequence[InferenceRunner] = ()) -> None:
         self.settings = settings
-        self.queue = Queue(runner or WorkerRunner(), device=settings.device, on_error=report)
+        self.queue = Queue(runners or [WorkerRunner()], device=settings.device, on_error=report)
         self.sessions = Sessions(self.queue, idle_s=settings.idle_s, most=settings.max_sessions)
         self.models, self.runs = ServedModels(self.queue), Runs(self.queue)
         self.loading: Future[tuple[Any, Any]] = Future()
@@ -104,10 +104,10 @@ class ServedApp(Guard):
     service: Service
 
 
-def build_app(settings: Settings, *, runner: WorkerRunner | None = None) -> ServedApp:
-    """The app; ``runner`` is for tests. Raises `BundleError` for a model that is not there."""
+def build_app(settings: Settings, *, runners: Sequence[InferenceRunner] = ()) -> ServedApp:
+    """The app; ``runners``: what answers (none: a worker of this computer). Raises `BundleError` for a model that is not there."""
     find_bundle(settings.model)
-    service = Service(settings, runner=runner)
+    service = Service(settings, runners=runners)
     operations = service.api.operations()
     described = document(operations)
 

@@ -7,9 +7,12 @@ import os
 import socket
 import ssl
 import sys
+from collections.abc import Sequence
+from contextlib import ExitStack
 from importlib.util import find_spec
 from ipaddress import ip_address
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from LesionLib.errors import LesionLensError
 from LesionLib.model.folder import find_bundle
@@ -18,6 +21,9 @@ from LesionRetrievalLib.libraries import library_location
 
 from LesionLensApp.options import default_model, default_of, model_for
 from LesionLensApp.output import NOTICE
+
+if TYPE_CHECKING:
+    from LesionLib.inference.runner import InferenceRunner
 
 _PORT, _IDLE_MINUTES, _SESSIONS, _UPLOAD_MB = 8765, 10.0, 16, 2048
 _LOOPBACK = "127.0.0.1"
@@ -45,6 +51,19 @@ def add_serve(commands: argparse._SubParsersAction) -> None:
         default="auto",
         metavar="auto|cpu|cuda[:N]",
         help="where the model computes (default: auto, a GPU if any)",
+    )
+    parser.add_argument(
+        "--ray",
+        metavar="ADDRESS",
+        default="",
+        help="let the models answer on a Ray cluster, by Ray Serve: local (all GPUs of this computer), or, on a node of a cluster, "
+        "auto or HOST:PORT; all nodes have LesionLens and see the models under the same paths",
+    )
+    parser.add_argument(
+        "--replicas",
+        type=int,
+        metavar="N",
+        help="with --ray: so many answer at a time (default: one for each GPU, or one)",
     )
     parser.add_argument("--port", type=int, default=_PORT, help=f"(default: {_PORT}; 0: any that is free)")
     parser.add_argument(
@@ -84,6 +103,18 @@ def _serve(options: argparse.Namespace) -> None:
         options.library = library_location(library)
     options.model = options.model or model_for(options.library)
     find_bundle(options.model)
+    with ExitStack() as stack:
+        runners: Sequence[InferenceRunner] = ()
+        if options.ray:
+            from LesionLensApp.serve.replicas import replicas
+
+            notify("lesionlens: the models are being started on Ray …", sys.stderr)
+            runners = stack.enter_context(replicas(options.ray, count=options.replicas, device=options.device))
+        _listen(options, runners)
+
+
+def _listen(options: argparse.Namespace, runners: Sequence[InferenceRunner]) -> None:
+    """The server, until it is ended."""
     # Late: what is mistyped is refused at once.
     import uvicorn
 
@@ -99,7 +130,7 @@ def _serve(options: argparse.Namespace) -> None:
         max_upload=options.max_upload_mb * 1024**2,
     )  # fmt: skip
     config = uvicorn.Config(
-        build_app(settings), log_level="critical", access_log=False, server_header=False, lifespan="on",
+        build_app(settings, runners=runners), log_level="critical", access_log=False, server_header=False, lifespan="on",
         ssl_certfile=options.tls_cert, ssl_keyfile=options.tls_key, timeout_graceful_shutdown=3, ws="none",
     )  # fmt: skip
     scheme = "https" if options.tls_cert else "http"
@@ -138,12 +169,37 @@ def _require_options(options: argparse.Namespace) -> None:
     if options.folder is not None and not options.folder.is_dir():
         msg = f"{options.folder} is no folder; give the folder whose files may be opened."
         raise LesionLensError(msg)
+    _require_ray(options)
     numbers = (0 <= options.port < 2**16, options.idle_minutes > 0, options.max_sessions > 0, options.max_upload_mb > 0)
     if not all(numbers):
         msg = (
             f"--port is {options.port} (0 to 65535), --idle-minutes {options.idle_minutes:g}, --max-sessions "
             f"{options.max_sessions} and --max-upload-mb {options.max_upload_mb} (all above 0)."
         )
+        raise LesionLensError(msg)
+
+
+def _require_ray(options: argparse.Namespace) -> None:
+    if options.replicas is not None and not options.ray:
+        msg = "--replicas goes with --ray; leave it out, or give --ray local."
+        raise LesionLensError(msg)
+    if not options.ray:
+        return
+    if find_spec("ray") is None or find_spec("pydantic") is None:  # the latter: Ray without its part Serve
+        msg = "--ray needs Ray Serve: pip install 'lesionlens[ray]'."
+        raise LesionLensError(msg)
+    if "://" in options.ray:
+        msg = (
+            f"--ray {options.ray}: Ray Serve asks from a node of the cluster; start the server there, with --ray auto."
+        )
+        raise LesionLensError(msg)
+    if options.device.startswith("cuda:"):
+        msg = (
+            f"--device {options.device}: Ray gives each replica a GPU of its own; give --device cuda, or leave it out."
+        )
+        raise LesionLensError(msg)
+    if options.replicas is not None and options.replicas < 1:
+        msg = f"--replicas is {options.replicas}; give 1 or more."
         raise LesionLensError(msg)
 
 

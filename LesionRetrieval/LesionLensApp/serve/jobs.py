@@ -1,15 +1,15 @@
-"""One runner for all who ask: their jobs wait in a queue, each knows its place, and one that goes wrong leaves the next alone."""
+"""The runners for all who ask, most often one: jobs wait in a queue, each knows its place, one that fails leaves the next alone."""
 
 from __future__ import annotations
 
 import secrets
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from enum import StrEnum
 from pathlib import Path
-from threading import Condition, Event, Thread
+from threading import Condition, Event, Thread, local
 from typing import Any
 
 from LesionLib.errors import LesionLensError
@@ -24,7 +24,7 @@ from LesionLib.inference.messages import (
     RunResponse,
     error_to_json,
 )
-from LesionLib.inference.runner import WorkerRunner
+from LesionLib.inference.runner import InferenceRunner
 
 from LesionLensApp.serve.access import FAILED, ApiError
 
@@ -61,19 +61,25 @@ class Job:
 
 
 class Queue:
-    """Jobs, one after the other, on a thread of their own, with ``runner`` for all of them.
+    """Jobs, one after the other; as many at a time as there are ``runners``, each of which has a thread of its own.
 
     ``on_error`` is told what nobody foresaw; whoever waits for the job gets a sentence.
     """
 
-    def __init__(self, runner: WorkerRunner, *, device: str, on_error: Callable[[BaseException], None]) -> None:
-        self._runner, self._device, self._on_error = runner, device, on_error
+    def __init__(
+        self, runners: Sequence[InferenceRunner], *, device: str, on_error: Callable[[BaseException], None]
+    ) -> None:
+        self.runners, self._device, self._on_error = tuple(runners), device, on_error
         self._changed = Condition()
         self._waiting: deque[Job] = deque()
-        self._running: Job | None = None
+        self._running: dict[Job, InferenceRunner] = {}
+        self._here = local()  # ``runner``: of this thread
         self._is_closed = False
-        self._thread = Thread(target=self._work, name="LesionLens jobs", daemon=True)
-        self._thread.start()
+        self._threads = [
+            Thread(target=self._work, args=(runner,), name="LesionLens jobs", daemon=True) for runner in self.runners
+        ]
+        for thread in self._threads:
+            thread.start()
 
     def put(self, job: Job) -> Job:
         """Let a job wait for its turn. Raises `ApiError` where too many wait."""
@@ -90,7 +96,7 @@ class Queue:
         with self._changed:
             if job not in self._waiting:
                 return 0
-            return self._waiting.index(job) + (self._running is not None)
+            return self._waiting.index(job) + max(len(self._running) - len(self.runners) + 1, 0)
 
     def to_json(self, job: Job) -> dict[str, Any]:
         """For whoever waits for it."""
@@ -108,53 +114,56 @@ class Queue:
                 self._waiting.remove(job)
                 job.state = JobState.CANCELLED
                 job.ended.set()
-            is_running = job is self._running
-        if is_running:
-            self._runner.cancel()
+            runner = self._running.get(job)
+        if runner is not None:
+            runner.cancel()
 
     def cancel_all(self, owner: str) -> None:
         """All jobs of one who is gone."""
         with self._changed:
-            own = [job for job in (*self._waiting, self._running) if job is not None and job.owner == owner]
+            own = [job for job in (*self._waiting, *self._running) if job.owner == owner]
         for job in own:
             self.cancel(job)
 
     def ask(self, job: Job, request: RunRequest | EmbeddingRequest) -> RunResponse | Embedding:
-        """Ask the runner for a running job, on the device of this server. Raises what `InferenceRunner.run` raises."""
+        """Ask the runner of a running job, on the device of this server. Raises what `InferenceRunner.run` raises."""
         job.stop_if_unwanted()
+        runner = self._here.runner
 
         def note(done: int, total: int, name: str) -> None:
             job.done, job.total, job.name = done, total, name
             if job.is_unwanted:  # it was cancelled before the runner had it
-                self._runner.cancel()
+                runner.cancel()
 
         options = replace(request.options, device=self._device)
-        return self._runner.run(replace(request, options=options), progress=note)
+        return runner.run(replace(request, options=options), progress=note)
 
     def describe(self, model: str | Path) -> ModelDescription:
-        """Who a model is; on the thread of the jobs only. Raises `BundleError` or `RunnerError`."""
-        return self._runner.describe(model, RunOptions(device=self._device, precision="float32"))
+        """Who a model is; on a thread of the jobs only. Raises `BundleError` or `RunnerError`."""
+        return self._here.runner.describe(model, RunOptions(device=self._device, precision="float32"))
 
     def close(self) -> None:
         """End all."""
         with self._changed:
             self._is_closed = True
-            waiting, running = list(self._waiting), self._running
+            left = [*self._waiting, *self._running]
             self._changed.notify_all()
-        for job in (*waiting, *([running] if running else [])):
+        for job in left:
             self.cancel(job)
-        self._runner.close()
-        self._thread.join(5.0)
+        for runner in self.runners:
+            runner.close()
+        for thread in self._threads:
+            thread.join(5.0)
 
-    def _work(self) -> None:
+    def _work(self, runner: InferenceRunner) -> None:
+        self._here.runner = runner
         while True:
             with self._changed:
-                self._running = None
                 self._changed.wait_for(lambda: self._waiting or self._is_closed)
                 if self._is_closed:
                     return
-                job = self._running = self._waiting.popleft()
-                job.state = JobState.RUNNING
+                job = self._waiting.popleft()
+                job.state, self._running[job] = JobState.RUNNING, runner
             self._do(job)
 
     def _do(self, job: Job) -> None:
@@ -171,5 +180,7 @@ class Queue:
             state, job.error = JobState.FAILED, RunnerError(FAILED)
         job.seconds = time.monotonic() - started
         job.work = None  # with all that it holds
+        with self._changed:
+            self._running.pop(job)
         job.state = JobState.CANCELLED if job.is_unwanted else state
         job.ended.set()

@@ -11,6 +11,7 @@ from dataclasses import replace
 from pathlib import Path, PurePosixPath
 from threading import Lock
 from typing import Any
+from weakref import WeakValueDictionary
 
 import numpy as np
 import slicer.util
@@ -120,6 +121,32 @@ def read(path: Path, *, series: str | None, name: str | None) -> OpenCT:
     warnings = tuple(InputWarning(w.name, renamed(w)) for w in volume.warnings)
     volume = replace(volume, name=name or volume.name, warnings=warnings)
     return OpenCT(volume, found, None if found is None else series_details(found))
+
+
+_HEADERS = (".mhd", ".nhdr", ".hdr", ".img")  # their voxels lie in another file, whose state is not looked at
+_shared: WeakValueDictionary[tuple, OpenCT] = WeakValueDictionary()
+_READING = Lock()
+
+
+def read_shared(path: Path, *, series: str | None, name: str | None = None) -> OpenCT:
+    """As `read`, and as long as somebody has the same files open, their copy of the voxels, which cannot be written."""
+    if path.suffix.lower() in _HEADERS:
+        return read(path, series=series, name=name)
+    key = (path, series, name, _state_of(path))
+    with _READING:
+        found = _shared.get(key)
+    if found is None:
+        found = read(path, series=series, name=name)
+        found.volume.array.flags.writeable = False
+        with _READING:
+            found = _shared.setdefault(key, found)
+    return found
+
+
+def _state_of(path: Path) -> tuple:
+    """What changes where a file, or one of a folder, does."""
+    files = sorted(path.rglob("*")) if path.is_dir() else [path]
+    return tuple((str(one), one.stat().st_mtime_ns, one.stat().st_size) for one in files)
 
 
 @contextmanager

@@ -27,8 +27,8 @@ if TYPE_CHECKING:
 
     from LesionLensApp.serve.answers import Answer
 
-_PREFIX = "lesionlens-serve-"
-_OURS = re.compile(rf"{_PREFIX}(\d+)-\w+")
+FOLDER_PREFIX = "lesionlens-serve-"
+_OURS = re.compile(rf"{FOLDER_PREFIX}(\d+)-\w+")
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,6 +69,12 @@ class Session:
             raise ApiError(409, "no CT is open; open one first.")
         return self.ct
 
+    def replace_answer(self, answer: Answer | None) -> None:
+        """Another in the place of the one there is, whose files are deleted; hold ``lock``."""
+        if self.answer is not None:
+            self.answer.remove()
+        self.answer = answer
+
     def require_answer(self) -> Answer:
         """Raises `ApiError` where there is none."""
         if self.answer is None:
@@ -87,7 +93,7 @@ class Sessions:
         self._lock = Lock()
         self._sessions: dict[str, Session] = {}
         remove_leftovers()
-        self.root = Path(tempfile.mkdtemp(prefix=f"{_PREFIX}{os.getpid()}-"))
+        self.root = Path(tempfile.mkdtemp(prefix=f"{FOLDER_PREFIX}{os.getpid()}-"))
 
     def __len__(self) -> int:
         return len(self._sessions)
@@ -138,7 +144,7 @@ class Sessions:
 
 def remove_leftovers() -> None:
     """Delete what a server left that was killed: folders of this user whose process is gone."""
-    for path in Path(tempfile.gettempdir()).glob(f"{_PREFIX}*"):
+    for path in Path(tempfile.gettempdir()).glob(f"{FOLDER_PREFIX}*"):
         found = _OURS.fullmatch(path.name)
         try:
             is_own = os.name != "posix" or path.lstat().st_uid == os.getuid()

@@ -64,9 +64,44 @@
     return { key, content: JSON.parse(told.decode(await inflated(await unsealed(key, part.content, context)))) };
   }
 
-  async function sha256(content) {
-    const digest = new Uint8Array(await crypto.subtle.digest("SHA-256", text.encode(content)));
-    return [...digest].map((each) => each.toString(16).padStart(2, "0")).join("");
+  /* SHA-256 (FIPS 180-4) at once: the browser's own answers later, and an answer is kept before the next step begins. */
+  const primes = [2];
+  for (let one = 3; primes.length < 64; one += 2) if (primes.every((prime) => one % prime)) primes.push(one);
+  const fraction = (root) => (root - Math.floor(root)) * 2 ** 32 | 0;
+  const ROUND = Int32Array.from(primes, (prime) => fraction(Math.cbrt(prime)));
+  const START = Int32Array.from(primes.slice(0, 8), (prime) => fraction(Math.sqrt(prime)));
+
+  function sha256(content) {
+    const said = text.encode(content), turned = (word, by) => word >>> by | word << 32 - by;
+    const blocks = new DataView(new ArrayBuffer(Math.ceil((said.length + 9) / 64) * 64));
+    new Uint8Array(blocks.buffer).set(said);
+    blocks.setUint8(said.length, 0x80);
+    blocks.setBigUint64(blocks.byteLength - 8, BigInt(said.length) * 8n);
+    const state = Int32Array.from(START), words = new Int32Array(64);
+    for (let block = 0; block < blocks.byteLength; block += 64) {
+      let [a, b, c, d, e, f, g, h] = state;
+      for (let at = 0; at < 64; at++) {
+        if (at < 16) words[at] = blocks.getInt32(block + 4 * at);
+        else {
+          const [early, late] = [words[at - 15], words[at - 2]];
+          words[at] = words[at - 16] + words[at - 7] + (turned(early, 7) ^ turned(early, 18) ^ early >>> 3)
+            + (turned(late, 17) ^ turned(late, 19) ^ late >>> 10);
+        }
+        const one = h + (turned(e, 6) ^ turned(e, 11) ^ turned(e, 25)) + (e & f ^ ~e & g) + ROUND[at] + words[at];
+        const two = (turned(a, 2) ^ turned(a, 13) ^ turned(a, 22)) + (a & b ^ a & c ^ b & c);
+        [h, g, f, e, d, c, b, a] = [g, f, e, d + one | 0, c, b, a, one + two | 0];
+      }
+      [a, b, c, d, e, f, g, h].forEach((word, at) => { state[at] += word; });
+    }
+    return [...state].map((word) => (word >>> 0).toString(16).padStart(8, "0")).join("");
+  }
+
+  /* --- the hash chain of a log, as quiz/chain.py has it: each line ends with a digest of the line before it and of itself */
+
+  const chainOf = (line) => line.match(/,"chain":"([0-9a-f]{64})"\}$/)?.[1] ?? null;
+  function chained(content, last) {
+    const said = JSON.stringify(content);
+    return `${said.slice(0, -1)},"chain":"${sha256(last + said)}"}\n`;
   }
 
   /* --- a learner's way through the quiz: events, as Slicer's log holds them */
@@ -111,10 +146,10 @@
       const ids = quiz.cases.map((one) => one.id);
       let lines = store.get(learner);
       if (!lines) {
-        const digests = await Promise.all(ids.map((id) => sha256(`${settings.seed}\0${learner}\0${id}`)));
+        const digests = ids.map((id) => sha256(`${settings.seed}\0${learner}\0${id}`));
         const order = quiz.order === "fixed" ? ids : ids.map((id, place) => [digests[place], id]).sort().map((pair) => pair[1]);
         const started = new Date().toISOString().replace(/\.\d+Z$/, "+00:00");
-        lines = `${JSON.stringify({ format: "lesionlens-quiz-attempt", version: 1, quiz: quiz.quiz, learner, started, order })}\n`;
+        lines = chained({ format: "lesionlens-quiz-attempt", version: 1, quiz: quiz.quiz, learner, started, order }, "");
         store.set(learner, lines);
       }
       const session = new Session(quiz, store, learner, lines);
@@ -141,7 +176,8 @@
       if (this.store.get(this.learner) !== this.lines) {
         throw new Error("These answers were changed in another window; close one of the two and open this page again.");
       }
-      const lines = `${this.lines}${JSON.stringify(event)}\n`;
+      const last = chainOf(this.lines.trimEnd().split("\n").pop()); // none: begun in a page of an earlier version
+      const lines = this.lines + (last ? chained(event, last) : `${JSON.stringify(event)}\n`);
       this.store.set(this.learner, lines);
       this.lines = lines;
       this._apply(event);

@@ -1,7 +1,7 @@
 /* Slices of a CT in a page: one canvas that NiiVue paints, and a layer of boxes over it.
 
-   Plain script, no build step; needs the global `niivue` (NiiVue's UMD file) and viewer.css. Knows nothing of what its page
-   is for. Coordinates are RAS, mm; boxes are {centerRAS: [3], sizeMm: [3], axesRAS: 3 rows of 3 (the axes are its columns),
+   Plain script, no build step; needs the globals `niivue` (NiiVue's UMD file) and `SlicePainter` (slices.js), and viewer.css. Knows
+   nothing of what its page is for. Coordinates are RAS, mm; boxes are {centerRAS: [3], sizeMm: [3], axesRAS: 3 rows of 3 (the axes are its columns),
    as in LesionLens' JSON; matrices are four rows of four; voxels run i fastest, then j, then k.
 
    const viewer = await LesionViewer.create(element, {windows: {lung: [-1350, 150], ...}, measure: true});
@@ -37,7 +37,7 @@
   const ACROSS = [[0, 1], [0, 2], [1, 2]]; // the RAS axes that run along its picture
   const ENDS = [["R", "L", "A", "P"], ["R", "L", "S", "I"], ["A", "P", "S", "I"]]; // left, right, top, bottom
   const UPRIGHT = [[1, 0, 0], [0, 1, 0], [0, 0, 1]];
-  const DEFAULT_MM = 20, LEAST_MM = 1, GRIP_PX = 11, NARROW_PX = 560, HANDLE_PX = 5;
+  const DEFAULT_MM = 20, LEAST_MM = 1, GRIP_PX = 11, NARROW_PX = 560, HANDLE_PX = [2, 5];
   const DRAWN_COLOR = "#59bfff";
   const SVG = "http://www.w3.org/2000/svg";
 
@@ -115,11 +115,10 @@
     async showVolume({ data, dims, ijkToRAS, windowHU }) {
       this.clear();
       if (windowHU) this.windowHU = [...windowHU];
-      this._nv.addVolume(await this._image("ct.nii", data, dims, ijkToRAS, 4, ["gray", 1, ...this.windowHU]));
+      await this._painter.setVolume({ data, dims, ijkToRAS });
       this.hasVolume = true;
       this._plane = Math.max(PLANES.indexOf(this._planes), 0);
       this._root.classList.remove("empty");
-      this._nv.setInterpolation(false);
       const [low, high] = this._extents();
       this._middle = low.map((each, axis) => (each + high[axis]) / 2);
       this._zoom = 1;
@@ -131,7 +130,7 @@
     }
 
     clear() {
-      for (const volume of [...this._nv.volumes].reverse()) this._nv.removeVolume(volume);
+      this._painter.setVolume(null);
       this.hasVolume = false;
       this._overlay = null;
       this._boxes = [];
@@ -142,36 +141,25 @@
     }
 
     async showOverlay(map) {
-      if (this._overlay) this._nv.removeVolume(this._overlay.image);
-      this._overlay = null;
-      if (map && this.hasVolume) {
-        const opacity = map.opacity ?? 0.5;
-        const look = [map.colormap || "inferno", opacity, map.lowest ?? 38, 255];
-        const image = await this._image("map.nii", map.data, map.dims, map.ijkToRAS, 2, look);
-        this._nv.addVolume(image);
-        this._overlay = { image, opacity, shown: true };
-      }
+      const isShown = Boolean(map && this.hasVolume);
+      this._painter.setMap(isShown ? map : null);
+      this._overlay = isShown ? { opacity: map.opacity ?? 0.5, shown: true } : null;
       this.redraw();
     }
 
     get overlay() {
-      return this._overlay && { shown: this._overlay.shown, opacity: this._overlay.opacity };
+      return this._overlay && { ...this._overlay };
     }
 
     setOverlay({ shown = this._overlay?.shown, opacity = this._overlay?.opacity } = {}) {
       if (!this._overlay) return;
       Object.assign(this._overlay, { shown, opacity });
-      this._nv.setOpacity(this._nv.volumes.indexOf(this._overlay.image), shown ? opacity : 0);
       this.redraw();
     }
 
     setWindow([low, high]) {
       if (!(low < high)) return;
       this.windowHU = [low, high];
-      if (this.hasVolume) {
-        [this._nv.volumes[0].cal_min, this._nv.volumes[0].cal_max] = this.windowHU;
-        this._nv.updateGLVolume();
-      }
       this._showPreset();
       this.redraw();
       this._tell("window", [...this.windowHU]);
@@ -302,16 +290,6 @@
 
     /* --- inside */
 
-    async _image(name, data, dims, ijkToRAS, type, [colormap, opacity, low, high]) {
-      const { NVImage } = globalThis.niivue;
-      const spacing = [0, 1, 2].map((axis) => Math.hypot(...[0, 1, 2].map((row) => ijkToRAS[row][axis])));
-      const bytes = NVImage.createNiftiArray([...dims], spacing, ijkToRAS.flat(), type,
-        new Uint8Array(data.buffer, data.byteOffset, data.byteLength));
-      const image = await NVImage.new(bytes.buffer, name, colormap, opacity, null, low, high);
-      [image.cal_min, image.cal_max] = [low, high]; // it moves them to what it thinks is robust
-      return image;
-    }
-
     async _attach() {
       const nv = this._nv = new globalThis.niivue.Niivue({
         interactive: false, dragAndDropEnabled: false, isOrientationTextVisible: false, crosshairWidth: 1,
@@ -320,6 +298,7 @@
       });
       nv.opts.crosshairWidth = 0; // our own layer draws it, one pixel wide at every zoom
       await nv.attachToCanvas(this._canvas, false);
+      this._painter = new globalThis.SlicePainter(nv);
       this._sizes = new ResizeObserver(() => this.redraw());
       this._sizes.observe(this._stage);
       this.redraw();
@@ -331,7 +310,7 @@
     }
 
     _slices(axis) {
-      return this._nv.volumes[0].dimsRAS[axis + 1];
+      return this._painter.dims[axis];
     }
 
     /* The crosshair in the middle of a voxel, so that what is painted is one slice and not half of two. */
@@ -351,9 +330,18 @@
       });
     }
 
+    get _isNarrow() {
+      return this._stage.clientWidth < NARROW_PX;
+    }
+
+    /* "all", or the one plane that fills the stage; a narrow one has room for one only. */
+    _shownPlanes() {
+      return this._planes === "all" && this._isNarrow ? PLANES[this._plane] : this._planes;
+    }
+
     _layout() {
       const { clientWidth: width, clientHeight: height } = this._stage;
-      const shown = this._planes === "all" && width < NARROW_PX ? PLANES[this._plane] : this._planes;
+      const shown = this._shownPlanes();
       if (shown !== "all") return [{ sliceType: PLANES.indexOf(shown), position: [0, 0, 1, 1] }];
       if (width / height > 2) {
         return [0, 1, 2].map((plane) => ({ sliceType: plane, position: [plane / 3, 0, 1 / 3, 1] }));
@@ -379,6 +367,7 @@
         const pan = this._middle.map((middle, axis) => middle - this._center[axis] * this._zoom);
         this._nv.scene.pan2Dxyzmm = [...pan, this._zoom];
         this._nv.customLayout = this._layout();
+        this._painter.setLook({ windowHU: this.windowHU, opacity: this._overlay?.shown ? this._overlay.opacity : 0 });
       }
       this._nv.drawScene();
       this._paintLayer();
@@ -427,8 +416,12 @@
     }
 
     _paintHandles(group, tile) {
-      for (const [x, y] of this._handles(tile).map((handle) => handle.at)) {
-        group.append(shape("rect", { x: x - HANDLE_PX, y: y - HANDLE_PX, width: 2 * HANDLE_PX, height: 2 * HANDLE_PX,
+      const places = this._handles(tile).map((handle) => handle.at);
+      const [first, last] = [places[0], places[places.length - 1]];
+      const side = Math.min(Math.abs(last[0] - first[0]), Math.abs(last[1] - first[1]));
+      const half = clamp(side / 14, ...HANDLE_PX); // what lies in a small box is seen between them
+      for (const [x, y] of places) {
+        group.append(shape("rect", { x: x - half, y: y - half, width: 2 * half, height: 2 * half,
           class: "handle", fill: DRAWN_COLOR }));
       }
     }
@@ -537,7 +530,9 @@
         this._mapBox.checked = this._overlay.shown;
         this._mapSlider.value = Math.round(this._overlay.opacity * 100);
       }
-      this._planeSelect.value = this._planes;
+      const [all] = this._planeSelect.options;
+      all.hidden = all.disabled = this._isNarrow;
+      this._planeSelect.value = this._shownPlanes();
       for (const control of this._bar.querySelectorAll("button, input, select")) control.disabled = !this.hasVolume;
       if (!this.hasVolume) {
         this._sliceText.textContent = "";

@@ -45,8 +45,8 @@ def niivue_script() -> str:
 
 
 def viewer_script() -> str:
-    """Our viewer on it as the text of a plain script; it defines the global ``LesionViewer``."""
-    return script_text(_HERE / "viewer.js")
+    """Our viewer on it as the text of a plain script; it defines the globals ``SlicePainter`` and ``LesionViewer``."""
+    return script_text(_HERE / "slices.js") + script_text(_HERE / "viewer.js")
 
 
 def viewer_style() -> str:

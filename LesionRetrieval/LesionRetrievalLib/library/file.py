@@ -234,6 +234,8 @@ def put_in_place(draft: Path, path: Path) -> None:
     _remove_leftovers(path)
     make_private(draft)
     os.replace(draft, path)
+    with suppress(FileNotFoundError):  # the rounded vectors of a large library
+        os.replace(draft.with_name(f"{draft.name}.vectors"), path.with_name(f"{path.name}.vectors"))
 
 
 def discard(draft: Path) -> None:
@@ -245,7 +247,7 @@ def discard(draft: Path) -> None:
 
 
 def _remove_leftovers(path: Path) -> None:
-    for ending in ("-journal", "-wal", "-shm"):
+    for ending in ("-journal", "-wal", "-shm", ".vectors"):
         path.with_name(path.name + ending).unlink(missing_ok=True)
 
 

@@ -61,15 +61,42 @@ def plane_picture(
     side: int = SIDE,
 ) -> np.ndarray:
     """One of them, uint8 grey (side, side), ``extent_mm`` wide around a place: of several lesions all at one scale."""
-    pixel_mm = extent_mm / side
-    column, row = _PLANES[plane]
+    to_ras = plane_to_ras(centerRAS, plane, extent_mm=extent_mm, side=side)
+    return _grey(volume, to_ras, (side, side, 1), window_hu)[0]
+
+
+def axial_pictures(
+    volume: CTVolume,
+    highestRAS: np.ndarray,
+    count: int,
+    step_mm: float,
+    *,
+    extent_mm: float,
+    window_hu: tuple[float, float],
+    side: int,
+) -> np.ndarray:
+    """Axial pictures one below the other, uint8 grey (count, side, side), each ``step_mm`` lower; the first around ``highestRAS``."""
+    to_ras = plane_to_ras(highestRAS, "axial", extent_mm=extent_mm, side=side)
+    to_ras[:3, 2] = (0, 0, -step_mm)
+    return _grey(volume, to_ras, (side, side, count), window_hu)
+
+
+def plane_to_ras(centerRAS: np.ndarray, plane: str, *, extent_mm: float, side: int) -> np.ndarray:
+    """From the (column, row, 0) of a picture of ``side`` pixels around a place to RAS mm, 4x4; ``plane``: of `_PLANES`."""
+    column, row = (np.array(axis) * (extent_mm / side) for axis in _PLANES[plane])
     to_ras = np.eye(4)
-    to_ras[:3, 0], to_ras[:3, 1] = np.array(column) * pixel_mm, np.array(row) * pixel_mm
-    to_ras[:3, 2] = np.cross(column, row)
-    to_ras[:3, 3] = centerRAS - (to_ras[:3, 0] + to_ras[:3, 1]) * (side - 1) / 2
-    hu, inside = resample(volume, to_ras, (side, side, 1))
-    grey = np.clip((hu[0] - window_hu[0]) / (window_hu[1] - window_hu[0]), 0, 1) * 255
-    return np.where(inside[0], grey, 0).astype(np.uint8)
+    to_ras[:3, 0], to_ras[:3, 1], to_ras[:3, 2] = column, row, np.cross(*_PLANES[plane])
+    to_ras[:3, 3] = centerRAS - (column + row) * (side - 1) / 2
+    return to_ras
+
+
+def _grey(
+    volume: CTVolume, to_ras: np.ndarray, size: tuple[int, int, int], window_hu: tuple[float, float]
+) -> np.ndarray:
+    """On a lattice, uint8: black below the window and where there is no CT."""
+    hu, inside = resample(volume, to_ras, size)
+    grey = np.clip((hu - window_hu[0]) / (window_hu[1] - window_hu[0]), 0, 1) * 255
+    return np.where(inside, grey, 0).astype(np.uint8)
 
 
 MARGIN_MM = 25.0

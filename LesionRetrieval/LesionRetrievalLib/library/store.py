@@ -6,7 +6,7 @@ import math
 import os
 import sqlite3
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from itertools import chain
 from pathlib import Path
@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 from LesionLib.errors import CaseLibraryError, OutputError
 from LesionLib.io.private_files import private_folder
+from LesionLib.metric import COSINE
 
 from LesionRetrievalLib.library.arrays import array_bytes, array_from_bytes
 from LesionRetrievalLib.library.cases import (
@@ -66,7 +67,15 @@ from LesionRetrievalLib.library.patches import (
     decoded_patch,
     part_rows,
 )
-from LesionRetrievalLib.library.search import SearchFilter, SearchIndex
+from LesionRetrievalLib.library.search import (
+    MIN_VECTORS_IN_A_FILE,
+    RoundedIndex,
+    RoundedVectorsError,
+    SearchFilter,
+    SearchIndex,
+    vector_file_of,
+    write_vector_file,
+)
 
 _COLUMNS = ", ".join(CASE_COLUMNS)
 _BOX_VALUES = len(BOX_COLUMNS.split(","))
@@ -263,7 +272,8 @@ class CaseLibrary(LibraryReading):
     def __init__(self, connection: sqlite3.Connection, path: Path, *, read_only: bool) -> None:
         super().__init__(connection, path)
         self.read_only = read_only
-        self._index: SearchIndex | None = None
+        self._index: SearchIndex | RoundedIndex | None = None
+        self._was_written, self._takes_rounded = False, True
 
     @classmethod
     def create(cls, path: str | Path, *, model: ModelIdentity, dimension: int, overwrite: bool = False) -> CaseLibrary:
@@ -299,8 +309,23 @@ class CaseLibrary(LibraryReading):
     def close(self) -> None:
         """Close the file; a transaction that is still open is undone. Closing twice is fine."""
         self._index = None
+        if self._was_written:
+            self._was_written = False
+            with suppress(CaseLibraryError, OSError):
+                self._keep_vectors()
         with plain_errors(self.path):
             self._connection.close()
+
+    def _keep_vectors(self) -> None:
+        """The rounded vectors of a large library, in a file beside it, by the model that it goes by."""
+        finished = [row for row in self._model_rows() if not row[4]]
+        if not finished or _identity(finished[-1]).metric != COSINE or self._connection.in_transaction:
+            return
+        sha256, dimension = finished[-1][2:4]
+        count = self._rows("SELECT count(*) FROM vectors WHERE model_sha256 = ?", (sha256,))[0][0]
+        if count >= MIN_VECTORS_IN_A_FILE:
+            with plain_errors(self.path):
+                write_vector_file(self._connection, self.path, model_sha256=sha256, dimension=dimension)
 
     def __enter__(self) -> CaseLibrary:
         return self
@@ -319,6 +344,10 @@ class CaseLibrary(LibraryReading):
         try:
             yield
             self._rows("COMMIT" if outermost else "RELEASE inner")
+            if outermost:
+                self._index, self._was_written = None, True
+                with suppress(OSError):  # of another state now, and what was removed is to be gone
+                    vector_file_of(self.path).unlink(missing_ok=True)
         except BaseException:
             # On some faults (a full disk) SQLite has undone everything itself already.
             if self._connection.in_transaction:
@@ -493,9 +522,17 @@ class CaseLibrary(LibraryReading):
         metric = self.require_model(model_sha256).metric
         wanted = SearchFilter(**filters)
         k = whole_number(k, "k")
-        index = self._fresh_index(model_sha256)
-        query = unit_vector(vector, index.matrix.shape[1])
-        return index.nearest(query, k, index.allowed(wanted), metric=metric)
+        try:
+            return self._found(vector, k, wanted, model_sha256, metric)
+        except RoundedVectorsError:
+            self._index, self._takes_rounded = None, False
+            return self._found(vector, k, wanted, model_sha256, metric)
+
+    def _found(self, vector: Any, k: int, wanted: SearchFilter, sha256: str, metric: str) -> list[Neighbour]:
+        query = unit_vector(vector, self._dimension(sha256))
+        index = self._fresh_index(sha256, takes_rounded=self._takes_rounded and metric == COSINE)
+        with plain_errors(self.path):
+            return index.nearest(query, k, index.allowed(wanted), metric=metric)
 
     def integrity_problems(self) -> tuple[str, ...]:
         """Read the whole file; return what is wrong with it, one line each. Empty: all is well."""
@@ -512,15 +549,17 @@ class CaseLibrary(LibraryReading):
         marks = ", ".join("?" * len(values))
         self._rows(f"INSERT INTO {table} ({columns}) VALUES ({marks})", values)
 
-    def _fresh_index(self, sha256: str) -> SearchIndex:
+    def _fresh_index(self, sha256: str, *, takes_rounded: bool) -> SearchIndex | RoundedIndex:
         # data_version moves when another connection has changed the file; own changes drop the index.
         version = self._rows("PRAGMA data_version")[0][0]
         index = self._index
         if index is None or index.data_version != version or index.model_sha256 != sha256:
-            with plain_errors(self.path):
-                index = SearchIndex.load(
-                    self._connection, model_sha256=sha256, dimension=self._dimension(sha256), data_version=version
-                )
+            given = {"model_sha256": sha256, "dimension": self._dimension(sha256), "data_version": version}
+            self._index = None  # not two at once in memory
+            index = RoundedIndex.open(self._connection, self.path, **given) if takes_rounded else None
+            if index is None:
+                with plain_errors(self.path):
+                    index = SearchIndex.load(self._connection, **given)
             self._index = index
         return index
 

@@ -17,6 +17,7 @@ from LesionLib.geometry import LesionBox
 from LesionLib.io.boxes import box_from_json
 from LesionLib.io.private_files import open_private, private_folder
 
+from LesionRetrievalLib.quiz.chain import Chain, chain_of
 from LesionRetrievalLib.quiz.file import quiz_sha256
 from LesionRetrievalLib.quiz.model import (
     ATTEMPT_FORMAT,
@@ -92,11 +93,12 @@ class Attempt:
     """What a learner did with a quiz, as a list of events: which step comes next, and what was answered so far.
 
     The state of a learner's way through the cases, made only of the events so far; knows neither file nor clock.
-    ``order``: the case ids in this learner's order. ``records``: one for every case begun, in that order.
+    ``order``: the case ids in this learner's order. ``records``: one for every case begun, in that order. ``chain``: what the
+    hash chain of its log says.
     """
 
-    def __init__(self, learner: str, order: Sequence[str]) -> None:
-        self.learner = learner
+    def __init__(self, learner: str, order: Sequence[str], *, chain: Chain | None = None) -> None:
+        self.learner, self.chain = learner, chain or Chain()
         self.order = tuple(order)
         self.records: list[CaseRecord] = []
         self.step = Step.LOOK if self.order else Step.DONE
@@ -180,7 +182,7 @@ class AttemptLog:
     def append(self, event: Mapping[str, Any]) -> None:
         """Write the event through to the disk, then take it in. Raises `QuizError`; then nothing has changed."""
         self.attempt.require(event)
-        line = _line(event)
+        line, chain = self.attempt.chain.line(_json(event))
         try:
             with self.path.open("r+b") as file:
                 if file.seek(0, os.SEEK_END) != self._size:
@@ -195,6 +197,7 @@ class AttemptLog:
             msg = f"{self.path}: the answer cannot be saved ({error.strerror}); make room on the disk and try again."
             raise QuizError(msg) from error
         self._size += len(line)
+        self.attempt.chain = chain
         self.attempt.apply(event)
 
 
@@ -246,7 +249,7 @@ def _new_log(quiz: Quiz, path: Path, learner: str) -> AttemptLog:
         "started": datetime.now(UTC).isoformat(timespec="seconds"),
         "order": list(order),
     }
-    line = _line(header)
+    line, chain = Chain().line(_json(header))
     try:
         private_folder(path.parent)
         with open_private(path) as file:
@@ -254,7 +257,7 @@ def _new_log(quiz: Quiz, path: Path, learner: str) -> AttemptLog:
     except OSError as error:
         msg = f"{path} cannot be written ({error.strerror}); choose another folder for the answers."
         raise QuizError(msg) from error
-    return AttemptLog(path, Attempt(learner, order), len(line))
+    return AttemptLog(path, Attempt(learner, order, chain=chain), len(line))
 
 
 def _read(path: Path, quiz: Quiz, sha256: str) -> tuple[Attempt, int]:
@@ -272,7 +275,7 @@ def _read(path: Path, quiz: Quiz, sha256: str) -> tuple[Attempt, int]:
     if sorted(header["order"]) != sorted(case.case_id for case in quiz.cases):
         msg = f"{path.name}, line 1: the order does not name every case once; the file was changed."
         raise QuizError(msg)
-    attempt, whole = Attempt(header["learner"], header["order"]), len(lines[0]) + 1
+    attempt, whole, taken = Attempt(header["learner"], header["order"]), len(lines[0]) + 1, 1
     for number, line in enumerate(lines[1:], start=2):
         where = f"{path.name}, line {number}"
         try:
@@ -282,7 +285,8 @@ def _read(path: Path, quiz: Quiz, sha256: str) -> tuple[Attempt, int]:
                 break
             raise
         _apply(attempt, event, quiz, where)
-        whole += len(line) + 1
+        whole, taken = whole + len(line) + 1, number
+    attempt.chain = chain_of(lines[:taken])
     return attempt, whole
 
 
@@ -325,8 +329,8 @@ def _text(line: bytes) -> str:
     return line.decode("utf-8", "replace")
 
 
-def _line(content: Mapping[str, Any]) -> bytes:
-    return json.dumps(content, allow_nan=False, ensure_ascii=True, separators=(",", ":")).encode("ascii") + b"\n"
+def _json(content: Mapping[str, Any]) -> str:
+    return json.dumps(content, allow_nan=False, ensure_ascii=True, separators=(",", ":"))
 
 
 def _write_through(file: Any, line: bytes) -> None:

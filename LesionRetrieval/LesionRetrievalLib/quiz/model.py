@@ -18,6 +18,7 @@ from LesionLib.model.scores import MAX_SCORES, SCORES_SCHEMA, ScoreSpec
 from LesionLib.uncertainty.reliability import Reliability
 
 from LesionRetrievalLib.library.cases import Case, Scalar
+from LesionRetrievalLib.quiz.chain import CHAIN
 from LesionRetrievalLib.quiz.questions import (
     ANSWERS_SCHEMA,
     QUESTIONS_SCHEMA,
@@ -241,6 +242,7 @@ LEARNER_SCHEMA = object_of(
     confidence=list_of({"type": "integer", "minimum": 0, "maximum": 100}, low=2, high=LEVELS),
     **_OPTIONAL,
 )
+_CHAINED = {CHAIN: SHA256}  # lines of an earlier version have none
 ATTEMPT_SCHEMA = object_of(
     {
         "format": {"const": ATTEMPT_FORMAT},
@@ -249,14 +251,15 @@ ATTEMPT_SCHEMA = object_of(
         "learner": CODE,
         "started": {"type": "string", "maxLength": 40},
         "order": list_of(CODE, low=1, high=MAX_CASES),
-    }
+    },
+    **_CHAINED,
 )
 _EVENT = {"case": CODE, "seconds": SECONDS}
 EVENT_SCHEMA = {
     "oneOf": [
-        object_of({"interrupted": {"const": True}}),
-        object_of({**_EVENT, "step": {"enum": ["look", "reveal", "feedback"]}}),
-        object_of({**_EVENT, "step": {"const": "box"}, "box": or_null(BOX_SCHEMA)}),
+        object_of({"interrupted": {"const": True}}, **_CHAINED),
+        object_of({**_EVENT, "step": {"enum": ["look", "reveal", "feedback"]}}, **_CHAINED),
+        object_of({**_EVENT, "step": {"const": "box"}, "box": or_null(BOX_SCHEMA)}, **_CHAINED),
         object_of(
             {
                 **_EVENT,
@@ -265,6 +268,7 @@ EVENT_SCHEMA = {
                 "confidence": SHARE,
             },
             answers=ANSWERS_SCHEMA,
+            **_CHAINED,
         ),
     ]
 }

@@ -160,18 +160,24 @@ SHEET, PAGE, QUESTIONS, MOODLE = "score.csv", "summary.html", "questions.csv", "
 
 @dataclass(frozen=True)
 class Score:
-    """What some learners did. ``learners``: all who began; ``summary``: None where nobody has answered a case yet."""
+    """What some learners did. ``learners``: all who began; ``summary``: None where nobody has answered a case yet.
+
+    ``notes``: what has to be said of their files, such as lines that were changed afterwards.
+    """
 
     learners: tuple[str, ...]
     rows: tuple[ScoreRow, ...]
     summary: Summary | None
+    notes: tuple[str, ...] = ()
 
 
 def score_of(quiz: Quiz, attempts: Iterable[Attempt]) -> Score:
     """Count the answers of one or several learners."""
     attempts = list(attempts)
     rows, learners = score_rows(quiz, attempts), tuple(attempt.learner for attempt in attempts)
-    return Score(learners, tuple(rows), summarise(rows, cases_per_learner=len(quiz.cases), learners=learners))
+    notes = tuple(filter(None, (attempt.chain.note(attempt.learner) for attempt in attempts)))
+    summary = summarise(rows, cases_per_learner=len(quiz.cases), learners=learners, notes=notes)
+    return Score(learners, tuple(rows), summary, notes)
 
 
 def write_score(

@@ -217,17 +217,23 @@ class Group:
 
 @dataclass(frozen=True)
 class Summary:
-    """All rows, and the same by learner and by case. ``unfinished``: learner -> cases without a second answer."""
+    """All rows, and the same by learner and by case. ``unfinished``: learner -> cases without a second answer.
+
+    ``notes``: what has to be said of the learners' files.
+    """
 
     everyone: Group
     learners: tuple[Group, ...]
     cases: tuple[Group, ...]
     unfinished: dict[str, int]
     rows: tuple[ScoreRow, ...] = ()
+    notes: tuple[str, ...] = ()
 
 
-def summarise(rows: Sequence[ScoreRow], *, cases_per_learner: int, learners: Sequence[str]) -> Summary | None:
-    """The summary; None where nobody has answered a case yet. ``learners``: all who began."""
+def summarise(
+    rows: Sequence[ScoreRow], *, cases_per_learner: int, learners: Sequence[str], notes: Sequence[str] = ()
+) -> Summary | None:
+    """The summary; None where nobody has answered a case yet. ``learners``: all who began; ``notes``: of their files."""
     if not rows:
         return None
     done = Counter(row.learner for row in rows)
@@ -236,6 +242,7 @@ def summarise(rows: Sequence[ScoreRow], *, cases_per_learner: int, learners: Seq
         learners=tuple(group(name, [row for row in rows if row.learner == name]) for name in learners if done[name]),
         cases=tuple(group(case, [r for r in rows if r.case_id == case]) for case in sorted({r.case_id for r in rows})),
         rows=tuple(rows),
+        notes=tuple(notes),
         unfinished={name: cases_per_learner - done[name] for name in learners if done[name] < cases_per_learner},
     )
 

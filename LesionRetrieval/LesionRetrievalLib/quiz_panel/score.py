@@ -141,4 +141,5 @@ def scoreText(score: Score, out: Path) -> str:
         files = _("{0} is in {1}. The page {2} needs the Python package jinja2, which is missing here.").format(
             SHEET, where, PAGE
         )
-    return f"{head}<table>{cells}</table>" + files
+    notes = "".join(f"<p>{html.escape(note)}</p>" for note in score.notes)
+    return f"{head}<table>{cells}</table>{files}{notes}"

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import gc
 import http.client
 import json
 import os
+import shutil
 import subprocess
 import sys
 import threading
 import time
+import weakref
 from urllib.parse import quote
 
 import pytest
@@ -137,6 +140,35 @@ def test_the_api_opens_nothing_of_that_either(small, path):
     ):
         assert status in (400, 403, 404)
     visitor.ask("DELETE", "")
+
+
+def test_people_who_open_the_same_file_share_its_voxels_until_it_changes(served, shelf, tmp_path):
+    one, other = served.session(), served.session()
+    sessions = served.service.sessions
+    path = shelf / "same.nrrd"
+    shutil.copy(shelf / "patch.nrrd", path)
+    for source in ("same.nrrd", "series"):
+        for person in (one, other):
+            person.got("PUT", "ct", {"path": source})
+        assert sessions.get(one.id).ct is sessions.get(other.id).ct
+        assert not sessions.get(one.id).ct.volume.array.flags.writeable
+    for person in (one, other):
+        person.got("PUT", "ct", {"path": "same.nrrd"})
+    os.utime(path, (1, 1))
+    other.got("PUT", "ct", {"path": "same.nrrd"})
+    assert sessions.get(one.id).ct is not sessions.get(other.id).ct
+    one.drop(path)
+    one.got("PUT", "ct", {})
+    two = served.session()
+    two.drop(path)
+    two.got("PUT", "ct", {})
+    assert sessions.get(one.id).ct is not sessions.get(two.id).ct  # what was dropped is nobody else's
+    held = weakref.ref(sessions.get(other.id).ct)
+    for person in (one, other, two):
+        person.ask("DELETE", "")
+    path.unlink()
+    gc.collect()
+    assert held() is None
 
 
 def test_a_server_without_a_folder_opens_no_file_of_its_disk():
@@ -335,7 +367,7 @@ def test_a_worker_that_is_killed_in_the_middle_is_said_and_the_next_job_is_answe
     visitor.got("POST", "job", {"map": "occlusion", "boxJitter": 32})
     while visitor.got("GET", "job")["state"] != "running":
         time.sleep(0.01)
-    served.service.queue._runner._process.kill()
+    served.service.queue.runners[0]._process.kill()
     job = visitor.waited()
     assert job["state"] == "failed"
     assert "stopped in the middle" in job["error"]["message"]

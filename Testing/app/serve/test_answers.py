@@ -52,6 +52,25 @@ def test_the_json_is_that_of_the_command_to_the_last_digit(served, visitor, box,
     assert [lesion["name"] for lesion in answer["lesions"]] == ["L1", "L2 ☃"]
 
 
+def test_of_the_answers_of_a_session_only_the_last_has_files(served, visitor, box):
+    folder = served.service.sessions.get(visitor.id).folder
+    visitor.got("PUT", "ct", {"path": "patch.nrrd"})
+    visitor.got("PUT", "boxes", {"boxes": [box]})
+    visitor.classified()
+    (first,) = folder.glob("answer-*")
+    visitor.classified()
+    (second_,) = folder.glob("answer-*")
+    assert first != second_
+    assert visitor.got("GET", "results.json")["results"]
+    visitor.got("PUT", "boxes", {"boxes": [{**box, "name": f"L{n}"} for n in range(60)]})
+    visitor.got("POST", "job", {"boxJitter": 8})
+    visitor.ask("DELETE", "job")
+    assert visitor.waited()["state"] == "cancelled"
+    assert list(folder.glob("answer-*")) == [second_]  # a cancelled question leaves the earlier answer
+    visitor.got("PUT", "ct", {"path": "patch.nrrd"})
+    assert list(folder.glob("answer-*")) == []
+
+
 def test_the_page_is_told_label_reliability_map_and_similar_cases(visitor, box):
     visitor.got("PUT", "ct", {"path": "patch.nrrd"})
     visitor.got("PUT", "boxes", {"boxes": [box]})

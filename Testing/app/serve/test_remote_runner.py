@@ -245,7 +245,7 @@ def test_a_runner_that_was_closed_asks_no_more(runner, question):
 
 
 def test_a_worker_that_is_killed_in_the_middle_is_said_and_the_next_run_is_answered(department, runner, question, long):
-    worker = department.service.queue._runner
+    worker = department.service.queue.runners[0]
 
     def kill() -> None:
         while not any(job.state == "running" for job in department.service.runs._jobs.values()):

@@ -7,6 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from LesionLib.explain import heat_map
 from LesionLib.explain.heat_map import resample_to_ct
 from LesionLib.explain.saliency import grad_cam
 from LesionLib.geometry import CTVolume, LesionBox, transformed_points
@@ -161,3 +162,22 @@ def test_painting_puts_the_centre_of_a_map_cell_where_its_pixels_were():
     column, row = 2 * 8 + 3.5, 5 * 8 + 3.5
     expected = transformed_points(stack.sampleToRAS, [column, row, len(cam) // 2])
     assert np.linalg.norm(heat.peakRAS - expected) < 1.0
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_a_map_along_the_axes_of_the_ct_is_that_of_the_general_way(seed, monkeypatch):
+    rng = np.random.default_rng(seed)
+    cells = rng.random(tuple(rng.integers(1, 6, 3))).astype(np.float32)
+    region = rng.random(np.array(cells.shape) * rng.integers(1, 4, 3)) > 0.2
+    pane_to_ras, ijk_to_ras, turn = np.eye(4), np.eye(4), np.eye(4)
+    pane_to_ras[:3, :3] = np.eye(3)[rng.permutation(3)] * rng.choice([-1, 1], 3) * rng.uniform(0.5, 2, 3)
+    pane_to_ras[:3, 3], ijk_to_ras[:3, 3] = rng.uniform(-3, 3, (2, 3))
+    ijk_to_ras[:3, :3] = np.diag(rng.uniform(0.4, 1.5, 3))
+    turn[:3, :3] = np.linalg.qr(rng.standard_normal((3, 3)))[0]
+    pane = heat_map._Pane(cells, turn @ pane_to_ras, region)
+    shape = tuple(rng.integers(3, 12, 3))
+    fast = heat_map._resampled(pane, turn @ ijk_to_ras, shape)
+    monkeypatch.setattr(heat_map, "_along_axes", None)
+    monkeypatch.setattr(heat_map, "_PARALLEL", -1.0)
+    assert fast.shape == shape
+    np.testing.assert_allclose(fast, heat_map._resampled(pane, turn @ ijk_to_ras, shape), atol=1e-6)

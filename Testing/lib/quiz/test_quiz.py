@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import hashlib
 import json
 import os
 import random
@@ -463,7 +464,9 @@ def test_a_last_line_of_any_bytes_is_cut_off_and_the_case_goes_on(quiz, session,
     path.write_bytes(whole + rest)
     again = QuizSession.open(quiz, tmp_path / "answers", learner="L1")
     assert again.step is Step.REVEAL
-    assert path.read_bytes() == whole + b'{"interrupted":true}\n'
+    last = json.loads(whole.splitlines()[-1])["chain"]
+    chain = hashlib.sha256(f'{last}{{"interrupted":true}}'.encode()).hexdigest()
+    assert path.read_bytes() == whole + f'{{"interrupted":true,"chain":"{chain}"}}\n'.encode()
     assert again._log.attempt.record.interruptions == 1
     go_to(again, Step.DONE)
     (attempt,) = read_attempts(quiz, tmp_path / "answers")

@@ -67,6 +67,25 @@ def shipped_models_once() -> Iterator[None]:
         yield
 
 
+@pytest.fixture(scope="session", autouse=True)
+def shapes_at_once() -> Iterator[None]:
+    """What lies on the meta device has no values to fill or to normalise: PyTorch takes a millisecond of Python for each layer."""
+    import torch
+
+    def unless_meta(function: Any, otherwise: Any) -> Any:
+        def call(tensor: Any, *others: Any, **options: Any) -> Any:
+            return otherwise(tensor) if tensor.is_meta else function(tensor, *others, **options)
+
+        return call
+
+    with pytest.MonkeyPatch.context() as patch:
+        normalised = unless_meta(torch.nn.functional.batch_norm, torch.empty_like)
+        patch.setattr(torch.nn.functional, "batch_norm", normalised)
+        for name in ("kaiming_normal_", "kaiming_uniform_", "uniform_", "normal_", "trunc_normal_"):
+            patch.setattr(torch.nn.init, name, unless_meta(getattr(torch.nn.init, name), lambda tensor: tensor))
+        yield
+
+
 @pytest.fixture
 def phantom_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """Whoever asks for the chest phantom gets the one that was computed for an earlier test."""

@@ -6,10 +6,9 @@ import argparse
 import fnmatch
 import os
 import shutil
-import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, TypeVar
 
@@ -17,7 +16,7 @@ from LesionLib.errors import OutputError
 from LesionLib.inference.results import NO_ANSWER, LesionResult, SimilarCase
 from LesionLib.io.image_headers import shown_path
 from LesionLib.io.private_files import make_private, private_folder
-from LesionLib.io.swap import put_folder
+from LesionLib.io.swap import put_folder, staging_folder
 from LesionLib.model.scores import ScoreSpec
 from LesionLib.terminal import printable
 from LesionRetrievalLib.library.cases import MAY_BE_THE_LESION, NEARLY_THE_SAME
@@ -200,20 +199,18 @@ def staged_output(out: Path, *, overwrite: bool = False) -> Iterator[Path]:
     """
     check_output(out, overwrite=overwrite)
     out = out.resolve()
-    try:
-        private_folder(out.parent)
-        staging = Path(tempfile.mkdtemp(prefix=f".{out.name}-", dir=out.parent))
-    except OSError as error:
-        msg = f"{out} cannot be written ({error.strerror}); choose another folder with --out."
-        raise OutputError(msg) from error
-    try:
+    with ExitStack() as until_the_end:
+        try:
+            private_folder(out.parent)
+            staging = until_the_end.enter_context(staging_folder(out.parent, prefix=f".{out.name}-"))
+        except OSError as error:
+            msg = f"{out} cannot be written ({error.strerror}); choose another folder with --out."
+            raise OutputError(msg) from error
         folder = private_folder(staging / "new")
         yield folder
         for new in folder.iterdir():
             make_private(new)
         _swap(folder, out, staging / "old")
-    finally:
-        shutil.rmtree(staging, ignore_errors=True)
 
 
 def _swap(new: Path, out: Path, old: Path) -> None:

@@ -98,7 +98,7 @@ def test_its_tests_pass_one_by_one_as_slicer_s_ctest_runs_them(name, slicers_pyt
 
 
 @pytest.fixture(scope="module", params=NAMES)
-def without_torch(request, slicers_python) -> subprocess.CompletedProcess:
+def without_torch(request) -> subprocess.CompletedProcess:
     """A module's tests as ctest runs them where there is no torch, after the module was loaded there."""
     load = f"""
 import {request.param}
@@ -109,16 +109,14 @@ print("loaded", "torch" in sys.modules, flush=True)
     return inSlicer(code, without=_NEED_TORCH)
 
 
-def test_it_loads_where_there_is_no_torch(without_torch):
-    ran = without_torch
-    assert ran.stdout.startswith("loaded False\n"), ran.stderr
+def test_it_loads_where_there_is_no_torch(without_torch, slicers_python):
+    assert without_torch.stdout.startswith("loaded False\n"), without_torch.stderr
 
 
-def test_where_there_is_no_torch_ctest_leaves_out_what_needs_it_and_says_so(without_torch):
-    ran = without_torch
-    assert ran.returncode == 0, ran.stderr
-    assert "OK (skipped=1)" in ran.stderr
-    assert "torch" in ran.stderr
+def test_where_there_is_no_torch_ctest_leaves_out_what_needs_it_and_says_so(without_torch, slicers_python):
+    assert without_torch.returncode == 0, without_torch.stderr
+    assert "OK (skipped=1)" in without_torch.stderr
+    assert "torch" in without_torch.stderr
 
 
 def test_ctest_fails_with_a_failing_test_method_and_never_calls_run_test(tmp_path, slicers_python):

@@ -49,15 +49,24 @@ def files(abdomen, write_image, write_dicom, tmp_path_factory):
     return series, labels
 
 
+@pytest.fixture(scope="module")
+def answers(tmp_path_factory):
+    """What was answered already, by the options; several tests look at one answer, and change nothing in its folder."""
+    return tmp_path_factory.mktemp("answers"), {}
+
+
 @pytest.fixture
-def answered(run, files, tmp_path):
+def answered(run, files, answers):
     """The command with more options, and the folder it wrote."""
+    folder, known = answers
 
     def call(*options):
-        out = tmp_path / f"out{len(options)}"
-        ran = run("classify", files[0], "--segmentation", files[1], "--out", out, *options)
-        assert ran.code == 0, ran.err
-        return ran, out
+        if options not in known:
+            out = folder / str(len(known))
+            ran = run("classify", files[0], "--segmentation", files[1], "--out", out, *options)
+            assert ran.code == 0, ran.err
+            known[options] = ran, out
+        return known[options]
 
     return call
 

@@ -23,7 +23,6 @@ from LesionLib.explain.localisation import (
 )
 from LesionLib.geometry import CTVolume, LesionBox, transformed_points
 from LesionLib.sampling.resample import lattice_points
-from monai.data.box_utils import box_iou as monai_iou
 from scipy.spatial.transform import Rotation
 from scipy.stats import binomtest
 from torch.nn import functional
@@ -96,6 +95,8 @@ def test_heat_outside_the_segment_s_lattice_is_outside_and_an_empty_map_has_no_s
 @settings(deadline=None)
 @given(st.lists(st.integers(0, 20), min_size=12, max_size=12))
 def test_iou_is_monai_s_in_two_and_three_dimensions(numbers):
+    from monai.data.box_utils import box_iou as monai_iou  # seconds, for whoever only collects
+
     for d in (2, 3):
         a, b = (np.array(numbers[o : o + 2 * d]).reshape(2, d) for o in (0, 12 - 2 * d))
         boxes = [(x.min(axis=0), x.max(axis=0) + 1) for x in (a, b)]

@@ -10,7 +10,7 @@ from LesionLib.explain.localisation import LocalisationCase, map_box
 from lesiontraining.commands.export import _localised
 from lesiontraining.data.lesions import LesionDataset
 from lesiontraining.reporting.examples import maps_chart
-from lesiontraining.tasks import DADRNTask
+from lesiontraining.tasks import CrossEntropyTask, DADRNTask
 from lesiontraining.tasks.base import TrainingError
 
 LABELS = ([0, 1, 1, 2, 2], [0, 0, 1, 1, 2, 2, 2])
@@ -45,6 +45,17 @@ def test_slices_without_a_lesion_are_no_case_and_chance_is_the_share_of_the_box(
     assert everything["pointing"]["n"] == 5
     assert lesions["pointing"]["n"] == lesions["gt_known_iou_50"]["n"] == 3
     assert lesions["pointing_by_chance"] == pytest.approx((12 / SIZE) ** 2)
+
+
+def test_a_comparator_leaves_out_the_same_slices():
+    made = CrossEntropyTask(
+        class_names=CLASSES, arguments={"width": "tiny", "depth": 18}, localises=True, without_lesion=["nothing"]
+    )
+    made.network.eval()
+    found = made.figures(slices([0, 1, 1], seed=0), slices([0, 0, 1, 1, 1], seed=1))["localisation"]
+    assert found["pointing"]["n"] == 3
+    with pytest.raises(TrainingError, match="without_lesion names normal"):
+        CrossEntropyTask(class_names=CLASSES, arguments={"width": "tiny", "depth": 18}, without_lesion=["normal"])
 
 
 def test_every_lesion_class_has_its_own_share_and_slices_called_normal_have_none():

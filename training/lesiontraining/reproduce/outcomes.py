@@ -134,16 +134,19 @@ def read_numbers(path: Path, plan: Plan) -> list[Number]:
 
 
 def status_of(number: Number, found: Sequence[Outcome]) -> str:
-    """Exactly one of `STATUSES`: shown on real data where it is, else on a phantom, else what was measured, else why nothing was."""
+    """Exactly one of `STATUSES`: shown on real data where it is, else on a phantom, else what was measured, else why nothing was.
+
+    Where the system was trained too little to answer at all (`UNLEARNED`), its claim was not put to the test: the budget's fault.
+    """
     own = [one for one in found if one.claim.id == number.claim]
     if not own:
         return number.reason
     for suite in reversed(SUITES):
         if any(one.shown for one in own if one.suite == suite):
             return SHOWN[suite]
-    if any(one.shown is not None or one.reason == UNLEARNED for one in own):
+    if any(one.shown is not None for one in own):
         return NOT_SUPPORTED
-    return BUDGET if any(one.reason == BUDGET for one in own) else NEEDS_GPU
+    return BUDGET if any(one.reason in {BUDGET, UNLEARNED} for one in own) else NEEDS_GPU
 
 
 @dataclass(frozen=True)

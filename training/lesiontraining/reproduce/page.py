@@ -20,12 +20,13 @@ _HOW = (
     "A comparison is the mean over {seeds} seeds on the same test lesions, with the 95 % interval of {draws} bootstrap samples that "
     "draw patients and seeds. A published claim is shown where the interval lies above zero (of *as well as*: above minus the "
     "margin) and the p-value, adjusted for all measured claims of its paper (Holm), is at most .05. Where a system of the small "
-    "budget itself does no better than chance, it was trained too little to say anything against its claim either; it is marked so."
+    "budget itself does no better than chance, it was trained too little to say anything of its claim; it is marked so, and its "
+    "printed numbers count as not run."
 )
 _SMALL = (
     "**The small budget is small**: networks of a sixteenth of the published channels, from random weights, on pictures of 32 to 84 "
-    "pixels, for 10 to 20 epochs. That a claim is not supported here means that it is not found at this size; it is no verdict on "
-    "the full system. Phantoms and nodules stand for lesions that are private."
+    "pixels, for {few} to {many} epochs. That a claim is not supported here means that it is not found at this size; it is no "
+    "verdict on the full system. Phantoms and nodules stand for lesions that are private."
 )
 _COMMAND = "lesiontrain reproduce --suite {suite} --only {claim}"
 
@@ -117,10 +118,12 @@ def _method(plan: Plan, runs: Sequence[Mapping[str, Any]]) -> list[str]:
     hours = sum(one["seconds"] for one in runs) / 3600
     made = ", ".join(f"{count} of the {budget} budget" for budget, count in sorted(budgets.items())) or "none"
     rows = [[name, table.suite, table.says] for name, table in plan.tables.items()]
+    asked = [of.small["options"] for of in plan.systems.values() if "options" in of.small]
+    epochs = [options["trainer.max_epochs"] for options in asked if "trainer.max_epochs" in options]
     return [
         f"Runs so far: {made}; {hours:.1f} hours of CPU.",
         _HOW.format(seeds=len(plan.seeds), draws=plan.draws),
-        _SMALL,
+        _SMALL.format(few=min(epochs), many=max(epochs)),
         markdown_table(["set of lesions", "suite", "what it is"], rows),
     ]
 

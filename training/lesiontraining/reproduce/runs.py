@@ -29,6 +29,7 @@ from lesiontraining.runs.localising import Localiser, classes_without_lesion
 Notify = Callable[[str], None]
 _GUESS_S = 120.0  # of a run before any was finished
 _HITS = "hits.json"
+_WITHOUT_LESION = "model.init_args.without_lesion"
 # Of every run here, over what its recipe says: no screen, and crops kept between runs.
 _ALWAYS = {"data.progress": False, "trainer.enable_progress_bar": False, "trainer.enable_model_summary": False}
 
@@ -200,7 +201,8 @@ class Reproduction:
         data = recipe_cli(arguments, fold).datamodule
         _, network = FittedModel.load(fold.path)
         names = data.class_names
-        localiser = Localiser(network, names, classes_without_lesion(names, run.asked.get("without_lesion")))
+        without = classes_without_lesion(names, run.table.options.get(_WITHOUT_LESION))
+        localiser = Localiser(network, names, without)
         lines = {row.lesion_id: f"line {row.line}" for row in data.table.rows}
         hits = localiser.hits(data.test, threshold=found["threshold"])
         return {lines[str(data.test.lesion_ids[row])]: hit for row, hit in hits.items()}

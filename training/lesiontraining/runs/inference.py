@@ -5,6 +5,7 @@ Also of a network that only compares, and of DMRN's support vector machine.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator, Sequence
 
 import numpy as np
@@ -20,6 +21,7 @@ from sklearn.model_selection import StratifiedGroupKFold
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.svm import SVC
+from sklearn.utils.class_weight import compute_sample_weight
 from torch import Tensor
 
 from lesiontraining.data.lesions import LesionDataset
@@ -156,7 +158,9 @@ def fit_support_vectors(network: DMRN, train: LesionDataset, *, c: float, class_
     Fit and calibrate on every image of ``train`` (all labelled), and copy the numbers into ``network.svm``.
 
     ``CalibratedClassifierCV(SVC(kernel="linear"), ensemble=False)`` on standardised descriptors; the images that calibrate
-    are of other patients than those the inner machine saw. Raises ValueError where a class has a single patient.
+    are of other patients than those the inner machine saw. With ``class_weight`` they are weighted as the machine is: calibrated
+    to how often the classes come, its answers would be those of the most frequent class again. Raises ValueError where a class
+    has a single patient.
     """
     counts = [len(images) for images in train.images]
     labels = np.repeat(train.labels, counts)
@@ -167,5 +171,11 @@ def fit_support_vectors(network: DMRN, train: LesionDataset, *, c: float, class_
     descriptors = np.concatenate(lesion_descriptors(network, train.images)).astype(np.float64)
     splits = list(parts.split(descriptors, labels, patients))
     machine = make_pipeline(StandardScaler(), SVC(kernel="linear", C=c, class_weight=class_weight))
-    fitted = CalibratedClassifierCV(machine, ensemble=False, cv=splits).fit(descriptors, labels)
+    weights = None if class_weight is None else compute_sample_weight(class_weight, labels)
+    with warnings.catch_warnings():
+        # The machine weighs its classes itself; the weights are for the calibration alone, which scikit-learn warns of.
+        warnings.filterwarnings("ignore", message=".*sample weights will only be used for the calibration")
+        fitted = CalibratedClassifierCV(machine, ensemble=False, cv=splits).fit(
+            descriptors, labels, sample_weight=weights
+        )
     fill_from_sklearn(network.svm, fitted)

@@ -14,7 +14,7 @@ from lesiontraining.data.lesions import LesionDataset
 from lesiontraining.data.loading import FlatImages, Plan, balanced_images, every_image
 from lesiontraining.optim import adamw, sgd, with_cosine
 from lesiontraining.runs.localising import Localiser, classes_without_lesion
-from lesiontraining.tasks.base import LesionTask
+from lesiontraining.tasks.base import LesionTask, TrainingError
 
 _AUGMENTATION = Augmentation(flips=True)
 
@@ -22,7 +22,8 @@ _AUGMENTATION = Augmentation(flips=True)
 class CrossEntropyTask(LesionTask):
     """Pictures one by one. ``balanced``: each class as often (papers 4.5: the control to beat).
 
-    ``localises``: where its Grad-CAM lies is measured as DADRN's is, for a comparator on whole slices.
+    ``localises``: where its Grad-CAM lies is measured as DADRN's is, for a comparator on whole slices; its classes
+    ``without_lesion`` likewise.
     """
 
     def __init__(
@@ -42,6 +43,7 @@ class CrossEntropyTask(LesionTask):
         warmup_epochs: int = 0,
         augmentation: Augmentation = _AUGMENTATION,
         localises: bool = False,
+        without_lesion: list[str] | None = None,
     ) -> None:
         super().__init__(
             class_names=class_names, network=network, arguments=arguments or {}, weights=weights,
@@ -49,6 +51,10 @@ class CrossEntropyTask(LesionTask):
         )  # fmt: skip
         self.balanced, self.label_smoothing = balanced, label_smoothing
         self.localises = localises
+        try:
+            self.without_lesion = classes_without_lesion(class_names, without_lesion)
+        except ValueError as error:
+            raise TrainingError(str(error)) from error
         self.optimizer_name, self.lr, self.weight_decay, self.warmup_epochs = optimizer, lr, weight_decay, warmup_epochs
 
     def plan(self, flat: FlatImages) -> Plan:
@@ -76,4 +82,4 @@ class CrossEntropyTask(LesionTask):
         return self._localiser().examples(test, figures) if self.localises else {}
 
     def _localiser(self) -> Localiser:
-        return Localiser(self.network, self.class_names, classes_without_lesion(self.class_names, None))
+        return Localiser(self.network, self.class_names, self.without_lesion)

@@ -68,7 +68,7 @@ from LesionLensApp.similar_cases import (
     similar_columns,
     similar_csv,
 )
-from LesionLensApp.slice_views import placeSlices
+from LesionLensApp.slice_nodes import placeSlices
 
 _PICTURE_PX, _SMALL_PICTURE_PX, _MANY = (
     480,

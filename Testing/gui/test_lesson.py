@@ -14,7 +14,6 @@ from LesionClassifierLib.sample_data import addPhantom
 from LesionClassifierLib.scene.heatmaps import setLayers
 from LesionClassifierLib.scene.lesions import addRoiNode, boxFromRoi, lesionNodes
 from LesionClassifierLib.scene.volumes import addVolumeNode, volumeFromNode
-from LesionLensApp.slice_views import SliceRenderer, SliceView
 from LesionLib.geometry import LesionBox
 from LesionLib.inference.messages import EmbeddingRequest, describing_request
 from LesionRetrievalLib.library.cases import ModelIdentity
@@ -24,6 +23,7 @@ from LesionRetrievalLib.library.store import CaseLibrary
 from phantoms import whole_phantom
 from PIL import Image
 from quiz_cases import phantom_quiz
+from slice_views import SliceRenderer, SliceView
 
 LONG = 120
 MODEL = "lung-nodule-malignancy"

@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 from LesionClassifierLib.headless import startHeadlessSlicer
 from LesionClassifierLib.scene.volumes import addVolumeNode
 from LesionLensApp.display_windows import WINDOWS, paired_window, parsed_window, window_around
-from LesionLensApp.slice_views import SliceRenderer
 from LesionLib.errors import LesionLensError
 from LesionLib.geometry import CTVolume, LesionBox
+from slice_views import SliceRenderer
 
 TURNED = np.array([[-1.0, 0, 0, 20], [0, -1.0, 0, 20], [0, 0, 1.0, 0], [0, 0, 0, 1]])
 

@@ -11,12 +11,12 @@ from LesionClassifierLib.scene.heatmaps import addHeatMapNode
 from LesionClassifierLib.scene.lesions import addRoiNode, boxColor, showAsOutline
 from LesionClassifierLib.scene.volumes import addVolumeNode
 from LesionLensApp.plane_drawings import PLANE_EDGES, box_outline, explained_png, heat_of_plane, outlined_png
-from LesionLensApp.slice_views import NoOpenGLError, SliceRenderer
 from LesionLib.explain.heat_map import HeatMap
 from LesionLib.geometry import LesionBox, transformed_points
 from LesionRetrievalLib.library.patches import plane_picture
 from PIL import Image
 from scipy import ndimage
+from slice_views import NoOpenGLError, SliceRenderer
 
 SIDE, FIELD_MM, GREEN = 200, 50.0, (0.0, 1.0, 0.0)
 TURN = np.deg2rad(25)

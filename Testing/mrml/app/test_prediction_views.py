@@ -10,9 +10,9 @@ import pytest
 from LesionClassifierLib.classification import classifyNodes, heatMapNode, showModelInput
 from LesionClassifierLib.sample_data import addPhantom
 from LesionClassifierLib.scene.lesions import lesionNodes
-from LesionLensApp.slice_views import SliceRenderer
 from LesionLib.geometry import transformed_points
 from PIL import Image
+from slice_views import SliceRenderer
 
 FIELD_MM, PIXELS = 60.0, 320
 # Right and up of a picture in RAS, as a radiologist sees it.

@@ -14,9 +14,9 @@ from LesionClassifierLib.scene.heatmaps import addHeatMapNode, setLayers
 from LesionClassifierLib.scene.lesions import addRoiNode, boxFromRoi
 from LesionClassifierLib.scene.tree import saveScene
 from LesionClassifierLib.scene.volumes import addVolumeNode, nodesOfClass
-from LesionLensApp.slice_views import NoOpenGLError, SliceRenderer
 from LesionLib.geometry import CTVolume, LesionBox, transformed_points
 from scipy import ndimage
+from slice_views import NoOpenGLError, SliceRenderer
 
 ORIENTATIONS = ("Axial", "Sagittal", "Coronal")
 SIZE = (200, 160)
@@ -227,7 +227,7 @@ import sys, numpy as np
 from LesionClassifierLib.headless import startHeadlessSlicer
 from LesionClassifierLib.scene.lesions import addRoiNode
 from LesionClassifierLib.scene.volumes import addVolumeNode
-from LesionLensApp.slice_views import NoOpenGLError, SliceRenderer
+from slice_views import NoOpenGLError, SliceRenderer
 from LesionLib.geometry import CTVolume, LesionBox
 headless = startHeadlessSlicer()
 volume = addVolumeNode(headless.scene, CTVolume(np.zeros((9, 9, 9), np.int16), np.eye(4)))

@@ -9,12 +9,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import slice_views as sliceviews
 import slicer
 from LesionClassifierLib.scene.heatmaps import setLayers
 from LesionClassifierLib.scene.lesions import addRoiNode, boxFromRoi
 from LesionClassifierLib.scene.tree import saveScene
 from LesionClassifierLib.scene.volumes import addVolumeNode, nodesOfClass, volumeFromNode
-from LesionLensApp import slice_views as sliceviews
 from LesionLib.errors import CaseLibraryError
 from LesionLib.explain.heat_map import HeatMap
 from LesionLib.geometry import CTVolume, LesionBox, transformed_points
@@ -85,7 +85,7 @@ def views(headless, monkeypatch, scene):
     """All six slice views, drawn by their real displayable managers, as wide as a view of the layout."""
     made = {}
     for orientation, name in CASE_VIEWS.items():
-        monkeypatch.setitem(sliceviews._LAYOUT_NAMES, f"Case{orientation}", name)
+        monkeypatch.setitem(sliceviews.LAYOUT_NAMES, f"Case{orientation}", name)
     for row, names in (("", QUERY_VIEWS), ("Case", CASE_VIEWS)):
         for orientation, name in names.items():
             made[name] = sliceviews.SliceView(headless, f"{row}{orientation}", (PIXELS, PIXELS))

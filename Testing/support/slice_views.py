@@ -16,15 +16,12 @@ import slicer
 import vtk
 from LesionClassifierLib.headless import HeadlessSlicer
 from LesionClassifierLib.scene.volumes import nodesOfClass
+from LesionLensApp.slice_nodes import LAYOUT_NAMES, placeSlice, releaseSliceLogic, sliceLogic
 from LesionLib.errors import LesionLensError
-from slicer import vtkMRMLMarkupsROINode, vtkMRMLNode, vtkMRMLScalarVolumeNode, vtkMRMLSliceLogic, vtkMRMLSliceNode
+from slicer import vtkMRMLMarkupsROINode, vtkMRMLNode, vtkMRMLScalarVolumeNode, vtkMRMLSliceNode
 from vtk.util.numpy_support import vtk_to_numpy
 
-# Slicer's names for its three slice views, so that a saved scene opens there as it was drawn here.
-_LAYOUT_NAMES = {"Axial": "Red", "Sagittal": "Yellow", "Coronal": "Green"}
-_LAYOUT_COLORS = {"Red": (0.953, 0.290, 0.200), "Yellow": (0.929, 0.835, 0.298), "Green": (0.431, 0.690, 0.294)}
 _DISPLAYABLE_MANAGERS = ("vtkMRMLMarkupsDisplayableManager", "vtkMRMLRulerDisplayableManager")
-_SLICE_THICKNESS_MM = 1.0
 
 
 class NoOpenGLError(LesionLensError):
@@ -45,7 +42,7 @@ class SliceRenderer:
         self._views: dict[str, SliceView] = {}
         headless.callBeforeStop(self.close)
 
-    def render(  # noqa: PLR0913 - all but the first by name, and half of them optional
+    def render(
         self,
         orientation: str,
         *,
@@ -94,8 +91,8 @@ class SliceRenderer:
 
     def view(self, orientation: str) -> SliceView:
         """The view of one orientation, made when first asked for."""
-        if orientation not in _LAYOUT_NAMES:
-            msg = f"orientation is {orientation!r}; it must be one of {', '.join(_LAYOUT_NAMES)}."
+        if orientation not in LAYOUT_NAMES:
+            msg = f"orientation is {orientation!r}; it must be one of {', '.join(LAYOUT_NAMES)}."
             raise ValueError(msg)
         if orientation not in self._views:
             self._views[orientation] = SliceView(self._headless, orientation, self._size)
@@ -131,7 +128,7 @@ class SliceView:
         self._imageRenderer, self._markupsRenderer = self._layers = _twoLayers(self._window)
         self._imageMapper, self._imageActor = _imageActor()
         self._imageRenderer.AddViewProp(self._imageActor)
-        self._logic = _sliceLogic(headless, layoutName or _LAYOUT_NAMES[orientation])
+        self._logic = sliceLogic(headless, layoutName or LAYOUT_NAMES[orientation])
         self._managers = _displayableManagers(headless, self._markupsRenderer, self.sliceNode)
 
     @property
@@ -141,7 +138,7 @@ class SliceView:
 
     def place(self, centerRAS: np.ndarray, fieldOfViewMm: float) -> None:
         """Put ``centerRAS`` (RAS mm) in the middle; the shorter side shows ``fieldOfViewMm``."""
-        _placeSlice(self.sliceNode, self._orientation, self._size, centerRAS, fieldOfViewMm)
+        placeSlice(self.sliceNode, self._orientation, self._size, centerRAS, fieldOfViewMm)
 
     def showLayers(
         self,
@@ -193,37 +190,10 @@ class SliceView:
         self._managers.SetMRMLDisplayableNode(None)
         self._managers = None
         self._imageMapper.RemoveAllInputs()
-        _release(self._headless, self._logic)
+        releaseSliceLogic(self._headless, self._logic)
         self._logic = None
         for layer in self._layers:
             self._window.RemoveRenderer(layer)
-
-
-def placeSlices(
-    headless: HeadlessSlicer, *, centerRAS: np.ndarray, fieldOfViewMm: float, size: tuple[int, int] = (480, 480)
-) -> None:
-    """Put ``centerRAS`` (RAS mm) into the middle of Slicer's three slice views, for a scene that is to open there. Draws nothing."""
-    for orientation, layoutName in _LAYOUT_NAMES.items():
-        logic = _sliceLogic(headless, layoutName)
-        _placeSlice(logic.GetSliceNode(), orientation, size, centerRAS, fieldOfViewMm)
-        _release(headless, logic)
-
-
-def _placeSlice(
-    node: vtkMRMLSliceNode, orientation: str, size: tuple[int, int], centerRAS: np.ndarray, fieldOfViewMm: float
-) -> None:
-    width, height = size
-    mmPerPixel = fieldOfViewMm / min(width, height)
-    node.SetOrientation(orientation)
-    node.SetDimensions(width, height, 1)
-    node.SetFieldOfView(width * mmPerPixel, height * mmPerPixel, _SLICE_THICKNESS_MM)
-    node.JumpSliceByCentering(*(float(value) for value in centerRAS))
-    node.UpdateMatrices()
-
-
-def _release(headless: HeadlessSlicer, logic: vtkMRMLSliceLogic) -> None:
-    headless.applicationLogic.GetSliceLogics().RemoveItem(logic)
-    logic.SetMRMLScene(None)
 
 
 def _requireOpenGL() -> None:
@@ -289,22 +259,6 @@ def _imageActor() -> tuple[vtk.vtkImageMapper, vtk.vtkActor2D]:
     actor.SetMapper(mapper)
     actor.GetProperty().SetDisplayLocationToBackground()
     return mapper, actor
-
-
-def _sliceLogic(headless: HeadlessSlicer, layoutName: str) -> vtkMRMLSliceLogic:
-    logic = vtkMRMLSliceLogic()
-    logic.SetMRMLApplicationLogic(headless.applicationLogic)
-    headless.applicationLogic.GetSliceLogics().AddItem(logic)
-    logic.SetMRMLScene(headless.scene)
-    existing = headless.scene.GetSingletonNode(layoutName, "vtkMRMLSliceNode")
-    if existing is not None:
-        logic.SetSliceNode(existing)
-    else:
-        sliceNode = logic.AddSliceNode(layoutName)
-        if layoutName in _LAYOUT_COLORS:  # as Slicer's own, whose place it takes where the scene is opened
-            sliceNode.SetLayoutLabel(layoutName[0])
-            sliceNode.SetLayoutColor(*_LAYOUT_COLORS[layoutName])
-    return logic
 
 
 def _displayableManagers(

@@ -163,6 +163,34 @@ def test_the_page_is_made_of_the_results_and_says_what_held_up(plan, tmp_path):
     assert text.count("| 97.34 | 97.39 (misprint") == 2
 
 
+def test_the_head_of_the_page_says_where_the_control_did_better(plan, tmp_path):
+    papers = [Paper(**of) for of in yaml.safe_load((FOLDER / PAPERS).read_text(encoding="utf-8"))]
+    results, claim = Results(tmp_path), plan.claims[0]
+    key = claim_key(claim, plan.sides(claim, claim.where[0], "small"), plan)
+    for high, said in ((0.1, papers[0].not_shown), (-0.1, papers[0].opposite)):
+        kept = {
+            "value": -0.2,
+            "low": -0.3,
+            "high": high,
+            "lesions": 90,
+            "patients": 40,
+            "failed_draws": 0,
+            "p_value": 0.9,
+        }
+        values = {
+            "difference": kept,
+            "first": kept,
+            "second": kept,
+            "seeds": 3,
+            "budget": "small",
+            "figure": claim.figure,
+        }
+        results.keep("claim", key, values)
+        text = page(plan, papers, read_numbers(FOLDER / NUMBERS, plan), results)
+        assert said in text
+        assert ("its control did better, on adrenal5" in text) == (high < 0)
+
+
 def outcome(plan, *, low: float, suite: str, p_holm: float = 0.01, **claim: object) -> Outcome:
     one = replace(plan.claims[0], **claim)
     found = {"difference": {"value": low + 0.1, "low": low, "high": low + 0.2, "p_value": p_holm}}

@@ -35,7 +35,8 @@ _COMMAND = "lesiontrain reproduce --suite {suite} --only {claim}"
 class Paper:
     """What is said of a paper: ``name`` in the published numbers, ``title``, ``headline``: the claim it rests on.
 
-    ``shown``, ``not_shown``, ``not_run``: what a user makes of the headline's outcome.
+    ``shown``, ``not_shown``, ``not_run``: what a user makes of the headline's outcome; ``opposite``: where the control did better
+    wherever it was measured.
     """
 
     name: str
@@ -43,6 +44,7 @@ class Paper:
     headline: str
     shown: str
     not_shown: str
+    opposite: str
     not_run: str
 
 
@@ -101,16 +103,27 @@ def _outcome_in_words(headline: Sequence[Outcome]) -> str:
             words.append(f"{one.reason} on {one.place}")
         else:
             d = one.found["difference"]
-            words.append(
-                f"{'held up' if one.shown else 'did not hold up'} on {one.place} ({_difference(d)}, n {d['lesions']})"
-            )
+            words.append(f"{_verdict(one)} on {one.place} ({_difference(d)}, n {d['lesions']})")
     return f"Its main claim, that {says}: {'; '.join(words)}."
 
 
+def _verdict(one: Outcome) -> str:
+    if one.shown:
+        return "held up"
+    return "did not hold up, its control did better," if _is_opposite(one) else "did not hold up"
+
+
+def _is_opposite(one: Outcome) -> bool:
+    return one.found is not None and one.found["difference"]["high"] < 0
+
+
 def _advice(paper: Paper, headline: Sequence[Outcome]) -> str:
-    if not any(one.shown is not None for one in headline):
+    measured = [one for one in headline if one.shown is not None]
+    if not measured:
         return paper.not_run
-    return paper.shown if any(one.shown for one in headline) else paper.not_shown
+    if any(one.shown for one in measured):
+        return paper.shown
+    return paper.opposite if all(map(_is_opposite, measured)) else paper.not_shown
 
 
 def _method(plan: Plan, runs: Sequence[Mapping[str, Any]]) -> list[str]:

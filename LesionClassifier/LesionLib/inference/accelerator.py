@@ -219,13 +219,13 @@ def _write_conversion(bundle: Bundle, folder: Path) -> None:
         network = with_part(bundle.network, _part(folder / _MODEL))
         # Two lesions at once: a conversion may have taken the number of patches for a constant.
         reason = difference(bundle, network, in_channels_last(torch.cat([patches, patches.flip(-1)])))
-        reason = reason or _slowness(bundle.network, network, in_channels_last(patches))
+        slow = "" if reason else _slowness(bundle.network, network, in_channels_last(patches))
     except Exception as error:  # whatever the converter raises: this model is not one for it
         reason = f"{type(error).__name__}: {_first_line(error)}"
-    if reason:
+    text = f"OpenVINO cannot compute this model ({reason})" if reason else slow
+    if text:
         for file in folder.iterdir():
             file.unlink()
-        text = f"OpenVINO cannot compute this model ({reason})"
         (folder / _REFUSED).write_text(text, encoding="utf-8")
 
 
@@ -233,7 +233,9 @@ def _slowness(network: LesionNet, other: LesionNet, patches: Tensor) -> str:
     """Why ``other`` is not worth it; "" where it is."""
     with torch.no_grad():
         alone, together = interleaved_ms(lambda: network.features(patches), lambda: other.features(patches))
-    return "" if alone >= _WORTH_IT * together else f"it takes {together:.1f} ms, torch {alone:.1f} ms"
+    if alone >= _WORTH_IT * together:
+        return ""
+    return f"OpenVINO is hardly faster with this model (it takes {together:.1f} ms, torch {alone:.1f} ms)"
 
 
 class _Costly(nn.Module):

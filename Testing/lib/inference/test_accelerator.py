@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 from dataclasses import replace
 from time import monotonic, sleep, time
@@ -178,6 +179,17 @@ def test_a_network_that_cannot_be_converted_is_refused_once_a_week(bundle, monke
     os.utime(conversion_folder(bundle.sha256) / "refused.txt", (long_ago, long_ago))
     assert not is_converted(bundle.sha256)
     assert accelerator_state(bundle.sha256) == "not converted yet"
+
+
+@needs_openvino
+def test_a_network_that_is_hardly_faster_by_it_stays_with_torch_and_says_both_times(bundle, monkeypatch, tmp_path):
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path))
+    monkeypatch.setattr(accelerator, "_WORTH_IT", 1e6)
+    convert(bundle)
+    said = r"OpenVINO is hardly faster with this model \(it takes [\d.]+ ms, torch [\d.]+ ms\)"
+    assert re.fullmatch(said, accelerator_state(bundle.sha256))
+    with pytest.raises(AcceleratorError, match=said):
+        accelerated(bundle, FLOAT32)
 
 
 @needs_openvino

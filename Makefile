@@ -16,7 +16,7 @@ NIIVUE := node_modules/@niivue/niivue/dist/niivue.umd.js
 help:
 	@echo "make demo     install into .venv, then classify a phantom into demo-out/"
 	@echo "make test     install into .venv, then run the checks"
-	@echo "make test-all    the same with what takes long: every recipe whole, killed runs, a cluster (ten minutes more on 2 cores)"
+	@echo "make test-all    the same with what takes long: every recipe whole, killed runs, a cluster (some minutes more on 2 cores)"
 	@echo "make test-web the pages in a real browser (needs Chromium; also a part of make test)"
 	@echo "make bench    all ratios with their peers: bench.json, and BENCHMARKS.md made from it (some ten minutes)"
 	@echo "make bench-gpu    lesions on a GPU, where there is one (under four minutes)"

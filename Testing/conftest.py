@@ -130,12 +130,6 @@ def long_tests() -> tuple[str, ...]:
 
 
 @pytest.hookimpl(optionalhook=True)
-def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
-    """``-n auto``: one more than there are cores, for a server, a browser and an event loop are often waited for."""
-    return (os.cpu_count() or 1) + 1
-
-
-@pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> object | None:
     """``--dist loadfile`` with the scopes and the order of this file."""
     if config.getvalue("dist") != "loadfile":

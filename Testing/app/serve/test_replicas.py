@@ -18,9 +18,11 @@ from urllib.parse import urlsplit
 
 import numpy as np
 import pytest
+import torch
 from LesionLensApp.serve.replicas import Replica, ReplicaRunner
 from LesionLib.errors import BundleError
 from LesionLib.inference.messages import RunnerCancelled, RunnerError, RunOptions, RunRequest
+from LesionLib.inference.process import worker_threads
 from LesionLib.inference.runner import InProcessRunner
 from LesionLib.phantom.nodules import nodule_patch
 from served import Served, Visitor, serving
@@ -93,9 +95,19 @@ def question() -> RunRequest:
     return RunRequest(MODEL, volume, [nodule.box], RunOptions(precision="float32", device="cpu"))
 
 
+@contextmanager
+def as_many_threads_as_a_worker() -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(worker_threads())
+    yield
+    torch.set_num_threads(before)
+
+
 def test_a_replica_s_answer_is_the_one_of_this_process_to_the_last_digit(runner, question):
     told = []
-    here, there = InProcessRunner().run(question), runner.run(question, progress=lambda *now: told.append(now))
+    with as_many_threads_as_a_worker():  # a sum over two threads rounds otherwise than over one
+        here = InProcessRunner().run(question)
+    there = runner.run(question, progress=lambda *now: told.append(now))
     assert here.info == there.info
     for one, other in zip(here.results, there.results, strict=True):
         assert one.probabilities == other.probabilities

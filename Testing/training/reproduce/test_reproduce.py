@@ -250,6 +250,23 @@ def test_a_system_that_learned_nothing_says_nothing_of_its_claim_and_is_marked(p
         assert next(one.reason for one in found if one.claim is claim and one.place == "adrenal5") == mark
 
 
+def test_a_claim_that_holds_up_beside_a_control_at_chance_says_so(plan, tmp_path):
+    results, claim = Results(tmp_path), plan.claims[0]
+    sides = plan.sides(claim, "adrenal5", "small")
+    papers = [Paper(**of) for of in yaml.safe_load((FOLDER / PAPERS).read_text(encoding="utf-8"))]
+    for side in sides:
+        results.keep(
+            "run", side[0].hash, {"counts": {"train": dict.fromkeys("abcde", 9)}, "budget": "small", "seconds": 1}
+        )
+    d = {"value": 0.3, "low": 0.2, "high": 0.4, "lesions": 90, "patients": 40, "failed_draws": 0, "p_value": 0.001}
+    for low in (0.2, 0.25):
+        values = {"difference": d, "first": {**d, "low": 0.5}, "second": {**d, "low": low}, "figure": claim.figure}
+        results.keep("claim", claim_key(claim, sides, plan), {**values, "seeds": 3, "budget": "small"})
+        text = page(plan, papers, read_numbers(FOLDER / NUMBERS, plan), results)
+        assert ("held up, beside a control no better than chance, on adrenal5" in text) == (low == 0.2)
+        assert ("shown; its control is at chance" in text) == (low == 0.2)
+
+
 def predictions(labels: np.ndarray, right: np.ndarray) -> Predictions:
     n = len(labels)
     p = np.where((labels == 1) == right, 0.8, 0.2)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +33,7 @@ class Outcome:
     says nothing where the reason is `UNLEARNED`.
 
     ``p_holm``: None for what is only reported and for "as well as". ``shown``: None where nothing was claimed or measured.
+    ``weak_control``: what it is compared with did no better than chance at the small budget.
     """
 
     claim: Claim
@@ -42,6 +43,7 @@ class Outcome:
     reason: str = ""
     p_holm: float | None = None
     shown: bool | None = None
+    weak_control: bool = False
 
 
 def outcomes(plan: Plan, results: Results) -> list[Outcome]:
@@ -66,22 +68,24 @@ def _looked_up(plan: Plan, results: Results, claim: Claim, place: str, suite: st
             continue
         found = results.read("claim", claim_key(claim, sides, plan))
         if found is not None:
-            return Outcome(
-                claim, place, suite, found, _unlearned(results, sides[0], found) if budget == BUDGETS[0] else ""
+            first, second = (
+                budget == BUDGETS[0] and _is_at_chance(results, runs, found, side)
+                for runs, side in zip(sides, ("first", "second"), strict=True)
             )
+            return Outcome(claim, place, suite, found, UNLEARNED if first else "", weak_control=second)
         reason = BUDGET if budget == BUDGETS[0] else reason
     return Outcome(claim, place, suite, None, reason)
 
 
-def _unlearned(results: Results, runs: Sequence[Run], found: Mapping[str, Any]) -> str:
-    """`UNLEARNED` where the interval of what is to be better reaches down to chance: a system that was trained too little to answer
-    at all says nothing of its claim. Known for balanced accuracy and AUC; "" otherwise."""
+def _is_at_chance(results: Results, runs: Sequence[Run], found: Mapping[str, Any], side: str) -> bool:
+    """Whether the interval of a side reaches down to chance: a system that was trained too little to answer at all says nothing of
+    its claim. Known for balanced accuracy, AUC and what a map lies on; False otherwise."""
     kept = results.read("run", runs[0].hash) if runs else None
-    if kept is None or found["first"]["low"] is None:
-        return ""
+    if kept is None or found[side]["low"] is None:
+        return False
     classes = {name for part in kept["counts"].values() for name in part} - {"not known"}
-    chance = {"balanced_accuracy": 1 / max(len(classes), 1), "auc": 0.5}.get(found["figure"])
-    return UNLEARNED if chance is not None and found["first"]["low"] <= chance + _ROUNDING else ""
+    by_chance = {"balanced_accuracy": 1 / max(len(classes), 1), "auc": 0.5, "localised": 0.0}.get(found["figure"])
+    return by_chance is not None and found[side]["low"] <= by_chance + _ROUNDING
 
 
 def _is_tested(one: Outcome) -> bool:
@@ -97,7 +101,7 @@ def _judged(one: Outcome, p_holm: float | None) -> Outcome:
     shown = low is not None and low > -one.claim.margin
     if not one.claim.margin and one.claim.published:
         shown = shown and p_holm is not None and p_holm <= _LEVEL
-    return Outcome(one.claim, one.place, one.suite, one.found, "", p_holm, shown)
+    return replace(one, p_holm=p_holm, shown=shown)
 
 
 @dataclass(frozen=True)

@@ -107,9 +107,12 @@ def _outcome_in_words(headline: Sequence[Outcome]) -> str:
     return f"Its main claim, that {says}: {'; '.join(words)}."
 
 
+_WEAK = "Its control learned nothing at this budget: that says which of them learns sooner, not yet which is better in the end."
+
+
 def _verdict(one: Outcome) -> str:
     if one.shown:
-        return "held up"
+        return "held up, beside a control no better than chance," if one.weak_control else "held up"
     return "did not hold up, its control did better," if _is_opposite(one) else "did not hold up"
 
 
@@ -122,7 +125,8 @@ def _advice(paper: Paper, headline: Sequence[Outcome]) -> str:
     if not measured:
         return paper.not_run
     if any(one.shown for one in measured):
-        return paper.shown
+        weak = all(one.weak_control for one in measured if one.shown)
+        return f"{paper.shown} {_WEAK}" if weak else paper.shown
     return paper.opposite if all(map(_is_opposite, measured)) else paper.not_shown
 
 
@@ -167,6 +171,7 @@ def _claims(found: Sequence[Outcome]) -> str:
         measured = _measured(one)
         p = "" if one.p_holm is None else f"{one.p_holm:.3f}"
         verdict = one.reason if one.shown is None else "shown" if one.shown else "not supported"
+        verdict += "; its control is at chance" if one.shown and one.weak_control else ""
         rows.append([one.claim.id, one.claim.says, one.place, *measured, p, verdict])
     heads = [
         "claim",

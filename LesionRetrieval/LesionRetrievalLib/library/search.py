@@ -7,6 +7,7 @@ import math
 import os
 import sqlite3
 import zlib
+from abc import ABC, abstractmethod
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -154,11 +155,12 @@ def _key(value: Scalar) -> tuple[bool, Scalar]:
     return isinstance(value, bool), value
 
 
-class _Filtering:
+class _Filtering(ABC):
     """Which rows of an index a filter leaves; a subclass says which have a value in a column, and what attributes there are."""
 
+    @abstractmethod
     def __len__(self) -> int:
-        raise NotImplementedError
+        """How many cases."""
 
     def allowed(self, wanted: SearchFilter) -> np.ndarray:
         """Return the numbers of the rows that the filter leaves, ascending."""
@@ -186,18 +188,18 @@ class _Filtering:
     def _columns(self) -> dict[str, AttributeColumn]:
         return attribute_columns(self._attributes())
 
+    @abstractmethod
     def _rows_with(self, column: str, value: str) -> np.ndarray:
-        raise NotImplementedError
+        """The numbers of the rows that have the value in the column, (n,)."""
 
+    @abstractmethod
     def _attributes(self) -> list[Mapping[str, Scalar]]:
-        raise NotImplementedError
+        """Those of every case, in the order of the rows."""
 
 
 @dataclass(frozen=True, eq=False)
 class SearchIndex(_Filtering):
-    """Exact search: a library's unit vectors in memory, by cosine one matrix product a query.
-
-    All of a library in memory, rows ordered by case id.
+    """Exact search: all of a library's unit vectors in memory, ordered by case id, by cosine one matrix product a query.
 
     ``matrix`` is float32 (cases, dimension), each row of length 1; ``rows`` are the values of `CASE_COLUMNS`;
     ``data_version`` is SQLite's, to see that another connection has changed the file since.

@@ -66,9 +66,8 @@ class Augmenter:
         """The changed image, of the same shape, within ``value_range``."""
         self.transform.set_random_state(seed=seed)
         tracked = get_track_meta()
-        set_track_meta(
-            False
-        )  # where an image lies in a patient is known elsewhere: keeping track takes longer than the change
+        # Where an image lies in a patient is known elsewhere, and keeping track takes longer than the change.
+        set_track_meta(False)
         try:
             changed = torch.as_tensor(self.transform(image), dtype=torch.float32)
         finally:

@@ -35,7 +35,7 @@ from LesionRetrievalLib.library.ownership import (
     stored_form,
 )
 from LesionRetrievalLib.library.pseudonyms import key_if_there
-from LesionRetrievalLib.library.search import SearchPlan
+from LesionRetrievalLib.library.search.filters import SearchPlan
 from LesionRetrievalLib.library.store import CaseLibrary
 from LesionRetrievalLib.scene.annotations import loadAnnotations, saveAnnotations
 from LesionRetrievalLib.scene.comparison import SideBySide, showSimilarity

@@ -23,7 +23,7 @@ from LesionRetrievalLib.library.cases import (
     indexed_as,
 )
 from LesionRetrievalLib.library.pseudonyms import forms_of
-from LesionRetrievalLib.library.search import SearchFilter
+from LesionRetrievalLib.library.search.filters import SearchFilter
 from rich.console import Console
 from rich.table import Table
 

@@ -13,7 +13,7 @@ from LesionLib.errors import CaseLibraryError
 from LesionLib.inference.results import abstention_codes
 
 from LesionRetrievalLib.library.cases import Scalar
-from LesionRetrievalLib.library.search import Range
+from LesionRetrievalLib.library.search.filters import Range
 
 PREDICTED, PREDICTION_OF = "predicted_", "prediction_of"
 _RANGE = ".."

@@ -62,12 +62,12 @@ from LesionRetrievalLib.library.patches import (
     decoded_patch,
     part_rows,
 )
-from LesionRetrievalLib.library.search import (
+from LesionRetrievalLib.library.search.exact import SearchIndex
+from LesionRetrievalLib.library.search.filters import SearchFilter
+from LesionRetrievalLib.library.search.rounded import (
     MIN_VECTORS_IN_A_FILE,
     RoundedIndex,
     RoundedVectorsError,
-    SearchFilter,
-    SearchIndex,
     vector_file_of,
     write_vector_file,
 )

@@ -17,7 +17,7 @@ from LesionRetrievalLib.library.attributes import attributes_from_text, conditio
 from LesionRetrievalLib.library.intake import NewCase, PatientIdentity
 from LesionRetrievalLib.library.ownership import KeyState, key_state
 from LesionRetrievalLib.library.pseudonyms import default_key_path, key_if_there
-from LesionRetrievalLib.library.search import SearchPlan
+from LesionRetrievalLib.library.search.filters import SearchPlan
 from LesionRetrievalLib.library.store import CaseLibrary
 from LesionRetrievalLib.logic import dicomDatabase, patientHash
 from LesionRetrievalLib.scene.identity import IdentityCache

@@ -22,7 +22,7 @@ from slicer.i18n import tr as _
 from LesionRetrievalLib.library.cases import ModelIdentity, Neighbour, indexed_as
 from LesionRetrievalLib.library.neighbours import NeighbourVote, agreement_text
 from LesionRetrievalLib.library.patches import case_thumbnails
-from LesionRetrievalLib.library.search import SearchPlan
+from LesionRetrievalLib.library.search.filters import SearchPlan
 from LesionRetrievalLib.logic import searchLibrary
 from LesionRetrievalLib.panel.cards import CaseCard, ComparisonPanel, mosaic, pixmapOf
 from LesionRetrievalLib.scene.comparison import (

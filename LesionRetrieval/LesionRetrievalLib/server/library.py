@@ -38,9 +38,7 @@ from LesionRetrievalLib.library.cases import (
 )
 from LesionRetrievalLib.library.file import METRIC_PROPERTY
 from LesionRetrievalLib.library.patches import HuPatch
-from LesionRetrievalLib.library.search import (
-    SearchFilter,
-)
+from LesionRetrievalLib.library.search.filters import SearchFilter
 from LesionRetrievalLib.server.connection import (
     FILTER_FIELDS,
     ServerAddress,

@@ -10,7 +10,8 @@ import numpy as np
 from LesionLib.metric import COSINE, EUCLIDEAN, least_cosine_within, points_of
 
 from LesionRetrievalLib.library.cases import CASE_COLUMNS, Neighbour, case_fields, loaded_vector
-from LesionRetrievalLib.library.search import SearchFilter, attribute_columns, distant_neighbour, euclidean_distances
+from LesionRetrievalLib.library.search.exact import distant_neighbour, euclidean_distances
+from LesionRetrievalLib.library.search.filters import SearchFilter, attribute_columns
 from LesionRetrievalLib.server.records import Collection, batches, ids_in, quoted
 
 MAX_ANSWERS = 16_000  # the server gives 16,384 at most, some of which are needed to tell ties apart

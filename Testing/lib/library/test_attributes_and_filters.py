@@ -13,7 +13,7 @@ from LesionRetrievalLib.library.attributes import (
 )
 from LesionRetrievalLib.library.intake import NewCase, Owner, checked_case
 from LesionRetrievalLib.library.pseudonyms import default_key_path, key_if_there, pseudonymisation_key
-from LesionRetrievalLib.library.search import SearchPlan
+from LesionRetrievalLib.library.search.filters import SearchPlan
 
 PATIENT = "0" * 32
 

@@ -11,7 +11,7 @@ from LesionLib.inference.runner import InProcessRunner
 from LesionLib.model.folder import golden_case
 from LesionRetrievalLib.library.attributes import conditions_from_text
 from LesionRetrievalLib.library.intake import NewCase
-from LesionRetrievalLib.library.search import SearchPlan
+from LesionRetrievalLib.library.search.filters import SearchPlan
 from LesionRetrievalLib.logic import RetrievalLogic
 from scored_model import NAME, SCORES, write_scored_model
 

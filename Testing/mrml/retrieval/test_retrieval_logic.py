@@ -19,7 +19,7 @@ from LesionLib.model.folder import golden_case
 from LesionRetrievalLib.library.cases import Case
 from LesionRetrievalLib.library.intake import NewCase
 from LesionRetrievalLib.library.pseudonyms import Pseudonymiser
-from LesionRetrievalLib.library.search import SearchPlan
+from LesionRetrievalLib.library.search.filters import SearchPlan
 from LesionRetrievalLib.scene.annotations import annotate, annotationOf
 from LesionRetrievalLib.scene.identity import identityOfVolume
 from LesionRetrievalLib.scene.segments import lesionOfSegment

@@ -27,7 +27,7 @@ from LesionRetrievalLib.library.ownership import (
     stored_form,
 )
 from LesionRetrievalLib.library.pseudonyms import Pseudonymiser, forms_of
-from LesionRetrievalLib.library.search import SearchPlan
+from LesionRetrievalLib.library.search.filters import SearchPlan
 from LesionRetrievalLib.library.store import CaseLibrary
 from repository import FILES_OF_0_1
 

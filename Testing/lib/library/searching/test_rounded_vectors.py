@@ -8,10 +8,12 @@ import shutil
 import numpy as np
 import pytest
 from LesionLib.errors import CaseLibraryError
-from LesionRetrievalLib.library import search, store
+from LesionRetrievalLib.library import store
 from LesionRetrievalLib.library.cases import Case, ModelIdentity
 from LesionRetrievalLib.library.intake import write_library
-from LesionRetrievalLib.library.search import RoundedIndex, SearchIndex, vector_file_of
+from LesionRetrievalLib.library.search import rounded
+from LesionRetrievalLib.library.search.exact import SearchIndex
+from LesionRetrievalLib.library.search.rounded import RoundedIndex, vector_file_of
 from LesionRetrievalLib.library.store import CaseLibrary
 
 MODEL = ModelIdentity("embedder", "1", "a" * 64)
@@ -136,13 +138,13 @@ def test_a_file_of_an_earlier_state_or_of_another_library_is_not_used(path, vect
 def test_a_file_of_other_vectors_that_says_it_is_this_library_s_is_seen_to_be_wrong(path, vectors, monkeypatch):
     exact, _ = found(path, vectors[3], takes_rounded=False)
     for other in (np.roll(vectors, 5, axis=0), np.full_like(vectors, np.nan)):
-        rounded = search._rounded(other / np.linalg.norm(other, axis=1, keepdims=True))
+        wrong = rounded._rounded(other / np.linalg.norm(other, axis=1, keepdims=True))
         with monkeypatch.context() as patch:
             whole = RoundedIndex.open.__func__
 
-            def swapped(cls, *args, whole=whole, rounded=rounded, **given):
+            def swapped(cls, *args, whole=whole, wrong=wrong, **given):
                 index = whole(cls, *args, **given)
-                object.__setattr__(index, "words", search._words(rounded))
+                object.__setattr__(index, "words", rounded._words(wrong))
                 return index
 
             patch.setattr(RoundedIndex, "open", classmethod(swapped))
@@ -213,6 +215,6 @@ def test_a_damaged_vector_is_named_and_leaves_no_file(path, vectors):
 
 def test_rounding_is_to_the_nearest():
     exact = np.array([[1.0, -1.0, 0.0, 1 + 2**-9, 1 + 3 * 2**-8, 0.1, -0.3, 2**-130]], np.float32)
-    back = search._exact(search._rounded(exact))
+    back = rounded._exact(rounded._rounded(exact))
     assert back[0, :4].tolist() == [1.0, -1.0, 0.0, 1.0]
     assert (np.abs(back - exact) <= np.maximum(np.abs(exact) * 2.0**-8, 1e-38)).all()

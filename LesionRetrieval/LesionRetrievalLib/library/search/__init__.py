@@ -1,0 +1,1 @@
+"""Search in a library: what may answer, the exact way, and the one for large libraries."""

@@ -13,12 +13,11 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from LesionLib.errors import CaseLibraryError, OutputError
+from LesionLib.errors import CaseLibraryError
 from LesionLib.io.leftovers import unfinished_build
-from LesionLib.io.private_files import private_folder
 from LesionRetrievalLib.library.cases import ADDED, CaseEntry, Change, ModelIdentity
 from LesionRetrievalLib.library.duplicates import LesionDigests, Repeats
-from LesionRetrievalLib.library.file import discard, only_builder, put_in_place
+from LesionRetrievalLib.library.file import discard, place_of_new_library, put_in_place
 from LesionRetrievalLib.library.store import CaseLibrary
 
 _ROW = "~row "  # a property of this and the case's id; gone when the library is whole
@@ -182,29 +181,21 @@ def started_build(out: Path, model: ModelIdentity, *, overwrite: bool, total: in
     Raises `CaseLibraryError` where another program builds the same library; `OutputError` where the file cannot be written, or is
     there and may not be replaced.
     """
-    try:
-        private_folder(out.parent)
-        with only_builder(out):
-            if not overwrite and out.exists():  # another program may have been done a moment ago
-                msg = f"{out} exists; give another name, or --overwrite to replace the library."
-                raise OutputError(msg)
-            build = StartedBuild(out, model)
-            try:
-                yield build
-            except KeyboardInterrupt as error:
-                done = build.save()
-                if done:
-                    msg = f"interrupted; {done} of {total} cases are embedded and kept, the same command goes on with the others."
-                    raise type(error)(msg) from None
-                raise
-            except Exception:
-                build.save()
-                raise
-            finally:
-                build.close()
-    except OSError as error:
-        msg = f"{out} cannot be written ({error.strerror}); choose another place."
-        raise OutputError(msg) from error
+    with place_of_new_library(out, overwrite=overwrite):
+        build = StartedBuild(out, model)
+        try:
+            yield build
+        except KeyboardInterrupt as error:
+            done = build.save()
+            if done:
+                msg = f"interrupted; {done} of {total} cases are embedded and kept, the same command goes on with the others."
+                raise type(error)(msg) from None
+            raise
+        except Exception:
+            build.save()
+            raise
+        finally:
+            build.close()
 
 
 def digest_of_files(paths: Iterable[Path]) -> list[tuple[str, int, int]]:

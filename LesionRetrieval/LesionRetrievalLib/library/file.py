@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Literal
 from urllib.parse import quote
 
 import numpy as np
-from LesionLib.errors import CaseLibraryError
-from LesionLib.io.private_files import PRIVATE_FILE, make_private, open_private
+from LesionLib.errors import CaseLibraryError, OutputError
+from LesionLib.io.private_files import PRIVATE_FILE, make_private, open_private, private_folder
 from LesionLib.metric import COSINE
 
 if TYPE_CHECKING:
@@ -249,6 +249,25 @@ def discard(draft: Path) -> None:
 def _remove_leftovers(path: Path) -> None:
     for ending in ("-journal", "-wal", "-shm", ".vectors"):
         path.with_name(path.name + ending).unlink(missing_ok=True)
+
+
+@contextmanager
+def place_of_new_library(path: Path, *, overwrite: bool) -> Iterator[None]:
+    """Hold the place of a library that is to be built there, its folder made.
+
+    Raises `CaseLibraryError` where another program builds the same library; `OutputError` where nothing can be written, also while
+    it is held, or a file is there and may not be replaced.
+    """
+    try:
+        private_folder(path.parent)
+        with only_builder(path):
+            if not overwrite and path.exists():  # another program may have been done a moment ago
+                msg = f"{path} exists; give another name, or ask for it to be overwritten (--overwrite)."
+                raise OutputError(msg)
+            yield
+    except OSError as error:
+        msg = f"{path} cannot be written ({error.strerror}); choose another place."
+        raise OutputError(msg) from error
 
 
 @contextmanager

@@ -16,11 +16,10 @@ from itertools import chain
 from pathlib import Path
 
 import numpy as np
-from LesionLib.errors import CaseLibraryError, OutputError
+from LesionLib.errors import CaseLibraryError
 from LesionLib.geometry import CTVolume, LesionBox
 from LesionLib.inference.messages import Embedding, ModelDescription
 from LesionLib.io.boxes import CaseRow, CaseTableError
-from LesionLib.io.private_files import private_folder
 from LesionLib.io.reader_ratings import kinds_by_file
 from LesionLib.io.tables import doubtful_labels
 from LesionLib.model.folder import segment_margin_of
@@ -36,7 +35,7 @@ from LesionRetrievalLib.library.cases import (
     is_same_margin,
 )
 from LesionRetrievalLib.library.duplicates import require_new
-from LesionRetrievalLib.library.file import discard, only_builder, put_in_place
+from LesionRetrievalLib.library.file import discard, place_of_new_library, put_in_place
 from LesionRetrievalLib.library.patches import LUNG_WINDOW_HU, case_thumbnails, lesion_patch
 from LesionRetrievalLib.library.pseudonyms import Pseudonymiser, forms_of
 from LesionRetrievalLib.library.store import CaseLibrary
@@ -521,19 +520,11 @@ def write_library(
     same library; `OutputError` where the file cannot be written, or is there and may not be replaced.
     """
     partial = out.with_name(f".{out.name}.partial")
-    try:
-        private_folder(out.parent)
-        with only_builder(out):
-            if not overwrite and out.exists():  # another program may have been done a moment ago
-                msg = f"{out} exists; give another name, or ask for it to be overwritten."
-                raise OutputError(msg)
-            try:
-                return _written(partial, out, model, entries, properties or {})
-            finally:
-                discard(partial)
-    except OSError as error:
-        msg = f"{out} cannot be written ({error.strerror}); choose another place."
-        raise OutputError(msg) from error
+    with place_of_new_library(out, overwrite=overwrite):
+        try:
+            return _written(partial, out, model, entries, properties or {})
+        finally:
+            discard(partial)
 
 
 def _written(

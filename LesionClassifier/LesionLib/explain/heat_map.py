@@ -44,15 +44,24 @@ class HeatMap:
         return transformed_points(self.ijkToRAS, hottest).mean(axis=0)
 
 
-def resample_to_ct(cam: np.ndarray, sample: Sample, box: LesionBox, volume: CTVolume, class_name: str) -> HeatMap:
+def resample_to_ct(
+    cam: np.ndarray,
+    sample: Sample,
+    box: LesionBox,
+    volume: CTVolume,
+    class_name: str,
+    *,
+    cell_centres: tuple[float, float] | None = None,
+) -> HeatMap:
     """Lay the maps of a sample over the CT's own voxels; 0 where the model did not look (or saw padding).
 
-    ``cam``: (patch, h, w), or (1, d, h, w) for a cube. A plane is painted one slice step thick. Slices: the map belongs
-    to the slice itself, not to its neighbours. Orthogonal planes: the three are channels of one patch, so a cell of its
-    one map speaks for the same pixel of all three, and is painted in each; which of the planes it came from cannot be
-    told. Where painted planes meet, the strongest counts. Raises `BoxError` for maps that are not of this sample.
+    ``cam``: (patch, h, w), or (1, d, h, w) for a cube; ``cell_centres``: where its cells look, `LesionNet.cell_centres`. A plane
+    is painted one slice step thick. Slices: the map belongs to the slice itself, not to its neighbours. Orthogonal planes: the
+    three are channels of one patch, so a cell of its one map speaks for the same pixel of all three, and is painted in each;
+    which of the planes it came from cannot be told. Where painted planes meet, the strongest counts. Raises `BoxError` for
+    maps that are not of this sample.
     """
-    panes = _panes(cam, sample, box)
+    panes = _panes(cam, sample, box, cell_centres)
     ranges = [_touched_voxels(volume, pane) for pane in panes]
     low = np.min([first for first, _ in ranges], axis=0)
     high = np.max([last for _, last in ranges], axis=0)
@@ -73,29 +82,46 @@ def resample_to_ct(cam: np.ndarray, sample: Sample, box: LesionBox, volume: CTVo
 class _Pane:
     """A map and the part of space it belongs to; a plane is a pane of one slice.
 
-    ``map``: (d, h, w). ``toRAS``: 4x4 from the sample's (column, row, slice). ``region``: bool, (slice, row, column).
+    ``map``: (d, h, w). ``toRAS``: 4x4 from the sample's (column, row, slice). ``region``: bool, (slice, row, column). ``cells``: of
+    each axis of the map, the sample that its first cell is centred on and how many samples on the next one is.
     """
 
     map: np.ndarray
     toRAS: np.ndarray
     region: np.ndarray
+    cells: tuple[tuple[float, float], ...]
 
 
-def _panes(cam: np.ndarray, sample: Sample, box: LesionBox) -> list[_Pane]:
+def _panes(cam: np.ndarray, sample: Sample, box: LesionBox, cell_centres: tuple[float, float] | None) -> list[_Pane]:
     cam = np.asarray(cam, dtype=np.float32)
     expected = "(1, d, h, w)" if isinstance(sample, CubeSample) else f"({len(sample.hu)}, h, w)"
     if len(cam) != len(sample.hu) or cam.ndim != (4 if isinstance(sample, CubeSample) else 3):
         msg = f"box {box.name!r}: its maps have shape {cam.shape}, its input needs {expected}; paint the maps of this box."
         raise BoxError(msg)
+
+    def pane(of: np.ndarray, to_ras: np.ndarray, region: np.ndarray, *, is_cube: bool = False) -> _Pane:
+        cells = [cells_along(*counts, cell_centres) for counts in zip(of.shape, region.shape, strict=True)]
+        if not is_cube:  # a network looks at one slice at a time
+            cells[0] = cells_along(of.shape[0], region.shape[0])
+        return _Pane(of, to_ras, region, tuple(cells))
+
     if isinstance(sample, AxialStack):  # between its slices the maps are interpolated
-        return [_Pane(cam, sample.sampleToRAS, np.broadcast_to(sample.region, sample.hu.shape))]
+        return [pane(cam, sample.sampleToRAS, np.broadcast_to(sample.region, sample.hu.shape))]
     if isinstance(sample, CubeSample):
-        return [_Pane(cam[0], sample.sampleToRAS, sample.region)]
+        return [pane(cam[0], sample.sampleToRAS, sample.region, is_cube=True)]
     return [
-        _Pane(patch_map[None], sample.sampleToRAS[patch, channel], sample.region[channel][None])
+        pane(patch_map[None], sample.sampleToRAS[patch, channel], sample.region[channel][None])
         for patch, patch_map in enumerate(cam)
         for channel in sample.mapped_channels
     ]
+
+
+def cells_along(cells: int, samples: int, cell_centres: tuple[float, float] | None = None) -> tuple[float, float]:
+    """Along an axis of a patch: the sample that a map's first cell is centred on, and how many samples on the next one is."""
+    if cell_centres is not None and cells > 1:
+        return cell_centres
+    width = samples / cells
+    return (width - 1) / 2, width
 
 
 def _touched_voxels(volume: CTVolume, pane: _Pane) -> tuple[np.ndarray, np.ndarray]:
@@ -126,13 +152,9 @@ def _resampled(pane: _Pane, ijk_to_ras: np.ndarray, shape: tuple[int, int, int])
     seen = np.logical_and.reduce(inside)
     seen[seen] = pane.region[tuple(part[seen] for part in nearest)]
     found = np.zeros(shape)
-    found[seen] = _interpolated(pane.map, np.stack([*map(_in_cells, index[:, seen], pane.map.shape, samples)]))
+    at = [(places - first) / step for places, (first, step) in zip(index[:, seen], pane.cells, strict=True)]
+    found[seen] = _interpolated(pane.map, np.stack(at))
     return found
-
-
-def _in_cells(index: np.ndarray, cells: int, samples: int) -> np.ndarray:
-    """From indices of samples to those of cells, which are several samples wide: by their centres."""
-    return (index + 0.5) * (cells / samples) - 0.5
 
 
 def _nearest(index: np.ndarray, samples: int) -> tuple[np.ndarray, np.ndarray]:
@@ -147,11 +169,13 @@ def _along_axes(pane: _Pane, to_sample: np.ndarray, axes: np.ndarray, shape: tup
     ``axes``: which of i, j, k runs along the sample's columns, rows and slices.
     """
     values, nearest, inside = pane.map.astype(float), [], []
-    for position, (cells, samples) in enumerate(zip(pane.map.shape, pane.region.shape, strict=True)):
+    for position, (cells, samples, (first, step)) in enumerate(
+        zip(pane.map.shape, pane.region.shape, pane.cells, strict=True)
+    ):
         row = 2 - position  # slice, row, column of the array are z, y, x of the matrix
         axis = int(axes[row])
         index = to_sample[row, axis] * np.arange(shape[2 - axis]) + to_sample[row, 3]
-        weights = _weights(_in_cells(index, cells, samples), cells)
+        weights = _weights((index - first) / step, cells)
         values = np.moveaxis(np.tensordot(weights, values, axes=(1, position)), 0, position)
         for found, part in zip((nearest, inside), _nearest(index, samples), strict=True):
             found.append(part)

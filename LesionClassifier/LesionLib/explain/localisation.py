@@ -20,7 +20,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from LesionLib.explain.heat_map import HeatMap
+from LesionLib.explain.heat_map import HeatMap, cells_along
 from LesionLib.explain.saliency import grad_cam
 from LesionLib.geometry import CTVolume, LesionBox, transformed_points
 from LesionLib.networks import LesionNet
@@ -38,12 +38,14 @@ class LocalisationCase:
 
     ``cam``: (h, w) or (d, h, w), at least 0: the map of class ``label``, coarse as the network makes it. ``truth``: bool,
     where the lesion is, on the pixels (voxels) of the network's input. ``predicted``: the class that was answered.
+    ``cell_centres``: where the cells of the map look, `LesionNet.cell_centres`.
     """
 
     cam: np.ndarray
     truth: np.ndarray
     label: str
     predicted: str
+    cell_centres: tuple[float, float] | None = None
 
     def __post_init__(self) -> None:
         """Refuse maps and truths that do not belong together (ValueError)."""
@@ -129,7 +131,7 @@ def localised(
     cases: Sequence[LocalisationCase], *, threshold: float, iou: float = 0.5, boxes: str = "largest"
 ) -> np.ndarray:
     """Whether each case is localised, the class being known: bool, (case,); for intervals that draw patients."""
-    return np.array([_best_iou(_upsampled(c), c.truth, threshold, boxes) >= iou for c in cases])
+    return np.array([_best_iou(map_on_pixels(c), c.truth, threshold, boxes) >= iou for c in cases])
 
 
 def choose_threshold(
@@ -148,7 +150,7 @@ def choose_threshold(
         msg = f"at least one case and one threshold are needed, not {len(cases)} and {len(thresholds)}"
         raise ValueError(msg)
     labels = np.array([case.label for case in cases])
-    maps = ((case, _upsampled(case)) for case in cases)
+    maps = ((case, map_on_pixels(case)) for case in cases)
     overlaps = np.array([[_best_iou(m, c.truth, t, boxes) for t in thresholds] for c, m in maps])
     quality = np.mean([(overlaps[labels == label] >= iou).mean(axis=0) for label in np.unique(labels)], axis=0)
     best = np.flatnonzero(quality >= quality.max() - 1e-12)
@@ -160,13 +162,13 @@ def map_box(case: LocalisationCase, *, threshold: float) -> tuple[np.ndarray, np
 
     Of the largest connected part of {map >= ``threshold`` x its maximum} on the truth's pixels; None of a map without heat.
     """
-    fine = _upsampled(case)
+    fine = map_on_pixels(case)
     return next(_boxes(fine >= threshold * fine.max(), "largest")) if fine.max() > 0 else None
 
 
 def points_at_lesion(case: LocalisationCase) -> bool:
     """The pointing game: the hottest pixel lies on the lesion; where several are equally hot, all of them must."""
-    fine = _upsampled(case)
+    fine = map_on_pixels(case)
     return bool(fine.max() > 0 and case.truth[fine >= fine.max() * _AS_HOT].all())
 
 
@@ -203,12 +205,12 @@ def _around(mask: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return indices.min(axis=0), indices.max(axis=0) + 1
 
 
-def _upsampled(case: LocalisationCase) -> np.ndarray:
+def map_on_pixels(case: LocalisationCase) -> np.ndarray:
     """The map on the truth's pixels, linear between the centres of its cells as `heat_map.resample_to_ct` lays it."""
-    axes = [
-        (np.arange(fine) + 0.5) * coarse / fine - 0.5
-        for coarse, fine in zip(case.cam.shape, case.truth.shape, strict=True)
-    ]
+    axes = []
+    for coarse, fine in zip(case.cam.shape, case.truth.shape, strict=True):
+        first, step = cells_along(coarse, fine, case.cell_centres)
+        axes.append((np.arange(fine) - first) / step)
     where = np.meshgrid(*axes, indexing="ij")
     from scipy import ndimage
 

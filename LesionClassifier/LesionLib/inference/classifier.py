@@ -149,7 +149,9 @@ class Classifier:
         """What in a lesion makes it resemble the lesion of ``embedding`` (L2-normalised, (d,)), painted into the CT."""
         lesion = crop_lesion(self.volume, box, self.bundle.spec)
         found = similarity_map(self.bundle.network, self._features([lesion]), embedding, length_is_fixed=True)
-        return resample_to_ct(found.cpu().numpy(), lesion.sample, box, self.volume, name)
+        return resample_to_ct(
+            found.cpu().numpy(), lesion.sample, box, self.volume, name, cell_centres=self.bundle.network.cell_centres
+        )
 
     def _require_classes(self) -> None:
         if not self.bundle.class_names:

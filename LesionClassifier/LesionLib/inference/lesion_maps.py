@@ -74,9 +74,10 @@ def _grad_cams(
 ) -> list[HeatMap | None]:
     counts = [len(prediction.features) for _, prediction in pairs]
     classes = torch.tensor([c for c, count in zip(shown, counts, strict=True) for _ in range(count)])
+    centres = bundle.network.cell_centres
     cam = grad_cam(bundle.network, torch.cat([prediction.features for _, prediction in pairs]), classes).cpu()
     return [
-        resample_to_ct(of.numpy(), lesion.sample, lesion.box, volume, bundle.class_names[c])
+        resample_to_ct(of.numpy(), lesion.sample, lesion.box, volume, bundle.class_names[c], cell_centres=centres)
         for of, (lesion, _), c in zip(cam.split(counts), pairs, shown, strict=True)
     ]
 

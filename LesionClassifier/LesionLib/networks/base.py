@@ -51,6 +51,16 @@ class LesionNet(nn.Module, ABC):
     costly: str = "features"
     """The method that takes most of the time, one tensor in, one or several out; another engine may compute it."""
 
+    @property
+    def cell_centres(self) -> tuple[float, float] | None:
+        """Where the cells of the map look, along each axis of a patch: the sample that the receptive field of the first is centred
+        on, and how many samples farther that of the next; None: spread evenly over the patch, as pooling by two does.
+
+        A ``trunk`` says it for its last map. Araujo, Norris and Sim, "Computing receptive fields of convolutional neural networks",
+        Distill 2019, equations 3 and 8.
+        """
+        return getattr(getattr(self, "trunk", None), "cell_centres", None)
+
     @abstractmethod
     def features(self, x: Tensor) -> Tensor:
         """The map that Grad-CAM weighs: (batch, feature, h, w) or (batch, feature, d, h, w)."""

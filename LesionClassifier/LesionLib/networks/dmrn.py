@@ -98,6 +98,11 @@ class DMRN(LesionNet):
         sizes = [unit.descriptor_size for unit in self.units.values()]
         self.svm = LinearSVM(sum(sizes) if self.concatenates else sizes[-1], classes)
 
+    @property
+    def cell_centres(self) -> tuple[float, float] | None:
+        """Those of the trunk; for "concat" none: each stage's cells are centred elsewhere."""
+        return None if self.concatenates else self.trunk.cell_centres
+
     def stage_descriptors(self, x: Tensor) -> list[Tensor]:
         """One descriptor (batch, d) per supervised stage, first to last, for the sum of losses over the stages."""
         return [unit(f) for unit, f in self._units_and_maps(x)]
@@ -278,6 +283,11 @@ class SDL(LesionNet):
         self.classifiers = nn.ModuleList(nn.Linear(size, classes) for _ in range(2))
         hidden = max(8, size // 2)
         self.synergic = nn.Sequential(nn.Linear(2 * size, hidden), nn.ReLU(), nn.Linear(hidden, 1))  # its width is ours
+
+    @property
+    def cell_centres(self) -> tuple[float, float]:
+        """Those of either trunk."""
+        return self.trunks[0].cell_centres
 
     def features(self, x: Tensor) -> Tensor:
         """(batch, channel, row, column) -> (batch, 2 x 2048, row / 32, column / 32): both maps, one after the other."""

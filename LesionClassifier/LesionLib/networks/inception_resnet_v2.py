@@ -100,6 +100,10 @@ class InceptionResNetV2Trunk(nn.Module):
     """Everything before the global average: 1536 maps, 6 x 5 of them for 252 x 210 (rows x columns)."""
 
     smallest_side = 75  # a map of one place is left of it
+    cell_centres = (
+        37.0,
+        32.0,
+    )  # what gets smaller is not padded: 1 + 2 + 2 + 4 + 4 + 8 + 16 samples are left before the first
 
     def __init__(self, *, channels: int = 3, width: str = "full") -> None:
         super().__init__()

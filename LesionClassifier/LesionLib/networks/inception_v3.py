@@ -203,6 +203,10 @@ class InceptionV3Trunk(nn.Module):
     """Everything before the global average: 2048 maps, 6 x 5 of them for 252 x 210 (rows x columns)."""
 
     smallest_side = 75  # a map of one place is left of it
+    cell_centres = (
+        37.0,
+        32.0,
+    )  # what gets smaller is not padded: 1 + 2 + 2 + 4 + 4 + 8 + 16 samples are left before the first
 
     def __init__(self, *, channels: int = 3, width: str = "full") -> None:
         super().__init__()

@@ -8,6 +8,8 @@ after them, as in `resnet`.
 
 from __future__ import annotations
 
+import math
+
 from torch import Tensor, nn
 
 from LesionLib.networks.base import LesionNet
@@ -69,6 +71,7 @@ class MobileNetV2(LesionNet):
         if stem_stride not in (1, 2) or output_stride not in (8, 16, 32):
             msg = f"stem_stride must be 1 or 2 and output_stride 8, 16 or 32, not {stem_stride} and {output_stride}"
             raise ValueError(msg)
+        self.stride = min(output_stride, stem_stride * math.prod(stride for *_, stride in _STAGES))
         stem = _scaled(_STEM_CHANNELS, width)
         last = _scaled(_LAST_CHANNELS, max(1.0, width))  # as published: narrow nets keep their 1280 descriptors
         blocks: list[nn.Module] = [_conv_bn_relu6(channels, stem, stride=stem_stride)]
@@ -76,6 +79,11 @@ class MobileNetV2(LesionNet):
         blocks.append(_conv_bn_relu6(_scaled(_STAGES[-1][1], width), last, kernel=1))
         self.features_ = nn.Sequential(*blocks)
         self.classifier = nn.Sequential(nn.Dropout(dropout), nn.Linear(last, classes))
+
+    @property
+    def cell_centres(self) -> tuple[float, float]:
+        """See `LesionNet.cell_centres`; its kernels are odd and padded by half, so that each stride keeps the first sample."""
+        return 0.0, float(self.stride)
 
     @staticmethod
     def _stages(inputs: int, width: float, *, stride_so_far: int, output_stride: int) -> list[nn.Module]:

@@ -8,6 +8,7 @@ and at every k-th position the same numbers, but a finer map.
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 
@@ -102,6 +103,7 @@ class ResidualTrunk(nn.Module):
         super().__init__()
         convolution, norm = _CONVOLUTIONS[dimensions], _NORMS[dimensions]
         self.dimensions, self.inputs, self.pooled = dimensions, planes[0], pooled
+        self.stem_stride = stride * (2 if pooled else 1)
         self.conv1 = convolution(channels, planes[0], kernel, stride=stride, padding=kernel // 2, bias=False)
         self.bn1 = norm(planes[0])
         self.act = nn.ReLU(inplace=True)
@@ -113,6 +115,11 @@ class ResidualTrunk(nn.Module):
         for module in self.modules():
             if isinstance(module, convolution):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+
+    @property
+    def cell_centres(self) -> tuple[float, float]:
+        """See `LesionNet.cell_centres`; its kernels are odd and padded by half, so that each stride keeps the first sample."""
+        return 0.0, float(self.stem_stride * stride_of(stages_of(self)))
 
     def _stage(self, block: type[BasicBlock | Bottleneck], planes: int, count: int, *, stride: int) -> nn.Sequential:
         outputs, downsample, blocks = planes * block.expansion, None, []
@@ -187,13 +194,18 @@ def resnet_trunk(
         stride=stride,
         pooled=pooled,
     )
-    replace_strides(stages_of(trunk), stride_so_far=stride * (2 if pooled else 1), output_stride=output_stride)
+    replace_strides(stages_of(trunk), stride_so_far=trunk.stem_stride, output_stride=output_stride)
     return trunk
 
 
 def stages_of(trunk: nn.Module) -> list[nn.Sequential]:
     """The four stages."""
     return [trunk.layer1, trunk.layer2, trunk.layer3, trunk.layer4]
+
+
+def stride_of(stages: list[nn.Sequential]) -> int:
+    """How many samples of their input lie between two cells of the last stage's map."""
+    return math.prod(max(max(conv.stride) for conv in _convolutions(stage)) for stage in stages)
 
 
 def stage_maps(trunk: ResidualTrunk, x: Tensor) -> Iterator[Tensor]:
@@ -214,12 +226,16 @@ def replace_strides(stages: list[nn.Sequential], *, stride_so_far: int, output_s
     """Leave out the strides beyond ``output_stride`` (in place) and dilate what comes after them."""
     dilation = 1
     for stage in stages:
-        convs = [m for m in stage.modules() if isinstance(m, nn.Conv2d | nn.Conv3d)]
+        convs = _convolutions(stage)
         strided = any(max(conv.stride) > 1 for conv in convs)
         if strided and stride_so_far < output_stride:
             stride_so_far *= 2
         elif strided:
             dilation = _dilate(convs, dilation)
+
+
+def _convolutions(stage: nn.Module) -> list[nn.Conv2d | nn.Conv3d]:
+    return [module for module in stage.modules() if isinstance(module, nn.Conv2d | nn.Conv3d)]
 
 
 def _dilate(convs: list[nn.Module], dilation: int) -> int:
@@ -315,6 +331,8 @@ class SEResNet50(PooledNet):
         super().__init__(stage_channels(50, width)[-1], classes, dropout)
         self.trunk = _se_trunk(channels, WIDTH_DIVISORS[width])
         replace_strides(stages_of(self.trunk), stride_so_far=4, output_stride=output_stride)
+        # MONAI pools the stem without padding: its first cell is centred on the third sample.
+        self.trunk.cell_centres = 2.0, 4.0 * stride_of(stages_of(self.trunk))
 
     def features(self, x: Tensor) -> Tensor:
         """(batch, channel, row, column) -> (batch, 2048, row / output_stride, column / output_stride)."""

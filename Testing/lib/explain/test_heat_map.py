@@ -164,6 +164,18 @@ def test_painting_puts_the_centre_of_a_map_cell_where_its_pixels_were():
     assert np.linalg.norm(heat.peakRAS - expected) < 1.0
 
 
+@pytest.mark.parametrize("first", [0.0, 2.0, 5.0])
+def test_a_cell_is_painted_where_its_receptive_field_is_centred(first):
+    volume = CTVolume(np.full((20, 90, 90), -800.0, np.float32), np.diag([-0.5, -0.5, 1.0, 1.0]))
+    box = LesionBox(transformed_points(volume.ijkToRAS, [45.0, 45.0, 10.0]), [30.0, 30.0, 10.0])
+    stack = axial_stack(volume, box, AxialStackSpec())
+    cam = np.zeros((len(stack.hu), 8, 8), dtype=np.float32)
+    cam[len(cam) // 2, 5, 2] = 1.0
+    heat = resample_to_ct(cam, stack, box, volume, "any", cell_centres=(first, 8.0))
+    expected = transformed_points(stack.sampleToRAS, [2 * 8 + first, 5 * 8 + first, len(cam) // 2])
+    assert np.abs(heat.peakRAS - expected)[:2].max() <= 0.25 + 1e-6  # half a voxel
+
+
 @pytest.mark.parametrize("seed", range(12))
 def test_a_map_along_the_axes_of_the_ct_is_that_of_the_general_way(seed, monkeypatch):
     rng = np.random.default_rng(seed)
@@ -174,7 +186,10 @@ def test_a_map_along_the_axes_of_the_ct_is_that_of_the_general_way(seed, monkeyp
     pane_to_ras[:3, 3], ijk_to_ras[:3, 3] = rng.uniform(-3, 3, (2, 3))
     ijk_to_ras[:3, :3] = np.diag(rng.uniform(0.4, 1.5, 3))
     turn[:3, :3] = np.linalg.qr(rng.standard_normal((3, 3)))[0]
-    pane = heat_map._Pane(cells, turn @ pane_to_ras, region)
+    places = tuple(
+        (float(first), float(step)) for first, step in zip(rng.uniform(-1, 3, 3), rng.uniform(0.5, 3, 3), strict=True)
+    )
+    pane = heat_map._Pane(cells, turn @ pane_to_ras, region, places)
     shape = tuple(rng.integers(3, 12, 3))
     fast = heat_map._resampled(pane, turn @ ijk_to_ras, shape)
     monkeypatch.setattr(heat_map, "_along_axes", None)

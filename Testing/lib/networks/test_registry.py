@@ -8,6 +8,7 @@ import sys
 import pytest
 import torch
 from LesionLib.errors import BundleError
+from LesionLib.explain.heat_map import cells_along
 from LesionLib.networks import ARCHITECTURES, EXAMPLE_INPUTS, LesionNet, build_network, sizes_of
 
 SMALL = {
@@ -120,3 +121,34 @@ def test_every_architecture_tells_its_sizes_without_taking_memory(name):
     assert sizes.parameters > 1_000_000
     assert len(sizes.map) == len(EXAMPLE_INPUTS[name])
     assert len(sizes.descriptor) == 1
+
+
+def seen_by_the_middle_cell(network: LesionNet, shape: tuple[int, ...]) -> list[tuple[float, int, int]]:
+    """Along each axis: the centroid of what changes the middle cell of a map, which cell that is, and how many there are."""
+    x = torch.rand(1, *shape, requires_grad=True)
+    f = network.features(x)
+    middle = tuple(size // 2 for size in f.shape[2:])
+    cell, moved = f[(0, slice(None), *middle)], torch.zeros(shape[1:])
+    for _ in range(4):
+        (gradient,) = torch.autograd.grad((torch.randn_like(cell) * cell).sum(), x, retain_graph=True)
+        moved += gradient[0].square().sum(dim=0)
+    found = []
+    for axis, size in enumerate(shape[1:]):
+        along = moved.sum(dim=[other for other in range(moved.ndim) if other != axis])
+        found.append((float((along * torch.arange(size)).sum() / along.sum()), middle[axis], f.shape[2 + axis]))
+    return found
+
+
+# The nodule's map lies in space already. DADRN's attention looks at the whole patch: without it its trunk is seen.
+@pytest.mark.parametrize("name", sorted(ARCHITECTURES.keys() - {"nodule"}))
+def test_the_cells_of_a_map_look_where_it_is_said(name):
+    shape = (1, 56, 56, 56) if len(EXAMPLE_INPUTS[name]) == 4 else (EXAMPLE_INPUTS[name][0], 224, 224)
+    arguments = SMALL[name] | {"dadrn": {"attention": "none"}, "cnn3d": {"width": "tiny"}}.get(name, {})
+    off = []
+    for seed in range(3):
+        torch.manual_seed(seed)
+        network = build_network(name, arguments)
+        for axis, (centroid, cell, cells) in enumerate(seen_by_the_middle_cell(network, shape)):
+            first, step = cells_along(cells, shape[1 + axis], network.cell_centres)
+            off.append((centroid - first - step * cell) / step)
+    assert abs(sum(off)) / len(off) < 0.2  # of a cell; spread evenly over the patch they would be .4 to .5 off

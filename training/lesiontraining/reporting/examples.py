@@ -17,7 +17,7 @@ _TRUTH, _MAP = PALETTE[2], PALETTE[1]
 def maps_chart(methods: Mapping[str, Arrays]) -> Chart | None:
     """A row a lesion that every method has a map of: the picture with the lesion's box, then each method's map with its own box.
 
-    ``methods``: by name, ``image`` (n, row, column), ``cam`` (n, h, w), ``truth`` and ``box`` (n, 4), ``label``, ``predicted`` and
+    ``methods``: by name, ``image`` and ``cam`` (n, row, column), ``truth`` and ``box`` (n, 4), ``label``, ``predicted`` and
     ``lesion`` (n,), as `lesiontraining.runs.localising` makes them; the model first.
     """
     if not methods:

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from LesionLib.explain.heat_map import HeatMap, resample_to_ct
+from LesionLib.explain.heat_map import HeatMap, cells_along, resample_to_ct
 from LesionLib.explain.localisation import energy_share, layers_from_the_head, randomise, rank_correlation
 from LesionLib.explain.occlusion import occlusion_map, surroundings
 from LesionLib.explain.saliency import grad_cam
@@ -102,13 +102,15 @@ def _heat(seen: _Seen) -> _Heat:
 
 @dataclass(frozen=True, eq=False)
 class _Seen:
-    """A lesion's answer with its map: ``cam`` as the network makes it, ``heat`` on the CT, ``looked_at`` 1 where it looked."""
+    """A lesion's answer with its map: ``cam`` as the network makes it, whose cells look where
+    ``cell_centres`` says, ``heat`` on the CT, ``looked_at`` 1 where it looked."""
 
     lesion: Lesion
     spec: Spec
     patches: Tensor
     answer: int
     cam: Tensor
+    cell_centres: tuple[float, float] | None
     heat: HeatMap
     looked_at: HeatMap
 
@@ -123,13 +125,15 @@ def _seen(network: LesionNet, volume: CTVolume, box: LesionBox, spec: Spec, *, a
             answer = int(network.probabilities(network.head(features)).mean(dim=0).argmax())
     cam = grad_cam(network, features, answer).cpu()
     ones = np.ones((len(features), *(1,) * (features.ndim - 2)), np.float32)
-    return _Seen(
-        lesion, spec, patches, answer, cam, _resampled(cam.numpy(), lesion, volume), _resampled(ones, lesion, volume)
-    )
+    centres = network.cell_centres
+    heat = _resampled(cam.numpy(), lesion, volume, centres)
+    return _Seen(lesion, spec, patches, answer, cam, centres, heat, _resampled(ones, lesion, volume))
 
 
-def _resampled(maps: np.ndarray, lesion: Lesion, volume: CTVolume) -> HeatMap:
-    return resample_to_ct(maps, lesion.sample, lesion.box, volume, "any")
+def _resampled(
+    maps: np.ndarray, lesion: Lesion, volume: CTVolume, cell_centres: tuple[float, float] | None = None
+) -> HeatMap:
+    return resample_to_ct(maps, lesion.sample, lesion.box, volume, "any", cell_centres=cell_centres)
 
 
 def _peaks_in(heat: HeatMap, segment: CTVolume) -> bool:
@@ -333,12 +337,17 @@ def _orders(seen: _Seen, rng: np.random.Generator) -> dict[str, Tensor]:
     heat = seen.cam.double() + 1e-9 * noise * float(seen.cam.max())
     place = torch.stack(torch.meshgrid(*(torch.linspace(-1, 1, n).double() for n in cells), indexing="ij"))
     middle = -place.norm(dim=0).expand(seen.cam.shape)
-    orders = {MODEL: heat, MIDDLE: middle, RANDOM: noise}
-    return {name: _by_pixel(of, seen) for name, of in orders.items()}
+    of_model = {MODEL: _by_pixel(heat, seen, seen.cell_centres)}
+    return of_model | {name: _by_pixel(of, seen) for name, of in {MIDDLE: middle, RANDOM: noise}.items()}
 
 
-def _by_pixel(cells: Tensor, seen: _Seen) -> Tensor:
-    return torch.nn.functional.interpolate(cells[:, None], size=seen.patches.shape[2:], mode="nearest")[:, 0]
+def _by_pixel(cells: Tensor, seen: _Seen, cell_centres: tuple[float, float] | None = None) -> Tensor:
+    """The value of the nearest cell at each pixel of the patches, (patch, row, column) or with slices before the rows."""
+    for axis, (count, samples) in enumerate(zip(cells.shape[1:], seen.patches.shape[2:], strict=True), start=1):
+        first, step = cells_along(count, samples, cell_centres)
+        nearest = ((torch.arange(samples) - first) / step).round().long().clamp(0, count - 1)
+        cells = cells.index_select(axis, nearest)
+    return cells
 
 
 def _mean_fall(network: LesionNet, seen: _Seen, order: Tensor) -> float:

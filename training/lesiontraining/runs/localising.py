@@ -20,6 +20,7 @@ from LesionLib.explain.localisation import (
     localisation,
     localised,
     map_box,
+    map_on_pixels,
 )
 from LesionLib.explain.saliency import grad_cam
 from LesionLib.networks import LesionNet
@@ -70,7 +71,7 @@ class Localiser:
     def examples(self, test: LesionDataset, figures: dict[str, Any]) -> dict[str, np.ndarray]:
         """Slices with their map, the box of it and that of the lesion, each class in turn; empty where nothing was measured.
 
-        ``image``: (n, row, column), the middle channel; ``cam``: (n, h, w); ``truth``, ``box``: (n, 4), row, column, rows and
+        ``image``: (n, row, column), the middle channel; ``cam``: (n, row, column); ``truth``, ``box``: (n, 4), row, column, rows and
         columns in pixels, NaN for a map without heat; ``label``, ``predicted``: class names, (n,); ``lesion``: rows of ``test``.
         """
         found = figures.get("localisation", NOT_MEASURED)
@@ -82,7 +83,9 @@ class Localiser:
         boxes = [map_box(case, threshold=found["threshold"]) for case in cases]
         return {
             "image": np.stack([image[len(image) // 2] for image in images]),
-            "cam": np.stack([case.cam / max(float(case.cam.max()), 1e-12) for case in cases]).astype(np.float32),
+            "cam": np.stack([map_on_pixels(case) / max(float(case.cam.max()), 1e-12) for case in cases]).astype(
+                np.float32
+            ),
             "truth": np.stack([test.targets[row] for row, _ in chosen]),
             "box": np.stack([np.full(4, np.nan) if b is None else np.concatenate([b[0], b[1] - b[0]]) for b in boxes]),
             "label": np.array([case.label for case in cases]),
@@ -114,7 +117,9 @@ class Localiser:
         ] = True
         if not truth.any():
             return None
-        return LocalisationCase(np.squeeze(cam), truth, self.class_names[label], self.class_names[predicted])
+        return LocalisationCase(
+            np.squeeze(cam), truth, self.class_names[label], self.class_names[predicted], self.network.cell_centres
+        )
 
 
 def classes_without_lesion(class_names: Sequence[str], given: Sequence[str] | None) -> tuple[str, ...]:

@@ -24,9 +24,10 @@ from lesiontraining.reproduce.outcomes import (
     read_numbers,
     status_of,
 )
-from lesiontraining.reproduce.page import Paper, page
+from lesiontraining.reproduce.page import page
 from lesiontraining.reproduce.plan import BUDGETS, NUMBERS, PLAN, SUITES, ReproductionError, read_plan
 from lesiontraining.reproduce.runs import Reproduction, Results, claim_key
+from lesiontraining.reproduce.summary import Paper
 from repository import ROOT
 
 FOLDER = ROOT / "training" / "reproduction"
@@ -98,6 +99,8 @@ def test_what_nothing_is_drawn_for_runs_once_and_networks_once_a_seed(carried):
         ("texture", 0),
     ]
     assert all(run["figures"]["auc"] >= 0 and run["seconds"] > 0 for run in runs)
+    (levels,) = suite.results.all_of("table")  # one table, whatever ran on it
+    assert 0 < levels["levels"]["MAP, all"] < 1
 
 
 def test_the_time_that_is_left_is_said_and_what_is_finished_is_left(carried):
@@ -158,7 +161,10 @@ def test_the_page_is_made_of_the_results_and_says_what_held_up(plan, tmp_path):
     results.keep("claim", claim_key(claim, plan.sides(claim, claim.where[0], "small"), plan), values)
     text = page(plan, papers, numbers, results)
     assert papers[0].shown in text
-    assert "held up on adrenal5 (+0.200, +0.100 to +0.300, n 90)" in text
+    assert "| yes (adrenal5); not tried yet (nodule-kind, nodule-malignancy) |" in text
+    assert "- On adrenal5, computed: **yes**. It reached 0.20, its control 0.20." in text
+    assert "Difference +0.20, 95 % interval +0.10 to +0.30, 90 lesions of 40 patients." in text
+    assert "**1 were judged: 1 held up on at least one set of lesions, 0 did not.**" in text
     assert "shown on phantom" in text
     assert text.count("| 97.34 | 97.39 (misprint") == 2
 
@@ -188,7 +194,8 @@ def test_the_head_of_the_page_says_where_the_control_did_better(plan, tmp_path):
         results.keep("claim", key, values)
         text = page(plan, papers, read_numbers(FOLDER / NUMBERS, plan), results)
         assert said in text
-        assert ("its control did better, on adrenal5" in text) == (high < 0)
+        assert ("- On adrenal5, computed: **no, the other did better**." in text) == (high < 0)
+        assert ("- On adrenal5, computed: **no**." in text) == (high > 0)
 
 
 def outcome(plan, *, low: float, suite: str, p_holm: float = 0.01, **claim: object) -> Outcome:
@@ -263,7 +270,8 @@ def test_a_claim_that_holds_up_beside_a_control_at_chance_says_so(plan, tmp_path
         values = {"difference": d, "first": {**d, "low": 0.5}, "second": {**d, "low": low}, "figure": claim.figure}
         results.keep("claim", claim_key(claim, sides, plan), {**values, "seeds": 3, "budget": "small"})
         text = page(plan, papers, read_numbers(FOLDER / NUMBERS, plan), results)
-        assert ("held up, beside a control no better than chance, on adrenal5" in text) == (low == 0.2)
+        assert ("- On adrenal5, computed: **yes, but the other learned nothing**." in text) == (low == 0.2)
+        assert ("- On adrenal5, computed: **yes**." in text) == (low == 0.25)
         assert ("shown; its control is at chance" in text) == (low == 0.2)
 
 

@@ -13,7 +13,6 @@ from LesionLib.sampling.resample import slice_offsets_mm
 from lesiontraining.cli import main
 from lesiontraining.commands.recipes import recipe_file
 from lesiontraining.evaluation.predictions import Predictions
-from lesiontraining.reproduce.classical import hand_crafted, texture
 from lesiontraining.reproduce.command import PAPERS
 from lesiontraining.reproduce.measures import compared, measures_of, over_seeds
 from lesiontraining.reproduce.outcomes import (
@@ -30,6 +29,7 @@ from lesiontraining.reproduce.page import page
 from lesiontraining.reproduce.plan import BUDGETS, NUMBERS, PLAN, SUITES, ReproductionError, read_plan
 from lesiontraining.reproduce.runs import Reproduction, Results, claim_key
 from lesiontraining.reproduce.summary import Paper
+from lesiontraining.tasks.classical import hand_crafted, texture
 from repository import ROOT
 
 FOLDER = ROOT / "training" / "reproduction"

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 from LesionLib.inference.classifier import software_versions
 
-from lesiontraining.commands.fit import fit, recipe_cli
+from lesiontraining.commands.fit import classical_predictions, fit, recipe_cli
 from lesiontraining.evaluation.baselines import baseline_runs
 from lesiontraining.evaluation.predictions import Predictions
 from lesiontraining.reproduce.chance import search_levels, table_key
@@ -281,12 +281,11 @@ class Reproduction:
 
 def _fit_classical(run: Run, arguments: Sequence[str], fold: FoldFolder) -> None:
     """A comparator without a network, in the folder of a fold that `fit` could have left."""
-    from lesiontraining.reproduce.classical import classical_predictions
-
     data = recipe_cli(arguments, fold).datamodule
-    classical_predictions(run.asked["classical"], data, seed=run.seed).save(fold.path / "predictions.npz")
+    predictions = classical_predictions(run.asked["classical"], data, seed=run.seed)
+    predictions.save(fold.path / "predictions.npz")
     description = {**data.description(), "leaks": None}
-    fold.finish({"epochs": 0, "device": "CPU", "figures": {}, "data": description})
+    fold.finish({"epochs": 0, "device": "CPU", "network": False, "figures": {}, "data": description})
 
 
 def _in_order(sides: tuple[Sequence[Run], Sequence[Run]]) -> list[Run]:

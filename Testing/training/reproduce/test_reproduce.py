@@ -8,10 +8,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import yaml
+from LesionLib.phantom.masses import mass_ct
+from LesionLib.sampling.resample import slice_offsets_mm
 from lesiontraining.cli import main
 from lesiontraining.commands.recipes import recipe_file
 from lesiontraining.evaluation.predictions import Predictions
-from lesiontraining.reproduce.classical import hand_crafted, texture
 from lesiontraining.reproduce.command import PAPERS
 from lesiontraining.reproduce.measures import compared, measures_of, over_seeds
 from lesiontraining.reproduce.outcomes import (
@@ -24,9 +25,11 @@ from lesiontraining.reproduce.outcomes import (
     read_numbers,
     status_of,
 )
-from lesiontraining.reproduce.page import Paper, page
+from lesiontraining.reproduce.page import page
 from lesiontraining.reproduce.plan import BUDGETS, NUMBERS, PLAN, SUITES, ReproductionError, read_plan
 from lesiontraining.reproduce.runs import Reproduction, Results, claim_key
+from lesiontraining.reproduce.summary import Paper
+from lesiontraining.tasks.classical import hand_crafted, texture
 from repository import ROOT
 
 FOLDER = ROOT / "training" / "reproduction"
@@ -98,6 +101,8 @@ def test_what_nothing_is_drawn_for_runs_once_and_networks_once_a_seed(carried):
         ("texture", 0),
     ]
     assert all(run["figures"]["auc"] >= 0 and run["seconds"] > 0 for run in runs)
+    (levels,) = suite.results.all_of("table")  # one table, whatever ran on it
+    assert 0 < levels["levels"]["MAP, all"] < 1
 
 
 def test_the_time_that_is_left_is_said_and_what_is_finished_is_left(carried):
@@ -119,6 +124,29 @@ def test_another_option_is_another_configuration(carried):
     assert plan.run("plain", "masses", 0, "small").hash != other.run("plain", "masses", 0, "small").hash
     assert plan.run("plain", "masses", 0, "small").hash != plan.run("plain", "masses", 1, "small").hash
     assert plan.run("texture", "masses", 0, "small").hash == other.run("texture", "masses", 0, "small").hash
+
+
+def test_a_table_sets_an_option_in_place_of_a_system_that_has_it_and_of_no_other(carried):
+    plan = carried[0].plan
+    table = replace(plan.tables["masses"], instead={"data.input.max_slices": 3})
+    other = replace(plan, tables={"masses": table})
+    run = other.run("plain", "masses", 0, "small")
+    assert (run.options["data.input.max_slices"], run.options["data.folds"]) == (3, "fold")
+    assert run.hash != plan.run("plain", "masses", 0, "small").hash
+    assert "data.input.max_slices" not in other.run("texture", "masses", 0, "small").options
+    assert other.run("texture", "masses", 0, "small").hash == plan.run("texture", "masses", 0, "small").hash
+
+
+def test_a_scar_is_seen_in_the_slices_that_the_plan_takes_of_adrenal5(plan):
+    """The core of a mass is what makes it a scar: a slice has to go through it."""
+    options = plan.run("resnet", "adrenal5", 0, "small").options
+    slices = options["data.input.max_slices"]
+    depths = []
+    for seed in range(6):
+        mass = mass_ct(kind="scar", place="fat", seed=seed, style_seed=seed)
+        nearest = np.abs(slice_offsets_mm(mass.volume, mass.box, slices)).min()
+        depths.append(nearest / (mass.box.sizeMm[2] / 2))
+    assert max(depths) < 0.35  # the core is the inner 40 % of the radius
 
 
 def test_results_name_no_lesion_and_no_patient(carried):
@@ -158,7 +186,10 @@ def test_the_page_is_made_of_the_results_and_says_what_held_up(plan, tmp_path):
     results.keep("claim", claim_key(claim, plan.sides(claim, claim.where[0], "small"), plan), values)
     text = page(plan, papers, numbers, results)
     assert papers[0].shown in text
-    assert "held up on adrenal5 (+0.200, +0.100 to +0.300, n 90)" in text
+    assert "| yes (adrenal5); not tried yet (nodule-kind, nodule-malignancy) |" in text
+    assert "- On adrenal5, computed: **yes**. It reached 0.20, its control 0.20." in text
+    assert "Difference +0.20, 95 % interval +0.10 to +0.30, 90 lesions of 40 patients." in text
+    assert "**1 were judged: 1 held up on at least one set of lesions, 0 did not.**" in text
     assert "shown on phantom" in text
     assert text.count("| 97.34 | 97.39 (misprint") == 2
 
@@ -188,7 +219,8 @@ def test_the_head_of_the_page_says_where_the_control_did_better(plan, tmp_path):
         results.keep("claim", key, values)
         text = page(plan, papers, read_numbers(FOLDER / NUMBERS, plan), results)
         assert said in text
-        assert ("its control did better, on adrenal5" in text) == (high < 0)
+        assert ("- On adrenal5, computed: **no, the other did better**." in text) == (high < 0)
+        assert ("- On adrenal5, computed: **no**." in text) == (high > 0)
 
 
 def outcome(plan, *, low: float, suite: str, p_holm: float = 0.01, **claim: object) -> Outcome:
@@ -263,7 +295,8 @@ def test_a_claim_that_holds_up_beside_a_control_at_chance_says_so(plan, tmp_path
         values = {"difference": d, "first": {**d, "low": 0.5}, "second": {**d, "low": low}, "figure": claim.figure}
         results.keep("claim", claim_key(claim, sides, plan), {**values, "seeds": 3, "budget": "small"})
         text = page(plan, papers, read_numbers(FOLDER / NUMBERS, plan), results)
-        assert ("held up, beside a control no better than chance, on adrenal5" in text) == (low == 0.2)
+        assert ("- On adrenal5, computed: **yes, but the other learned nothing**." in text) == (low == 0.2)
+        assert ("- On adrenal5, computed: **yes**." in text) == (low == 0.25)
         assert ("shown; its control is at chance" in text) == (low == 0.2)
 
 

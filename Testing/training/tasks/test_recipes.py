@@ -118,6 +118,28 @@ def test_a_recipe_is_fitted_measured_exported_and_answers_the_same_without_train
         np.testing.assert_allclose(there["p"], predictions.probabilities[row], atol=1e-4)
 
 
+@pytest.mark.parametrize("recipe", ["hand-crafted", "texture", "radiomics"])
+def test_a_comparator_without_a_network_goes_the_same_way_and_is_measured_only(
+    recipe, runs, measured, table, tmp_path, capsys
+):
+    run = measured(recipe)
+    predictions = Predictions.load(run / "fold-0" / "predictions.npz")
+    np.testing.assert_allclose(predictions.probabilities.sum(axis=1), 1, atol=1e-6)
+    np.testing.assert_allclose(np.linalg.norm(predictions.embeddings, axis=1), 1, atol=1e-5)
+    figures = json.loads((run / "report" / "metrics.json").read_text(encoding="utf-8"))["figures"]
+    assert {recipe, "size alone"} <= set(figures)
+    beside = tmp_path / "beside"
+    assert main(["evaluate", str(runs("cross-entropy")), str(run), "--out", str(beside), "--draws", "20"]) == 0
+    compared = json.loads((beside / "metrics.json").read_text(encoding="utf-8"))["comparisons"]
+    assert recipe in compared
+    assert not list((run / "fold-0").glob("*.ckpt"))
+    assert main(["export", str(run), "--out", str(tmp_path / "model"), "--license", str(LICENSE)]) != 0
+    assert "without a network" in capsys.readouterr().err
+    done = (run / "fold-0" / "done.json").stat().st_mtime_ns
+    assert main(["fit", "--config", f"tiny/{recipe}", "--data.table", str(table), "--out", str(run)]) == 0
+    assert (run / "fold-0" / "done.json").stat().st_mtime_ns == done  # finished folds are left
+
+
 def test_no_name_of_a_patient_is_in_what_a_run_leaves(measured):
     run = measured("cross-entropy")
     left = [path for path in run.rglob("*") if path.is_file()]

@@ -129,8 +129,10 @@ def _examples(folds_of: dict[str, list[FoldFolder]]) -> list[Chart]:
     return [chart for chart in (maps_chart(maps), frangi_chart(model.get("frangi", {}))) if chart is not None]
 
 
-def _claim(folds: Sequence[FoldFolder], baselines: Sequence[str], draws: int) -> ClaimRun:
-    """What is known of the folds beside their figures."""
+def _claim(folds: Sequence[FoldFolder], baselines: Sequence[str], draws: int) -> ClaimRun | None:
+    """What is known of the folds beside their figures; None for a comparator without a network, which nobody publishes as a model."""
+    if not folds[0].has_network:
+        return None
     model, network = FittedModel.load(folds[0].path)
     return ClaimRun(
         facts=[fold.facts for fold in folds],

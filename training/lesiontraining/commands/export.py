@@ -296,6 +296,9 @@ def export(run: Path, out: Path, plan: ExportPlan, *, fold: int | None = None) -
     Raises `ExportError` where the run was not evaluated, so that no model travels without its figures.
     """
     folder = _fold(run, fold)
+    if not folder.has_network:
+        msg = f"{run.name} was fitted without a network: it is measured beside others (lesiontrain evaluate) and is no model folder."
+        raise ExportError(msg)
     metrics = _metrics(run, folder)
     model, network = FittedModel.load(folder.path)
     if model.input["kind"] not in KINDS:

@@ -36,6 +36,7 @@ from lesiontraining.runs.folder import FittedModel, FoldFolder, RunError, RunFol
 from lesiontraining.runs.inference import fit_temperature, lesion_features, lesion_probabilities
 from lesiontraining.runs.settings import keep_settings, kept_settings, require_same_settings, settings_of
 from lesiontraining.tasks.base import LesionTask
+from lesiontraining.tasks.classical import classical_answers
 
 
 class OptionError(LesionLensError):
@@ -131,6 +132,8 @@ def _reason(text: str) -> str:
 
 def _refuse_other_channels(cli: RecipeCLI) -> None:
     """Said before hours of training: what the input gives and what the network takes."""
+    if not cli.model.has_network:
+        return
     given = cli.datamodule.train.images[0].shape[1]
     taken = cli.model.arguments.get("channels", EXAMPLE_INPUTS[cli.model.architecture][0])
     if given != taken:
@@ -224,6 +227,9 @@ def _settings(cli: RecipeCLI) -> dict[str, str]:
 
 def _fit_fold(cli: RecipeCLI, fold: FoldFolder, arguments: Sequence[str], notify: Notify) -> None:
     start = time.monotonic()
+    if not cli.model.has_network:
+        _fit_without_network(cli, fold, arguments, notify)
+        return
     if cli.trainer.is_global_zero:
         fold.remove_leftovers()
     begun = fold.last_checkpoint
@@ -251,6 +257,35 @@ def _fit_fold(cli: RecipeCLI, fold: FoldFolder, arguments: Sequence[str], notify
     model.save(fold.path, network)
     fold.finish({**model.facts, "seconds": round(time.monotonic() - start, 1)})
     notify(f"fold {fold.number}: {_one_line(predictions, model)}")
+
+
+def _fit_without_network(cli: RecipeCLI, fold: FoldFolder, arguments: Sequence[str], notify: Notify) -> None:
+    """A comparator that is not trained: predictions and facts as of any other, and no model."""
+    start = time.monotonic()
+    if not cli.trainer.is_global_zero:
+        return
+    data = cli.datamodule
+    notify(f"fold {fold.number}: fitting {type(cli.model).__name__} and answering the lesions")
+    predictions = _predictions_by(cli.model.answers_of_sets, data)
+    predictions.save(fold.path / "predictions.npz")
+    facts = {**_facts(cli, arguments), "epochs": 0, "device": "CPU", "network": False, "figures": {}}
+    fold.finish({**facts, "seconds": round(time.monotonic() - start, 1)})
+    test = predictions.at((predictions.split == "test") & (predictions.labels >= 0))
+    right = (test.probabilities.argmax(axis=1) == test.labels).mean() if len(test) else float("nan")
+    notify(f"fold {fold.number}: {right:.1%} of {len(test)} test lesions right; lesiontrain evaluate tells the rest")
+
+
+def classical_predictions(features: str, data: LesionDataModule, *, seed: int) -> Predictions:
+    """What a comparator without a network says of all lesions. Raises `TrainingError`."""
+    return _predictions_by(lambda sets: classical_answers(features, sets, seed=seed), data)
+
+
+def _predictions_by(
+    answers: Callable[[Sequence[LesionDataset]], Sequence[tuple[np.ndarray, np.ndarray]]], data: LesionDataModule
+) -> Predictions:
+    sets = {"train": data.train, "val": data.val, "test": data.test}
+    lines = {row.lesion_id: f"line {row.line}" for row in data.table.rows}
+    return predictions_of_sets(sets, answers(list(sets.values())), lines)
 
 
 @contextmanager

@@ -10,9 +10,9 @@ import yaml
 
 from lesiontraining.reproduce import page as pages
 from lesiontraining.reproduce.outcomes import read_numbers
-from lesiontraining.reproduce.page import Paper
 from lesiontraining.reproduce.plan import NUMBERS, PLAN, RESULTS, read_plan, reproduction_folder
 from lesiontraining.reproduce.runs import Reproduction, Results
+from lesiontraining.reproduce.summary import Paper
 
 PAGE, PAPERS = "REPRODUCTION.md", "papers.yaml"
 

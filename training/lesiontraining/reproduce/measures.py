@@ -15,7 +15,7 @@ from lesiontraining.reporting.figures import OF_POSITIVE, classification_statist
 from lesiontraining.reproduce.plan import ReproductionError
 
 _CLASSIFICATION = ("accuracy", "balanced_accuracy", "macro_specificity", "macro_precision", "macro_f1", "auc")
-_SEARCH = {
+SEARCH = {
     "mAP@10": "ap_a",
     "mAP@10 of hits": "ap_b",
     "P@1": "p_at_1",
@@ -23,7 +23,7 @@ _SEARCH = {
     "MAP": "ap",
     "MRR": "reciprocal_rank",
 }
-_RULES = ("all", "same", "cross")
+RULES = ("all", "same", "cross")
 LOCALISED = "localised"
 
 
@@ -52,11 +52,11 @@ def measures_of(test: Predictions, hits: Mapping[str, bool] | None = None) -> di
         of_class = positive_statistics(test, number)
         found |= {f"{figure} of {name}": Measure(of_class[figure], test.patients) for figure in OF_POSITIVE}
     labels = np.array(test.class_names)[test.labels]
-    for rule in _RULES:
+    for rule in RULES:
         studies = test.studies if rule == "cross" else None
         one = retrieve(test.embeddings, labels, test.patients, rule=rule, studies=studies, metric=test.metric)
         if len(one.query):
-            of_rule = {f"{shown}, {rule}": one.statistic(figure) for shown, figure in _SEARCH.items()}
+            of_rule = {f"{shown}, {rule}": one.statistic(figure) for shown, figure in SEARCH.items()}
             found |= {name: Measure(statistic, one.patients) for name, statistic in of_rule.items()}
     return found | _localised(test, hits or {})
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from lesiontraining.evaluation.intervals import holm
+from lesiontraining.reproduce.chance import JUDGED_BY, level, table_key
 from lesiontraining.reproduce.plan import BUDGETS, SUITES, Claim, Plan, ReproductionError, Run
 from lesiontraining.reproduce.runs import Results, claim_key, system_key
 
@@ -22,6 +23,7 @@ PRIVATE = "not reproducible: private data"
 NEEDS_GPU = "not run: needs GPU"
 BUDGET = "not run: budget"
 UNLEARNED = "no better than chance at this budget"
+SAME = "the same at this budget"
 STATUSES = (*SHOWN.values(), NOT_SUPPORTED, PRIVATE, NEEDS_GPU, BUDGET)
 _LEVEL = 0.05
 _ROUNDING = 1e-4  # results keep four digits
@@ -30,10 +32,12 @@ _ROUNDING = 1e-4  # results keep four digits
 @dataclass(frozen=True)
 class Outcome:
     """A claim on one of its tables. ``found``: the comparison as it was kept, None where it was not made, for ``reason``; one that
-    says nothing where the reason is `UNLEARNED`.
+    says nothing where the reason is `UNLEARNED` or `SAME`.
 
     ``p_holm``: None for what is only reported and for "as well as". ``shown``: None where nothing was claimed or measured.
-    ``weak_control``: what it is compared with did no better than chance at the small budget.
+    ``chance``: of either side, None where its figure has no such level. ``weak_control``: what it is compared with did no better than
+    that at the small budget. ``same_as``: where the reason is `SAME`, the earlier claim that comes to the same runs, or the claim
+    itself where its own two sides do. ``needs``: what is missing, in words.
     """
 
     claim: Claim
@@ -44,6 +48,9 @@ class Outcome:
     p_holm: float | None = None
     shown: bool | None = None
     weak_control: bool = False
+    chance: tuple[float | None, float | None] = (None, None)
+    same_as: str = ""
+    needs: str = ""
 
 
 def outcomes(plan: Plan, results: Results) -> list[Outcome]:
@@ -51,6 +58,7 @@ def outcomes(plan: Plan, results: Results) -> list[Outcome]:
     kept = [_looked_up(plan, results, claim, place, suite) for suite in SUITES for claim, place in plan.places(suite)]
     order = {claim.id: number for number, claim in enumerate(plan.claims)}
     kept.sort(key=lambda one: (order[one.claim.id], SUITES.index(one.suite)))
+    kept = _with_what_is_the_same(plan, kept)
     adjusted: dict[int, float] = {}
     for paper in {one.claim.paper for one in kept}:
         family = [i for i, one in enumerate(kept) if one.claim.paper == paper and _is_tested(one)]
@@ -68,24 +76,71 @@ def _looked_up(plan: Plan, results: Results, claim: Claim, place: str, suite: st
             continue
         found = results.read("claim", claim_key(claim, sides, plan))
         if found is not None:
-            first, second = (
-                budget == BUDGETS[0] and _is_at_chance(results, runs, found, side)
-                for runs, side in zip(sides, ("first", "second"), strict=True)
+            each = [_Side(runs, found[side]) for runs, side in zip(sides, ("first", "second"), strict=True)]
+            levels = [side.chance(claim.figure, results) for side in each]
+            first, second = (budget == BUDGETS[0] and side.is_at_chance(claim.figure, plan, results) for side in each)
+            return Outcome(
+                claim,
+                place,
+                suite,
+                found,
+                UNLEARNED if first else "",
+                weak_control=second,
+                chance=(levels[0], levels[1]),
             )
-            return Outcome(claim, place, suite, found, UNLEARNED if first else "", weak_control=second)
         reason = BUDGET if budget == BUDGETS[0] else reason
-    return Outcome(claim, place, suite, None, reason)
+    return Outcome(claim, place, suite, None, reason, needs=_needs(plan, claim) if reason == NEEDS_GPU else "")
 
 
-def _is_at_chance(results: Results, runs: Sequence[Run], found: Mapping[str, Any], side: str) -> bool:
-    """Whether the interval of a side reaches down to chance: a system that was trained too little to answer at all says nothing of
-    its claim. Known for balanced accuracy, AUC and what a map lies on; False otherwise."""
-    kept = results.read("run", runs[0].hash) if runs else None
-    if kept is None or found[side]["low"] is None:
-        return False
-    classes = {name for part in kept["counts"].values() for name in part} - {"not known"}
-    by_chance = {"balanced_accuracy": 1 / max(len(classes), 1), "auc": 0.5, "localised": 0.0}.get(found["figure"])
-    return by_chance is not None and found[side]["low"] <= by_chance + _ROUNDING
+def _needs(plan: Plan, claim: Claim) -> str:
+    """What the systems of a claim need that is not here."""
+    systems = [plan.systems[name] for name in (claim.better, claim.than) if name in plan.systems]
+    return "published weights and a GPU" if any(system.weights for system in systems) else "a GPU"
+
+
+def _with_what_is_the_same(plan: Plan, kept: Sequence[Outcome]) -> list[Outcome]:
+    """Marks what is no comparison of its own at the small budget: systems with the same settings there are one and the same run."""
+    seen: dict[tuple[object, ...], str] = {}
+    found = []
+    for one in kept:
+        sides = plan.sides(one.claim, one.place, BUDGETS[0])
+        full = one.found is not None and one.found["budget"] != BUDGETS[0]
+        if sides is None or not all(sides) or full:
+            found.append(one)
+            continue
+        first, second = (tuple(run.hash for run in side) for side in sides)
+        same_as = one.claim.id if first == second else seen.get((first, second, one.claim.figure))
+        found.append(one if same_as is None else replace(one, reason=SAME, same_as=same_as, needs=""))
+        seen.setdefault((first, second, one.claim.figure), one.claim.id)
+    return found
+
+
+@dataclass(frozen=True)
+class _Side:
+    """The runs of one side of a comparison (none for a system without image), and the estimate of its figure."""
+
+    runs: Sequence[Run]
+    estimate: Mapping[str, Any]
+
+    def chance(self, figure: str, results: Results) -> float | None:
+        """What knowing nothing reaches on its test lesions; None where that is not known."""
+        kept = results.read("run", self.runs[0].hash) if self.runs else None
+        if kept is None:
+            return None
+        return level(figure, kept["counts"], results.read("table", table_key(self.runs[0])))
+
+    def is_at_chance(self, figure: str, plan: Plan, results: Results) -> bool:
+        """Whether its interval reaches down to chance: a system that was trained too little to answer at all says nothing of its
+        claim. False for a figure that has no such level."""
+        judged = JUDGED_BY.get(figure, figure)
+        estimate: Mapping[str, Any] | None = self.estimate
+        if judged != figure:
+            of_system = results.read("system", system_key(self.runs, plan)) if self.runs else None
+            estimate = None if of_system is None else of_system["figures"].get(judged)
+        by_chance = self.chance(judged, results)
+        if estimate is None or estimate["low"] is None or by_chance is None:
+            return False
+        return estimate["low"] <= by_chance + _ROUNDING
 
 
 def _is_tested(one: Outcome) -> bool:
@@ -150,7 +205,17 @@ def status_of(number: Number, found: Sequence[Outcome]) -> str:
             return SHOWN[suite]
     if any(one.shown is not None for one in own):
         return NOT_SUPPORTED
-    return BUDGET if any(one.reason in {BUDGET, UNLEARNED} for one in own) else NEEDS_GPU
+    return BUDGET if any(one.reason in {BUDGET, UNLEARNED, SAME} for one in own) else NEEDS_GPU
+
+
+def why_status(number: Number, status: str, found: Sequence[Outcome]) -> str:
+    """What is behind a status that says that nothing was shown; empty where something was measured."""
+    own = [one for one in found if one.claim.id == number.claim]
+    if status == NEEDS_GPU:
+        return "; ".join(dict.fromkeys(f"needs {one.needs}" for one in own if one.needs))
+    if status == BUDGET and any(one.reason == UNLEARNED for one in own):
+        return UNLEARNED
+    return ""
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,8 @@
 """The runs of a suite, one after the other: what is finished is left, what fails does not stop the rest, and results are kept.
 
 Predictions, networks and crops stay in the working folder; results are small JSON files without a lesion or a patient in them, by the
-hash of their configuration: ``run-…`` (one seed), ``system-…`` (all seeds, with intervals) and ``claim-…`` (a paired comparison).
+hash of their configuration: ``run-…`` (one seed), ``system-…`` (all seeds, with intervals), ``claim-…`` (a paired comparison) and
+``table-…`` (what knowing nothing reaches in a search among its test lesions).
 """
 
 from __future__ import annotations
@@ -17,9 +18,10 @@ from typing import Any
 import numpy as np
 from LesionLib.inference.classifier import software_versions
 
-from lesiontraining.commands.fit import fit, recipe_cli
+from lesiontraining.commands.fit import classical_predictions, fit, recipe_cli
 from lesiontraining.evaluation.baselines import baseline_runs
 from lesiontraining.evaluation.predictions import Predictions
+from lesiontraining.reproduce.chance import search_levels, table_key
 from lesiontraining.reproduce.measures import Measure, compared, measures_of, over_seeds, tested
 from lesiontraining.reproduce.plan import WITHOUT_IMAGE, Claim, Plan, ReproductionError, Run, short_hash
 from lesiontraining.reproduce.tables import written_table
@@ -95,7 +97,10 @@ class Reproduction:
         """All claims in the plan's order. ``until``: a time of `time.monotonic` after which no run is begun."""
         for claim, place in self._places():
             sides = self.plan.sides(claim, place, self.budget)
-            if sides is None or self.results.read("claim", claim_key(claim, sides, self.plan)) is not None:
+            if sides is None:
+                continue
+            if self.results.read("claim", claim_key(claim, sides, self.plan)) is not None:
+                self._keep_levels(sides)
                 continue
             for run in _in_order(sides):
                 if run.hash in self.failed or self._is_done(run):
@@ -169,7 +174,7 @@ class Reproduction:
             {
                 "system": run.system.name, "table": run.table.name, "suite": run.table.suite, "budget": run.budget,
                 "seed": run.seed, "recipe": run.asked["recipe"], "classical": run.asked.get("classical"),
-                "options": dict(run.asked.get("options", {})),
+                "options": {name: run.options[name] for name in run.asked.get("options", {})},
                 "lesions": len(test), "patients": len(np.unique(test.patients)), "counts": facts["data"]["counts"],
                 "epochs": facts["epochs"], "fingerprint": facts["data"]["fingerprint"], "software": software_versions(),
                 "device": facts["device"], "seconds": round(time.process_time() - start, 1),
@@ -183,7 +188,7 @@ class Reproduction:
             msg = f"{run.system.name} starts from published weights; give their file as --weights."
             raise ReproductionError(msg)
         table = written_table(run.table, run.budget, work=self.work, data=self.data)
-        options = {**_ALWAYS, **run.table.options, **run.asked.get("options", {})}
+        options = {**_ALWAYS, **run.options}
         options |= {"data.table": table, "data.cache": self.work / "crops", "seed_everything": run.seed}
         options.setdefault("data.seed", run.seed)
         if run.first is not None:
@@ -211,6 +216,7 @@ class Reproduction:
         """Keep the comparison, and what either side has over its seeds; nothing where a run failed."""
         if any(not self._is_done(run) for side in sides for run in side):
             return
+        self._keep_levels(sides)
         measured = [self._measures(side) for side in sides]
         better, than = (
             self._measures_of_baseline(system, sides[0]) if system in WITHOUT_IMAGE else of
@@ -240,6 +246,14 @@ class Reproduction:
         self.notify(f"claim {claim.id} on {place}: {claim.better} minus {claim.than}, {claim.figure} {difference}")
         self.concluded()
 
+    def _keep_levels(self, sides: tuple[Sequence[Run], Sequence[Run]]) -> None:
+        """Of the tables of either side, once each, from any run whose predictions are still there."""
+        for run in (run for side in sides for run in side):
+            if self.results.read("table", table_key(run)) is None and self._is_done(run):
+                about = {"table": run.table.name, "suite": run.table.suite, "budget": run.budget}
+                levels = search_levels(self._tested(run))
+                self.results.keep("table", table_key(run), {**about, "levels": levels})
+
     def _measures(self, side: Sequence[Run]) -> list[Mapping[str, Measure]]:
         return [
             measures_of(self._tested(run), json.loads((self._fold(run).path / _HITS).read_text(encoding="utf-8")))
@@ -267,12 +281,11 @@ class Reproduction:
 
 def _fit_classical(run: Run, arguments: Sequence[str], fold: FoldFolder) -> None:
     """A comparator without a network, in the folder of a fold that `fit` could have left."""
-    from lesiontraining.reproduce.classical import classical_predictions
-
     data = recipe_cli(arguments, fold).datamodule
-    classical_predictions(run.asked["classical"], data, seed=run.seed).save(fold.path / "predictions.npz")
+    predictions = classical_predictions(run.asked["classical"], data, seed=run.seed)
+    predictions.save(fold.path / "predictions.npz")
     description = {**data.description(), "leaks": None}
-    fold.finish({"epochs": 0, "device": "CPU", "figures": {}, "data": description})
+    fold.finish({"epochs": 0, "device": "CPU", "network": False, "figures": {}, "data": description})
 
 
 def _in_order(sides: tuple[Sequence[Run], Sequence[Run]]) -> list[Run]:

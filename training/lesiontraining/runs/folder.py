@@ -124,6 +124,11 @@ class FoldFolder:
         return (self.path / "done.json").is_file()
 
     @property
+    def has_network(self) -> bool:
+        """Whether a network was fitted, and not a comparator without one, which is measured and nothing else."""
+        return self.facts.get("network", True) is not False
+
+    @property
     def facts(self) -> dict[str, Any]:
         """What `finish` was given. Raises `RunError` where it is damaged."""
         try:

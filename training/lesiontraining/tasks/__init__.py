@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from lesiontraining.tasks.classical import ClassicalTask
 from lesiontraining.tasks.comparators import SDLTask, SupConTask
 from lesiontraining.tasks.cross_entropy import CrossEntropyTask
 from lesiontraining.tasks.dadrn import DADRNTask
@@ -13,6 +14,7 @@ from lesiontraining.tasks.siamese import SiameseTask
 from lesiontraining.tasks.vae import VAETask
 
 __all__ = [
+    "ClassicalTask",
     "CrossEntropyTask",
     "DADRNTask",
     "DMRNTask",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from abc import abstractmethod
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -33,13 +34,15 @@ class LesionTask(LightningModule):
 
     ``network`` and ``arguments`` are those of `LesionLib.networks.build_network`; ``weights``: a file to start from (ImageNet
     weights under their usual names, or a run's ``network.safetensors``). ``epoch_size``: items an epoch shows (default: as many
-    as there are images). ``classifies``: whether the network itself has classes; else `answers` asks the neighbours.
+    as there are images). ``classifies``: whether the network itself has classes; else `answers` asks the neighbours. ``has_network``:
+    False for a comparator that is fitted without training, whose `answers_of_sets` is all there is to it.
     """
 
     classifies: ClassVar[bool] = True
     knows_classes: ClassVar[bool] = True  # whether the network takes ``classes``
     copies: ClassVar[int] = 1
     needs_labels: ClassVar[bool] = True
+    has_network: ClassVar[bool] = True
 
     def __init__(
         self,
@@ -59,7 +62,8 @@ class LesionTask(LightningModule):
             raise TrainingError(msg)
         self.architecture = network
         self.arguments = {**arguments, **({"classes": max(2, len(class_names))} if self.knows_classes else {})}
-        self.network: LesionNet = build_network(network, self.arguments).train()
+        if self.has_network:
+            self.network: LesionNet = build_network(network, self.arguments).train()
         if weights is not None:
             load_pretrained(self.network, Path(weights))
         self.batch_size, self.epoch_size, self.augmentation = batch_size, epoch_size, augmentation
@@ -155,6 +159,11 @@ class LesionTask(LightningModule):
         return neighbour_probabilities(
             embeddings, known[labels >= 0], labels[labels >= 0], len(self.class_names), metric=self.network.metric
         ), embeddings
+
+    def answers_of_sets(self, sets: Sequence[LesionDataset]) -> list[tuple[np.ndarray, np.ndarray]]:
+        """Probabilities and embeddings of each set, the training lesions first, where `fitted` was not called before."""
+        self.fitted(sets[0])
+        return [self.answers(images) for images in sets]
 
     def figures(self, val: LesionDataset, test: LesionDataset) -> dict[str, Any]:
         """What else the recipe measures on test lesions, with choices made on validation lesions; plain JSON."""

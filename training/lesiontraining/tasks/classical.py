@@ -3,13 +3,15 @@
 ``hand-crafted``: LBP (3 x 3 cells of 59 uniform patterns, 531) and HOG (6 x 6 blocks of 4 cells of 9 directions, 1296) of pictures
 of 224 x 224, linear support vector machine, as DMRN's paper has it. ``texture``: grey-level co-occurrence and first-order figures,
 support vector machine; the three-planes paper says no more of its own than that. ``radiomics``: the same with size and shape of the
-box, gradient boosting; ours. Figures are of what a network would be shown; outlines are not used.
+box, gradient boosting; ours. Figures are of what a network would be shown; outlines are not used. Such a comparator is measured as a
+network is, by the same commands, but does not become a model folder: nothing of what fits it is on a radiologist's machine.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from itertools import pairwise
+from typing import ClassVar, Literal
 
 import numpy as np
 from scipy.stats import kurtosis, skew
@@ -22,12 +24,12 @@ from sklearn.model_selection import StratifiedGroupKFold
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.svm import SVC
+from torch import Tensor
 
-from lesiontraining.commands.fit import predictions_of_sets
-from lesiontraining.data.data_module import LesionDataModule
+from lesiontraining.data.augment import Augmentation
 from lesiontraining.data.lesions import LesionDataset
-from lesiontraining.evaluation.predictions import Predictions
-from lesiontraining.reproduce.plan import ReproductionError
+from lesiontraining.data.loading import FlatImages, Plan, every_image
+from lesiontraining.tasks.base import LesionTask, TrainingError
 
 EDGE = 224
 _CELL, _CELLS, _PATTERNS = 64, 3, 59
@@ -89,31 +91,59 @@ FEATURES: Mapping[str, Callable[[np.ndarray], np.ndarray]] = {
 }
 
 
-def classical_predictions(name: str, data: LesionDataModule, *, seed: int) -> Predictions:
-    """What the comparator ``name`` says of all lesions, fitted on the labelled training ones. Raises `ReproductionError`.
+class ClassicalTask(LesionTask):
+    """A comparator without a network, as a recipe: ``features`` names it. What is drawn in fitting depends on ``seed``."""
 
-    A lesion's probabilities are the mean over its pictures; its embedding are its standardised features.
+    has_network: ClassVar[bool] = False
+
+    def __init__(
+        self, *, class_names: list[str], features: Literal["hand-crafted", "texture", "radiomics"], seed: int = 0
+    ) -> None:
+        super().__init__(
+            class_names=class_names, network="", arguments={}, weights=None, batch_size=1, epoch_size=None,
+            augmentation=Augmentation(),
+        )  # fmt: skip
+        self.features, self.seed = features, seed
+
+    def plan(self, flat: FlatImages) -> Plan:
+        """Every image once: nothing is drawn."""
+        return every_image(len(flat.labels))
+
+    def loss(self, x: Tensor, y: Tensor) -> Tensor:
+        """There is none."""
+        msg = "a comparator without a network has no loss"
+        raise TrainingError(msg)
+
+    def answers_of_sets(self, sets: Sequence[LesionDataset]) -> list[tuple[np.ndarray, np.ndarray]]:
+        """Of training, validation and test lesions, as `classical_answers`."""
+        return classical_answers(self.features, sets, seed=self.seed)
+
+
+def classical_answers(name: str, sets: Sequence[LesionDataset], *, seed: int) -> list[tuple[np.ndarray, np.ndarray]]:
+    """What the comparator ``name`` says of the lesions of each set, fitted on the labelled lesions of the first.
+
+    Of each set probabilities (n, class), a lesion's being the mean over its pictures, and embeddings (n, feature): its standardised
+    features, of length 1. Raises `TrainingError`.
     """
     if name not in FEATURES:
         msg = f"there is no comparator {name!r}; known are {', '.join(FEATURES)}."
-        raise ReproductionError(msg)
-    sets = {"train": data.train, "val": data.val, "test": data.test}
-    features = {part: [_of_lesion(name, images, row) for row in range(len(images))] for part, images in sets.items()}
-    known = np.flatnonzero(data.train.labels >= 0)
-    counts = [len(features["train"][row]) for row in known]
-    x = np.concatenate([features["train"][row] for row in known])
-    y, patients = (np.repeat(of[known], counts) for of in (data.train.labels, data.train.patients))
+        raise TrainingError(msg)
+    train = sets[0]
+    features = [[_of_lesion(name, images, row) for row in range(len(images))] for images in sets]
+    known = np.flatnonzero(train.labels >= 0)
+    counts = [len(features[0][row]) for row in known]
+    x = np.concatenate([features[0][row] for row in known])
+    y, patients = (np.repeat(of[known], counts) for of in (train.labels, train.patients))
     model = _fitted(name, x, y, patients, seed)
     scaler = StandardScaler().fit(x)
     parts = []
-    for part, images in sets.items():
-        p = np.zeros((len(images), len(data.class_names)))
-        for row, of in enumerate(features[part]):
+    for images, of_set in zip(sets, features, strict=True):
+        p = np.zeros((len(images), len(train.class_names)))
+        for row, of in enumerate(of_set):
             p[row, model.classes_] = model.predict_proba(of).mean(axis=0)
-        embeddings = np.stack([scaler.transform(of).mean(axis=0) for of in features[part]])
+        embeddings = np.stack([scaler.transform(of).mean(axis=0) for of in of_set])
         parts.append((p, embeddings / np.maximum(np.linalg.norm(embeddings, axis=1, keepdims=True), 1e-12)))
-    lines = {row.lesion_id: f"line {row.line}" for row in data.table.rows}
-    return predictions_of_sets(sets, parts, lines)
+    return parts
 
 
 def _of_lesion(name: str, images: LesionDataset, row: int) -> np.ndarray:
@@ -133,7 +163,7 @@ def _fitted(name: str, x: np.ndarray, y: np.ndarray, patients: np.ndarray, seed:
     fewest = min(len(np.unique(patients[y == c])) for c in np.unique(y))
     if fewest < 2:
         msg = "every class needs training lesions of at least two patients."
-        raise ReproductionError(msg)
+        raise TrainingError(msg)
     parts = StratifiedGroupKFold(min(_INNER, fewest), shuffle=True, random_state=0)
     machine = make_pipeline(
         StandardScaler(), SVC(kernel="linear" if name == "hand-crafted" else "rbf", C=1.0, gamma="scale")

@@ -142,6 +142,17 @@ def test_text_from_a_table_cannot_become_part_of_the_page(tmp_path):
     assert "<b>x</b>" not in html
 
 
+def test_embeddings_without_direction_leave_the_search_unmeasured_and_the_rest_measured():
+    model, other = predictions(n=60, skill=6.0), predictions(n=60, skill=6.0)
+    other.embeddings[[3, 8]] = 0.0
+    rows, notes = search_rows({"model": model, "other": other}, draws=20, seed=0)
+    assert {row.method for row in rows} == {"model"}
+    assert len(notes) == 3
+    assert "by other: not measured, the embeddings of 2 lesions are zero everywhere" in notes[0]
+    rows, notes = search_rows({"other": other, "model": model}, draws=20, seed=0)
+    assert (rows, len(notes)) == ([], 3)
+
+
 def test_lesions_are_compared_within_their_fold_and_never_with_themselves():
     model = predictions(n=60, skill=6.0)
     rows, notes = search_rows({"model": model}, draws=20, seed=0)

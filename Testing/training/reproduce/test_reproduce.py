@@ -327,6 +327,14 @@ def test_a_comparison_is_the_mean_over_seeds_on_the_same_lesions():
         compared(good, poor, "localised", draws=10, paired=True)
 
 
+def test_a_system_whose_embedding_is_zero_for_a_lesion_is_still_judged_by_its_answers():
+    answers = predictions(np.arange(60) % 2, np.arange(60) % 10 != 0)
+    answers.embeddings[7] = 0.0
+    found = measures_of(answers)
+    assert found["accuracy"].statistic(np.arange(60)) == pytest.approx(0.9)
+    assert not any(name.startswith("mAP") for name in found)
+
+
 def test_two_tables_are_drawn_each_by_its_own_patients():
     many, few = np.arange(60) % 2, np.arange(40) % 2
     one = [measures_of(predictions(many, np.arange(60) % 10 != 0))]

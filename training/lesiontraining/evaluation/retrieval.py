@@ -251,6 +251,13 @@ def _counted(
     )
 
 
+def without_direction(embeddings: np.ndarray) -> int:
+    """How many of (lesion, dimension) are zero everywhere, as the last ReLU of a small network may leave them: they compare with
+    nothing, and `retrieve` refuses them.
+    """
+    return int((~np.asarray(embeddings).any(axis=1)).sum())
+
+
 def _normalised(embeddings: np.ndarray) -> np.ndarray:
     values = np.asarray(embeddings)
     values = values if values.dtype in (np.float32, np.float64) else values.astype(np.float64)

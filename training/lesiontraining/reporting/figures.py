@@ -29,7 +29,7 @@ from lesiontraining.evaluation.intervals import (
     interval,
 )
 from lesiontraining.evaluation.predictions import Predictions, PredictionsError
-from lesiontraining.evaluation.retrieval import Retrieval, retrieve
+from lesiontraining.evaluation.retrieval import Retrieval, retrieve, without_direction
 from lesiontraining.evaluation.subgroups import Subgroup, SubgroupRow, by_tercile, by_value, subgroup_table
 
 Notify = Callable[[str], None]
@@ -337,6 +337,13 @@ def search_rows(
     for rule, description in RULES.items():
         model: list[Retrieval] | None = None
         for name, predictions in methods.items():
+            if count := without_direction(predictions.embeddings):
+                notes.append(
+                    f"Search among {description} by {name}: not measured, the embeddings of {count} lesions are zero everywhere."
+                )
+                if model is None:
+                    break
+                continue
             if notify:
                 notify(f"search by {name}, {description}")
             found = _of_folds(predictions, rule, k)

@@ -10,7 +10,7 @@ import numpy as np
 
 from lesiontraining.evaluation.intervals import Difference, Estimate, PatientDraws, Statistic, difference, interval
 from lesiontraining.evaluation.predictions import Predictions
-from lesiontraining.evaluation.retrieval import retrieve
+from lesiontraining.evaluation.retrieval import retrieve, without_direction
 from lesiontraining.reporting.figures import OF_POSITIVE, classification_statistics, positive_statistics
 from lesiontraining.reproduce.plan import ReproductionError
 
@@ -52,7 +52,7 @@ def measures_of(test: Predictions, hits: Mapping[str, bool] | None = None) -> di
         of_class = positive_statistics(test, number)
         found |= {f"{figure} of {name}": Measure(of_class[figure], test.patients) for figure in OF_POSITIVE}
     labels = np.array(test.class_names)[test.labels]
-    for rule in RULES:
+    for rule in () if without_direction(test.embeddings) else RULES:
         studies = test.studies if rule == "cross" else None
         one = retrieve(test.embeddings, labels, test.patients, rule=rule, studies=studies, metric=test.metric)
         if len(one.query):

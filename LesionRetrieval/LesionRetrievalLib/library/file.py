@@ -17,7 +17,8 @@ from urllib.parse import quote
 
 import numpy as np
 from LesionLib.errors import CaseLibraryError, OutputError
-from LesionLib.io.private_files import PRIVATE_FILE, make_private, open_private, private_folder
+from LesionLib.io.locks import held
+from LesionLib.io.private_files import make_private, open_private, private_folder
 from LesionLib.metric import COSINE
 
 if TYPE_CHECKING:
@@ -276,53 +277,11 @@ def only_builder(path: Path) -> Iterator[None]:
 
     The place is free again when this one ends, however it ends. Raises `OSError` where the folder cannot be written.
     """
-    lock = path.with_name(f".{path.name}.lock")
-    descriptor = _locked(lock)
-    if descriptor is None:
-        msg = f"{path} is being built by another program; wait until that is done, or give another name."
-        raise CaseLibraryError(msg)
-    try:
+    with held(path.with_name(f".{path.name}.lock")) as is_ours:
+        if not is_ours:
+            msg = f"{path} is being built by another program; wait until that is done, or give another name."
+            raise CaseLibraryError(msg)
         yield
-    finally:
-        if os.name == "nt":  # an open file cannot be removed there
-            os.close(descriptor)
-        with suppress(OSError):
-            lock.unlink()
-        if os.name != "nt":
-            os.close(descriptor)
-
-
-def _locked(lock: Path) -> int | None:
-    """A descriptor that holds the lock, None where another program does."""
-    while True:
-        descriptor = os.open(lock, os.O_RDWR | os.O_CREAT, PRIVATE_FILE)
-        if not _try_lock(descriptor):
-            os.close(descriptor)
-            return None
-        with suppress(FileNotFoundError):
-            if os.name == "nt" or os.path.samestat(os.fstat(descriptor), os.stat(lock)):
-                return descriptor
-        os.close(descriptor)  # another program has just removed the file under this name: it locks nothing
-
-
-def _try_lock(descriptor: int) -> bool:
-    if os.name == "nt":
-        import msvcrt
-
-        try:
-            msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)
-        except OSError:
-            return False
-        return True
-    import fcntl
-
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    except OSError:  # a drive without locks: building must not fail for that
-        return True
-    return True
 
 
 def _connect(path: Path, mode: str, *, as_it_lies: bool = False) -> sqlite3.Connection:

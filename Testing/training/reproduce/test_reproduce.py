@@ -29,6 +29,7 @@ from lesiontraining.reproduce.page import page
 from lesiontraining.reproduce.plan import BUDGETS, NUMBERS, PLAN, SUITES, ReproductionError, read_plan
 from lesiontraining.reproduce.runs import Reproduction, Results, claim_key
 from lesiontraining.reproduce.summary import Paper
+from lesiontraining.runs.folder import RunInUseError, StoppedByHandError
 from lesiontraining.tasks.classical import hand_crafted, texture
 from repository import ROOT
 
@@ -113,6 +114,37 @@ def test_the_time_that_is_left_is_said_and_what_is_finished_is_left(carried):
     replace(suite, notify=again.append, failed=dict(suite.failed)).carry_out()
     assert not any("runs are left" in text for text in again)
     assert {path.name: path.read_bytes() for path in suite.results.folder.iterdir()} == before
+
+
+def test_who_is_stopped_by_hand_begins_no_other_run(carried, tmp_path, monkeypatch):
+    begun = []
+
+    def stopped(suite, run):
+        begun.append(run.name)
+        msg = "stopped by hand. No epoch was finished yet."
+        raise StoppedByHandError(msg)
+
+    monkeypatch.setattr(Reproduction, "_carry_out", stopped)
+    suite = replace(carried[0], results=Results(tmp_path / "results"), work=tmp_path / "work", failed={})
+    with pytest.raises(StoppedByHandError):
+        suite.carry_out()
+    assert len(begun) == 1
+    assert not (tmp_path / "work" / "failed").exists()
+
+
+def test_a_run_that_another_program_is_at_is_left_to_it(carried, tmp_path, monkeypatch):
+    def in_use(suite, run):
+        msg = "fold-0 is being fitted by another program"
+        raise RunInUseError(msg)
+
+    said: list[str] = []
+    monkeypatch.setattr(Reproduction, "_carry_out", in_use)
+    results = Results(tmp_path / "results")
+    suite = replace(carried[0], results=results, work=tmp_path / "work", failed={}, notify=said.append)
+    suite.carry_out()
+    assert any("is left out: fold-0 is being fitted by another program" in text for text in said)
+    assert not (tmp_path / "work" / "failed").exists()
+    assert results.all_of("run") == []
 
 
 def test_another_option_is_another_configuration(carried):

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from lesion_tables import write_lesion_table
+from LesionLib.io.locks import held
 from lesiontraining.cli import main
 from lesiontraining.evaluation.predictions import Predictions, PredictionsError
 from lesiontraining.runs.folder import FoldFolder
@@ -128,3 +129,15 @@ def test_ctrl_c_in_a_fit_says_what_is_kept(tmp_path, capsys, monkeypatch):
     fit = ["fit", "--config", "tiny/cross-entropy", "--data.table", str(table), "--out", str(tmp_path / "run")]
     assert main(fit) == 2
     assert "stopped by hand. The last good state is kept" in capsys.readouterr().err
+
+
+def test_a_fold_that_another_program_fits_is_left_to_it(tmp_path, capsys):
+    table = write_lesion_table(tmp_path / "table")
+    fold = tmp_path / "run" / "fold-0"
+    fold.mkdir(parents=True)
+    fit = ["fit", "--config", "tiny/cross-entropy", "--data.table", str(table), "--out", str(tmp_path / "run")]
+    with held(fold / ".fit.lock") as is_ours:
+        assert is_ours
+        assert main(fit) == 2
+    assert "fold-0 is being fitted by another program; wait until that is done" in capsys.readouterr().err
+    assert list(fold.iterdir()) == []

@@ -20,6 +20,7 @@ import torch
 from LesionLib.errors import LesionLensError
 from LesionLib.inference.classifier import software_versions
 from LesionLib.inference.devices import best_device, device_name
+from LesionLib.io.locks import held
 from LesionLib.networks import EXAMPLE_INPUTS, LesionNet
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
@@ -32,7 +33,7 @@ from lesiontraining.data.data_module import LesionDataModule
 from lesiontraining.data.dataset import data_fingerprint
 from lesiontraining.data.lesions import LesionDataset
 from lesiontraining.evaluation.predictions import Predictions, has_labelled_training
-from lesiontraining.runs.folder import FittedModel, FoldFolder, RunError, RunFolder
+from lesiontraining.runs.folder import FittedModel, FoldFolder, RunError, RunFolder, RunInUseError, StoppedByHandError
 from lesiontraining.runs.inference import fit_temperature, lesion_features, lesion_probabilities
 from lesiontraining.runs.settings import keep_settings, kept_settings, require_same_settings, settings_of
 from lesiontraining.tasks.base import LesionTask
@@ -211,10 +212,24 @@ def fit(out: Path, arguments: Sequence[str], *, folds: str, notify: Notify) -> R
         cli = clis.get(number) or recipe_cli(arguments, fold)
         settings = _settings(cli)
         require_same_settings(fold, settings)
-        if cli.trainer.is_global_zero:
+        if not cli.trainer.is_global_zero:  # a process of several of one training
+            _fit_fold(cli, fold, arguments, notify)
+            continue
+        with _only_program(fold):
             keep_settings(fold, settings)
-        _fit_fold(cli, fold, arguments, notify)
+            _fit_fold(cli, fold, arguments, notify)
     return run
+
+
+@contextmanager
+def _only_program(fold: FoldFolder) -> Iterator[None]:
+    """Two that fit the same fold would write, and go on from, each other's checkpoints: the second is refused (`RunInUseError`)."""
+    fold.path.mkdir(parents=True, exist_ok=True)
+    with held(fold.path / ".fit.lock") as is_ours:
+        if not is_ours:
+            msg = f"{fold.path} is being fitted by another program; wait until that is done, or give another folder as --out."
+            raise RunInUseError(msg)
+        yield
 
 
 def _settings(cli: RecipeCLI) -> dict[str, str]:
@@ -245,7 +260,7 @@ def _fit_fold(cli: RecipeCLI, fold: FoldFolder, arguments: Sequence[str], notify
         )
     if cli.trainer.interrupted or cli.trainer.received_sigterm:
         msg = f"stopped by hand; the same command goes on from {fold.last_checkpoint}."
-        raise RunError(msg)
+        raise StoppedByHandError(msg)
     if not cli.trainer.is_global_zero:
         return
     fold.remove_leftovers()  # Lightning leaves the checkpoint that it went on from
@@ -304,7 +319,7 @@ def _kept(fold: FoldFolder) -> Iterator[None]:
         raise RunError(msg) from error
     except SystemExit as error:  # how Lightning ends after Ctrl-C or SIGTERM
         msg = f"stopped by hand. {_what_is_kept(fold)}"
-        raise RunError(msg) from error
+        raise StoppedByHandError(msg) from error
     except RuntimeError as error:
         if "PytorchStreamWriter" not in str(error) and "unexpected pos" not in str(error):
             raise

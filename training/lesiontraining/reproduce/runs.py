@@ -25,7 +25,7 @@ from lesiontraining.reproduce.chance import search_levels, table_key
 from lesiontraining.reproduce.measures import Measure, compared, measures_of, over_seeds, tested
 from lesiontraining.reproduce.plan import WITHOUT_IMAGE, Claim, Plan, ReproductionError, Run, short_hash
 from lesiontraining.reproduce.tables import written_table
-from lesiontraining.runs.folder import WEIGHTS, FittedModel, FoldFolder, RunFolder
+from lesiontraining.runs.folder import WEIGHTS, FittedModel, FoldFolder, RunFolder, RunInUseError, StoppedByHandError
 from lesiontraining.runs.localising import Localiser, classes_without_lesion
 
 Notify = Callable[[str], None]
@@ -150,6 +150,11 @@ class Reproduction:
         """A run that fails is said, and the others go on."""
         try:
             self._carry_out(run)
+        except StoppedByHandError:
+            raise
+        except RunInUseError as error:  # by the same command with another suite; its results come of themselves
+            self.failed[run.hash] = str(error)
+            self.notify(f"{run.name} is left out: {error}")
         except Exception as error:  # whatever it is, tomorrow's other runs are worth more
             self.failed[run.hash] = f"{type(error).__name__}: {error}"
             self.notify(f"{run.name} failed: {' '.join(str(error).split())[:300]}")

@@ -89,6 +89,14 @@ class RunError(LesionLensError):
     """A run that is not there, not finished, or in the way."""
 
 
+class RunInUseError(RunError):
+    """Another program is at it."""
+
+
+class StoppedByHandError(RunError):
+    """Somebody, or the system, asked the program to end: nothing else is to be begun."""
+
+
 @dataclass(frozen=True)
 class FoldFolder:
     """One fold of a run. Finished when its ``done.json`` is there, which is written last."""

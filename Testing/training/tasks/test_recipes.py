@@ -17,7 +17,7 @@ from repository import ROOT
 
 RECIPES = (
     "cross-entropy", "dmrn", "dadrn", "orthopatch", "lesionsearch-pretrain", "lesionsearch", "siamese", "vae", "linear-probe",
-    "vgg19", "cnn3d", "arl", "sdl", "supcon", "ra-resnet50", "single-cnn",
+    "vgg19", "cnn3d", "arl", "sdl", "supcon", "ra-resnet50", "resglnet", "single-cnn",
 )  # fmt: skip
 COMPARES_ONLY = {"lesionsearch-pretrain", "lesionsearch", "siamese", "vae"}
 LICENSE = ROOT / "LICENSE"

@@ -343,7 +343,8 @@ def _evaluate(options: argparse.Namespace) -> None:
     folder = evaluate(options.run, options.out, draws=options.draws, positive=options.positive, progress=_Clock())
     if (mean := folder / f"{MEAN}.md").is_file():
         print(mean.read_text(encoding="utf-8"))
-    for page in sorted(folder.glob("split-*/report.html")) or [folder / "report.html"]:
+    pages = [*folder.glob("mean_of_splits.html"), *sorted(folder.glob("split-*/report.html"))]
+    for page in pages or [folder / "report.html"]:
         print(f"Open {page} in a browser.")
 
 

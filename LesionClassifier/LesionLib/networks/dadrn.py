@@ -3,15 +3,17 @@
 DRN-A-50 (Yu et al., CVPR 2017: ResNet-50 with output stride 8, 2048 x 28 x 28 for 224 x 224), attention on its last map,
 global average, linear. The names of the paper: SADRN is ``attention="spatial"`` and CADRN "channel", -A with
 ``normalise="sigmoid"`` and -B "softmax"; DADRN is "dual" with sigmoid, -A with ``fusion="sum"`` and -B (proposed)
-"concat"; DRN50 is "none". Beside it the residual attention network of its tables.
+"concat"; DRN50 is "none". Beside it two networks of its tables: residual attention, and two pathways over an outlined lesion.
 """
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from LesionLib.networks.attention import Attention
+from LesionLib.networks.base import LesionNet
 from LesionLib.networks.resnet import (
     WIDTH_DIVISORS,
     Bottleneck,
@@ -22,6 +24,7 @@ from LesionLib.networks.resnet import (
     stage_channels,
     stages_of,
 )
+from LesionLib.networks.svm import LinearSVM
 
 
 class DADRN(PooledNet):
@@ -127,3 +130,53 @@ class RAResNet50(PooledNet):
 
 def _unit(channels: int) -> nn.Module:
     return Bottleneck(channels, max(1, channels // Bottleneck.expansion))
+
+
+class ResGLNet(LesionNet):
+    """ResGLNet: a global and a local residual pathway, for an outlined liver lesion (Liang et al., PRICAI 2018).
+
+    After its abstract, which is all that is known of it here: a pathway over the whole lesion and one over patches of it give each
+    place a label, and a support vector machine tells the lesion from the normalised map of labels.
+
+    Ours is the rest: both pathways are ResNets of one ``depth``; the local one ends at its second stage, where a place of stride 8
+    sees a patch of its own; the average of the other is put beside every place. The map is normalised to the share of each class
+    over all places, which is the descriptor. The pathways are learned by `label_map`; the machine is fitted afterwards.
+    """
+
+    def __init__(self, *, classes: int = 5, channels: int = 3, depth: int = 18, width: str = "full") -> None:
+        super().__init__()
+        sizes = stage_channels(depth, width)
+        self.whole = resnet_trunk(depth=depth, channels=channels, width=width)
+        trunk = resnet_trunk(depth=depth, channels=channels, width=width)
+        self.patches = nn.Sequential(
+            trunk.conv1, trunk.bn1, trunk.act, trunk.maxpool, trunk.layer1, trunk.layer2,
+        )  # fmt: skip
+        self.mapped_channels = sizes[1]
+        self.label = nn.Conv2d(sizes[1] + sizes[3], classes, 1)
+        self.svm = LinearSVM(classes, classes)
+
+    def features(self, x: Tensor) -> Tensor:
+        """(batch, channel, row, column) -> (batch, 128 + 512, row / 8, column / 8): of each place its patch, and the whole."""
+        local = self.patches(x)
+        whole = last_map(self.whole, x).mean(dim=(2, 3), keepdim=True)
+        return torch.cat([local, whole.expand(-1, -1, *local.shape[2:])], dim=1)
+
+    def label_map(self, f: Tensor) -> Tensor:
+        """Logits of each place, (batch, class, row / 8, column / 8)."""
+        return self.label(f)
+
+    def descriptor(self, f: Tensor) -> Tensor:
+        """The share of each class over all places, (batch, class)."""
+        return self.label_map(f).softmax(dim=1).mean(dim=(2, 3))
+
+    def head(self, f: Tensor) -> Tensor:
+        """Decision values of the support vector machine, (batch, class)."""
+        return self.svm(self.descriptor(f))
+
+    def reference_values(self, f: Tensor) -> Tensor:
+        """The one-vs-one margins, (batch, pair): votes are steps, and a rounding error could turn one."""
+        return self.svm.pairwise_margins(self.descriptor(f))
+
+    def probabilities(self, logits: Tensor, temperature: float = 1.0) -> Tensor:
+        """Its calibrated probabilities, (batch, class)."""
+        return self.svm.probabilities(logits, temperature)

@@ -87,3 +87,22 @@ def test_a_single_cnn_is_compared_at_three_depths_and_classifies_alike(descripto
     with torch.no_grad():
         assert network.descriptor(network.features(x)).shape == (2, length)
         torch.testing.assert_close(network(x), first(x))
+
+
+def test_resglnet_labels_every_place_by_its_patch_and_by_the_whole():
+    torch.manual_seed(0)
+    network = build_network("resglnet", {"width": "tiny", "classes": 3, "channels": 1})
+    x = torch.rand(2, 1, 128, 128)
+    with torch.no_grad():
+        labels = network.label_map(network.features(x))
+        shares = network.descriptor(network.features(x))
+        far = x.clone()
+        far[:, :, 112:, 112:] += 3.0
+        local, changed = network.features(x), network.features(far)
+    assert labels.shape == (2, 3, 16, 16)
+    torch.testing.assert_close(shares.sum(dim=1), torch.ones(2))
+    n = network.mapped_channels
+    torch.testing.assert_close(local[:, :n, :4, :4], changed[:, :n, :4, :4])  # their patches end before the change
+    assert (local[:, :n, -1, -1] - changed[:, :n, -1, -1]).abs().max() > 1e-3
+    assert (local[:, n:, 0, 0] - changed[:, n:, 0, 0]).abs().max() > 1e-4  # the whole is seen everywhere
+    torch.testing.assert_close(local[:, n:, 0, 0], local[:, n:, 9, 5])

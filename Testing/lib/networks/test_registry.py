@@ -21,6 +21,7 @@ SMALL = {
     "nodule": {"space": 8},
     "orthopatch": {"width": "tiny"},
     "ra_resnet50": {"width": "tiny"},
+    "resglnet": {"width": "tiny"},
     "resnet": {"depth": 18, "width": "tiny"},
     "resnet3d": {"width": "tiny", "stem_stride": 2},
     "sdl": {"width": "tiny"},

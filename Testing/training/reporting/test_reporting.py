@@ -13,10 +13,12 @@ from lesiontraining.cli import main
 from lesiontraining.evaluation.baselines import MAJORITY, SIZE, SIZE_AND_HU, baseline_runs, size_as_angle
 from lesiontraining.evaluation.leaks import LeakReport
 from lesiontraining.evaluation.predictions import Predictions, PredictionsError
-from lesiontraining.reporting.charts import are_ordered, class_colors
+from lesiontraining.reporting.charts import are_ordered, class_colors, roc_chart
 from lesiontraining.reporting.examples import frangi_chart
 from lesiontraining.reporting.figures import measure, search_rows
 from lesiontraining.reporting.report import ReportInput, conclude, write_report
+from lesiontraining.reporting.where_maps_lie import FIGURES as MAP_FIGURES
+from lesiontraining.reporting.where_maps_lie import added
 from lesiontraining.runs.inference import neighbour_probabilities
 from matplotlib.colors import to_rgb
 from sklearn.metrics import balanced_accuracy_score, f1_score, precision_score, recall_score, roc_auc_score
@@ -268,6 +270,34 @@ def test_grades_have_the_colours_of_one_ramp_and_other_classes_colours_apart(nam
     light = [sum(weight * part for weight, part in zip((0.3, 0.6, 0.1), to_rgb(c), strict=True)) for c in colors]
     if ordered:
         assert light == sorted(light)
+
+
+def test_the_curves_of_grades_have_the_colours_of_their_points():
+    names = ("grade 0", "grade 1", "grade 2")
+    axes = roc_chart({"siamese": predictions(classes=names)}).figure.axes[0]
+    assert [line.get_color() for line in axes.lines[: len(names)]] == class_colors(names)
+
+
+def test_where_maps_lie_stands_on_the_page_class_by_class_for_each_method(tmp_path):
+    names = ("halo", "rim")
+    model = predictions(classes=names)
+    methods = {"dadrn": model, "drn50": with_skill(model, 0.5, 3), SIZE: with_skill(model, 0.1, 4)}
+    one = {figure: {"hits": 3, "n": 8} for figure in MAP_FIGURES}
+    fold = [{"halo": one}, {"halo": one, "rim": {figure: {"hits": 1, "n": 4} for figure in MAP_FIGURES}}]
+    given = ReportInput(
+        "t", methods, LeakReport((), ("patient",)), {}, baselines=(SIZE,), size_baseline=SIZE,
+        localised={"dadrn": added(fold), "drn50": added(fold[1:])},
+    )  # fmt: skip
+    write_report(given, tmp_path, draws=20)
+    page = (tmp_path / "report.html").read_text()
+    table = page[page.index("Where its maps lie") :]
+    cells = ["6 of 16, 0.375", "3 of 8, 0.375", "1 of 4, 0.250", "1 of 4, 0.250", "7 of 20, 0.350", "4 of 12, 0.333"]
+    found = [row.split('<td class="n">')[1].partition("</td>")[0] for row in table.split("<tr")[2:8]]
+    assert found == cells
+    assert json.loads((tmp_path / "metrics.json").read_text())["localised"]["dadrn"]["rim"]["pointing"]["n"] == 4
+    assert f"these know no picture: {SIZE}." in page
+    write_report(replace(given, localised={}), tmp_path, draws=20)
+    assert "Where its maps lie" not in (tmp_path / "report.html").read_text()
 
 
 def test_a_filtered_picture_stands_below_its_original():

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from drawn_predictions import predictions
 from lesiontraining.evaluation.paper_readings import dadrn_class_accuracy
-from lesiontraining.reporting.two_splits import as_markdown, mean_of_splits
+from lesiontraining.reporting.two_splits import as_markdown, as_page, mean_of_splits
 
 NAMES = ("Normal", "CYST", "HCC")
 
@@ -43,3 +43,18 @@ def test_localisation_is_counted_over_both_test_sets_as_the_papers_denominators_
     assert text.count("mean of both") == 2
     assert "drn, IoU .5 | " in text
     assert "| drn, IoU" not in text
+
+
+def test_the_page_of_both_splits_has_the_mean_the_maps_and_why_nothing_is_pooled():
+    splits = [predictions(30, classes=NAMES, seed=seed) for seed in (1, 2)]
+    maps = {"dadrn": [localised((40, 69), (10, 50)), localised((30, 68), (20, 51))]}
+    found = mean_of_splits({"dadrn": splits, "drn": splits}, maps)
+    text = as_page(found, "dadrn <b>", ["split-0", "split-1"])
+    assert "dadrn &lt;b&gt;" in text
+    assert "never pooled" in text
+    assert all(f'<a href="{part}/report.html">' in text for part in ("split-0", "split-1"))
+    assert text.count("<td>mean of both</td>") == 2
+    assert f'<td class="n">{found["dadrn"]["mean"]["columns"]["Acc"]:.4f}</td>' in text
+    assert '<td class="n">70 of 137, 0.511</td>' in text
+    assert '<td>all</td><td>dadrn</td><td class="n">100 of 238, 0.420</td>' in text
+    assert '<td>drn</td><td class="n">' not in text  # its maps were not looked at

@@ -8,8 +8,6 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import yaml
-from LesionLib.phantom.masses import mass_ct
-from LesionLib.sampling.resample import slice_offsets_mm
 from lesiontraining.cli import main
 from lesiontraining.commands.recipes import recipe_file
 from lesiontraining.evaluation.predictions import Predictions
@@ -156,29 +154,6 @@ def test_another_option_is_another_configuration(carried):
     assert plan.run("plain", "masses", 0, "small").hash != other.run("plain", "masses", 0, "small").hash
     assert plan.run("plain", "masses", 0, "small").hash != plan.run("plain", "masses", 1, "small").hash
     assert plan.run("texture", "masses", 0, "small").hash == other.run("texture", "masses", 0, "small").hash
-
-
-def test_a_table_sets_an_option_in_place_of_a_system_that_has_it_and_of_no_other(carried):
-    plan = carried[0].plan
-    table = replace(plan.tables["masses"], instead={"data.input.max_slices": 3})
-    other = replace(plan, tables={"masses": table})
-    run = other.run("plain", "masses", 0, "small")
-    assert (run.options["data.input.max_slices"], run.options["data.folds"]) == (3, "fold")
-    assert run.hash != plan.run("plain", "masses", 0, "small").hash
-    assert "data.input.max_slices" not in other.run("texture", "masses", 0, "small").options
-    assert other.run("texture", "masses", 0, "small").hash == plan.run("texture", "masses", 0, "small").hash
-
-
-def test_a_scar_is_seen_in_the_slices_that_the_plan_takes_of_adrenal5(plan):
-    """The core of a mass is what makes it a scar: a slice has to go through it."""
-    options = plan.run("resnet", "adrenal5", 0, "small").options
-    slices = options["data.input.max_slices"]
-    depths = []
-    for seed in range(6):
-        mass = mass_ct(kind="scar", place="fat", seed=seed, style_seed=seed)
-        nearest = np.abs(slice_offsets_mm(mass.volume, mass.box, slices)).min()
-        depths.append(nearest / (mass.box.sizeMm[2] / 2))
-    assert max(depths) < 0.35  # the core is the inner 40 % of the radius
 
 
 def test_results_name_no_lesion_and_no_patient(carried):

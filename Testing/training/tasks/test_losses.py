@@ -7,7 +7,7 @@ import pytest
 import torch
 from lesiontraining.losses import ViewLoss, all_pairs, contrastive_loss, negative_evidence, triplet_loss
 from lesiontraining.optim import LARS, parameter_groups
-from lesiontraining.tasks import OrthoPatchTask
+from lesiontraining.tasks import LabelMapTask, OrthoPatchTask
 from torch import nn
 from torch.distributions import Normal, kl_divergence
 from torch.nn import functional
@@ -110,3 +110,12 @@ def test_the_rate_is_halved_after_exactly_ten_epochs_without_gain_and_may_fall_t
     for _ in range(400):
         schedule.step(0.8)
     assert made["optimizer"].param_groups[0]["lr"] == 1e-10
+
+
+def test_resglnet_is_learned_place_by_place_and_its_machine_afterwards():
+    task = LabelMapTask(class_names=["a", "b"], network="resglnet", arguments={"width": "tiny", "channels": 1})
+    x, y = torch.rand(4, 1, 1, 64, 64), torch.tensor([[0], [1], [1], [0]])
+    logits = task.network.label_map(task.network.eval().features(x[:, 0]))
+    each = -logits.log_softmax(dim=1)[torch.arange(4), y[:, 0]]
+    torch.testing.assert_close(task.loss(x, y), each.mean())
+    assert not any(name.startswith("svm.") for name, _ in task.network.named_parameters())

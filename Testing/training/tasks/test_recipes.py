@@ -17,7 +17,7 @@ from repository import ROOT
 
 RECIPES = (
     "cross-entropy", "dmrn", "dadrn", "orthopatch", "lesionsearch-pretrain", "lesionsearch", "siamese", "vae", "linear-probe",
-    "vgg19", "cnn3d", "arl", "sdl", "supcon", "ra-resnet50", "single-cnn",
+    "vgg19", "cnn3d", "arl", "sdl", "supcon", "ra-resnet50", "resglnet", "single-cnn",
 )  # fmt: skip
 COMPARES_ONLY = {"lesionsearch-pretrain", "lesionsearch", "siamese", "vae"}
 LICENSE = ROOT / "LICENSE"
@@ -238,3 +238,6 @@ def test_two_random_splits_are_reported_one_by_one(table, tmp_path):
     assert main(["evaluate", str(tmp_path / "r"), "--draws", "20"]) == 0
     assert {p.parent.name for p in (tmp_path / "r").glob("report/*/report.html")} == {"split-0", "split-1"}
     assert "| r | mean of both |" in (tmp_path / "r" / "report" / "mean_of_splits.md").read_text()
+    page = (tmp_path / "r" / "report" / "mean_of_splits.html").read_text()
+    assert "<td>mean of both</td>" in page
+    assert not (tmp_path / "r" / "report" / "report.html").exists()  # nothing that is pooled

@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from LesionLib.metric import EUCLIDEAN
@@ -18,7 +19,8 @@ from lesiontraining.reporting.charts import Chart
 from lesiontraining.reporting.claim import ClaimRun
 from lesiontraining.reporting.examples import frangi_chart, maps_chart
 from lesiontraining.reporting.report import ReportInput, write_report
-from lesiontraining.reporting.two_splits import as_markdown, mean_of_splits
+from lesiontraining.reporting.two_splits import as_markdown, as_page, mean_of_splits
+from lesiontraining.reporting.where_maps_lie import Counts, added
 from lesiontraining.runs.folder import FittedModel, FoldFolder, RunError, RunFolder
 from lesiontraining.runs.reliability import fold_reliability
 from lesiontraining.runs.settings import kept_settings
@@ -39,7 +41,7 @@ def evaluate(
     """Report on the test lesions of all finished folds of ``runs[0]``, the others beside it; returns the report's folder.
 
     Folds whose test lesions are each other's (two random splits) are reported one by one, in folders of their own, and never
-    pooled; of both splits together there is the mean, as a paper prints it, in ``mean_of_splits.md`` and ``.json``.
+    pooled; of both splits together there is the mean, as a paper prints it, in ``mean_of_splits.html``, ``.md`` and ``.json``.
     ``positive``: of two classes the one that is looked for (default: the second).
     Raises `RunError` where the runs did not answer the same lesions.
     """
@@ -76,13 +78,23 @@ def _write_mean(folds_of: dict[str, list[FoldFolder]], folder: Path) -> None:
     whole = {name: folds for name, folds in folds_of.items() if len(folds) == _SPLITS}
     if not whole:
         return
-    maps = {
-        name: [found for fold in folds if isinstance(found := fold.facts.get("figures", {}).get("localisation"), dict)]
-        for name, folds in whole.items()
-    }
+    maps = {name: _localisations(folds) for name, folds in whole.items()}
     found = mean_of_splits({name: [_tested([fold]) for fold in folds] for name, folds in whole.items()}, maps)
     (folder / f"{MEAN}.json").write_text(json.dumps(found, indent=2, allow_nan=False) + "\n", encoding="utf-8")
     (folder / f"{MEAN}.md").write_text(as_markdown(found), encoding="utf-8")
+    parts = [f"split-{fold.number}" for fold in next(iter(whole.values()))]
+    (folder / f"{MEAN}.html").write_text(as_page(found, next(iter(folds_of)), parts), encoding="utf-8")
+
+
+def _localisations(folds: Sequence[FoldFolder]) -> list[dict[str, Any]]:
+    """What each fold measured of where its maps lie."""
+    return [found for fold in folds if isinstance(found := fold.facts.get("figures", {}).get("localisation"), dict)]
+
+
+def _localised(folds_of: dict[str, list[FoldFolder]]) -> dict[str, Counts]:
+    """Of each method whose maps were looked at in all its folds, the counts by class."""
+    measured = {name: _localisations(folds) for name, folds in folds_of.items()}
+    return {name: added([one.get("classes", {}) for one in of]) for name, of in measured.items() if of}
 
 
 def _report(
@@ -116,6 +128,7 @@ def _report(
         extra=tuple(_extra(main)),
         notes=notes,
         claim=_claim(main, tuple(baselines), draws),
+        localised=_localised(folds_of),
         examples=tuple(_examples(folds_of)),
     )
     write_report(given, out, draws=draws, positive=positive, progress=progress)
@@ -172,7 +185,10 @@ def _extra(folds: Sequence[FoldFolder]) -> list[str]:
             "Lesions are compared by Euclidean distance, not by cosine; similarity is 1 / (1 + distance squared)."
         )
     for fold in folds:
-        for name, value in fold.facts.get("figures", {}).items():
+        for name, measured in fold.facts.get("figures", {}).items():
+            value = measured
+            if name == "localisation" and isinstance(measured, dict):
+                value = {figure: of for figure, of in measured.items() if figure != "classes"}  # those have a table
             lines.append(f"Fold {fold.number}, {name}: {value if isinstance(value, str) else json.dumps(value)}")
         reliability = fold_reliability(fold.predictions(), classifies=fold.facts["classifies"])
         lines += [f"Fold {fold.number}, {name}: {value}" for name, value in reliability.figures.items()]

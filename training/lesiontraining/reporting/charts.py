@@ -83,8 +83,10 @@ def roc_chart(methods: Mapping[str, Predictions]) -> Chart | None:
         of_class = enumerate(first.class_names[:_MAX_CLASSES])
         curves = [(name, first.labels == c, first.probabilities[:, c]) for c, name in of_class]
         caption = "Of this model, each class against all others."
+    two = len(first.class_names) == 2
+    colors = _colors(len(curves)) if two else class_colors(first.class_names)[: len(curves)]
     drawn = 0
-    for (name, truth, score), color in zip(curves, _colors(len(curves)), strict=True):
+    for (name, truth, score), color in zip(curves, colors, strict=True):
         if 0 < truth.sum() < len(truth):
             false, true, _ = roc_curve(truth, score)
             axes.plot(false, true, color=color, linewidth=2, label=f"{name}: {auc(truth, score):.3f}")

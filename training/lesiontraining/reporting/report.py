@@ -37,6 +37,8 @@ from lesiontraining.reporting.figures import (
     search_rows,
 )
 from lesiontraining.reporting.model_card import signed
+from lesiontraining.reporting.where_maps_lie import FIGURES as MAP_FIGURES
+from lesiontraining.reporting.where_maps_lie import Counts, table_of
 
 _ANY = {"auc": "AUC", "balanced_accuracy": "balanced accuracy", "accuracy": "accuracy"}
 _OF_TWO = {"sensitivity": "sensitivity", "specificity": "specificity", "precision": "precision", "f1": "F1"}
@@ -62,7 +64,8 @@ def page(
 ) -> str:
     """The report's page: one file, images inside, no network.
 
-    The HTML; ``charts`` with their PNG bytes. ``texts``: conclusion, leaks, run, extra, notes, draws, as in the template.
+    The HTML; ``charts`` with their PNG bytes. ``texts``: conclusion, leaks, run, extra, notes, draws, baselines and maps, as in the
+    template.
     """
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=jinja2.StrictUndefined
@@ -83,6 +86,7 @@ def page(
         estimate=_estimate,
         signed=signed,
         p=_p,
+        map_heads=list(MAP_FIGURES.values()),
         **texts,
     )
 
@@ -128,7 +132,8 @@ class ReportInput:
 
     ``baselines``: names of methods that know no image, of which ``size_baseline`` alone takes part in the search; ``run``: how it
     was made, by name; ``curves``: what was logged, by fold; ``extra``: what the recipe measured beside, in sentences;
-    ``notes``: what could not be measured; ``examples``: pictures of single lesions; ``claim``: what the journals' checklist is
+    ``notes``: what could not be measured; ``localised``: of methods whose maps were looked at, on how many lesions these lie;
+    ``examples``: pictures of single lesions; ``claim``: what the journals' checklist is
     answered from, where a run is reported.
     """
 
@@ -142,6 +147,7 @@ class ReportInput:
     extra: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
     claim: ClaimRun | None = None
+    localised: Mapping[str, Counts] = field(default_factory=dict)
     examples: tuple[Chart, ...] = ()
 
 
@@ -184,6 +190,7 @@ def write_report(
     conclusion = conclude(measured, given.baselines)
     values = {
         "title": given.title, "conclusion": conclusion, **measured.as_json(), "search": [row.as_json() for row in search],
+        "localised": {name: dict(of) for name, of in given.localised.items()},
         "extra": list(given.extra), "run": dict(given.run), **leaks, "bootstrap": {"draws": draws, "seed": seed},
     }  # fmt: skip
     values["notes"] = [*values["notes"], *notes]
@@ -195,6 +202,7 @@ def write_report(
     html = page(
         given.title, measured, search, charts, conclusion=conclusion, leaks=leaks, run=given.run, extra=given.extra,
         notes=[*measured.notes, *notes], draws=draws, claim=claim, claim_known=answered_share(claim),
+        baselines=given.baselines, maps=table_of(given.localised),
     )  # fmt: skip
     (out / "report.html").write_text(html, encoding="utf-8")
     return measured

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
+import jinja2
 import numpy as np
 
 from lesiontraining.evaluation.classification import confusion_matrix
 from lesiontraining.evaluation.paper_readings import dadrn_class_accuracy, dadrn_columns
 from lesiontraining.evaluation.predictions import Predictions
+from lesiontraining.reporting.where_maps_lie import FIGURES, added, table_of
 
-_FOUND = ("gt_known_iou_50", "gt_known_iou_30", "top_1", "pointing")
+_SHOWN = "gt_known_iou_50"
 
 
 def mean_of_splits(
@@ -32,7 +35,7 @@ def mean_of_splits(
         found[name] = {
             "splits": [_columns([one], names) for one in confusions],
             "mean": _columns(confusions, names),
-            "localisation": _added([split.get("classes", {}) for split in localisation.get(name, ())]),
+            "localisation": added([split.get("classes", {}) for split in localisation.get(name, ())]),
         }
     return found
 
@@ -54,10 +57,31 @@ def as_markdown(found: Mapping[str, Any]) -> str:
         lines += ["| localised, both test sets | " + " | ".join(classes) + " |", "|---" * (1 + len(classes)) + "|"]
         for name, of in measured.items():
             cells = " | ".join(
-                f"{s['hits']}/{s['n']} ({s['hits'] / s['n']:.4f})" for s in (one[_FOUND[0]] for one in of.values())
+                f"{s['hits']}/{s['n']} ({s['hits'] / s['n']:.4f})" for s in (one[_SHOWN] for one in of.values())
             )
             lines.append(f"| {name}, IoU .5 | {cells} |")
     return "\n".join(lines).rstrip() + "\n"
+
+
+def as_page(found: Mapping[str, Any], title: str, parts: Sequence[str]) -> str:
+    """The same as one HTML file, with links to the reports of the splits, ``parts`` (their folders), and why they stay apart."""
+    first = next(iter(found.values()))["mean"]
+    rows = [
+        (name, what, [_number(cell) for cell in (*values["classes"].values(), *values["columns"].values())])
+        for name, of in found.items()
+        for what, values in [*((f"split {n}", one) for n, one in enumerate(of["splits"])), ("mean of both", of["mean"])]
+    ]
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=jinja2.StrictUndefined
+    )
+    return environment.get_template("two_splits.html.j2").render(
+        title=title,
+        heads=[*first["classes"], *first["columns"]],
+        rows=rows,
+        parts=parts,
+        maps=table_of({name: of["localisation"] for name, of in found.items()}),
+        map_heads=list(FIGURES.values()),
+    )
 
 
 def _columns(confusions: Sequence[np.ndarray], names: Sequence[str]) -> dict[str, dict[str, float]]:
@@ -65,20 +89,6 @@ def _columns(confusions: Sequence[np.ndarray], names: Sequence[str]) -> dict[str
     return {
         "classes": {name: _plain(value) for name, value in zip(names, classes, strict=True)},
         "columns": {name: _plain(value) for name, value in dadrn_columns(confusions).items()},
-    }
-
-
-def _added(splits: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, dict[str, int]]]:
-    names = dict.fromkeys(name for split in splits for name in split)
-    return {
-        name: {
-            figure: {
-                key: sum(split[name][figure][key] for split in splits if name in split and figure in split[name])
-                for key in ("hits", "n")
-            }
-            for figure in _FOUND
-        }
-        for name in names
     }
 
 

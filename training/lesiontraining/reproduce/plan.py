@@ -54,8 +54,7 @@ class System:
 @dataclass(frozen=True)
 class Table:
     """``suite``; ``make``: what `lesiontraining.reproduce.tables` makes it by, with ``small`` and ``full`` arguments;
-    ``needs``: folders below ``--data``; ``options``: of every run on it; ``instead``: options that stand in place of a system's own
-    where it has them. ``localises``: whole slices with the place of their lesion.
+    ``needs``: folders below ``--data``; ``options``: of every run on it. ``localises``: whole slices with the place of their lesion.
     """
 
     name: str
@@ -66,7 +65,6 @@ class Table:
     full: Mapping[str, Any] = field(default_factory=dict)
     needs: Sequence[str] = ()
     options: Mapping[str, Any] = field(default_factory=dict)
-    instead: Mapping[str, Any] = field(default_factory=dict)
     localises: bool = False
 
 
@@ -117,11 +115,6 @@ class Run:
         """Recipe and options of this budget."""
         return getattr(self.system, self.budget)
 
-    @property
-    def options(self) -> dict[str, Any]:
-        """Of the table and the system together."""
-        return _options(self.table, self.asked)
-
 
 @dataclass(frozen=True)
 class Plan:
@@ -143,7 +136,7 @@ class Plan:
         decides = {
             "recipe": _recipe(asked["recipe"]),
             **({"classical": asked["classical"]} if "classical" in asked else {}),
-            "options": _options(on, asked),
+            "options": {**on.options, **asked.get("options", {})},
             "table": {"make": on.make, **getattr(on, budget)},
             "seed": seed,
             "first": None if first is None else first.hash,
@@ -182,11 +175,6 @@ class Plan:
                     if one is not None:
                         found.setdefault(one.hash, one)
         return list(found.values())
-
-
-def _options(table: Table, asked: Mapping[str, Any]) -> dict[str, Any]:
-    own = asked.get("options", {})
-    return {**table.options, **own, **{name: value for name, value in table.instead.items() if name in own}}
 
 
 @cache

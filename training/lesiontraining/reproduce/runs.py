@@ -179,7 +179,7 @@ class Reproduction:
             {
                 "system": run.system.name, "table": run.table.name, "suite": run.table.suite, "budget": run.budget,
                 "seed": run.seed, "recipe": run.asked["recipe"], "classical": run.asked.get("classical"),
-                "options": {name: run.options[name] for name in run.asked.get("options", {})},
+                "options": dict(run.asked.get("options", {})),
                 "lesions": len(test), "patients": len(np.unique(test.patients)), "counts": facts["data"]["counts"],
                 "epochs": facts["epochs"], "fingerprint": facts["data"]["fingerprint"], "software": software_versions(),
                 "device": facts["device"], "seconds": round(time.process_time() - start, 1),
@@ -193,7 +193,7 @@ class Reproduction:
             msg = f"{run.system.name} starts from published weights; give their file as --weights."
             raise ReproductionError(msg)
         table = written_table(run.table, run.budget, work=self.work, data=self.data)
-        options = {**_ALWAYS, **run.options}
+        options = {**_ALWAYS, **run.table.options, **run.asked.get("options", {})}
         options |= {"data.table": table, "data.cache": self.work / "crops", "seed_everything": run.seed}
         options.setdefault("data.seed", run.seed)
         if run.first is not None:

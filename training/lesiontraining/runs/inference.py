@@ -1,6 +1,6 @@
 """What a network says of lesions, as in use: images through the network, probabilities and directions averaged.
 
-Also of a network that only compares, and of DMRN's support vector machine.
+Also of a network that only compares, and the fit of the support vector machine of DMRN and of ResGLNet.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import torch
 from LesionLib.metric import COSINE, EUCLIDEAN, points_of, similarity_at
 from LesionLib.networks import LesionNet
 from LesionLib.networks.base import device_of
+from LesionLib.networks.dadrn import ResGLNet
 from LesionLib.networks.dmrn import DMRN
 from LesionLib.networks.svm import fill_from_sklearn
 from LesionLib.sampling.batches import in_channels_last
@@ -152,8 +153,8 @@ def require_two_patients(train: LesionDataset) -> None:
         raise ValueError(msg)
 
 
-def fit_support_vectors(network: DMRN, train: LesionDataset, *, c: float, class_weight: str | None) -> None:
-    """The linear support vector machine of DMRN: fitted by scikit-learn, kept as the network's tensors.
+def fit_support_vectors(network: DMRN | ResGLNet, train: LesionDataset, *, c: float, class_weight: str | None) -> None:
+    """The linear support vector machine of a network that has one: fitted by scikit-learn, kept as the network's tensors.
 
     Fit and calibrate on every image of ``train`` (all labelled), and copy the numbers into ``network.svm``.
 

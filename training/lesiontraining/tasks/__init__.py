@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from lesiontraining.tasks.classical import ClassicalTask
-from lesiontraining.tasks.comparators import SDLTask, SupConTask
+from lesiontraining.tasks.comparators import LabelMapTask, SDLTask, SupConTask
 from lesiontraining.tasks.cross_entropy import CrossEntropyTask
 from lesiontraining.tasks.dadrn import DADRNTask
 from lesiontraining.tasks.dmrn import DMRNTask
@@ -18,6 +18,7 @@ __all__ = [
     "CrossEntropyTask",
     "DADRNTask",
     "DMRNTask",
+    "LabelMapTask",
     "LesionSearchTask",
     "LinearProbeTask",
     "OrthoPatchTask",

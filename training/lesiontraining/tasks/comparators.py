@@ -1,10 +1,11 @@
-"""What DMRN is compared with and needs a loss of its own: synergic deep learning, and supervised contrastive learning."""
+"""Comparators that need a loss of their own: synergic and supervised contrastive learning beside DMRN, ResGLNet beside DADRN."""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import Any
 
+import torch
 from pytorch_metric_learning.losses import SupConLoss
 from torch import Tensor, nn
 from torch.nn import functional
@@ -13,8 +14,9 @@ from lesiontraining.data.augment import Augmentation
 from lesiontraining.data.lesions import LesionDataset
 from lesiontraining.data.loading import FlatImages, Plan, balanced_images, pairs
 from lesiontraining.optim import adamw, sgd, with_cosine
-from lesiontraining.runs.inference import lesion_descriptors
-from lesiontraining.tasks.base import LesionTask, TwoViewsTask
+from lesiontraining.runs.inference import fit_support_vectors, lesion_descriptors, require_two_patients
+from lesiontraining.tasks.base import LesionTask, TrainingError, TwoViewsTask
+from lesiontraining.tasks.cross_entropy import CrossEntropyTask
 from lesiontraining.tasks.linear_probe import STRENGTHS, fit_head
 
 _AUGMENTATION = Augmentation(flips=True, rotate_degrees=15.0)
@@ -113,3 +115,36 @@ class SupConTask(TwoViewsTask):
             described, known.labels, known.patients, classes=len(self.class_names), strengths=list(STRENGTHS)
         )
         head.fill(self.network)
+
+
+class LabelMapTask(CrossEntropyTask):
+    """ResGLNet: every place of a lesion's picture has the lesion's label, by cross-entropy; then a linear support vector machine on
+    the shares of the labels, fitted on training lesions only (C = 1, ours)."""
+
+    def require_usable(self, train: LesionDataset, val: LesionDataset) -> None:
+        """What the support vector machine will need, too."""
+        super().require_usable(train, val)
+        try:
+            require_two_patients(train.at(train.labels >= 0))
+        except ValueError as error:
+            msg = f"the support vector machine cannot be fitted after the training: {error}; give more lesions, or fewer folds."
+            raise TrainingError(msg) from error
+
+    def loss(self, x: Tensor, y: Tensor) -> Tensor:
+        """Mean over all places."""
+        return self._of_places(x[:, 0], y[:, 0])
+
+    def validation_step(self, batch: dict[str, Any], index: int) -> None:
+        """The loss of whole lesions; the support vector machine is not there yet."""
+        y = torch.repeat_interleave(batch["y"], torch.tensor(batch["counts"], device=batch["y"].device))
+        self._log_validation(self._of_places(batch["x"], y), len(batch["counts"]))
+
+    def fitted(self, train: LesionDataset) -> None:
+        """Fit the support vector machine on the shares of the training lesions' pictures."""
+        super().fitted(train)
+        fit_support_vectors(self.network, train.at(train.labels >= 0), c=1.0, class_weight=None)
+
+    def _of_places(self, x: Tensor, y: Tensor) -> Tensor:
+        logits = self.network.label_map(self.network.features(x))
+        labels = y[:, None, None].expand(-1, *logits.shape[2:])
+        return functional.cross_entropy(logits, labels, label_smoothing=self.label_smoothing)

@@ -26,6 +26,9 @@ else:
     # system and taken again at every answer, they cost as much as the answer itself.
     os.environ.setdefault("MALLOC_MMAP_THRESHOLD_", str(1 << 30))
     os.environ.setdefault("MALLOC_TRIM_THRESHOLD_", str(1 << 30))
+    # NumPy reads it when a worker starts, before the line above is reached. Threads that wait for each other on cores that the
+    # other worker needs took many times as long as one for the small matrices of a fit.
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 # What is measured of this machine is kept for the other processes of the run, and not in the user's folder; nothing is converted
 # for an accelerator but where a test asks for it.

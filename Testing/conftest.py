@@ -38,7 +38,7 @@ if "XDG_DATA_HOME" not in os.environ:
 os.environ.setdefault("LESIONLENS_ACCELERATOR", "off")
 
 # Folders whose files share what takes long to start: one worker has them all. The server's ports are fixed, too.
-TOGETHER = ("Testing/server/", "Testing/gui/test_", "Testing/gui/quiz/")
+TOGETHER = ("Testing/server/", "Testing/gui/test_", "Testing/gui/quiz/", "Testing/app/serve/")
 # What takes longest comes first: at the end only short files are left to be shared out.
 FIRST = (
     *TOGETHER, "Testing/training/tasks/", "Testing/training/runs/", "Testing/app/", "Testing/lib/inference/",

@@ -26,6 +26,9 @@ else:
     # system and taken again at every answer, they cost as much as the answer itself.
     os.environ.setdefault("MALLOC_MMAP_THRESHOLD_", str(1 << 30))
     os.environ.setdefault("MALLOC_TRIM_THRESHOLD_", str(1 << 30))
+    # NumPy reads it when a worker starts, before the line above is reached. Threads that wait for each other on cores that the
+    # other worker needs took many times as long as one for the small matrices of a fit.
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 # What is measured of this machine is kept for the other processes of the run, and not in the user's folder; nothing is converted
 # for an accelerator but where a test asks for it.
@@ -35,7 +38,7 @@ if "XDG_DATA_HOME" not in os.environ:
 os.environ.setdefault("LESIONLENS_ACCELERATOR", "off")
 
 # Folders whose files share what takes long to start: one worker has them all. The server's ports are fixed, too.
-TOGETHER = ("Testing/server/", "Testing/gui/test_", "Testing/gui/quiz/")
+TOGETHER = ("Testing/server/", "Testing/gui/test_", "Testing/gui/quiz/", "Testing/app/serve/")
 # What takes longest comes first: at the end only short files are left to be shared out.
 FIRST = (
     *TOGETHER, "Testing/training/tasks/", "Testing/training/runs/", "Testing/app/", "Testing/lib/inference/",

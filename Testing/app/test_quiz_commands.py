@@ -216,11 +216,11 @@ def test_bad_options_are_refused_in_one_line_and_leave_nothing(from_folder, extr
 
 
 def test_an_existing_quiz_is_replaced_only_when_asked(from_folder):
-    path, _ = from_folder()
+    path, _ = from_folder("--cases", 2)
     before = path.read_bytes()
-    assert from_folder("--seed", 5)[1].code == 2
+    assert from_folder("--cases", 2, "--seed", 5)[1].code == 2
     assert path.read_bytes() == before
-    assert from_folder("--seed", 5, "--overwrite")[1].code == 0
+    assert from_folder("--cases", 2, "--seed", 5, "--overwrite")[1].code == 0
     assert path.read_bytes() != before
 
 

@@ -87,13 +87,15 @@ running: list[Server] = []
 
 
 @pytest.fixture(scope="session")
-def milvus_program(tmp_path_factory) -> Path:
-    """The server's program, its libraries beside it: unpacked once for all servers."""
+def milvus_program(pytestconfig) -> Path:
+    """The server's program, its libraries beside it: unpacked once for all servers, and kept beside pytest's own notes for the
+    next run; the package unpacks again what is not whole or of another version.
+    """
     if sys.platform != "linux" or importlib.util.find_spec("milvus") is None:
         pytest.skip("the server's package (milvus, Linux only) is not installed: pip install 'lesionlens[dev]'")
     from milvus import _initialize_data_files
 
-    folder = tmp_path_factory.mktemp("milvus")
+    folder = pytestconfig.cache.mkdir("milvus")
     _initialize_data_files(str(folder))
     return folder / "bin" / "milvus"
 

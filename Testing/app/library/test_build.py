@@ -14,8 +14,13 @@ from LesionLib.io.leftovers import leftovers, leftovers_note
 from LesionLib.model.bundle import load_bundle
 from LesionRetrievalLib.library import intake as case_adding
 from LesionRetrievalLib.library.store import CaseLibrary
+from repository import FILES_OF_0_1
 
-pytestmark = pytest.mark.usefixtures("asks_malignancy")
+
+@pytest.fixture(autouse=True)
+def asks_a_quick_model(monkeypatch):
+    """What a build keeps and what it leaves is the same of every model; a small one embeds in no time."""
+    monkeypatch.setenv("LESIONLENS_MODEL", str(FILES_OF_0_1 / "model"))
 
 
 @pytest.fixture
@@ -27,7 +32,7 @@ def built(run, cases_folder, tmp_path):
     return build
 
 
-def test_every_case_is_there_with_its_answer_and_attributes(built):
+def test_every_case_is_there_with_its_answer_and_attributes(built, asks_malignancy):
     path, ran = built(
         "--organ", "lung", "--label-source", "how it was made", "--keep", "diameter_mm", "--keep", "texture"
     )

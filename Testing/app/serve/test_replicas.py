@@ -146,8 +146,8 @@ def test_a_closed_runner_asks_nobody(replica, question):
         runner.run(question)
 
 
-def test_two_runners_answer_two_people_at_a_time(question, tmp_path, shelf, box):
-    runners = [ReplicaRunner(Here(Replica(is_local=False))) for _ in range(2)]
+def test_two_runners_answer_two_people_at_a_time(replica, shelf, box):
+    runners = [ReplicaRunner(Here(one)) for one in (replica, Replica(is_local=False))]
     with serving(MODEL, runners=runners, folder=shelf, device="cpu") as running:
         people = [running.session() for _ in range(3)]
         for one, count in zip(people, (30, 30, 1), strict=True):

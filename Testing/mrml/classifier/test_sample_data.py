@@ -107,7 +107,7 @@ print(sorted(name for name in sys.modules if name.partition(".")[0] in ("scipy",
     assert ran.stdout.splitlines()[-2:] == ["registered LesionLensChestPhantom", "[]"], ran.stderr
 
 
-def test_the_phantom_is_computed_here_with_a_lesion_around_each_nodule(registered, scene):
+def test_the_phantom_is_computed_here_with_a_lesion_around_each_nodule(registered, scene, phantom_once):
     (phantom,) = [source for source in registered if source.customDownloader is not None]
     (volumeNode,) = phantom.customDownloader(phantom)
     volume = volumeFromNode(volumeNode)

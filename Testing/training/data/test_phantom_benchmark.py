@@ -104,7 +104,7 @@ def test_size_alone_tells_no_class(variant):
 
 
 def test_with_the_size_confound_on_a_ruler_is_enough():
-    confounded = harder(BENCHMARK["binary-fluid"], patients=20, size_confound=1.0)
+    confounded = harder(BENCHMARK["binary-fluid"], patients=10, size_confound=1.0)
     assert told_by(diameter, tuple(phantom_lesions(confounded))) >= 0.9
 
 
@@ -164,7 +164,7 @@ def spots(photo: np.ndarray) -> float:
 
 
 def test_grades_of_photographs_are_in_their_spots_and_in_no_colour():
-    photos = [(retina_photo(n % 5, seed=n, style_seed=n // 2, left=bool(n % 2)), n % 5, n // 2) for n in range(60)]
+    photos = [(retina_photo(n % 5, seed=n, style_seed=n // 2, left=bool(n % 2)), n % 5, n // 2) for n in range(40)]
     grades, patients = [grade for _, grade, _ in photos], [patient for _, _, patient in photos]
     by_spots = np.array([[spots(photo), spots(photo) ** 2] for photo, _, _ in photos])
     by_color = np.stack([photo.reshape(-1, 3).mean(axis=0) for photo, _, _ in photos])

@@ -19,11 +19,15 @@ from LesionLib.inference.classifier import Classifier
 from LesionLib.model.bundle import load_bundle
 from LesionLib.model.folder import CARD, golden_case
 from LesionLib.networks import build_network
+from LesionLib.networks.weights import load_pretrained
 from LesionLib.phantom.nodules import nodule_patch
 from lesiontraining.cli import main
 from lesiontraining.commands.plans import PLANS, PlanError
-from lesiontraining.data.readers.lidc_ratings import ATTRIBUTES
+from lesiontraining.data.readers.lidc import read_nodule_set
+from lesiontraining.data.readers.lidc_ratings import ATTRIBUTES, read_ratings
+from lesiontraining.nodules import described as described_module
 from lesiontraining.nodules.plan import read_nodule_plan
+from lesiontraining.runs import heat_maps
 
 COUNT, READERS = 24, 4
 pytestmark = pytest.mark.timeout(1200)  # two dozen nodules, each described in five drawings
@@ -149,6 +153,7 @@ def make(sets, weights, body, cache, tmp_path_factory):
             with pytest.MonkeyPatch.context() as patched:
                 patched.setattr(build_module, "_ELSEWHERE_BOXES", 6)
                 patched.setattr(occlusion, "_CELLS", {2: (3, 1), 3: (3, 1)})  # 27 windows in the place of 343
+                patched.setattr(heat_maps, "_FORGETFUL_NETWORKS", 1)
                 assert main(list(map(str, options))) == 0
             made[question] = out / "model"
         return made[question]
@@ -208,6 +213,23 @@ def test_what_the_network_saw_is_kept_for_the_next_model(make, cache):
     make("retrieval")
     assert before
     assert {path: path.stat().st_mtime_ns for path in cache.glob("*given.npy")} == before
+
+
+def test_nothing_is_shown_to_the_network_again_when_what_it_saw_of_these_nodules_is_kept(
+    make, sets, weights, cache, monkeypatch
+):
+    make("kind")
+    kept = {path: path.read_bytes() for path in cache.glob("*.npy")}
+    monkeypatch.setattr(described_module, "_look", None)  # whoever looks again fails
+    network = build_network("nodule", {"classes": 2})
+    load_pretrained(network, weights)
+    table, ratings = read_nodule_set(sets[0], label="malignant", classes=("benign", "malignant")), read_ratings(sets[1])
+    of = described_module.describe(table, ratings, network, cache=cache, notify=lambda text: None)
+    assert {name: array.shape for name, array in of.seen.items()} == dict.fromkeys(
+        described_module.DRAWINGS, (COUNT, network.numbers)
+    )
+    assert kept
+    assert {path: path.read_bytes() for path in cache.glob("*.npy")} == kept
 
 
 def test_an_unknown_plan_is_refused_with_those_there_are():

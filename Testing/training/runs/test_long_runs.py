@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import time
 from collections.abc import Callable
 from multiprocessing import get_context
@@ -14,6 +15,7 @@ import torch
 from lesion_tables import write_lesion_table
 from lesiontraining.cli import main
 from lesiontraining.runs.folder import FoldFolder
+from lesiontraining.tasks.base import LesionTask
 from lesiontraining.tasks.cross_entropy import CrossEntropyTask
 from safetensors.torch import load_file
 from slow_fit import fit_slowly
@@ -64,11 +66,39 @@ def test_a_run_that_was_killed_ends_as_one_that_was_not(recipe, table, start_slo
     assert 2 <= _epoch(fold) < 4
     assert not (fold / "done.json").exists()
     assert main(started) == 0
-    one, other = weights(tmp_path / "whole"), weights(tmp_path / "killed")
-    for name in one:
-        torch.testing.assert_close(one[name], other[name], rtol=1e-5, atol=1e-6)
-    first, second = (np.load(tmp_path / n / "fold-0" / "predictions.npz")["probabilities"] for n in ("whole", "killed"))
-    np.testing.assert_allclose(first, second, atol=1e-5)
+    require_same(tmp_path / "whole", tmp_path / "killed")
+
+
+def test_a_run_goes_on_from_what_a_kill_leaves_on_disk_and_ends_as_one_that_was_not(table, tmp_path, monkeypatch):
+    """Its folder as it is on disk in the third epoch, which is what a kill at that moment leaves of it."""
+    out, left = tmp_path / "run", tmp_path / "left"
+    started = options("vae", table, out, 4)
+
+    def leave(task: LesionTask, *_: object) -> None:
+        if task.current_epoch == 2 and not left.exists():
+            shutil.copytree(out, left)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(LesionTask, "on_train_batch_end", leave)
+        assert main(started) == 0
+    out.rename(tmp_path / "whole")
+    left.rename(out)
+    assert _epoch(out / "fold-0") == 2
+    assert not (out / "fold-0" / "done.json").exists()
+    shown: list[int] = []
+    monkeypatch.setattr(LesionTask, "on_train_batch_end", lambda task, *_: shown.append(task.current_epoch))
+    assert main(started) == 0
+    assert set(shown) == {2, 3}
+    require_same(tmp_path / "whole", out)
+
+
+def require_same(one: Path, other: Path) -> None:
+    """Two runs came to the same weights and say the same."""
+    first, second = weights(one), weights(other)
+    for name in first:
+        torch.testing.assert_close(first[name], second[name], rtol=1e-5, atol=1e-6)
+    said = (np.load(run / "fold-0" / "predictions.npz")["probabilities"] for run in (one, other))
+    np.testing.assert_allclose(*said, atol=1e-5)
 
 
 def _epoch(fold: Path) -> int:

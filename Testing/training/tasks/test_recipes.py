@@ -209,7 +209,7 @@ def test_the_support_vector_machine_sees_training_lesions_only(runs, table, tmp_
 
 
 def test_a_model_does_not_travel_without_its_figures(runs, tmp_path, capsys):
-    run = runs("vae")
+    run = runs("cross-entropy")
     copy = tmp_path / "run"
     copy.mkdir()
     (copy / "fold-0").symlink_to(run / "fold-0")

@@ -150,6 +150,9 @@ def _runs(statistics: Statistic | Sequence[Statistic]) -> Sequence[Statistic]:
 
 
 def _with_seeds(drawn: PatientDraws, seeds: int, draw_seeds: bool) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    if seeds == 1:
+        yield from ((rows, np.zeros(1, dtype=int)) for rows in drawn)
+        return
     # A generator of its own: one seed or five, the patients drawn are the same.
     rng = np.random.default_rng([drawn.seed, 1])
     for rows in drawn:
@@ -157,6 +160,8 @@ def _with_seeds(drawn: PatientDraws, seeds: int, draw_seeds: bool) -> Iterator[t
 
 
 def _mean_over_seeds(runs: Sequence[Statistic], rows: np.ndarray, seeds: np.ndarray) -> float:
+    if len(runs) == 1:
+        return float(runs[0](rows))
     values = {seed: runs[seed](rows) for seed in np.unique(seeds)}
     return float(np.mean([values[seed] for seed in seeds]))
 

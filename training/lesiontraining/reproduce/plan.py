@@ -125,9 +125,19 @@ class Plan:
     claims: Sequence[Claim]
     seeds: Sequence[int]
     draws: int
+    # Every claim and every printed number asks for its runs again; their hashes are made once.
+    _runs: dict[tuple[str, str, int, str], Run | None] = field(
+        default_factory=dict, init=False, repr=False, compare=False
+    )
 
     def run(self, system: str, table: str, seed: int, budget: str) -> Run | None:
         """The run, None where this budget does not run the system."""
+        key = (system, table, seed, budget)
+        if key not in self._runs:
+            self._runs[key] = self._new_run(system, table, seed, budget)
+        return self._runs[key]
+
+    def _new_run(self, system: str, table: str, seed: int, budget: str) -> Run | None:
         of, on = self.systems[system], self.tables[table]
         asked = getattr(of, budget)
         if not asked:

@@ -302,8 +302,9 @@ def _checks(
         found[f"peak {name}"] = float(_peaks_in(heat, box.segment))
         found[f"energy {name}"] = energy_share(heat, box.segment)
     found["chance"] = energy_share(seen.looked_at, box.segment)
+    whole = _probability(network, seen.patches, seen.answer)
     for name, order in orders.items():
-        found[f"fall {name}"] = _mean_fall(network, seen, order)
+        found[f"fall {name}"] = _mean_fall(network, seen, order, whole)
     found["jittered"] = _correlation(seen, other, volume)
     found["forgetful"] = _correlation(seen, shuffled, volume)
     found["gini"] = _gini(seen.heat.array[seen.looked_at.array > 0])
@@ -350,13 +351,12 @@ def _by_pixel(cells: Tensor, seen: _Seen, cell_centres: tuple[float, float] | No
     return cells
 
 
-def _mean_fall(network: LesionNet, seen: _Seen, order: Tensor) -> float:
-    """Of the answer's probability, mean over the shares taken away; what stands around the lesion takes their place."""
+def _mean_fall(network: LesionNet, seen: _Seen, order: Tensor, whole: float) -> float:
+    """Of the answer's probability ``whole``, mean over the shares taken away; what stands around the lesion takes their place."""
     kept = seen.patches.shape[1] - box_channels(seen.spec)
     hu, fill = seen.patches[:, :kept].cpu(), surroundings(seen.patches[:, :kept].cpu())
     shows = (hu != fill).any(dim=1)  # padding has nothing to take away
     ranked = torch.where(shows, order, -torch.inf).flatten().argsort(descending=True)
-    whole = _probability(network, seen.patches, seen.answer)
     falls = []
     for share in SHARES_GONE:
         gone = torch.zeros(shows.numel(), dtype=torch.bool)

@@ -38,7 +38,8 @@ def mean_probabilities(logits: Sequence[np.ndarray], temperature: float = 1.0) -
 
     The first class has what the others leave, so that rows add up to 1 to the last digit.
     """
-    p = [softmax(of_lesion / temperature, axis=1) for of_lesion in logits]
+    ends = np.cumsum([len(of_lesion) for of_lesion in logits])
+    p = np.split(softmax(np.concatenate(logits) / temperature, axis=1), ends[:-1])  # one call costs as much as all
     others = np.array([[of_slices[:, c].mean() for c in range(1, of_slices.shape[1])] for of_slices in p])
     return np.column_stack([1.0 - others.sum(axis=1), others])
 

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 import numpy as np
 
 _MAX_SIDES = 16
+_LEVEL = 3  # of the noise of a CT the usual 6 saves one byte in a hundred more, and takes four times as long
 
 
 class PackedArrayError(ValueError):
@@ -36,7 +37,7 @@ def _is_shape(shape: Sequence[object]) -> bool:
 
 def packed(array: np.ndarray) -> bytes:
     """The values, packed."""
-    return zlib.compress(array_bytes(array))
+    return zlib.compress(array_bytes(array), _LEVEL)
 
 
 def unpacked(content: bytes, *, dtype: str, shape: Sequence[int], most: int) -> np.ndarray:

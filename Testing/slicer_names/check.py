@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import re
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -14,6 +15,12 @@ from .scopes import Project, Scope, Type, walk
 _SIGNAL = re.compile(r"\w+\(.*\)$")
 # A line in a form is a frame to Qt, and turns round as a property.
 _DESIGNERS_OWN = {"Line": ("QFrame", {"orientation"})}
+
+
+@cache
+def _parsed(text: str) -> ast.Module:
+    """A source's tree, which nobody changes: a checker reads every file twice and then checks it."""
+    return ast.parse(text)
 
 
 @dataclass(frozen=True)
@@ -82,11 +89,11 @@ class Checker:
 
     def readCode(self, path: Path) -> None:
         """What a source says about its functions, fields and widgets."""
-        self.project.read(ast.parse(path.read_text(encoding="utf-8")))
+        self.project.read(_parsed(path.read_text(encoding="utf-8")))
 
     def checkCode(self, path: Path, *, isPythonQt: bool = True) -> list[Wrong]:
         """Names that Slicer lacks. ``isPythonQt``: Qt's objects have PythonQt's manners here, which the stand-ins themselves give."""
-        tree = ast.parse(path.read_text(encoding="utf-8"))
+        tree = _parsed(path.read_text(encoding="utf-8"))
         calls = {id(node.func) for node in ast.walk(tree) if isinstance(node, ast.Call)}
         said: list[tuple[ast.AST, str, str]] = []
         for node, scope in walk(tree, Scope(self.project, tree)):
@@ -227,7 +234,7 @@ class Checker:
     def checkOffered(self, path: Path, names: dict[str, str] | None = None) -> list[Wrong]:
         """Public members that a stand-in offers and the real class does not have. ``names``: the real ones of other names."""
         found = []
-        for node in ast.parse(path.read_text(encoding="utf-8")).body:
+        for node in _parsed(path.read_text(encoding="utf-8")).body:
             real = (names or {}).get(getattr(node, "name", ""), getattr(node, "name", ""))
             if isinstance(node, ast.ClassDef) and real in self.names.bases:
                 for line, member in _offered(node):

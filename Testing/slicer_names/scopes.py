@@ -25,6 +25,8 @@ _MADE_BY_NAME = {
 }
 _SEVERAL = {"list", "Sequence", "Iterable", "Iterator", "tuple", "set", "Collection"}
 _FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda)
+_CLOSED = (*_FUNCTIONS, ast.ClassDef)
+_SCOPES = (*_CLOSED, ast.For)
 
 
 @dataclass
@@ -309,18 +311,27 @@ class Scope:
 
 def walk(node: ast.AST, scope: Scope) -> Iterator[tuple[ast.AST, Scope]]:
     """Every node below, with the scope it stands in."""
-    for child in ast.iter_child_nodes(node):
+    # A stack: passed on through a generator for each level, a node costs as much as it lies deep.
+    below = [(ast.iter_child_nodes(node), scope)]
+    while below:
+        children, scope = below[-1]
+        child = next(children, None)
+        if child is None:
+            below.pop()
+            continue
         yield child, scope
-        isScope = isinstance(child, (*_FUNCTIONS, ast.ClassDef, ast.For))
-        yield from walk(child, Scope(scope.project, child, scope) if isScope else scope)
+        isScope = isinstance(child, _SCOPES)
+        below.append((ast.iter_child_nodes(child), Scope(scope.project, child, scope) if isScope else scope))
 
 
 def _within(node: ast.AST) -> Iterator[ast.AST]:
     """A node and what is below it, without the inside of functions and classes."""
-    yield node
-    if not isinstance(node, (*_FUNCTIONS, ast.ClassDef)):
-        for child in ast.iter_child_nodes(node):
-            yield from _within(child)
+    below = [node]
+    while below:
+        one = below.pop()
+        yield one
+        if not isinstance(one, _CLOSED):
+            below += reversed(list(ast.iter_child_nodes(one)))
 
 
 def _namesIn(target: ast.expr) -> list[str]:

@@ -18,6 +18,7 @@ from LesionLib.uncertainty.reliability import Reliability
 from LesionRetrievalLib.library.cases import Case, ModelIdentity
 from LesionRetrievalLib.library.patches import case_thumbnails, lesion_patch
 from LesionRetrievalLib.library.store import CaseLibrary
+from LesionRetrievalLib.quiz.file import save_quiz
 from LesionRetrievalLib.quiz.model import Diagnosis, ModelPrediction, Quiz, QuizCase, QuizClass, QuizNeighbour
 
 MODEL = ModelIdentity("lung-nodule-malignancy", "1.0.0", "a" * 64)
@@ -30,6 +31,20 @@ def phantom_quiz(*, boxes: str = "given", title: str = "Nodules") -> Quiz:
     cases = tuple(_case(number, kind, said) for number, (kind, said) in enumerate(_KINDS, start=1))
     model = (MODEL.name, MODEL.version, MODEL.sha256)
     return Quiz(title, "Nodules of 12 mm.", boxes, 3, (-1350.0, 150.0), model, CLASSES, cases)
+
+
+def write_phantom_quiz(path: Path, *, boxes: str = "given") -> Path:
+    """The file of `phantom_quiz`, packed once for all tests of a process."""
+    path.write_bytes(_quiz_file(boxes))
+    return path
+
+
+@cache
+def _quiz_file(boxes: str) -> bytes:
+    with TemporaryDirectory() as folder:
+        path = Path(folder) / "quiz.json"
+        save_quiz(phantom_quiz(boxes=boxes), path)
+        return path.read_bytes()
 
 
 @cache

@@ -2,7 +2,7 @@
 
 ITK reads plain series. What it reads wrongly or not at all (MONOCHROME1, which it inverts; deflated files; files without the
 128 bytes in front) is read by pydicom. Packed pixels (JPEG, JPEG 2000, JPEG-LS) go through native decoders that a damaged file
-can crash, so these are asked in a process of their own: half a second, whatever the series' size, and a crash becomes one line.
+can crash, so these are asked in a process of their own: a quarter of a second for any series, and a crash becomes one line.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ from pathlib import Path
 
 import numpy as np
 import pydicom
-import SimpleITK as sitk
 from pydicom.uid import UID, DeflatedExplicitVRLittleEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian
 
 from LesionLib.errors import VolumeError
+from LesionLib.io.native_images import read_by_itk
 
 _NATIVE_SECONDS = 1800
 _INVERTED = "MONOCHROME1"
@@ -41,7 +41,7 @@ def read_series_pixels(paths: Sequence[Path], headers: Sequence[pydicom.Dataset]
     )
     if by_hand or any(not _is_plain(path) for path in paths):
         return _by_hand(paths, name)
-    return _by_itk(paths)[0]
+    return read_by_itk(paths)[0]
 
 
 def read_multiframe(path: Path, *, name: str) -> tuple[np.ndarray, np.ndarray]:
@@ -66,21 +66,6 @@ def _is_plain(path: Path) -> bool:
     except UnicodeEncodeError:
         return False
     return True
-
-
-def _by_itk(paths: Sequence[Path]) -> tuple[np.ndarray, np.ndarray]:
-    sitk.ProcessObject.SetGlobalWarningDisplay(False)  # uneven slices are a warning of ours
-    if len(paths) == 1:
-        image = sitk.ReadImage(str(paths[0]))
-    else:
-        reader = sitk.ImageSeriesReader()
-        reader.SetFileNames([str(path) for path in paths])
-        image = reader.Execute()
-    to_lps = np.eye(4)
-    if image.GetDimension() == 3:
-        to_lps[:3, :3] = np.array(image.GetDirection()).reshape(3, 3) * image.GetSpacing()
-        to_lps[:3, 3] = image.GetOrigin()
-    return sitk.GetArrayFromImage(image), to_lps
 
 
 def _by_hand(paths: Sequence[Path], name: str) -> np.ndarray:
@@ -117,7 +102,7 @@ def _turned_back(values: np.ndarray, header: pydicom.Dataset) -> np.ndarray:
 
 
 def _read_apart(paths: Sequence[Path], *, name: str) -> tuple[np.ndarray, np.ndarray]:
-    """As `_by_itk`, in a process whose end is not ours."""
+    """As `read_by_itk`, in a process whose end is not ours."""
     if "python" not in Path(sys.executable).name.lower():  # inside an application there is no second Python to start
         return _guarded(paths, name)
     with tempfile.TemporaryDirectory(prefix="lesionlens-") as folder:
@@ -143,21 +128,14 @@ def _read_apart(paths: Sequence[Path], *, name: str) -> tuple[np.ndarray, np.nda
 _CHILD = """
 import json, sys
 sys.path.insert(0, sys.argv[1])
-from LesionLib.io.dicom_pixels import run_child
+from LesionLib.io.native_images import run_child
 run_child(json.load(sys.stdin))
 """
 
 
-def run_child(task: dict) -> None:
-    """What the process of `_read_apart` does: decode, and leave the voxels and their place as ``.npy`` files."""
-    array, to_lps = _by_itk([Path(path) for path in task["paths"]])
-    np.save(Path(task["out"]).with_name("place.npy"), to_lps)
-    np.save(task["out"], array)
-
-
 def _guarded(paths: Sequence[Path], name: str) -> tuple[np.ndarray, np.ndarray]:
     try:
-        return _by_itk(paths)
+        return read_by_itk(paths)
     except RuntimeError as error:
         msg = f"{name}: the images of the series cannot be read together; export the series again."
         raise VolumeError(msg) from error

@@ -37,7 +37,7 @@ from LesionLib.model.folder import (
     segment_margin_of,
 )
 from LesionLib.model.scores import SCORES_SCHEMA, ScoreSpec, scores_from_json
-from LesionLib.networks import LesionNet, build_network
+from LesionLib.networks import LesionNet, Unfilled, build_network
 from LesionLib.networks.base import device_of, parted_output
 from LesionLib.sampling.batches import crop_lesion, in_channels_last, network_in_channels_last
 from LesionLib.sampling.content_hash import CONTENT_SCHEMA, TrainingContent
@@ -377,12 +377,13 @@ def _network(folder: Path, ours: Mapping[str, Any], tensors: Mapping[str, torch.
     architecture, arguments = ours["architecture"], ours["arguments"]
     # A manifest can ask for layers of any size. Those of its weights are what the file holds, so that a network which
     # has their shapes needs no more memory than they do; the shapes themselves cost nothing.
-    with torch.device("meta"):
+    with torch.device("meta"), Unfilled():
         shapes = {name: tensor.shape for name, tensor in build_network(architecture, arguments).state_dict().items()}
     if misfit := _first_misfit(shapes, {name: tensor.shape for name, tensor in weights.items()}):
         msg = f"model {folder.name}: {WEIGHTS} does not fit the architecture {architecture}: {misfit}."
         raise BundleError(msg)
-    network = build_network(architecture, arguments)
+    with Unfilled():  # every value is of the file: the names and shapes were compared
+        network = build_network(architecture, arguments)
     try:
         network.load_state_dict(weights, strict=True)
     except RuntimeError as error:

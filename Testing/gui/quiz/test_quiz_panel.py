@@ -20,7 +20,7 @@ from LesionRetrievalLib.quiz.file import load_quiz, save_quiz
 from LesionRetrievalLib.quiz.session import QuizSession
 from LesionRetrievalLib.quiz_logic import QuizLogic
 from LesionRetrievalLib.scene.quiz_cases import QUIZ_ATTRIBUTE
-from quiz_cases import Clock, phantom_quiz
+from quiz_cases import Clock, phantom_quiz, write_phantom_quiz
 from repository import ROOT, SLICER_STANDINS, WIDGET_STANDINS
 from scored_model import SCORES
 
@@ -28,9 +28,7 @@ from scored_model import SCORES
 @pytest.fixture
 def quiz_path(tmp_path):
     def make(boxes: str = "given") -> Path:
-        path = tmp_path / f"{boxes}.json"
-        save_quiz(phantom_quiz(boxes=boxes), path, overwrite=True)
-        return path
+        return write_phantom_quiz(tmp_path / f"{boxes}.json", boxes=boxes)
 
     return make
 

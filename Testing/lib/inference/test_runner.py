@@ -53,6 +53,19 @@ batches.crop_sample = cut
 main()
 """
 
+# The same main without a network behind it, for what ends before there is an answer.
+SLEEPING = """
+import time
+from LesionLib.inference import worker
+class Engine:
+    def warm(self, model, options): pass
+    def run(self, request, *, progress, **_):
+        progress(0, len(request.boxes), request.boxes[0].name)
+        time.sleep(60)
+worker._engine = Engine
+worker.main()
+"""
+
 
 def a_request(*names: str, options: RunOptions = FLOAT32, model: str = MODEL) -> RunRequest:
     volume, box = golden_case()
@@ -264,7 +277,7 @@ def test_a_worker_that_cannot_start_says_why_and_does_not_try_for_ever():
 
 
 def test_closing_leaves_no_process_even_in_the_middle_of_a_request():
-    runner = WorkerRunner(arguments=("-c", FAULTY))
+    runner = WorkerRunner(arguments=("-c", SLEEPING))
     runner.start()
     pid = runner.pid
     with pytest.raises(RunnerCancelled):

@@ -14,6 +14,7 @@ from foreign_dicom import BALL_HU, BALL_RAS, LUNG_HU, slice_hu, write_ct, write_
 from LesionLib.errors import BoxError, VolumeError, WarningName
 from LesionLib.geometry import CTVolume, LesionBox, in_missing_slices_mm, require_overlap, transformed_points
 from LesionLib.io import dicom_pixels
+from LesionLib.io.native_images import read_by_itk
 from LesionLib.io.volumes import choose_series, read_ct, read_volume
 from pydicom.uid import DeflatedExplicitVRLittleEndian, JPEG2000Lossless
 
@@ -186,7 +187,7 @@ def test_a_decoder_that_crashes_is_one_line_and_not_the_end(tmp_path, monkeypatc
 def test_what_the_decoder_s_own_process_reads_is_what_this_one_would(tmp_path):
     paths = write_ct(tmp_path / "ct")
     apart, place = dicom_pixels._read_apart(paths, name="ct")
-    here, here_place = dicom_pixels._by_itk(paths)
+    here, here_place = read_by_itk(paths)
     np.testing.assert_array_equal(apart, here)
     np.testing.assert_array_equal(place, here_place)
 
@@ -276,7 +277,7 @@ def test_an_enhanced_ct_alone_in_its_folder_is_read_like_the_file(tmp_path, orde
         assert hu_at(volume, BALL_RAS + [0, 0, 8]) == LUNG_HU
 
 
-def test_the_decoder_s_process_imports_no_torch():
-    text = "import sys; import LesionLib.io.dicom_pixels; print('torch' in sys.modules)"
+def test_the_decoder_s_process_imports_only_what_decodes():
+    text = "import LesionLib.io.native_images, sys; print({'torch', 'pydicom', 'scipy'} & set(sys.modules))"
     ran = subprocess.run([sys.executable, "-c", text], capture_output=True, text=True, check=True)
-    assert ran.stdout.strip() == "False"
+    assert ran.stdout.strip() == "set()"

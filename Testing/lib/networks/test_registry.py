@@ -9,7 +9,7 @@ import pytest
 import torch
 from LesionLib.errors import BundleError
 from LesionLib.explain.heat_map import cells_along
-from LesionLib.networks import ARCHITECTURES, EXAMPLE_INPUTS, LesionNet, build_network, sizes_of
+from LesionLib.networks import ARCHITECTURES, EXAMPLE_INPUTS, LesionNet, Unfilled, build_network, sizes_of
 
 SMALL = {
     "arl": {"width": "tiny"},
@@ -74,6 +74,40 @@ def test_probabilities_add_up_to_one(name):
         p = network.probabilities(network(patch(name)))
     torch.testing.assert_close(p.sum(dim=1), torch.ones(2))
     assert (p >= 0).all()
+
+
+@pytest.mark.parametrize("name", sorted(ARCHITECTURES))
+def test_a_network_that_is_built_without_drawing_and_filled_answers_bit_for_bit_the_same(name):
+    torch.manual_seed(0)
+    drawn = build_network(name, SMALL[name])
+    with Unfilled():
+        filled = build_network(name, SMALL[name])
+    for tensor in (*filled.parameters(), *filled.state_dict().values()):  # what would not be filled shows
+        tensor.data.fill_(float("nan") if tensor.is_floating_point() else -1)
+    filled.load_state_dict(drawn.state_dict(), strict=True)
+    assert [each.requires_grad for each in filled.parameters()] == [each.requires_grad for each in drawn.parameters()]
+    for (one, ours), (other, theirs) in zip(filled.named_buffers(), drawn.named_buffers(), strict=True):
+        assert one == other
+        assert torch.equal(ours, theirs), one
+    with torch.no_grad():
+        f, x = drawn.features(patch(name)), patch(name)
+        assert torch.equal(filled.features(x), f)
+        assert torch.equal(filled.head(f), drawn.head(f))
+        assert torch.equal(filled.descriptor(f), drawn.descriptor(f))
+
+
+@pytest.mark.parametrize("kind", ["Linear", "Conv2d"])
+def test_outside_of_it_weights_are_drawn_as_ever(kind):
+    def layer() -> torch.nn.Module:
+        return torch.nn.Linear(8, 8) if kind == "Linear" else torch.nn.Conv2d(8, 8, 3)
+
+    torch.manual_seed(0)
+    first = layer()
+    with Unfilled():
+        layer()
+    torch.manual_seed(0)
+    assert torch.equal(layer().weight, first.weight)
+    assert not torch.equal(layer().weight, first.weight)
 
 
 @pytest.mark.parametrize(("name", "arguments"), [("os", {}), ("__init__", {}), ("resnet.ResNet", {}), ("", {})])

@@ -46,9 +46,11 @@ class qMRMLNodeComboBox(qt.QWidget):
         self._noneDisplay, self._baseName = "None", ""
         self._attributes: dict[tuple[str, str], object] = {}
         self._typeLabels: dict[str, str] = {}
+        self._nodes: list[slicer.vtkMRMLNode] = []
         self._ids: list[str] = []
+        self._filled: object = None
         self._current, self._requested = _NONE, _NONE
-        self._sceneEvents, self._nodeEvents = Observation(self, "_update"), Observation(self, "_update")
+        self._sceneEvents, self._nodeEvents = Observation(self, "_update"), Observation(self, "_updateNodes")
         self._filter = qMRMLSortFilterProxyModel(self._update, self)
         self._combo = qt.QComboBox()
         layout = qt.QHBoxLayout(self)
@@ -74,6 +76,7 @@ class qMRMLNodeComboBox(qt.QWidget):
             self._sceneEvents.watch(scene, events)
         wanted = self._current if self._ids else self._requested
         self._requested = _NONE
+        self._find()
         self._ids = self._listed()
         if not wanted and not self._flags["none"] and self._ids:
             wanted = self._ids[0]
@@ -81,17 +84,25 @@ class qMRMLNodeComboBox(qt.QWidget):
         self._select(wanted)
         self.setEnabled(scene is not None)
 
-    def _listed(self) -> list[str]:
-        """The IDs of the nodes to list; every node of the types is watched, since it may come to be listed."""
-        self._nodeEvents.stop()
+    def _find(self) -> None:
+        """The scene's nodes of the types; each is watched, since it may come to be listed."""
         if self._scene is None:
-            return []
+            self._nodeEvents.stop()
+            self._nodes = []
+            return
         scene, types, isAnyChild = self._scene, self._types, self._flags["childTypes"]  # looked up once for all nodes
         nodes = [scene.GetNthNode(place) for place in range(scene.GetNumberOfNodes())]
         nodes = [n for n in nodes if (any(map(n.IsA, types)) if isAnyChild else n.GetClassName() in types)]
+        if nodes == self._nodes:
+            return
+        self._nodeEvents.stop()
+        self._nodes = nodes
         for node in nodes:
             self._nodeEvents.watch(node, [vtk.vtkCommand.ModifiedEvent])
-        return [node.GetID() for node in nodes if self._isListed(node)]
+
+    def _listed(self) -> list[str]:
+        """The IDs of the nodes to list."""
+        return [node.GetID() for node in self._nodes if self._isListed(node)]
 
     def _isListed(self, node: slicer.vtkMRMLNode) -> bool:
         if node.GetHideFromEditors() and not self._flags["hidden"]:
@@ -106,7 +117,13 @@ class qMRMLNodeComboBox(qt.QWidget):
         return True
 
     def _update(self) -> None:
-        """The scene or a node has changed."""
+        """The scene has changed."""
+        if self._scene is not None and not self._scene.IsBatchProcessing():
+            self._find()
+            self._updateNodes()
+
+    def _updateNodes(self) -> None:
+        """A node has changed, or which there are."""
         if self._scene is None or self._scene.IsBatchProcessing():
             return
         before, shown = self._ids, [self._combo.itemText(row) for row in range(self._combo.count)]
@@ -136,15 +153,21 @@ class qMRMLNodeComboBox(qt.QWidget):
         return [self._combo.itemText(row) for row in range(self._combo.count)]
 
     def _fill(self) -> None:
+        isNone = self._flags["none"] and self._scene is not None
+        items = [(self._noneDisplay, _NONE)] if isNone else []
+        items += [(self._scene.GetNodeByID(nodeID).GetName() or "", nodeID) for nodeID in self._ids]
+        actions = self._actions() if self._scene is not None else []
+        wanted = (items, [text for text, _action in actions], self._label())
+        if wanted == self._filled:  # most events of a node change nothing that is shown
+            return
+        self._filled = wanted
         self._combo.blockSignals(True)
         self._combo.clear()
-        if self._flags["none"] and self._scene is not None:
-            self._combo.addItem(self._noneDisplay, _NONE)
-        for nodeID in self._ids:
-            self._combo.addItem(self._scene.GetNodeByID(nodeID).GetName() or "", nodeID)
-        if self._scene is not None and self._actions():
+        for text, data in items:
+            self._combo.addItem(text, data)
+        if actions:
             self._combo.insertSeparator(self._combo.count)
-            for text, action in self._actions():
+            for text, action in actions:
                 self._combo.addItem(text, action)
         self._combo.setPlaceholderText(f"Select a {self._label()}")
         self._combo.blockSignals(False)

@@ -19,6 +19,7 @@ from LesionLib.inference.accelerator import (
     is_switched_off,
     start_conversion,
 )
+from LesionLib.inference.folding import folded
 from LesionLib.inference.messages import Precision, PrecisionChoice, RunnerError
 from LesionLib.inference.precision import choose_precision, in_precision
 from LesionLib.model.bundle import Bundle, load_bundle
@@ -57,7 +58,9 @@ class ModelCache:
         folder = find_bundle(model)
         key = (str(folder.resolve()), _state(folder), str(device))
         if key not in self._models:
-            self._models[key] = {"float32": LoadedModel(load_bundle(folder, device=device), device, _NOT_ASKED)}
+            bundle = load_bundle(folder, device=device)
+            bundle = replace(bundle, network=folded(bundle.network))
+            self._models[key] = {"float32": LoadedModel(bundle, device, _NOT_ASKED)}
         self._models.move_to_end(key)
         while len(self._models) > _KEPT:
             self._models.popitem(last=False)

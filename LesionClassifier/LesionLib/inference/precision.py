@@ -90,6 +90,15 @@ class Bfloat16Features(LesionNet):
         """The float32 network's descriptor of the map."""
         return self.exact.descriptor(f)
 
+    @property
+    def mapped_channels(self) -> int | None:
+        """Those of the float32 network."""
+        return self.exact.mapped_channels
+
+    def weighted_map(self, f: Tensor, weights: Tensor) -> Tensor:
+        """As the float32 network spreads it."""
+        return self.exact.weighted_map(f, weights)
+
     def training_likeness(self, f: Tensor, descriptor: Tensor) -> Tensor:
         """As the float32 network tells it."""
         return self.exact.training_likeness(f, descriptor)

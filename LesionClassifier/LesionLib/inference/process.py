@@ -73,7 +73,7 @@ def worker_environment() -> dict[str, str]:
 
 
 def _kept_memory() -> dict[str, str]:
-    """glibc gives the blocks of an answer (a network's features: 60 MB) back to the system and fetches them again, page by
+    """glibc gives the blocks of an answer (a network's features: 10 to 60 MB) back to the system and fetches them again, page by
     page, for the next one: a third of a lesion's time. The worker keeps up to 256 MB; a CT (157 MB) is still given back.
     Before 2.35, glibc refuses such a threshold, and what is left of the setting would make it slower."""
     try:

@@ -53,7 +53,7 @@ class LesionNet(nn.Module, ABC):
 
     @abstractmethod
     def features(self, x: Tensor) -> Tensor:
-        """The map that Grad-CAM weighs: (batch, feature, h, w) or (batch, feature, d, h, w)."""
+        """The map that Grad-CAM weighs, or what `weighted_map` makes it of: (batch, feature, h, w) or (batch, feature, d, h, w)."""
 
     @abstractmethod
     def head(self, f: Tensor) -> Tensor:
@@ -62,6 +62,15 @@ class LesionNet(nn.Module, ABC):
     @abstractmethod
     def descriptor(self, f: Tensor) -> Tensor:
         """What is compared in retrieval, (batch, d), from a feature map; not normalised."""
+
+    def weighted_map(self, f: Tensor, weights: Tensor) -> Tensor:
+        """The channels of a map that belong to places, each times its weight, added up: (batch, h, w) or (batch, d, h, w).
+
+        ``weights``: (batch, channel), of those channels.
+        """
+        maps = f[:, : self.mapped_channels]
+        # A product of matrices: the weighted channels themselves would be as large as the map.
+        return (weights[:, None] @ maps.flatten(2)).view(len(f), *f.shape[2:])
 
     def training_likeness(self, f: Tensor, descriptor: Tensor) -> Tensor:
         """What is compared with the lesions of the training to tell what is unlike them, (batch, n), not normalised: the

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from LesionLib.inference.folding import folded
-from LesionLib.inference.loaded_models import ModelCache
+from LesionLib.inference.loaded_models import ModelCache, folded
 from LesionLib.model.bundle import load_bundle
 from LesionLib.model.folder import golden_case
 from LesionLib.networks import ARCHITECTURES, EXAMPLE_INPUTS, LesionNet, build_network

@@ -2,20 +2,13 @@
 
 from __future__ import annotations
 
-import copy
 from collections import OrderedDict
-from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from itertools import pairwise
 from pathlib import Path
 from subprocess import Popen
 
 import torch
-from torch import nn
-from torch.nn.modules.batchnorm import _BatchNorm
-from torch.nn.modules.conv import _ConvNd
-from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from LesionLib.inference.accelerator import (
     AcceleratorError,
@@ -30,7 +23,7 @@ from LesionLib.inference.messages import Precision, PrecisionChoice, RunnerError
 from LesionLib.inference.precision import choose_precision, in_precision
 from LesionLib.model.bundle import Bundle, load_bundle
 from LesionLib.model.folder import MANIFEST, WEIGHTS, find_bundle
-from LesionLib.networks import LesionNet
+from LesionLib.networks.base import folded
 
 _KEPT = 3
 _NOT_ASKED = Precision("float32", "bfloat16 was not asked for")
@@ -126,33 +119,3 @@ def _with_accelerator(exact: Bundle, model: LoadedModel) -> LoadedModel:
 def _state(folder: Path) -> tuple[tuple[int, int], ...]:
     stats = [(folder / name).stat() for name in (MANIFEST, WEIGHTS) if (folder / name).exists()]
     return tuple((stat.st_mtime_ns, stat.st_size) for stat in stats)
-
-
-def folded(network: LesionNet) -> LesionNet:
-    """A copy of ``network``, in evaluation mode, whose convolutions do what the batch norms after them did.
-
-    Those multiply and add constants: the answers are the same to rounding, and a pass over the map is saved. Networks that
-    learn on keep theirs.
-
-    Which those are is said by their places in a `torch.nn.Sequential`, or by their names, as the networks here have them:
-    ``conv`` and ``bn``, ``conv1`` and ``bn1``.
-    """
-    fast = copy.deepcopy(network).eval()
-    for module in list(fast.modules()):
-        for convolution, norm in _pairs(module):
-            fused = fuse_conv_bn_eval(getattr(module, convolution), getattr(module, norm))
-            setattr(module, convolution, fused.requires_grad_(requires_grad=False))
-            setattr(module, norm, nn.Identity())
-    return fast
-
-
-def _pairs(module: nn.Module) -> Iterator[tuple[str, str]]:
-    """The names of a convolution and of the batch norm that follows it."""
-    children = dict(module.named_children())
-    if isinstance(module, nn.Sequential):
-        named = list(pairwise(children))
-    else:
-        named = [(name, name.replace("conv", "bn")) for name in children if name.startswith("conv")]
-    for first, second in named:
-        if isinstance(children[first], _ConvNd) and isinstance(children.get(second), _BatchNorm):
-            yield first, second

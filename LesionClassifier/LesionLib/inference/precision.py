@@ -216,6 +216,17 @@ def interleaved_ms(first: Callable[[], object], second: Callable[[], object]) ->
     return a, b
 
 
+def interleaved_pairs_ms(
+    first: Callable[[], object], second: Callable[[], object], *, rounds: int, fewest: int, budget_s: float
+) -> list[tuple[float, float]]:
+    """The times of both, taken in turns ``rounds`` times, or ``fewest`` where the budget is used up; the first are not counted."""
+    started, found = perf_counter(), []
+    _ms(first), _ms(second)
+    while len(found) < rounds and (len(found) < fewest or perf_counter() - started < budget_s):
+        found.append((_ms(first), _ms(second)))
+    return found
+
+
 def _ms(function: Callable[[], object]) -> float:
     started = _clock()
     function()

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import pytest
 import torch
-from LesionLib.inference.loaded_models import ModelCache, folded
+from LesionLib.inference.loaded_models import ModelCache
 from LesionLib.model.bundle import load_bundle
 from LesionLib.model.folder import golden_case
 from LesionLib.networks import ARCHITECTURES, EXAMPLE_INPUTS, LesionNet, build_network
+from LesionLib.networks.base import folded
 from LesionLib.sampling.batches import crop_lesion
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm

@@ -27,8 +27,8 @@ from LesionLib.errors import LesionLensError, OutputError
 from LesionLib.geometry import require_overlap
 from LesionLib.inference.messages import AcceleratorChoice, RunOptions, RunRequest
 from LesionLib.inference.results import as_csv
-from LesionLib.io.csv_cells import csv_text
 from LesionLib.io.private_files import open_private, private_folder, write_private
+from LesionLib.io.tables import csv_text
 from LesionLib.model.folder import find_bundle, map_method, segment_margin_of
 
 from LesionLensApp.case_table import (

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from LesionLib.errors import InputWarning, LesionLensError
 from LesionLib.geometry import CTVolume, LesionBox
 from LesionLib.io.boxes import CaseTableError, box_of_mask, read_boxes_csv, read_rows, segment_boxes
-from LesionLib.io.csv_cells import csv_text
+from LesionLib.io.tables import csv_text
 
 from LesionLensApp.reading import read_masks
 

@@ -14,7 +14,7 @@ from LesionClassifierLib.scene.tree import addResultsTableNode, placeResults
 from LesionLib.errors import CaseLibraryError
 from LesionLib.geometry import CTVolume, LesionBox
 from LesionLib.inference.results import LesionResult, RunInfo
-from LesionLib.io.csv_cells import csv_text
+from LesionLib.io.tables import csv_text
 from LesionRetrievalLib.library.attributes import attribute_pairs
 from LesionRetrievalLib.library.cases import CaseStore, Neighbour, Scalar
 from LesionRetrievalLib.library.patches import HuPatch, plane_picture, room_for

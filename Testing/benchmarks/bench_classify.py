@@ -28,6 +28,7 @@ from LesionLib.inference.messages import Precision
 from LesionLib.inference.precision import choose_precision, in_precision
 from LesionLib.model.bundle import Bundle
 from LesionLib.networks import LesionNet, build_network
+from LesionLib.networks.base import folded
 from LesionLib.phantom.nodules import KINDS, nodule_patch
 from LesionLib.sampling.batches import crop_lesion, in_channels_last
 from LesionLib.sampling.resample import AxialStackSpec, windowed
@@ -124,7 +125,7 @@ def our_way(
 
     ``network``: what computes in place of the bundle's own.
     """
-    network = network or in_precision(bundle.network, precision, dimensions=4, temperature=1.0)
+    network = network or in_precision(folded(bundle.network), precision, dimensions=4, temperature=1.0)
     classifier = Classifier(replace(bundle, network=network), ct)
     classifier.classify(boxes[0])
     repeats = _REPEATS if len(boxes) < _MANY else 1

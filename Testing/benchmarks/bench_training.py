@@ -13,7 +13,7 @@ import logging
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from itertools import islice
+from itertools import count, islice
 from pathlib import Path
 from time import perf_counter, process_time
 
@@ -111,8 +111,9 @@ def taken(call: Callable[[], object]) -> float:
 
 
 def endless(loader: DataLoader) -> Iterator[dict[str, Tensor]]:
-    """Epoch after epoch."""
-    while True:
+    """Epoch after epoch, as Lightning asks for them."""
+    for epoch in count():
+        loader.sampler.set_epoch(epoch)
         yield from loader
 
 

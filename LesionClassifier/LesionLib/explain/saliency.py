@@ -30,10 +30,8 @@ def grad_cam(network: LesionNet, features: Tensor, class_index: int | Tensor) ->
 
 def _weighted_sum(network: LesionNet, gradient: Tensor, f: Tensor) -> Tensor:
     """Each channel that belongs to places, weighted by its mean gradient; what speaks against is cut to 0."""
-    of_places = slice(network.mapped_channels)
-    weights, maps = gradient[:, of_places].flatten(2).mean(dim=2), f.detach()[:, of_places]
-    # A product of matrices: the weighted channels themselves would be as large as the map.
-    return functional.relu((weights[:, None] @ maps.flatten(2)).view(len(f), *f.shape[2:]))
+    weights = gradient[:, : network.mapped_channels].flatten(2).mean(dim=2)
+    return functional.relu(network.weighted_map(f.detach(), weights))
 
 
 _VANISHED = 1e-4  # of the gradient before its part along the descriptor is taken away: what float32 rounding leaves

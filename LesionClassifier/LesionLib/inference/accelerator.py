@@ -11,20 +11,25 @@ OpenVINO's wheel brings a package that reports its use to its makers; it is kept
 from __future__ import annotations
 
 import copy
+import hashlib
+import json
 import os
 import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
+from math import comb
 from pathlib import Path
+from statistics import median
 from tempfile import mkdtemp
 from threading import Thread
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
@@ -33,14 +38,14 @@ from LesionLib import __version__
 from LesionLib.errors import LesionLensError
 from LesionLib.explain.saliency import grad_cam
 from LesionLib.inference.messages import Precision
-from LesionLib.inference.precision import Bfloat16Features, interleaved_ms
+from LesionLib.inference.precision import Bfloat16Features, interleaved_pairs_ms, machine
 from LesionLib.inference.process import worker_environment, worker_python
 from LesionLib.inference.worker import end_with_parent
-from LesionLib.io.private_files import private_folder
+from LesionLib.io.private_files import private_folder, write_private
 from LesionLib.model.bundle import Bundle, load_bundle
 from LesionLib.model.folder import golden_case, user_data_folder
 from LesionLib.networks import LesionNet
-from LesionLib.networks.base import parted_output
+from LesionLib.networks.base import folded, parted_output
 from LesionLib.sampling.batches import crop_lesion, in_channels_last
 
 if TYPE_CHECKING:
@@ -49,7 +54,9 @@ if TYPE_CHECKING:
 SWITCH = "LESIONLENS_ACCELERATOR"  # "off" in the environment: never
 MAX_CHANGE, MIN_MAP_CORRELATION, MIN_COSINE = 0.005, 0.99, 0.9995
 _MAX_ROUNDED_CHANGE, _MIN_ROUNDED_COSINE = 0.02, 0.995  # where the probe chose bfloat16
-_WORTH_IT = 1.1  # times faster
+_WORTH_IT = 1.1  # times faster, which it must be for certain: the lower end of the interval of the median
+_ROUNDS, _FEWEST_ROUNDS, _BUDGET_S = 20, 6, 6.0
+_DOUBT = 0.025
 _MAX_SCORE_CHANGE = 0.05  # of a score, in levels
 _MODEL, _REFUSED = "model.xml", "refused.txt"
 _ASKED_AGAIN_S = 7 * 24 * 3600
@@ -219,7 +226,7 @@ def _write_conversion(bundle: Bundle, folder: Path) -> None:
         network = with_part(bundle.network, _part(folder / _MODEL))
         # Two lesions at once: a conversion may have taken the number of patches for a constant.
         reason = difference(bundle, network, in_channels_last(torch.cat([patches, patches.flip(-1)])))
-        slow = "" if reason else _slowness(bundle.network, network, in_channels_last(patches))
+        slow = "" if reason else _slowness(_trunk_hash(model), bundle.network, network, in_channels_last(patches))
     except Exception as error:  # whatever the converter raises: this model is not one for it
         reason = f"{type(error).__name__}: {_first_line(error)}"
     text = f"OpenVINO cannot compute this model ({reason})" if reason else slow
@@ -229,13 +236,65 @@ def _write_conversion(bundle: Bundle, folder: Path) -> None:
         (folder / _REFUSED).write_text(text, encoding="utf-8")
 
 
-def _slowness(network: LesionNet, other: LesionNet, patches: Tensor) -> str:
-    """Why ``other`` is not worth it; "" where it is."""
+def _slowness(trunk: str, network: LesionNet, other: LesionNet, patches: Tensor) -> str:
+    """Why ``other`` is not worth it; "" where it is. Measured once a trunk, and kept."""
+    key = f"{trunk} {machine()} openvino {accelerator_version()}"
+    kept = user_data_folder() / "measured" / f"openvino-{hashlib.sha256(key.encode()).hexdigest()[:32]}.json"
+    known = _kept_slowness(kept)
+    if known is not None:
+        return known
+    fast = folded(network)  # as it answers without
     with torch.no_grad():
-        alone, together = interleaved_ms(lambda: network.features(patches), lambda: other.features(patches))
-    if alone >= _WORTH_IT * together:
+        pairs = interleaved_pairs_ms(
+            lambda: fast.features(patches), lambda: other.features(patches),
+            rounds=_ROUNDS, fewest=_FEWEST_ROUNDS, budget_s=_BUDGET_S,
+        )  # fmt: skip
+    reason = _verdict(pairs)
+    known = _kept_slowness(kept)  # another process may have been faster
+    if known is not None:
+        return known
+    with suppress(OSError):  # a drive that takes nothing: the next model measures again
+        private_folder(kept.parent)
+        write_private(kept, json.dumps({"trunk": trunk, "machine": machine(), "reason": reason}, indent=1) + "\n")
+    return reason
+
+
+def _kept_slowness(path: Path) -> str | None:
+    """What was found before; None where nothing was, or where it was found slow so long ago that it is asked again."""
+    with suppress(OSError, ValueError, TypeError, KeyError):
+        reason = json.loads(path.read_text(encoding="utf-8"))["reason"]
+        is_old = time.time() - path.stat().st_mtime >= _ASKED_AGAIN_S
+        return None if not isinstance(reason, str) or (reason and is_old) else reason
+    return None
+
+
+def _verdict(pairs: Sequence[tuple[float, float]]) -> str:
+    """Why these times (ms without, ms with) do not say for certain that it pays; "" where they do."""
+    ratios = sorted(alone / max(together, 1e-9) for alone, together in pairs)
+    if ratios[_rank_of_lower_end(len(ratios))] >= _WORTH_IT:
         return ""
+    alone, together = (median(times) for times in zip(*pairs, strict=True))
     return f"OpenVINO is hardly faster with this model (it takes {together:.1f} ms, torch {alone:.1f} ms)"
+
+
+def _rank_of_lower_end(n: int) -> int:
+    """Which of ``n`` numbers in rising order the median lies below with a probability of at most a fortieth; from 0."""
+    below, rank = 1, 0
+    while below + comb(n, rank + 1) <= _DOUBT * 2**n:
+        rank += 1
+        below += comb(n, rank)
+    return rank
+
+
+def _trunk_hash(model: Any) -> str:
+    """Of what the costly part computes: its operations in their order, and their weights."""
+    found = hashlib.sha256()
+    for operation in model.get_ordered_ops():
+        shapes = [str(output.get_partial_shape()) for output in operation.outputs()]
+        found.update(f"{operation.get_type_name()} {shapes}".encode())
+        if operation.get_type_name() == "Constant":
+            found.update(np.ascontiguousarray(operation.data).tobytes())
+    return found.hexdigest()
 
 
 class _Costly(nn.Module):

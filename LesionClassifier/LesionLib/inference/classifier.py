@@ -44,7 +44,7 @@ from LesionLib.model.explanation import METHOD_NAMES
 from LesionLib.model.folder import same_embedding_as
 from LesionLib.model.scores import named_scores
 from LesionLib.networks.base import device_of, parted_output
-from LesionLib.sampling.batches import Lesion, batches, crop_lesion, stacked
+from LesionLib.sampling.batches import Lesion, batches, crop_lesion, first_alike, stacked
 from LesionLib.sampling.inputs import model_input_boxes
 from LesionLib.sampling.statistics import LesionStatistics, lesion_statistics, longest_extent_mm
 from LesionLib.uncertainty.conformal import prediction_set
@@ -159,6 +159,13 @@ class Classifier:
             raise BundleError(msg)
 
     def _predictions(self, batch: list[Lesion]) -> list[_Prediction]:
+        """One a lesion; those that the network cannot tell apart share one."""
+        alike = first_alike(batch)
+        looked_at = sorted(set(alike))
+        found = dict(zip(looked_at, self._distinct_predictions([batch[number] for number in looked_at]), strict=True))
+        return [found[number] for number in alike]
+
+    def _distinct_predictions(self, batch: list[Lesion]) -> list[_Prediction]:
         network, counts = self.bundle.network, [len(lesion.patches) for lesion in batch]
         features = self._features(batch)
         with torch.no_grad():

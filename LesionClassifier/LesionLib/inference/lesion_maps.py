@@ -72,13 +72,19 @@ def lesion_maps(
 def _grad_cams(
     bundle: Bundle, volume: CTVolume, pairs: Sequence[tuple[Lesion, Prediction]], shown: Sequence[int]
 ) -> list[HeatMap | None]:
-    counts = [len(prediction.features) for _, prediction in pairs]
-    classes = torch.tensor([c for c, count in zip(shown, counts, strict=True) for _ in range(count)])
+    # Lesions that the network cannot tell apart have one prediction, and one map of a class.
+    wanted = [(id(prediction), c) for (_, prediction), c in zip(pairs, shown, strict=True)]
+    distinct = {key: prediction.features for key, (_, prediction) in zip(wanted, pairs, strict=True)}
+    counts = [len(features) for features in distinct.values()]
+    classes = torch.tensor([c for (_, c), count in zip(distinct, counts, strict=True) for _ in range(count)])
     centres = bundle.network.cell_centres
-    cam = grad_cam(bundle.network, torch.cat([prediction.features for _, prediction in pairs]), classes).cpu()
+    cams = grad_cam(bundle.network, torch.cat(list(distinct.values())), classes).cpu().split(counts)
+    of = dict(zip(distinct, cams, strict=True))
     return [
-        resample_to_ct(of.numpy(), lesion.sample, lesion.box, volume, bundle.class_names[c], cell_centres=centres)
-        for of, (lesion, _), c in zip(cam.split(counts), pairs, shown, strict=True)
+        resample_to_ct(
+            of[key].numpy(), lesion.sample, lesion.box, volume, bundle.class_names[key[1]], cell_centres=centres
+        )
+        for key, (lesion, _) in zip(wanted, pairs, strict=True)
     ]
 
 

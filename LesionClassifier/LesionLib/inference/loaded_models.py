@@ -1,4 +1,4 @@
-"""Models that stay loaded: each verified, in the precision and with the accelerator that pay on this computer."""
+"""Models that stay loaded: each verified, its batch norms folded, in the precision and with the accelerator that pay here."""
 
 from __future__ import annotations
 
@@ -23,6 +23,7 @@ from LesionLib.inference.messages import Precision, PrecisionChoice, RunnerError
 from LesionLib.inference.precision import choose_precision, in_precision
 from LesionLib.model.bundle import Bundle, load_bundle
 from LesionLib.model.folder import MANIFEST, WEIGHTS, find_bundle
+from LesionLib.networks.base import folded
 
 _KEPT = 3
 _NOT_ASKED = Precision("float32", "bfloat16 was not asked for")
@@ -57,7 +58,9 @@ class ModelCache:
         folder = find_bundle(model)
         key = (str(folder.resolve()), _state(folder), str(device))
         if key not in self._models:
-            self._models[key] = {"float32": LoadedModel(load_bundle(folder, device=device), device, _NOT_ASKED)}
+            bundle = load_bundle(folder, device=device)
+            bundle = replace(bundle, network=folded(bundle.network))
+            self._models[key] = {"float32": LoadedModel(bundle, device, _NOT_ASKED)}
         self._models.move_to_end(key)
         while len(self._models) > _KEPT:
             self._models.popitem(last=False)

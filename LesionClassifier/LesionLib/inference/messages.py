@@ -199,7 +199,7 @@ def write_frame(stream: RawIOBase, header: Mapping[str, Any], arrays: Sequence[n
     contents = [np.ascontiguousarray(array) for array in arrays]
     described = [{"dtype": array.dtype.str, "shape": array.shape} for array in contents]
     for description in described:
-        _checked_dtype(description["dtype"])
+        plain_dtype(description["dtype"])
     text = json.dumps({**header, "arrays": described}).encode()
     _write_all(stream, memoryview(_HEAD.pack(_MAGIC, len(text)) + text))
     for array in contents:
@@ -255,7 +255,7 @@ def read_first_frame(stream: RawIOBase) -> Frame:
 def _rest_of_frame(stream: RawIOBase, length: int, allocate: Callable[..., np.ndarray] = np.empty) -> Frame:
     try:
         header = json.loads(_read_exactly(stream, length))
-        described = [(_checked_dtype(a["dtype"]), tuple(int(n) for n in a["shape"])) for a in header.pop("arrays")]
+        described = [(plain_dtype(a["dtype"]), tuple(int(n) for n in a["shape"])) for a in header.pop("arrays")]
     except (ValueError, LookupError, TypeError, AttributeError, ArithmeticError, SyntaxError, RecursionError) as error:
         msg = f"the header of a frame cannot be read: {error}"
         raise WireError(msg) from error
@@ -278,7 +278,8 @@ def _read_array(
     return array
 
 
-def _checked_dtype(name: str) -> np.dtype:
+def plain_dtype(name: str) -> np.dtype:
+    """The type of that name. Raises `WireError` for what is no plain number."""
     dtype = np.dtype(name)
     if dtype.kind not in "biuf" or dtype.itemsize > 8:
         msg = f"arrays of type {name!r} are not sent; numbers of at most 8 bytes are"

@@ -90,6 +90,15 @@ class Bfloat16Features(LesionNet):
         """The float32 network's descriptor of the map."""
         return self.exact.descriptor(f)
 
+    @property
+    def mapped_channels(self) -> int | None:
+        """Those of the float32 network."""
+        return self.exact.mapped_channels
+
+    def weighted_map(self, f: Tensor, weights: Tensor) -> Tensor:
+        """As the float32 network spreads it."""
+        return self.exact.weighted_map(f, weights)
+
     def training_likeness(self, f: Tensor, descriptor: Tensor) -> Tensor:
         """As the float32 network tells it."""
         return self.exact.training_likeness(f, descriptor)
@@ -205,6 +214,17 @@ def interleaved_ms(first: Callable[[], object], second: Callable[[], object]) ->
             break
         a, b = min(a, _ms(first)), min(b, _ms(second))
     return a, b
+
+
+def interleaved_pairs_ms(
+    first: Callable[[], object], second: Callable[[], object], *, rounds: int, fewest: int, budget_s: float
+) -> list[tuple[float, float]]:
+    """The times of both, taken in turns ``rounds`` times, or ``fewest`` where the budget is used up; the first are not counted."""
+    started, found = perf_counter(), []
+    _ms(first), _ms(second)
+    while len(found) < rounds and (len(found) < fewest or perf_counter() - started < budget_s):
+        found.append((_ms(first), _ms(second)))
+    return found
 
 
 def _ms(function: Callable[[], object]) -> float:

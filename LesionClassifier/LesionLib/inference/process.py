@@ -1,10 +1,9 @@
 """The worker as a process of the operating system: how it is started, its three pipes, and how it ends.
 
 What goes through the pipes are frames (`messages.Frame`): a JSON header and raw arrays. The whole CT goes along with every
-request: 157 MB (512 x 512 x 300) take about 50 ms into memory that was used before, and nothing needs cleaning up after a
-crash. Shared memory was not chosen: its first touch costs as much, containers often cap it at 64 MB, and what a killed
-process leaves there are patches of a patient. Nor were crops around the boxes: how far a model looks, and what a warning
-needs to see, is the model's business, not the transport's.
+request, where the worker sees it in memory without a name (`shared_voxels`), and else through the pipe. Named shared memory
+was not chosen: containers often cap it at 64 MB, and what a killed process leaves there are patches of a patient. Nor were
+crops around the boxes: how far a model looks, and what a warning needs to see, is the model's business, not the transport's.
 """
 
 from __future__ import annotations
@@ -32,11 +31,13 @@ from LesionLib.inference.messages import (
     read_frame,
     write_frame,
 )
+from LesionLib.inference.shared_voxels import SHARED_VARIABLE, SharedVoxels
 
 WORKER_ARGUMENTS = ("-m", "LesionLib.inference.worker")
 _KEPT_LINES, _LONGEST_LINE, _QUOTED_LINES = 50, 2000, 4
 _END_S = 2.0
 _WRITTEN_AT_ONCE = 256 * 1024
+_SHARED_FROM = 1024**2  # bytes; less is as fast through the pipe
 
 
 def worker_python() -> Path:
@@ -73,7 +74,7 @@ def worker_environment() -> dict[str, str]:
 
 
 def _kept_memory() -> dict[str, str]:
-    """glibc gives the blocks of an answer (a network's features: 60 MB) back to the system and fetches them again, page by
+    """glibc gives the blocks of an answer (a network's features: 10 to 60 MB) back to the system and fetches them again, page by
     page, for the next one: a third of a lesion's time. The worker keeps up to 256 MB; a CT (157 MB) is still given back.
     Before 2.35, glibc refuses such a threshold, and what is left of the setting would make it slower."""
     try:
@@ -100,7 +101,8 @@ class WorkerProcess:
         self.was_ready = False
         self._sending = Lock()
         self._stderr_lines: deque[str] = deque(maxlen=_KEPT_LINES)
-        self._popen = _started([str(worker_python()), *arguments])
+        self._voxels, self._sees_voxels = SharedVoxels(), False
+        self._popen = _started([str(worker_python()), *arguments], self._voxels)
         self._input = _Input(self._popen.stdin)
         self._stderr_reader = Thread(target=self._keep_stderr, name="LesionLens worker stderr", daemon=True)
         self._stderr_reader.start()
@@ -119,6 +121,9 @@ class WorkerProcess:
         """Send one message. Raises `WorkerGoneError`."""
         with self._sending:
             try:
+                if self._sees_voxels and arrays and arrays[0].nbytes >= _SHARED_FROM:
+                    shared = self._voxels.put(arrays[0], lambda: not self._input.is_shut)
+                    header, arrays = ({**header, "shared": shared}, arrays[1:]) if shared else (header, arrays)
                 write_frame(self._input, header, arrays)
             except (OSError, ValueError) as error:  # ValueError: closed by another thread
                 raise WorkerGoneError from error
@@ -144,6 +149,8 @@ class WorkerProcess:
             msg = "a message without kind and number"
             raise WorkerGoneError(msg)
         self.was_ready = True
+        if frame.header["kind"] == "ready":
+            self._sees_voxels = frame.header.get("sees_voxels") is True
         return frame
 
     def kill(self) -> None:
@@ -169,6 +176,7 @@ class WorkerProcess:
             self.kill()
             self._popen.wait()
         self._popen.stdout.close()
+        self._voxels.close()
         self._stderr_reader.join(_END_S)
         text = " | ".join(list(self._stderr_lines)[-_QUOTED_LINES:])
         return _how_it_ended(self._popen.returncode) + (f"; it last said: {text}" if text else "")
@@ -202,13 +210,15 @@ class _Input:
                 self._stream.close()
 
 
-def _started(command: Sequence[str]) -> subprocess.Popen[bytes]:
+def _started(command: Sequence[str], voxels: SharedVoxels) -> subprocess.Popen[bytes]:
     # Its own session: Ctrl+C in a terminal is ours to handle, and one signal ends the worker with all it started.
     apart = {"creationflags": subprocess.CREATE_NO_WINDOW} if os.name == "nt" else {"start_new_session": True}
     pipes = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
+    environment = worker_environment() | ({} if voxels.number is None else {SHARED_VARIABLE: str(voxels.number)})
     try:
-        return subprocess.Popen(command, bufsize=0, env=worker_environment(), **pipes, **apart)
+        return subprocess.Popen(command, bufsize=0, env=environment, **pipes, **apart)
     except OSError as error:
+        voxels.close()
         msg = f"the worker process cannot be started with {command[0]}: {error}. Use the in-process runner instead."
         raise RunnerError(msg) from error
 

@@ -17,7 +17,7 @@ from LesionLib.explain.heat_map import HeatMap
 from LesionLib.geometry import LesionBox
 from LesionLib.inference.description import ScoreRow, description_sentence, score_notes, score_rows
 from LesionLib.io.boxes import box_to_json
-from LesionLib.io.csv_cells import csv_text
+from LesionLib.io.tables import csv_text
 from LesionLib.model.codes import DicomCode, code_from_json
 from LesionLib.model.scores import ScoreSpec, scores_from_json
 from LesionLib.sampling.diameters import Diameters

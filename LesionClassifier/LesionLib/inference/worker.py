@@ -34,6 +34,7 @@ from LesionLib.inference.messages import (
     write_frame,
 )
 from LesionLib.inference.model_description import description_to_json
+from LesionLib.inference.shared_voxels import seen_voxels
 
 if TYPE_CHECKING:
     from LesionLib.inference.classifier import Engine
@@ -50,7 +51,13 @@ class Inbox:
         self.requests: Queue[Frame] = Queue()
         self._cancelled: set[int] = set()
         self._stream, self._memory = stream, ReusedMemory()  # one request at a time: the runner sees to it
+        self._voxels = seen_voxels()
         Thread(target=self._read, name="LesionLens requests", daemon=True).start()
+
+    @property
+    def sees_voxels(self) -> bool:
+        """Whether a CT may be put where it needs no pipe."""
+        return self._voxels is not None
 
     def is_cancelled(self, number: int) -> bool:
         """Whether the request ``number`` is not wanted any more."""
@@ -68,7 +75,10 @@ class Inbox:
             os._exit(_FAULT)
 
     def _keep(self, frame: Frame) -> None:
-        number = int(frame.header["id"])
+        number, shared = int(frame.header["id"]), frame.header.pop("shared", None)
+        if shared is not None:
+            self._memory = ReusedMemory()  # the first question may have come through the pipe: no CT is kept twice
+            frame = Frame(frame.header, [self._voxels.array(shared), *frame.arrays])
         if frame.header["kind"] == "cancel":
             self._cancelled.add(number)
         else:
@@ -81,7 +91,7 @@ def main() -> None:
     Thread(target=end_with_parent, name="LesionLens parent", daemon=True).start()
     inbox = Inbox(requests)
     engine = _engine()
-    write_frame(replies, {"kind": "ready", "id": 0})
+    write_frame(replies, {"kind": "ready", "id": 0, "sees_voxels": inbox.sees_voxels})
     Thread(target=_import_what_answers_need, name="LesionLens imports", daemon=True).start()
     while True:
         frame = inbox.requests.get()

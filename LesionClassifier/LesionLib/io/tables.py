@@ -1,4 +1,6 @@
-"""Tables as spreadsheets leave them: what is in the way of reading one, and classes that are one class written twice."""
+"""Tables as spreadsheets leave and take them: what is in the way of reading one, classes that are one class written twice, and cells
+that are text to a spreadsheet, never a formula.
+"""
 
 from __future__ import annotations
 
@@ -6,12 +8,16 @@ import csv
 import io
 import math
 import unicodedata
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import TypeVar
 
 from LesionLib.errors import LesionLensError
 
+_T = TypeVar("_T")
 _MISSING = {"na", "n/a", "#n/a", "nan", "none", "null", "nil", "?", "-", "--", "."}
+# What a spreadsheet begins a formula with, also in full width, and what it skips before one.
+_BEGINS_A_FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n", "\uff1d", "\uff0b", "\uff0d", "\uff20")
 
 
 class TableTextError(LesionLensError):
@@ -126,3 +132,21 @@ def _key(label: str) -> object:
     if math.isfinite(number):
         return number
     return " ".join(unicodedata.normalize("NFKC", label).casefold().split())
+
+
+def csv_cell(value: _T) -> _T | str:
+    """``value``, with an apostrophe before a text that a spreadsheet would compute; numbers stay as they are."""
+    if not isinstance(value, str) or not value.lstrip(" ").startswith(_BEGINS_A_FORMULA):
+        return value
+    try:
+        float(value)
+    except ValueError:
+        return f"'{value}"
+    return value
+
+
+def csv_text(rows: Iterable[Sequence[object]]) -> str:
+    """The rows as CSV, header first, every cell as `csv_cell` gives it."""
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows(map(csv_cell, row) for row in rows)
+    return text.getvalue()

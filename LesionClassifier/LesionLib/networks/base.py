@@ -1,13 +1,17 @@
-"""What every network promises: features, head, embedding; and a layer that more than one architecture uses."""
+"""What every network promises: features, head, embedding; a layer that more than one architecture uses; what makes any faster."""
 
 from __future__ import annotations
 
+import copy
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.modules.conv import _ConvNd
 
 from LesionLib.metric import COSINE
 
@@ -63,7 +67,7 @@ class LesionNet(nn.Module, ABC):
 
     @abstractmethod
     def features(self, x: Tensor) -> Tensor:
-        """The map that Grad-CAM weighs: (batch, feature, h, w) or (batch, feature, d, h, w)."""
+        """The map that Grad-CAM weighs, or what `weighted_map` makes it of: (batch, feature, h, w) or (batch, feature, d, h, w)."""
 
     @abstractmethod
     def head(self, f: Tensor) -> Tensor:
@@ -72,6 +76,15 @@ class LesionNet(nn.Module, ABC):
     @abstractmethod
     def descriptor(self, f: Tensor) -> Tensor:
         """What is compared in retrieval, (batch, d), from a feature map; not normalised."""
+
+    def weighted_map(self, f: Tensor, weights: Tensor) -> Tensor:
+        """The channels of a map that belong to places, each times its weight, added up: (batch, h, w) or (batch, d, h, w).
+
+        ``weights``: (batch, channel), of those channels.
+        """
+        maps = f[:, : self.mapped_channels]
+        # A product of matrices: the weighted channels themselves would be as large as the map.
+        return (weights[:, None] @ maps.flatten(2)).view(len(f), *f.shape[2:])
 
     def training_likeness(self, f: Tensor, descriptor: Tensor) -> Tensor:
         """What is compared with the lesions of the training to tell what is unlike them, (batch, n), not normalised: the
@@ -109,3 +122,35 @@ def parted_output(output: Tensor, scores: int) -> tuple[Tensor, Tensor]:
 def device_of(network: nn.Module) -> torch.device:
     """Where the network's weights are."""
     return next(network.parameters()).device
+
+
+def folded(network: LesionNet) -> LesionNet:
+    """A copy of ``network``, in evaluation mode, whose convolutions do what the batch norms after them did.
+
+    Those multiply and add constants: the answers are the same to rounding, and a pass over the map is saved. Networks that
+    learn on keep theirs.
+
+    Which those are is said by their places in a `torch.nn.Sequential`, or by their names, as the networks here have them:
+    ``conv`` and ``bn``, ``conv1`` and ``bn1``.
+    """
+    from torch.nn.utils.fusion import fuse_conv_bn_eval
+
+    fast = copy.deepcopy(network).eval()
+    for module in list(fast.modules()):
+        for convolution, norm in _pairs(module):
+            fused = fuse_conv_bn_eval(getattr(module, convolution), getattr(module, norm))
+            setattr(module, convolution, fused.requires_grad_(requires_grad=False))
+            setattr(module, norm, nn.Identity())
+    return fast
+
+
+def _pairs(module: nn.Module) -> Iterator[tuple[str, str]]:
+    """The names of a convolution and of the batch norm that follows it."""
+    children = dict(module.named_children())
+    if isinstance(module, nn.Sequential):
+        named = list(pairwise(children))
+    else:
+        named = [(name, name.replace("conv", "bn")) for name in children if name.startswith("conv")]
+    for first, second in named:
+        if isinstance(children[first], _ConvNd) and isinstance(children.get(second), _BatchNorm):
+            yield first, second

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import takewhile
@@ -15,6 +15,7 @@ from torch import Tensor
 from LesionLib.geometry import CTVolume, LesionBox
 from LesionLib.networks import LesionNet
 from LesionLib.sampling.inputs import Sample, Spec, crop_sample, network_input
+from LesionLib.sampling.planes import PlaneSample, shared_slices
 
 # More makes a CPU no faster, and a run is cancelled between two batches.
 _MAX_PATCHES = {"cpu": 16, "cuda": 128}
@@ -28,6 +29,13 @@ class Lesion:
     box: LesionBox
     sample: Sample
     patches: np.ndarray
+
+
+def first_alike(batch: Sequence[Lesion]) -> list[int]:
+    """For every lesion of a batch the first one that a network cannot tell from it: as a rule itself."""
+    found: dict[bytes | int, int] = {}
+    keys = (lesion.sample.in_common if isinstance(lesion.sample, PlaneSample) else None for lesion in batch)
+    return [found.setdefault(number if key is None else key, number) for number, key in enumerate(keys)]
 
 
 def crop_lesion(volume: CTVolume, box: LesionBox, spec: Spec) -> Lesion:
@@ -62,17 +70,23 @@ def _batches(
     volume: CTVolume, boxes: Iterable[LesionBox], spec: Spec, *, max_patches: int, max_lesions: int | None
 ) -> Iterator[list[Lesion]]:
     batch: list[Lesion] = []
-    for box in boxes:
-        lesion = crop_lesion(volume, box, spec)
-        if batch and sum(map(_weight, [*batch, lesion])) > max_patches:
-            yield batch
-            batch = []
-        batch.append(lesion)
-        if len(batch) == max_lesions:
-            yield batch
-            batch = []
+    with shared_slices(volume):
+        for box in boxes:
+            lesion = crop_lesion(volume, box, spec)
+            if batch and _work([*batch, lesion]) > max_patches:
+                yield batch
+                batch = []
+            batch.append(lesion)
+            if len(batch) == max_lesions:
+                yield batch
+                batch = []
     if batch:
         yield batch
+
+
+def _work(batch: Sequence[Lesion]) -> float:
+    """What a network does for a batch, in patches; what it need not look at again is nothing."""
+    return sum(_weight(batch[number]) for number in set(first_alike(batch)))
 
 
 def stacked(batch: list[Lesion], device: torch.device) -> Tensor:

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Literal
+from weakref import WeakKeyDictionary
 
 import numpy as np
 
@@ -84,7 +88,8 @@ class PlaneSample:
     (column, row, plane) to RAS mm; the plane itself is 0, and one step is the thickness it stands for. ``region``: bool,
     shape (channel, row, column), where a patch shows the CT (the rest is padding). ``outside_share``: share of the
     region that lies outside the CT, where its edge is repeated. ``pixel_mm``: pixel size, the same in all planes.
-    ``mapped_channels``: the channels whose place a map of the patch has.
+    ``mapped_channels``: the channels whose place a map of the patch has. ``in_common``: what
+    is shown, where boxes can have it in common: samples of one CT for which it is the same are the same to the last bit.
     """
 
     hu: np.ndarray
@@ -93,6 +98,7 @@ class PlaneSample:
     outside_share: float
     pixel_mm: float
     mapped_channels: tuple[int, ...]
+    in_common: bytes | None = None
 
     @property
     def padded_share(self) -> float:
@@ -126,10 +132,14 @@ def slice_with_neighbours(volume: CTVolume, box: LesionBox, spec: SliceWithNeigh
         for channel, neighbour in enumerate((-1, 0, 1)):
             depth_mm = offset + neighbour * volume.sliceDistanceMm
             to_ras = _plane_to_ras(shown.boxToRAS, shape, pixel_mm, step_mm, depth_mm)
-            hu[patch, channel][where], inside = _resampled_plane(volume, to_ras, where)
+            cut = _resampled_plane
+            if spec.view == "slice":
+                to_ras, cut = _without_rounding(to_ras), _shared_plane
+            hu[patch, channel][where], inside = cut(volume, to_ras, where)
             planes[patch, channel] = to_ras
             outside.append(1.0 - inside.mean())
-    return PlaneSample(hu, planes, _region(3, shape, where), float(np.mean(outside)), pixel_mm, (1,))
+    in_common = planes[..., [0, 1, 3]].tobytes() if spec.view == "slice" else None
+    return PlaneSample(hu, planes, _region(3, shape, where), float(np.mean(outside)), pixel_mm, (1,), in_common)
 
 
 def orthogonal_planes(
@@ -271,6 +281,40 @@ def _resampled_plane(volume: CTVolume, to_ras: np.ndarray, where: tuple[slice, s
     part[:3, 3] = transformed_points(to_ras, [columns.start, rows.start, 0])
     hu, inside = resample(volume, part, (columns.stop - columns.start, rows.stop - rows.start, 1))
     return hu[0], inside[0]
+
+
+_KEPT_PLANES = 128
+_shared: WeakKeyDictionary[CTVolume, OrderedDict[tuple, tuple[np.ndarray, np.ndarray]]] = WeakKeyDictionary()
+
+
+@contextmanager
+def shared_slices(volume: CTVolume) -> Iterator[None]:
+    """Meanwhile a whole slice of ``volume`` is resampled once for all boxes that it shows; its voxels must not change."""
+    _shared[volume] = OrderedDict()
+    try:
+        yield
+    finally:
+        _shared.pop(volume, None)
+
+
+def _shared_plane(volume: CTVolume, to_ras: np.ndarray, where: tuple[slice, slice]) -> tuple[np.ndarray, np.ndarray]:
+    """As `_resampled_plane`; what was resampled before, where that is remembered."""
+    known = _shared.get(volume)
+    if known is None:
+        return _resampled_plane(volume, to_ras, where)
+    key = (to_ras[:, [0, 1, 3]].tobytes(), *((of.start, of.stop) for of in where))
+    if key not in known:
+        known[key] = _resampled_plane(volume, to_ras, where)
+        while len(known) > _KEPT_PLANES:
+            known.popitem(last=False)
+    return known[key]
+
+
+def _without_rounding(to_ras: np.ndarray) -> np.ndarray:
+    """The same place whichever box it was computed from: those of two boxes differ by 1e-13 mm."""
+    exact = np.round(to_ras, 12)
+    exact[:, 3] = np.round(to_ras[:, 3], 9)
+    return exact + 0.0  # no -0.0, which is another number by its bits
 
 
 def _region(channels: int, shape: tuple[int, int], where: tuple[slice, slice]) -> np.ndarray:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from LesionLib.io.csv_cells import csv_text
+from LesionLib.io.tables import csv_text
 from LesionLib.terminal import notify
 from LesionRetrievalLib.libraries import open_store
 from LesionRetrievalLib.library.attributes import attribute_pairs

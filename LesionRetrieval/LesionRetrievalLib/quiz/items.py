@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from LesionLib.inference.results import TRAINING_LESION_TEXT
-from LesionLib.io.csv_cells import csv_text
+from LesionLib.io.tables import csv_text
 from LesionLib.uncertainty.conformal import Proportion, proportion
 
 from LesionRetrievalLib.quiz.model import Quiz

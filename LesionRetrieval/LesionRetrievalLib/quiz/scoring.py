@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 
 import numpy as np
-from LesionLib.io.csv_cells import csv_cell
+from LesionLib.io.tables import csv_cell
 from LesionLib.uncertainty.conformal import Proportion, proportion
 
 from LesionRetrievalLib.quiz.attempt import CASE_STEPS, Attempt, CaseRecord, Step

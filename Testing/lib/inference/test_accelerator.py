@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import os
 import re
 import sys
@@ -190,6 +191,90 @@ def test_a_network_that_is_hardly_faster_by_it_stays_with_torch_and_says_both_ti
     assert re.fullmatch(said, accelerator_state(bundle.sha256))
     with pytest.raises(AcceleratorError, match=said):
         accelerated(bundle, FLOAT32)
+
+
+@pytest.fixture
+def measured(monkeypatch, tmp_path):
+    """What the rounds take, ms without and with it, one after the other; how often it was measured."""
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path))
+    asked_for = []
+
+    def say(*answers: list[tuple[float, float]]) -> list:
+        monkeypatch.setattr(
+            accelerator, "interleaved_pairs_ms", lambda *_, **__: asked_for.append(1) or answers[len(asked_for) - 1]
+        )
+        return asked_for
+
+    return say
+
+
+SLOW, FAST = [(10.0, 10.0)] * 20, [(15.0, 10.0)] * 20
+
+
+@needs_openvino
+@pytest.mark.parametrize(("first", "then", "state"), [(FAST, SLOW, "converted"), (SLOW, FAST, "OpenVINO is hardly")])
+def test_models_of_one_trunk_are_decided_alike_whatever_a_second_look_would_say(bundle, measured, first, then, state):
+    times = measured(first, then)
+    other = replace(bundle, sha256="1" * 64, network=copy.deepcopy(bundle.network))
+    with torch.no_grad():  # what follows the trunk may be another
+        list(other.network.parameters())[-1].add_(1e-6)
+    for each in (bundle, other):
+        convert(each)
+        assert accelerator_state(each.sha256).startswith(state)
+    assert len(times) == 1
+
+
+@needs_openvino
+def test_another_trunk_is_measured_by_itself_and_a_slow_one_again_after_a_week(bundle, measured):
+    times = measured(SLOW, FAST, FAST)
+    convert(bundle)
+    other = replace(bundle, sha256="1" * 64, network=copy.deepcopy(bundle.network))
+    with torch.no_grad():
+        next(other.network.parameters()).mul_(1.001)
+    convert(other)
+    assert accelerator_state(other.sha256) == "converted"
+    assert len(times) == 2
+    long_ago = time() - 8 * 24 * 3600
+    for path in (accelerator.user_data_folder() / "measured").glob("openvino-*.json"):
+        os.utime(path, (long_ago, long_ago))
+    convert(other)  # what pays is not asked again
+    assert len(times) == 2
+    convert(bundle)
+    assert (accelerator_state(bundle.sha256), len(times)) == ("converted", 3)
+
+
+@needs_openvino
+def test_the_nodule_models_have_one_trunk():
+    openvino, found = accelerator._openvino(), []
+    for name in ("lung-nodule-kind", "lung-nodule-retrieval"):
+        network = load_bundle(name).network
+        example = torch.zeros(5, 3, 112, 112)
+        with torch.no_grad():
+            found.append(
+                accelerator._trunk_hash(openvino.convert_model(accelerator._Costly(network), example_input=example))
+            )
+    assert found[0] == found[1]
+
+
+@pytest.mark.parametrize(
+    ("ratios", "pays"),
+    [
+        ([1.3] * 20, True),
+        ([1.05] * 20, False),
+        ([0.5] * 5 + [1.3] * 15, True),  # another program came between
+        ([0.5] * 6 + [1.3] * 14, False),
+        ([9.0] * 6 + [1.05] * 14, False),  # luck
+        ([1.05, 1.25] * 10, False),  # about the margin: in doubt, no
+        ([1.3] * 6, True),
+        ([1.3] * 5 + [1.0], False),
+    ],
+)
+def test_it_must_pay_for_certain(ratios, pays):
+    assert (accelerator._verdict([(10.0 * ratio, 10.0) for ratio in ratios]) == "") is pays
+
+
+def test_the_median_of_twenty_lies_below_the_sixth_once_in_forty():
+    assert [accelerator._rank_of_lower_end(n) for n in (6, 7, 8, 9, 20)] == [0, 0, 0, 1, 5]
 
 
 @needs_openvino

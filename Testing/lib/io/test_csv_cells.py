@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from LesionLib.geometry import LesionBox
 from LesionLib.inference.results import LesionResult, RunInfo, as_csv
-from LesionLib.io.csv_cells import csv_cell
+from LesionLib.io.tables import csv_cell
 
 
 @pytest.mark.parametrize(

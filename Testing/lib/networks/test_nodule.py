@@ -42,15 +42,38 @@ def measure(network: NoduleNet, x: torch.Tensor, name: str) -> float:
         return float(network.seen(x)[0, network.mapped_channels + MEASURES.index(name)])
 
 
+def in_space(f: torch.Tensor) -> torch.Tensor:
+    """Every channel that belongs to places, spread along the normals of its planes: (batch, channel, 14, 14, 14)."""
+    z, y, x = f[:, -1, 0, :3].unbind(dim=1)
+    axial, coronal, sagittal = f[:, : NoduleNet.mapped_channels].unbind(dim=2)
+    spread = axial[:, :, None] * z[:, None, :, None, None]
+    spread += coronal[:, :, :, None] * y[:, None, None, :, None]
+    return spread + sagittal[..., None] * x[:, None, None, None, :]
+
+
 def test_what_is_seen_is_the_sum_of_the_map_over_its_places(network):
     x = torch.cat([cube(), cube(2.0)])
     network.center.uniform_(-1, 1)
     with torch.inference_mode():
         f, seen = network.features(x), network.seen(x)
-        torch.testing.assert_close(f.sum(dim=(2, 3, 4)), seen, rtol=1e-4, atol=1e-4)
+        torch.testing.assert_close(f[:, :-1].sum(dim=(2, 3, 4)), seen, rtol=1e-4, atol=1e-4)
         torch.testing.assert_close(network(x), network.classifier(seen), rtol=1e-4, atol=1e-4)
+        of_places = in_space(f)
         network.center.zero_()
-    assert f.shape == (2, network.numbers, 14, 14, 14)
+    assert of_places.shape == (2, network.mapped_channels, 14, 14, 14)
+    of_seen = seen[:, : network.mapped_channels]
+    torch.testing.assert_close(of_places.sum(dim=(2, 3, 4)), of_seen, rtol=1e-4, atol=1e-4)
+
+
+def test_a_sum_of_channels_is_spread_as_each_of_them_would_be(network):
+    weights = torch.randn(2, network.mapped_channels, generator=torch.Generator().manual_seed(3))
+    classes = network.classifier.weight[[1, 0], : network.mapped_channels]
+    with torch.no_grad():
+        f = network.features(torch.cat([cube(), cube(2.0)]))
+        maps = in_space(f)
+        whole, of_classes = (torch.einsum("bc,bczyx->bzyx", w, maps) for w in (weights, classes))
+    torch.testing.assert_close(network.weighted_map(f, weights), whole, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(grad_cam(network, f, torch.tensor([1, 0])), of_classes.relu(), rtol=1e-4, atol=1e-5)
 
 
 def test_the_scores_stand_behind_the_classes_and_are_no_probabilities(network):

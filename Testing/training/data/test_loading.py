@@ -15,6 +15,7 @@ from lesiontraining.data.loading import (
     AheadLoader,
     EpochSampler,
     FlatImages,
+    Items,
     balanced_images,
     every_image,
     lesion_loader,
@@ -201,3 +202,44 @@ def test_what_goes_wrong_with_a_batch_is_raised_where_it_is_asked_for():
     next(batches)
     with pytest.raises(ValueError, match="image 1"):
         next(batches)
+
+
+def test_a_change_is_drawn_as_monai_draws_it_for_the_seed():
+    everything = Augmentation(
+        flips=True, rotate_degrees=20, shift_pixels=2, zoom=0.1, brightness=0.1, contrast=0.1, blur_pixels=1.0,
+        exchange_axes=True, roll_pixels=2,
+    )  # fmt: skip
+    for shape in ((2, 12, 12), (1, 9, 9, 9)):
+        change, image = Augmenter(everything, dimensions=len(shape) - 1), torch.rand(shape) * 2 - 1
+        for seed in (0, 7, 2**31 - 1):
+            found = change(image, seed)
+            change.transform.set_random_state(seed=seed)
+            expected = torch.as_tensor(change.transform(image)).as_subclass(torch.Tensor).clamp(-1, 1)
+            assert torch.equal(found, expected)
+
+
+def test_the_first_batch_of_an_epoch_is_made_while_the_last_one_before_is_learned_from(monkeypatch):
+    made = []
+    original = Items._made
+    monkeypatch.setattr(Items, "_made", lambda self, key: made.append(key) or original(self, key))
+
+    def epochs(loader: DataLoader, wanted: range) -> list[list[torch.Tensor]]:
+        found = []
+        for epoch in wanted:
+            loader.sampler.set_epoch(epoch)
+            found.append([batch["x"] for batch in loader])
+        return found
+
+    def loader() -> AheadLoader:
+        flat = FlatImages(lesion_dataset([2] * 7, [0, 1] * 3 + [0]))
+        change = Augmentation(flips=True, shift_pixels=1.0)
+        return training_loader(flat, every_image(len(flat)), batch_size=4, workers=0, seed=3, augmentation=change)
+
+    together = epochs(ahead := loader(), range(3))
+    first = list(ahead.sampler.of_epoch(1))[:4]
+    assert all(made.count(key) == 1 for key in first)
+    assert len(ahead.dataset._ready) == 4  # of the epoch that does not come
+    alone = [epochs(loader(), range(epoch, epoch + 1))[0] for epoch in range(3)]
+    for here, there in zip(together, alone, strict=True):
+        assert len(here) == len(there) > 1
+        assert all(torch.equal(a, b) for a, b in zip(here, there, strict=True))

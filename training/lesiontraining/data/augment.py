@@ -12,10 +12,12 @@ from monai.transforms import (
     RandAffine,
     RandFlip,
     RandGaussianSmooth,
+    Randomizable,
     RandomizableTransform,
     RandScaleIntensity,
     RandShiftIntensity,
 )
+from monai.utils.misc import MAX_SEED
 from torch import Tensor
 
 
@@ -59,12 +61,13 @@ class Augmenter:
         dimensions: int,
         value_range: tuple[float, float] | None = (-1.0, 1.0),
     ) -> None:
-        self.transform = Compose(_transforms(augmentation, dimensions))
+        self.transform = Compose(_transforms(augmentation, dimensions)).set_random_state(seed=0)
         self.value_range = value_range
+        self._randomizable = [_with_parts(each) for each in self.transform.transforms]
 
     def __call__(self, image: Tensor, seed: int) -> Tensor:
         """The changed image, of the same shape, within ``value_range``."""
-        self.transform.set_random_state(seed=seed)
+        self._set_random_state(seed)
         tracked = get_track_meta()
         # Where an image lies in a patient is known elsewhere, and keeping track takes longer than the change.
         set_track_meta(False)
@@ -75,6 +78,19 @@ class Augmenter:
         if self.value_range is not None:
             changed = changed.clamp(*self.value_range)
         return changed.as_subclass(Tensor)
+
+    def _set_random_state(self, seed: int) -> None:
+        """As `Compose.set_random_state` draws the seeds; that makes every generator anew, which takes longer than seeding it."""
+        self.transform.R.seed(seed % MAX_SEED)
+        for parts in self._randomizable:
+            drawn = int(self.transform.R.randint(MAX_SEED, dtype="uint32")) % MAX_SEED
+            for part in parts:
+                part.R.seed(drawn)
+
+
+def _with_parts(transform: Randomizable) -> list[Randomizable]:
+    """A transform, and that which it draws from besides itself."""
+    return [transform, transform.rand_affine_grid] if isinstance(transform, RandAffine) else [transform]
 
 
 def _transforms(a: Augmentation, dimensions: int) -> list:

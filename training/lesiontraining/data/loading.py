@@ -7,8 +7,9 @@ same items, so that a training that was interrupted goes on as if it had not bee
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -39,7 +40,11 @@ class EpochSampler(Sampler):
         self.epoch = epoch
 
     def __iter__(self) -> Iterator[tuple[Item, int]]:
-        rng = np.random.default_rng([self.seed, self.epoch])
+        return self.of_epoch(self.epoch)
+
+    def of_epoch(self, epoch: int) -> Iterator[tuple[Item, int]]:
+        """What is shown in any one epoch."""
+        rng = np.random.default_rng([self.seed, epoch])
         items = self.plan(rng)
         seeds = rng.integers(2**31, size=len(items))
         rank, processes = _place()
@@ -175,8 +180,17 @@ class Items(Dataset):
         self.augmenter = None
         if not augmentation.does_nothing:
             self.augmenter = Augmenter(augmentation, dimensions=flat.dimensions, value_range=flat.value_range)
+        self._ready: dict[tuple[Item, int], dict[str, Tensor]] = {}
 
     def __getitem__(self, key: tuple[Item, int]) -> dict[str, Tensor]:
+        return self._ready.pop(key, None) or self._made(key)
+
+    def make_ready(self, keys: Iterable[tuple[Item, int]]) -> None:
+        """Make these now, and hold them until they are asked for; what was held before is let go."""
+        self._ready = {}
+        self._ready |= {key: self._made(key) for key in keys}
+
+    def _made(self, key: tuple[Item, int]) -> dict[str, Tensor]:
         item, seed = key
         members = [member for member in item for _ in range(self.copies)]
         seeds = np.random.default_rng(seed).integers(2**31, size=len(members))
@@ -204,19 +218,28 @@ class Lesions(Dataset):
 
 
 class AheadLoader(DataLoader):
-    """Makes the next batch while the network learns from this one; without worker processes, in a thread."""
+    """Makes the next batch while the network learns from this one; without worker processes, in a thread.
+
+    While it learns from the last one of an epoch, the items of the next epoch's first batch are made.
+    """
 
     def __iter__(self) -> Iterator[Any]:
         batches = super().__iter__()  # now: it draws from torch's own numbers
-        return batches if self.num_workers else _one_ahead(batches)
+        return batches if self.num_workers else self._one_ahead(batches)
 
+    def _one_ahead(self, batches: Iterator[Any]) -> Iterator[Any]:
+        with ThreadPoolExecutor(1, thread_name_prefix="lesiontrain batches") as thread:
+            coming = thread.submit(self._following, batches)
+            while (batch := coming.result()) is not None:
+                coming = thread.submit(self._following, batches)
+                yield batch
 
-def _one_ahead(batches: Iterator[Any]) -> Iterator[Any]:
-    with ThreadPoolExecutor(1, thread_name_prefix="lesiontrain batches") as thread:
-        coming = thread.submit(next, batches, None)
-        while (batch := coming.result()) is not None:
-            coming = thread.submit(next, batches, None)
-            yield batch
+    def _following(self, batches: Iterator[Any]) -> Any:
+        """The next batch; None behind the last one."""
+        batch = next(batches, None)
+        if batch is None and isinstance(self.sampler, EpochSampler) and isinstance(self.dataset, Items):
+            self.dataset.make_ready(islice(self.sampler.of_epoch(self.sampler.epoch + 1), self.batch_size))
+        return batch
 
 
 def training_loader(

@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 import jinja2
-from LesionLib.io.csv_cells import csv_text
 from LesionLib.io.private_files import write_private
+from LesionLib.io.tables import csv_text
 
 from lesiontraining.evaluation.leaks import LeakReport
 from lesiontraining.evaluation.predictions import Predictions

@@ -23,6 +23,7 @@ from LesionLib.networks.resnet import (
     resnet_trunk,
     stage_channels,
     stages_of,
+    stride_of,
 )
 from LesionLib.networks.svm import LinearSVM
 
@@ -152,8 +153,14 @@ class ResGLNet(LesionNet):
             trunk.conv1, trunk.bn1, trunk.act, trunk.maxpool, trunk.layer1, trunk.layer2,
         )  # fmt: skip
         self.mapped_channels = sizes[1]
+        self.map_stride = trunk.stem_stride * stride_of([trunk.layer1, trunk.layer2])
         self.label = nn.Conv2d(sizes[1] + sizes[3], classes, 1)
         self.svm = LinearSVM(classes, classes)
+
+    @property
+    def cell_centres(self) -> tuple[float, float]:
+        """Those of the patches' map, whose kernels are odd and padded by half."""
+        return 0.0, float(self.map_stride)
 
     def features(self, x: Tensor) -> Tensor:
         """(batch, channel, row, column) -> (batch, 128 + 512, row / 8, column / 8): of each place its patch, and the whole."""

@@ -163,7 +163,7 @@ def seen_by_the_middle_cell(network: LesionNet, shape: tuple[int, ...]) -> list[
     x = torch.rand(1, *shape, requires_grad=True)
     f = network.features(x)
     middle = tuple(size // 2 for size in f.shape[2:])
-    cell, moved = f[(0, slice(None), *middle)], torch.zeros(shape[1:])
+    cell, moved = f[(0, slice(network.mapped_channels), *middle)], torch.zeros(shape[1:])
     for _ in range(4):
         (gradient,) = torch.autograd.grad((torch.randn_like(cell) * cell).sum(), x, retain_graph=True)
         moved += gradient[0].square().sum(dim=0)

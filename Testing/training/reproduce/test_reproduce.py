@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
 import yaml
 from lesiontraining.cli import main
 from lesiontraining.commands.recipes import recipe_file
@@ -154,6 +155,19 @@ def test_another_option_is_another_configuration(carried):
     assert plan.run("plain", "masses", 0, "small").hash != other.run("plain", "masses", 0, "small").hash
     assert plan.run("plain", "masses", 0, "small").hash != plan.run("plain", "masses", 1, "small").hash
     assert plan.run("texture", "masses", 0, "small").hash == other.run("texture", "masses", 0, "small").hash
+
+
+def test_a_run_counts_on_one_thread_and_leaves_the_others_as_they_were(carried, tmp_path, monkeypatch):
+    suite, seen = carried[0], []
+    monkeypatch.setattr(Reproduction, "_carry_out", lambda self, run: seen.append(torch.get_num_threads()))
+    before = torch.get_num_threads()
+    torch.set_num_threads(3)
+    try:
+        replace(suite, work=tmp_path, results=Results(tmp_path / "results"), failed={}).carry_out()
+        assert set(seen) == {1}
+        assert torch.get_num_threads() == 3
+    finally:
+        torch.set_num_threads(before)
 
 
 def test_results_name_no_lesion_and_no_patient(carried):

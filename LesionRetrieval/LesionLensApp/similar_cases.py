@@ -197,6 +197,6 @@ def scale_bar_mm(width_mm: float) -> float:
 def png_data_uri(pixels: np.ndarray) -> str:
     """A uint8 picture, grey (h, w) or colour (h, w, 3), as a PNG inside a data URI."""
     buffer = io.BytesIO()
-    # Level 3 of 9: as small as 6 on the noise of a CT, in less than half the time.
-    Image.fromarray(np.ascontiguousarray(pixels)).save(buffer, format="PNG", compress_level=3)
+    # Level 2 of 9: a fifth larger than 6 on the noise of a CT, in a third of the time.
+    Image.fromarray(np.ascontiguousarray(pixels)).save(buffer, format="PNG", compress_level=2)
     return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")

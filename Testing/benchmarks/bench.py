@@ -30,6 +30,7 @@ import bench_classify
 import bench_frangi
 import bench_library
 import bench_memory
+import bench_report
 import bench_training
 from LesionLib.geometry import LesionBox
 from LesionLib.inference.accelerator import AcceleratorError, accelerated, accelerator_version, convert, golden_patches
@@ -289,6 +290,13 @@ def batch(_options: argparse.Namespace) -> Iterator[Row]:
     )  # fmt: skip
 
 
+def report(_options: argparse.Namespace) -> Iterator[Row]:
+    """The pictures of a report with many lesions, beside their answers."""
+    answers_s, pictures_s = bench_report.measured(bench_report.BOXES)
+    what = f"pictures and scene of {bench_report.BOXES} boxes"
+    yield Row("Report", what, "their answers", pictures_s, answers_s, "s of processor")
+
+
 def training(_options: argparse.Namespace) -> Iterator[Row]:
     """A step of every public recipe as it is trained, beside eager float32 on data that are there."""
     bench_training.be_quiet()
@@ -318,7 +326,7 @@ def memory(options: argparse.Namespace) -> Iterator[Row]:
 
 PARTS: dict[str, Callable[[argparse.Namespace], Iterator[Row]]] = {
     "start": start, "worker": worker, "batch": batch, "crops": crops, "networks": networks, "answers": answers,
-    "library": library, "frangi": frangi, "memory": memory, "training": training,
+    "library": library, "frangi": frangi, "report": report, "memory": memory, "training": training,
 }  # fmt: skip
 
 if __name__ == "__main__":

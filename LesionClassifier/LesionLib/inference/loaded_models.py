@@ -23,7 +23,7 @@ from LesionLib.inference.messages import Precision, PrecisionChoice, RunnerError
 from LesionLib.inference.precision import choose_precision, in_precision
 from LesionLib.model.bundle import Bundle, load_bundle
 from LesionLib.model.folder import MANIFEST, WEIGHTS, find_bundle
-from LesionLib.networks.base import folded
+from LesionLib.networks.base import fold
 
 _KEPT = 3
 _NOT_ASKED = Precision("float32", "bfloat16 was not asked for")
@@ -59,7 +59,7 @@ class ModelCache:
         key = (str(folder.resolve()), _state(folder), str(device))
         if key not in self._models:
             bundle = load_bundle(folder, device=device)
-            bundle = replace(bundle, network=folded(bundle.network))
+            fold(bundle.network)
             self._models[key] = {"float32": LoadedModel(bundle, device, _NOT_ASKED)}
         self._models.move_to_end(key)
         while len(self._models) > _KEPT:

@@ -125,23 +125,31 @@ def device_of(network: nn.Module) -> torch.device:
 
 
 def folded(network: LesionNet) -> LesionNet:
-    """A copy of ``network``, in evaluation mode, whose convolutions do what the batch norms after them did.
+    """A copy of ``network``, in evaluation mode, whose convolutions do what the batch norms after them did; see `fold`."""
+    return fold(copy.deepcopy(network))
+
+
+def fold(network: LesionNet) -> LesionNet:
+    """The network itself, in evaluation mode for good, with the batch norms folded into the convolutions before them.
 
     Those multiply and add constants: the answers are the same to rounding, and a pass over the map is saved. Networks that
-    learn on keep theirs.
-
-    Which those are is said by their places in a `torch.nn.Sequential`, or by their names, as the networks here have them:
-    ``conv`` and ``bn``, ``conv1`` and ``bn1``.
+    learn on keep theirs. Which norms follow a convolution is said by their places in a `torch.nn.Sequential`, or by their names, as
+    the networks here have them: ``conv`` and ``bn``, ``conv1`` and ``bn1``.
     """
-    from torch.nn.utils.fusion import fuse_conv_bn_eval
+    from torch.nn.utils.fusion import fuse_conv_bn_weights
 
-    fast = copy.deepcopy(network).eval()
-    for module in list(fast.modules()):
-        for convolution, norm in _pairs(module):
-            fused = fuse_conv_bn_eval(getattr(module, convolution), getattr(module, norm))
-            setattr(module, convolution, fused.requires_grad_(requires_grad=False))
-            setattr(module, norm, nn.Identity())
-    return fast
+    for module in list(network.eval().modules()):
+        for first, second in _pairs(module):
+            convolution, norm = getattr(module, first), getattr(module, second)
+            weight, bias = fuse_conv_bn_weights(
+                convolution.weight, convolution.bias,
+                norm.running_mean, norm.running_var, norm.eps, norm.weight, norm.bias,
+            )  # fmt: skip
+            convolution.weight, convolution.bias = (
+                nn.Parameter(values.detach(), requires_grad=False) for values in (weight, bias)
+            )
+            setattr(module, second, nn.Identity())
+    return network
 
 
 def _pairs(module: nn.Module) -> Iterator[tuple[str, str]]:

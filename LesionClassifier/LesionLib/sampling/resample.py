@@ -86,9 +86,12 @@ def resample(volume: CTVolume, sampleToRAS: np.ndarray, sizeIJK: tuple[int, int,
     Returns HU as float32 of shape ``sizeIJK[::-1]`` and a bool array of the same shape, true where the point lies
     inside the volume. Outside, the nearest voxel's value is repeated.
     """
+    sample_to_ijk = volume.rasToIJK @ sampleToRAS
+    axes = _axes_of_plane(sample_to_ijk, sizeIJK)
+    if axes is not None:
+        return _upright_plane(volume, sample_to_ijk, sizeIJK, axes), _inside(volume, sample_to_ijk, sizeIJK)
     import SimpleITK as sitk  # not when Slicer starts, nor in a quiz
 
-    sample_to_ijk = volume.rasToIJK @ sampleToRAS
     low, high = _needed_voxels(volume, sample_to_ijk, sizeIJK)
     crop = volume.array[low[2] : high[2], low[1] : high[1], low[0] : high[0]]
     image = sitk.GetImageFromArray(np.ascontiguousarray(crop, dtype=np.float32))
@@ -104,6 +107,48 @@ def resample(volume: CTVolume, sampleToRAS: np.ndarray, sizeIJK: tuple[int, int,
     filter_.SetOutputPixelType(sitk.sitkFloat32)
     hu = sitk.GetArrayFromImage(filter_.Execute(image))
     return hu, _inside(volume, sample_to_ijk, sizeIJK)
+
+
+_PARALLEL = 1e-9  # of a voxel, over the whole plane: what rounding leaves of a direction that is none
+
+
+def _axes_of_plane(sample_to_ijk: np.ndarray, sizeIJK: tuple[int, int, int]) -> tuple[int, int] | None:
+    """Which of the volume's axes (0 to 2) a single plane's columns and rows run along; None for a tilted plane, or several."""
+    moved = np.abs(sample_to_ijk[:3, :2] * sizeIJK[:2]) > _PARALLEL
+    if sizeIJK[2] != 1 or not (moved.sum(axis=0) == 1).all() or moved.sum(axis=1).max() > 1:
+        return None
+    return int(moved[:, 0].argmax()), int(moved[:, 1].argmax())
+
+
+def _upright_plane(
+    volume: CTVolume, sample_to_ijk: np.ndarray, sizeIJK: tuple[int, int, int], axes: tuple[int, int]
+) -> np.ndarray:
+    """A plane along the volume's axes, interpolated along one after the other: (1, row, column), several times as fast."""
+    low, high = _needed_voxels(volume, sample_to_ijk, sizeIJK)
+    crop = volume.array[low[2] : high[2], low[1] : high[1], low[0] : high[0]]
+    across = 3 - sum(axes)
+    values = crop = crop.transpose([2 - across, 2 - axes[1], 2 - axes[0]])  # normal, row, column of the plane
+    nearest, outside = [], []
+    for position, (axis, column) in enumerate(((across, 2), (axes[1], 1), (axes[0], 0))):
+        at = sample_to_ijk[axis, 3] - low[axis] + sample_to_ijk[axis, column] * np.arange(sizeIJK[column])
+        last = crop.shape[position] - 1
+        nearest.append(np.clip(np.floor(at + 0.5).astype(int), 0, last))
+        outside.append((at < -0.5) | (at >= last + 0.5))
+        values = _between(values, np.clip(at, 0, last), position)
+    if any(along.any() for along in outside):
+        # Beyond the last voxels there is nothing to interpolate: the nearest voxel's value, in all directions.
+        is_outside = outside[0][:, None, None] | outside[1][:, None] | outside[2]
+        values = np.where(is_outside, crop[np.ix_(*nearest)], values)
+    return values.astype(np.float32)
+
+
+def _between(array: np.ndarray, at: np.ndarray, axis: int) -> np.ndarray:
+    """``array`` at the places ``at`` along an axis, linear between two values; float64."""
+    last = array.shape[axis] - 1
+    low = np.minimum(at.astype(int), max(last - 1, 0))
+    share = (at - low).reshape([-1 if position == axis else 1 for position in range(array.ndim)])
+    below, above = (array.take(index, axis=axis).astype(float) for index in (low, np.minimum(low + 1, last)))
+    return below + share * (above - below)
 
 
 def lattice_points(sizeIJK: tuple[int, int, int]) -> np.ndarray:

@@ -10,6 +10,7 @@ import SimpleITK as sitk
 from lattices import LATTICES, middle, noise_ct, turned
 from LesionLib.errors import BoxError
 from LesionLib.geometry import LPS_TO_RAS, CTVolume, LesionBox, transformed_points
+from LesionLib.sampling import resample as resample_module
 from LesionLib.sampling.resample import AxialStackSpec, axial_stack, resample, windowed
 from scipy import ndimage
 
@@ -314,3 +315,30 @@ def test_a_fitted_box_goes_from_edge_to_edge_of_its_picture():
     edges = transformed_points(stack.sampleToRAS, [[-0.5, -0.5, 0], [31.5, 31.5, 0]])
     np.testing.assert_allclose(np.abs(np.diff(edges[:, :2], axis=0))[0], box.sizeMm[:2])
     assert stack.pixel_mm == pytest.approx(20.0 / 32)
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_a_plane_along_the_voxels_axes_has_the_values_that_any_other_way_gives(monkeypatch, seed):
+    rng = np.random.default_rng(seed)
+    array = rng.normal(0, 500, rng.integers(1, 30, 3)).astype([np.int16, np.float32][seed % 2])
+    to_ras, plane = np.eye(4), np.eye(4)
+    for matrix, finest, coarsest in ((to_ras, 0.5, 3.0), (plane, 0.3, 2.0)):
+        steps = np.diag(rng.uniform(finest, coarsest, 3) * rng.choice([-1, 1], 3))
+        matrix[:3, :3] = steps[:, rng.permutation(3)]
+    ct = CTVolume(array, to_ras)
+    reach = (ct.spacingMm * ct.sizeIJK).max() / 4
+    plane[:3, 3] = middle(ct) + rng.uniform(-reach, reach, 3) - plane[:3, :3] @ [12, 15, 0]  # a part of it lies outside
+    found, inside = resample(ct, plane, (25, 31, 1))
+    monkeypatch.setattr(resample_module, "_axes_of_plane", lambda *_: None)
+    expected, also_inside = resample(ct, plane, (25, 31, 1))
+    np.testing.assert_allclose(found, expected, atol=1e-3)
+    np.testing.assert_array_equal(inside, also_inside)
+
+
+def test_a_tilted_plane_or_several_are_none_along_the_axes():
+    upright, turned_plane = np.diag([2.0, 0.5, 1.0, 1.0]), np.eye(4)
+    turned_plane[:3, :3] = turned((0, 0, 1), 0.01)
+    assert resample_module._axes_of_plane(upright, (64, 64, 1)) == (0, 1)
+    assert resample_module._axes_of_plane(upright[[1, 2, 0, 3]], (64, 64, 1)) == (2, 0)
+    assert resample_module._axes_of_plane(upright, (64, 64, 2)) is None
+    assert resample_module._axes_of_plane(turned_plane, (64, 64, 1)) is None

@@ -114,8 +114,8 @@ class WorkerProcess:
 
     @property
     def is_alive(self) -> bool:
-        """Whether it still runs."""
-        return self._popen.poll() is None
+        """Whether it still runs and was not killed: the system may take a moment to end what was."""
+        return not self._input.is_shut and self._popen.poll() is None
 
     def send(self, header: Mapping[str, Any], arrays: Sequence[np.ndarray] = ()) -> None:
         """Send one message. Raises `WorkerGoneError`."""
@@ -156,7 +156,7 @@ class WorkerProcess:
     def kill(self) -> None:
         """End it now, with all it started. Whoever waits in `receive` or `send` is freed."""
         self._input.is_shut = True
-        if os.name == "posix" and self.is_alive:
+        if os.name == "posix" and self._popen.poll() is None:
             with suppress(ProcessLookupError, PermissionError):
                 os.killpg(self._popen.pid, signal.SIGKILL)
         self._popen.kill()

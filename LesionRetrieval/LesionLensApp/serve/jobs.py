@@ -114,9 +114,9 @@ class Queue:
                 self._waiting.remove(job)
                 job.state = JobState.CANCELLED
                 job.ended.set()
-            runner = self._running.get(job)
-        if runner is not None:
-            runner.cancel()
+            # While nobody else begins: a moment later the runner may be at the next job.
+            if (runner := self._running.get(job)) is not None:
+                runner.cancel()
 
     def cancel_all(self, owner: str) -> None:
         """All jobs of one who is gone."""

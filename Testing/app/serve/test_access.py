@@ -16,6 +16,7 @@ from urllib.parse import quote
 
 import pytest
 from LesionLensApp.serve.access import AllowedFolder, ApiError
+from LesionLensApp.serve.jobs import Job, JobState, Queue
 from LesionLensApp.serve.opening import shown_name
 from LesionLensApp.serve.sessions import Sessions
 from LesionLib.inference.runner import WorkerRunner
@@ -375,9 +376,33 @@ def test_a_worker_that_is_killed_in_the_middle_is_said_and_the_next_job_is_answe
     assert visitor.classified()["lesions"][0]["label"]
 
 
-def test_the_queue_takes_so_many_and_no_more(small):
-    from LesionLensApp.serve.jobs import Job
+def test_who_cancels_a_job_that_is_just_ending_does_not_cancel_the_next_one():
+    """The runner is asked to stop while nobody else can begin with it."""
+    started, ends, begun = (threading.Event() for _ in range(3))
+    was_begun: list[bool] = []
 
+    class Runner:
+        def cancel(self) -> bool:
+            ends.set()
+            was_begun.append(begun.wait(0.3))
+            return True
+
+        def close(self) -> None: ...
+
+    queue = Queue([Runner()], device="cpu", on_error=lambda error: None)
+    try:
+        first = queue.put(Job("one", lambda job: started.set() or ends.wait(5)))
+        second = queue.put(Job("two", lambda job: begun.set()))
+        assert started.wait(5)
+        queue.cancel(first)
+        assert second.ended.wait(5)
+        assert (first.state, second.state) == (JobState.CANCELLED, JobState.DONE)
+        assert was_begun == [False]
+    finally:
+        queue.close()
+
+
+def test_the_queue_takes_so_many_and_no_more(small):
     queue, jobs = small.service.queue, []
     try:
         with pytest.raises(ApiError, match="too many wait"):

@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 import textwrap
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import replace
 from pathlib import Path
 from threading import Thread
@@ -253,6 +253,24 @@ def test_a_worker_killed_while_it_waits_is_replaced_unnoticed(faulty):
     os.kill(pid, signal.SIGKILL)
     while faulty.pid is not None:
         sleep(0.01)
+    assert faulty.run(a_small_request("lesion")).results
+    assert faulty.pid != pid
+
+
+@posix_only
+def test_a_worker_that_is_killed_but_not_yet_gone_gets_no_further_request(faulty, monkeypatch):
+    """As where the answer came just before the kill that a cancellation asked for."""
+    faulty.run(a_small_request("lesion"))
+    pid, process = faulty.pid, faulty._process
+
+    def kill_later(group: int, _signal: int) -> None:
+        with suppress(ProcessLookupError):
+            os.kill(group, signal.SIGKILL)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "killpg", lambda group, of: after(0.3, lambda: kill_later(group, of)))
+        patch.setattr(process._popen, "kill", lambda: None)
+        process.kill()
     assert faulty.run(a_small_request("lesion")).results
     assert faulty.pid != pid
 

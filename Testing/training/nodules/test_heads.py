@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from lesiontraining.nodules.heads import Linear, fit_calibration, fit_ridge, fit_space, settings
 from lesiontraining.nodules.nested import HeadOptions, Task, fit, nested
-from lesiontraining.nodules.questions import score_loss, steady_loss
+from lesiontraining.nodules.questions import Nodules, coverage_by_band, score_loss, steady_loss
 from scipy.special import softmax
 
 RNG = np.random.default_rng(0)
@@ -127,3 +127,13 @@ def test_lesions_without_a_target_are_answered_and_not_fitted_on():
         OPTIONS,
     )  # fmt: skip
     assert np.isfinite(fitted.outputs(seen["given"])).all()
+
+
+def test_a_size_band_without_a_nodule_of_a_class_is_not_measured():
+    unread = np.zeros(6)
+    nodules = Nodules(None, [None] * 6, unread, unread, unread, np.array([6.0, 7, 8, 9, 20, 22]))
+    labels = np.array([0, 0, 1, 1, 0, 0])
+    words, numbers = coverage_by_band(np.ones((6, 2), dtype=bool), labels, nodules, 0.1)
+    assert words["Prediction sets, all other sizes, malignant"] == "not measured: there is no such nodule."
+    assert "all other sizes, malignant" not in numbers
+    assert "in 2 of 2 lesions" in words["Prediction sets, all other sizes, benign"]

@@ -399,6 +399,9 @@ def coverage_by_band(
     for band, rows in (("5-12 mm", nodules.middle), ("all other sizes", ~nodules.middle)):
         parts = {band: rows & known} | {f"{band}, {name}": rows & (labels == c) for c, name in enumerate(names)}
         for name, of in parts.items():
+            if not of.any():
+                words[f"Prediction sets, {name}"] = "not measured: there is no such nodule."
+                continue
             measured = coverage_of_sets(sets[of], labels[of], alpha=alpha)
             words[f"Prediction sets, {name}"] = str(measured)
             numbers[name] = measured.as_json()

@@ -149,7 +149,8 @@ def usual_way(bundle: Bundle, ct: CTVolume, boxes: list[LesionBox]) -> Measured:
     labels = [CLASSES[c] for c, _ in answers]
     lesions = [crop_lesion(ct, box, SPEC) for box in boxes]
     maps = [
-        resample_to_ct(m, lesion.sample, lesion.box, ct, "any") for (_, m), lesion in zip(answers, lesions, strict=True)
+        resample_to_ct(m, lesion.sample, lesion.box, ct, "any", cell_centres=network.cell_centres)
+        for (_, m), lesion in zip(answers, lesions, strict=True)
     ]
     return Measured(seconds, labels, maps)
 

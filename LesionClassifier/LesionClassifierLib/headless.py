@@ -20,7 +20,7 @@ from pathlib import Path
 
 import slicer
 import slicer.util
-import vtk
+from vtkmodules.vtkCommonCore import VTK_STRING, vtkCollection, vtkCommand, vtkLogger, vtkOutputWindow
 
 _FILE_TYPES = {
     ".mrb": "SceneFile",
@@ -69,7 +69,7 @@ class HeadlessIOManager:
         self,
         fileType: str,
         properties: Mapping,
-        loadedNodes: vtk.vtkCollection,
+        loadedNodes: vtkCollection,
         userMessages: slicer.vtkMRMLMessageCollection | None = None,
     ) -> bool:
         """Load ``properties["fileName"]``; False, with the reason in ``userMessages``, where that fails."""
@@ -158,7 +158,7 @@ class HeadlessIOManager:
 
 def _failed(userMessages: slicer.vtkMRMLMessageCollection | None, text: str) -> bool:
     if userMessages is not None:
-        userMessages.AddMessage(vtk.vtkCommand.ErrorEvent, text)
+        userMessages.AddMessage(vtkCommand.ErrorEvent, text)
     return False
 
 
@@ -183,28 +183,28 @@ def routeVtkMessagesToLogging() -> None:
 
     Errors are logged as ERROR and warnings as WARNING, known harmless ones as DEBUG.
     """
-    window = vtk.vtkOutputWindow()
+    window = vtkOutputWindow()
     window.SetDisplayModeToNever()
     for event in _LEVELS:
         window.AddObserver(event, _logMessage)
-    vtk.vtkOutputWindow.SetInstance(window)
-    vtk.vtkLogger.SetStderrVerbosity(vtk.vtkLogger.VERBOSITY_OFF)
+    vtkOutputWindow.SetInstance(window)
+    vtkLogger.SetStderrVerbosity(vtkLogger.VERBOSITY_OFF)
 
 
 def stopRoutingVtkMessages() -> None:
     """Drop the route without printing anything: at the interpreter's end no Python code may be called any more."""
-    window = vtk.vtkOutputWindow()
+    window = vtkOutputWindow()
     window.SetDisplayModeToNever()
-    vtk.vtkOutputWindow.SetInstance(window)
+    vtkOutputWindow.SetInstance(window)
 
 
-def _logMessage(_window: vtk.vtkOutputWindow, event: str, text: str) -> None:
+def _logMessage(_window: vtkOutputWindow, event: str, text: str) -> None:
     text = (text or "").strip()
     harmless = any(known in text for known in _HARMLESS)
     LOGGER.log(logging.DEBUG if harmless else _LEVELS[event], "%s", text)
 
 
-_logMessage.CallDataType = vtk.VTK_STRING
+_logMessage.CallDataType = VTK_STRING
 
 # Creating a module's logic registers the module's node classes in the scene.
 _MODULE_LOGICS = {
@@ -361,8 +361,8 @@ def _start(temporaryPath: Path) -> HeadlessSlicer:
     applicationLogic.SetTemporaryPath(str(temporaryPath))
     applicationLogic.GetColorLogic().SetMRMLScene(scene)
     applicationLogic.GetColorLogic().AddDefaultColorNodes()
-    applicationLogic.SetSliceLogics(vtk.vtkCollection())
-    applicationLogic.SetViewLogics(vtk.vtkCollection())
+    applicationLogic.SetSliceLogics(vtkCollection())
+    applicationLogic.SetViewLogics(vtkCollection())
     slicer.vtkMRMLSliceNode.AddDefaultSliceOrientationPresets(scene, True)
     _addCrosshair(scene)
     slicer.modules = types.SimpleNamespace()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -35,6 +36,8 @@ _SHOWN_FAILURES = 8
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; 0 when done, else the exit code of `guarded`: 2 for bad input, 3 for a fault of ours."""
+    # OpenMP's threads sleep while they wait for each other: beside other work they would burn twice what the answer takes.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     return guarded("lesionlens", lambda: _run(arguments))
 
 

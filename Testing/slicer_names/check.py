@@ -107,7 +107,7 @@ class Checker:
 
     def _imports(self, node: ast.ImportFrom) -> list[tuple[str, str]]:
         module = node.module or ""
-        if node.level or module.split(".")[0] not in ("slicer", "qt", "ctk", "vtk", "SampleData"):
+        if node.level or module.split(".")[0] not in ("slicer", "qt", "ctk", "vtk", "vtkmodules", "SampleData"):
             return []
         return [
             (f"{module}.{each.name}", "no such name to import")
@@ -118,7 +118,7 @@ class Checker:
     def _isIn(self, module: str, name: str) -> bool:
         """Whether a module has a name."""
         names = self.names
-        if module == "vtk" or module.startswith("vtk."):
+        if module.split(".", maxsplit=1)[0] in ("vtk", "vtkmodules"):
             return _isInVtk(module, name)
         if f"{module}.{name}" in {*names.python, *names.members} or name in names.members.get(module, ()):
             return True

@@ -16,14 +16,15 @@ from typing import Any
 import numpy as np
 import slicer
 import slicer.util
-import vtk
 from LesionLib.errors import BoxError, InputWarning
 from LesionLib.geometry import CTVolume, LesionBox, transformed_points
 from LesionLib.io.boxes import boxes_from_label_array
 from LesionLib.io.segmentations import split_parts
 from LesionLib.model.folder import DEFAULT_MODEL, segment_margin_mm
 from slicer import vtkMRMLMarkupsROINode, vtkMRMLScene, vtkMRMLSegmentationNode, vtkMRMLStorageNode
-from vtk.util.numpy_support import numpy_to_vtk, vtk_to_numpy
+from vtkmodules.util.numpy_support import numpy_to_vtk, vtk_to_numpy
+from vtkmodules.vtkCommonDataModel import vtkImageData
+from vtkmodules.vtkCommonMath import vtkMatrix4x4
 
 from LesionClassifierLib.scene.volumes import nodesOfClass, parentToWorld
 
@@ -262,7 +263,7 @@ def segmentMasks(segmentationNode: vtkMRMLSegmentationNode) -> dict[str, CTVolum
             f"{segmentationNode.GetName()}: its segments cannot be turned into voxels; create a binary label map first."
         )
         raise BoxError(msg)
-    layers: dict[int, tuple[vtk.vtkImageData, dict[int, str]]] = {}
+    layers: dict[int, tuple[vtkImageData, dict[int, str]]] = {}
     for segmentId in segmentation.GetSegmentIDs():
         segment = segmentation.GetSegment(segmentId)
         image = segment.GetRepresentation(representation)
@@ -275,13 +276,13 @@ def segmentMasks(segmentationNode: vtkMRMLSegmentationNode) -> dict[str, CTVolum
 
 
 def _masksOfLayer(
-    image: vtk.vtkImageData, idOfLabel: dict[int, str], toWorld: np.ndarray
+    image: vtkImageData, idOfLabel: dict[int, str], toWorld: np.ndarray
 ) -> dict[str, tuple[np.ndarray, np.ndarray]]:
     scalars = image.GetPointData().GetScalars()
     if scalars is None or scalars.GetNumberOfTuples() == 0:
         return {}
     labels = vtk_to_numpy(scalars).reshape(image.GetDimensions()[::-1])
-    matrix = vtk.vtkMatrix4x4()
+    matrix = vtkMatrix4x4()
     image.GetImageToWorldMatrix(matrix)
     ijkToRAS = toWorld @ slicer.util.arrayFromVTKMatrix(matrix)
     origin = np.array(image.GetExtent()[::2])

@@ -12,10 +12,10 @@ from copy import copy
 from numbers import Integral, Real
 from pathlib import Path
 
-import vtk
 from LesionLib.errors import OutputError
 from LesionLib.io.private_files import make_private
 from slicer import vtkMRMLMessageCollection, vtkMRMLNode, vtkMRMLScene, vtkMRMLTableNode
+from vtkmodules.vtkCommonCore import vtkAbstractArray, vtkDoubleArray, vtkIdList, vtkLongLongArray, vtkStringArray
 
 # In Slicer, plug-ins claim the items of the tree; an item without its plug-in's name has no icon and no menu there.
 _TREE_PLUGINS = {
@@ -127,7 +127,7 @@ def _nameNoFolders(path: Path) -> None:
 
 def _folder(tree: vtkMRMLNode, parent: int, name: str) -> int:
     """The folder of this name right below ``parent``, made where there is none; a node's own item is no folder."""
-    children = vtk.vtkIdList()
+    children = vtkIdList()
     tree.GetItemChildren(parent, children)
     for index in range(children.GetNumberOfIds()):
         item = children.GetId(index)
@@ -153,13 +153,13 @@ def _claim(tree: vtkMRMLNode, item: int, plugin: str) -> None:
         tree.SetItemOwnerPluginName(item, plugin)
 
 
-def _columnArray(title: str, values: Sequence) -> vtk.vtkAbstractArray:
+def _columnArray(title: str, values: Sequence) -> vtkAbstractArray:
     if values and all(isinstance(value, Integral) and not isinstance(value, bool) for value in values):
-        column, convert = vtk.vtkLongLongArray(), int
+        column, convert = vtkLongLongArray(), int
     elif values and all(value is None or (isinstance(value, Real) and not isinstance(value, bool)) for value in values):
-        column, convert = vtk.vtkDoubleArray(), _numberOrNaN
+        column, convert = vtkDoubleArray(), _numberOrNaN
     else:
-        column, convert = vtk.vtkStringArray(), _textOrNothing
+        column, convert = vtkStringArray(), _textOrNothing
     column.SetName(title)
     for value in values:
         column.InsertNextValue(convert(value))

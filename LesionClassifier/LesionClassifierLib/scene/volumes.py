@@ -6,7 +6,6 @@ from pathlib import Path
 
 import numpy as np
 import slicer.util
-import vtk
 from LesionLib.errors import LesionLensError, OutputError, VolumeError
 from LesionLib.geometry import CTVolume
 from slicer import (
@@ -18,7 +17,9 @@ from slicer import (
     vtkMRMLVolumeArchetypeStorageNode,
     vtkMRMLVolumeNode,
 )
-from vtk.util.numpy_support import numpy_to_vtk, vtk_to_numpy
+from vtkmodules.util.numpy_support import numpy_to_vtk, vtk_to_numpy
+from vtkmodules.vtkCommonDataModel import vtkImageData
+from vtkmodules.vtkCommonMath import vtkMatrix4x4
 
 HEAT_MAP_ATTRIBUTE = "LesionLens.HeatMap"
 
@@ -59,7 +60,7 @@ def volumeFromNode(volumeNode: vtkMRMLVolumeNode) -> CTVolume:
         count = scalars.GetNumberOfComponents()
         msg = f"{name}: the volume has {count} values per voxel (a colour or vector image); choose a CT."
         raise VolumeError(msg)
-    ijkToNode = vtk.vtkMatrix4x4()
+    ijkToNode = vtkMatrix4x4()
     volumeNode.GetIJKToRASMatrix(ijkToNode)
     ijkToRAS = parentToWorld(volumeNode, VolumeError) @ slicer.util.arrayFromVTKMatrix(ijkToNode)
     return CTVolume(vtk_to_numpy(scalars).reshape(image.GetDimensions()[::-1]), ijkToRAS, name=name)
@@ -104,9 +105,9 @@ def addScalarVolume(
     return node
 
 
-def _imageOn(array: np.ndarray) -> vtk.vtkImageData:
+def _imageOn(array: np.ndarray) -> vtkImageData:
     """An image whose scalars are the memory of a contiguous array (k, j, i), which they keep alive."""
-    image = vtk.vtkImageData()
+    image = vtkImageData()
     image.SetDimensions(array.shape[::-1])
     scalars = numpy_to_vtk(array.reshape(-1), deep=False)
     scalars.keptArray = array  # VTK keeps what Python hangs on its object as long as the object lives
@@ -119,7 +120,7 @@ def parentToWorld(node: vtkMRMLTransformableNode, errorClass: type[LesionLensErr
     parent = node.GetParentTransformNode()
     if parent is None:
         return np.eye(4)
-    matrix = vtk.vtkMatrix4x4()
+    matrix = vtkMatrix4x4()
     if not parent.IsTransformToWorldLinear() or not parent.GetMatrixTransformToWorld(matrix):
         msg = f"{node.GetName()} is under the non-linear transform {parent.GetName()}; harden the transform first."
         raise errorClass(msg)
@@ -142,7 +143,7 @@ def requireRightAngles(ijkToRAS: np.ndarray, name: str) -> None:
 def writeVolumeFile(volumeNode: vtkMRMLScalarVolumeNode, path: Path) -> None:
     """Write the voxels and their geometry to a compressed .nrrd or .nii.gz; the node stays as it is. Raises `OutputError`."""
     if path.name.endswith(".nii.gz"):
-        ijkToNode = vtk.vtkMatrix4x4()
+        ijkToNode = vtkMatrix4x4()
         volumeNode.GetIJKToRASMatrix(ijkToNode)
         requireRightAngles(slicer.util.arrayFromVTKMatrix(ijkToNode), volumeNode.GetName() or "volume")
         storage = vtkMRMLVolumeArchetypeStorageNode()

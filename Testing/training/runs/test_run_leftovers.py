@@ -114,6 +114,14 @@ def test_without_a_whole_checkpoint_none_is_kept(tmp_path):
     assert list(fold.checkpoints.iterdir()) == []
 
 
+def test_a_checkpoint_that_lightning_gave_a_version_is_the_later_one_of_its_epoch(tmp_path):
+    fold = FoldFolder(tmp_path, 0)
+    fold.checkpoints.mkdir()
+    for name in ("last-epoch=9.ckpt", "last-epoch=10.ckpt", "last-epoch=10-v1.ckpt", "last-epoch=mine.ckpt"):
+        torch.save({"state_dict": {}}, fold.checkpoints / name)
+    assert fold.last_checkpoint == fold.checkpoints / "last-epoch=10-v1.ckpt"
+
+
 def test_ctrl_c_in_a_fit_says_what_is_kept(tmp_path, capsys, monkeypatch):
     from lesiontraining.tasks.cross_entropy import CrossEntropyTask
 

@@ -83,6 +83,7 @@ class FittedModel:
 
 
 _FOLD = re.compile(r"fold-(\d+)")
+_LAST = re.compile(r"last-epoch=(\d+)(?:-v(\d+))?\.ckpt")  # Lightning adds a version where the name is taken
 
 
 class RunError(LesionLensError):
@@ -112,8 +113,9 @@ class FoldFolder:
     @property
     def last_checkpoint(self) -> Path | None:
         """The end of the last whole epoch; None before the first. A file that a kill cut short is passed over."""
-        whole = [path for path in self.checkpoints.glob("last-epoch=*.ckpt") if is_zipfile(path)]
-        return max(whole, key=lambda path: int(path.stem.partition("=")[2]), default=None)
+        found = ((_LAST.fullmatch(path.name), path) for path in self.checkpoints.glob("last-epoch=*.ckpt"))
+        whole = [(int(name[1]), int(name[2] or 0), path) for name, path in found if name and is_zipfile(path)]
+        return max(whole)[2] if whole else None
 
     def remove_leftovers(self) -> None:
         """Remove the checkpoints that a kill left beside the last whole epoch's: torn ones, older ones, and newer best ones.

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import argparse
 import tempfile
-from collections import deque
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from statistics import median
@@ -124,14 +123,14 @@ def bare(matrix: np.ndarray, query: np.ndarray) -> list[str]:
 
 
 def in_turns(ways: dict[str, Callable[[np.ndarray], object]], queries: np.ndarray) -> dict[str, float]:
-    """Median milliseconds of each way; each begins as often, for what came before leaves threads and caches behind."""
+    """Median milliseconds of each way; in an order drawn for each query, for whoever comes next finds caches full of another matrix."""
     turns: dict[str, list[float]] = {name: [] for name in ways}
     for way in ways.values():
         way(queries[0])
-    order = deque(ways.items())
+    names, drawn = list(ways), np.random.default_rng(0)
     for query in queries:
-        order.rotate(1)
-        for name, way in order:
+        for name in drawn.permutation(names):
+            way = ways[name]
             turns[name].append(seconds(lambda way=way, query=query: way(query)))
     return {name: 1e3 * median(times) for name, times in turns.items()}
 

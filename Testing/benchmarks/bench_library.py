@@ -123,7 +123,7 @@ def bare(matrix: np.ndarray, query: np.ndarray) -> list[str]:
 
 
 def in_turns(ways: dict[str, Callable[[np.ndarray], object]], queries: np.ndarray) -> dict[str, float]:
-    """Median milliseconds of each way; in an order drawn for each query, for whoever comes next finds caches full of another matrix."""
+    """Median milliseconds of each way; in an order drawn for each query, for the next one finds caches full of another matrix."""
     turns: dict[str, list[float]] = {name: [] for name in ways}
     for way in ways.values():
         way(queries[0])

@@ -95,6 +95,11 @@ class Bfloat16Features(LesionNet):
         """Those of the float32 network."""
         return self.exact.mapped_channels
 
+    @property
+    def cell_centres(self) -> tuple[float, float] | None:
+        """Those of the float32 network."""
+        return self.exact.cell_centres
+
     def weighted_map(self, f: Tensor, weights: Tensor) -> Tensor:
         """As the float32 network spreads it."""
         return self.exact.weighted_map(f, weights)

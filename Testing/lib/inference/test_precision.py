@@ -6,9 +6,10 @@ import pytest
 import torch
 from LesionLib.inference import precision
 from LesionLib.inference.devices import chosen_device
-from LesionLib.inference.precision import choose_precision, in_precision, mean_probabilities
+from LesionLib.inference.messages import Precision
+from LesionLib.inference.precision import Bfloat16Features, choose_precision, in_precision, mean_probabilities
 from LesionLib.model.bundle import load_bundle
-from LesionLib.networks import LesionNet
+from LesionLib.networks import LesionNet, build_network
 from torch import nn
 
 
@@ -145,3 +146,17 @@ def test_the_shipped_model_keeps_its_weights_in_float32_when_it_is_probed():
     choose_precision(bundle.network, torch.zeros(1, 2, 84, 84, 84))
     assert {p.dtype for p in bundle.network.parameters()} == {torch.float32}
     assert chosen_device("cpu").type == "cpu"
+
+
+# What a wrapped network computes by the methods beside them, and what nobody asks a network in another precision.
+OF_THE_BASE = {"forward", "embed", "metric", "costly", "reference_values"}
+
+
+def test_a_network_in_bfloat16_says_of_its_map_what_the_float32_network_does():
+    """Whatever is added to the protocol: a map that fell back on the default would be laid beside the lesion."""
+    asked = {name for name in vars(LesionNet) if not name.startswith("_")} - OF_THE_BASE
+    assert asked <= set(vars(Bfloat16Features))
+    network = build_network("resnet", {"depth": 18, "width": "tiny"})
+    wrapped = in_precision(network, Precision("bfloat16", "asked for"), dimensions=4, temperature=1.0)
+    assert isinstance(wrapped, Bfloat16Features)
+    assert wrapped.cell_centres == network.cell_centres == (0.0, 32.0)

@@ -13,7 +13,6 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from LesionLib.networks.attention import Attention
-from LesionLib.networks.base import LesionNet
 from LesionLib.networks.resnet import (
     WIDTH_DIVISORS,
     Bottleneck,
@@ -25,7 +24,7 @@ from LesionLib.networks.resnet import (
     stages_of,
     stride_of,
 )
-from LesionLib.networks.svm import LinearSVM
+from LesionLib.networks.svm import LinearSVM, SVMNet
 
 
 class DADRN(PooledNet):
@@ -133,7 +132,7 @@ def _unit(channels: int) -> nn.Module:
     return Bottleneck(channels, max(1, channels // Bottleneck.expansion))
 
 
-class ResGLNet(LesionNet):
+class ResGLNet(SVMNet):
     """ResGLNet: a global and a local residual pathway, for an outlined liver lesion (Liang et al., PRICAI 2018).
 
     After its abstract, which is all that is known of it here: a pathway over the whole lesion and one over patches of it give each
@@ -175,15 +174,3 @@ class ResGLNet(LesionNet):
     def descriptor(self, f: Tensor) -> Tensor:
         """The share of each class over all places, (batch, class)."""
         return self.label_map(f).softmax(dim=1).mean(dim=(2, 3))
-
-    def head(self, f: Tensor) -> Tensor:
-        """Decision values of the support vector machine, (batch, class)."""
-        return self.svm(self.descriptor(f))
-
-    def reference_values(self, f: Tensor) -> Tensor:
-        """The one-vs-one margins, (batch, pair): votes are steps, and a rounding error could turn one."""
-        return self.svm.pairwise_margins(self.descriptor(f))
-
-    def probabilities(self, logits: Tensor, temperature: float = 1.0) -> Tensor:
-        """Its calibrated probabilities, (batch, class)."""
-        return self.svm.probabilities(logits, temperature)

@@ -23,7 +23,7 @@ from LesionLib.networks.resnet import (
     stage_channels,
     stage_maps,
 )
-from LesionLib.networks.svm import LinearSVM
+from LesionLib.networks.svm import LinearSVM, SVMNet
 
 _STAGES = 4
 
@@ -61,7 +61,7 @@ class ResidualPoolingUnit(nn.Module):
         return self.pool(self.refine(x))
 
 
-class DMRN(LesionNet):
+class DMRN(SVMNet):
     """ResNet, residual pooling units at its last ``supervised_stages`` stages, linear support vector machine.
 
     ``supervised_stages`` 4 trains as in the paper; 1 is its "without multi-scale" and all that an answer from the last
@@ -125,18 +125,6 @@ class DMRN(LesionNet):
         units = list(self.units.values())
         parts = f.split([unit.inner for unit in units], dim=1)
         return torch.cat([unit.pool(part) for unit, part in zip(units, parts, strict=True)], dim=1)
-
-    def head(self, f: Tensor) -> Tensor:
-        """Decision values of the support vector machine, (batch, class)."""
-        return self.svm(self.descriptor(f))
-
-    def reference_values(self, f: Tensor) -> Tensor:
-        """The one-vs-one margins, (batch, pair): votes are steps, and a rounding error could turn one."""
-        return self.svm.pairwise_margins(self.descriptor(f))
-
-    def probabilities(self, logits: Tensor, temperature: float = 1.0) -> Tensor:
-        """Its calibrated probabilities, (batch, class)."""
-        return self.svm.probabilities(logits, temperature)
 
     def inference_state(self) -> dict[str, Tensor]:
         """The weights that an answer reads; for "last" they fit the same network with ``supervised_stages=1``."""

@@ -13,6 +13,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from LesionLib.networks.base import LesionNet
+
 
 class LinearSVM(nn.Module):
     """Margins (batch, class) of descriptors (batch, d), and their probabilities. Random until filled.
@@ -67,6 +69,24 @@ class LinearSVM(nn.Module):
 
     def _sigmoids(self, margins: Tensor) -> Tensor:
         return torch.sigmoid(-(self.platt_slope * margins + self.platt_offset))
+
+
+class SVMNet(LesionNet):
+    """A network whose classes are told by a `LinearSVM`, ``svm``, on its descriptor."""
+
+    svm: LinearSVM
+
+    def head(self, f: Tensor) -> Tensor:
+        """Decision values of the support vector machine, (batch, class)."""
+        return self.svm(self.descriptor(f))
+
+    def reference_values(self, f: Tensor) -> Tensor:
+        """The one-vs-one margins, (batch, pair): votes are steps, and a rounding error could turn one."""
+        return self.svm.pairwise_margins(self.descriptor(f))
+
+    def probabilities(self, logits: Tensor, temperature: float = 1.0) -> Tensor:
+        """Its calibrated probabilities, (batch, class)."""
+        return self.svm.probabilities(logits, temperature)
 
 
 class FittedScaler(Protocol):

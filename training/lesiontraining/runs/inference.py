@@ -13,9 +13,7 @@ import torch
 from LesionLib.metric import COSINE, EUCLIDEAN, points_of, similarity_at
 from LesionLib.networks import LesionNet
 from LesionLib.networks.base import device_of
-from LesionLib.networks.dadrn import ResGLNet
-from LesionLib.networks.dmrn import DMRN
-from LesionLib.networks.svm import fill_from_sklearn
+from LesionLib.networks.svm import SVMNet, fill_from_sklearn
 from LesionLib.sampling.batches import in_channels_last
 from sklearn.calibration import CalibratedClassifierCV
 from sklearn.model_selection import StratifiedGroupKFold
@@ -153,7 +151,7 @@ def require_two_patients(train: LesionDataset) -> None:
         raise ValueError(msg)
 
 
-def fit_support_vectors(network: DMRN | ResGLNet, train: LesionDataset, *, c: float, class_weight: str | None) -> None:
+def fit_support_vectors(network: SVMNet, train: LesionDataset, *, c: float, class_weight: str | None) -> None:
     """The linear support vector machine of a network that has one: fitted by scikit-learn, kept as the network's tensors.
 
     Fit and calibrate on every image of ``train`` (all labelled), and copy the numbers into ``network.svm``.

@@ -20,13 +20,27 @@ from torch.utils.data import DataLoader
 from lesiontraining.data.augment import Augmentation
 from lesiontraining.data.lesions import LesionDataset
 from lesiontraining.data.loading import FlatImages, Plan, lesion_loader, training_loader
-from lesiontraining.runs.inference import lesion_features, lesion_probabilities, neighbour_probabilities
+from lesiontraining.runs.inference import (
+    lesion_features,
+    lesion_probabilities,
+    neighbour_probabilities,
+    require_two_patients,
+)
 
 _LESIONS_AT_ONCE = 8
 
 
 class TrainingError(LesionLensError):
     """Training that cannot go on, such as a loss that is no number."""
+
+
+def require_support_vectors(train: LesionDataset) -> None:
+    """Before the training, what `fit_support_vectors` needs after it. Raises `TrainingError`."""
+    try:
+        require_two_patients(train.at(train.labels >= 0))
+    except ValueError as error:
+        msg = f"the support vector machine cannot be fitted after the training: {error}; give more lesions, or fewer folds."
+        raise TrainingError(msg) from error
 
 
 class LesionTask(LightningModule):

@@ -14,8 +14,8 @@ from lesiontraining.data.augment import Augmentation
 from lesiontraining.data.lesions import LesionDataset
 from lesiontraining.data.loading import FlatImages, Plan, balanced_images, pairs
 from lesiontraining.optim import adamw, sgd, with_cosine
-from lesiontraining.runs.inference import fit_support_vectors, lesion_descriptors, require_two_patients
-from lesiontraining.tasks.base import LesionTask, TrainingError, TwoViewsTask
+from lesiontraining.runs.inference import fit_support_vectors, lesion_descriptors
+from lesiontraining.tasks.base import LesionTask, TwoViewsTask, require_support_vectors
 from lesiontraining.tasks.cross_entropy import CrossEntropyTask
 from lesiontraining.tasks.linear_probe import STRENGTHS, fit_head
 
@@ -124,11 +124,7 @@ class LabelMapTask(CrossEntropyTask):
     def require_usable(self, train: LesionDataset, val: LesionDataset) -> None:
         """What the support vector machine will need, too."""
         super().require_usable(train, val)
-        try:
-            require_two_patients(train.at(train.labels >= 0))
-        except ValueError as error:
-            msg = f"the support vector machine cannot be fitted after the training: {error}; give more lesions, or fewer folds."
-            raise TrainingError(msg) from error
+        require_support_vectors(train)
 
     def loss(self, x: Tensor, y: Tensor) -> Tensor:
         """Mean over all places."""

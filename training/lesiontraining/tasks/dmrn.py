@@ -14,8 +14,8 @@ from lesiontraining.data.lesions import LesionDataset
 from lesiontraining.data.loading import FlatImages, Plan, balanced_images, pairs
 from lesiontraining.losses import all_pairs, contrastive_loss
 from lesiontraining.optim import sgd, with_cosine
-from lesiontraining.runs.inference import fit_support_vectors, require_two_patients
-from lesiontraining.tasks.base import LesionTask, TrainingError
+from lesiontraining.runs.inference import fit_support_vectors
+from lesiontraining.tasks.base import LesionTask, require_support_vectors
 
 _AUGMENTATION = Augmentation(flips=True, rotate_degrees=15.0)
 
@@ -54,11 +54,7 @@ class DMRNTask(LesionTask):
     def require_usable(self, train: LesionDataset, val: LesionDataset) -> None:
         """What the support vector machine will need, too."""
         super().require_usable(train, val)
-        try:
-            require_two_patients(train.at(train.labels >= 0))
-        except ValueError as error:
-            msg = f"the support vector machine cannot be fitted after the training: {error}; give more lesions, or fewer folds."
-            raise TrainingError(msg) from error
+        require_support_vectors(train)
 
     def plan(self, flat: FlatImages) -> Plan:
         """Pairs, or images of which the batch makes all pairs."""

@@ -13,7 +13,7 @@ import numpy as np
 from LesionLib.errors import BoxError
 from LesionLib.geometry import CTVolume, LesionBox, transformed_points
 from LesionLib.sampling.inputs import Sample
-from LesionLib.sampling.resample import AxialStack, lattice_points
+from LesionLib.sampling.resample import AxialStack, interpolated_along, lattice_points
 from LesionLib.sampling.volumes import CubeSample
 
 
@@ -168,29 +168,18 @@ def _along_axes(pane: _Pane, to_sample: np.ndarray, axes: np.ndarray, shape: tup
 
     ``axes``: which of i, j, k runs along the sample's columns, rows and slices.
     """
-    values, nearest, inside = pane.map.astype(float), [], []
-    for position, (cells, samples, (first, step)) in enumerate(
-        zip(pane.map.shape, pane.region.shape, pane.cells, strict=True)
-    ):
+    values, nearest, inside = pane.map, [], []
+    for position, (samples, (first, step)) in enumerate(zip(pane.region.shape, pane.cells, strict=True)):
         row = 2 - position  # slice, row, column of the array are z, y, x of the matrix
         axis = int(axes[row])
         index = to_sample[row, axis] * np.arange(shape[2 - axis]) + to_sample[row, 3]
-        weights = _weights((index - first) / step, cells)
-        values = np.moveaxis(np.tensordot(weights, values, axes=(1, position)), 0, position)
+        values = interpolated_along(values, (index - first) / step, position)
         for found, part in zip((nearest, inside), _nearest(index, samples), strict=True):
             found.append(part)
     is_shown = pane.region[np.ix_(*nearest)] & inside[0][:, None, None] & inside[1][:, None] & inside[2]
     # From the sample's slices, rows and columns to k, j, i.
     order = [2 - int(np.flatnonzero(axes == axis)[0]) for axis in (2, 1, 0)]
     return np.where(is_shown, values, 0.0).transpose(order)
-
-
-def _weights(at: np.ndarray, cells: int) -> np.ndarray:
-    """What each cell counts at each place, (place, cell): `_interpolated` along one axis."""
-    weights, places = np.zeros((len(at), cells)), np.arange(len(at))
-    for cell, share in _neighbours(at, cells):
-        weights[places, cell] += share
-    return weights
 
 
 def _interpolated(values: np.ndarray, at: np.ndarray) -> np.ndarray:

@@ -134,7 +134,7 @@ def _upright_plane(
         last = crop.shape[position] - 1
         nearest.append(np.clip(np.floor(at + 0.5).astype(int), 0, last))
         outside.append((at < -0.5) | (at >= last + 0.5))
-        values = _between(values, np.clip(at, 0, last), position)
+        values = interpolated_along(values, at, position)
     if any(along.any() for along in outside):
         # Beyond the last voxels there is nothing to interpolate: the nearest voxel's value, in all directions.
         is_outside = outside[0][:, None, None] | outside[1][:, None] | outside[2]
@@ -142,9 +142,10 @@ def _upright_plane(
     return values.astype(np.float32)
 
 
-def _between(array: np.ndarray, at: np.ndarray, axis: int) -> np.ndarray:
-    """``array`` at the places ``at`` along an axis, linear between two values; float64."""
+def interpolated_along(array: np.ndarray, at: np.ndarray, axis: int) -> np.ndarray:
+    """``array`` at the places ``at`` along an axis, linear between two values and constant beyond the last; float64."""
     last = array.shape[axis] - 1
+    at = np.clip(at, 0, last)
     low = np.minimum(at.astype(int), max(last - 1, 0))
     share = (at - low).reshape([-1 if position == axis else 1 for position in range(array.ndim)])
     below, above = (array.take(index, axis=axis).astype(float) for index in (low, np.minimum(low + 1, last)))

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from LesionLib.errors import LesionLensError
 from LesionLib.faults import DONE, INTERRUPTED, guarded
+from LesionLib.inference.process import settle_this_process
 from LesionLib.inference.results import HEAT_MAP_FORMATS
 from LesionLib.io.leftovers import leftovers, leftovers_note
 from LesionLib.model.folder import find_bundle, user_model_root
@@ -36,8 +36,7 @@ _SHOWN_FAILURES = 8
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; 0 when done, else the exit code of `guarded`: 2 for bad input, 3 for a fault of ours."""
-    # OpenMP's threads sleep while they wait for each other: beside other work they would burn twice what the answer takes.
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    settle_this_process()
     return guarded("lesionlens", lambda: _run(arguments))
 
 

@@ -128,13 +128,15 @@ def test_the_number_of_threads_is_what_was_asked_for():
         ModelSession("lung-nodule-malignancy", device="cuda:7")
 
 
-@pytest.mark.parametrize(("given", "found"), [(None, "PASSIVE"), ("ACTIVE", "ACTIVE")])
-def test_threads_sleep_while_they_wait_unless_the_user_wants_otherwise(given, found, run, monkeypatch):
-    monkeypatch.delenv("OMP_WAIT_POLICY", raising=False)
+@pytest.mark.parametrize(("given", "found"), [(None, ("PASSIVE", "400")), ("ACTIVE", ("ACTIVE", None))])
+def test_threads_look_briefly_and_sleep_unless_the_user_wants_otherwise(given, found, run, monkeypatch):
+    for name in ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT"):
+        monkeypatch.setenv(name, "")  # put back afterwards, whatever the command sets
+        monkeypatch.delenv(name)
     if given is not None:
         monkeypatch.setenv("OMP_WAIT_POLICY", given)
     run("models", "list")
-    assert os.environ["OMP_WAIT_POLICY"] == found
+    assert (os.environ["OMP_WAIT_POLICY"], os.environ.get("GOMP_SPINCOUNT")) == found
 
 
 def test_quiet_says_nothing_of_the_progress_and_json_is_what_the_file_holds(run, nrrd, boxes, tmp_path):

@@ -38,7 +38,13 @@ from LesionLib import __version__
 from LesionLib.errors import LesionLensError
 from LesionLib.explain.saliency import grad_cam
 from LesionLib.inference.messages import Precision
-from LesionLib.inference.precision import Bfloat16Features, interleaved_pairs_ms, machine
+from LesionLib.inference.precision import (
+    Bfloat16Features,
+    choose_precision,
+    in_precision,
+    interleaved_pairs_ms,
+    machine,
+)
 from LesionLib.inference.process import worker_environment, worker_python
 from LesionLib.inference.worker import end_with_parent
 from LesionLib.io.private_files import private_folder, write_private
@@ -46,7 +52,7 @@ from LesionLib.model.bundle import Bundle, load_bundle
 from LesionLib.model.folder import golden_case, user_data_folder
 from LesionLib.networks import LesionNet
 from LesionLib.networks.base import folded, parted_output
-from LesionLib.sampling.batches import crop_lesion, in_channels_last
+from LesionLib.sampling.batches import crop_lesion, in_channels_last, lesions_at_once
 
 if TYPE_CHECKING:
     from openvino import CompiledModel
@@ -112,20 +118,27 @@ def accelerator_state(sha256: str) -> str:
 
 
 def start_conversion(model: Path) -> subprocess.Popen[bytes]:
-    """Convert a model folder in a process of its own, with little of the processor; it ends with this one. Raises `OSError`."""
-    environment = {**worker_environment(), "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
+    """Convert a model folder in a process of its own, with what others leave of the processor; it ends with this one.
+
+    It has as many threads as a worker: whether OpenVINO pays depends on them. Raises `OSError`.
+    """
     apart = {"creationflags": subprocess.CREATE_NO_WINDOW} if os.name == "nt" else {}
     nowhere = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.DEVNULL)
-    return subprocess.Popen([str(worker_python()), *_OF_A_CONVERSION, str(model)], env=environment, **nowhere, **apart)
+    return subprocess.Popen(
+        [str(worker_python()), *_OF_A_CONVERSION, str(model)], env=worker_environment(), **nowhere, **apart
+    )
 
 
-def convert(bundle: Bundle) -> Path:
-    """Convert the costly part of a bundle's network and keep it; where it went. Raises `AcceleratorError`."""
+def convert(bundle: Bundle, *, must_pay: bool = True) -> Path:
+    """Convert the costly part of a bundle's network and keep it; where it went.
+
+    Kept is why not, where OpenVINO cannot compute it, or computes it hardly faster and ``must_pay``.
+    """
     folder = conversion_folder(bundle.sha256)
     private_folder(folder.parent)
     partial = Path(mkdtemp(prefix=".partial-", dir=folder.parent))
     try:
-        _write_conversion(bundle, partial)
+        _write_conversion(bundle, partial, must_pay=must_pay)
         shutil.rmtree(folder, ignore_errors=True)
         with suppress(OSError):  # another process was faster
             partial.rename(folder)
@@ -140,18 +153,15 @@ def accelerated(bundle: Bundle, precision: Precision) -> LesionNet:
     In bfloat16 where that is the ``precision`` that was chosen here, with close calls in float32 as without it. Raises
     `AcceleratorError`: no OpenVINO, no conversion, or one that answers differently (which is deleted).
     """
-    folder, is_rounded = conversion_folder(bundle.sha256), precision.name == "bfloat16"
+    folder = conversion_folder(bundle.sha256)
     if _is_refused(folder):
         raise AcceleratorError((folder / _REFUSED).read_text(encoding="utf-8").strip())
     try:
         patches = in_channels_last(golden_patches(bundle))
         network = with_part(bundle.network, _part(folder / _MODEL))
         reason = difference(bundle, network, patches)
-        if not reason and is_rounded:
-            network = Bfloat16Features(
-                network, dimensions=patches.ndim, temperature=bundle.temperature, scores=len(bundle.scores),
-                rounded=with_part(bundle.network, _part(folder / _MODEL, precision="bf16")),
-            )  # fmt: skip
+        if not reason and precision.name == "bfloat16":
+            network = _rounded(bundle, network, folder / _MODEL, dimensions=patches.ndim)
             reason = difference(
                 bundle, network, patches, max_change=_MAX_ROUNDED_CHANGE, min_cosine=_MIN_ROUNDED_COSINE
             )
@@ -163,6 +173,13 @@ def accelerated(bundle: Bundle, precision: Precision) -> LesionNet:
         msg = f"OpenVINO is not used, for it answers the test case differently: {reason}"
         raise AcceleratorError(msg)
     return network
+
+
+def _rounded(bundle: Bundle, exact: LesionNet, model: Path, *, dimensions: int) -> LesionNet:
+    return Bfloat16Features(
+        exact, dimensions=dimensions, temperature=bundle.temperature, scores=len(bundle.scores),
+        rounded=with_part(bundle.network, _part(model, precision="bf16")),
+    )  # fmt: skip
 
 
 def with_part(network: LesionNet, part: Callable[[Tensor], Any]) -> LesionNet:
@@ -213,8 +230,8 @@ def _answer_difference(bundle: Bundle, here: Tensor, there: Tensor, max_change: 
     return "" if correlation >= MIN_MAP_CORRELATION else f"the maps correlate by {correlation:.3f} only"
 
 
-def _write_conversion(bundle: Bundle, folder: Path) -> None:
-    patches = golden_patches(bundle)
+def _write_conversion(bundle: Bundle, folder: Path, *, must_pay: bool) -> None:
+    patches, slow = golden_patches(bundle), ""
     try:
         openvino = _openvino()
         example = _input_of_part(bundle.network, patches)
@@ -226,7 +243,8 @@ def _write_conversion(bundle: Bundle, folder: Path) -> None:
         network = with_part(bundle.network, _part(folder / _MODEL))
         # Two lesions at once: a conversion may have taken the number of patches for a constant.
         reason = difference(bundle, network, in_channels_last(torch.cat([patches, patches.flip(-1)])))
-        slow = "" if reason else _slowness(_trunk_hash(model), bundle.network, network, in_channels_last(patches))
+        if must_pay and not reason:
+            slow = _slowness(_trunk_hash(model), bundle, folder / _MODEL)
     except Exception as error:  # whatever the converter raises: this model is not one for it
         reason = f"{type(error).__name__}: {_first_line(error)}"
     text = f"OpenVINO cannot compute this model ({reason})" if reason else slow
@@ -236,20 +254,15 @@ def _write_conversion(bundle: Bundle, folder: Path) -> None:
         (folder / _REFUSED).write_text(text, encoding="utf-8")
 
 
-def _slowness(trunk: str, network: LesionNet, other: LesionNet, patches: Tensor) -> str:
-    """Why ``other`` is not worth it; "" where it is. Measured once a trunk, and kept."""
-    key = f"{trunk} {machine()} openvino {accelerator_version()}"
+def _slowness(trunk: str, bundle: Bundle, model: Path) -> str:
+    """Why a conversion is not worth it; "" where it is. Measured once a trunk, and kept."""
+    precision = _precision(bundle)
+    key = f"{trunk} {precision.name} {machine()} openvino {accelerator_version()}"
     kept = user_data_folder() / "measured" / f"openvino-{hashlib.sha256(key.encode()).hexdigest()[:32]}.json"
     known = _kept_slowness(kept)
     if known is not None:
         return known
-    fast = folded(network)  # as it answers without
-    with torch.no_grad():
-        pairs = interleaved_pairs_ms(
-            lambda: fast.features(patches), lambda: other.features(patches),
-            rounds=_ROUNDS, fewest=_FEWEST_ROUNDS, budget_s=_BUDGET_S,
-        )  # fmt: skip
-    reason = _verdict(pairs)
+    reason = measured_slowness(bundle, model, precision)
     known = _kept_slowness(kept)  # another process may have been faster
     if known is not None:
         return known
@@ -257,6 +270,38 @@ def _slowness(trunk: str, network: LesionNet, other: LesionNet, patches: Tensor)
         private_folder(kept.parent)
         write_private(kept, json.dumps({"trunk": trunk, "machine": machine(), "reason": reason}, indent=1) + "\n")
     return reason
+
+
+def measured_slowness(bundle: Bundle, model: Path, precision: Precision | None = None) -> str:
+    """Why the conversion ``model`` of a bundle's network is not worth it, for one lesion and for as many as go at once; "" where
+    it is. Beside torch, both in ``precision``: the one that is chosen here."""
+    precision = precision or _precision(bundle)
+    lesion = crop_lesion(*golden_case(), bundle.spec)
+    patches = in_channels_last(torch.from_numpy(lesion.patches))
+    alone = in_precision(
+        folded(bundle.network), precision,
+        dimensions=patches.ndim, temperature=bundle.temperature, scores=len(bundle.scores),
+    )  # fmt: skip
+    other = with_part(bundle.network, _part(model))
+    if precision.name == "bfloat16":
+        other = _rounded(bundle, other, model, dimensions=patches.ndim)
+
+    def pairs(count: int) -> list[tuple[float, float]]:
+        many = in_channels_last(torch.cat([patches] * count))
+        counts = [len(patches)] * count
+        with torch.no_grad():
+            return interleaved_pairs_ms(
+                lambda: alone.features_of_lesions(many, counts), lambda: other.features_of_lesions(many, counts),
+                rounds=_ROUNDS, fewest=_FEWEST_ROUNDS, budget_s=_BUDGET_S,
+            )  # fmt: skip
+
+    reason, count = hardly_faster(pairs(1)), lesions_at_once(lesion)
+    return reason if reason or count == 1 else no_faster_with_many(pairs(count), count)
+
+
+def _precision(bundle: Bundle) -> Precision:
+    network, patches = folded(bundle.network), golden_patches(bundle)
+    return choose_precision(network, patches, scores=len(bundle.scores), kept_as=bundle.sha256)
 
 
 def _kept_slowness(path: Path) -> str | None:
@@ -268,13 +313,32 @@ def _kept_slowness(path: Path) -> str | None:
     return None
 
 
-def _verdict(pairs: Sequence[tuple[float, float]]) -> str:
+def hardly_faster(pairs: Sequence[tuple[float, float]]) -> str:
     """Why these times (ms without, ms with) do not say for certain that it pays; "" where they do."""
-    ratios = sorted(alone / max(together, 1e-9) for alone, together in pairs)
+    ratios = _ratios(pairs)
     if ratios[_rank_of_lower_end(len(ratios))] >= _WORTH_IT:
         return ""
-    alone, together = (median(times) for times in zip(*pairs, strict=True))
+    alone, together = _medians(pairs)
     return f"OpenVINO is hardly faster with this model (it takes {together:.1f} ms, torch {alone:.1f} ms)"
+
+
+def no_faster_with_many(pairs: Sequence[tuple[float, float]], count: int) -> str:
+    """Why these times of ``count`` lesions do not say for certain that it is as fast as torch; "" where they do."""
+    ratios = _ratios(pairs)
+    if ratios[_rank_of_lower_end(len(ratios))] >= 1:
+        return ""
+    alone, together = _medians(pairs)
+    return (
+        f"OpenVINO is no faster with {count} lesions at once (they take {together:.1f} ms, with torch {alone:.1f} ms)"
+    )
+
+
+def _ratios(pairs: Sequence[tuple[float, float]]) -> list[float]:
+    return sorted(alone / max(together, 1e-9) for alone, together in pairs)
+
+
+def _medians(pairs: Sequence[tuple[float, float]]) -> list[float]:
+    return [median(times) for times in zip(*pairs, strict=True)]
 
 
 def _rank_of_lower_end(n: int) -> int:

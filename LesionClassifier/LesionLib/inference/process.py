@@ -8,6 +8,7 @@ crops around the boxes: how far a model looks, and what a warning needs to see, 
 
 from __future__ import annotations
 
+import ctypes
 import os
 import signal
 import subprocess
@@ -38,6 +39,11 @@ _KEPT_LINES, _LONGEST_LINE, _QUOTED_LINES = 50, 2000, 4
 _END_S = 2.0
 _WRITTEN_AT_ONCE = 256 * 1024
 _SHARED_FROM = 1024**2  # bytes; less is as fast through the pipe
+# A thread that waits for another looks for some microseconds and then sleeps. Looking for longer burns what other programs need,
+# and OpenVINO's threads (libgomp's own milliseconds make an answer beside a busy program up to ten times as slow); who sleeps
+# at once is woken so late that small networks take twice as long. An OpenMP that is not GNU's sleeps at once.
+_WAITING = {"OMP_WAIT_POLICY": "PASSIVE", "GOMP_SPINCOUNT": "400"}
+_MALLOPT = {"MALLOC_TRIM_THRESHOLD_": -1, "MALLOC_MMAP_THRESHOLD_": -3}  # malloc.h
 
 
 def worker_python() -> Path:
@@ -56,26 +62,38 @@ def worker_threads() -> int:
 
 
 def worker_environment() -> dict[str, str]:
-    """The environment of the worker: finds LesionLib, never the working folder's files; waits without burning a core; keeps
-    the memory of the last answer for the next."""
+    """The environment of the worker: finds LesionLib, never the working folder's files; settled, one core left alone."""
     here = str(Path(__file__).resolve().parents[2])
     return {
-        **_kept_memory(),
-        **os.environ,
+        **settled_environment(),
         "PYTHONPATH": os.pathsep.join(p for p in (here, os.environ.get("PYTHONPATH", "")) if p),
         PARENT_VARIABLE: str(os.getpid()),
         "PYTHONSAFEPATH": "1",
         "PYTHONUTF8": "1",
         "PYTHONFAULTHANDLER": "1",
-        "OMP_WAIT_POLICY": "PASSIVE",
         "OMP_NUM_THREADS": str(worker_threads()),
         "MKL_NUM_THREADS": str(worker_threads()),
     }
 
 
+def settled_environment() -> dict[str, str]:
+    """The environment of a process in which torch waits without burning a core and keeps the memory of an answer."""
+    return {**_kept_memory(), **os.environ, **_WAITING}
+
+
+def settle_this_process() -> None:
+    """The same for this process, before torch is imported; what the user set stays."""
+    if not any(name in os.environ for name in _WAITING):
+        os.environ.update(_WAITING)
+    for name, value in _kept_memory().items():
+        if name not in os.environ:  # which the C library read when this process started
+            with suppress(OSError, AttributeError):
+                ctypes.CDLL(None).mallopt(_MALLOPT[name], int(value))
+
+
 def _kept_memory() -> dict[str, str]:
     """glibc gives the blocks of an answer (a network's features: 10 to 60 MB) back to the system and fetches them again, page by
-    page, for the next one: a third of a lesion's time. The worker keeps up to 256 MB; a CT (157 MB) is still given back.
+    page, for the next one: a third of a lesion's time. Up to 256 MB are kept; a CT (157 MB) is still given back.
     Before 2.35, glibc refuses such a threshold, and what is left of the setting would make it slower."""
     try:
         name, _, version = (os.confstr("CS_GNU_LIBC_VERSION") or "").partition(" ")

@@ -89,6 +89,11 @@ def _work(batch: Sequence[Lesion]) -> float:
     return sum(_weight(batch[number]) for number in set(first_alike(batch)))
 
 
+def lesions_at_once(lesion: Lesion, device: str = "cpu") -> int:
+    """How many like this one go through a network at once, at least one."""
+    return max(1, int(_MAX_PATCHES[device] / _weight(lesion)))
+
+
 def stacked(batch: list[Lesion], device: torch.device) -> Tensor:
     """The patches of all lesions of a batch, one after the other, on ``device``, channels last."""
     patches = torch.from_numpy(np.concatenate([lesion.patches for lesion in batch]))
@@ -107,5 +112,5 @@ def network_in_channels_last(network: LesionNet) -> LesionNet:
 
 
 def _weight(lesion: Lesion) -> float:
-    work = 2.0 if lesion.patches.ndim == 5 else 1.0  # a cube's network does more with each value
+    work = 0.5 if lesion.patches.ndim == 5 else 1.0  # of a cube a network sees some planes, or it reduces it quickly
     return max(len(lesion.patches), work * lesion.patches.size / _PATCH_VALUES)

@@ -25,12 +25,16 @@ from LesionLib.inference.accelerator import (
     convert,
     difference,
     golden_patches,
+    hardly_faster,
     is_converted,
+    measured_slowness,
+    no_faster_with_many,
     start_conversion,
     with_part,
 )
 from LesionLib.inference.classifier import Engine
 from LesionLib.inference.messages import EmbeddingRequest, Precision, RunOptions, RunRequest
+from LesionLib.inference.precision import Bfloat16Features
 from LesionLib.model.bundle import load_bundle
 from LesionLib.model.folder import golden_case
 
@@ -56,8 +60,7 @@ def converted(bundle, tmp_path_factory):
     folder = tmp_path_factory.mktemp("data")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("XDG_DATA_HOME", str(folder))
-        patch.setattr(accelerator, "_WORTH_IT", 0.0)  # whether it pays is this machine's business
-        convert(bundle)
+        convert(bundle, must_pay=False)  # whether it pays is this machine's business
     return folder
 
 
@@ -195,20 +198,22 @@ def test_a_network_that_is_hardly_faster_by_it_stays_with_torch_and_says_both_ti
 
 @pytest.fixture
 def measured(monkeypatch, tmp_path):
-    """What the rounds take, ms without and with it, one after the other; how often it was measured."""
+    """What is measured, one after the other; how often it was."""
     monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path))
     asked_for = []
 
-    def say(*answers: list[tuple[float, float]]) -> list:
-        monkeypatch.setattr(
-            accelerator, "interleaved_pairs_ms", lambda *_, **__: asked_for.append(1) or answers[len(asked_for) - 1]
-        )
+    def say(*answers: str) -> list:
+        def measured_slowness(*_):
+            asked_for.append(1)
+            return answers[len(asked_for) - 1]
+
+        monkeypatch.setattr(accelerator, "measured_slowness", measured_slowness)
         return asked_for
 
     return say
 
 
-SLOW, FAST = [(10.0, 10.0)] * 20, [(15.0, 10.0)] * 20
+SLOW, FAST = "OpenVINO is hardly faster", ""
 
 
 @needs_openvino
@@ -270,7 +275,54 @@ def test_the_nodule_models_have_one_trunk():
     ],
 )
 def test_it_must_pay_for_certain(ratios, pays):
-    assert (accelerator._verdict([(10.0 * ratio, 10.0) for ratio in ratios]) == "") is pays
+    assert (hardly_faster([(10.0 * ratio, 10.0) for ratio in ratios]) == "") is pays
+
+
+@pytest.mark.parametrize(
+    ("ratios", "pays"),
+    [([1.05] * 20, True), ([0.95] * 20, False), ([0.9, 1.05] * 10, False), ([0.9] * 5 + [1.05] * 15, True)],
+)
+def test_with_many_lesions_at_once_it_must_be_as_fast_for_certain(ratios, pays):
+    said = no_faster_with_many([(10.0 * ratio, 10.0) for ratio in ratios], 4)
+    assert (said == "") is pays
+    assert pays or re.fullmatch(
+        r"OpenVINO is no faster with 4 lesions at once \(they take 10.0 ms, with torch 9.\d ms\)", said
+    )
+
+
+@needs_openvino
+@pytest.mark.parametrize(
+    ("one", "many", "said"), [(2.0, 2.0, ""), (1.0, 9.0, "hardly faster"), (2.0, 0.5, "16 lesions")]
+)
+def test_one_lesion_is_measured_and_as_many_as_go_at_once(bundle, kept, monkeypatch, one, many, said):
+    seen = []
+
+    def pairs(alone, other, **_):
+        here, there = alone(), other()
+        assert torch.allclose(here, there, atol=1e-3)
+        seen.append(len(here))
+        return [(10.0 * (one if len(here) == 1 else many), 10.0)] * 20
+
+    monkeypatch.setattr(accelerator, "_WORTH_IT", 1.1)
+    monkeypatch.setattr(accelerator, "interleaved_pairs_ms", pairs)
+    found = measured_slowness(bundle, conversion_folder(bundle.sha256) / "model.xml", FLOAT32)
+    assert said in found
+    assert bool(found) is bool(said)
+    assert seen == ([1] if one < 1.1 else [1, 16])
+
+
+@needs_openvino
+@pytest.mark.parametrize(("precision", "rounds"), [(FLOAT32, False), (BFLOAT16, True)])
+def test_it_is_measured_in_the_precision_that_is_chosen_here(bundle, kept, monkeypatch, precision, rounds):
+    rounded, seen = Bfloat16Features.features_of_lesions, []
+    monkeypatch.setattr(
+        Bfloat16Features, "features_of_lesions", lambda self, *of: seen.append(id(self)) or rounded(self, *of)
+    )
+    monkeypatch.setattr(
+        accelerator, "interleaved_pairs_ms", lambda alone, other, **_: [(alone(), other()) and (1.0, 1.0)] * 20
+    )
+    measured_slowness(bundle, conversion_folder(bundle.sha256) / "model.xml", precision)
+    assert len(set(seen)) == (2 if rounds else 0)  # torch's and OpenVINO's
 
 
 def test_the_median_of_twenty_lies_below_the_sixth_once_in_forty():

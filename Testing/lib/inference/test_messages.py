@@ -26,7 +26,7 @@ from LesionLib.inference.messages import (
     request_to_frame,
     write_frame,
 )
-from LesionLib.inference.process import worker_environment, worker_python
+from LesionLib.inference.process import _kept_memory, worker_environment, worker_python
 from LesionLib.inference.results import LesionResult
 from LesionLib.model.folder import golden_case
 from LesionLib.uncertainty.reliability import Reliability
@@ -135,6 +135,7 @@ def test_the_worker_finds_the_library_and_leaves_a_core_to_the_interface(monkeyp
     environment = worker_environment()
     assert environment["PYTHONPATH"] == os.pathsep.join([str(ROOT / "LesionClassifier"), "elsewhere"])
     assert environment["OMP_WAIT_POLICY"] == "PASSIVE"
+    assert 0 < int(environment["GOMP_SPINCOUNT"]) < 1000
     assert 1 <= int(environment["OMP_NUM_THREADS"]) <= max(1, os.cpu_count() - 1)
 
 
@@ -166,3 +167,31 @@ def test_a_frame_comes_out_as_it_went_in_and_anything_else_is_refused():
         read_frame(BytesIO(content[:-1]))
     with pytest.raises(WireError, match="of type"):
         write_frame(BytesIO(), {}, [np.array([object()])])
+
+
+_KEEPS = """
+import ctypes, sys
+from LesionLib.inference.process import settle_this_process
+settle_this_process()
+class Mallinfo2(ctypes.Structure):
+    _fields_ = [(name, ctypes.c_size_t) for name in "arena ordblks smblks hblks hblkhd".split()] + [("rest", ctypes.c_size_t * 5)]
+libc = ctypes.CDLL(None)
+libc.malloc.restype, libc.mallinfo2.restype = ctypes.c_void_p, Mallinfo2
+before = libc.mallinfo2().hblks
+libc.malloc(ctypes.c_size_t(64 * 1024**2))
+sys.exit(libc.mallinfo2().hblks - before)
+"""
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="of glibc")
+@pytest.mark.parametrize(("threshold", "mapped"), [(None, False), (str(1024**2), True)])
+def test_a_command_keeps_its_memory_as_a_worker_does_unless_the_user_wants_otherwise(monkeypatch, threshold, mapped):
+    if "MALLOC_MMAP_THRESHOLD_" not in _kept_memory():
+        pytest.skip("a C library that cannot")
+    monkeypatch.delenv("MALLOC_MMAP_THRESHOLD_", raising=False)
+    if threshold is not None:
+        monkeypatch.setenv("MALLOC_MMAP_THRESHOLD_", threshold)
+    environment = {**os.environ, "PYTHONPATH": str(ROOT / "LesionClassifier")}
+    assert (
+        subprocess.run([sys.executable, "-c", _KEEPS], env=environment, check=False).returncode == mapped
+    )  # 64 MB in a block of its own, which goes back to the system with the tensor

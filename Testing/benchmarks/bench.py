@@ -20,6 +20,7 @@ from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
+from importlib.util import find_spec
 from multiprocessing import get_context
 from pathlib import Path
 from statistics import median
@@ -33,6 +34,7 @@ import bench_frangi
 import bench_library
 import bench_memory
 import bench_report
+import bench_server
 import bench_training
 from LesionLib.geometry import LesionBox
 from LesionLib.inference.accelerator import (
@@ -53,6 +55,7 @@ from LesionLib.model.bundle import Bundle, load_bundle
 from LesionLib.model.folder import DEFAULT_MODEL, golden_case, shipped_bundles
 from LesionLib.networks.base import folded
 from LesionLib.sampling.batches import crop_lesion, in_channels_last, lesions_at_once
+from LesionRetrievalLib.library.search.rounded import vector_file_of
 
 NOT_MEASURED = "not measured"
 FLOAT32 = Precision("float32", "asked for")
@@ -94,6 +97,7 @@ def main() -> None:
     parser.add_argument("--parts", nargs="+", choices=PARTS, default=list(PARTS), help="which (default: all)")
     parser.add_argument("--boxes", type=int, nargs="+", default=[1, 20], help="how many boxes (default: 1 20)")
     parser.add_argument("--slices", type=int, default=bench_memory.SIZE_IJK[2], help="of the long CT (default: 2000)")
+    parser.add_argument("--cases", type=int, default=1_000_000, help="of the large library (default: 1000000)")
     parser.add_argument("--json", type=Path, default=Path("bench.json"), help="where the numbers go")
     parser.add_argument("--page", type=Path, help="write this page from the numbers, as BENCHMARKS.md")
     options = parser.parse_args()
@@ -276,7 +280,54 @@ def of_library() -> list[Row]:
         for peer, times in beside.items()
         for way in times
         if way.startswith("library")
-    ] + [Row("Search", "32,735 x 512, best 9", "Milvus", None, None, "ms", "make bench-server")]
+    ]
+
+
+def large(options: argparse.Namespace) -> Iterator[Row]:
+    """A library so large that its vectors are kept rounded and mapped from a file."""
+    with as_a_command() as command:
+        yield from command.submit(of_large_library, options.cases).result()
+
+
+def of_large_library(count: int) -> list[Row]:
+    """Beside numpy with all float32 vectors in memory, which gives the same nine: `compared` sees to that."""
+    matrix, queries = bench_library.vectors_and_queries(argparse.Namespace(cases=count, dimension=512, rounds=10))
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "cases.lesionlib"
+        bench_library.fill(path, matrix)
+        opened_s = median(
+            bench_library.seconds(lambda: bench_library.opened_and_asked(path, queries[0])) for _ in range(5)
+        )
+        times = bench_library.compared(path, matrix, queries)
+        rounded_mb = vector_file_of(path).stat().st_size / 1e6
+    of, peer = f"{count:,} x 512", bench_library.BARE
+    return [
+        *(
+            Row("Search", f"{of}, best 9: {way.removeprefix('library, ')}", peer, times[way], times[peer], "ms")
+            for way in times
+            if way.startswith("library")
+        ),
+        Row("Search", f"{of}, vectors in memory", "float32", rounded_mb, matrix.nbytes / 1e6, "MB"),
+        Row(
+            "Search", f"{of}, opened and asked once (goal: 2 s)", peer, opened_s, None, "s", "the file was read before"
+        ),
+    ]
+
+
+def server(_options: argparse.Namespace) -> Iterator[Row]:
+    """The same cases on a Milvus server of this machine."""
+    name, what = "Milvus on this machine", "32,735 x 512, best 9: "
+    if find_spec("milvus") is None:
+        yield Row("Search", f"{what}all", name, None, None, "ms", "Milvus is not installed")
+        return
+    size = argparse.Namespace(cases=32_735, dimension=512, rounds=bench_server.FEWEST)
+    matrix, queries = bench_library.vectors_and_queries(size)
+    with bench_server.both_libraries(matrix) as stores:
+        for filters_name, filters in bench_server.FILTERS.items():
+            times, differ = bench_server.in_turns(stores, queries, filters, seconds=0)
+            ours, theirs = (median(times[store]) for store in ("file", "server"))
+            note = f"the same nine in {len(queries) - differ} of {len(queries)}"
+            yield Row("Search", f"{what}{filters_name}", name, ours, theirs, "ms", note)
 
 
 def of_faiss(matrix: np.ndarray) -> Callable[[np.ndarray], object] | None:
@@ -380,7 +431,7 @@ def memory(options: argparse.Namespace) -> Iterator[Row]:
 
 PARTS: dict[str, Callable[[argparse.Namespace], Iterator[Row]]] = {
     "start": start, "worker": worker, "batch": batch, "crops": crops, "networks": networks, "answers": answers,
-    "library": library, "frangi": frangi, "report": report, "memory": memory, "training": training,
+    "library": library, "large": large, "server": server, "frangi": frangi, "report": report, "memory": memory, "training": training,
 }  # fmt: skip
 
 if __name__ == "__main__":

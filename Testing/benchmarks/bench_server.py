@@ -29,7 +29,7 @@ from LesionRetrievalLib.server.library import MAX_CASES_AT_ONCE, MilvusLibrary
 TESTS_OF_THE_SERVER = Path(__file__).parents[1] / "server" / "conftest.py"
 FEWEST = 20
 FILTERS = {
-    "no filter": {},
+    "all": {},
     "other patients": {"scope": "cross-patient", "patient": f"{7:032x}"},
     "one organ": {"organ": "liver"},
     "one label": {"label": "label 3"},
@@ -45,13 +45,26 @@ def main() -> None:
     chosen = parser.parse_args()
     matrix, queries = vectors_and_queries(chosen)
     print(f"{chosen.cases} cases of {chosen.dimension} numbers, best {K}; {machine()}")
+    with both_libraries(matrix) as stores:
+        heading = "".join(f"{f'{name}, median':>18}{'95th percentile':>18}" for name in stores)
+        print(f"{'ms':16}{heading}{'ratio':>8}{'n':>6}{'differ':>8}")
+        for what, filters in FILTERS.items():
+            times, differ = in_turns(stores, queries, filters, seconds=chosen.seconds)
+            figures = "".join(f"{np.median(t):18.1f}{np.percentile(t, 95):18.1f}" for t in times.values())
+            ratio = float(np.median(times["server"]) / np.median(times["file"]))
+            print(f"{what:16}{figures}{ratio:8.1f}{len(times['file']):6}{differ:8}", flush=True)
+
+
+@contextmanager
+def both_libraries(matrix: np.ndarray) -> Iterator[dict[str, CaseStore]]:
+    """One in a file and one on a server that runs meanwhile, of the same cases."""
     with tempfile.TemporaryDirectory() as folder, running_server(Path(folder) / "milvus") as address:
         path = Path(folder) / "cases.lesionlib"
-        print(f"writing the file: {seconds(lambda: fill(path, matrix)):.1f} s")
-        with MilvusLibrary.create(address("bench"), model=MODEL, dimension=chosen.dimension) as server:
-            print(f"writing to the server: {seconds(lambda: push(server, matrix)):.1f} s", flush=True)
+        print(f"  writing the file: {seconds(lambda: fill(path, matrix)):.1f} s")
+        with MilvusLibrary.create(address("bench"), model=MODEL, dimension=matrix.shape[1]) as server:
+            print(f"  writing to the server: {seconds(lambda: push(server, matrix)):.1f} s", flush=True)
             with CaseLibrary.open(path) as file:
-                report({"file": file, "server": server}, queries, seconds=chosen.seconds)
+                yield {"file": file, "server": server}
 
 
 def machine() -> str:
@@ -92,29 +105,26 @@ def push(server: MilvusLibrary, matrix: np.ndarray) -> None:
         server.add_many(bite, model_sha256=MODEL.sha256, by=None)
 
 
-def report(stores: dict[str, CaseStore], queries: np.ndarray, *, seconds: float) -> None:
-    """The table, a line a filter."""
-    heading = "".join(f"{f'{name}, median':>18}{'95th percentile':>18}" for name in stores)
-    print(f"{'ms':16}{heading}{'ratio':>8}{'n':>6}{'differ':>8}")
-    for what, filters in FILTERS.items():
-        times: dict[str, list[float]] = {name: [] for name in stores}
-        differ = 0
-        for store in stores.values():
-            search(store, queries[0], filters)
-        end = perf_counter() + seconds
-        for number, query in enumerate(queries):
-            if number >= FEWEST and perf_counter() > end:
-                break
-            answers = []
-            for name, store in stores.items():
-                start = perf_counter()
-                found = search(store, query, filters)
-                times[name].append(1e3 * (perf_counter() - start))
-                answers.append([neighbour.case_id for neighbour in found])
-            differ += any(answer != answers[0] for answer in answers)
-        figures = "".join(f"{np.median(t):18.1f}{np.percentile(t, 95):18.1f}" for t in times.values())
-        medians = [float(np.median(t)) for t in times.values()]
-        print(f"{what:16}{figures}{medians[-1] / medians[0]:8.1f}{len(times['file']):6}{differ:8}", flush=True)
+def in_turns(
+    stores: dict[str, CaseStore], queries: np.ndarray, filters: dict[str, object], *, seconds: float
+) -> tuple[dict[str, list[float]], int]:
+    """Milliseconds of each query in each library, and to how many they gave different cases."""
+    times: dict[str, list[float]] = {name: [] for name in stores}
+    differ = 0
+    for store in stores.values():
+        search(store, queries[0], filters)
+    end = perf_counter() + seconds
+    for number, query in enumerate(queries):
+        if number >= FEWEST and perf_counter() > end:
+            break
+        answers = []
+        for name, store in stores.items():
+            start = perf_counter()
+            found = search(store, query, filters)
+            times[name].append(1e3 * (perf_counter() - start))
+            answers.append([neighbour.case_id for neighbour in found])
+        differ += any(answer != answers[0] for answer in answers)
+    return times, differ
 
 
 def search(store: CaseStore, query: np.ndarray, filters: dict[str, object]) -> list[Neighbour]:

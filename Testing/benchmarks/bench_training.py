@@ -20,6 +20,7 @@ from time import perf_counter, process_time
 import numpy as np
 import torch
 import yaml
+from LesionLib.inference.process import keep_memory
 from LesionLib.model.folder import golden_case
 from LesionLib.sampling.batches import crop_lesion
 from lesiontraining import tasks
@@ -65,6 +66,7 @@ def be_quiet() -> None:
 
 def measured() -> Iterator[Step]:
     """Each recipe that learns by steps."""
+    keep_memory()  # as `lesiontrain` does
     for path in sorted(RECIPES.glob("*.yaml")):
         recipe = yaml.safe_load(path.read_text(encoding="utf-8"))
         if recipe["trainer"].get("max_epochs") == 0:  # fitted by scikit-learn

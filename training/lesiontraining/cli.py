@@ -13,6 +13,7 @@ from pathlib import Path
 
 from LesionLib.errors import LesionLensError
 from LesionLib.faults import DONE, guarded
+from LesionLib.inference.process import keep_memory
 from LesionLib.io.leftovers import leftovers, leftovers_note
 from LesionLib.terminal import notify
 from rich.console import Console
@@ -26,6 +27,7 @@ Your table:    lesiontrain fit --config cross-entropy-table --data.table lesions
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; 0 when done, else the exit code of `guarded`: 2 for bad input, 3 for a fault of ours."""
+    keep_memory()  # a third of a step of large features
     return guarded("lesiontrain", lambda: _run(arguments), keeps_lines=True)
 
 

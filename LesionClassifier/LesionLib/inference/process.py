@@ -85,6 +85,11 @@ def settle_this_process() -> None:
     """The same for this process, before torch is imported; what the user set stays."""
     if not any(name in os.environ for name in _WAITING):
         os.environ.update(_WAITING)
+    keep_memory()
+
+
+def keep_memory() -> None:
+    """Have this process keep the memory of a network's features for the next; what the user set stays."""
     for name, value in _kept_memory().items():
         if name not in os.environ:  # which the C library read when this process started
             with suppress(OSError, AttributeError):

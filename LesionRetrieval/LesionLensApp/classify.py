@@ -9,7 +9,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
@@ -70,12 +70,11 @@ from LesionLensApp.similar_cases import (
 )
 from LesionLensApp.slice_nodes import placeSlices
 
-_PICTURE_PX, _SMALL_PICTURE_PX, _MANY = (
-    480,
-    320,
-    12,
-)  # of many lesions the pictures are smaller, or the page grows too large
+# Of many lesions the pictures are smaller, or the page grows too large.
+_PICTURE_PX, _SMALL_PICTURE_PX, _MANY = 480, 320, 12
 _MOST_THREADS = 8
+
+Answered = Callable[[Sequence[LesionResult]], None]
 
 
 def addBoxes(scene: vtkMRMLScene, path: Path, *, ijkToRAS: np.ndarray | None = None) -> list[vtkMRMLMarkupsROINode]:
@@ -139,13 +138,24 @@ class Job:
     withSeries: bool = False
 
 
-def run_job(job: Job, out: Path, steps: Steps, *, overwrite: bool) -> list[LesionResult]:
-    """Answer every box and leave report, scene, tables and heat maps in ``out``; nothing is left where it fails."""
-    return run_jobs([job], out, steps, overwrite=overwrite)
+def run_job(
+    job: Job, out: Path, steps: Steps, *, overwrite: bool, answered: Answered = lambda _results: None
+) -> list[LesionResult]:
+    """Answer every box and leave report, scene, tables and heat maps in ``out``; nothing is left where it fails.
+
+    ``answered`` is told the answers before the scene is saved and the report is drawn.
+    """
+    return run_jobs([job], out, steps, overwrite=overwrite, answered=answered)
 
 
 def run_jobs(
-    jobs: Sequence[Job], out: Path, steps: Steps, *, overwrite: bool, name: str | None = None
+    jobs: Sequence[Job],
+    out: Path,
+    steps: Steps,
+    *,
+    overwrite: bool,
+    name: str | None = None,
+    answered: Answered = lambda _results: None,
 ) -> list[LesionResult]:
     """The same for several CTs of one scene by one model, as one report; ``name``: what to call them together."""
     model, library = jobs[0].model.described, jobs[0].library
@@ -156,10 +166,10 @@ def run_jobs(
         for session in (jobs[0].model, *jobs[0].also):
             who = session.described
             steps.begin(f"Classifying {count} lesions with {who.name} {who.version} on {who.device}")
-        answered = [_classified(job) for job in jobs]
-        run = answered[0][0] if name is None else replace(answered[0][0], volume=name)
+        classified = [_classified(job) for job in jobs]
+        run = classified[0][0] if name is None else replace(classified[0][0], volume=name)
         others = [beside for job in jobs for beside in _asked_beside(job)]
-        found: list[list[LesionResult]] = [results for _, results in answered]
+        found: list[list[LesionResult]] = [results for _, results in classified]
         neighbours: list[list[Neighbour]] = [[] for results in found for _ in results]
         if library is not None:
             steps.begin(f"Searching {len(library)} cases")
@@ -180,13 +190,16 @@ def run_jobs(
             folder, run, results, of_lesions=[lesion.job.details for lesion in lesions], others=others,
             withSeries=jobs[0].withSeries, heatMapFormat=form,
         )  # fmt: skip
+        first, note = jobs[0], jobs[0].searchNote
+        if note:
+            steps.note(note)
+        answered(results)
         if library is not None:
             columns = similar_columns(results, neighbours, run)
             write_private(folder / SIMILAR_CSV, similar_csv(columns))
             addSimilarTable(jobs[0].volumeNode, columns)
         _write_heat_maps(folder, [lesion.heatMapNode for lesion in lesions], form)
         shown = _drawn(lesions, neighbours, library, folder, steps)
-        first, note = jobs[0], jobs[0].searchNote
         taken = None
         if len(jobs) == 1:
             taken = Taken(volumeFromNode(first.volumeNode), first.details, first.withSeries)
@@ -194,8 +207,6 @@ def run_jobs(
             folder / "report.html", run, results, [images for images, _ in shown], [similar for _, similar in shown], library,
             model, taken=taken, note=note, others=others, heat_map_format=form,
         )  # fmt: skip
-    if note:
-        steps.note(note)
     return results
 
 
@@ -319,10 +330,12 @@ def _write_heat_maps(folder: Path, heatMapNodes: Sequence[vtkMRMLScalarVolumeNod
             writeVolumeFile(node, folder / heat_map_file(number, heatMapFormat))
 
 
-def classify_files(options: argparse.Namespace, model: ModelSession, steps: Steps) -> list[LesionResult]:
+def classify_files(
+    options: argparse.Namespace, model: ModelSession, steps: Steps, *, answered: Answered = lambda _results: None
+) -> list[LesionResult]:
     """Answer the boxes of ``options.boxes`` or ``options.segmentation`` on ``options.volume``; writes ``options.out``.
 
-    Raises a `LesionLensError` for bad input; then nothing is written.
+    ``answered`` is told the answers as soon as there are some. Raises a `LesionLensError` for bad input; then nothing is written.
     """
     require_numbers(options)
     window = parsed_window(options.window)
@@ -387,7 +400,7 @@ def classify_files(options: argparse.Namespace, model: ModelSession, steps: Step
             details=None if series is None else series_details(series),
             withSeries=options.with_series,
         )
-        return run_job(job, options.out, steps, overwrite=options.overwrite)
+        return run_job(job, options.out, steps, overwrite=options.overwrite, answered=answered)
 
 
 _DICOM_OPTIONS = {"dicom_sr": "--dicom-sr", "dicom_seg": "--dicom-seg", "dicom_map": "--dicom-map"}

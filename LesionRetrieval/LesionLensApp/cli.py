@@ -27,7 +27,7 @@ from LesionLensApp.options import (
     finished,
     model_for,
 )
-from LesionLensApp.output import NOTICE, Steps, check_output, print_results
+from LesionLensApp.output import NOTICE, Steps, check_output, print_results, print_where_to_look
 from LesionLensApp.quiz.commands import add_quiz_commands
 from LesionLensApp.serve.commands import add_serve
 
@@ -170,8 +170,12 @@ def _demo(options: argparse.Namespace) -> None:
     model = ModelSession.of(options)
     others = [name for name in ALSO if name != model.described.name]
     also = [ModelSession(name, device=options.device, threads=options.threads) for name in others]
-    results = run_demo(options.out, model, steps, also=also, seed=options.seed)
-    print_results(results, options.out, scores=model.described.scores)
+    scores = model.described.scores
+    run_demo(
+        options.out, model, steps, also=also, seed=options.seed,
+        answered=lambda results: print_results(results, options.out, scores=scores),
+    )  # fmt: skip
+    print_where_to_look(options.out)
 
 
 def _classify(options: argparse.Namespace) -> None:
@@ -201,11 +205,13 @@ def _classify(options: argparse.Namespace) -> None:
     model = ModelSession.of(options)
     from LesionLensApp.classify import classify_files
 
-    results = classify_files(options, model, steps)
     if options.json:
+        classify_files(options, model, steps)
         notify((options.out / "results.json").read_text(encoding="utf-8"))
-    else:
-        print_results(results, options.out, scores=model.described.scores)
+        return
+    scores = model.described.scores
+    classify_files(options, model, steps, answered=lambda results: print_results(results, options.out, scores=scores))
+    print_where_to_look(options.out)
 
 
 def _classify_batch(options: argparse.Namespace) -> None:

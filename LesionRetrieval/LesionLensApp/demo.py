@@ -25,7 +25,7 @@ from LesionRetrievalLib.library.pseudonyms import Pseudonymiser
 from LesionRetrievalLib.library.store import CaseLibrary
 from LesionRetrievalLib.quiz.making import CaseFolder, choose_cases
 
-from LesionLensApp.classify import Job, run_jobs
+from LesionLensApp.classify import Answered, Job, run_jobs
 from LesionLensApp.loaded_model import ModelSession
 from LesionLensApp.output import Steps
 
@@ -40,15 +40,18 @@ _NOTE = InputWarning(
 
 
 def run_demo(
-    out: Path, model: ModelSession, steps: Steps, *, also: Sequence[ModelSession] = (), seed: int = 0
-) -> list[LesionResult]:
+    out: Path, model: ModelSession, steps: Steps, *, also: Sequence[ModelSession] = (), seed: int = 0,
+    answered: Answered = lambda _results: None,
+) -> list[LesionResult]:  # fmt: skip
     """Answer the nodules of a phantom, or of the folder in LESIONLENS_DATA, and leave everything in ``out``; an earlier demo there
-    is replaced. ``also``: models whose answers stand beside those of ``model``. Raises `LesionLensError`.
+    is replaced. ``also``: models whose answers stand beside those of ``model``. ``answered`` is told the answers.
+
+    Raises `LesionLensError`.
     """
     running = startHeadlessSlicer()
     running.scene.Clear(False)  # one process may run several commands
     if folder := os.environ.get(DATA):
-        return _on_real_nodules(Path(folder), out, model, steps, running, also=also, seed=seed)
+        return _on_real_nodules(Path(folder), out, model, steps, running, also=also, seed=seed, answered=answered)
     steps.begin("Computing a chest CT phantom")
     phantom = chest_phantom(seed=seed, kinds=_KINDS)
     steps.begin("Loading it into a MRML scene")
@@ -63,7 +66,7 @@ def run_demo(
         )
         with _library(Path(temporary), model, cases) as library:
             job = Job(running, volumeNode, roiNodes, model, library=library, extraWarnings=(_NOTE,), also=also)
-            return run_jobs([job], out, steps, overwrite=True)
+            return run_jobs([job], out, steps, overwrite=True, answered=answered)
 
 
 def _library(folder: Path, model: ModelSession, cases: Iterator[CaseEntry]) -> CaseLibrary:
@@ -74,7 +77,7 @@ def _library(folder: Path, model: ModelSession, cases: Iterator[CaseEntry]) -> C
 
 def _on_real_nodules(
     folder: Path, out: Path, model: ModelSession, steps: Steps, running: HeadlessSlicer,
-    *, also: Sequence[ModelSession], seed: int,
+    *, also: Sequence[ModelSession], seed: int, answered: Answered,
 ) -> list[LesionResult]:  # fmt: skip
     """Nodules of each answer in turn, those of other patients to compare with."""
     steps.begin(f"Reading {folder.name}")
@@ -109,7 +112,9 @@ def _on_real_nodules(
             roiNode = addRoiNode(running.scene, lesion.box)
             roiNode.SetName(f"N{number} {lesion.label}")
             jobs.append(Job(running, volumeNode, [roiNode], model, library=library, also=also))
-        return run_jobs(jobs, out, steps, overwrite=True, name=f"{len(jobs)} nodules of {folder.name}")
+        return run_jobs(
+            jobs, out, steps, overwrite=True, name=f"{len(jobs)} nodules of {folder.name}", answered=answered
+        )
 
 
 def _entries(

@@ -149,7 +149,7 @@ def _duration(seconds: float) -> str:
 
 
 def print_results(results: Sequence[LesionResult], out: Path, *, scores: Sequence[ScoreSpec] = ()) -> None:
-    """The table of answers, what the model's ``scores`` say of each lesion in a sentence, and where to look."""
+    """The table of answers, and what the model's ``scores`` say of each lesion in a sentence; ``out``: where the rest is."""
     console = new_console()
     table = new_table(title="LesionLens", caption=NOTICE)
     for heading in ("lesion", "answer", "probabilities", "most similar cases", "warnings"):
@@ -173,7 +173,11 @@ def print_results(results: Sequence[LesionResult], out: Path, *, scores: Sequenc
         console.print(
             cell(f"{len(warnings) - _SHOWN_WARNINGS} more warnings are in {out / 'results.csv'}."), style="yellow"
         )
-    console.print(cell(f"Open {out / 'report.html'} in a browser, {out / 'scene.mrb'} in 3D Slicer."))
+
+
+def print_where_to_look(out: Path) -> None:
+    """The page and the scene."""
+    new_console().print(cell(f"Open {out / 'report.html'} in a browser, {out / 'scene.mrb'} in 3D Slicer."))
 
 
 def _similar(case: SimilarCase) -> str:

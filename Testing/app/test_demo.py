@@ -11,11 +11,20 @@ import sys
 import pytest
 
 
+_DEMO = """
+import sys
+from LesionLensApp.cli import main
+code = main()
+print("modules of the whole of VTK" if "vtk" in sys.modules else "only some modules of VTK")
+sys.exit(code)
+"""
+
+
 @pytest.fixture(scope="module")
 def demo(tmp_path_factory):
     out = tmp_path_factory.mktemp("demo") / "demo-out"
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(p for p in sys.path if p)}
-    command = [sys.executable, "-m", "LesionLensApp.cli", "demo", "--out", str(out)]
+    command = [sys.executable, "-c", _DEMO, "demo", "--out", str(out)]
     ran = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=200, check=False)
     return out, ran
 
@@ -32,6 +41,10 @@ def test_it_ends_well_and_shows_progress_and_a_table(demo):
         assert kind in ran.stdout
     assert "report.html" in ran.stdout
     assert "vtk" not in ran.stderr.lower()
+
+
+def test_it_starts_without_the_whole_of_vtk_which_takes_a_third_of_a_second(demo):
+    assert "only some modules of VTK" in demo[1].stdout
 
 
 def test_it_leaves_exactly_what_is_promised(demo):

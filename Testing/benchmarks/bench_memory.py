@@ -99,12 +99,17 @@ def middle_mm() -> list[str]:
 
 def of_command(ct: Path, slices: int, folder: Path) -> float:
     """Peak of ``lesionlens classify`` in MB, report and scene included."""
+    return peak_mb(command(ct, f"out{slices}", folder))
+
+
+def command(ct: Path, out: str, folder: Path) -> list[str]:
+    """``lesionlens classify`` of one box, which leaves everything in the folder ``out`` of ``folder``."""
     boxes = folder / "boxes.csv"
     boxes.write_text(
         "name,frame,center_x,center_y,center_z,size_x,size_y,size_z\nL1,RAS," + ",".join(middle_mm()) + ",16,16,16\n"
     )
-    arguments = ["classify", str(ct), "--boxes", str(boxes), "--out", str(folder / f"out{slices}"), "--answer-anyway"]
-    return peak_mb([sys.executable, "-c", COMMAND, *arguments])
+    arguments = ["classify", str(ct), "--boxes", str(boxes), "--out", str(folder / out), "--answer-anyway"]
+    return [sys.executable, "-c", COMMAND, *arguments]
 
 
 def of_worker(ct: Path, _slices: int, _folder: Path) -> float:

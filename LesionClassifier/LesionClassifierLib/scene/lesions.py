@@ -26,7 +26,7 @@ from vtkmodules.util.numpy_support import numpy_to_vtk, vtk_to_numpy
 from vtkmodules.vtkCommonDataModel import vtkImageData
 from vtkmodules.vtkCommonMath import vtkMatrix4x4
 
-from LesionClassifierLib.scene.volumes import nodesOfClass, parentToWorld
+from LesionClassifierLib.scene.volumes import arrayFromMatrix, matrixFromArray, nodesOfClass, parentToWorld
 
 _SMALLEST_SCALE = 1e-9
 _COORDINATE_SYSTEMS = {
@@ -47,7 +47,7 @@ def boxFromRoi(roiNode: vtkMRMLMarkupsROINode) -> LesionBox:
     if not size.any():
         msg = f"box {name!r} has not been drawn yet; place it around the lesion."
         raise BoxError(msg)
-    boxToRAS = parentToWorld(roiNode, BoxError) @ slicer.util.arrayFromVTKMatrix(roiNode.GetObjectToNodeMatrix())
+    boxToRAS = parentToWorld(roiNode, BoxError) @ arrayFromMatrix(roiNode.GetObjectToNodeMatrix())
     if abs(np.linalg.det(boxToRAS[:3, :3])) < _SMALLEST_SCALE:
         msg = f"box {name!r} is pressed flat by its transform; remove the transform or correct its scale."
         raise BoxError(msg)
@@ -71,10 +71,10 @@ def addRoiNode(
     node.SetName(box.name)
     boxToRAS = box.boxToRAS
     boxToRAS[:3, :3] = _rightHanded(box.axesRAS)
-    node.SetAndObserveObjectToNodeMatrix(slicer.util.vtkMatrixFromArray(boxToRAS))
+    node.SetAndObserveObjectToNodeMatrix(matrixFromArray(boxToRAS))
     node.SetSize(*box.sizeMm)
     # Setting the size has rounded the centre to single precision, by way of the control point.
-    node.GetObjectToNodeMatrix().DeepCopy(slicer.util.vtkMatrixFromArray(boxToRAS))
+    node.GetObjectToNodeMatrix().DeepCopy(matrixFromArray(boxToRAS))
     node.CreateDefaultDisplayNodes()
     showAsOutline(node, colorRGB=colorRGB, interactive=interactive)
     return node
@@ -284,7 +284,7 @@ def _masksOfLayer(
     labels = vtk_to_numpy(scalars).reshape(image.GetDimensions()[::-1])
     matrix = vtkMatrix4x4()
     image.GetImageToWorldMatrix(matrix)
-    ijkToRAS = toWorld @ slicer.util.arrayFromVTKMatrix(matrix)
+    ijkToRAS = toWorld @ arrayFromMatrix(matrix)
     origin = np.array(image.GetExtent()[::2])
     from scipy import ndimage  # not when Slicer starts
 
@@ -342,7 +342,7 @@ def _fillSegmentation(node: vtkMRMLSegmentationNode, masks: Sequence[CTVolume]) 
     for number, mask in enumerate(masks, start=1):
         image = slicer.vtkOrientedImageData()
         image.SetDimensions(*mask.sizeIJK)
-        image.SetImageToWorldMatrix(slicer.util.vtkMatrixFromArray(mask.ijkToRAS))
+        image.SetImageToWorldMatrix(matrixFromArray(mask.ijkToRAS))
         scalars = numpy_to_vtk(mask.array.astype(np.uint8).ravel(), deep=True)
         image.GetPointData().SetScalars(scalars)
         segment = slicer.vtkSegment()
@@ -475,7 +475,7 @@ def _addOrMove(scene, segmentationNode, segmentId: str, box: LesionBox, earlier:
         node.SetAttribute(_SEGMENT_ID, segmentId)
         return node
     node.SetAndObserveTransformNodeID(None)
-    node.SetAndObserveObjectToNodeMatrix(slicer.util.vtkMatrixFromArray(box.boxToRAS))
+    node.SetAndObserveObjectToNodeMatrix(matrixFromArray(box.boxToRAS))
     node.SetSize(*box.sizeMm)
     return node
 

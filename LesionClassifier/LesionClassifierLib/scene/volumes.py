@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
-import slicer.util
 from LesionLib.errors import LesionLensError, OutputError, VolumeError
 from LesionLib.geometry import CTVolume
 from slicer import (
@@ -62,7 +61,7 @@ def volumeFromNode(volumeNode: vtkMRMLVolumeNode) -> CTVolume:
         raise VolumeError(msg)
     ijkToNode = vtkMatrix4x4()
     volumeNode.GetIJKToRASMatrix(ijkToNode)
-    ijkToRAS = parentToWorld(volumeNode, VolumeError) @ slicer.util.arrayFromVTKMatrix(ijkToNode)
+    ijkToRAS = parentToWorld(volumeNode, VolumeError) @ arrayFromMatrix(ijkToNode)
     return CTVolume(vtk_to_numpy(scalars).reshape(image.GetDimensions()[::-1]), ijkToRAS, name=name)
 
 
@@ -96,13 +95,24 @@ def addScalarVolume(
     node.SetName(name)
     dtype = _WIDENED.get(array.dtype, array.dtype.newbyteorder("="))
     voxels = np.ascontiguousarray(array, dtype=dtype)
-    if isShared:
-        node.SetAndObserveImageData(_imageOn(voxels))
-    else:
-        slicer.util.updateVolumeFromArray(node, voxels)
-    node.SetIJKToRASMatrix(slicer.util.vtkMatrixFromArray(ijkToRAS))
+    node.SetAndObserveImageData(_imageOn(voxels if isShared else voxels.copy()))
+    node.SetIJKToRASMatrix(matrixFromArray(ijkToRAS))
     node.CreateDefaultDisplayNodes()
     return node
+
+
+def matrixFromArray(array: np.ndarray) -> vtkMatrix4x4:
+    """The VTK matrix of a 4x4 array; outside of Slicer `slicer.util`'s twin loads all of VTK, a third of a second of processor."""
+    matrix = vtkMatrix4x4()
+    matrix.DeepCopy(array.ravel())
+    return matrix
+
+
+def arrayFromMatrix(matrix: vtkMatrix4x4) -> np.ndarray:
+    """The array, float64 (4, 4), of a VTK matrix."""
+    array = np.eye(4)
+    matrix.DeepCopy(array.ravel(), matrix)
+    return array
 
 
 def _imageOn(array: np.ndarray) -> vtkImageData:
@@ -124,7 +134,7 @@ def parentToWorld(node: vtkMRMLTransformableNode, errorClass: type[LesionLensErr
     if not parent.IsTransformToWorldLinear() or not parent.GetMatrixTransformToWorld(matrix):
         msg = f"{node.GetName()} is under the non-linear transform {parent.GetName()}; harden the transform first."
         raise errorClass(msg)
-    return slicer.util.arrayFromVTKMatrix(matrix)
+    return arrayFromMatrix(matrix)
 
 
 _RIGHT_ANGLE = 1e-3
@@ -145,7 +155,7 @@ def writeVolumeFile(volumeNode: vtkMRMLScalarVolumeNode, path: Path) -> None:
     if path.name.endswith(".nii.gz"):
         ijkToNode = vtkMatrix4x4()
         volumeNode.GetIJKToRASMatrix(ijkToNode)
-        requireRightAngles(slicer.util.arrayFromVTKMatrix(ijkToNode), volumeNode.GetName() or "volume")
+        requireRightAngles(arrayFromMatrix(ijkToNode), volumeNode.GetName() or "volume")
         storage = vtkMRMLVolumeArchetypeStorageNode()
     else:
         storage = vtkMRMLNRRDStorageNode()

@@ -17,6 +17,7 @@ import slicer.util
 from LesionClassifierLib.headless import startHeadlessSlicer
 from LesionClassifierLib.scene.lesions import addRoiNode
 from LesionClassifierLib.scene.volumes import HEAT_MAP_ATTRIBUTE, nodesOfClass
+from LesionLib.errors import OutputError
 from LesionLib.geometry import LesionBox
 from LesionLib.io.volumes import read_volume
 from LesionRetrievalLib.library.pseudonyms import Pseudonymiser
@@ -58,6 +59,20 @@ def test_results_have_the_agreed_shape(run, nrrd, boxes, library, tmp_path, resu
     assert {p.name for p in (tmp_path / "out").iterdir()} == {
         "results.json", "results.csv", "similar.csv", "report.html", "scene.mrb", "gradcam_1.nrrd",
     }  # fmt: skip
+
+
+def test_the_answers_are_printed_before_the_scene_is_saved(run, nrrd, boxes, tmp_path, monkeypatch):
+    def full(*_):
+        msg = "the disk is full"
+        raise OutputError(msg)
+
+    monkeypatch.setattr("LesionLensApp.classify.saveScene", full)
+    ran = run("classify", nrrd, "--boxes", boxes, "--out", tmp_path / "out")
+    assert ran.code == 2
+    assert "Research use only, not for diagnosis." in ran.out  # under the table
+    assert "the disk is full" in ran.err
+    assert "report.html" not in ran.out
+    assert not (tmp_path / "out").exists()
 
 
 def test_the_table_says_what_the_json_says(run, nrrd, boxes, tmp_path, result_of):

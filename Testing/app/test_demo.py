@@ -10,7 +10,6 @@ import sys
 
 import pytest
 
-
 _DEMO = """
 import sys
 from LesionLensApp.cli import main

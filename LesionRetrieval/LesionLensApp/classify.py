@@ -70,8 +70,8 @@ from LesionLensApp.similar_cases import (
 )
 from LesionLensApp.slice_nodes import placeSlices
 
-# Of many lesions the pictures are smaller, or the page grows too large.
-_PICTURE_PX, _SMALL_PICTURE_PX, _MANY = 480, 320, 12
+# Of many lesions the pictures are smaller, or the page grows too large; the smallest are still finer than the pixels of a CT.
+_PICTURE_PX, _FEWER_PX = 480, {12: 320, 50: 240}
 _MOST_THREADS = 8
 
 Answered = Callable[[Sequence[LesionResult]], None]
@@ -220,6 +220,11 @@ class _Lesion:
     result: LesionResult
 
 
+def _side_px(lesions: int) -> int:
+    """Of the pictures of a page with so many lesions."""
+    return min([_PICTURE_PX, *(px for most, px in _FEWER_PX.items() if lesions > most)])
+
+
 def _drawn(
     lesions: Sequence[_Lesion],
     neighbours: Sequence[Sequence[Neighbour]],
@@ -234,7 +239,7 @@ def _drawn(
     steps.begin("Saving the scene")
     saveScene(running.scene, folder / "scene.mrb")
     volumes = {id(lesion.job): volumeFromNode(lesion.job.volumeNode) for lesion in lesions}
-    side = _PICTURE_PX if len(lesions) <= _MANY else _SMALL_PICTURE_PX
+    side = _side_px(len(lesions))
     drawn = []
     with ThreadPoolExecutor(min(_MOST_THREADS, os.cpu_count() or 1)) as pool:
         coming = [

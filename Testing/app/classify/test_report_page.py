@@ -16,6 +16,7 @@ import pytest
 from LesionClassifierLib.headless import startHeadlessSlicer
 from LesionClassifierLib.scene.results import FOLDER_NAME, HEAT_MAP_ROLE
 from LesionClassifierLib.scene.volumes import nodesOfClass
+from LesionLensApp.classify import _side_px
 from LesionLensApp.cli import main
 from LesionLensApp.similar_cases import TABLE_NAME
 from LesionLib.geometry import LesionBox
@@ -235,3 +236,9 @@ def test_the_similar_cases_are_a_table_of_the_scene(opened, answered):
     assert all(one >= other for one, other in pairwise(similarities))
     tree = opened.GetSubjectHierarchyNode()
     assert tree.GetItemName(tree.GetItemParent(tree.GetItemByDataNode(node))) == FOLDER_NAME
+
+
+def test_the_more_lesions_the_smaller_their_pictures_and_none_coarser_than_a_ct():
+    assert [_side_px(lesions) for lesions in (1, 12, 13, 50, 51, 500)] == [480, 480, 320, 320, 240, 240]
+    narrowest_mm = 2 * 30.0  # what is shown around every box
+    assert narrowest_mm / 240 < 0.5  # the pixels of a CT of the lung are 0.5 to 0.9 mm

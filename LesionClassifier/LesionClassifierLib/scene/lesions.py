@@ -15,7 +15,6 @@ from typing import Any
 
 import numpy as np
 import slicer
-import slicer.util
 from LesionLib.errors import BoxError, InputWarning
 from LesionLib.geometry import CTVolume, LesionBox, transformed_points
 from LesionLib.io.boxes import boxes_from_label_array

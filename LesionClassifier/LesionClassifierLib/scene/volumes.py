@@ -95,7 +95,7 @@ def addScalarVolume(
     node.SetName(name)
     dtype = _WIDENED.get(array.dtype, array.dtype.newbyteorder("="))
     voxels = np.ascontiguousarray(array, dtype=dtype)
-    node.SetAndObserveImageData(_imageOn(voxels if isShared else voxels.copy()))
+    node.SetAndObserveImageData(_imageOf(voxels, isShared=isShared))
     node.SetIJKToRASMatrix(matrixFromArray(ijkToRAS))
     node.CreateDefaultDisplayNodes()
     return node
@@ -115,12 +115,13 @@ def arrayFromMatrix(matrix: vtkMatrix4x4) -> np.ndarray:
     return array
 
 
-def _imageOn(array: np.ndarray) -> vtkImageData:
-    """An image whose scalars are the memory of a contiguous array (k, j, i), which they keep alive."""
+def _imageOf(array: np.ndarray, *, isShared: bool) -> vtkImageData:
+    """An image of a contiguous array (k, j, i): a copy, or with the array's own memory, which it keeps alive."""
     image = vtkImageData()
     image.SetDimensions(array.shape[::-1])
-    scalars = numpy_to_vtk(array.reshape(-1), deep=False)
-    scalars.keptArray = array  # VTK keeps what Python hangs on its object as long as the object lives
+    scalars = numpy_to_vtk(array.reshape(-1), deep=not isShared)
+    if isShared:
+        scalars.keptArray = array  # VTK keeps what Python hangs on its object as long as the object lives
     image.GetPointData().SetScalars(scalars)
     return image
 

@@ -190,7 +190,8 @@ def test_a_quiz_taken_in_the_page_is_scored_with_one_taken_in_a_session(quiz_pag
         assert box_overlap(record.box, placed.case(record.case_id).box) > 0.8
     score = score_of(placed, attempts.values())
     assert {one.name: one.before.right.hits for one in score.summary.learners} == {"L1": 1, "web-1": 2}
-    assert all(0 < sum(row.seconds.values()) < 600 for row in score.rows)
+    # A step of L1, who is no person, may take less than the millisecond that is counted.
+    assert all((row.learner != "L1") <= sum(row.seconds.values()) * 1000 < 600_000 for row in score.rows)
 
 
 def test_what_was_answered_is_there_when_the_page_is_closed_in_the_middle(quiz_page, browser, tmp_path):

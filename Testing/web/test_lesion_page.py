@@ -70,6 +70,7 @@ def visit(browser, served) -> Iterator[Callable[..., Any]]:
         page.goto(address)
         return page
 
+    open_.address = served.address
     yield open_
     for context in contexts:
         context.close()
@@ -265,6 +266,16 @@ def test_a_dropped_file_of_a_hostile_name_is_text_and_nothing_more(visit, nodule
     page.locator("#pick").set_input_files({"name": "notes.nrrd", "mimeType": "", "buffer": b"no image"})
     page.locator("#problem").wait_for()
     assert "notes.nrrd cannot be read as an image" in page.locator("#problem").inner_text()
+
+
+def test_a_file_that_is_chosen_before_the_page_is_ready_is_opened_when_it_is(visit, nodule, tmp_path):
+    written = write_volume(nodule[0].array, nodule[0].ijkToRAS, tmp_path / "ct.nrrd")
+    page = visit("about:blank")
+    page.route("**/api/sessions", lambda route: (time.sleep(1), route.continue_()))  # the session is made late
+    page.goto(visit.address)
+    page.locator("#pick").set_input_files({"name": "ct.nrrd", "mimeType": "", "buffer": written.read_bytes()})
+    until(page, "globalThis.lesionPage && lesionPage.viewer.hasVolume")
+    assert page.locator("#problem").is_hidden()
 
 
 def test_boxes_are_saved_and_come_back(visit, nodule, tmp_path):

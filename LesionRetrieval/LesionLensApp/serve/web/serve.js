@@ -154,6 +154,7 @@
 
   async function take(files) {
     if (!files.length) return;
+    await begun; // who is quick may choose before there is a session to send it to
     await ask("DELETE", here("files"));
     let done = 0;
     for (const file of files) {
@@ -457,5 +458,6 @@
     setTimeout(() => URL.revokeObjectURL(link.href), 10000);
   }
 
-  act(begin)();
+  const begun = begin();
+  begun.catch(tell);
 })();
